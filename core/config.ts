@@ -1,0 +1,274 @@
+/** The configuration file: one strict schema; every problem is reported at once, with its path and the nearest known key. */
+import { readFileSync } from 'node:fs';
+import { parse as parseYaml, YAMLParseError } from 'yaml';
+import { z } from 'zod';
+import { ReplicationError } from './errors.ts';
+import { compileTablePatterns } from './table-pattern.ts';
+
+const name = z
+  .string()
+  .regex(/^[a-z][a-z0-9_]{0,39}$/, 'must be lower case letters, digits and _, at most 40, starting with a letter');
+const secretUrl = z.string().min(1);
+const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/;
+const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+const SIZE = /^(\d+)(KB|MB|GB|TB)?$/;
+const UNIT_BYTES = { KB: 1024, MB: 1024 ** 2, GB: 1024 ** 3, TB: 1024 ** 4 } as const;
+
+const duration = z
+  .string()
+  .regex(DURATION, 'must be a duration such as 10s, 5m, 1h')
+  .transform((text) => {
+    const [, count, unit] = DURATION.exec(text)!;
+    return Number(count) * UNIT_MS[unit as keyof typeof UNIT_MS];
+  });
+const size = z
+  .union([z.string().regex(SIZE, 'must be a size such as 512KB, 8MB, 16GB'), z.number().int().positive()])
+  .transform((value) => {
+    if (typeof value === 'number') return value;
+    const [, count, unit] = SIZE.exec(value)!;
+    return Number(count) * (unit === undefined ? 1 : UNIT_BYTES[unit as keyof typeof UNIT_BYTES]);
+  });
+const tablePattern = z.string().regex(/^!?[^.]+\..+$/, 'must have the form schema.table, with * for any characters');
+
+const tls = z.strictObject({
+  ca_file: z.string().optional(),
+  cert_file: z.string().optional(),
+  key_file: z.string().optional(),
+  reject_unauthorized: z.boolean().default(true),
+});
+
+const natsSchema = z.strictObject({
+  servers: z.array(z.string().min(1)).min(1).default(['nats://127.0.0.1:4222']),
+  prefix: name.default('waybill'),
+  replicas: z.number().int().min(1).max(5).default(1),
+  creds_file: z.string().optional(),
+  user: z.string().optional(),
+  password: z.string().optional(),
+  token: z.string().optional(),
+  tls: tls.optional(),
+  stream: z
+    .strictObject({
+      max_age: duration.prefault('7d'),
+      max_bytes: size.prefault('8GB'),
+      /** How long an acknowledged frame may still be lost with the broker's power; the slot waits that long. */
+      sync_interval: duration.prefault('2m'),
+    })
+    .prefault({}),
+});
+
+const sourceSchema = z.strictObject({
+  kind: z.enum(['postgres']),
+  url: secretUrl,
+  tables: z.array(tablePattern).min(1).default(['public.*']),
+  slot: z
+    .string()
+    .regex(/^[a-z0-9_]{1,63}$/, 'must be lower case letters, digits and _')
+    .optional(),
+  publication: z
+    .string()
+    .regex(/^[a-z_][a-z0-9_]{0,62}$/, 'must be lower case letters, digits and _')
+    .optional(),
+  snapshot: z.enum(['initial', 'never']).default('initial'),
+  heartbeat: duration.prefault('10s'),
+  frame_bytes: size.prefault('512KB'),
+  snapshot_chunk_rows: z.number().int().min(1).max(1_000_000).default(20_000),
+  tls: tls.optional(),
+});
+
+const targetSchema = z.strictObject({ kind: z.enum(['postgres']), url: secretUrl, tls: tls.optional() });
+
+const mirrorFlowSchema = z.strictObject({
+  mirror: name,
+  to: name,
+  /** Schema in the target that all tables go to; by default each keeps its own. */
+  schema: z.string().min(1).max(63).optional(),
+  tables: z.array(tablePattern).min(1).optional(),
+  deletes: z.enum(['apply', 'ignore']).default('apply'),
+  truncate: z.enum(['apply', 'ignore']).default('apply'),
+  batch_bytes: size.prefault('4MB'),
+});
+
+const monitoringSchema = z.strictObject({
+  listen: z
+    .string()
+    .regex(/^.+:\d{1,5}$/, 'must be host:port')
+    .default('127.0.0.1:9464'),
+});
+
+export const configSchema = z.strictObject({
+  version: z.literal(1),
+  nats: natsSchema.prefault({}),
+  sources: z.record(name, sourceSchema).default({}),
+  targets: z.record(name, targetSchema).default({}),
+  flows: z.record(name, mirrorFlowSchema).default({}),
+  monitoring: monitoringSchema.prefault({}),
+});
+
+export type Config = z.infer<typeof configSchema>;
+export type NatsConfig = Config['nats'];
+export type SourceConfig = z.infer<typeof sourceSchema>;
+export type TargetConfig = z.infer<typeof targetSchema>;
+export type FlowConfig = z.infer<typeof mirrorFlowSchema>;
+export type TlsConfig = z.infer<typeof tls>;
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** JSON Schema of the configuration, for editors. */
+export function configJsonSchema(): unknown {
+  return z.toJSONSchema(configSchema, { io: 'input', unrepresentable: 'any' });
+}
+
+/** Reads and checks a configuration file. Throws `config_invalid` with one line for every problem. */
+export function loadConfig(path: string, environment: Environment): Config {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new ReplicationError('config_invalid', `cannot read ${path}; name the file with --config or WAYBILL_CONFIG`, {
+      cause,
+    });
+  }
+  return parseConfig(text, environment, path);
+}
+
+/** `loadConfig` for a text that is already there; `place` names it in errors. */
+export function parseConfig(text: string, environment: Environment, place = 'configuration'): Config {
+  const problems: string[] = [];
+  let raw: unknown;
+  try {
+    raw = parseYaml(text);
+  } catch (cause) {
+    if (!(cause instanceof YAMLParseError)) throw cause;
+    throw new ReplicationError('config_invalid', `${place} is not YAML: ${cause.message}`, { cause });
+  }
+  const expanded = expand(raw, '', environment, problems);
+  const result = configSchema.safeParse(expanded);
+  if (!result.success) for (const issue of result.error.issues) problems.push(...describeIssue(issue, expanded));
+  else problems.push(...crossCheck(result.data));
+  if (problems.length > 0)
+    throw new ReplicationError(
+      'config_invalid',
+      `${place} has ${problems.length} problem(s):\n${problems.map((p) => `  - ${p}`).join('\n')}`,
+    );
+  return result.data!;
+}
+
+/** Puts in environment variables and the contents of `…_file` secrets; collects what is missing. */
+function expand(value: unknown, path: string, environment: Environment, problems: string[]): unknown {
+  if (typeof value === 'string')
+    return value.replaceAll(/\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}/g, (_, key: string, fallback?: string) => {
+      const found = environment[key];
+      if (found !== undefined && found !== '') return found;
+      if (fallback !== undefined) return fallback;
+      problems.push(`${path}: environment variable ${key} is not set`);
+      return '';
+    });
+  if (Array.isArray(value)) return value.map((item, index) => expand(item, `${path}[${index}]`, environment, problems));
+  if (value === null || typeof value !== 'object') return value;
+  const result: Record<string, unknown> = {};
+  for (const [key, item] of Object.entries(value)) {
+    const at = path === '' ? key : `${path}.${key}`;
+    const expandedItem = expand(item, at, environment, problems);
+    const secret = /^(url|password|token)_file$/.exec(key)?.[1];
+    if (secret === undefined || typeof expandedItem !== 'string') {
+      result[key] = expandedItem;
+      continue;
+    }
+    try {
+      result[secret] = readFileSync(expandedItem, 'utf8').trim();
+    } catch {
+      problems.push(`${at}: cannot read ${expandedItem}`);
+      result[secret] = 'unread';
+    }
+  }
+  return result;
+}
+
+function describeIssue(issue: z.core.$ZodIssue, root: unknown): string[] {
+  const at = issue.path.map(String).join('.');
+  if (issue.code === 'unrecognized_keys') {
+    const known = knownKeysAt(issue.path);
+    return issue.keys.map((key) => {
+      const near = nearest(key, known);
+      const hint = near === undefined ? '' : ` (did you mean "${near}"?)`;
+      return `${at === '' ? key : `${at}.${key}`}: unknown key${hint}`;
+    });
+  }
+  if (issue.code === 'invalid_key') return [`${at}: ${issue.issues[0]?.message ?? 'invalid name'}`];
+  return [`${at === '' ? 'the file' : at}: ${issue.message}${root === null ? ' (it is empty)' : ''}`];
+}
+
+function knownKeysAt(path: readonly PropertyKey[]): string[] {
+  let node: { properties?: Record<string, unknown>; additionalProperties?: unknown } | undefined =
+    configJsonSchema() as typeof node;
+  for (const part of path) node = (node?.properties?.[String(part)] ?? node?.additionalProperties) as typeof node;
+  const keys = Object.keys(node?.properties ?? {});
+  return keys.flatMap((key) => (/^(url|password|token)$/.test(key) ? [key, `${key}_file`] : [key]));
+}
+
+/** The candidate with the smallest edit distance, when that is small enough to be a typing error. */
+export function nearest(word: string, candidates: readonly string[]): string | undefined {
+  let best: { word: string; distance: number } | undefined;
+  for (const candidate of candidates) {
+    const distance = editDistance(word, candidate);
+    if (best === undefined || distance < best.distance) best = { word: candidate, distance };
+  }
+  return best !== undefined && best.distance <= Math.max(2, Math.floor(word.length / 3)) ? best.word : undefined;
+}
+
+function editDistance(a: string, b: string): number {
+  let previous = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++)
+      row.push(Math.min(row[j - 1]! + 1, previous[j]! + 1, previous[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
+    previous = row;
+  }
+  return previous[b.length]!;
+}
+
+function crossCheck(config: Config): string[] {
+  const problems: string[] = [];
+  const slots = new Map<string, string>();
+  for (const [source, settings] of Object.entries(config.sources)) {
+    compileTablePatterns(settings.tables);
+    const slot = `${settings.url} ${slotName(source, settings, config.nats.prefix)}`;
+    const other = slots.get(slot);
+    if (other !== undefined) problems.push(`sources.${source}: uses the same database and slot as sources.${other}`);
+    slots.set(slot, source);
+  }
+  for (const [flow, settings] of Object.entries(config.flows)) {
+    if (config.sources[settings.mirror] === undefined)
+      problems.push(
+        `flows.${flow}.mirror: there is no source "${settings.mirror}"${hint(settings.mirror, config.sources)}`,
+      );
+    if (config.targets[settings.to] === undefined)
+      problems.push(`flows.${flow}.to: there is no target "${settings.to}"${hint(settings.to, config.targets)}`);
+  }
+  return problems;
+}
+
+function hint(word: string, record: Record<string, unknown>): string {
+  const near = nearest(word, Object.keys(record));
+  return near === undefined ? '' : ` (did you mean "${near}"?)`;
+}
+
+/** The replication slot of a source: as configured, else `<prefix>_<source>`. */
+export function slotName(source: string, settings: SourceConfig, prefix: string): string {
+  return settings.slot ?? `${prefix}_${source}`;
+}
+
+/** The publication of a source: as configured, else `<prefix>_<source>`. */
+export function publicationName(source: string, settings: SourceConfig, prefix: string): string {
+  return settings.publication ?? `${prefix}_${source}`;
+}
+
+/** A url without its password, for logs and errors. */
+export function redactUrl(url: string): string {
+  try {
+    const parsed = new URL(url);
+    if (parsed.password !== '') parsed.password = '***';
+    return parsed.toString();
+  } catch {
+    return '(not a url)';
+  }
+}

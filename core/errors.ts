@@ -1,0 +1,219 @@
+/**
+ * One error type with a closed set of codes, and one table that says what each code means for the service that met it
+ * and for the operator who reads it. Code that meets a failure classifies it (by SQLSTATE, errno or NATS code, never by
+ * message text) and throws; only `runService` decides, by this table, whether to try again.
+ */
+
+/** What a service does when it meets an error of a code. */
+export type Action = 'retry' | 'halt' | 'quarantine' | 'resnapshot';
+
+export interface Policy {
+  readonly action: Action;
+  /** What an operator does about it, in one or two sentences. */
+  readonly remedy: string;
+}
+
+const POLICIES = {
+  config_invalid: { action: 'halt', remedy: 'Correct the configuration at the place named and start again.' },
+
+  source_unreachable: {
+    action: 'retry',
+    remedy: 'Check that the source is up and that its url (host, port, database, TLS) is right.',
+  },
+  source_auth: {
+    action: 'halt',
+    remedy: 'Check user and password in the source url, and that pg_hba.conf lets this user connect for replication.',
+  },
+  source_privilege: {
+    action: 'halt',
+    remedy: 'Have a DBA run the SQL that `waybill grants SOURCE` prints.',
+  },
+  source_not_logical: {
+    action: 'halt',
+    remedy: "Run ALTER SYSTEM SET wal_level = 'logical' on the source and restart it.",
+  },
+  source_no_free_slot: {
+    action: 'halt',
+    remedy:
+      'Raise max_replication_slots and max_wal_senders on the source (restart needed), or drop a slot that nobody uses: SELECT pg_drop_replication_slot(...).',
+  },
+  source_slot_in_use: {
+    action: 'retry',
+    remedy:
+      'Another process reads this slot. If it is another Waybill, nothing is wrong: it takes over when the other leaves. If not, give this source a slot of its own.',
+  },
+  source_slot_missing: {
+    action: 'resnapshot',
+    remedy:
+      'The slot was dropped, and changes since then may be lost. Run `waybill snapshot SOURCE --reset` to make a new slot and read all tables again.',
+  },
+  source_slot_lost: {
+    action: 'resnapshot',
+    remedy:
+      'The source removed WAL that this slot needed (max_slot_wal_keep_size). Raise that limit, then run `waybill snapshot SOURCE --reset`.',
+  },
+  source_slot_ahead: {
+    action: 'resnapshot',
+    remedy:
+      'The slot was advanced beyond what the stream holds, so changes are missing. Run `waybill snapshot SOURCE --reset`.',
+  },
+  source_identity_mismatch: {
+    action: 'halt',
+    remedy:
+      'The url points at another database than the one this stream was captured from. Correct the url, or run `waybill teardown SOURCE` and start afresh.',
+  },
+  source_publication: {
+    action: 'halt',
+    remedy: 'Make the publication cover the configured tables with the SQL in the message, then start again.',
+  },
+  source_table_identity: {
+    action: 'halt',
+    remedy:
+      'Give the table a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL, or exclude it from `tables` in the configuration.',
+  },
+  source_table_missing: {
+    action: 'halt',
+    remedy: 'Correct `tables` in the configuration: at least one pattern must match a table that this user may read.',
+  },
+  source_encoding: {
+    action: 'halt',
+    remedy:
+      'The source database is not encoded in a character set that converts to UTF-8. Capture a converted database.',
+  },
+  source_protocol: {
+    action: 'halt',
+    remedy:
+      'The source sent bytes that this version does not know. Nothing was skipped. Upgrade Waybill, or report it with the bytes in the message.',
+  },
+  source_query: { action: 'retry', remedy: 'A statement failed on the source; see the SQLSTATE in the message.' },
+
+  nats_unreachable: { action: 'retry', remedy: 'Check that NATS is up and that nats.servers is right.' },
+  nats_auth: {
+    action: 'halt',
+    remedy: 'Check the credentials of nats (creds_file, user, token) and their permissions.',
+  },
+  nats_no_jetstream: {
+    action: 'halt',
+    remedy: 'Start nats-server with JetStream (`nats-server -js`) and enable it for this account.',
+  },
+  nats_payload_too_small: {
+    action: 'halt',
+    remedy: 'Set max_payload of nats-server to at least 64 KB (1 MB is its default and works well).',
+  },
+  nats_storage: {
+    action: 'retry',
+    remedy:
+      'JetStream has no room: free disk, raise max_file_store, or lower nats.stream.max_bytes in the configuration. Until then the source keeps its log.',
+  },
+  nats_timeout: { action: 'retry', remedy: 'NATS did not answer in time; it is tried again from the stream itself.' },
+
+  stream_conflict: {
+    action: 'retry',
+    remedy: 'Another process wrote to this stream; this one re-reads the end of the stream before it writes again.',
+  },
+  stream_missing: {
+    action: 'retry',
+    remedy: 'The stream is made by the capture of this source: start it, or check the stream name and the nats prefix.',
+  },
+  stream_foreign: {
+    action: 'halt',
+    remedy:
+      'The stream holds messages that Waybill did not write. Give this installation a nats.prefix of its own, or remove the stream.',
+  },
+  stream_gap: {
+    action: 'resnapshot',
+    remedy:
+      'Frames are missing from the stream (expired, purged or deleted). Run `waybill snapshot SOURCE --reset`, and give the stream more room.',
+  },
+  stream_behind: {
+    action: 'retry',
+    remedy:
+      'The target is ahead of the end of the stream: the broker lost its newest frames. The capture fills the hole; if this lasts, run `waybill snapshot SOURCE --reset`.',
+  },
+  frame_unreadable: {
+    action: 'halt',
+    remedy:
+      'A message in the stream is not a readable frame. Nothing was skipped. Inspect it with `nats stream get STREAM SEQ`; if it is foreign, remove it with `nats stream rmm` and run `waybill snapshot SOURCE`.',
+  },
+  frame_version: { action: 'halt', remedy: 'The frame was written by a newer Waybill. Upgrade this process.' },
+
+  target_unreachable: { action: 'retry', remedy: 'Check that the target is up and that its url is right.' },
+  target_auth: { action: 'halt', remedy: 'Check user and password in the target url.' },
+  target_privilege: { action: 'halt', remedy: 'Have a DBA run the SQL that `waybill grants TARGET` prints.' },
+  target_shape: {
+    action: 'halt',
+    remedy:
+      'The target table differs from the source table as the message says. Change it, or drop it and let Waybill make it, then start again.',
+  },
+  target_conflict: {
+    action: 'retry',
+    remedy: 'The target rolled the batch back (deadlock or serialisation); it is tried again.',
+  },
+  target_fenced: {
+    action: 'retry',
+    remedy: 'Another process advanced this flow; this one starts again from the position in the target.',
+  },
+  target_row: {
+    action: 'quarantine',
+    remedy: 'See `waybill quarantine list`; mend the target or the row, then `waybill quarantine replay`.',
+  },
+  target_query: { action: 'retry', remedy: 'A statement failed on the target; see the SQLSTATE in the message.' },
+  target_full: {
+    action: 'retry',
+    remedy: 'The target has no disk space left; free some. The stream keeps the changes.',
+  },
+
+  lease_lost: { action: 'retry', remedy: 'Another process holds the lease; this one stands by.' },
+  internal: { action: 'halt', remedy: 'This is a defect of Waybill. Nothing was skipped. Report it with the log.' },
+} as const satisfies Record<string, Policy>;
+
+/** The closed set of error codes. */
+export type ErrorCode = keyof typeof POLICIES;
+
+export const ERROR_CODES = Object.keys(POLICIES) as ErrorCode[];
+
+/** The policy of a code: what a service does, and what an operator does. */
+export function policyFor(code: ErrorCode): Policy {
+  return POLICIES[code];
+}
+
+/** Facts about the place where an error happened. Never a row's values and never a secret. */
+export type ErrorContext = Readonly<Record<string, string | number | boolean | undefined>>;
+
+/** The one error that stages throw. `message` says what happened and where; `remedy` what to do about it. */
+export class ReplicationError extends Error {
+  override readonly name = 'ReplicationError';
+  readonly code: ErrorCode;
+  readonly context: ErrorContext;
+
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; context?: ErrorContext } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.context = options.context ?? {};
+  }
+
+  get remedy(): string {
+    return policyFor(this.code).remedy;
+  }
+}
+
+/** Any thrown value as a `ReplicationError`; what is not one already is a defect (`internal`, which halts). */
+export function asReplicationError(thrown: unknown): ReplicationError {
+  if (thrown instanceof ReplicationError) return thrown;
+  return new ReplicationError('internal', messageOf(thrown), { cause: thrown });
+}
+
+/** The message of any thrown value; connection errors of Node often carry theirs only in `errors` or `code`. */
+export function messageOf(thrown: unknown): string {
+  if (thrown instanceof AggregateError && thrown.message === '') return thrown.errors.map(messageOf).join('; ');
+  if (thrown instanceof Error) {
+    const code = (thrown as { code?: unknown }).code;
+    return thrown.message !== '' ? thrown.message : String(code ?? thrown.name);
+  }
+  return String(thrown);
+}
+
+/** True when `thrown` is only the echo of `signal` having been aborted: not an error. */
+export function isAbort(thrown: unknown, signal: AbortSignal): boolean {
+  return signal.aborted && (thrown === signal.reason || (thrown instanceof Error && thrown.name === 'AbortError'));
+}

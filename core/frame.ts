@@ -1,0 +1,151 @@
+/**
+ * The frame: one JetStream message holding many row changes in commit order. docs/frame-format.md describes it for
+ * readers in other languages; this file is the same description as types, and the checked decoder.
+ */
+import { ReplicationError } from './errors.ts';
+
+/** Version of the payload and headers. A reader refuses a higher one. */
+export const FRAME_VERSION = 1;
+
+export const HEADER = {
+  format: 'Waybill-Format',
+  source: 'Waybill-Source',
+  /** Identity of the source database (Postgres: system identifier and database oid). */
+  origin: 'Waybill-Origin',
+  start: 'Waybill-Start',
+  end: 'Waybill-End',
+  epoch: 'Waybill-Epoch',
+  rows: 'Waybill-Rows',
+  /** Newest commit time in the frame, RFC 3339 UTC with microseconds. */
+  time: 'Waybill-Time',
+  /** `i/n` on the pieces of a frame that is larger than a message. */
+  chunk: 'Waybill-Chunk',
+} as const;
+
+/** A column's value: its canonical text (binary as base64), null, or 0 for *unchanged* (not sent by the source). */
+export type Value = string | null | 0;
+
+/** i insert, u update, d delete, r snapshot read, t truncate, s snapshot mark, m logical message. */
+export type Op = 'i' | 'u' | 'd' | 'r' | 't' | 's' | 'm';
+
+/** k: only the identity columns are given (others are null); f: the whole old row. */
+export type BeforeKind = 'k' | 'f';
+
+/**
+ * One change: operation, index into the frame's tables (-1 for messages), after-image, kind of before-image,
+ * before-image. Images are positional by the table's columns. For `t` the image is the options (`cascade`,
+ * `restart_identity`), for `s` it is [snapshot id, `begin` | `end`], for `m` [prefix, content in base64].
+ */
+export type RowChange = readonly [
+  op: Op,
+  table: number,
+  after: readonly Value[] | null,
+  beforeKind?: BeforeKind,
+  before?: readonly Value[],
+];
+
+/** Where a frame's run of rows stands in its transaction. */
+export type Part = 'whole' | 'first' | 'middle' | 'last';
+
+/**
+ * One transaction (or part of one): xid, commit position and end position as 16 hex digits, commit time in
+ * microseconds since 1970, number of this frame's rows that belong to it, part, and the ordinal of its first row here.
+ */
+export type TransactionEntry = readonly [
+  xid: number,
+  commitLsn: string,
+  endLsn: string,
+  commitTimeUs: number,
+  rows: number,
+  part: Part,
+  ordinal: number,
+];
+
+export interface ColumnSchema {
+  readonly name: string;
+  /** As `format_type` prints it, e.g. `numeric(12,2)`. */
+  readonly type: string;
+  /** A type every database of this kind has, for types that a target may lack (enums, domains, extensions). */
+  readonly portable: string;
+  readonly notNull: boolean;
+  /** A default that means the same elsewhere (a constant or the current time); absent otherwise. */
+  readonly default?: string;
+}
+
+export interface TableSchema {
+  readonly schema: string;
+  readonly name: string;
+  /** Changes whenever anything below does. */
+  readonly version: string;
+  readonly identity: 'default' | 'index' | 'full' | 'nothing';
+  /** Columns that tell rows apart, in key order; empty where only the whole row does (identity full, no key). */
+  readonly key: readonly string[];
+  readonly columns: readonly ColumnSchema[];
+}
+
+export interface FramePayload {
+  readonly v: number;
+  readonly rows: readonly RowChange[];
+  readonly tx: readonly TransactionEntry[];
+  readonly tables: readonly TableSchema[];
+}
+
+/** Decodes and checks a frame's payload. Throws `frame_unreadable` or `frame_version`, naming `place`. */
+export function decodeFrame(bytes: Uint8Array, place: string): FramePayload {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8'));
+  } catch (cause) {
+    throw new ReplicationError('frame_unreadable', `${place} is not JSON`, { cause });
+  }
+  const frame = parsed as FramePayload;
+  if (frame === null || typeof frame !== 'object' || typeof frame.v !== 'number')
+    throw new ReplicationError('frame_unreadable', `${place} is JSON but not a frame: it has no version`);
+  if (frame.v > FRAME_VERSION)
+    throw new ReplicationError(
+      'frame_version',
+      `${place} has format ${frame.v}; this process reads up to ${FRAME_VERSION}`,
+    );
+  checkFrame(frame, place);
+  return frame;
+}
+
+function checkFrame(frame: FramePayload, place: string): void {
+  const refuse = (what: string): never => {
+    throw new ReplicationError('frame_unreadable', `${place}: ${what}`);
+  };
+  if (!Array.isArray(frame.rows) || !Array.isArray(frame.tx) || !Array.isArray(frame.tables))
+    refuse('rows, tx or tables is missing');
+  for (const table of frame.tables) {
+    if (typeof table.schema !== 'string' || typeof table.name !== 'string' || typeof table.version !== 'string')
+      refuse('a table has no schema, name or version');
+    if (!Array.isArray(table.key) || !Array.isArray(table.columns) || table.columns.length === 0)
+      refuse(`table ${table.schema}.${table.name} has no key list or no columns`);
+  }
+  let rows = 0;
+  for (const entry of frame.tx) rows += entry[4];
+  if (rows !== frame.rows.length) refuse(`its transactions count ${rows} rows and it holds ${frame.rows.length}`);
+  for (const row of frame.rows) {
+    const table = frame.tables[row[1]];
+    if (table === undefined && row[0] !== 'm') refuse(`a row names table ${row[1]} of ${frame.tables.length}`);
+    const width = table?.columns.length ?? 0;
+    switch (row[0]) {
+      case 'i':
+      case 'r':
+      case 'u':
+        if (row[2]?.length !== width) refuse(`a row of ${table!.name} has ${row[2]?.length ?? 0} of ${width} columns`);
+        if (row[4] !== undefined && row[4].length !== width) refuse(`an old row of ${table!.name} has a wrong width`);
+        break;
+      case 'd':
+        if (row[4]?.length !== width)
+          refuse(`a deleted row of ${table!.name} has ${row[4]?.length ?? 0} of ${width} columns`);
+        break;
+      case 't':
+      case 's':
+      case 'm':
+        break;
+      default:
+        refuse(`unknown operation ${JSON.stringify(row[0])}`);
+    }
+  }
+}

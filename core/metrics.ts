@@ -1,0 +1,49 @@
+/** What the stages report, as a port: monitoring/ turns it into Prometheus series; tests may leave it out. */
+
+export type CaptureState =
+  'starting' | 'standby' | 'snapshot' | 'streaming' | 'idle' | 'slot_missing' | 'slot_lost' | 'blocked' | 'stopped';
+
+export type FlowState = 'starting' | 'standby' | 'applying' | 'idle' | 'waiting' | 'blocked' | 'stopped';
+
+/** What a capture says of itself. Called per frame or per second, never per row. */
+export interface CaptureReport {
+  state(state: CaptureState, detail?: string): void;
+  /** A frame was acknowledged. */
+  published(frame: { rows: number; transactions: number; bytes: number; seconds: number; commitTimeUs: number }): void;
+  rows(schema: string, table: string, op: string, count: number): void;
+  /** Position in the stream, and bytes of WAL kept by the slot. */
+  position(text: string): void;
+  retainedLogBytes(bytes: number): void;
+  /** undefined: unknown; 0: idle, nothing outstanding. */
+  lagSeconds(seconds: number | undefined): void;
+}
+
+/** What an apply says of itself. Called per batch. */
+export interface FlowReport {
+  state(state: FlowState, detail?: string): void;
+  applied(batch: { rows: number; transactions: number; seconds: number; commitTimeUs: number; position: string }): void;
+  rows(schema: string, table: string, op: string, count: number): void;
+  pendingFrames(frames: number): void;
+  lagSeconds(seconds: number | undefined): void;
+  quarantined(reason: string, keys: number): void;
+}
+
+const nothing = (): void => {};
+
+export const NO_CAPTURE_REPORT: CaptureReport = {
+  state: nothing,
+  published: nothing,
+  rows: nothing,
+  position: nothing,
+  retainedLogBytes: nothing,
+  lagSeconds: nothing,
+};
+
+export const NO_FLOW_REPORT: FlowReport = {
+  state: nothing,
+  applied: nothing,
+  rows: nothing,
+  pendingFrames: nothing,
+  lagSeconds: nothing,
+  quarantined: nothing,
+};
