@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { jetstreamManager, JetStreamApiError, JetStreamNotEnabled, type JetStreamManager } from '@nats-io/jetstream';
+import { jetstreamManager, JetStreamApiError, jserrors, type JetStreamManager } from '@nats-io/jetstream';
 import {
   connect,
   credsAuthenticator,
@@ -34,7 +34,7 @@ export function natsError(thrown: unknown, doing: string): ReplicationError {
   if (thrown instanceof ReplicationError) return thrown;
   const make = (code: ErrorCode): ReplicationError =>
     new ReplicationError(code, `${doing}: ${messageOf(thrown)}`, { cause: thrown });
-  if (thrown instanceof JetStreamNotEnabled) return make('nats_no_jetstream');
+  if (thrown instanceof jserrors.JetStreamNotEnabled) return make('nats_no_jetstream');
   if (thrown instanceof JetStreamApiError) return make(API_CODES[thrown.code] ?? 'nats_timeout');
   if (thrown instanceof errors.AuthorizationError || thrown instanceof errors.UserAuthenticationExpiredError)
     return make('nats_auth');

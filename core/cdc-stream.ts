@@ -1,0 +1,283 @@
+/** The CDC stream of one source: its names, its creation, its tail (the capture's checkpoint), and reading frames in order. */
+import {
+  DeliverPolicy,
+  DiscardPolicy,
+  JetStreamApiError,
+  jetstream,
+  ReplayPolicy,
+  RetentionPolicy,
+  StorageType,
+  StoreCompression,
+  type StreamInfo,
+} from '@nats-io/jetstream';
+import type { MsgHdrs } from '@nats-io/transport-node';
+import type { NatsConfig } from './config.ts';
+import { isAbort, ReplicationError } from './errors.ts';
+import { FRAME_VERSION, HEADER } from './frame.ts';
+import { natsError, type Nats } from './nats.ts';
+import { comparePositions, describePosition, parsePosition, PG_ORIGIN, type Position } from './position.ts';
+
+export function cdcStreamName(prefix: string, source: string): string {
+  return `${prefix}_cdc_${source}`;
+}
+
+export function cdcSubject(prefix: string, source: string): string {
+  return `${prefix}.cdc.${source}`;
+}
+
+/** What the headers of a frame say. */
+export interface FrameHeaders {
+  readonly source: string;
+  readonly origin: string;
+  readonly start: Position;
+  readonly end: Position;
+  readonly epoch: number;
+  readonly rows: number;
+  /** Newest commit time, microseconds since 1970; 0 where unknown. */
+  readonly timeUs: number;
+  readonly chunk?: { readonly index: number; readonly of: number };
+}
+
+/** The last message of the stream: the sequence the next publish must expect, and the capture's position. */
+export interface StreamTail {
+  readonly seq: number;
+  readonly end: Position;
+  readonly origin?: string;
+  readonly epoch: number;
+}
+
+/** Makes the stream of a source when it is not there; updates limits that the configuration changed. */
+export async function ensureCdcStream(nats: Nats, config: NatsConfig, source: string): Promise<StreamInfo> {
+  const wanted = {
+    name: cdcStreamName(config.prefix, source),
+    subjects: [cdcSubject(config.prefix, source)],
+    description: `Waybill: row changes of source ${source}`,
+    retention: RetentionPolicy.Limits,
+    storage: StorageType.File,
+    discard: DiscardPolicy.Old,
+    compression: StoreCompression.S2,
+    num_replicas: config.replicas,
+    max_age: config.stream.max_age * 1_000_000,
+    max_bytes: config.stream.max_bytes,
+    deny_delete: false,
+    allow_direct: false,
+  };
+  try {
+    const info = await nats.manager.streams.info(wanted.name);
+    const have = info.config;
+    if (have.retention !== RetentionPolicy.Limits || have.subjects?.join() !== wanted.subjects.join())
+      throw new ReplicationError('stream_foreign', `stream ${wanted.name} exists with other subjects or retention`);
+    if (
+      have.max_bytes === wanted.max_bytes &&
+      have.max_age === wanted.max_age &&
+      have.num_replicas === wanted.num_replicas
+    )
+      return info;
+    return await nats.manager.streams.update(wanted.name, {
+      max_bytes: wanted.max_bytes,
+      max_age: wanted.max_age,
+      num_replicas: wanted.num_replicas,
+    });
+  } catch (thrown) {
+    if (!(thrown instanceof JetStreamApiError) || thrown.code !== 10059)
+      throw natsError(thrown, `stream ${wanted.name}`);
+  }
+  try {
+    return await nats.manager.streams.add(wanted);
+  } catch (thrown) {
+    throw natsError(thrown, `cannot create stream ${wanted.name}`);
+  }
+}
+
+/** Reads the tail through the leader (never by direct get, which a lagging replica may answer). */
+export async function readTail(nats: Nats, stream: string): Promise<StreamTail> {
+  try {
+    const info = await nats.manager.streams.info(stream);
+    const seq = info.state.last_seq;
+    if (seq === 0) return { seq: 0, end: PG_ORIGIN, epoch: 0 };
+    const message = await nats.manager.streams.getMessage(stream, { seq });
+    if (message === null)
+      throw new ReplicationError('stream_gap', `the last message of stream ${stream} (sequence ${seq}) is gone`, {
+        context: { stream, seq },
+      });
+    const headers = parseFrameHeaders(message.header, `${stream} sequence ${seq}`);
+    return { seq, end: headers.end, origin: headers.origin, epoch: headers.epoch };
+  } catch (thrown) {
+    throw natsError(thrown, `reading the end of stream ${stream}`);
+  }
+}
+
+/** Checks and parses the headers of a frame. Throws `frame_unreadable` or `frame_version`, naming `place`. */
+export function parseFrameHeaders(headers: MsgHdrs | undefined, place: string): FrameHeaders {
+  const get = (key: string): string => headers?.get(key) ?? '';
+  const format = get(HEADER.format);
+  if (!/^\d+$/.test(format))
+    throw new ReplicationError('frame_unreadable', `${place} is not a frame: it has no ${HEADER.format} header`);
+  if (Number(format) > FRAME_VERSION)
+    throw new ReplicationError(
+      'frame_version',
+      `${place} has format ${format}; this process reads up to ${FRAME_VERSION}`,
+    );
+  const start = parsePosition(get(HEADER.start));
+  const end = parsePosition(get(HEADER.end));
+  if (start === undefined || end === undefined || comparePositions(start, end) > 0)
+    throw new ReplicationError('frame_unreadable', `${place} has no valid ${HEADER.start} and ${HEADER.end}`);
+  const chunk = /^(\d+)\/(\d+)$/.exec(get(HEADER.chunk));
+  const time = Date.parse(get(HEADER.time));
+  return {
+    source: get(HEADER.source),
+    origin: get(HEADER.origin),
+    start,
+    end,
+    epoch: Number(get(HEADER.epoch)) || 0,
+    rows: Number(get(HEADER.rows)) || 0,
+    timeUs: Number.isNaN(time) ? 0 : time * 1000,
+    ...(chunk === null ? {} : { chunk: { index: Number(chunk[1]), of: Number(chunk[2]) } }),
+  };
+}
+
+/** A frame as a consumer receives it: headers checked, continuous with the one before, payload not yet decoded. */
+export interface ReceivedFrame extends FrameHeaders {
+  /** Sequence of the frame's (last) message. */
+  readonly seq: number;
+  readonly payload: Uint8Array;
+  /** Names stream and sequence, for errors. */
+  readonly place: string;
+}
+
+/**
+ * The sequence from which a consumer at `position` must read: the first frame that ends after it. `PG_ORIGIN` stands
+ * for a consumer that has nothing yet. Binary search over the headers, since sequences and positions rise together.
+ *
+ * Throws `stream_missing`; `stream_gap` when frames between the position and the first one kept are gone;
+ * `stream_behind` when the position lies beyond the stream's own end.
+ */
+export async function findStartSequence(nats: Nats, stream: string, position: Position): Promise<number> {
+  try {
+    const { state } = await nats.manager.streams.info(stream);
+    const context = {
+      stream,
+      position: describePosition(position),
+      firstSeq: state.first_seq,
+      lastSeq: state.last_seq,
+    };
+    const headersAt = async (seq: number): Promise<FrameHeaders> => {
+      const message = await nats.manager.streams.getMessage(stream, { seq });
+      if (message === null)
+        throw new ReplicationError('stream_gap', `sequence ${seq} of stream ${stream} is gone`, { context });
+      return parseFrameHeaders(message.header, `${stream} sequence ${seq}`);
+    };
+    if (state.messages === 0) {
+      if (comparePositions(position, PG_ORIGIN) === 0 && state.last_seq === 0) return 1;
+      throw new ReplicationError(
+        state.last_seq === 0 ? 'stream_behind' : 'stream_gap',
+        `stream ${stream} is empty, and the target stands at ${describePosition(position)}`,
+        { context },
+      );
+    }
+    const first = await headersAt(state.first_seq);
+    if (comparePositions(first.start, position) > 0)
+      throw new ReplicationError(
+        'stream_gap',
+        `stream ${stream} begins at ${describePosition(first.start)}, after the target's position ${describePosition(position)}`,
+        { context },
+      );
+    const last = await headersAt(state.last_seq);
+    if (comparePositions(last.end, position) < 0)
+      throw new ReplicationError(
+        'stream_behind',
+        `the target stands at ${describePosition(position)}, beyond the end of stream ${stream} (${describePosition(last.end)})`,
+        { context },
+      );
+    let low = state.first_seq;
+    let high = state.last_seq + 1;
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      if (comparePositions((await headersAt(middle)).end, position) > 0) high = middle;
+      else low = middle + 1;
+    }
+    // The pieces of an oversize frame share their start; begin at the first of them.
+    while (low > state.first_seq && low <= state.last_seq) {
+      const chunk = (await headersAt(low)).chunk;
+      if (chunk === undefined || chunk.index === 1) break;
+      low -= 1;
+    }
+    return low;
+  } catch (thrown) {
+    throw natsError(thrown, `finding ${describePosition(position)} in stream ${stream}`);
+  }
+}
+
+/**
+ * Yields the frames of a stream from `startSeq` on, for ever, in order, each continuous with the one before it (the
+ * first with `position`): a frame that lies wholly before is dropped as a repeat, a hole throws `stream_gap`.
+ * At most `prefetchBytes` are held in this process; it must exceed four times the largest message.
+ */
+export async function* readFrames(
+  nats: Nats,
+  stream: string,
+  options: { startSeq: number; position: Position; signal: AbortSignal; prefetchBytes?: number },
+): AsyncGenerator<ReceivedFrame, void, void> {
+  const { signal } = options;
+  const prefetchBytes = Math.max(options.prefetchBytes ?? 4 << 20, 4 * (nats.connection.info?.max_payload ?? 1 << 20));
+  const js = jetstream(nats.connection);
+  let position = options.position;
+  let nextSeq = options.startSeq;
+  let pieces: Uint8Array[] = [];
+  try {
+    const consumer = await js.consumers.get(stream, {
+      deliver_policy: DeliverPolicy.StartSequence,
+      opt_start_seq: options.startSeq,
+      replay_policy: ReplayPolicy.Instant,
+      inactive_threshold: 30_000,
+    });
+    const messages = await consumer.consume({ max_bytes: prefetchBytes });
+    const stop = (): void => messages.stop();
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+      for await (const message of messages) {
+        if (signal.aborted) return;
+        const place = `${stream} sequence ${message.seq}`;
+        if (message.seq < nextSeq) continue;
+        if (message.seq > nextSeq)
+          throw new ReplicationError('stream_gap', `${place} follows ${nextSeq - 1}: the frames between are gone`, {
+            context: { stream, seq: message.seq },
+          });
+        nextSeq = message.seq + 1;
+        const headers = parseFrameHeaders(message.headers, place);
+        if (headers.chunk !== undefined) {
+          if (headers.chunk.index === 1) pieces = [];
+          if (headers.chunk.index !== pieces.length + 1)
+            throw new ReplicationError(
+              'stream_gap',
+              `${place} is piece ${headers.chunk.index} of a frame, after ${pieces.length}`,
+            );
+          pieces.push(message.data);
+          if (headers.chunk.index < headers.chunk.of) continue;
+        }
+        if (
+          comparePositions(headers.end, position) < 0 ||
+          (comparePositions(headers.end, position) === 0 && comparePositions(headers.start, position) < 0)
+        )
+          continue;
+        // Invariant 1: a frame must start where the one before ended.
+        if (comparePositions(headers.start, position) !== 0)
+          throw new ReplicationError(
+            'stream_gap',
+            `${place} starts at ${describePosition(headers.start)}, but the one before ended at ${describePosition(position)}`,
+            { context: { stream, seq: message.seq } },
+          );
+        position = headers.end;
+        const payload = headers.chunk === undefined ? message.data : Buffer.concat(pieces);
+        pieces = [];
+        yield { ...headers, seq: message.seq, payload, place };
+      }
+    } finally {
+      signal.removeEventListener('abort', stop);
+      await messages.close();
+    }
+  } catch (thrown) {
+    if (isAbort(thrown, signal) || signal.aborted) return;
+    throw natsError(thrown, `reading stream ${stream}`);
+  }
+}
