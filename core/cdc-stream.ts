@@ -35,6 +35,8 @@ export interface FrameHeaders {
   readonly rows: number;
   /** Newest commit time, microseconds since 1970; 0 where unknown. */
   readonly timeUs: number;
+  /** Every table is read again after this frame. */
+  readonly reset: boolean;
   readonly chunk?: { readonly index: number; readonly of: number };
 }
 
@@ -132,6 +134,7 @@ export function parseFrameHeaders(headers: MsgHdrs | undefined, place: string): 
     epoch: Number(get(HEADER.epoch)) || 0,
     rows: Number(get(HEADER.rows)) || 0,
     timeUs: Number.isNaN(time) ? 0 : time * 1000,
+    reset: get(HEADER.reset) === '1',
     ...(chunk === null ? {} : { chunk: { index: Number(chunk[1]), of: Number(chunk[2]) } }),
   };
 }
@@ -261,7 +264,7 @@ export async function* readFrames(
         )
           continue;
         // Invariant 1: a frame must start where the one before ended.
-        if (comparePositions(headers.start, position) !== 0)
+        if (comparePositions(headers.start, position) !== 0 && !headers.reset)
           throw new ReplicationError(
             'stream_gap',
             `${place} starts at ${describePosition(headers.start)}, but the one before ended at ${describePosition(position)}`,

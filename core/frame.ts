@@ -18,6 +18,8 @@ export const HEADER = {
   rows: 'Waybill-Rows',
   /** Newest commit time in the frame, RFC 3339 UTC with microseconds. */
   time: 'Waybill-Time',
+  /** `1` on a frame after which every table is read again: a consumer may jump to it over a hole. */
+  reset: 'Waybill-Reset',
   /** `i/n` on the pieces of a frame that is larger than a message. */
   chunk: 'Waybill-Chunk',
 } as const;

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
-import { jetstreamManager, JetStreamApiError, jserrors, type JetStreamManager } from '@nats-io/jetstream';
+import { jetstreamManager, JetStreamApiError, type JetStreamManager } from '@nats-io/jetstream';
+import { jserrors } from '@nats-io/jetstream/internal';
 import {
   connect,
   credsAuthenticator,

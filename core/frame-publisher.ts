@@ -1,0 +1,120 @@
+/** Publishing by stop-and-wait on the observed sequence: the stream is the checkpoint, and the fence. */
+import { jetstream, type JetStreamClient } from '@nats-io/jetstream';
+import { headers as createHeaders } from '@nats-io/transport-node';
+import { cdcStreamName, cdcSubject, type StreamTail } from './cdc-stream.ts';
+import type { NatsConfig } from './config.ts';
+import { ReplicationError } from './errors.ts';
+import { failpoint } from './failpoint.ts';
+import { FRAME_VERSION, HEADER } from './frame.ts';
+import { natsError, type Nats } from './nats.ts';
+import { formatPosition, type Position } from './position.ts';
+
+/** Below this a server's max_payload makes no sense for frames. */
+export const MIN_PAYLOAD_BYTES = 64 * 1024;
+/** Room for the headers of a message, which count against max_payload. */
+const HEADER_BYTES = 1024;
+
+/** A finished frame, ready to be published. */
+export interface SealedFrame {
+  readonly payload: Uint8Array;
+  readonly start: Position;
+  readonly end: Position;
+  readonly rows: number;
+  readonly transactions: number;
+  /** Newest commit time, microseconds since 1970; 0 where unknown. */
+  readonly timeUs: number;
+  readonly reset?: boolean;
+}
+
+/** The largest payload that the connected server takes, or `nats_payload_too_small`. */
+export function maxFrameBytes(nats: Nats, wantedBytes: number): number {
+  const limit = nats.connection.info?.max_payload ?? 1 << 20;
+  if (limit < MIN_PAYLOAD_BYTES)
+    throw new ReplicationError(
+      'nats_payload_too_small',
+      `max_payload of NATS is ${limit} bytes; frames need ${MIN_PAYLOAD_BYTES}`,
+    );
+  return Math.min(wantedBytes, limit - HEADER_BYTES);
+}
+
+export class FramePublisher {
+  readonly #js: JetStreamClient;
+  readonly #nats: Nats;
+  readonly #subject: string;
+  readonly #source: string;
+  readonly #origin: string;
+  readonly #epoch: number;
+  #lastSeq: number;
+
+  constructor(
+    nats: Nats,
+    config: NatsConfig,
+    options: { source: string; origin: string; epoch: number; tail: StreamTail },
+  ) {
+    this.#nats = nats;
+    this.#js = jetstream(nats.connection, { timeout: 10_000 });
+    this.#subject = cdcSubject(config.prefix, options.source);
+    this.#source = options.source;
+    this.#origin = options.origin;
+    this.#epoch = options.epoch;
+    this.#lastSeq = options.tail.seq;
+    this.streamName = cdcStreamName(config.prefix, options.source);
+  }
+
+  readonly streamName: string;
+
+  get lastSeq(): number {
+    return this.#lastSeq;
+  }
+
+  /**
+   * Publishes one frame and resolves when it is stored. At most one call may be under way. After any error this
+   * publisher is done: whether the frame was stored is read from the stream's tail by the next run.
+   */
+  async publish(frame: SealedFrame): Promise<void> {
+    const limit = (this.#nats.connection.info?.max_payload ?? 1 << 20) - HEADER_BYTES;
+    if (frame.payload.length <= limit) {
+      await this.#send(frame, frame.payload, frame.end, undefined);
+      return;
+    }
+    // A row larger than a message goes in pieces. Only the last piece brings the position forward, so that a capture
+    // that dies between pieces begins the frame again, and a reader drops the pieces that were begun.
+    const pieces = Math.ceil(frame.payload.length / limit);
+    for (let i = 0; i < pieces; i++) {
+      const piece = frame.payload.subarray(i * limit, (i + 1) * limit);
+      await this.#send(frame, piece, i === pieces - 1 ? frame.end : frame.start, `${i + 1}/${pieces}`);
+    }
+  }
+
+  async #send(frame: SealedFrame, payload: Uint8Array, end: Position, chunk: string | undefined): Promise<void> {
+    const headers = createHeaders();
+    headers.set(HEADER.format, String(FRAME_VERSION));
+    headers.set(HEADER.source, this.#source);
+    headers.set(HEADER.origin, this.#origin);
+    headers.set(HEADER.start, formatPosition(frame.start));
+    headers.set(HEADER.end, formatPosition(end));
+    headers.set(HEADER.epoch, String(this.#epoch));
+    headers.set(HEADER.rows, String(frame.rows));
+    if (frame.timeUs > 0) headers.set(HEADER.time, formatMicros(frame.timeUs));
+    if (frame.reset === true) headers.set(HEADER.reset, '1');
+    if (chunk !== undefined) headers.set(HEADER.chunk, chunk);
+    try {
+      const pending = this.#js.publish(this.#subject, payload, { headers, expect: { lastSequence: this.#lastSeq } });
+      failpoint('capture.published-before-ack');
+      const ack = await pending;
+      if (ack.duplicate)
+        throw new ReplicationError('stream_conflict', `stream ${this.streamName} called a frame a duplicate`);
+      // Invariant 5: the next frame expects the sequence observed here, never one predicted.
+      this.#lastSeq = ack.seq;
+      failpoint('capture.acked');
+    } catch (thrown) {
+      throw natsError(thrown, `publishing to ${this.#subject} after sequence ${this.#lastSeq}`);
+    }
+  }
+}
+
+/** Microseconds since 1970 as RFC 3339 in UTC with six digits. */
+export function formatMicros(timeUs: number): string {
+  const ms = Math.floor(timeUs / 1000);
+  return `${new Date(ms).toISOString().slice(0, -1)}${String(timeUs - ms * 1000).padStart(3, '0')}Z`;
+}

@@ -1,0 +1,209 @@
+/**
+ * Builds one frame's payload in place, as bytes: values are copied from the source's buffers into the frame with JSON
+ * escaping and no strings in between. Rows come first in the payload and the tables last, because only then is it
+ * known which tables the rows used.
+ */
+import {
+  FRAME_VERSION,
+  type BeforeKind,
+  type Op,
+  type Part,
+  type TableSchema,
+  type TransactionEntry,
+} from './frame.ts';
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const COMMA = 0x2c;
+const OPEN = 0x5b;
+const CLOSE = 0x5d;
+const HEX = Buffer.from('0123456789abcdef', 'latin1');
+const SHORT_ESCAPES: Readonly<Record<number, number>> = { 8: 0x62, 9: 0x74, 10: 0x6e, 12: 0x66, 13: 0x72 };
+const HEAD = Buffer.from(`{"v":${FRAME_VERSION},"rows":[`, 'latin1');
+/** Room kept behind the rows so that short writes need no check of their own. */
+const SLACK_BYTES = 64;
+
+export class FrameWriter {
+  #buffer: Buffer;
+  #length = 0;
+  #rows = 0;
+  #transactions: TransactionEntry[] = [];
+  readonly #tables = new Map<TableSchema, number>();
+
+  /** `sizeBytes` is the usual size of a frame; the buffer grows for a row that is larger. */
+  constructor(sizeBytes: number) {
+    this.#buffer = Buffer.allocUnsafe(sizeBytes + SLACK_BYTES);
+    this.reset();
+  }
+
+  reset(): void {
+    HEAD.copy(this.#buffer, 0);
+    this.#length = HEAD.length;
+    this.#rows = 0;
+    this.#transactions = [];
+    this.#tables.clear();
+  }
+
+  /** Bytes written so far. */
+  get bytes(): number {
+    return this.#length;
+  }
+
+  get rows(): number {
+    return this.#rows;
+  }
+
+  get transactions(): number {
+    return this.#transactions.length;
+  }
+
+  get empty(): boolean {
+    return this.#rows === 0 && this.#transactions.length === 0;
+  }
+
+  /** Starts a row: `["op",table,` follow with a tuple or `writeNull`, then `endRow`. */
+  beginRow(op: Op, table: TableSchema | undefined): void {
+    this.#reserve(32);
+    let index = -1;
+    if (table !== undefined) {
+      index = this.#tables.get(table) ?? this.#tables.size;
+      if (index === this.#tables.size) this.#tables.set(table, index);
+    }
+    const buffer = this.#buffer;
+    let at = this.#length;
+    if (this.#rows > 0) buffer[at++] = COMMA;
+    buffer[at++] = OPEN;
+    buffer[at++] = QUOTE;
+    buffer[at++] = op.charCodeAt(0);
+    buffer[at++] = QUOTE;
+    buffer[at++] = COMMA;
+    if (index >= 0 && index < 10) buffer[at++] = 0x30 + index;
+    else at += buffer.write(String(index), at, 'latin1');
+    buffer[at++] = COMMA;
+    this.#length = at;
+    this.#rows += 1;
+  }
+
+  /** Announces the before-image that the next tuple holds. */
+  before(kind: BeforeKind): void {
+    this.#reserve(8);
+    const buffer = this.#buffer;
+    let at = this.#length;
+    buffer[at++] = COMMA;
+    buffer[at++] = QUOTE;
+    buffer[at++] = kind.charCodeAt(0);
+    buffer[at++] = QUOTE;
+    buffer[at++] = COMMA;
+    this.#length = at;
+  }
+
+  endRow(): void {
+    this.#reserve(1);
+    this.#buffer[this.#length++] = CLOSE;
+  }
+
+  beginTuple(): void {
+    this.#reserve(1);
+    this.#buffer[this.#length++] = OPEN;
+  }
+
+  endTuple(): void {
+    this.#reserve(1);
+    this.#buffer[this.#length++] = CLOSE;
+  }
+
+  comma(): void {
+    this.#reserve(1);
+    this.#buffer[this.#length++] = COMMA;
+  }
+
+  writeNull(): void {
+    this.#reserve(4);
+    this.#buffer.write('null', this.#length, 'latin1');
+    this.#length += 4;
+  }
+
+  /** The mark of a column that the source did not send because it did not change. */
+  writeUnchanged(): void {
+    this.#reserve(1);
+    this.#buffer[this.#length++] = 0x30;
+  }
+
+  /** UTF-8 text from `source[start, end)` as a JSON string. */
+  writeText(source: Uint8Array, start: number, end: number): void {
+    this.#reserve((end - start) * 6 + 2);
+    const buffer = this.#buffer;
+    let at = this.#length;
+    buffer[at++] = QUOTE;
+    for (let i = start; i < end; i++) {
+      const byte = source[i]!;
+      if (byte >= 0x20 && byte !== QUOTE && byte !== BACKSLASH) buffer[at++] = byte;
+      else at = writeEscaped(buffer, at, byte);
+    }
+    buffer[at++] = QUOTE;
+    this.#length = at;
+  }
+
+  /** The hexadecimal text of a bytea (`\x…`) in `source[start, end)` as a base64 string. */
+  writeHexAsBase64(source: Buffer, start: number, end: number): void {
+    const base64 = Buffer.from(source.latin1Slice(start + 2, end), 'hex').toString('base64');
+    this.#reserve(base64.length + 2);
+    this.#buffer[this.#length++] = QUOTE;
+    this.#length += this.#buffer.write(base64, this.#length, 'latin1');
+    this.#buffer[this.#length++] = QUOTE;
+  }
+
+  /** Bytes that are JSON already. */
+  writeJson(json: Uint8Array): void {
+    this.#reserve(json.length);
+    this.#buffer.set(json, this.#length);
+    this.#length += json.length;
+  }
+
+  addTransaction(entry: TransactionEntry): void {
+    this.#transactions.push(entry);
+  }
+
+  /** Ends the frame. The payload is a view on this writer's buffer: valid until `reset`. */
+  finish(): Buffer {
+    const tail = `],"tx":${JSON.stringify(this.#transactions)},"tables":${JSON.stringify([...this.#tables.keys()])}}`;
+    const tailBytes = Buffer.byteLength(tail);
+    this.#reserve(tailBytes);
+    this.#length += this.#buffer.write(tail, this.#length, 'utf8');
+    return this.#buffer.subarray(0, this.#length);
+  }
+
+  #reserve(bytes: number): void {
+    const needed = this.#length + bytes + SLACK_BYTES;
+    if (needed <= this.#buffer.length) return;
+    const grown = Buffer.allocUnsafe(Math.max(needed, Math.floor(this.#buffer.length * 1.5)));
+    this.#buffer.copy(grown, 0, 0, this.#length);
+    this.#buffer = grown;
+  }
+}
+
+function writeEscaped(buffer: Buffer, at: number, byte: number): number {
+  let next = at;
+  buffer[next++] = BACKSLASH;
+  if (byte === QUOTE || byte === BACKSLASH) {
+    buffer[next++] = byte;
+    return next;
+  }
+  const short = SHORT_ESCAPES[byte];
+  if (short !== undefined) {
+    buffer[next++] = short;
+    return next;
+  }
+  buffer[next++] = 0x75;
+  buffer[next++] = 0x30;
+  buffer[next++] = 0x30;
+  buffer[next++] = HEX[byte >> 4]!;
+  buffer[next++] = HEX[byte & 15]!;
+  return next;
+}
+
+/** Where a run of rows stands, from whether its transaction began and ended in this frame. */
+export function partOf(beganHere: boolean, endsHere: boolean): Part {
+  if (beganHere) return endsHere ? 'whole' : 'first';
+  return endsHere ? 'last' : 'middle';
+}
