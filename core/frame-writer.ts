@@ -146,7 +146,7 @@ export class FrameWriter {
 
   /** The hexadecimal text of a bytea (`\x…`) in `source[start, end)` as a base64 string. */
   writeHexAsBase64(source: Buffer, start: number, end: number): void {
-    const base64 = Buffer.from(source.latin1Slice(start + 2, end), 'hex').toString('base64');
+    const base64 = Buffer.from(source.toString('latin1', start + 2, end), 'hex').toString('base64');
     this.#reserve(base64.length + 2);
     this.#buffer[this.#length++] = QUOTE;
     this.#length += this.#buffer.write(base64, this.#length, 'latin1');

@@ -1,0 +1,103 @@
+/** The publication: made, adopted and kept in step with the configured tables. */
+import type pg from 'pg';
+import { ReplicationError } from '../../core/errors.ts';
+import { compileTablePatterns } from '../../core/table-pattern.ts';
+import { hasIdentity, readCatalog, type CapturedTable } from './catalog.ts';
+import { sourceError } from './source-error.ts';
+
+export function quoteIdent(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
+}
+
+export function qualifiedName(table: { schema: string; name: string }): string {
+  return `${quoteIdent(table.schema)}.${quoteIdent(table.name)}`;
+}
+
+/** The tables that the patterns choose. Throws `source_table_missing` when none does. */
+export async function matchingTables(client: pg.Client, patterns: readonly string[]): Promise<CapturedTable[]> {
+  const included = compileTablePatterns(patterns);
+  const tables = (await readCatalog(client)).filter((table) => included(table.schema.schema, table.schema.name));
+  if (tables.length === 0)
+    throw new ReplicationError('source_table_missing', `no table of the source matches ${patterns.join(', ')}`);
+  return tables;
+}
+
+/** Throws `source_table_identity` naming every table whose updates and deletes could not be followed. */
+export function requireIdentities(tables: readonly CapturedTable[]): void {
+  const without = tables.filter((table) => !hasIdentity(table.schema));
+  if (without.length === 0) return;
+  const sql = without.map((table) => `ALTER TABLE ${qualifiedName(table.schema)} REPLICA IDENTITY FULL;`).join(' ');
+  throw new ReplicationError(
+    'source_table_identity',
+    `${without.map((table) => `${table.schema.schema}.${table.schema.name}`).join(', ')} ha${without.length === 1 ? 's' : 've'} no primary key and no replica identity; add a primary key, or run: ${sql}`,
+  );
+}
+
+export interface PublicationInfo {
+  readonly allTables: boolean;
+  readonly viaRoot: boolean;
+  readonly complete: boolean;
+  readonly tables: ReadonlySet<string>;
+}
+
+export async function readPublication(client: pg.Client, publication: string): Promise<PublicationInfo | undefined> {
+  const result = await client.query<{ all: boolean; root: boolean; complete: boolean }>(
+    `select puballtables as all, pubviaroot as root, pubinsert and pubupdate and pubdelete and pubtruncate as complete
+     from pg_publication where pubname = $1`,
+    [publication],
+  );
+  const row = result.rows[0];
+  if (row === undefined) return undefined;
+  const tables = await client.query<{ schema: string; name: string }>(
+    'select schemaname as schema, tablename as name from pg_publication_tables where pubname = $1',
+    [publication],
+  );
+  return {
+    allTables: row.all,
+    viaRoot: row.root,
+    complete: row.complete,
+    tables: new Set(tables.rows.map((t) => `${t.schema}.${t.name}`)),
+  };
+}
+
+/** The SQL that makes the publication right, for a DBA; empty when it is. */
+export function publicationSql(
+  publication: string,
+  found: PublicationInfo | undefined,
+  tables: readonly CapturedTable[],
+): string[] {
+  const name = quoteIdent(publication);
+  const list = (some: readonly CapturedTable[]): string => some.map((table) => qualifiedName(table.schema)).join(', ');
+  if (found === undefined)
+    return [`CREATE PUBLICATION ${name} FOR TABLE ${list(tables)} WITH (publish_via_partition_root = true)`];
+  const sql: string[] = [];
+  const missing = tables.filter((table) => !found.tables.has(`${table.schema.schema}.${table.schema.name}`));
+  if (missing.length > 0 && !found.allTables) sql.push(`ALTER PUBLICATION ${name} ADD TABLE ${list(missing)}`);
+  if (!found.viaRoot) sql.push(`ALTER PUBLICATION ${name} SET (publish_via_partition_root = true)`);
+  if (!found.complete) sql.push(`ALTER PUBLICATION ${name} SET (publish = 'insert, update, delete, truncate')`);
+  return sql;
+}
+
+/**
+ * Makes the publication cover `tables`, or says what a DBA must run: `source_publication` with the SQL when this user
+ * may not change it.
+ */
+export async function ensurePublication(
+  client: pg.Client,
+  publication: string,
+  tables: readonly CapturedTable[],
+): Promise<void> {
+  for (const sql of publicationSql(publication, await readPublication(client, publication), tables)) {
+    try {
+      await client.query(sql);
+    } catch (thrown) {
+      const error = sourceError(thrown, `publication ${publication}`);
+      if (error.code !== 'source_privilege') throw error;
+      throw new ReplicationError(
+        'source_publication',
+        `publication ${publication} does not cover the configured tables, and this user may not change it; run: ${sql};`,
+        { cause: thrown },
+      );
+    }
+  }
+}

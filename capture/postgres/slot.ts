@@ -1,0 +1,119 @@
+/** The replication slot: one function that says what state it is in, and one that makes it. */
+import type pg from 'pg';
+import { ReplicationError } from '../../core/errors.ts';
+import { comparePositions, formatLsn, parseLsn, pgPosition, type Position } from '../../core/position.ts';
+import { sourceError } from './source-error.ts';
+
+export interface SlotInfo {
+  readonly active: boolean;
+  readonly activePid: number | undefined;
+  readonly plugin: string;
+  readonly database: string;
+  /** reserved, extended, unreserved, lost. */
+  readonly walStatus: string;
+  readonly confirmedLsn: bigint;
+  readonly retainedBytes: number;
+}
+
+/** The facts of a slot, or undefined when there is none of that name. */
+export async function readSlot(client: pg.Client, slot: string): Promise<SlotInfo | undefined> {
+  try {
+    const result = await client.query<{
+      active: boolean;
+      active_pid: number | null;
+      plugin: string | null;
+      database: string | null;
+      wal_status: string | null;
+      confirmed: string | null;
+      retained: string | null;
+    }>(
+      `select active, active_pid, plugin, database, wal_status, confirmed_flush_lsn::text as confirmed,
+         pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn)::text as retained
+       from pg_replication_slots where slot_name = $1`,
+      [slot],
+    );
+    const row = result.rows[0];
+    if (row === undefined) return undefined;
+    return {
+      active: row.active,
+      activePid: row.active_pid ?? undefined,
+      plugin: row.plugin ?? '',
+      database: row.database ?? '',
+      walStatus: row.wal_status ?? 'lost',
+      confirmedLsn: parseLsn(row.confirmed ?? '0/0') ?? 0n,
+      retainedBytes: Number(row.retained ?? 0),
+    };
+  } catch (thrown) {
+    throw sourceError(thrown, `reading replication slot ${slot}`);
+  }
+}
+
+/** What is to be done about a slot, given how far the stream reaches. Pure. */
+export type SlotState = 'create' | 'missing' | 'lost' | 'foreign' | 'ahead' | 'ready';
+
+/**
+ * The one state machine of slots. `streamEnd` is undefined while the stream has no frames. Being in use by another
+ * process is found by trying: START_REPLICATION is refused with 55006 (`source_slot_in_use`).
+ */
+export function slotState(slot: SlotInfo | undefined, database: string, streamEnd: Position | undefined): SlotState {
+  if (slot === undefined) return streamEnd === undefined ? 'create' : 'missing';
+  if (slot.plugin !== 'pgoutput' || slot.database !== database) return 'foreign';
+  if (slot.walStatus === 'lost') return 'lost';
+  // Invariant 1: only positions that the stream holds are ever confirmed, so a slot beyond its end has lost changes.
+  if (streamEnd !== undefined && comparePositions(pgPosition(slot.confirmedLsn), streamEnd) > 0) return 'ahead';
+  return 'ready';
+}
+
+/** Throws the error of a slot state that stops a capture. */
+export function requireUsableSlot(
+  state: SlotState,
+  name: string,
+  slot: SlotInfo | undefined,
+  streamEnd: Position | undefined,
+): void {
+  const context = { slot: name };
+  switch (state) {
+    case 'missing':
+      throw new ReplicationError('source_slot_missing', `replication slot ${name} is gone, but its stream has frames`, {
+        context,
+      });
+    case 'lost':
+      throw new ReplicationError(
+        'source_slot_lost',
+        `replication slot ${name} is lost: the source removed WAL that it needed`,
+        { context },
+      );
+    case 'foreign':
+      throw new ReplicationError(
+        'config_invalid',
+        `replication slot ${name} belongs to plugin ${slot?.plugin} in database ${slot?.database}; choose another name with sources.*.slot`,
+        { context },
+      );
+    case 'ahead':
+      throw new ReplicationError(
+        'source_slot_ahead',
+        `replication slot ${name} is confirmed up to ${formatLsn(slot?.confirmedLsn ?? 0n)}, beyond the end of its stream at ${formatLsn(streamEnd?.lsn ?? 0n)}`,
+        { context },
+      );
+    case 'create':
+    case 'ready':
+  }
+}
+
+/** Creates the slot (a failover slot on 17 and later) and returns its consistent point. */
+export async function createSlot(client: pg.Client, slot: string, serverVersion: number): Promise<bigint> {
+  try {
+    const primary = await client.query<{ standby: boolean }>('select pg_is_in_recovery() as standby');
+    const failover = serverVersion >= 170_000 && primary.rows[0]?.standby === false ? ', false, false, true' : '';
+    const result = await client.query<{ lsn: string }>(
+      `select lsn::text from pg_create_logical_replication_slot($1, 'pgoutput'${failover})`,
+      [slot],
+    );
+    return parseLsn(result.rows[0]!.lsn)!;
+  } catch (thrown) {
+    throw sourceError(thrown, `creating replication slot ${slot}`, {
+      '55000': 'source_not_logical',
+      '0A000': 'source_not_logical',
+    });
+  }
+}

@@ -1,0 +1,34 @@
+import { messageOf, ReplicationError, type ErrorCode } from '../../core/errors.ts';
+
+/** SQLSTATEs of a source that mean more than "try again" (PostgreSQL documentation, appendix A). */
+const CODES: Readonly<Record<string, ErrorCode>> = {
+  '28000': 'source_auth',
+  '28P01': 'source_auth',
+  '3D000': 'source_auth',
+  '42501': 'source_privilege',
+  '53400': 'source_no_free_slot',
+  '55006': 'source_slot_in_use',
+  '55000': 'source_slot_lost',
+  '42704': 'source_slot_missing',
+};
+
+/** Classifies what the Postgres driver threw while `doing` something, by SQLSTATE or errno. */
+export function sourceError(
+  thrown: unknown,
+  doing: string,
+  overrides: Readonly<Record<string, ErrorCode>> = {},
+): ReplicationError {
+  if (thrown instanceof ReplicationError) return thrown;
+  const code = (thrown as { code?: unknown } | null)?.code;
+  const state = typeof code === 'string' ? code : '';
+  let kind: ErrorCode = overrides[state] ?? CODES[state] ?? 'source_unreachable';
+  if (
+    CODES[state] === undefined &&
+    overrides[state] === undefined &&
+    /^[0-9A-Z]{5}$/.test(state) &&
+    !/^(08|57P)/.test(state)
+  )
+    kind = 'source_query';
+  const suffix = /^[0-9A-Z]{5}$/.test(state) ? ` (SQLSTATE ${state})` : '';
+  return new ReplicationError(kind, `${doing}: ${messageOf(thrown)}${suffix}`, { cause: thrown });
+}

@@ -1,0 +1,47 @@
+/** Copies pgoutput tuples and COPY lines into frames. */
+import type { FrameWriter } from '../../core/frame-writer.ts';
+import { readUint32, type TupleRange } from './pgoutput.ts';
+
+const KIND_NULL = 0x6e;
+const KIND_UNCHANGED = 0x75;
+
+/** Writes a pgoutput tuple (TupleData of the protocol) as a JSON array of values. */
+export function writeTuple(writer: FrameWriter, buffer: Buffer, tuple: TupleRange, binary: readonly boolean[]): void {
+  writer.beginTuple();
+  let at = tuple.offset;
+  for (let i = 0; i < tuple.count; i++) {
+    if (i > 0) writer.comma();
+    const kind = buffer[at++];
+    if (kind === KIND_NULL) writer.writeNull();
+    else if (kind === KIND_UNCHANGED) writer.writeUnchanged();
+    else {
+      const length = readUint32(buffer, at);
+      at += 4;
+      if (binary[i] === true) writer.writeHexAsBase64(buffer, at, at + length);
+      else writer.writeText(buffer, at, at + length);
+      at += length;
+    }
+  }
+  writer.endTuple();
+}
+
+/** The key of a row in a pgoutput tuple as text that is equal for equal keys; undefined where a key column is not given. */
+export function tupleKey(buffer: Buffer, tuple: TupleRange, keyIndexes: readonly number[]): string | undefined {
+  const values: (string | undefined)[] = [];
+  let at = tuple.offset;
+  for (let i = 0; i < tuple.count; i++) {
+    const kind = buffer[at++];
+    if (kind === KIND_NULL || kind === KIND_UNCHANGED) continue;
+    const length = readUint32(buffer, at);
+    at += 4;
+    const position = keyIndexes.indexOf(i);
+    if (position >= 0) values[position] = buffer.toString('utf8', at, at + length);
+    at += length;
+  }
+  if (values.length < keyIndexes.length || values.includes(undefined)) return undefined;
+  return keyText(values as string[]);
+}
+
+export function keyText(values: readonly string[]): string {
+  return values.length === 1 ? values[0]! : JSON.stringify(values);
+}
