@@ -1,0 +1,205 @@
+/** The replication connection: pg-logical-replication owns it, this file feeds the decoder and answers the walsender. */
+import { AbstractPlugin, LogicalReplicationService } from 'pg-logical-replication';
+import type pg from 'pg';
+import type { SourceConfig } from '../../core/config.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import { formatLsn } from '../../core/position.ts';
+import { clientConfig } from './connection.ts';
+import { PgOutputDecoder, type PgOutputHandler } from './pgoutput.ts';
+import { sourceError } from './source-error.ts';
+
+const XLOG_DATA = 0x77;
+const KEEPALIVE = 0x6b;
+const XLOG_HEADER_BYTES = 25;
+const PG_EPOCH_MS = 946_684_800_000;
+
+/** The parts of pg's connection that replication needs; pg does not type them. */
+interface WireConnection {
+  readonly stream: { pause(): void; resume(): void };
+  on(event: 'copyData', listener: (message: { chunk: Buffer }) => void): void;
+  removeAllListeners(event: 'copyData'): void;
+  sendCopyFromChunk(chunk: Buffer): void;
+}
+
+export interface ReplicationOptions {
+  readonly settings: SourceConfig;
+  readonly applicationName: string;
+  readonly slot: string;
+  readonly publication: string;
+  readonly startLsn: bigint;
+  readonly handler: PgOutputHandler;
+  /** Called once for a run of messages that arrived together. */
+  readonly onActivity: () => void;
+  /** A keepalive: all the log before `walEnd` has been sent. */
+  readonly onKeepalive: (walEnd: bigint) => void;
+}
+
+class RawPgOutputPlugin extends AbstractPlugin<{ publication: string; onClient: (client: pg.Client) => void }> {
+  get name(): string {
+    return 'pgoutput';
+  }
+
+  override start(client: pg.Client, slotName: string, lastLsn: string): Promise<unknown> {
+    this.options.onClient(client);
+    const publication = `"${this.options.publication.replaceAll('"', '""')}"`.replaceAll("'", "''");
+    return client.query(
+      `START_REPLICATION SLOT "${slotName}" LOGICAL ${lastLsn} (proto_version '1', publication_names '${publication}', messages 'true')`,
+    );
+  }
+
+  override parse(): undefined {
+    return undefined;
+  }
+}
+
+export class ReplicationStream {
+  readonly #options: ReplicationOptions;
+  readonly #service: LogicalReplicationService;
+  readonly #decoder: PgOutputDecoder;
+  #connection: WireConnection | undefined;
+  #paused = false;
+  #held: Buffer[] | undefined;
+  #activityDue = false;
+  #failure: unknown;
+  #receivedLsn: bigint;
+  #confirmedLsn: bigint;
+
+  constructor(options: ReplicationOptions) {
+    this.#options = options;
+    this.#receivedLsn = options.startLsn;
+    this.#confirmedLsn = 0n;
+    this.#decoder = new PgOutputDecoder(options.handler);
+    this.#service = new LogicalReplicationService(clientConfig(options.settings, options.applicationName), {
+      // Its timer would acknowledge what was merely received; standby status is sent here.
+      acknowledge: { auto: false, timeoutSeconds: 0 },
+    });
+  }
+
+  /** Streams until `stop` or an error. Throws `source_*` errors, and whatever the handler threw. */
+  async run(): Promise<void> {
+    const { slot, publication, startLsn } = this.#options;
+    const plugin = new RawPgOutputPlugin({ publication, onClient: (client) => this.#attach(client) });
+    this.#service.on('error', () => {});
+    try {
+      await this.#service.subscribe(plugin, slot, formatLsn(startLsn));
+    } catch (thrown) {
+      if (this.#failure !== undefined) throw this.#failure;
+      throw sourceError(thrown, `replication from slot ${slot}`, {
+        '42704': 'source_slot_missing',
+        '55006': 'source_slot_in_use',
+        '53300': 'source_no_free_slot',
+      });
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  async stop(): Promise<void> {
+    await this.#service.stop().catch(() => {});
+  }
+
+  /** Takes the delivery of messages over from the service, which formats an LSN and emits an event for each. */
+  #attach(client: pg.Client): void {
+    const connection = (client as unknown as { connection: WireConnection }).connection;
+    connection.removeAllListeners('copyData');
+    connection.on('copyData', ({ chunk }) => {
+      if (this.#failure !== undefined) return;
+      try {
+        this.#receive(chunk);
+      } catch (thrown) {
+        this.#failure = thrown;
+        void this.stop();
+      }
+    });
+    this.#connection = connection;
+  }
+
+  #receive(chunk: Buffer): void {
+    if (chunk[0] === XLOG_DATA) {
+      if (this.#held !== undefined) this.#held.push(Buffer.from(chunk));
+      else this.#decoder.decode(chunk.subarray(XLOG_HEADER_BYTES));
+    } else if (chunk[0] === KEEPALIVE) {
+      const walEnd = chunk.readBigUInt64BE(1);
+      if (this.#held === undefined) {
+        if (walEnd > this.#receivedLsn) this.#receivedLsn = walEnd;
+        this.#options.onKeepalive(walEnd);
+      }
+      if (chunk[17] === 1) this.sendStatus();
+    } else {
+      throw new ReplicationError('source_protocol', `unknown replication message 0x${chunk[0]?.toString(16)}`);
+    }
+    if (this.#activityDue) return;
+    this.#activityDue = true;
+    setImmediate(() => {
+      this.#activityDue = false;
+      this.#options.onActivity();
+    });
+  }
+
+  /** Stops decoding (inside a handler call) until `work` is done; what arrives meanwhile is kept, and reading pauses. */
+  holdUntil(work: Promise<void>): void {
+    this.#held ??= [];
+    this.#connection?.stream.pause();
+    work.then(
+      () => this.#release(),
+      (thrown: unknown) => {
+        this.#failure = thrown;
+        void this.stop();
+      },
+    );
+  }
+
+  #release(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    try {
+      while (held.length > 0 && this.#held === undefined)
+        this.#decoder.decode(held.shift()!.subarray(XLOG_HEADER_BYTES));
+    } catch (thrown) {
+      this.#failure = thrown;
+      void this.stop();
+      return;
+    }
+    // Decoding may have met another table that has to be looked up: what is left waits for that one.
+    if (this.#held !== undefined) (this.#held as Buffer[]).push(...held);
+    else if (!this.#paused) this.#connection?.stream.resume();
+    this.#options.onActivity();
+  }
+
+  /** Back-pressure: at most what one socket read brought more is delivered after this. */
+  pause(): void {
+    if (this.#paused) return;
+    this.#paused = true;
+    this.#connection?.stream.pause();
+  }
+
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    if (this.#held === undefined) this.#connection?.stream.resume();
+  }
+
+  /** Everything before `lsn` may be forgotten by the source. Sent with the next status. */
+  confirm(lsn: bigint): void {
+    if (lsn > this.#confirmedLsn) this.#confirmedLsn = lsn;
+  }
+
+  get confirmedLsn(): bigint {
+    return this.#confirmedLsn;
+  }
+
+  /**
+   * Sends a standby status update (Streaming Replication Protocol, "Standby status update"). Works while reading is
+   * paused, so that the walsender does not time out under back-pressure.
+   */
+  sendStatus(): void {
+    if (this.#connection === undefined) return;
+    const message = Buffer.alloc(34);
+    message[0] = 0x72;
+    const received = this.#receivedLsn > this.#confirmedLsn ? this.#receivedLsn : this.#confirmedLsn;
+    message.writeBigUInt64BE(received, 1);
+    message.writeBigUInt64BE(this.#confirmedLsn, 9);
+    message.writeBigUInt64BE(this.#confirmedLsn, 17);
+    message.writeBigInt64BE(BigInt(Date.now() - PG_EPOCH_MS) * 1000n, 25);
+    this.#connection.sendCopyFromChunk(message);
+  }
+}

@@ -1,0 +1,430 @@
+/** Turns decoded pgoutput messages into frames: cuts, positions, ordinals, and the windows of snapshot chunks. */
+import { ReplicationError } from '../../core/errors.ts';
+import { failpoint } from '../../core/failpoint.ts';
+import type { SealedFrame } from '../../core/frame-publisher.ts';
+import { FrameWriter, partOf } from '../../core/frame-writer.ts';
+import type { Op } from '../../core/frame.ts';
+import { comparePositions, formatHexLsn, pgPosition, type PgPosition, type Position } from '../../core/position.ts';
+import type { CapturedTable } from './catalog.ts';
+import type { CopyRow } from './copy-lines.ts';
+import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
+import { keyText, tupleKey, writeTuple } from './tuple-writer.ts';
+
+/** A sealed frame together with the writer whose buffer it lies in; give the writer back with `recycle`. */
+export interface PendingFrame extends SealedFrame {
+  readonly writer: FrameWriter;
+  readonly bytes: number;
+}
+
+/** A chunk that was read between its two watermarks. */
+export interface Chunk {
+  readonly table: CapturedTable;
+  readonly rows: readonly CopyRow[];
+  /** Transactions (32-bit ids) that were in progress when the chunk was read. */
+  readonly inProgress: readonly number[];
+}
+
+/** What Waybill writes into the source's log about itself, as the content of transactional logical messages. */
+export type Mark =
+  | { readonly k: 'heartbeat' }
+  | { readonly k: 'begin' | 'end'; readonly id: string; readonly oid: number }
+  | { readonly k: 'low' | 'high'; readonly chunk: string; readonly oid: number };
+
+export interface AssemblerOptions {
+  readonly frameBytes: number;
+  readonly resume: Position;
+  /** Prefix of the logical messages that are ours. */
+  readonly markPrefix: string;
+  /** The table of a relation message; undefined for one that the configuration leaves out. */
+  readonly resolve: (relation: RelationMessage) => CapturedTable | undefined;
+  /** A captured table by oid, for marks. */
+  readonly tableByOid: (oid: number) => CapturedTable | undefined;
+  /** The chunk that a high watermark closes; undefined when this process did not read it. */
+  readonly takeChunk: (chunk: string) => Chunk | undefined;
+  /** A chunk's fate: the rows it kept, or undefined when it must be read again; final once `end` is stored. */
+  readonly chunkDone: (chunk: string, kept: number | undefined) => void;
+  readonly onFrame: (frame: PendingFrame) => void;
+}
+
+interface Relation {
+  readonly table: CapturedTable;
+  readonly counts: Partial<Record<Op, number>>;
+}
+
+interface OpenTransaction {
+  readonly xid: number;
+  readonly commitLsn: bigint;
+  readonly timeUs: number;
+  /** Changes seen so far, as positions count them. */
+  ordinal: number;
+  /** Changes at the start that the stream holds already. */
+  readonly skip: number;
+  /** Whether its first change lies in the frame being written. */
+  beganHere: boolean;
+  rowsHere: number;
+  firstOrdinal: number;
+}
+
+export class TransactionAssembler implements PgOutputHandler {
+  readonly #options: AssemblerOptions;
+  readonly #relations = new Map<number, Relation | undefined>();
+  readonly #pool: FrameWriter[] = [];
+  #writer: FrameWriter;
+  #open: OpenTransaction | undefined;
+  /** Set while a transaction that the stream holds whole is passed over. */
+  #passing = false;
+  /** End of what has been sealed. */
+  #sealed: PgPosition;
+  /** End of what has been written, at the last transaction boundary. */
+  #boundary: PgPosition;
+  #newestTimeUs = 0;
+  #window: { oid: number; keys: Set<string>; before: Set<number> } | undefined;
+  #xids: Set<number> | undefined;
+  #progressDue = false;
+
+  constructor(options: AssemblerOptions) {
+    this.#options = options;
+    this.#writer = new FrameWriter(options.frameBytes);
+    this.#sealed = options.resume;
+    this.#boundary = options.resume;
+  }
+
+  /** End of the log that this assembler has seen, at a transaction boundary. */
+  get boundary(): PgPosition {
+    return this.#boundary;
+  }
+
+  get inTransaction(): boolean {
+    return this.#open !== undefined;
+  }
+
+  /** Commit time of the newest transaction seen, microseconds since 1970. */
+  get newestTimeUs(): number {
+    return this.#newestTimeUs;
+  }
+
+  /** Starts or stops to remember the ids of transactions that pass: chunks need them. */
+  trackTransactions(on: boolean): void {
+    this.#xids = on ? (this.#xids ?? new Set()) : undefined;
+  }
+
+  /** Forgets ids that every new snapshot sees. */
+  forgetTransactionsBefore(xid: number): void {
+    for (const seen of this.#xids ?? []) if (((seen - xid) | 0) < 0) this.#xids!.delete(seen);
+  }
+
+  /** The log is empty up to `lsn` (a keepalive said so). */
+  advance(lsn: bigint): void {
+    if (this.#open !== undefined || this.#passing) return;
+    const position = pgPosition(lsn);
+    if (comparePositions(position, this.#boundary) > 0) this.#boundary = position;
+  }
+
+  /** Makes the next seal happen even when it only brings the position forward. */
+  requestProgress(): void {
+    this.#progressDue = true;
+  }
+
+  /** Row counts by table and operation since the last call. */
+  *takeCounts(): Generator<{ table: CapturedTable; op: Op; count: number }> {
+    for (const relation of this.#relations.values()) {
+      if (relation === undefined) continue;
+      for (const op of Object.keys(relation.counts) as Op[]) {
+        const count = relation.counts[op]!;
+        if (count > 0) yield { table: relation.table, op, count };
+        relation.counts[op] = 0;
+      }
+    }
+  }
+
+  recycle(writer: FrameWriter): void {
+    if (this.#pool.length >= 2) return;
+    writer.reset();
+    this.#pool.push(writer);
+  }
+
+  /** The frame at hand when there is something to publish and no transaction is open. */
+  sealAtBoundary(): PendingFrame | undefined {
+    if (this.#open !== undefined) return undefined;
+    const moved = comparePositions(this.#boundary, this.#sealed) > 0;
+    if (!moved || (this.#writer.empty && !this.#progressDue)) return undefined;
+    this.#progressDue = false;
+    return this.#seal(this.#boundary);
+  }
+
+  #seal(end: PgPosition): PendingFrame {
+    const writer = this.#writer;
+    const { rows, transactions } = writer;
+    const payload = writer.finish();
+    const frame = {
+      payload,
+      start: this.#sealed,
+      end,
+      rows,
+      transactions,
+      timeUs: this.#newestTimeUs,
+      writer,
+      bytes: payload.length,
+    };
+    this.#sealed = end;
+    this.#writer = this.#pool.pop() ?? new FrameWriter(this.#options.frameBytes);
+    return frame;
+  }
+
+  #cutIfFull(): void {
+    if (this.#writer.bytes < this.#options.frameBytes) return;
+    const open = this.#open!;
+    this.#closeEntry(open, undefined);
+    this.#options.onFrame(this.#seal(pgPosition(open.commitLsn, open.ordinal)));
+    open.beganHere = false;
+    open.rowsHere = 0;
+    open.firstOrdinal = open.ordinal;
+    failpoint('capture.mid-transaction');
+  }
+
+  #closeEntry(open: OpenTransaction, endLsn: bigint | undefined): void {
+    const part = partOf(open.beganHere, endLsn !== undefined);
+    // A part without rows says nothing, except that the transaction has ended.
+    if (open.rowsHere === 0 && (part === 'whole' || part === 'first' || part === 'middle')) return;
+    this.#writer.addTransaction([
+      open.xid,
+      formatHexLsn(open.commitLsn),
+      formatHexLsn(endLsn ?? open.commitLsn),
+      open.timeUs,
+      open.rowsHere,
+      part,
+      open.firstOrdinal,
+    ]);
+  }
+
+  /** Counts a change and says whether it is to be written. */
+  #take(): OpenTransaction | undefined {
+    const open = this.#open;
+    if (open === undefined) {
+      if (this.#passing) return undefined;
+      throw new ReplicationError('source_protocol', 'a change came outside of a transaction');
+    }
+    open.ordinal += 1;
+    return open.ordinal > open.skip ? open : undefined;
+  }
+
+  #relation(oid: number): Relation | undefined {
+    const relation = this.#relations.get(oid);
+    if (relation === undefined && !this.#relations.has(oid))
+      throw new ReplicationError('source_protocol', `a change names relation ${oid}, which was not described`);
+    return relation;
+  }
+
+  begin(finalLsn: bigint, commitTimeUs: number, xid: number): void {
+    const resume = this.#sealed;
+    // Invariant 4 begins here: what the stream holds is not published again.
+    if (finalLsn < this.#boundary.lsn && finalLsn < resume.lsn) {
+      this.#passing = true;
+      return;
+    }
+    const skip = finalLsn === resume.lsn ? resume.ordinal : 0;
+    this.#open = {
+      xid,
+      commitLsn: finalLsn,
+      timeUs: commitTimeUs,
+      ordinal: 0,
+      skip,
+      beganHere: skip === 0,
+      rowsHere: 0,
+      firstOrdinal: skip,
+    };
+  }
+
+  commit(_commitLsn: bigint, endLsn: bigint, commitTimeUs: number): void {
+    const open = this.#open;
+    if (open === undefined) {
+      this.#passing = false;
+      return;
+    }
+    this.#closeEntry(open, endLsn);
+    this.#xids?.add(open.xid);
+    this.#open = undefined;
+    this.#newestTimeUs = commitTimeUs;
+    this.#boundary = pgPosition(endLsn);
+    if (this.#writer.bytes >= this.#options.frameBytes) this.#options.onFrame(this.#seal(this.#boundary));
+  }
+
+  relation(relation: RelationMessage): void {
+    const table = this.#options.resolve(relation);
+    this.#relations.set(relation.oid, table === undefined ? undefined : { table, counts: {} });
+  }
+
+  insert(oid: number, buffer: Buffer, after: TupleRange): void {
+    const open = this.#take();
+    const relation = this.#relation(oid);
+    if (relation === undefined) return;
+    const { table } = relation;
+    if (this.#window?.oid === table.oid) this.#touch(table, buffer, after);
+    if (open === undefined) return;
+    this.#writer.beginRow('i', table.schema);
+    writeTuple(this.#writer, buffer, after, table.binary);
+    this.#endRow(open, relation, 'i');
+  }
+
+  update(oid: number, buffer: Buffer, kind: 'K' | 'O' | undefined, before: TupleRange, after: TupleRange): void {
+    const open = this.#take();
+    const relation = this.#relation(oid);
+    if (relation === undefined) return;
+    const { table } = relation;
+    if (this.#window?.oid === table.oid) {
+      if (kind !== undefined) this.#touch(table, buffer, before);
+      this.#touch(table, buffer, after);
+    }
+    if (open === undefined) return;
+    this.#writer.beginRow('u', table.schema);
+    writeTuple(this.#writer, buffer, after, table.binary);
+    if (kind !== undefined) {
+      this.#writer.before(kind === 'K' ? 'k' : 'f');
+      writeTuple(this.#writer, buffer, before, table.binary);
+    }
+    this.#endRow(open, relation, 'u');
+  }
+
+  delete(oid: number, buffer: Buffer, kind: 'K' | 'O', before: TupleRange): void {
+    const open = this.#take();
+    const relation = this.#relation(oid);
+    if (relation === undefined) return;
+    const { table } = relation;
+    if (this.#window?.oid === table.oid) this.#touch(table, buffer, before);
+    if (open === undefined) return;
+    this.#writer.beginRow('d', table.schema);
+    this.#writer.writeNull();
+    this.#writer.before(kind === 'K' ? 'k' : 'f');
+    writeTuple(this.#writer, buffer, before, table.binary);
+    this.#endRow(open, relation, 'd');
+  }
+
+  truncate(oids: readonly number[], cascade: boolean, restartIdentity: boolean): void {
+    for (const oid of oids) {
+      const open = this.#take();
+      const relation = this.#relation(oid);
+      if (relation === undefined) continue;
+      // Everything that a chunk read before the truncation is gone.
+      if (this.#window?.oid === oid) this.#window.keys.add(TRUNCATED);
+      if (open === undefined) continue;
+      this.#writer.beginRow('t', relation.table.schema);
+      const options = [cascade ? 'cascade' : '', restartIdentity ? 'restart_identity' : ''].filter(
+        (option) => option !== '',
+      );
+      this.#writer.writeJson(Buffer.from(JSON.stringify(options)));
+      this.#endRow(open, relation, 't');
+    }
+  }
+
+  message(transactional: boolean, _lsn: bigint, prefix: string, content: Buffer): void {
+    if (prefix === this.#options.markPrefix) {
+      if (this.#open !== undefined) this.#mark(JSON.parse(content.toString('utf8')) as Mark);
+      return;
+    }
+    if (!transactional) return;
+    const open = this.#take();
+    if (open === undefined) return;
+    this.#writer.beginRow('m', undefined);
+    this.#writer.writeJson(Buffer.from(JSON.stringify([prefix, content.toString('base64')])));
+    this.#endRow(open, undefined, 'm');
+  }
+
+  #mark(mark: Mark): void {
+    if (mark.k === 'heartbeat') {
+      this.#progressDue = true;
+      return;
+    }
+    const table = this.#options.tableByOid(mark.oid);
+    if (table === undefined) return;
+    switch (mark.k) {
+      case 'begin':
+      case 'end': {
+        const open = this.#take();
+        if (open === undefined) return;
+        this.#writer.beginRow('s', table.schema);
+        this.#writer.writeJson(Buffer.from(JSON.stringify([mark.id, mark.k])));
+        this.#endRow(open, undefined, 's');
+        return;
+      }
+      case 'low':
+        this.#window = { oid: mark.oid, keys: new Set(), before: new Set(this.#xids) };
+        return;
+      case 'high':
+        this.#closeWindow(mark.chunk);
+    }
+  }
+
+  /** Publishes what is left of a chunk at the place of its high watermark. */
+  #closeWindow(id: string): void {
+    const window = this.#window;
+    this.#window = undefined;
+    const chunk = this.#options.takeChunk(id);
+    if (chunk === undefined) return;
+    // A transaction whose commit the log shows before the low watermark, but which the chunk did not see yet: its
+    // backend had written the commit record and not yet become visible. Such a chunk would bring back old rows.
+    const stale = window === undefined || chunk.inProgress.some((xid) => window.before.has(xid));
+    const keyless = chunk.table.keyIndexes.length === 0;
+    if (stale || (keyless && window.keys.size > 0)) {
+      this.#options.chunkDone(id, undefined);
+      return;
+    }
+    const relation: Relation = this.#relations.get(chunk.table.oid) ?? { table: chunk.table, counts: {} };
+    this.#relations.set(chunk.table.oid, relation);
+    const truncated = window.keys.has(TRUNCATED);
+    let kept = 0;
+    for (const row of chunk.rows) {
+      if (truncated || (!keyless && window.keys.has(keyText(row.key)))) continue;
+      kept += 1;
+      const open = this.#take();
+      if (open === undefined) continue;
+      this.#writer.beginRow('r', chunk.table.schema);
+      this.#writer.writeJson(row.json);
+      this.#endRow(open, relation, 'r');
+    }
+    this.#options.chunkDone(id, kept);
+  }
+
+  #touch(table: CapturedTable, buffer: Buffer, tuple: TupleRange): void {
+    const key = tupleKey(buffer, tuple, table.keyIndexes);
+    if (table.keyIndexes.length === 0) this.#window!.keys.add('');
+    else if (key !== undefined) this.#window!.keys.add(key);
+  }
+
+  #endRow(open: OpenTransaction, relation: Relation | undefined, op: Op): void {
+    this.#writer.endRow();
+    open.rowsHere += 1;
+    if (relation !== undefined) relation.counts[op] = (relation.counts[op] ?? 0) + 1;
+    this.#cutIfFull();
+  }
+
+  origin(): void {}
+
+  type(): void {}
+
+  streamStart(): void {
+    throw notAsked('a streamed transaction');
+  }
+
+  streamStop(): void {
+    throw notAsked('a streamed transaction');
+  }
+
+  streamCommit(): void {
+    throw notAsked('a streamed transaction');
+  }
+
+  streamAbort(): void {
+    throw notAsked('a streamed transaction');
+  }
+
+  twoPhase(): void {
+    throw notAsked('a prepared transaction');
+  }
+}
+
+/** Not a possible key text: keys never hold a NUL. */
+const TRUNCATED = '\u0000truncated';
+
+function notAsked(what: string): ReplicationError {
+  return new ReplicationError('source_protocol', `the source sent ${what}, which this connection did not ask for`);
+}
