@@ -1,5 +1,5 @@
 /** The replication connection: pg-logical-replication owns it, this file feeds the decoder and answers the walsender. */
-import { AbstractPlugin, LogicalReplicationService } from 'pg-logical-replication';
+import { LogicalReplicationService } from 'pg-logical-replication';
 import type pg from 'pg';
 import type { SourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
@@ -34,12 +34,19 @@ export interface ReplicationOptions {
   readonly onKeepalive: (walEnd: bigint) => void;
 }
 
-class RawPgOutputPlugin extends AbstractPlugin<{ publication: string; onClient: (client: pg.Client) => void }> {
+/** An output plugin of pg-logical-replication (its AbstractPlugin, which it does not export) that decodes nothing. */
+class RawPgOutputPlugin {
+  readonly options: { publication: string; onClient: (client: pg.Client) => void };
+
+  constructor(options: { publication: string; onClient: (client: pg.Client) => void }) {
+    this.options = options;
+  }
+
   get name(): string {
     return 'pgoutput';
   }
 
-  override start(client: pg.Client, slotName: string, lastLsn: string): Promise<unknown> {
+  start(client: pg.Client, slotName: string, lastLsn: string): Promise<unknown> {
     this.options.onClient(client);
     const publication = `"${this.options.publication.replaceAll('"', '""')}"`.replaceAll("'", "''");
     return client.query(
@@ -47,7 +54,7 @@ class RawPgOutputPlugin extends AbstractPlugin<{ publication: string; onClient: 
     );
   }
 
-  override parse(): undefined {
+  parse(): undefined {
     return undefined;
   }
 }

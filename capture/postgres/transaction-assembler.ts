@@ -216,9 +216,9 @@ export class TransactionAssembler implements PgOutputHandler {
   }
 
   begin(finalLsn: bigint, commitTimeUs: number, xid: number): void {
-    const resume = this.#sealed;
+    const { resume } = this.#options;
     // Invariant 4 begins here: what the stream holds is not published again.
-    if (finalLsn < this.#boundary.lsn && finalLsn < resume.lsn) {
+    if (finalLsn < resume.lsn) {
       this.#passing = true;
       return;
     }

@@ -1,0 +1,383 @@
+/** One run of a capture on open connections: the replication stream, the publish loop, marks, snapshots, confirmation. */
+import type { KV } from '@nats-io/kv';
+import type pg from 'pg';
+import type { StreamTail } from '../../core/cdc-stream.ts';
+import type { SourceConfig } from '../../core/config.ts';
+import { isAbort, ReplicationError } from '../../core/errors.ts';
+import type { FramePublisher } from '../../core/frame-publisher.ts';
+import type { Logger } from '../../core/logger.ts';
+import type { CaptureReport } from '../../core/metrics.ts';
+import type { Nats } from '../../core/nats.ts';
+import { comparePositions, formatPosition, type Position } from '../../core/position.ts';
+import { abortableDelay, type Run } from '../../core/run-service.ts';
+import { compileTablePatterns } from '../../core/table-pattern.ts';
+import { readTable, reconcile, type CapturedTable } from './catalog.ts';
+import { connectSource } from './connection.ts';
+import type { RelationMessage } from './pgoutput.ts';
+import { ensurePublication, matchingTables } from './publication.ts';
+import { ReplicationStream } from './replication-stream.ts';
+import { readSlot } from './slot.ts';
+import { emitMark, SnapshotReader } from './snapshot.ts';
+import {
+  clearRequest,
+  newSnapshotId,
+  readProgress,
+  readRequest,
+  writeProgress,
+  type SnapshotProgress,
+} from './snapshot-request.ts';
+import { TransactionAssembler, type PendingFrame } from './transaction-assembler.ts';
+
+export interface SessionOptions {
+  readonly name: string;
+  readonly settings: SourceConfig;
+  readonly nats: Nats;
+  readonly bucket: KV;
+  /** A connection for catalog look-ups and heartbeats. */
+  readonly client: pg.Client;
+  readonly publisher: FramePublisher;
+  readonly tail: StreamTail;
+  readonly tables: readonly CapturedTable[];
+  readonly slot: string;
+  readonly publication: string;
+  readonly frameBytes: number;
+  readonly report: CaptureReport;
+  readonly log: Logger;
+  readonly run: Run;
+  /** How long an acknowledged frame may be lost with the broker's power. */
+  readonly syncMs: number;
+}
+
+const STATUS_EVERY_MS = 1000;
+const SLOT_CHECK_EVERY_MS = 5000;
+const REQUEST_POLL_MS = 1000;
+
+export class CaptureSession {
+  readonly #o: SessionOptions;
+  readonly #markPrefix: string;
+  readonly #byOid = new Map<number, CapturedTable>();
+  readonly #refreshed = new Set<string>();
+  readonly #assembler: TransactionAssembler;
+  readonly #stream: ReplicationStream;
+  readonly #included: (schema: string, name: string) => boolean;
+  readonly #ready: PendingFrame[] = [];
+  /** Ends of stored frames that the slot may be confirmed at, once they are old enough to be on disk. */
+  readonly #stored: { lsn: bigint; atMs: number }[] = [];
+  #acked: Position;
+  #wake: (() => void) | undefined;
+  #woken = false;
+  #storedWaiters: { upTo: Position; resolve: () => void }[] = [];
+  #snapshot: SnapshotReader | undefined;
+  #cancelSnapshot = false;
+  #lastCommitUs = 0;
+  #lastActivityMs = performance.now();
+
+  constructor(options: SessionOptions) {
+    this.#o = options;
+    this.#markPrefix = `waybill:${options.name}`;
+    this.#included = compileTablePatterns(options.settings.tables);
+    this.#acked = options.tail.end;
+    for (const table of options.tables) this.#byOid.set(table.oid, table);
+    this.#assembler = new TransactionAssembler({
+      frameBytes: options.frameBytes,
+      resume: options.tail.end,
+      markPrefix: this.#markPrefix,
+      resolve: (relation) => this.#resolve(relation),
+      tableByOid: (oid) => this.#byOid.get(oid),
+      takeChunk: (id) => this.#snapshot?.takeChunk(id),
+      chunkDone: (id, kept) => this.#snapshot?.chunkDone(id, kept),
+      onFrame: (frame) => this.#enqueue(frame),
+    });
+    this.#stream = new ReplicationStream({
+      settings: options.settings,
+      applicationName: `waybill ${options.name}`,
+      slot: options.slot,
+      publication: options.publication,
+      startLsn: options.tail.end.lsn,
+      handler: this.#assembler,
+      onActivity: () => this.#signal(),
+      onKeepalive: (walEnd) => this.#assembler.advance(walEnd),
+    });
+  }
+
+  /** Runs until the signal aborts (then drains) or one of its parts fails. */
+  async run(): Promise<void> {
+    const { run } = this.#o;
+    const stop = new AbortController();
+    const signal = AbortSignal.any([run.signal, stop.signal]);
+    let failure: unknown;
+    const part = async (work: Promise<void>): Promise<void> => {
+      try {
+        await work;
+        if (!signal.aborted) throw new ReplicationError('source_unreachable', 'the replication connection was closed');
+      } catch (thrown) {
+        if (isAbort(thrown, signal)) return;
+        failure ??= thrown;
+      } finally {
+        if (!stop.signal.aborted) stop.abort();
+        this.#signal();
+      }
+    };
+    const onDisconnect = this.#o.nats.connection.closed().then((error) => {
+      if (error instanceof Error)
+        throw new ReplicationError('nats_unreachable', `the connection to NATS was closed: ${error.message}`, {
+          cause: error,
+        });
+    });
+    const onStop = (): void => void this.#stream.stop();
+    signal.addEventListener('abort', onStop, { once: true });
+    const parts = [
+      this.#stream.run(),
+      this.#publishLoop(signal),
+      this.#statusLoop(signal),
+      this.#heartbeatLoop(signal),
+      this.#snapshotLoop(signal),
+    ].map(part);
+    onDisconnect.catch((thrown: unknown) => {
+      failure ??= thrown;
+      stop.abort();
+    });
+    await Promise.all(parts);
+    signal.removeEventListener('abort', onStop);
+    if (failure !== undefined) throw failure;
+  }
+
+  #resolve(relation: RelationMessage): CapturedTable | undefined {
+    if (!this.#included(relation.schema, relation.name)) return undefined;
+    const known = this.#byOid.get(relation.oid);
+    const fingerprint = JSON.stringify([relation.oid, relation.identity, relation.columns]);
+    const table = reconcile(relation, known);
+    const complete = known !== undefined && known.schema.version === table.schema.version;
+    if (!complete && !this.#refreshed.has(fingerprint)) {
+      this.#refreshed.add(fingerprint);
+      this.#stream.holdUntil(this.#refresh(relation));
+      return undefined;
+    }
+    this.#byOid.set(relation.oid, table);
+    return table;
+  }
+
+  /** Looks a changed table up and describes it to the assembler again, before any of its rows is decoded. */
+  async #refresh(relation: RelationMessage): Promise<void> {
+    const table = await readTable(this.#o.client, relation.oid);
+    if (table === undefined) this.#byOid.delete(relation.oid);
+    else this.#byOid.set(relation.oid, table);
+    this.#assembler.relation(relation);
+  }
+
+  #enqueue(frame: PendingFrame): void {
+    this.#ready.push(frame);
+    // Invariant 6: with one frame in flight and one waiting, reading stops.
+    this.#stream.pause();
+    this.#signal();
+  }
+
+  #signal(): void {
+    this.#woken = true;
+    this.#wake?.();
+  }
+
+  /** Publishes one frame at a time; while one is in flight the next is filled (group commit). */
+  async #publishLoop(signal: AbortSignal): Promise<void> {
+    const { publisher, report, run } = this.#o;
+    for (;;) {
+      const frame = this.#ready.shift() ?? this.#assembler.sealAtBoundary();
+      if (frame === undefined) {
+        if (signal.aborted) return;
+        if (!this.#woken) await new Promise<void>((resolve) => (this.#wake = resolve));
+        this.#wake = undefined;
+        this.#woken = false;
+        continue;
+      }
+      const startedMs = performance.now();
+      await publisher.publish(frame);
+      this.#acked = frame.end;
+      this.#stored.push({ lsn: frame.end.lsn, atMs: performance.now() });
+      this.#lastCommitUs = frame.timeUs;
+      this.#lastActivityMs = performance.now();
+      report.published({
+        rows: frame.rows,
+        transactions: frame.transactions,
+        bytes: frame.bytes,
+        seconds: (performance.now() - startedMs) / 1000,
+        commitTimeUs: frame.timeUs,
+      });
+      this.#assembler.recycle(frame.writer);
+      run.progressed();
+      if (this.#ready.length === 0) this.#stream.resume();
+      if (this.#o.syncMs === 0) this.#confirm();
+      const waiters = this.#storedWaiters;
+      this.#storedWaiters = waiters.filter(({ upTo }) => comparePositions(upTo, this.#acked) > 0);
+      for (const waiter of waiters) if (comparePositions(waiter.upTo, this.#acked) <= 0) waiter.resolve();
+    }
+  }
+
+  /** Lets the source forget what has been stored for longer than the broker may take to sync it. */
+  #confirm(): void {
+    const dueMs = performance.now() - this.#o.syncMs;
+    while (this.#stored.length > 0 && this.#stored[0]!.atMs <= dueMs) this.#stream.confirm(this.#stored.shift()!.lsn);
+    // Keep one entry a second: a fast stream would otherwise fill this list during a long sync interval.
+    if (this.#stored.length > 4096)
+      this.#stored.splice(0, this.#stored.length, ...this.#stored.filter((_, index) => index % 2 === 1));
+  }
+
+  async #statusLoop(signal: AbortSignal): Promise<void> {
+    const { report, client, slot } = this.#o;
+    let slotCheckedMs = -Infinity;
+    while (!signal.aborted) {
+      this.#confirm();
+      this.#stream.sendStatus();
+      for (const { table, op, count } of this.#assembler.takeCounts())
+        report.rows(table.schema.schema, table.schema.name, op, count);
+      const outstanding =
+        comparePositions(this.#assembler.boundary, this.#acked) > 0 ||
+        this.#assembler.inTransaction ||
+        this.#ready.length > 0;
+      const idle = !outstanding && performance.now() - this.#lastActivityMs > 2 * STATUS_EVERY_MS;
+      report.state(this.#snapshot === undefined ? (idle ? 'idle' : 'streaming') : 'snapshot');
+      report.position(formatPosition(this.#acked));
+      const newestUs = this.#assembler.newestTimeUs;
+      report.lagSeconds(
+        !outstanding || newestUs <= this.#lastCommitUs ? 0 : Math.max(0, Date.now() / 1000 - newestUs / 1e6),
+      );
+      if (performance.now() - slotCheckedMs > SLOT_CHECK_EVERY_MS) {
+        slotCheckedMs = performance.now();
+        const info = await readSlot(client, slot);
+        if (info !== undefined) report.retainedLogBytes(info.retainedBytes);
+        if (info === undefined || info.walStatus === 'lost')
+          throw new ReplicationError(
+            info === undefined ? 'source_slot_missing' : 'source_slot_lost',
+            `replication slot ${slot} went away while it was read`,
+          );
+      }
+      await abortableDelay(STATUS_EVERY_MS, signal);
+    }
+  }
+
+  async #heartbeatLoop(signal: AbortSignal): Promise<void> {
+    const { client, settings } = this.#o;
+    const standby =
+      (await client.query<{ standby: boolean }>('select pg_is_in_recovery() as standby')).rows[0]?.standby === true;
+    while (!signal.aborted) {
+      await abortableDelay(settings.heartbeat, signal);
+      if (signal.aborted) return;
+      // A standby's log cannot be written to: there, keepalives alone bring an idle slot forward.
+      if (standby) this.#assembler.requestProgress();
+      else await emitMark(client, this.#markPrefix, { k: 'heartbeat' });
+      this.#signal();
+    }
+  }
+
+  /** Reads what the stored progress asks for, then waits for requests. */
+  async #snapshotLoop(signal: AbortSignal): Promise<void> {
+    const { bucket, name } = this.#o;
+    while (!signal.aborted) {
+      const progress = await readProgress(bucket, name);
+      if (progress?.tables.some((table) => table.state !== 'done') === true) await this.#runSnapshot(progress, signal);
+      await this.#takeRequest();
+      await abortableDelay(REQUEST_POLL_MS, signal);
+    }
+  }
+
+  async #runSnapshot(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {
+    const { settings, bucket, name, log } = this.#o;
+    const client = await connectSource(settings, `waybill snapshot ${name}`);
+    this.#cancelSnapshot = false;
+    const poll = setInterval(() => void this.#pollCancel(), REQUEST_POLL_MS);
+    try {
+      this.#snapshot = new SnapshotReader({
+        client,
+        bucket,
+        source: name,
+        markPrefix: this.#markPrefix,
+        maxChunkRows: settings.snapshot_chunk_rows,
+        log,
+        signal,
+        tableByName: (schema, table) =>
+          [...this.#byOid.values()].find((t) => t.schema.schema === schema && t.schema.name === table),
+        trackTransactions: (on) => this.#assembler.trackTransactions(on),
+        forgetTransactionsBefore: (xid) => this.#assembler.forgetTransactionsBefore(xid),
+        stored: () => this.#whenStored(client, signal),
+        cancelled: () => this.#cancelSnapshot,
+      });
+      await this.#snapshot.run(progress);
+      if (this.#cancelSnapshot) {
+        for (const table of progress.tables) table.state = 'done';
+        await writeProgress(bucket, name, progress);
+        log.info('snapshot cancelled');
+      }
+    } finally {
+      clearInterval(poll);
+      this.#snapshot = undefined;
+      await client.end().catch(() => {});
+    }
+  }
+
+  /** Resolves when the stream holds the source's log up to where it ends now. */
+  async #whenStored(client: pg.Client, signal: AbortSignal): Promise<void> {
+    await emitMark(client, this.#markPrefix, { k: 'heartbeat' });
+    const result = await client.query<{ lsn: string }>("select (pg_current_wal_insert_lsn() - '0/0')::text as lsn");
+    const upTo: Position = { kind: 'pg', lsn: BigInt(result.rows[0]!.lsn), ordinal: 0 };
+    // The heartbeat's commit ends at or before this point; a later heartbeat or keepalive passes it.
+    const goal = { ...upTo };
+    while (!signal.aborted && comparePositions(this.#acked, goal) < 0) {
+      let resolveWaiter = (): void => {};
+      const waiter = new Promise<void>((resolve) => (resolveWaiter = resolve));
+      this.#storedWaiters.push({ upTo: goal, resolve: resolveWaiter });
+      const timer = setInterval(() => void emitMark(client, this.#markPrefix, { k: 'heartbeat' }).catch(() => {}), 50);
+      signal.addEventListener('abort', resolveWaiter, { once: true });
+      await waiter;
+      clearInterval(timer);
+      signal.removeEventListener('abort', resolveWaiter);
+    }
+  }
+
+  async #pollCancel(): Promise<void> {
+    try {
+      if ((await readRequest(this.#o.bucket, this.#o.name))?.cancel === true) {
+        this.#cancelSnapshot = true;
+        await clearRequest(this.#o.bucket, this.#o.name);
+      }
+    } catch (thrown) {
+      this.#o.log.debug({ err: String(thrown) }, 'looking for a cancel request failed; looking again');
+    }
+  }
+
+  async #takeRequest(): Promise<void> {
+    const { bucket, name, client, settings, publication, log } = this.#o;
+    const request = await readRequest(bucket, name);
+    if (request === undefined) return;
+    // A reset needs a new slot: the next run makes it.
+    if (request.reset === true)
+      throw new ReplicationError('stream_conflict', `a snapshot from scratch was asked for (${request.id})`);
+    await clearRequest(bucket, name);
+    if (request.cancel === true) return;
+    const tables = await matchingTables(client, settings.tables);
+    await ensurePublication(client, publication, tables);
+    for (const table of tables) if (!this.#byOid.has(table.oid)) this.#byOid.set(table.oid, table);
+    const wanted = tables.filter(
+      (table) => request.tables === undefined || request.tables.includes(`${table.schema.schema}.${table.schema.name}`),
+    );
+    const names = new Set(wanted.map((table) => `${table.schema.schema}.${table.schema.name}`));
+    const others =
+      (await readProgress(bucket, name))?.tables.filter((table) => !names.has(`${table.schema}.${table.name}`)) ?? [];
+    log.info({ tables: [...names] }, 'snapshot requested');
+    await writeProgress(bucket, name, {
+      v: 1,
+      id: request.id,
+      tables: [
+        ...others,
+        ...wanted.map(
+          (table) =>
+            ({
+              schema: table.schema.schema,
+              name: table.schema.name,
+              state: 'pending',
+              cursor: null,
+              rows: 0,
+            }) as const,
+        ),
+      ],
+    });
+  }
+}

@@ -1,0 +1,101 @@
+/** What is asked of a snapshot and how far it is, in the KV bucket, so that both outlive every process. */
+import type { KV } from '@nats-io/kv';
+import type { NatsConfig } from '../../core/config.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import { openBucket } from '../../core/lease.ts';
+import { connectNats, natsError } from '../../core/nats.ts';
+
+export interface SnapshotRequest {
+  readonly v: 1;
+  readonly id: string;
+  /** `schema.name`; absent: all tables. */
+  readonly tables?: readonly string[];
+  readonly cancel?: boolean;
+  /** Make a new slot: what happened since the old one is read again. */
+  readonly reset?: boolean;
+}
+
+export interface TableProgress {
+  readonly schema: string;
+  readonly name: string;
+  state: 'pending' | 'running' | 'done';
+  /** Key of the last row that is stored in the stream, as text; null before the first chunk. */
+  cursor: string[] | null;
+  rows: number;
+}
+
+export interface SnapshotProgress {
+  readonly v: 1;
+  readonly id: string;
+  tables: TableProgress[];
+}
+
+const requestKey = (source: string): string => `snapshot-request.${source}`;
+const progressKey = (source: string): string => `snapshot.${source}`;
+
+/** Asks the capture of `source` to read tables again, or to stop doing so. Returns the request's id. */
+export async function requestSnapshot(
+  config: NatsConfig,
+  source: string,
+  options: { tables?: string[]; cancel?: boolean; reset?: boolean },
+): Promise<string> {
+  const nats = await connectNats(config, 'waybill snapshot');
+  try {
+    const bucket = await openBucket(nats, config);
+    const id = newSnapshotId();
+    const request: SnapshotRequest = {
+      v: 1,
+      id,
+      ...(options.tables === undefined || options.tables.length === 0 ? {} : { tables: options.tables }),
+      ...(options.cancel === true ? { cancel: true } : {}),
+      ...(options.reset === true ? { reset: true } : {}),
+    };
+    await bucket.put(requestKey(source), JSON.stringify(request));
+    return id;
+  } catch (thrown) {
+    throw natsError(thrown, `asking for a snapshot of ${source}`);
+  } finally {
+    await nats.close();
+  }
+}
+
+export function newSnapshotId(): string {
+  return (
+    Date.now().toString(36) +
+    Math.floor(Math.random() * 1296)
+      .toString(36)
+      .padStart(2, '0')
+  );
+}
+
+export async function readRequest(bucket: KV, source: string): Promise<SnapshotRequest | undefined> {
+  return read<SnapshotRequest>(bucket, requestKey(source));
+}
+
+export async function clearRequest(bucket: KV, source: string): Promise<void> {
+  await guard(`clearing the snapshot request of ${source}`, bucket.delete(requestKey(source)));
+}
+
+export async function readProgress(bucket: KV, source: string): Promise<SnapshotProgress | undefined> {
+  return read<SnapshotProgress>(bucket, progressKey(source));
+}
+
+export async function writeProgress(bucket: KV, source: string, progress: SnapshotProgress): Promise<void> {
+  await guard(`storing the snapshot progress of ${source}`, bucket.put(progressKey(source), JSON.stringify(progress)));
+}
+
+async function read<T extends { v: number }>(bucket: KV, key: string): Promise<T | undefined> {
+  const entry = await guard(`reading ${key}`, bucket.get(key));
+  if (entry === null || entry.operation !== 'PUT') return undefined;
+  const value = entry.json<T>();
+  if (value.v !== 1) throw new ReplicationError('frame_version', `${key} was written by a newer version`);
+  return value;
+}
+
+async function guard<T>(doing: string, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (thrown) {
+    throw natsError(thrown, doing);
+  }
+}
