@@ -208,7 +208,8 @@ export function messageOf(thrown: unknown): string {
   if (thrown instanceof AggregateError && thrown.message === '') return thrown.errors.map(messageOf).join('; ');
   if (thrown instanceof Error) {
     const code = (thrown as { code?: unknown }).code;
-    return thrown.message !== '' ? thrown.message : String(code ?? thrown.name);
+    if (thrown.message !== '') return thrown.message;
+    return typeof code === 'string' ? code : thrown.name;
   }
   return String(thrown);
 }

@@ -18,14 +18,7 @@ import { ensurePublication, matchingTables } from './publication.ts';
 import { ReplicationStream } from './replication-stream.ts';
 import { readSlot } from './slot.ts';
 import { emitMark, SnapshotReader } from './snapshot.ts';
-import {
-  clearRequest,
-  newSnapshotId,
-  readProgress,
-  readRequest,
-  writeProgress,
-  type SnapshotProgress,
-} from './snapshot-request.ts';
+import { clearRequest, readProgress, readRequest, writeProgress, type SnapshotProgress } from './snapshot-request.ts';
 import { TransactionAssembler, type PendingFrame } from './transaction-assembler.ts';
 
 export interface SessionOptions {
@@ -315,21 +308,15 @@ export class CaptureSession {
 
   /** Resolves when the stream holds the source's log up to where it ends now. */
   async #whenStored(client: pg.Client, signal: AbortSignal): Promise<void> {
-    await emitMark(client, this.#markPrefix, { k: 'heartbeat' });
     const result = await client.query<{ lsn: string }>("select (pg_current_wal_insert_lsn() - '0/0')::text as lsn");
     const upTo: Position = { kind: 'pg', lsn: BigInt(result.rows[0]!.lsn), ordinal: 0 };
-    // The heartbeat's commit ends at or before this point; a later heartbeat or keepalive passes it.
-    const goal = { ...upTo };
-    while (!signal.aborted && comparePositions(this.#acked, goal) < 0) {
-      let resolveWaiter = (): void => {};
-      const waiter = new Promise<void>((resolve) => (resolveWaiter = resolve));
-      this.#storedWaiters.push({ upTo: goal, resolve: resolveWaiter });
-      const timer = setInterval(() => void emitMark(client, this.#markPrefix, { k: 'heartbeat' }).catch(() => {}), 50);
-      signal.addEventListener('abort', resolveWaiter, { once: true });
-      await waiter;
-      clearInterval(timer);
-      signal.removeEventListener('abort', resolveWaiter);
-    }
+    const stored = new Promise<void>((resolve) => {
+      this.#storedWaiters.push({ upTo, resolve });
+      signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    // The heartbeat commits behind that point, so that the stream passes it even when nothing else happens.
+    await emitMark(client, this.#markPrefix, { k: 'heartbeat' });
+    await stored;
   }
 
   async #pollCancel(): Promise<void> {

@@ -1,0 +1,37 @@
+import { publicationName, type SourceConfig } from '../../core/config.ts';
+import { quoteIdent } from './publication.ts';
+
+/**
+ * The least that a source user needs, as SQL for a DBA to review and run as owner of the tables or superuser.
+ * `schemas` are those of the configured table patterns.
+ */
+export function sourceGrantsSql(name: string, settings: SourceConfig, prefix: string, user: string): string {
+  const quoted = quoteIdent(user);
+  const schemas = [
+    ...new Set(
+      settings.tables.filter((p) => !p.startsWith('!')).map((pattern) => pattern.slice(0, pattern.indexOf('.'))),
+    ),
+  ];
+  const literalSchemas = schemas.filter((schema) => !schema.includes('*'));
+  const publication = quoteIdent(publicationName(name, settings, prefix));
+  const lines = [
+    `-- Least privilege for Waybill to capture source ${name}.`,
+    `-- Once, if the user does not exist yet: CREATE ROLE ${quoted} LOGIN REPLICATION PASSWORD '...';`,
+    `ALTER ROLE ${quoted} REPLICATION;`,
+    ...literalSchemas.flatMap((schema) => [
+      `GRANT USAGE ON SCHEMA ${quoteIdent(schema)} TO ${quoted};`,
+      `GRANT SELECT ON ALL TABLES IN SCHEMA ${quoteIdent(schema)} TO ${quoted};`,
+      `ALTER DEFAULT PRIVILEGES IN SCHEMA ${quoteIdent(schema)} GRANT SELECT ON TABLES TO ${quoted};`,
+    ]),
+    ...(literalSchemas.length === schemas.length
+      ? []
+      : ['-- Repeat the three lines above for each further schema that the patterns of `tables` match.']),
+    '-- The publication is best made by the owner of the tables, so that Waybill needs no right to change anything:',
+    ...literalSchemas.map(
+      (schema) =>
+        `-- CREATE PUBLICATION ${publication} FOR TABLES IN SCHEMA ${quoteIdent(schema)} WITH (publish_via_partition_root = true);`,
+    ),
+    '-- (PostgreSQL 15 and later; on 14 name the tables: FOR TABLE a, b, c.)',
+  ];
+  return `${lines.join('\n')}\n`;
+}

@@ -1,0 +1,82 @@
+/** Leaving without a trace: the slot, the publication, the stream and what the bucket holds of a source. */
+import { cdcStreamName } from '../../core/cdc-stream.ts';
+import { publicationName, slotName, type NatsConfig, type SourceConfig } from '../../core/config.ts';
+import { openBucket } from '../../core/lease.ts';
+import { connectNats, natsError } from '../../core/nats.ts';
+import { connectSource } from './connection.ts';
+import { quoteIdent } from './publication.ts';
+import { readSlot } from './slot.ts';
+import { sourceError } from './source-error.ts';
+
+/** What `teardownSource` would remove, a line each. */
+export async function describeTeardown(name: string, settings: SourceConfig, config: NatsConfig): Promise<string[]> {
+  const lines: string[] = [];
+  const client = await connectSource(settings, 'waybill teardown');
+  try {
+    const slot = slotName(name, settings, config.prefix);
+    const info = await readSlot(client, slot);
+    if (info !== undefined)
+      lines.push(
+        `replication slot ${slot}${info.active ? ' (in use: stop the capture first)' : ''}, which keeps ${info.retainedBytes} bytes of WAL`,
+      );
+    const publication = publicationName(name, settings, config.prefix);
+    const found = await client.query('select 1 from pg_publication where pubname = $1', [publication]);
+    if (found.rowCount === 1) lines.push(`publication ${publication}`);
+  } finally {
+    await client.end();
+  }
+  const nats = await connectNats(config, 'waybill teardown');
+  try {
+    const stream = cdcStreamName(config.prefix, name);
+    const info = await nats.manager.streams.info(stream).catch((thrown: unknown) => {
+      const error = natsError(thrown, `stream ${stream}`);
+      if (error.code === 'stream_missing') return undefined;
+      throw error;
+    });
+    if (info !== undefined)
+      lines.push(
+        `stream ${stream} with ${info.state.messages} frames (${info.state.bytes} bytes): targets that have not applied them never will`,
+      );
+  } finally {
+    await nats.close();
+  }
+  return lines;
+}
+
+/** Removes them. Returns what was removed, a line each. A slot in use is refused (`source_slot_in_use`). */
+export async function teardownSource(name: string, settings: SourceConfig, config: NatsConfig): Promise<string[]> {
+  const lines: string[] = [];
+  const client = await connectSource(settings, 'waybill teardown');
+  try {
+    const slot = slotName(name, settings, config.prefix);
+    if ((await readSlot(client, slot)) !== undefined) {
+      await client.query('select pg_drop_replication_slot($1)', [slot]);
+      lines.push(`replication slot ${slot}`);
+    }
+    const publication = publicationName(name, settings, config.prefix);
+    if ((await client.query('select 1 from pg_publication where pubname = $1', [publication])).rowCount === 1) {
+      await client.query(`drop publication ${quoteIdent(publication)}`);
+      lines.push(`publication ${publication}`);
+    }
+  } catch (thrown) {
+    throw sourceError(thrown, `tearing source ${name} down`);
+  } finally {
+    await client.end();
+  }
+  const nats = await connectNats(config, 'waybill teardown');
+  try {
+    const stream = cdcStreamName(config.prefix, name);
+    const gone = await nats.manager.streams.delete(stream).catch((thrown: unknown) => {
+      const error = natsError(thrown, `stream ${stream}`);
+      if (error.code === 'stream_missing') return false;
+      throw error;
+    });
+    if (gone) lines.push(`stream ${stream}`);
+    const bucket = await openBucket(nats, config);
+    for (const key of [`snapshot.${name}`, `snapshot-request.${name}`, `reset.${name}`, `lease.capture.${name}`])
+      await bucket.purge(key);
+  } finally {
+    await nats.close();
+  }
+  return lines;
+}
