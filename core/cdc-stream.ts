@@ -25,6 +25,19 @@ export function cdcSubject(prefix: string, source: string): string {
   return `${prefix}.cdc.${source}`;
 }
 
+/** Stream metadata: the sequence of the newest frame after which everything is read again. */
+const RESET_METADATA = 'waybill.reset';
+
+/** Notes in the stream's metadata that every table is read again after sequence `seq`. */
+export async function noteReset(nats: Nats, stream: string, seq: number): Promise<void> {
+  try {
+    const { config } = await nats.manager.streams.info(stream);
+    await nats.manager.streams.update(stream, { metadata: { ...config.metadata, [RESET_METADATA]: String(seq) } });
+  } catch (thrown) {
+    throw natsError(thrown, `noting a reset of stream ${stream}`);
+  }
+}
+
 /** What the headers of a frame say. */
 export interface FrameHeaders {
   readonly source: string;
@@ -157,7 +170,7 @@ export interface ReceivedFrame extends FrameHeaders {
  */
 export async function findStartSequence(nats: Nats, stream: string, position: Position): Promise<number> {
   try {
-    const { state } = await nats.manager.streams.info(stream);
+    const { state, config } = await nats.manager.streams.info(stream);
     const context = {
       stream,
       position: describePosition(position),
@@ -179,12 +192,17 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
       );
     }
     const first = await headersAt(state.first_seq);
-    if (comparePositions(first.start, position) > 0)
+    if (comparePositions(first.start, position) > 0) {
+      // A hole, unless everything is read again after it: then the frame that says so is the place to begin.
+      const resetSeq = Number(config.metadata?.[RESET_METADATA] ?? 0);
+      if (resetSeq >= state.first_seq && comparePositions((await headersAt(resetSeq)).end, position) > 0)
+        return resetSeq;
       throw new ReplicationError(
         'stream_gap',
         `stream ${stream} begins at ${describePosition(first.start)}, after the target's position ${describePosition(position)}`,
         { context },
       );
+    }
     const last = await headersAt(state.last_seq);
     if (comparePositions(last.end, position) < 0)
       throw new ReplicationError(

@@ -1,7 +1,7 @@
 /** The capture of one Postgres source: from its log into its stream, in a loop that survives everything it can. */
 import type { KV } from '@nats-io/kv';
 import type pg from 'pg';
-import { cdcStreamName, ensureCdcStream, readTail, type StreamTail } from '../../core/cdc-stream.ts';
+import { cdcStreamName, ensureCdcStream, noteReset, readTail, type StreamTail } from '../../core/cdc-stream.ts';
 import { publicationName, slotName, type NatsConfig, type SourceConfig } from '../../core/config.ts';
 import { asReplicationError, policyFor, ReplicationError } from '../../core/errors.ts';
 import { FramePublisher, maxFrameBytes } from '../../core/frame-publisher.ts';
@@ -151,7 +151,7 @@ async function captureWithLease(
     const prepared = await prepareSlot(client, { slot, tail, source, reset: request?.reset === true });
     if (prepared.startAfresh) {
       await publisher.publish(emptyFrame(tail, prepared.lsn));
-      await bucket.put(`reset.${name}`, JSON.stringify({ v: 1, seq: publisher.lastSeq }));
+      await noteReset(nats, publisher.streamName, publisher.lastSeq);
       tail = { ...tail, seq: publisher.lastSeq, end: pgPosition(prepared.lsn) };
       log.info({ slot, position: describePosition(tail.end) }, 'capture starts here');
     }

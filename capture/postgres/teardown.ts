@@ -73,7 +73,7 @@ export async function teardownSource(name: string, settings: SourceConfig, confi
     });
     if (gone) lines.push(`stream ${stream}`);
     const bucket = await openBucket(nats, config);
-    for (const key of [`snapshot.${name}`, `snapshot-request.${name}`, `reset.${name}`, `lease.capture.${name}`])
+    for (const key of [`snapshot.${name}`, `snapshot-request.${name}`, `lease.capture.${name}`])
       await bucket.purge(key);
   } finally {
     await nats.close();
