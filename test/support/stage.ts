@@ -1,0 +1,75 @@
+/** A stage of Waybill as a separate process that tests start, kill and start again. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { appendFileSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+
+const PROGRAM = resolve(import.meta.dirname, '../../dist/cli/main.js');
+
+export interface StageOptions {
+  readonly configFile: string;
+  /** As `run --only` takes it, e.g. `capture:wms`. */
+  readonly only: string;
+  readonly logFile: string;
+  readonly leaseTtlMs: number;
+}
+
+export class Stage {
+  readonly #options: StageOptions;
+  #child: ChildProcess | undefined;
+
+  constructor(options: StageOptions) {
+    this.#options = options;
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  get running(): boolean {
+    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  /** Starts the process; `failpoint` makes it kill itself there. */
+  start(failpoint?: string): void {
+    const { configFile, only, logFile, leaseTtlMs } = this.#options;
+    const child = spawn(
+      process.execPath,
+      [PROGRAM, 'run', '--config', configFile, '--only', only, '--listen', '127.0.0.1:0', '--log-level', 'info'],
+      {
+        stdio: ['ignore', 'pipe', 'pipe'],
+        env: {
+          ...process.env,
+          WAYBILL_LEASE_TTL_MS: String(leaseTtlMs),
+          ...(failpoint === undefined ? {} : { WAYBILL_FAILPOINT: failpoint }),
+        },
+      },
+    );
+    const write = (data: Buffer): void => appendFileSync(logFile, data);
+    child.stdout.on('data', write);
+    child.stderr.on('data', write);
+    this.#child = child;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal);
+  }
+
+  /** Sends a signal and waits until the process is gone. */
+  async end(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || !this.running) return;
+    const gone = once(child, 'exit');
+    child.kill(signal);
+    await gone;
+  }
+
+  async exited(): Promise<void> {
+    const child = this.#child;
+    if (child !== undefined && this.running) await once(child, 'exit');
+  }
+
+  log(): string {
+    return readFileSync(this.#options.logFile, 'utf8').split('\n').slice(-30).join('\n');
+  }
+}
