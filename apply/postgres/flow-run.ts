@@ -1,0 +1,142 @@
+/** One run of a flow on a session: frames are read and decoded while the batch before is being written. */
+import { findStartSequence, parseFrameHeaders, readFrames } from '../../core/cdc-stream.ts';
+import { asReplicationError, ReplicationError } from '../../core/errors.ts';
+import { decodeFrame } from '../../core/frame.ts';
+import type { Logger } from '../../core/logger.ts';
+import type { FlowReport } from '../../core/metrics.ts';
+import type { Nats } from '../../core/nats.ts';
+import { comparePositions, type Position } from '../../core/position.ts';
+import { BatchQueue } from './batch.ts';
+import type { BatchWriter } from './batch-writer.ts';
+
+/** How long a source transaction may stand still in the middle before the target's locks are given back. */
+const MID_TRANSACTION_MS = 10_000;
+const IDLE_TICK_MS = 1000;
+
+export interface FlowRunOptions {
+  readonly nats: Nats;
+  readonly stream: string;
+  readonly writer: BatchWriter;
+  readonly batchBytes: number;
+  readonly report: FlowReport;
+  readonly log: Logger;
+  /** Drain: the batch in hand is finished. */
+  readonly signal: AbortSignal;
+  /** The target's connection. */
+  readonly lost: AbortSignal;
+  readonly progressed: () => void;
+}
+
+export async function runFlow(options: FlowRunOptions): Promise<void> {
+  const { nats, stream, writer, signal, lost } = options;
+  const start = await findStart(nats, stream, writer.position);
+  const queue = new BatchQueue(writer.position, start.startSeq);
+  const ended = new AbortController();
+  const readSignal = AbortSignal.any([signal, lost, ended.signal]);
+  let failure: { error: unknown } | undefined;
+  const reading = (async () => {
+    for await (const received of readFrames(nats, stream, { ...start, signal: readSignal })) {
+      queue.add(received, decodeFrame(received.payload, received.place));
+      while (queue.bytes >= 2 * options.batchBytes && !readSignal.aborted) await queue.changed();
+    }
+  })()
+    .catch((error: unknown) => {
+      failure = { error };
+    })
+    .finally(() => queue.wake());
+  const wake = (): void => queue.wake();
+  readSignal.addEventListener('abort', wake);
+  const idle = new IdleReport(options, queue);
+  try {
+    while (!signal.aborted) {
+      if (lost.aborted) throw asReplicationError(lost.reason);
+      const batch = queue.take(options.batchBytes);
+      if (batch !== undefined) {
+        options.report.state('applying');
+        await writer.write(batch);
+        if (batch.next !== undefined) options.progressed();
+        idle.applied(batch.seq, batch.commitTimeUs);
+        continue;
+      }
+      if (failure !== undefined) throw failure.error;
+      if (!(await queue.changedWithin(writer.open ? MID_TRANSACTION_MS : IDLE_TICK_MS))) {
+        if (writer.open)
+          throw new ReplicationError(
+            'nats_timeout',
+            `the rest of a transaction did not come within ${MID_TRANSACTION_MS / 1000} s; it is rolled back`,
+          );
+        idle.tick();
+      }
+    }
+  } finally {
+    ended.abort();
+    readSignal.removeEventListener('abort', wake);
+    queue.wake();
+    await reading;
+  }
+}
+
+/** Where to read from: a position inside a frame (a boundary between its transactions) starts at that frame. */
+async function findStart(
+  nats: Nats,
+  stream: string,
+  position: Position,
+): Promise<{ startSeq: number; position: Position }> {
+  let startSeq: number;
+  let gap: ReplicationError | undefined;
+  try {
+    startSeq = await findStartSequence(nats, stream, position);
+  } catch (thrown) {
+    gap = asReplicationError(thrown);
+    if (gap.code !== 'stream_gap') throw gap;
+    startSeq = (await nats.manager.streams.info(stream)).state.first_seq;
+  }
+  const message = await nats.manager.streams.getMessage(stream, { seq: startSeq }).catch(() => null);
+  if (message === null) {
+    if (gap !== undefined) throw gap;
+    return { startSeq, position };
+  }
+  const headers = parseFrameHeaders(message.header, `${stream} sequence ${startSeq}`);
+  // Over a hole only a frame leads after which every table is read again.
+  if (gap !== undefined) {
+    if (!headers.reset) throw gap;
+    return { startSeq, position };
+  }
+  return { startSeq, position: comparePositions(headers.start, position) < 0 ? headers.start : position };
+}
+
+/** Lag and backlog: after every batch what it was, and 0 once nothing is outstanding. */
+class IdleReport {
+  readonly #options: FlowRunOptions;
+  readonly #queue: BatchQueue;
+  #appliedSeq = 0;
+  #asking = false;
+
+  constructor(options: FlowRunOptions, queue: BatchQueue) {
+    this.#options = options;
+    this.#queue = queue;
+  }
+
+  applied(seq: number, commitTimeUs: number): void {
+    this.#appliedSeq = seq;
+    if (commitTimeUs > 0) this.#options.report.lagSeconds(Math.max(0, Date.now() / 1000 - commitTimeUs / 1e6));
+  }
+
+  tick(): void {
+    if (this.#asking) return;
+    this.#asking = true;
+    void this.#ask()
+      .catch(() => this.#options.report.lagSeconds(undefined))
+      .finally(() => (this.#asking = false));
+  }
+
+  async #ask(): Promise<void> {
+    const { nats, stream, report } = this.#options;
+    const { state } = await nats.manager.streams.info(stream);
+    const pending = Math.max(0, state.last_seq - Math.max(this.#appliedSeq, this.#queue.startSeq - 1));
+    report.pendingFrames(pending);
+    if (pending > 0 || !this.#queue.empty) return;
+    report.lagSeconds(0);
+    report.state('idle');
+  }
+}

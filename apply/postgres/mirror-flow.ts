@@ -1,0 +1,97 @@
+/** A mirror flow: the tables of one source, replicated one to one into a Postgres target. */
+import { cdcStreamName } from '../../core/cdc-stream.ts';
+import type { FlowConfig, NatsConfig, TargetConfig } from '../../core/config.ts';
+import { asReplicationError, type ReplicationError } from '../../core/errors.ts';
+import { acquireLease, openBucket } from '../../core/lease.ts';
+import type { Logger } from '../../core/logger.ts';
+import { NO_FLOW_REPORT, type FlowReport } from '../../core/metrics.ts';
+import { connectNats, type Nats } from '../../core/nats.ts';
+import { describePosition } from '../../core/position.ts';
+import { runService, type Run } from '../../core/run-service.ts';
+import { BatchWriter } from './batch-writer.ts';
+import { runFlow } from './flow-run.ts';
+import { readPosition } from './position.ts';
+import { openTargetSession } from './session.ts';
+import { prepareWaybillSchema } from './waybill-schema.ts';
+
+export interface MirrorFlowOptions {
+  readonly name: string;
+  readonly settings: FlowConfig;
+  readonly target: TargetConfig;
+  readonly nats: NatsConfig;
+  /** Tells this process from every other one that may run the same flow. */
+  readonly holder: string;
+  readonly leaseTtlMs?: number;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+  readonly report?: FlowReport;
+}
+
+/**
+ * Runs a flow until the signal aborts; then the batch in hand is finished and the lease released. Errors that pass are
+ * tried again from the position in the target; others are thrown as `ReplicationError`.
+ */
+export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
+  const { name, log, signal, report = NO_FLOW_REPORT } = options;
+  let nats: Nats | undefined;
+  try {
+    report.state('starting');
+    await runService(
+      async (run) => {
+        nats ??= await connectNats(options.nats, `waybill apply ${name}`);
+        await runOnce(options, nats, report, run);
+      },
+      {
+        name: `apply ${name}`,
+        signal,
+        log,
+        onError: (error, willRetry) => report.state(willRetry ? 'waiting' : 'blocked', describe(error)),
+      },
+    );
+    report.state('stopped');
+  } finally {
+    await nats?.close();
+  }
+}
+
+function describe(error: ReplicationError): string {
+  return `${error.code}: ${error.message}`;
+}
+
+async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowReport, run: Run): Promise<void> {
+  const { name, settings, log, holder } = options;
+  const stream = cdcStreamName(options.nats.prefix, settings.mirror);
+  const bucket = await openBucket(nats, options.nats);
+  const lease = await acquireLease(bucket, `lease.apply.${name}`, {
+    holder,
+    ttlMs: options.leaseTtlMs ?? 10_000,
+    signal: run.signal,
+    onWaiting: (other) => report.state('standby', `the lease is held by ${other}`),
+  });
+  if (lease === undefined) return;
+  try {
+    const session = await openTargetSession(options.target, `waybill apply ${name}`);
+    try {
+      await prepareWaybillSchema(session.client);
+      const at = await readPosition(session.client, name, settings.mirror, stream);
+      log.info({ flow: name, position: describePosition(at.position), epoch: lease.epoch }, 'flow started');
+      const writer = await BatchWriter.create({ session, flow: name, settings, stream, at, report });
+      await runFlow({
+        nats,
+        stream,
+        writer,
+        batchBytes: settings.batch_bytes,
+        report,
+        log,
+        signal: lease.signal,
+        lost: session.lost,
+        progressed: run.progressed,
+      });
+    } finally {
+      await session.close();
+    }
+    if (lease.signal.aborted && !run.signal.aborted) throw asReplicationError(lease.signal.reason);
+  } finally {
+    await lease.release();
+  }
+}

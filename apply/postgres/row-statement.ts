@@ -1,0 +1,80 @@
+/** One change as SQL text, complete in itself: for small batches, for tables without a key, and for replay. */
+import type { RowChange, Value } from '../../core/frame.ts';
+import { changedKey, comparedAsText, keyValue, literal, type TablePlan } from './table-plan.ts';
+
+export function isPartial(plan: TablePlan, image: readonly Value[]): boolean {
+  for (const index of plan.written) if (image[index] === 0) return true;
+  return false;
+}
+
+/** `(…)` with the values of a full image. */
+export function valuesTuple(plan: TablePlan, image: readonly Value[]): string {
+  let text = '(';
+  for (let i = 0; i < plan.written.length; i++) {
+    const index = plan.written[i]!;
+    text += `${i === 0 ? '' : ', '}${literal(plan, index, image[index]!)}`;
+  }
+  return `${text})`;
+}
+
+/** The condition that finds the row with the key of `image`. */
+export function keyCondition(plan: TablePlan, image: readonly Value[], fallback?: readonly Value[]): string {
+  return plan.key
+    .map((index) => `${plan.names[index]} = ${literal(plan, index, keyValue(plan, index, image, fallback))}`)
+    .join(' AND ');
+}
+
+/** Sets the columns that an image gives, or nothing when it gives none. */
+export function updateSql(plan: TablePlan, image: readonly Value[], columns: readonly number[], where: string): string {
+  const sets = columns
+    .filter((index) => image[index] !== 0)
+    .map((index) => `${plan.names[index]} = ${literal(plan, index, image[index]!)}`);
+  return sets.length === 0 ? '' : `UPDATE ${plan.qualified} SET ${sets.join(', ')} WHERE ${where}`;
+}
+
+/** An update's image with unchanged columns taken from the whole old row, where the source gave that. */
+export function filledImage(row: RowChange): readonly Value[] {
+  const after = row[2]!;
+  const before = row[3] === 'f' ? row[4] : undefined;
+  if (before === undefined || !after.includes(0)) return after;
+  return after.map((value, index) => (value === 0 ? before[index]! : value));
+}
+
+/** The statements of one row change of operation i, r, u or d. */
+export function rowStatement(plan: TablePlan, row: RowChange): string {
+  if (plan.key.length === 0) return keylessStatement(plan, row);
+  const upsert = (image: readonly Value[]): string => `${plan.insertHead}VALUES ${valuesTuple(plan, image)}${plan.conflict}`;
+  switch (row[0]) {
+    case 'd':
+      return `DELETE FROM ${plan.qualified} WHERE ${keyCondition(plan, row[4]!)}`;
+    case 'u': {
+      const image = filledImage(row);
+      const partial = isPartial(plan, image);
+      if (changedKey(plan, row) !== undefined) {
+        // The row moves rather than being deleted, so that rows that refer to it may follow.
+        const columns = [...plan.key, ...plan.settable];
+        const move = updateSql(plan, image, columns, keyCondition(plan, row[4]!));
+        return partial ? move : `${move}; ${upsert(image)}`;
+      }
+      if (!partial) return upsert(image);
+      return updateSql(plan, image, plan.settable, keyCondition(plan, image, row[4]));
+    }
+    default:
+      return upsert(row[2]!);
+  }
+}
+
+function keylessStatement(plan: TablePlan, row: RowChange): string {
+  if (row[0] === 'i' || row[0] === 'r') return `${plan.insertHead}VALUES ${valuesTuple(plan, row[2]!)}`;
+  const before = row[4] ?? [];
+  const conditions = plan.written.map((index) => {
+    const value = before[index];
+    const name = plan.names[index]!;
+    if (typeof value !== 'string') return `${name} IS NULL`;
+    const column = comparedAsText(plan, index) ? `${name}::text` : name;
+    return `${column} = ${literal(plan, index, value)}`;
+  });
+  const one = `ctid = (SELECT ctid FROM ${plan.qualified} WHERE ${conditions.join(' AND ')} LIMIT 1)`;
+  if (row[0] === 'd') return `DELETE FROM ${plan.qualified} WHERE ${one}`;
+  return updateSql(plan, row[2]!, plan.settable, one);
+}

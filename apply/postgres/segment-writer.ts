@@ -1,0 +1,111 @@
+/**
+ * Writes a segment: upserts parents first, then deletes children first. Few rows of a table travel as literals, many by
+ * COPY into a temporary table and one statement per kind of change, new rows alone by COPY into the table itself.
+ */
+import type { Segment, TableChanges } from './compact.ts';
+import { copyLine } from './copy-text.ts';
+import { keyCondition, rowStatement, updateSql, valuesTuple } from './row-statement.ts';
+import { seenSql } from './seen-keys.ts';
+import type { SnapshotMarks } from './snapshot-marks.ts';
+import { writeStaged, type StagedTable } from './staging.ts';
+import type { TablePlan } from './table-plan.ts';
+import type { TablePlans } from './table-plans.ts';
+import { sqlStateOf } from './target-error.ts';
+import type { TargetTransaction } from './target-transaction.ts';
+
+const MOST_LITERAL_ROWS = 100;
+
+export class SegmentWriter {
+  readonly #plans: TablePlans;
+  readonly #marks: SnapshotMarks;
+  /** Tables in which new rows met old ones: COPY straight into them is not tried again. */
+  readonly #notDirect = new Set<string>();
+
+  constructor(plans: TablePlans, marks: SnapshotMarks) {
+    this.#plans = plans;
+    this.#marks = marks;
+  }
+
+  async write(transaction: TargetTransaction, segment: Segment): Promise<void> {
+    const tables = [...segment.tables.values()];
+    tables.sort((a, b) => this.#plans.rank(a.plan) - this.#plans.rank(b.plan));
+    const deletesLast: string[] = [];
+    const staged = new Map<TableChanges, StagedTable>();
+    for (const table of tables)
+      if (!table.ordered && table.net.size > MOST_LITERAL_ROWS && !this.#direct(table))
+        staged.set(table, await writeStaged(transaction, table));
+    for (const table of tables) {
+      const { plan } = table;
+      const parts = staged.get(table);
+      const seen = this.#marks.seenTable(plan);
+      if (seen !== undefined) await transaction.addAndFlushIfLarge(seenSql(plan, seen, table.rows));
+      if (parts !== undefined) addStaged(transaction, parts, this.#deletesFirst(table), deletesLast);
+      else if (table.insertsOnly && table.rows.length > MOST_LITERAL_ROWS && this.#direct(table))
+        await this.#copyDirect(transaction, table, deletesLast);
+      else if (table.ordered)
+        for (const row of table.rows) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
+      else addLiteral(transaction, table, this.#deletesFirst(table), deletesLast);
+    }
+    for (const sql of deletesLast.reverse()) await transaction.addAndFlushIfLarge(sql);
+    if (staged.size > 0) for (const parts of staged.values()) transaction.add(`TRUNCATE ${parts.stage}`);
+  }
+
+  #direct(table: TableChanges): boolean {
+    return table.insertsOnly && this.#marks.seenTable(table.plan) === undefined && !this.#notDirect.has(table.plan.id);
+  }
+
+  /** Where no other table refers to this one, deleting first frees unique values for the upserts. */
+  #deletesFirst(table: TableChanges): boolean {
+    return !this.#plans.referenced(table.plan) || !table.plan.keyIsText;
+  }
+
+  async #copyDirect(transaction: TargetTransaction, table: TableChanges, deletesLast: string[]): Promise<void> {
+    const { plan } = table;
+    const columns = plan.written.map((index) => plan.names[index]).join(', ');
+    transaction.add('SAVEPOINT direct');
+    await transaction.flush();
+    try {
+      await transaction.copy(`COPY ${plan.qualified} (${columns}) FROM STDIN`, directLines(table));
+      transaction.add('RELEASE SAVEPOINT direct');
+    } catch (thrown) {
+      if (sqlStateOf(thrown) !== '23505' || plan.key.length === 0) throw thrown;
+      this.#notDirect.add(plan.id);
+      await transaction.rollbackTo('direct');
+      const parts = await writeStaged(transaction, table);
+      addStaged(transaction, parts, true, deletesLast);
+      transaction.add(`TRUNCATE ${parts.stage}`);
+    }
+  }
+
+}
+
+function* directLines(table: TableChanges): Generator<string> {
+  for (const row of table.rows) yield copyLine(table.plan, table.plan.written, row[2]!, '');
+}
+
+function addStaged(transaction: TargetTransaction, parts: StagedTable, first: boolean, last: string[]): void {
+  if (first) transaction.add(parts.deletes);
+  for (const sql of parts.writes) transaction.add(sql);
+  if (!first && parts.deletes !== '') last.push(parts.deletes);
+}
+
+function addLiteral(transaction: TargetTransaction, table: TableChanges, first: boolean, last: string[]): void {
+  const { plan } = table;
+  const tuples: string[] = [];
+  const updates: string[] = [];
+  const deletes: string[] = [];
+  for (const change of table.net.values()) {
+    if (change.kind === 'upsert') tuples.push(valuesTuple(plan, change.image));
+    else if (change.kind === 'delete') deletes.push(`(${keyCondition(plan, change.image)})`);
+    else updates.push(updateSql(plan, change.image, plan.settable, keyCondition(plan, change.image)));
+  }
+  const deleteSql = deletes.length === 0 ? '' : deleteWhere(plan, deletes);
+  if (first) transaction.add(deleteSql);
+  if (tuples.length > 0) transaction.add(`${plan.insertHead}VALUES ${tuples.join(',\n')}${plan.conflict}`);
+  for (const sql of updates) transaction.add(sql);
+  if (!first && deleteSql !== '') last.push(deleteSql);
+}
+
+function deleteWhere(plan: TablePlan, conditions: readonly string[]): string {
+  return `DELETE FROM ${plan.qualified} WHERE ${conditions.join(' OR ')}`;
+}

@@ -1,0 +1,62 @@
+/** The connection to a Postgres target: one client, the session settings that values rely on, and when it was lost. */
+import { readFileSync } from 'node:fs';
+import { Client, type ClientConfig } from 'pg';
+import type { TargetConfig } from '../../core/config.ts';
+import { targetError } from './target-error.ts';
+
+export interface TargetSession {
+  readonly client: Client;
+  /** Aborts when the connection breaks, also while nothing is being asked. */
+  readonly lost: AbortSignal;
+  close(): Promise<void>;
+}
+
+/** Frames carry values in the form that these settings print and read. */
+const SETTINGS =
+  "SET datestyle TO 'ISO, YMD'; SET intervalstyle TO iso_8601; SET timezone TO 'UTC';" +
+  " SET standard_conforming_strings TO on; SET bytea_output TO hex; SET client_min_messages TO warning;" +
+  ' SET idle_in_transaction_session_timeout TO 120000';
+
+/** Connects. Throws `target_unreachable`, `target_auth` or another classified error. */
+export async function openTargetSession(target: TargetConfig, applicationName: string): Promise<TargetSession> {
+  const lost = new AbortController();
+  const client = new Client(clientConfig(target, applicationName));
+  client.on('error', (error) => lost.abort(targetError(error, 'the connection to the target broke')));
+  client.on('end', () => lost.abort(targetError(new Error('closed by the server'), 'the connection to the target broke')));
+  try {
+    await client.connect();
+    await client.query(SETTINGS);
+  } catch (thrown) {
+    await closeQuietly(client);
+    throw targetError(thrown, 'connecting to the target');
+  }
+  return { client, lost: lost.signal, close: () => closeQuietly(client) };
+}
+
+async function closeQuietly(client: Client): Promise<void> {
+  try {
+    await client.end();
+  } catch {
+    // It is gone already, which is what was wanted.
+  }
+}
+
+function clientConfig(target: TargetConfig, applicationName: string): ClientConfig {
+  const { tls } = target;
+  return {
+    connectionString: target.url,
+    application_name: applicationName,
+    keepAlive: true,
+    connectionTimeoutMillis: 10_000,
+    ...(tls === undefined
+      ? {}
+      : {
+          ssl: {
+            rejectUnauthorized: tls.reject_unauthorized,
+            ...(tls.ca_file === undefined ? {} : { ca: readFileSync(tls.ca_file, 'utf8') }),
+            ...(tls.cert_file === undefined ? {} : { cert: readFileSync(tls.cert_file, 'utf8') }),
+            ...(tls.key_file === undefined ? {} : { key: readFileSync(tls.key_file, 'utf8') }),
+          },
+        }),
+  };
+}

@@ -1,0 +1,87 @@
+/**
+ * What a snapshot did not see does not exist. From a snapshot's `begin` the keys of a table that come by are recorded
+ * in a table `waybill.seen_…`; at its `end` the rows with other keys are deleted. The existence of that table is the
+ * state, so a restart goes on where it was.
+ */
+import { createHash } from 'node:crypto';
+import type { ClientBase } from 'pg';
+import type { FlowConfig } from '../../core/config.ts';
+import { qualifiedName, quoteLiteral } from './sql.ts';
+import type { TablePlan } from './table-plan.ts';
+import { targetError } from './target-error.ts';
+import type { TargetTransaction } from './target-transaction.ts';
+
+export class SnapshotMarks {
+  readonly #client: ClientBase;
+  readonly #flow: string;
+  readonly #settings: FlowConfig;
+  /** Quoted names of the seen tables, by source table. */
+  readonly #seen = new Map<string, string>();
+
+  constructor(client: ClientBase, flow: string, settings: FlowConfig) {
+    this.#client = client;
+    this.#flow = flow;
+    this.#settings = settings;
+  }
+
+  async load(): Promise<void> {
+    this.#seen.clear();
+    try {
+      const { rows } = await this.#client.query<{ name: string; comment: string | null }>(
+        `SELECT relname AS name, obj_description(oid, 'pg_class') AS comment FROM pg_class
+          WHERE relnamespace = 'waybill'::regnamespace AND relkind = 'r' AND relname LIKE 'seen\\_%'`,
+      );
+      for (const { name, comment } of rows) {
+        const prefix = `${this.#flow} `;
+        if (comment?.startsWith(prefix) === true)
+          this.#seen.set(comment.slice(prefix.length), qualifiedName('waybill', name));
+      }
+    } catch (thrown) {
+      throw targetError(thrown, 'reading the snapshots under way');
+    }
+  }
+
+  /** The seen table to record keys in while a snapshot of this table is under way. */
+  seenTable(plan: TablePlan): string | undefined {
+    return plan.key.length === 0 ? undefined : this.#seen.get(plan.id);
+  }
+
+  /** Does what a mark asks, inside the transaction. */
+  async apply(transaction: TargetTransaction, plan: TablePlan, id: string, mark: string): Promise<void> {
+    if (mark === 'begin') await this.#begin(transaction, plan, id);
+    else if (mark === 'end') this.#end(transaction, plan);
+  }
+
+  async #begin(transaction: TargetTransaction, plan: TablePlan, id: string): Promise<void> {
+    const known = this.#seen.get(plan.id);
+    if (known !== undefined) transaction.add(`DROP TABLE IF EXISTS ${known}`);
+    this.#seen.delete(plan.id);
+    if (plan.key.length === 0) {
+      transaction.add(`TRUNCATE ${plan.qualified}`);
+      return;
+    }
+    await transaction.flush();
+    const { rows } = await this.#client.query<{ filled: boolean }>(
+      `SELECT EXISTS (SELECT FROM ${plan.qualified}) AS filled`,
+    );
+    if (rows[0]?.filled !== true) return;
+    const hash = createHash('sha256').update(`${this.#flow}\0${plan.qualified}`).digest('hex').slice(0, 8);
+    const name = qualifiedName('waybill', `seen_${id.replaceAll(/[^A-Za-z0-9_-]/g, '_').slice(0, 40)}_${hash}`);
+    const keys = plan.key.map((index) => plan.names[index]).join(', ');
+    transaction.add(`CREATE TABLE ${name} AS SELECT ${keys} FROM ${plan.qualified} WITH NO DATA`);
+    transaction.add(`ALTER TABLE ${name} ADD PRIMARY KEY (${keys})`);
+    transaction.add(`COMMENT ON TABLE ${name} IS ${quoteLiteral(`${this.#flow} ${plan.id}`)}`);
+    this.#seen.set(plan.id, name);
+  }
+
+  #end(transaction: TargetTransaction, plan: TablePlan): void {
+    const seen = this.#seen.get(plan.id);
+    if (seen === undefined) return;
+    this.#seen.delete(plan.id);
+    if (this.#settings.deletes === 'apply') {
+      const same = plan.key.map((index) => `s.${plan.names[index]} = t.${plan.names[index]}`).join(' AND ');
+      transaction.add(`DELETE FROM ${plan.qualified} t WHERE NOT EXISTS (SELECT FROM ${seen} s WHERE ${same})`);
+    }
+    transaction.add(`DROP TABLE ${seen}`);
+  }
+}

@@ -1,0 +1,173 @@
+/** Target tables: made when missing, followed when the source gets a column, refused when their shape does not fit. */
+import type { ClientBase } from 'pg';
+import { ReplicationError } from '../../core/errors.ts';
+import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
+import { qualifiedName, quoteName } from './sql.ts';
+import type { TargetColumn, TargetTable } from './table-plan.ts';
+import { targetError } from './target-error.ts';
+
+interface FoundColumn extends TargetColumn {
+  readonly name: string;
+  readonly notNull: boolean;
+  readonly defaulted: boolean;
+}
+
+/** The target table for a version of a source table. Throws `target_shape` or `target_privilege`. */
+export async function ensureTargetTable(
+  client: ClientBase,
+  table: TableSchema,
+  schema: string,
+  create = true,
+): Promise<TargetTable> {
+  try {
+    const types = await targetTypes(client, table.columns);
+    let found = await readTable(client, schema, table.name);
+    if (found === undefined) {
+      if (!create) throw shapeError(schema, table.name, 'it does not exist');
+      await createTable(client, table, schema, types);
+      found = (await readTable(client, schema, table.name))!;
+    } else if (create) {
+      const known = new Set(found.columns.map((column) => column.name));
+      const added = table.columns.filter((column) => !known.has(column.name));
+      if (added.length > 0) {
+        const adds = added.map((column) => `ADD COLUMN IF NOT EXISTS ${quoteName(column.name)} ${types.get(column.name)}`);
+        await client.query(`ALTER TABLE ${qualifiedName(schema, table.name)} ${adds.join(', ')}`);
+        found = (await readTable(client, schema, table.name))!;
+      }
+    }
+    await checkShape(client, table, schema, found, types);
+    return {
+      schema,
+      name: table.name,
+      oid: found.oid,
+      columns: new Map(found.columns.map((column) => [column.name, column])),
+    };
+  } catch (thrown) {
+    throw targetError(thrown, `preparing table ${schema}.${table.name} in the target`);
+  }
+}
+
+/** The type that each column has in the target: the source's where it exists there, else the portable one. */
+async function targetTypes(client: ClientBase, columns: readonly ColumnSchema[]): Promise<Map<string, string>> {
+  const { rows } = await client.query<{ known: boolean }>(
+    'SELECT to_regtype(t) IS NOT NULL AS known FROM unnest($1::text[]) WITH ORDINALITY AS u(t, n) ORDER BY n',
+    [columns.map((column) => column.type.replace(/\([^)]*\)/, ''))],
+  );
+  return new Map(
+    columns.map((column, index) => [column.name, rows[index]?.known === true ? column.type : column.portable]),
+  );
+}
+
+async function createTable(
+  client: ClientBase,
+  table: TableSchema,
+  schema: string,
+  types: ReadonlyMap<string, string>,
+): Promise<void> {
+  const lines = table.columns.map(
+    (column) =>
+      `${quoteName(column.name)} ${types.get(column.name)}${column.notNull ? ' NOT NULL' : ''}` +
+      (column.default === undefined ? '' : ` DEFAULT ${column.default}`),
+  );
+  if (table.key.length > 0) lines.push(`PRIMARY KEY (${table.key.map(quoteName).join(', ')})`);
+  const there = await client.query('SELECT 1 FROM pg_namespace WHERE nspname = $1', [schema]);
+  if (there.rowCount === 0) await client.query(`CREATE SCHEMA IF NOT EXISTS ${quoteName(schema)}`);
+  await client.query(`CREATE TABLE IF NOT EXISTS ${qualifiedName(schema, table.name)} (${lines.join(', ')})`);
+}
+
+async function readTable(
+  client: ClientBase,
+  schema: string,
+  name: string,
+): Promise<{ oid: number; columns: FoundColumn[] } | undefined> {
+  const { rows } = await client.query<{
+    oid: number;
+    attname: string;
+    type: string;
+    attnotnull: boolean;
+    atthasdef: boolean;
+    generated: string;
+    identity: string;
+  }>(
+    `SELECT c.oid::int8::text::bigint AS oid, a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
+            a.atthasdef, a.attgenerated::text AS generated, a.attidentity::text AS identity
+       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'f', 'v') ORDER BY a.attnum`,
+    [schema, name],
+  );
+  if (rows.length === 0) return undefined;
+  return {
+    oid: Number(rows[0]!.oid),
+    columns: rows.map((row) => ({
+      name: row.attname,
+      type: row.type,
+      notNull: row.attnotnull,
+      defaulted: row.atthasdef || row.identity !== '',
+      generated: row.generated !== '',
+      identityAlways: row.identity === 'a',
+    })),
+  };
+}
+
+async function checkShape(
+  client: ClientBase,
+  table: TableSchema,
+  schema: string,
+  found: { oid: number; columns: FoundColumn[] },
+  types: ReadonlyMap<string, string>,
+): Promise<void> {
+  const byName = new Map(found.columns.map((column) => [column.name, column]));
+  for (const column of table.columns) {
+    const target = byName.get(column.name);
+    if (target === undefined) throw shapeError(schema, table.name, `column ${column.name} (${column.type}) is missing`);
+    if (!accepts(target.type, types.get(column.name) ?? column.type) && !accepts(target.type, column.portable))
+      throw shapeError(
+        schema,
+        table.name,
+        `column ${column.name} is ${target.type} in the target and ${column.type} in the source`,
+      );
+    byName.delete(column.name);
+  }
+  for (const extra of byName.values())
+    if (extra.notNull && !extra.defaulted && !extra.generated)
+      throw shapeError(
+        schema,
+        table.name,
+        `column ${extra.name} (${extra.type}) is not in the source, and is NOT NULL without a default`,
+      );
+  if (table.key.length === 0) return;
+  const unique = await client.query(
+    `SELECT 1 FROM pg_index i WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate
+        AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnkeyatts = cardinality($2::text[])
+        AND (SELECT bool_and(a.attname = ANY ($2::text[])) FROM pg_attribute a
+              WHERE a.attrelid = $1 AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])) LIMIT 1`,
+    [found.oid, table.key],
+  );
+  if (unique.rowCount === 0)
+    throw shapeError(schema, table.name, `it has no unique index on its key columns (${table.key.join(', ')})`);
+}
+
+const FAMILIES: readonly RegExp[] = [
+  /^(smallint|integer|bigint|numeric|oid)/,
+  /^(real|double precision|numeric)/,
+  /^(character|bpchar|text|citext|name)/,
+  /^(json|jsonb)$/,
+  /^(inet|cidr)$/,
+];
+
+/** Whether a column of type `target` reads the text of type `source`. Rows that do not fit go to quarantine. */
+function accepts(target: string, source: string): boolean {
+  const bare = (type: string): string => type.replace(/\([^)]*\)/, '');
+  if (bare(target) === bare(source)) return true;
+  if (/^(text|citext|character varying)$/.test(target)) return true;
+  if (bare(source) === 'date' && target.startsWith('timestamp')) return true;
+  if (target.endsWith('[]') !== source.endsWith('[]')) return false;
+  return FAMILIES.some((family) => family.test(target) && family.test(source));
+}
+
+function shapeError(schema: string, name: string, what: string): ReplicationError {
+  return new ReplicationError('target_shape', `target table ${schema}.${name}: ${what}`, {
+    context: { table: `${schema}.${name}` },
+  });
+}

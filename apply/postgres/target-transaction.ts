@@ -1,0 +1,54 @@
+/** One target transaction: statements are gathered and sent together, so that a small batch costs one round trip. */
+import type { ClientBase } from 'pg';
+import { failpoint } from '../../core/failpoint.ts';
+import { copyLines } from './copy-text.ts';
+
+const FLUSH_CHARS = 256 * 1024;
+
+export class TargetTransaction {
+  readonly #client: ClientBase;
+  #text = 'BEGIN';
+
+  constructor(client: ClientBase) {
+    this.#client = client;
+  }
+
+  add(sql: string): void {
+    if (sql !== '') this.#text += `;\n${sql}`;
+  }
+
+  /** `add`, and sends what has gathered when that is much. */
+  async addAndFlushIfLarge(sql: string): Promise<void> {
+    this.add(sql);
+    if (this.#text.length > FLUSH_CHARS) await this.flush();
+  }
+
+  async flush(): Promise<void> {
+    const text = this.#text;
+    this.#text = '';
+    if (text !== '') await this.#client.query(text);
+  }
+
+  async copy(sql: string, lines: Iterable<string>): Promise<void> {
+    await this.flush();
+    await copyLines(this.#client, sql, lines);
+  }
+
+  /** Forgets what has not been sent and returns to a savepoint. */
+  async rollbackTo(savepoint: string): Promise<void> {
+    this.#text = '';
+    await this.#client.query(`ROLLBACK TO SAVEPOINT ${savepoint}`);
+  }
+
+  async commit(): Promise<void> {
+    failpoint('apply.before-commit');
+    this.add('COMMIT');
+    await this.flush();
+    failpoint('apply.committed');
+  }
+
+  async rollback(): Promise<void> {
+    this.#text = '';
+    await this.#client.query('ROLLBACK');
+  }
+}
