@@ -310,13 +310,14 @@ export class CaptureSession {
   async #whenStored(client: pg.Client, signal: AbortSignal): Promise<void> {
     const result = await client.query<{ lsn: string }>("select (pg_current_wal_insert_lsn() - '0/0')::text as lsn");
     const upTo: Position = { kind: 'pg', lsn: BigInt(result.rows[0]!.lsn), ordinal: 0 };
-    const stored = new Promise<void>((resolve) => {
-      this.#storedWaiters.push({ upTo, resolve });
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
+    let release = (): void => {};
+    const stored = new Promise<void>((resolve) => (release = resolve));
+    this.#storedWaiters.push({ upTo, resolve: release });
+    signal.addEventListener('abort', release, { once: true });
     // The heartbeat commits behind that point, so that the stream passes it even when nothing else happens.
     await emitMark(client, this.#markPrefix, { k: 'heartbeat' });
     await stored;
+    signal.removeEventListener('abort', release);
   }
 
   async #pollCancel(): Promise<void> {

@@ -50,7 +50,7 @@ order by pg_relation_size(c.oid), n.nspname, c.relname`;
 
 /** Defaults that mean the same in another database: constants, and the current time. */
 const PORTABLE_DEFAULT =
-  /^(?:'(?:[^']|'')*'|-?\d+(?:\.\d+)?|true|false|NULL|now\(\)|CURRENT_TIMESTAMP|CURRENT_DATE|gen_random_uuid\(\))(?:::[a-z0-9_ ()[\],]+)?$/i;
+  /^('(?:[^']|'')*'|-?\d+(?:\.\d+)?|true|false|NULL|now\(\)|CURRENT_TIMESTAMP|CURRENT_DATE|gen_random_uuid\(\))(?:::[a-z0-9_ ()[\],]+)?$/i;
 
 /** Reads all ordinary and partitioned tables (partitions left out: they are published through their root), small ones first. */
 export async function readCatalog(client: pg.Client): Promise<CapturedTable[]> {
@@ -82,9 +82,9 @@ function toCapturedTable(row: CatalogRow): CapturedTable {
       portable: column.portable,
       notNull: column.notNull,
     };
-    return column.default !== null && PORTABLE_DEFAULT.test(column.default)
-      ? { ...base, default: column.default }
-      : base;
+    // Without its cast, whose type the target may lack: the column's own type gives the constant its meaning.
+    const constant = PORTABLE_DEFAULT.exec(column.default ?? '')?.[1];
+    return constant === undefined ? base : { ...base, default: constant };
   });
   return buildTable(
     row.oid,
