@@ -56,12 +56,7 @@ export function isIgnored(row: RowChange, settings: FlowConfig): boolean {
   return op === 'm' || (op === 'd' && settings.deletes === 'ignore') || (op === 't' && settings.truncate === 'ignore');
 }
 
-export function compact(
-  runs: readonly Run[],
-  plansOf: Plans,
-  settings: FlowConfig,
-  heldKeys: HeldKeys,
-): Compacted {
+export function compact(runs: readonly Run[], plansOf: Plans, settings: FlowConfig, heldKeys: HeldKeys): Compacted {
   const held: SourceRow[] = [];
   const segments: Segment[] = [];
   const counts = new Map<string, number>();

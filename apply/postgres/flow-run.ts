@@ -39,6 +39,7 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
       queue.add(received, decodeFrame(received.payload, received.place));
       while (queue.bytes >= 2 * options.batchBytes && !readSignal.aborted) await queue.changed();
     }
+    if (!readSignal.aborted) throw new ReplicationError('nats_timeout', `reading stream ${stream} ended by itself`);
   })()
     .catch((error: unknown) => {
       failure = { error };

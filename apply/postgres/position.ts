@@ -45,7 +45,10 @@ export async function readPosition(
     const row = rows[0]!;
     const position = parsePosition(row.position);
     if (position === undefined)
-      throw new ReplicationError('internal', `waybill.position of flow ${flow} holds "${row.position}", not a position`);
+      throw new ReplicationError(
+        'internal',
+        `waybill.position of flow ${flow} holds "${row.position}", not a position`,
+      );
     return { position, seq: Number(row.stream_seq), quarantineVersion: Number(row.quarantine_version) };
   } catch (thrown) {
     throw targetError(thrown, `reading the position of flow ${flow}`);

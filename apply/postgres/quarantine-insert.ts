@@ -20,7 +20,9 @@ export interface QuarantinedChange {
 function keyJson({ plan, row }: SourceRow): string | null {
   if (plan.key.length === 0) return null;
   const image = row[2] ?? row[4]!;
-  return JSON.stringify(plan.key.map((index) => (typeof image[index] === 'string' ? image[index] : (row[4]?.[index] ?? null))));
+  return JSON.stringify(
+    plan.key.map((index) => (typeof image[index] === 'string' ? image[index] : (row[4]?.[index] ?? null))),
+  );
 }
 
 /** Invariant 7: a change that cannot be applied is stored whole, in the transaction that passes it. */

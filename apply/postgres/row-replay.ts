@@ -101,8 +101,7 @@ async function replayPasses(context: ReplayContext, rows: readonly SourceRow[]):
     for (const item of pending) {
       const keys = touchedKeys(item.plan, item.row);
       const names = keys.map((key) => `${item.plan.id}\0${key}`);
-      const behind =
-        keys.some((key) => context.held.has(item.plan.id, key)) || names.some((name) => waiting.has(name));
+      const behind = keys.some((key) => context.held.has(item.plan.id, key)) || names.some((name) => waiting.has(name));
       const failure = behind ? HELD : await tryRow(context, item);
       if (failure === undefined) continue;
       for (const name of names) waiting.add(name);
@@ -118,9 +117,7 @@ async function tryRow(context: ReplayContext, item: SourceRow): Promise<RowFailu
   const seen = context.marks.seenTable(item.plan);
   const record = seen === undefined ? '' : seenSql(item.plan, seen, [item.row]);
   try {
-    await client.query(
-      `SAVEPOINT one_row; ${rowStatement(item.plan, item.row)}; ${record}; RELEASE SAVEPOINT one_row`,
-    );
+    await client.query(`SAVEPOINT one_row; ${rowStatement(item.plan, item.row)}; ${record}; RELEASE SAVEPOINT one_row`);
     return undefined;
   } catch (thrown) {
     if (!isRowError(thrown)) throw thrown;
@@ -138,9 +135,7 @@ export async function quarantine(
   failure: RowFailure,
 ): Promise<void> {
   const { plan, row } = item;
-  await transaction.addAndFlushIfLarge(
-    quarantineSql(context.flow, context.settings.mirror, item, failure),
-  );
+  await transaction.addAndFlushIfLarge(quarantineSql(context.flow, context.settings.mirror, item, failure));
   // The row exists at the source, so the end of a snapshot must not delete what the target has of it.
   const seen = context.marks.seenTable(plan);
   if (seen !== undefined && failure !== HELD) await recordSeen(context, transaction, item, seen);

@@ -43,7 +43,8 @@ export function filledImage(row: RowChange): readonly Value[] {
 /** The statements of one row change of operation i, r, u or d. */
 export function rowStatement(plan: TablePlan, row: RowChange): string {
   if (plan.key.length === 0) return keylessStatement(plan, row);
-  const upsert = (image: readonly Value[]): string => `${plan.insertHead}VALUES ${valuesTuple(plan, image)}${plan.conflict}`;
+  const upsert = (image: readonly Value[]): string =>
+    `${plan.insertHead}VALUES ${valuesTuple(plan, image)}${plan.conflict}`;
   switch (row[0]) {
     case 'd':
       return `DELETE FROM ${plan.qualified} WHERE ${keyCondition(plan, row[4]!)}`;

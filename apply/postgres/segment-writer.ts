@@ -76,7 +76,6 @@ export class SegmentWriter {
       transaction.add(`TRUNCATE ${parts.stage}`);
     }
   }
-
 }
 
 function* directLines(table: TableChanges): Generator<string> {

@@ -14,7 +14,7 @@ export interface TargetSession {
 /** Frames carry values in the form that these settings print and read. */
 const SETTINGS =
   "SET datestyle TO 'ISO, YMD'; SET intervalstyle TO iso_8601; SET timezone TO 'UTC';" +
-  " SET standard_conforming_strings TO on; SET bytea_output TO hex; SET client_min_messages TO warning;" +
+  ' SET standard_conforming_strings TO on; SET bytea_output TO hex; SET client_min_messages TO warning;' +
   ' SET idle_in_transaction_session_timeout TO 120000';
 
 /** Connects. Throws `target_unreachable`, `target_auth` or another classified error. */
@@ -22,7 +22,9 @@ export async function openTargetSession(target: TargetConfig, applicationName: s
   const lost = new AbortController();
   const client = new Client(clientConfig(target, applicationName));
   client.on('error', (error) => lost.abort(targetError(error, 'the connection to the target broke')));
-  client.on('end', () => lost.abort(targetError(new Error('closed by the server'), 'the connection to the target broke')));
+  client.on('end', () =>
+    lost.abort(targetError(new Error('closed by the server'), 'the connection to the target broke')),
+  );
   try {
     await client.connect();
     await client.query(SETTINGS);
@@ -34,11 +36,10 @@ export async function openTargetSession(target: TargetConfig, applicationName: s
 }
 
 async function closeQuietly(client: Client): Promise<void> {
-  try {
-    await client.end();
-  } catch {
-    // It is gone already, which is what was wanted.
-  }
+  // A server that is gone without a word never answers the goodbye.
+  const late = AbortSignal.timeout(2000);
+  const given = new Promise<void>((resolve) => late.addEventListener('abort', () => resolve(), { once: true }));
+  await Promise.race([client.end().catch(() => undefined), given]);
 }
 
 function clientConfig(target: TargetConfig, applicationName: string): ClientConfig {

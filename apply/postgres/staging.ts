@@ -39,8 +39,7 @@ export async function writeStaged(transaction: TargetTransaction, table: TableCh
   await transaction.copy(`COPY ${plan.stage} (wb_op, ${names}) FROM STDIN`, lines());
   const sameKey = plan.key.map((index) => `t.${plan.names[index]} = s.${plan.names[index]}`).join(' AND ');
   const writes: string[] = [];
-  if (upserts > 0)
-    writes.push(`${plan.insertHead}SELECT ${names} FROM ${plan.stage} WHERE wb_op = 0${plan.conflict}`);
+  if (upserts > 0) writes.push(`${plan.insertHead}SELECT ${names} FROM ${plan.stage} WHERE wb_op = 0${plan.conflict}`);
   for (const [columns, group] of groups) {
     if (columns === '') continue;
     const sets = columns.split(',').map((index) => `${plan.names[Number(index)]} = s.${plan.names[Number(index)]}`);
@@ -51,6 +50,7 @@ export async function writeStaged(transaction: TargetTransaction, table: TableCh
   return {
     stage: plan.stage,
     writes,
-    deletes: deletes === 0 ? '' : `DELETE FROM ${plan.qualified} t USING ${plan.stage} s WHERE s.wb_op = -1 AND ${sameKey}`,
+    deletes:
+      deletes === 0 ? '' : `DELETE FROM ${plan.qualified} t USING ${plan.stage} s WHERE s.wb_op = -1 AND ${sameKey}`,
   };
 }

@@ -41,7 +41,8 @@ export interface TablePlan {
 const TEXT_EQUALS_VALUE =
   /^(smallint|integer|bigint|uuid|boolean|date|text|character varying|bytea|numeric\(|timestamp|oid)/;
 /** Types without an equality, or whose equality is not identity: compared as text. */
-const COMPARED_AS_TEXT = /^(json$|json\[|xml|point|polygon|box|path|line|lseg|circle|xid|cid|tid|pg_snapshot|real|double)/;
+const COMPARED_AS_TEXT =
+  /^(json$|json\[|xml|point|polygon|box|path|line|lseg|circle|xid|cid|tid|pg_snapshot|real|double)/;
 
 /** What it takes to tell the key of a row. */
 export type KeyShape = Pick<TablePlan, 'id' | 'names' | 'key'>;
@@ -100,16 +101,14 @@ export function keyText(plan: KeyShape, image: readonly Value[], fallback?: read
   return text;
 }
 
-export function keyValue(
-  plan: KeyShape,
-  index: number,
-  image: readonly Value[],
-  fallback?: readonly Value[],
-): string {
+export function keyValue(plan: KeyShape, index: number, image: readonly Value[], fallback?: readonly Value[]): string {
   let value = image[index];
   if (typeof value !== 'string') value = fallback?.[index];
   if (typeof value === 'string') return value;
-  throw new ReplicationError('frame_unreadable', `a row of ${plan.id} has no value for key column ${plan.names[index]}`);
+  throw new ReplicationError(
+    'frame_unreadable',
+    `a row of ${plan.id} has no value for key column ${plan.names[index]}`,
+  );
 }
 
 /** The key that a change had before it, when it is an update that gives another one. */

@@ -30,7 +30,9 @@ export async function ensureTargetTable(
       const known = new Set(found.columns.map((column) => column.name));
       const added = table.columns.filter((column) => !known.has(column.name));
       if (added.length > 0) {
-        const adds = added.map((column) => `ADD COLUMN IF NOT EXISTS ${quoteName(column.name)} ${types.get(column.name)}`);
+        const adds = added.map(
+          (column) => `ADD COLUMN IF NOT EXISTS ${quoteName(column.name)} ${types.get(column.name)}`,
+        );
         await client.query(`ALTER TABLE ${qualifiedName(schema, table.name)} ${adds.join(', ')}`);
         found = (await readTable(client, schema, table.name))!;
       }

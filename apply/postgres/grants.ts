@@ -1,0 +1,21 @@
+import { quoteName } from './sql.ts';
+
+/** The least that a target user needs, as SQL for a DBA to review and run. `schemas` are those that flows write into. */
+export function targetGrantsSql(user: string, schemas: readonly string[]): string {
+  const role = quoteName(user);
+  return [
+    `-- Least privilege for Waybill to write as ${role}. Run in the target database as its owner or a superuser.`,
+    `-- Once, if the user does not exist yet: CREATE ROLE ${role} LOGIN PASSWORD '...';`,
+    '-- Where Waybill keeps its positions and its quarantine:',
+    `CREATE SCHEMA IF NOT EXISTS waybill AUTHORIZATION ${role};`,
+    '-- Where the replicated tables live; Waybill makes them and owns them:',
+    ...schemas.map((schema) => `CREATE SCHEMA IF NOT EXISTS ${quoteName(schema)} AUTHORIZATION ${role};`),
+    '-- For batches:',
+    `DO $$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO ${role.replaceAll("'", "''")}', current_database()); END $$;`,
+    '-- Where a schema and its tables exist already and belong to somebody else, instead:',
+    ...schemas.flatMap((schema) => [
+      `-- GRANT USAGE, CREATE ON SCHEMA ${quoteName(schema)} TO ${role};`,
+      `-- GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA ${quoteName(schema)} TO ${role};`,
+    ]),
+  ].join('\n');
+}

@@ -1,0 +1,156 @@
+/** Commands that change something: snapshot, teardown, quarantine. */
+import { createInterface } from 'node:readline/promises';
+import {
+  discardQuarantine,
+  listQuarantine,
+  replayQuarantine,
+  showQuarantine,
+} from '../../apply/postgres/quarantine.ts';
+import { openTargetSession, type TargetSession } from '../../apply/postgres/session.ts';
+import { requestSnapshot } from '../../capture/postgres/snapshot-request.ts';
+import { describeTeardown, teardownSource } from '../../capture/postgres/teardown.ts';
+import type { Config } from '../../core/config.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import {
+  EXIT,
+  printTable,
+  readConfig,
+  requireSource,
+  requireTarget,
+  unknownName,
+  type GlobalOptions,
+} from '../context.ts';
+
+export async function snapshot(
+  source: string,
+  tables: string[],
+  options: GlobalOptions & { cancel?: boolean; reset?: boolean },
+): Promise<number> {
+  const config = readConfig(options);
+  requireSource(config, source);
+  for (const table of tables)
+    if (!table.includes('.'))
+      throw new ReplicationError('config_invalid', `table ${table} must be given as schema.table`);
+  const id = await requestSnapshot(config.nats, source, {
+    tables,
+    cancel: options.cancel === true,
+    reset: options.reset === true,
+  });
+  if (options.cancel === true) console.log(`asked the capture of ${source} to stop its snapshot`);
+  else
+    console.log(
+      `snapshot ${id} of ${tables.length === 0 ? 'all tables' : tables.join(', ')} asked for; the running capture of ${source} takes it up (waybill status shows how far it is)`,
+    );
+  return EXIT.good;
+}
+
+export async function teardown(source: string, options: GlobalOptions & { yes?: boolean }): Promise<number> {
+  const config = readConfig(options);
+  const settings = requireSource(config, source);
+  const lines = await describeTeardown(source, settings, config.nats);
+  if (lines.length === 0) {
+    console.log(`nothing of source ${source} is left`);
+    return EXIT.good;
+  }
+  console.log(`this removes, for good:\n${lines.map((line) => `  - ${line}`).join('\n')}`);
+  if (options.yes !== true) {
+    if (!process.stdin.isTTY)
+      throw new ReplicationError(
+        'config_invalid',
+        'teardown asks before it removes; say --yes where nobody can answer',
+      );
+    const prompt = createInterface({ input: process.stdin, output: process.stdout });
+    const answer = await prompt.question(`type ${source} to go on: `);
+    prompt.close();
+    if (answer.trim() !== source) {
+      console.log('nothing was removed');
+      return EXIT.no;
+    }
+  }
+  for (const line of await teardownSource(source, settings, config.nats)) console.log(`removed ${line}`);
+  return EXIT.good;
+}
+
+async function withTarget<T>(config: Config, flow: string, work: (session: TargetSession) => Promise<T>): Promise<T> {
+  const settings = config.flows[flow] ?? unknownName('flow', flow, Object.keys(config.flows));
+  const session = await openTargetSession(requireTarget(config, settings.to), 'waybill quarantine');
+  try {
+    return await work(session);
+  } finally {
+    await session.close();
+  }
+}
+
+export async function quarantineList(
+  flow: string | undefined,
+  options: GlobalOptions & { json?: boolean },
+): Promise<number> {
+  const config = readConfig(options);
+  const entries = [];
+  for (const name of flow === undefined ? Object.keys(config.flows) : [flow])
+    entries.push(...(await withTarget(config, name, ({ client }) => listQuarantine(client, name))));
+  if (options.json === true) console.log(JSON.stringify(entries, undefined, 2));
+  else
+    printTable(
+      ['ID', 'FLOW', 'TABLE', 'KEY', 'OP', 'REASON', 'SQLSTATE', 'SINCE', 'MESSAGE'],
+      entries.map((e) => [
+        e.id,
+        e.flow,
+        `${e.schema}.${e.table}`,
+        e.key ?? '-',
+        e.op,
+        e.reason,
+        e.sqlState ?? '-',
+        e.createdAt.toISOString(),
+        e.message ?? '',
+      ]),
+    );
+  return EXIT.good;
+}
+
+export async function quarantineShow(flow: string, id: string, options: GlobalOptions): Promise<number> {
+  const entry = await withTarget(readConfig(options), flow, ({ client }) => showQuarantine(client, id));
+  if (entry === undefined)
+    throw new ReplicationError('config_invalid', `there is no quarantined change ${id} in flow ${flow}`);
+  console.log(JSON.stringify(entry, undefined, 2));
+  return EXIT.good;
+}
+
+export async function quarantineReplay(
+  flow: string,
+  ids: string[],
+  options: GlobalOptions & { all?: boolean },
+): Promise<number> {
+  requireIds(ids, options);
+  const result = await withTarget(readConfig(options), flow, ({ client }) =>
+    replayQuarantine(client, flow, options.all === true ? { all: true } : { ids }),
+  );
+  console.log(`${result.applied} applied, ${result.failed.length} failed`);
+  for (const failure of result.failed)
+    console.log(`  ${failure.id}: ${failure.message} (SQLSTATE ${failure.sqlState})`);
+  return result.failed.length === 0 ? EXIT.good : EXIT.no;
+}
+
+export async function quarantineDiscard(
+  flow: string,
+  ids: string[],
+  options: GlobalOptions & { all?: boolean },
+): Promise<number> {
+  requireIds(ids, options);
+  const count = await withTarget(readConfig(options), flow, async ({ client }) =>
+    discardQuarantine(
+      client,
+      flow,
+      options.all === true ? (await listQuarantine(client, flow)).map((entry) => entry.id) : ids,
+    ),
+  );
+  console.log(`${count} discarded`);
+  return EXIT.good;
+}
+
+function requireIds(ids: readonly string[], options: { all?: boolean }): void {
+  if (options.all !== true && ids.length === 0)
+    throw new ReplicationError('config_invalid', 'name the ids that `waybill quarantine list` shows, or say --all');
+  const wrong = ids.find((id) => !/^\d+$/.test(id));
+  if (wrong !== undefined) throw new ReplicationError('config_invalid', `${wrong} is not an id`);
+}

@@ -1,0 +1,89 @@
+#!/usr/bin/env node
+/** The command line. Commands are loaded when they are asked for, so that `run` holds no more than it needs. */
+import { Command, CommanderError, Option } from 'commander';
+import { EXIT, reportError } from './context.ts';
+
+type Action = (...args: never[]) => Promise<number> | number;
+
+const program = new Command('waybill')
+  .description('Change-data-capture replication for supply chains')
+  .option('--config <file>', 'configuration file (default ./waybill.yaml, or WAYBILL_CONFIG)')
+  .exitOverride();
+
+/** Adds a command whose last argument is the options of the program and its own. */
+function command(parent: Command, usage: string, description: string, load: () => Promise<Action>): Command {
+  return parent
+    .command(usage)
+    .description(description)
+    .exitOverride()
+    .option('--config <file>', 'configuration file')
+    .action(async (...args: unknown[]) => {
+      const self = args.pop() as Command;
+      args.pop();
+      const action = (await load()) as (...all: unknown[]) => Promise<number>;
+      process.exitCode = await action(...args, self.optsWithGlobals());
+    });
+}
+
+command(program, 'run', 'run all stages, or those named', async () => (await import('./commands/run.ts')).run)
+  .option('--only <stages>', 'comma-separated, e.g. capture:wms,apply:wms_replica')
+  .option('--listen <host:port>', 'overrides monitoring.listen')
+  .addOption(
+    new Option('--log-level <level>').choices(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
+  );
+
+const inspect = () => import('./commands/inspect.ts');
+const act = () => import('./commands/act.ts');
+command(
+  program,
+  'check',
+  'preflight: configuration, servers, rights; every finding with its remedy',
+  async () => (await inspect()).check,
+).option('--json');
+command(program, 'status', 'a line per source and flow', async () => (await inspect()).status)
+  .option('--watch', 'again every second')
+  .option('--json');
+command(
+  program,
+  'grants <source-or-target>',
+  'the least-privilege SQL for a DBA',
+  async () => (await inspect()).grants,
+);
+command(program, 'schema', 'JSON Schema of the configuration', async () => (await inspect()).schema);
+command(program, 'tail <source>', 'the stream as JSON lines', async () => (await inspect()).tail)
+  .option('--table <schema.table>')
+  .option('--from <position>', 'an LSN, or a position as printed')
+  .option('--limit <rows>');
+command(
+  program,
+  'snapshot <source> [tables...]',
+  'read tables again while the log streams',
+  async () => (await act()).snapshot,
+)
+  .option('--cancel', 'stop the snapshot under way')
+  .option('--reset', 'make a new slot and read everything: after a slot or frames were lost');
+command(
+  program,
+  'teardown <source>',
+  'drop slot, publication and stream, after asking',
+  async () => (await act()).teardown,
+).option('--yes', 'do not ask');
+const quarantine = program.command('quarantine').description('the exception inbox').exitOverride();
+command(quarantine, 'list [flow]', 'changes that wait', async () => (await act()).quarantineList).option('--json');
+command(quarantine, 'show <flow> <id>', 'one change with its row', async () => (await act()).quarantineShow);
+command(quarantine, 'replay <flow> [ids...]', 'apply them now', async () => (await act()).quarantineReplay).option(
+  '--all',
+);
+command(
+  quarantine,
+  'discard <flow> [ids...]',
+  'delete them without applying',
+  async () => (await act()).quarantineDiscard,
+).option('--all');
+
+try {
+  await program.parseAsync();
+} catch (thrown) {
+  if (thrown instanceof CommanderError) process.exitCode = thrown.exitCode === 0 ? EXIT.good : EXIT.usage;
+  else process.exitCode = reportError(thrown);
+}

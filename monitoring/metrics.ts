@@ -1,0 +1,118 @@
+/** Turns what the stages report into Prometheus series, and keeps the latest facts for /status and /readyz. */
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { CaptureReport, CaptureState, FlowReport, FlowState } from '../core/metrics.ts';
+import { METRIC } from './metric-names.ts';
+import { StageHealth, type StageFacts } from './health.ts';
+
+const CAPTURE_STATES: readonly CaptureState[] = [
+  'starting',
+  'standby',
+  'snapshot',
+  'streaming',
+  'idle',
+  'slot_missing',
+  'slot_lost',
+  'blocked',
+  'stopped',
+];
+const FLOW_STATES: readonly FlowState[] = ['starting', 'standby', 'applying', 'idle', 'waiting', 'blocked', 'stopped'];
+const SECONDS_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
+export class Metrics {
+  readonly registry = new Registry();
+  readonly stages: StageHealth[] = [];
+  readonly #captureState = this.#gauge(METRIC.captureState, ['source', 'state']);
+  readonly #captureLag = this.#gauge(METRIC.captureLag, ['source']);
+  readonly #retained = this.#gauge(METRIC.captureRetained, ['source']);
+  readonly #captureRows = this.#counter(METRIC.captureRows, ['source', 'table', 'op']);
+  readonly #transactions = this.#counter(METRIC.captureTransactions, ['source']);
+  readonly #publish = this.#histogram(METRIC.publishSeconds, ['source']);
+  readonly #pending = this.#gauge(METRIC.pendingFrames, ['stream', 'consumer']);
+  readonly #flowState = this.#gauge(METRIC.flowState, ['flow', 'target', 'state']);
+  readonly #applyLag = this.#gauge(METRIC.applyLag, ['flow', 'target']);
+  readonly #applyRows = this.#counter(METRIC.applyRows, ['flow', 'target', 'table', 'op']);
+  readonly #batch = this.#histogram(METRIC.applyBatch, ['flow', 'target']);
+  readonly #quarantine = this.#gauge(METRIC.quarantineKeys, ['flow', 'reason']);
+
+  constructor() {
+    collectDefaultMetrics({ register: this.registry });
+  }
+
+  facts(): StageFacts[] {
+    return this.stages.map((stage) => stage.facts());
+  }
+
+  captureReport(source: string): CaptureReport {
+    const health = this.#stage('capture', source);
+    const publish = this.#publish.labels(source);
+    const transactions = this.#transactions.labels(source);
+    const retained = this.#retained.labels(source);
+    return {
+      state: (state, detail) => {
+        health.state(state, detail);
+        for (const each of CAPTURE_STATES) this.#captureState.set({ source, state: each }, each === state ? 1 : 0);
+      },
+      published: (frame) => {
+        health.moved(frame.rows);
+        publish.observe(frame.seconds);
+        transactions.inc(frame.transactions);
+      },
+      rows: (schema, table, op, count) => this.#captureRows.inc({ source, table: `${schema}.${table}`, op }, count),
+      position: (text) => health.position(text),
+      retainedLogBytes: (bytes) => {
+        health.retained(bytes);
+        retained.set(bytes);
+      },
+      lagSeconds: (seconds) => {
+        health.lag(seconds);
+        if (seconds === undefined) this.#captureLag.remove({ source });
+        else this.#captureLag.set({ source }, seconds);
+      },
+    };
+  }
+
+  flowReport(flow: string, target: string, stream: string): FlowReport {
+    const health = this.#stage('apply', flow);
+    const batch = this.#batch.labels(flow, target);
+    return {
+      state: (state, detail) => {
+        health.state(state, detail);
+        for (const each of FLOW_STATES) this.#flowState.set({ flow, target, state: each }, each === state ? 1 : 0);
+      },
+      applied: (done) => {
+        health.moved(done.rows);
+        health.position(done.position);
+        batch.observe(done.seconds);
+      },
+      rows: (schema, table, op, count) => this.#applyRows.inc({ flow, target, table: `${schema}.${table}`, op }, count),
+      pendingFrames: (frames) => {
+        health.pending(frames);
+        this.#pending.set({ stream, consumer: flow }, frames);
+      },
+      lagSeconds: (seconds) => {
+        health.lag(seconds);
+        if (seconds === undefined) this.#applyLag.remove({ flow, target });
+        else this.#applyLag.set({ flow, target }, seconds);
+      },
+      quarantined: (reason, keys) => this.#quarantine.set({ flow, reason }, keys),
+    };
+  }
+
+  #stage(kind: 'capture' | 'apply', name: string): StageHealth {
+    const stage = new StageHealth(kind, name);
+    this.stages.push(stage);
+    return stage;
+  }
+
+  #gauge<L extends string>([name, help]: readonly [string, string], labelNames: L[]): Gauge<L> {
+    return new Gauge({ name, help, labelNames, registers: [this.registry] });
+  }
+
+  #counter<L extends string>([name, help]: readonly [string, string], labelNames: L[]): Counter<L> {
+    return new Counter({ name, help, labelNames, registers: [this.registry] });
+  }
+
+  #histogram<L extends string>([name, help]: readonly [string, string], labelNames: L[]): Histogram<L> {
+    return new Histogram({ name, help, labelNames, buckets: SECONDS_BUCKETS, registers: [this.registry] });
+  }
+}
