@@ -1,9 +1,10 @@
+import { randomUUID } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import type { ContainerRuntimeClient, GenericContainer } from 'testcontainers';
 import { Turns, type ServerControl, type StopMode } from './control.ts';
 import { messageOf, PortTakenError } from './errors.ts';
 import { claimPort, type Claim } from './ports.ts';
-import { poll } from './process.ts';
+import { Fatal, poll } from './process.ts';
 import { startWatchdog, type Watchdog } from './watchdog.ts';
 
 /** A container engine that answers. */
@@ -67,10 +68,8 @@ export class ContainerServer implements ServerControl {
       const claim = await claimPort(port);
       const watchdog = startWatchdog(claim.folder, 'KILL');
       try {
-        const exposed = { container: recipe.innerPort, host: claim.port };
-        const started = await recipe.create().withExposedPorts(exposed).withStartupTimeout(readyWithinMs).start();
-        const container = containers.engine.container.getById(started.getId());
-        const server = new ContainerServer(recipe, container, started.getHost(), claim, watchdog);
+        const { container, host } = await startContainer(containers, recipe, claim.port);
+        const server = new ContainerServer(recipe, container, host, claim, watchdog);
         await server.#ready().catch(async (error: unknown) => {
           await server.#remove();
           throw error;
@@ -121,7 +120,12 @@ export class ContainerServer implements ServerControl {
   async #ready(): Promise<void> {
     const { name, innerPort } = this.#recipe;
     const probe = async (): Promise<void> => {
-      const { NetworkSettings } = await this.#container.inspect();
+      const { NetworkSettings, State } = await this.#container.inspect();
+      if (!State.Running) {
+        throw new Fatal(
+          new Error(`${name} ended at its start with code ${State.ExitCode}:\n${await logTail(this.#container)}`),
+        );
+      }
       const bound = NetworkSettings.Ports[`${innerPort}/tcp`]?.[0]?.HostPort;
       if (bound === undefined) throw new Error(`port ${innerPort} of the container is not bound yet`);
       this.#port = Number(bound);
@@ -146,4 +150,45 @@ export class ContainerServer implements ServerControl {
   async #remove(): Promise<void> {
     await this.#container.remove({ force: true, v: true });
   }
+}
+
+/** Starts a container; if that fails, the error has the end of its log and nothing of it is left. */
+async function startContainer(
+  { engine }: Containers,
+  recipe: ContainerRecipe,
+  port: number,
+): Promise<{ container: Container; host: string }> {
+  // testcontainers leaves a container that it failed to start where it is, and does not say which one.
+  const label = 'waybill.sandbox';
+  const value = randomUUID();
+  try {
+    const started = await recipe
+      .create()
+      .withLabels({ [label]: value })
+      .withExposedPorts({ container: recipe.innerPort, host: port })
+      .withStartupTimeout(readyWithinMs)
+      .start();
+    return { container: engine.container.getById(started.getId()), host: started.getHost() };
+  } catch (error) {
+    const container = await engine.container.fetchByLabel(label, value, {
+      status: ['created', 'running', 'exited', 'dead'],
+    });
+    if (container === undefined) throw error;
+    const log = await logTail(container).catch(() => '');
+    await container.remove({ force: true, v: true });
+    throw new Error(`${recipe.name}: ${messageOf(error)}\n${log}`.trim(), { cause: error });
+  }
+}
+
+/** The end of what a container's process wrote. */
+async function logTail(container: Container): Promise<string> {
+  const log = await container.logs({ stdout: true, stderr: true, tail: 40 });
+  const pieces: Buffer[] = [];
+  // Docker's API, "Attach to a container": eight bytes before each piece of either stream, the last four its length.
+  for (let at = 0; at + 8 <= log.length;) {
+    const end = at + 8 + log.readUInt32BE(at + 4);
+    pieces.push(log.subarray(at + 8, end));
+    at = end;
+  }
+  return Buffer.concat(pieces).toString().trim();
 }

@@ -31,11 +31,12 @@ const UNDEFINED_TABLE = '42P01';
 export async function createObserver(sourceUrl: string, targetUrl: string, targetSchema: string): Promise<Observer> {
   const source = await open(sourceUrl);
   const target = await open(targetUrl);
+  const sampler = await open(sourceUrl);
   /** When the source's log had grown to where: tells how old a position is. */
   const marks: { lsn: bigint; atMs: number }[] = [];
   let sampling: Promise<void> | undefined;
   const sample = async (): Promise<void> => {
-    marks.push({ lsn: await readSourceLsn(source), atMs: performance.now() });
+    marks.push({ lsn: await readSourceLsn(sampler), atMs: performance.now() });
     if (marks.length > 6000) marks.splice(0, 1000);
   };
   const timer = setInterval(() => {
@@ -52,12 +53,10 @@ export async function createObserver(sourceUrl: string, targetUrl: string, targe
 
   return {
     async observe() {
-      const [sourceLsn, targetLsn, counts, replicatedRows] = await Promise.all([
-        readSourceLsn(source),
-        readTargetLsn(target),
-        readCounts(source, target, targetSchema),
-        readWrittenRows(target, targetSchema),
-      ]);
+      const sourceLsn = await readSourceLsn(source);
+      const targetLsn = await readTargetLsn(target);
+      const counts = await readCounts(source, target, targetSchema);
+      const replicatedRows = await readWrittenRows(target, targetSchema);
       const lagMs = targetLsn === undefined ? undefined : ageMs(targetLsn);
       return { sourceLsn, targetLsn, lagMs, counts, replicatedRows };
     },
@@ -75,7 +74,7 @@ export async function createObserver(sourceUrl: string, targetUrl: string, targe
     async close() {
       clearInterval(timer);
       await sampling;
-      await Promise.allSettled([source.end(), target.end()]);
+      await Promise.allSettled([source.end(), target.end(), sampler.end()]);
     },
   };
 }
