@@ -122,7 +122,8 @@ export class BatchWriter {
       return;
     }
     if (this.#open !== undefined) transaction.add(this.#advance(batch, batch.next));
-    if (partial) transaction.add('RELEASE SAVEPOINT part');
+    // A deferred constraint must fail while there is still a savepoint to go back to.
+    if (partial) transaction.add('SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT part');
     await transaction.commit();
     this.#open = undefined;
   }

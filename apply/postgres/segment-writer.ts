@@ -46,7 +46,7 @@ export class SegmentWriter {
         for (const row of table.rows) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
       else addLiteral(transaction, table, this.#deletesFirst(table), deletesLast);
     }
-    for (const sql of deletesLast.reverse()) await transaction.addAndFlushIfLarge(sql);
+    for (const sql of deletesLast.toReversed()) await transaction.addAndFlushIfLarge(sql);
     if (staged.size > 0) for (const parts of staged.values()) transaction.add(`TRUNCATE ${parts.stage}`);
   }
 

@@ -83,7 +83,7 @@ async function readTable(
   name: string,
 ): Promise<{ oid: number; columns: FoundColumn[] } | undefined> {
   const { rows } = await client.query<{
-    oid: number;
+    oid: string;
     attname: string;
     type: string;
     attnotnull: boolean;

@@ -118,6 +118,8 @@ export class SnapshotReader {
       const kept = await abortable(outcome, signal);
       if (kept === undefined) {
         attempt += 1;
+        // A smaller chunk is less likely to meet a change while it is read.
+        if (limit !== undefined) limit = Math.max(10, Math.floor(limit / 2));
         if (attempt % 10 === 0)
           log.warn({ table: table.name, attempt }, 'a chunk changed while it was read; reading it again');
         await abortableDelay(Math.min(2000, 20 * attempt), signal);

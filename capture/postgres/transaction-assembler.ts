@@ -8,7 +8,7 @@ import { comparePositions, formatHexLsn, pgPosition, type PgPosition, type Posit
 import type { CapturedTable } from './catalog.ts';
 import type { CopyRow } from './copy-lines.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
-import { keyText, tupleKey, writeTuple } from './tuple-writer.ts';
+import { hasUnchanged, keyText, tupleKey, writeTuple } from './tuple-writer.ts';
 
 /** A sealed frame together with the writer whose buffer it lies in; give the writer back with `recycle`. */
 export interface PendingFrame extends SealedFrame {
@@ -78,7 +78,7 @@ export class TransactionAssembler implements PgOutputHandler {
   /** End of what has been written, at the last transaction boundary. */
   #boundary: PgPosition;
   #newestTimeUs = 0;
-  #window: { oid: number; keys: Set<string>; before: Set<number> } | undefined;
+  #window: { oid: number; keys: Set<string>; partial: Set<string>; before: Set<number> } | undefined;
   #xids: Set<number> | undefined;
   #progressDue = false;
 
@@ -347,7 +347,7 @@ export class TransactionAssembler implements PgOutputHandler {
         return;
       }
       case 'low':
-        this.#window = { oid: mark.oid, keys: new Set(), before: new Set(this.#xids) };
+        this.#window = { oid: mark.oid, keys: new Set(), partial: new Set(), before: new Set(this.#xids) };
         return;
       case 'high':
         this.#closeWindow(mark.chunk);
@@ -364,7 +364,10 @@ export class TransactionAssembler implements PgOutputHandler {
     // backend had written the commit record and not yet become visible. Such a chunk would bring back old rows.
     const stale = window === undefined || chunk.inProgress.some((xid) => window.before.has(xid));
     const keyless = chunk.table.keyIndexes.length === 0;
-    if (stale || (keyless && window.keys.size > 0)) {
+    // A change without all its columns cannot stand in for the chunk's row: the target may not have the row yet.
+    const incomplete =
+      window !== undefined && window.partial.size > 0 && chunk.rows.some((row) => window.partial.has(keyText(row.key)));
+    if (stale || incomplete || (keyless && window.keys.size > 0)) {
       this.#options.chunkDone(id, undefined);
       return;
     }
@@ -386,8 +389,12 @@ export class TransactionAssembler implements PgOutputHandler {
 
   #touch(table: CapturedTable, buffer: Buffer, tuple: TupleRange): void {
     const key = tupleKey(buffer, tuple, table.keyIndexes);
-    if (table.keyIndexes.length === 0) this.#window!.keys.add('');
-    else if (key !== undefined) this.#window!.keys.add(key);
+    const { keys, partial } = this.#window!;
+    if (table.keyIndexes.length === 0) keys.add('');
+    else if (key !== undefined) {
+      keys.add(key);
+      if (hasUnchanged(buffer, tuple)) partial.add(key);
+    }
   }
 
   #endRow(open: OpenTransaction, relation: Relation | undefined, op: Op): void {

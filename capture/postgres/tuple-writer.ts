@@ -25,6 +25,17 @@ export function writeTuple(writer: FrameWriter, buffer: Buffer, tuple: TupleRang
   writer.endTuple();
 }
 
+/** Whether the source left a column out because it did not change (an unchanged TOAST value). */
+export function hasUnchanged(buffer: Buffer, tuple: TupleRange): boolean {
+  let at = tuple.offset;
+  for (let i = 0; i < tuple.count; i++) {
+    const kind = buffer[at++];
+    if (kind === KIND_UNCHANGED) return true;
+    if (kind !== KIND_NULL) at += 4 + readUint32(buffer, at);
+  }
+  return false;
+}
+
 /** The key of a row in a pgoutput tuple as text that is equal for equal keys; undefined where a key column is not given. */
 export function tupleKey(buffer: Buffer, tuple: TupleRange, keyIndexes: readonly number[]): string | undefined {
   const values: (string | undefined)[] = [];
