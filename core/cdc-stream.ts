@@ -232,7 +232,9 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
 /**
  * Yields the frames of a stream from `startSeq` on, for ever, in order, each continuous with the one before it (the
  * first with `position`): a frame that lies wholly before is dropped as a repeat, a hole throws `stream_gap`.
- * At most `prefetchBytes` are held in this process; it must exceed four times the largest message.
+ * At most `prefetchBytes` (8 MB when left out), and never fewer than eight messages, are held in this process. They
+ * are asked for by number: where client and server count the bytes of a message differently, a request by bytes can
+ * leave both waiting for the other until it expires.
  */
 export async function* readFrames(
   nats: Nats,
@@ -240,7 +242,8 @@ export async function* readFrames(
   options: { startSeq: number; position: Position; signal: AbortSignal; prefetchBytes?: number },
 ): AsyncGenerator<ReceivedFrame, void, void> {
   const { signal } = options;
-  const prefetchBytes = Math.max(options.prefetchBytes ?? 4 << 20, 4 * (nats.connection.info?.max_payload ?? 1 << 20));
+  const maxPayload = nats.connection.info?.max_payload ?? 1 << 20;
+  const prefetchMessages = Math.max(8, Math.floor((options.prefetchBytes ?? 8 << 20) / maxPayload));
   const js = jetstream(nats.connection);
   let position = options.position;
   let nextSeq = options.startSeq;
@@ -252,7 +255,7 @@ export async function* readFrames(
       replay_policy: ReplayPolicy.Instant,
       inactive_threshold: 30_000,
     });
-    const messages = await consumer.consume({ max_bytes: prefetchBytes });
+    const messages = await consumer.consume({ max_messages: prefetchMessages, expires: 5000 });
     const stop = (): void => messages.stop();
     signal.addEventListener('abort', stop, { once: true });
     try {

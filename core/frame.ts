@@ -119,15 +119,21 @@ function checkFrame(frame: FramePayload, place: string): void {
   if (!Array.isArray(frame.rows) || !Array.isArray(frame.tx) || !Array.isArray(frame.tables))
     refuse('rows, tx or tables is missing');
   for (const table of frame.tables) {
-    if (typeof table.schema !== 'string' || typeof table.name !== 'string' || typeof table.version !== 'string')
+    if (typeof table?.schema !== 'string' || typeof table.name !== 'string' || typeof table.version !== 'string')
       refuse('a table has no schema, name or version');
     if (!Array.isArray(table.key) || !Array.isArray(table.columns) || table.columns.length === 0)
       refuse(`table ${table.schema}.${table.name} has no key list or no columns`);
   }
   let rows = 0;
-  for (const entry of frame.tx) rows += entry[4];
+  for (const entry of frame.tx) {
+    if (!Array.isArray(entry)) refuse('a transaction is not a list');
+    rows += entry[4];
+  }
   if (rows !== frame.rows.length) refuse(`its transactions count ${rows} rows and it holds ${frame.rows.length}`);
   for (const row of frame.rows) {
+    if (!Array.isArray(row) || typeof row[1] !== 'number') refuse('a row is not a list, or names no table');
+    if ((row[2] !== null && !Array.isArray(row[2])) || (row[4] !== undefined && !Array.isArray(row[4])))
+      refuse('an image of a row is not a list');
     const table = frame.tables[row[1]];
     if (table === undefined && row[0] !== 'm') refuse(`a row names table ${row[1]} of ${frame.tables.length}`);
     const width = table?.columns.length ?? 0;

@@ -25,5 +25,5 @@ export function compileTablePatterns(patterns: readonly string[]): TableFilter {
 
 function globToRegExp(glob: string): RegExp {
   const escaped = glob.replace(/[.+?^${}()|[\]\\]/g, String.raw`\$&`).replaceAll('*', '.*');
-  return new RegExp(`^${escaped}$`, 'u');
+  return new RegExp(`^${escaped}$`, 'su');
 }
