@@ -258,6 +258,7 @@ export async function* readFrames(
     const messages = await consumer.consume({ max_messages: prefetchMessages, expires: 5000 });
     const stop = (): void => messages.stop();
     signal.addEventListener('abort', stop, { once: true });
+    if (signal.aborted) stop();
     try {
       for await (const message of messages) {
         if (signal.aborted) return;

@@ -9,7 +9,7 @@ import type { Logger } from '../../core/logger.ts';
 import type { CaptureReport } from '../../core/metrics.ts';
 import type { Nats } from '../../core/nats.ts';
 import { asPgPosition, comparePositions, formatPosition, pgPosition, type PgPosition } from '../../core/position.ts';
-import { abortableDelay, type Run } from '../../core/run-service.ts';
+import { abortableDelay, untilAborted, type Run } from '../../core/run-service.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import { readTable, reconcile, type CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
@@ -306,18 +306,14 @@ export class CaptureSession {
     }
   }
 
-  /** Resolves when the stream holds the source's log up to where it ends now. */
+  /** Resolves when the stream holds the source's log up to where it ends now; rejects when the signal aborts first. */
   async #whenStored(client: pg.Client, signal: AbortSignal): Promise<void> {
     const result = await client.query<{ lsn: string }>("select (pg_current_wal_insert_lsn() - '0/0')::text as lsn");
     const upTo = pgPosition(BigInt(result.rows[0]!.lsn));
-    let release = (): void => {};
-    const stored = new Promise<void>((resolve) => (release = resolve));
-    this.#storedWaiters.push({ upTo, resolve: release });
-    signal.addEventListener('abort', release, { once: true });
+    const stored = new Promise<void>((resolve) => this.#storedWaiters.push({ upTo, resolve }));
     // The heartbeat commits behind that point, so that the stream passes it even when nothing else happens.
     await emitMark(client, this.#markPrefix, { k: 'heartbeat' });
-    await stored;
-    signal.removeEventListener('abort', release);
+    await untilAborted(stored, signal);
   }
 
   async #pollCancel(): Promise<void> {
