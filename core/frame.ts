@@ -20,6 +20,10 @@ export const HEADER = {
   time: 'Waybill-Time',
   /** `1` on a frame after which every table is read again: a consumer may jump to it over a hole. */
   reset: 'Waybill-Reset',
+  /** MySQL, MariaDB: file and offset of the source's log that `end` was reached at. For people. */
+  log: 'Waybill-Log',
+  /** MySQL, MariaDB: the GTID set from which the log is read again while XA transactions are in doubt. */
+  replay: 'Waybill-Replay',
   /** `i/n` on the pieces of a frame that is larger than a message. */
   chunk: 'Waybill-Chunk',
 } as const;
@@ -52,6 +56,7 @@ export type Part = 'whole' | 'first' | 'middle' | 'last';
 /**
  * One transaction (or part of one): xid, commit position and end position as 16 hex digits, commit time in
  * microseconds since 1970, number of this frame's rows that belong to it, part, and the ordinal of its first row here.
+ * MySQL and MariaDB: xid 0, the GTID twice (`read:<number>` for rows that were read from tables).
  */
 export type TransactionEntry = readonly [
   xid: number,
@@ -63,18 +68,25 @@ export type TransactionEntry = readonly [
   ordinal: number,
 ];
 
+/** The kind of database that a table is of: it decides what its type names and its value texts mean. */
+export type Dialect = 'postgres' | 'mysql' | 'mariadb';
+
 export interface ColumnSchema {
   readonly name: string;
-  /** As `format_type` prints it, e.g. `numeric(12,2)`. */
+  /** As the source itself writes it: `numeric(12,2)` (format_type), `bigint unsigned`, `enum('a','b')` (COLUMN_TYPE). */
   readonly type: string;
   /** A type every database of this kind has, for types that a target may lack (enums, domains, extensions). */
   readonly portable: string;
   readonly notNull: boolean;
   /** A default that means the same elsewhere (a constant or the current time); absent otherwise. */
   readonly default?: string;
+  /** The collation of a character column (MySQL and MariaDB). */
+  readonly collation?: string;
 }
 
 export interface TableSchema {
+  /** Absent: postgres. */
+  readonly dialect?: Dialect;
   readonly schema: string;
   readonly name: string;
   /** Changes whenever anything below does. */
