@@ -58,6 +58,7 @@ function decimal(precision: number, scale: number, unsigned = false): (random: R
 /** A finite float or double of any size, or a plain one. */
 function floating(single: boolean, unsigned = false): (random: Random) => string {
   return (random) => {
+    if (random.chance(0.03)) return unsigned ? '0' : "'-0'";
     let value: number;
     if (random.chance(0.3)) value = random.between(-1_000_000, 1_000_000) / random.pick([1, 2, 4, 10, 100, 1000, 3]);
     else if (random.chance(0.3))
@@ -125,7 +126,7 @@ function numbers(flavour: OracleFlavour): ColumnCase[] {
     ['int invisible', integer(32, false)],
     ['bigint generated always as (n0 * 3 - n3) stored', undefined],
     [
-      flavour === 'mysql' ? 'bigint generated always as (n0 + n1) virtual' : 'int',
+      flavour === 'mysql' ? 'bigint generated always as (n0 * 5 + 1) virtual' : 'int',
       flavour === 'mysql' ? undefined : integer(32, false),
     ],
   ]);
