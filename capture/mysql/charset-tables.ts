@@ -126,7 +126,7 @@ async function readTable(query: TextQuery, name: string): Promise<CharsetTable> 
   for (const [index, answer] of text.split('\n').entries()) {
     const code = codes[index];
     // The server puts question marks where bytes mean nothing, one or more.
-    if (code === undefined || [...answer].length !== 1) continue;
+    if (code === undefined || Array.from(answer).length !== 1) continue;
     if (answer === '?' && (code.length > 1 || code[0] !== QUESTION_MARK)) continue;
     table.set(code.readUIntBE(0, code.length), answer);
   }
