@@ -53,7 +53,6 @@ interface WireConnection {
 
 interface WireCommand {
   execute(packet: Packet | undefined, connection: WireConnection): boolean;
-  onResult(error: Error): void;
 }
 
 /** One run over a source's log. A failed or ended stream is not used again. */
@@ -70,6 +69,8 @@ export class BinlogStream {
   #resumeDue = false;
   #activityDue = false;
   #lastSignMs = 0;
+  /** Why the connection broke, while there still is something to deliver. */
+  #broken: ReplicationError | undefined;
 
   constructor(options: BinlogStreamOptions) {
     this.#options = options;
@@ -128,7 +129,11 @@ export class BinlogStream {
         charset: 'utf8mb4_general_ci',
       });
       this.#connection = connection;
-      connection.on('error', (thrown: unknown) => this.#finish(this.#lost(thrown)));
+      connection.on('error', (thrown: unknown) => {
+        // What came before the connection broke is delivered first.
+        this.#broken ??= this.#lost(thrown);
+        if (!this.#stalled) this.#finish(this.#broken);
+      });
       const query = async (sql: string): Promise<(string | null)[][]> => await queryTexts(connection, sql);
       const request = { ...this.#options, stopAtEnd: this.#options.stopAtEnd ?? false };
       for (const sql of sessionStatements(request)) await query(sql);
@@ -156,7 +161,6 @@ export class BinlogStream {
         } else if (!this.#done) this.#receive(packet);
         return false;
       },
-      onResult: (thrown) => this.#finish(this.#lost(thrown)),
     });
   }
 
@@ -251,6 +255,8 @@ export class BinlogStream {
       } catch (thrown) {
         return this.#finish(thrown);
       }
+      // The handler may have stopped the delivery again while mysql2 went through what it kept.
+      if (this.#broken !== undefined && !(this.#stalled as boolean)) return this.#finish(this.#broken);
       this.#announce();
     });
   }

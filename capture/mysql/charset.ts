@@ -27,32 +27,19 @@ interface MultiByteCharset {
   readonly decode: (bytes: Buffer) => string;
 }
 
-/** Labels of the WHATWG encoding standard for the multi-byte sets of the servers. */
-const MULTI_BYTE: Readonly<Record<string, string>> = {
-  big5: 'big5',
-  gbk: 'gbk',
-  gb2312: 'gbk',
-  gb18030: 'gb18030',
-  sjis: 'shift_jis',
-  cp932: 'shift_jis',
-  ujis: 'euc-jp',
-  eucjpms: 'euc-jp',
-  euckr: 'euc-kr',
-  ucs2: 'utf-16be',
-  utf16: 'utf-16be',
-  utf16le: 'utf-16le',
-};
+/** Character sets of the servers that are Unicode already. */
 const UTF8 = new Set(['utf8', 'utf8mb3', 'utf8mb4', 'ascii']);
+const UTF16: Readonly<Record<string, string>> = { ucs2: 'utf-16be', utf16: 'utf-16be', utf16le: 'utf-16le' };
+
+/** What the byte sequences of a character set mean, by the number that their bytes make, big-endian. */
+export type CharsetTable = ReadonlyMap<number, string>;
 
 export class Charsets {
   readonly #byCollation: ReadonlyMap<number, Charset>;
   readonly #names: ReadonlyMap<number, string>;
 
-  /** `collations`: character set by collation id. `tables`: what each byte of a single-byte set means, 256 characters. */
-  constructor(
-    collations: ReadonlyMap<number, string>,
-    tables: ReadonlyMap<string, readonly (string | undefined)[]> = new Map(),
-  ) {
+  /** `collations`: character set by collation id. `tables`: what the bytes of sets that are not Unicode mean. */
+  constructor(collations: ReadonlyMap<number, string>, tables: ReadonlyMap<string, CharsetTable> = new Map()) {
     const sets = new Map<string, Charset | undefined>();
     const byCollation = new Map<number, Charset>();
     for (const [id, name] of collations) {
@@ -76,20 +63,51 @@ export class Charsets {
   }
 }
 
-function build(name: string, table: readonly (string | undefined)[] | undefined): Charset | undefined {
+function build(name: string, table: CharsetTable | undefined): Charset | undefined {
   if (name === 'binary') return { kind: 'binary', name };
   if (UTF8.has(name)) return { kind: 'utf8', name };
   if (name === 'utf32') return { kind: 'multi', name, decode: decodeUtf32 };
-  if (table !== undefined) {
-    const characters = table.map((character) =>
-      character === undefined ? undefined : Buffer.from(JSON.stringify(character).slice(1, -1)),
-    );
-    return { kind: 'single', name, characters };
+  const utf16 = UTF16[name];
+  if (utf16 !== undefined) {
+    const decoder = new TextDecoder(utf16, { fatal: true, ignoreBOM: true });
+    return { kind: 'multi', name, decode: (bytes) => decoder.decode(bytes) };
   }
-  const label = MULTI_BYTE[name];
-  if (label === undefined) return undefined;
-  const decoder = new TextDecoder(label, { fatal: true, ignoreBOM: true });
-  return { kind: 'multi', name, decode: (bytes) => decoder.decode(bytes) };
+  if (table === undefined) return undefined;
+  if ([...table.keys()].some((code) => code > 0xff))
+    return { kind: 'multi', name, decode: (bytes) => decodeByTable(table, name, bytes) };
+  const characters = Array.from({ length: 256 }, (_, byte) => {
+    const character = table.get(byte);
+    return character === undefined ? undefined : Buffer.from(JSON.stringify(character).slice(1, -1));
+  });
+  return { kind: 'single', name, characters };
+}
+
+/** Longest sequence first would be wrong for lead bytes that also stand alone; none does, so the shortest wins. */
+function decodeByTable(table: CharsetTable, name: string, bytes: Buffer): string {
+  let text = '';
+  let at = 0;
+  while (at < bytes.length) {
+    let code = 0;
+    let length = 0;
+    let character: string | undefined;
+    while (character === undefined && length < 4 && at + length < bytes.length) {
+      code = code * 256 + bytes[at + length]!;
+      length += 1;
+      character = table.get(code);
+    }
+    if (character === undefined && name === 'gb18030' && length === 4) character = gb18030Character(bytes, at);
+    if (character === undefined) throw new RangeError(`no character at byte ${at}`);
+    text += character;
+    at += length;
+  }
+  return text;
+}
+
+const gb18030 = new TextDecoder('gb18030', { fatal: true, ignoreBOM: true });
+
+/** Sequences of four bytes follow a rule instead of a table of a million. */
+function gb18030Character(bytes: Buffer, at: number): string {
+  return gb18030.decode(bytes.subarray(at, at + 4));
 }
 
 function decodeUtf32(bytes: Buffer): string {

@@ -43,6 +43,7 @@ export const READ = {
   compressedText: 32,
   compressedBase64: 33,
   nothing: 34,
+  omit: 35,
 } as const;
 
 export interface ColumnPlan {
@@ -144,6 +145,7 @@ function sizeOf({ type, meta }: BinlogColumn): number {
 
 function readOf(column: BinlogColumn, hint: string | undefined, place: string): number {
   const { type, unsigned, meta } = column;
+  if (hint === 'omit') return READ.omit;
   const binary = column.collation === undefined || column.collation === BINARY_COLLATION;
   switch (type) {
     case TYPE.tiny:

@@ -48,9 +48,12 @@ export function columnTextSql(column: CatalogColumn, flavour: Flavour): string {
       // The text of a ZEROFILL column is padded; its value plus nought is not.
       return /zerofill/i.test(column.columnType) ? `CAST(${name} + 0 AS CHAR)` : `CAST(${name} AS CHAR)`;
     case 'double':
-      return `CAST(${name} + 0e0 AS CHAR)`;
-    case 'float':
-      return `IF(CAST(CAST(${name} AS CHAR) AS FLOAT) = ${name}, CAST(${name} AS CHAR), CAST(${name} + 0e0 AS CHAR))`;
+      return doubleSql(name, flavour);
+    case 'float': {
+      // Multiplied by one a column loses the fixed number of decimals that FLOAT(m,d) has.
+      const six = `CAST(CAST(${name} * 1e0 AS FLOAT) AS CHAR)`;
+      return `IF(CAST(${six} AS FLOAT) = ${name}, ${doubleSql(`${six} * 1e0`, flavour)}, ${doubleSql(name, flavour)})`;
+    }
     case 'bit':
       return `LPAD(BIN(${name} + 0), ${/\((\d+)\)/.exec(column.columnType)?.[1] ?? '1'}, '0')`;
     case 'binary':
@@ -69,7 +72,7 @@ export function columnTextSql(column: CatalogColumn, flavour: Flavour): string {
     case 'multipolygon':
     case 'geometrycollection':
     case 'geomcollection':
-      return `REPLACE(TO_BASE64(${name}), '\\n', '')`;
+      return `REPLACE(TO_BASE64(${name}), CHAR(10 USING utf8mb4), '')`;
     case 'json':
       return flavour === 'mysql' ? `CAST(${name} AS CHAR)` : `CONVERT(${name} USING utf8mb4)`;
     case 'char':
@@ -84,4 +87,14 @@ export function columnTextSql(column: CatalogColumn, flavour: Flavour): string {
     default:
       return `CAST(${name} AS CHAR)`;
   }
+}
+
+/**
+ * All digits of a double, in the one form of both servers. MySQL cuts a double that it casts to text down to 22
+ * characters; as JSON it is whole, with `.0` behind an integer.
+ */
+function doubleSql(value: string, flavour: Flavour): string {
+  return flavour === 'mysql'
+    ? `TRIM(TRAILING '.0' FROM CAST(CAST(${value} AS JSON) AS CHAR))`
+    : `CONCAT(${value} * 1e0, '')`;
 }

@@ -21,7 +21,7 @@ export function inflateEvent(bytes: Buffer): Buffer {
 
 /**
  * A value of a MariaDB column with the attribute COMPRESSED (`Field_longstr::uncompress`): a zero byte and the plain
- * value, or the method in the highest four bits (8 = zlib), 8 for a stream with zlib's own header, the number of length
+ * value, or the method in the highest four bits (8 = zlib), 8 for a bare stream without zlib's header, the number of length
  * bytes in the lowest three; the length, big-endian; the deflated value. A value of no bytes is empty.
  */
 export function inflateColumn(bytes: Buffer): Buffer {
@@ -31,7 +31,7 @@ export function inflateColumn(bytes: Buffer): Buffer {
   const lengthBytes = head & 0x07;
   if (head >> 4 !== 8 || lengthBytes < 1 || lengthBytes > 4)
     throw new ReplicationError('source_protocol', `a compressed value starts with the unknown byte ${head}`);
-  return inflate(bytes, 1, lengthBytes, (head & 0x08) !== 0, 'a compressed value');
+  return inflate(bytes, 1, lengthBytes, (head & 0x08) === 0, 'a compressed value');
 }
 
 function inflate(bytes: Buffer, at: number, lengthBytes: number, zlibHeader: boolean, what: string): Buffer {

@@ -16,6 +16,8 @@ const scratch = new Float32Array(1);
 
 /** A float: up to six digits, as the server prints it, where these read back as the same float; else as a double. */
 export function floatText(value: number): string {
+  // As text minus nought would lose its sign.
+  if (value === 0) return doubleText(value);
   const six = Number(value.toPrecision(6));
   scratch[0] = six;
   return doubleText(scratch[0] === value ? six : value);

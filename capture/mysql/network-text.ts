@@ -20,7 +20,6 @@ export function inet6Text(bytes: Buffer): string {
     if (n - i > length) [start, length] = [i, n - i];
     i = n + 1;
   }
-  if (length < 2) start = -1;
   let text = '';
   for (let i = 0; i < 8; i++) {
     if (i === start) {

@@ -54,7 +54,8 @@ export class RowReader {
   #sizes!: Int32Array;
   #plan: ColumnPlan | undefined;
   #width = 0;
-  #complete = true;
+  #beforeWhole = true;
+  #afterWhole = true;
   #beforeCount = 0;
   #afterCount = 0;
   /** Start of the current row's images; -1 where it is not known yet. */
@@ -83,7 +84,8 @@ export class RowReader {
     this.#plan = undefined;
     this.#beforeCount = countBits(buffer, event.before, this.#width);
     this.#afterCount = event.after === event.before ? this.#beforeCount : countBits(buffer, event.after, this.#width);
-    this.#complete = this.#beforeCount === this.#width && this.#afterCount === this.#width;
+    this.#beforeWhole = this.#beforeCount === this.#width;
+    this.#afterWhole = this.#afterCount === this.#width;
     this.#before = -1;
     this.#after = -1;
     this.#next = event.start;
@@ -97,9 +99,16 @@ export class RowReader {
     return this.#event.map;
   }
 
-  /** Whether the images hold every column (`binlog_row_image=FULL`). */
+  /**
+   * Whether every column's value is known in each image, but for columns that are omitted. The after-image of an update
+   * may leave out what did not change (`binlog_row_image=FULL_NODUP`): the before-image has it.
+   */
   get complete(): boolean {
-    return this.#complete;
+    if (this.#beforeWhole && (this.op === 'u' || this.#afterWhole)) return true;
+    const { map, before } = this.#event;
+    for (let i = 0; i < this.#width; i++)
+      if (!bit(this.#buffer, before, i) && map.hints.get(i) !== 'omit') return false;
+    return true;
   }
 
   /** Whether column `index` is in the image. */
@@ -135,21 +144,32 @@ export class RowReader {
     return true;
   }
 
-  /** Writes an image as a JSON array with all columns of the map; a column not in the image as *unchanged*. */
+  /**
+   * Writes an image as a JSON array with all columns of the map that are not omitted. A column that the after-image of an update leaves out
+   * has the value of the before-image; where that has none either it is *unchanged*.
+   */
   write(writer: FrameWriter, image: Image): void {
     const plan = this.#planned();
     const buffer = this.#buffer;
     const present = image === 'before' ? this.#event.before : this.#event.after;
     const nulls = this.#start(image);
     const width = this.#width;
-    const complete = this.#complete;
+    const whole = image === 'before' ? this.#beforeWhole : this.#afterWhole;
     let at = nulls + (((image === 'before' ? this.#beforeCount : this.#afterCount) + 7) >> 3);
     let n = 0;
+    let first = true;
     writer.beginTuple();
     for (let i = 0; i < width; i++) {
-      if (i > 0) writer.comma();
-      if (!complete && !bit(buffer, present, i)) {
-        writer.writeUnchanged();
+      if (plan.reads[i] === READ.omit) {
+        if (!whole && !bit(buffer, present, i)) continue;
+        if (((buffer[nulls + (n >> 3)]! >> (n & 7)) & 1) === 0) at = this.#step(i, at);
+        n += 1;
+        continue;
+      }
+      if (!first) writer.comma();
+      first = false;
+      if (!whole && !bit(buffer, present, i)) {
+        this.#writeAbsent(writer, plan, image, i);
         continue;
       }
       if (((buffer[nulls + (n >> 3)]! >> (n & 7)) & 1) === 1) writer.writeNull();
@@ -228,15 +248,22 @@ export class RowReader {
     return this.#walk(start, present, count, this.#width);
   }
 
+  #writeAbsent(writer: FrameWriter, plan: ColumnPlan, image: Image, index: number): void {
+    const [start] = image === 'after' && this.op === 'u' ? this.#locate('before', index) : [-1];
+    if (start < 0) writer.writeUnchanged();
+    else if (this.#isNull('before', index)) writer.writeNull();
+    else this.#writeValue(writer, plan, index, start);
+  }
+
   /** Where column `until` starts (the end of the image for `until` = width) in the image that starts at `start`. */
   #walk(start: number, present: number, count: number, until: number): number {
     const buffer = this.#buffer;
     const sizes = this.#sizes;
-    const complete = this.#complete;
+    const whole = count === this.#width;
     let at = start + ((count + 7) >> 3);
     let n = 0;
     for (let i = 0; i < until; i++) {
-      if (!complete && !bit(buffer, present, i)) continue;
+      if (!whole && !bit(buffer, present, i)) continue;
       if (((buffer[start + (n >> 3)]! >> (n & 7)) & 1) === 0) {
         const size = sizes[i]!;
         at += size >= 0 ? size : readLength(buffer, at, size) - size;
@@ -247,6 +274,12 @@ export class RowReader {
     return at;
   }
 
+  /** End of the value of column `index` that starts at `at`. */
+  #step(index: number, at: number): number {
+    const size = this.#sizes[index]!;
+    return at + (size >= 0 ? size : readLength(this.#buffer, at, size) - size);
+  }
+
   /** Where the bytes of a column lie in an image, empty for NULL; [-1, -1] when it is not in it. */
   #locate(image: Image, index: number): [start: number, end: number] {
     const present = image === 'before' ? this.#event.before : this.#event.after;
@@ -254,15 +287,16 @@ export class RowReader {
     const count = image === 'before' ? this.#beforeCount : this.#afterCount;
     const at = this.#walk(this.#start(image), present, count, index);
     if (this.#isNull(image, index)) return [at, at];
-    const size = this.#sizes[index]!;
-    const end = at + (size >= 0 ? size : readLength(this.#buffer, at, size) - size);
+    const end = this.#step(index, at);
     if (end > this.#end) throw this.#truncated();
     return [at, end];
   }
 
   #isNull(image: Image, index: number): boolean {
     const present = image === 'before' ? this.#event.before : this.#event.after;
-    const n = this.#complete ? index : countBits(this.#buffer, present, index);
+    const n = (image === 'before' ? this.#beforeWhole : this.#afterWhole)
+      ? index
+      : countBits(this.#buffer, present, index);
     return bit(this.#buffer, this.#start(image), n);
   }
 

@@ -8,8 +8,12 @@ import { ByteReader } from './byte-reader.ts';
 import { decodeText, type Charsets } from './charset.ts';
 import { BINARY_COLLATION, isCharacter, isNumeric, metadataBytes, TYPE } from './column-types.ts';
 
-/** What `information_schema` knows and the log of MariaDB does not say. */
-export type ColumnHint = 'uuid' | 'inet4' | 'inet6';
+/**
+ * What `information_schema` knows and the log does not say: what a column of MariaDB really is; or `omit`: it is left
+ * out of what is written. Generated columns must be on MariaDB, whose log has them in inserts and, since 11.8, not in
+ * updates and deletes.
+ */
+export type ColumnHint = 'uuid' | 'inet4' | 'inet6' | 'omit';
 
 export interface BinlogColumn {
   /** '' when the log carries no names (`binlog_row_metadata` is not FULL). */

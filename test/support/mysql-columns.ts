@@ -58,9 +58,11 @@ function decimal(precision: number, scale: number, unsigned = false): (random: R
 /** A finite float or double of any size, or a plain one. */
 function floating(single: boolean, unsigned = false): (random: Random) => string {
   return (random) => {
+    if (random.chance(0.03)) return unsigned ? '0' : "'-0'";
     let value: number;
-    if (random.chance(0.3)) value = random.between(-1_000_000, 1_000_000) / random.pick([1, 2, 4, 10, 100, 1000, 3]);
-    else if (random.chance(0.3))
+    const kind = random.between(0, 2);
+    if (kind === 0) value = random.between(-1_000_000, 1_000_000) / random.pick([1, 2, 4, 10, 100, 1000, 3]);
+    else if (kind === 1)
       value = (random.chance(0.5) ? 1 : -1) * 10 ** random.between(single ? -30 : -300, single ? 30 : 300);
     else value = single ? random.bytes(4).readFloatLE() : random.bytes(8).readDoubleLE();
     if (!Number.isFinite(value)) value = random.pick([0, 1e15, 1e-15, 999_999_999_999_999, 123_456_789_012_345_680]);
@@ -125,7 +127,7 @@ function numbers(flavour: OracleFlavour): ColumnCase[] {
     ['int invisible', integer(32, false)],
     ['bigint generated always as (n0 * 3 - n3) stored', undefined],
     [
-      flavour === 'mysql' ? 'bigint generated always as (n0 + n1) virtual' : 'int',
+      flavour === 'mysql' ? 'bigint generated always as (n0 * 5 + 1) virtual' : 'int',
       flavour === 'mysql' ? undefined : integer(32, false),
     ],
   ]);
@@ -201,7 +203,7 @@ function randomText(random: Random, pools: readonly (keyof typeof POOLS)[], most
   let text = '';
   let count = 0;
   while (count < length) {
-    const pool = [...POOLS[random.chance(0.5) ? 'ascii' : random.pick(pools)]];
+    const pool = Array.from(POOLS[random.chance(0.5) ? 'ascii' : random.pick(pools)]);
     text += random.pick(pool);
     count += 1;
   }
