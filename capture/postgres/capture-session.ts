@@ -2,7 +2,7 @@
 import type { KV } from '@nats-io/kv';
 import type pg from 'pg';
 import type { StreamTail } from '../../core/cdc-stream.ts';
-import type { SourceConfig } from '../../core/config.ts';
+import type { PostgresSourceConfig } from '../../core/config.ts';
 import { isAbort, ReplicationError } from '../../core/errors.ts';
 import type { FramePublisher } from '../../core/frame-publisher.ts';
 import type { Logger } from '../../core/logger.ts';
@@ -18,12 +18,12 @@ import { ensurePublication, matchingTables } from './publication.ts';
 import { ReplicationStream } from './replication-stream.ts';
 import { readSlot } from './slot.ts';
 import { emitMark, SnapshotReader } from './snapshot.ts';
-import { clearRequest, readProgress, readRequest, writeProgress, type SnapshotProgress } from './snapshot-request.ts';
+import { clearRequest, readProgress, readRequest, writeProgress, type SnapshotProgress } from '../snapshot-request.ts';
 import { TransactionAssembler, type PendingFrame } from './transaction-assembler.ts';
 
 export interface SessionOptions {
   readonly name: string;
-  readonly settings: SourceConfig;
+  readonly settings: PostgresSourceConfig;
   readonly nats: Nats;
   readonly bucket: KV;
   /** A connection for catalog look-ups and heartbeats. */

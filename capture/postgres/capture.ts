@@ -2,7 +2,7 @@
 import type { KV } from '@nats-io/kv';
 import type pg from 'pg';
 import { cdcStreamName, ensureCdcStream, noteReset, readTail, type StreamTail } from '../../core/cdc-stream.ts';
-import { publicationName, slotName, type NatsConfig, type SourceConfig } from '../../core/config.ts';
+import { publicationName, slotName, type NatsConfig, type PostgresSourceConfig } from '../../core/config.ts';
 import { asReplicationError, policyFor, ReplicationError } from '../../core/errors.ts';
 import { FramePublisher, maxFrameBytes } from '../../core/frame-publisher.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';
@@ -23,13 +23,13 @@ import {
   readRequest,
   writeProgress,
   type SnapshotProgress,
-} from './snapshot-request.ts';
+} from '../snapshot-request.ts';
 import { sourceError } from './source-error.ts';
 import type { CapturedTable } from './catalog.ts';
 
 export interface CaptureOptions {
   readonly name: string;
-  readonly settings: SourceConfig;
+  readonly settings: PostgresSourceConfig;
   readonly nats: NatsConfig;
   /** Names this process among those that may hold the lease. */
   readonly holder: string;
@@ -268,7 +268,7 @@ function emptyFrame(tail: StreamTail, lsn: bigint): Parameters<FramePublisher['p
 async function planSnapshot(
   bucket: KV,
   name: string,
-  settings: SourceConfig,
+  settings: PostgresSourceConfig,
   tables: readonly CapturedTable[],
   how: { startAfresh: boolean; reset: boolean },
 ): Promise<void> {

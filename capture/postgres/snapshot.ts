@@ -12,7 +12,7 @@ import { abortableDelay, untilAborted } from '../../core/run-service.ts';
 import type { CapturedTable } from './catalog.ts';
 import { LineSplitter, parseCopyLine, type CopyRow } from './copy-lines.ts';
 import { qualifiedName, quoteIdent } from './publication.ts';
-import { newSnapshotId, writeProgress, type SnapshotProgress, type TableProgress } from './snapshot-request.ts';
+import { newSnapshotId, writeProgress, type SnapshotProgress, type TableProgress } from '../snapshot-request.ts';
 import { sourceError } from './source-error.ts';
 import type { Chunk, Mark } from './transaction-assembler.ts';
 

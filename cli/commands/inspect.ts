@@ -5,14 +5,19 @@ import { readPositions } from '../../apply/postgres/position.ts';
 import { checkTarget } from '../../apply/postgres/preflight.ts';
 import { listQuarantine } from '../../apply/postgres/quarantine.ts';
 import { openTargetSession } from '../../apply/postgres/session.ts';
+import { mysqlGrantsSql } from '../../capture/mysql/grants.ts';
+import { checkMysqlSource } from '../../capture/mysql/preflight.ts';
+import { mysqlSourceStatus } from '../../capture/mysql/status.ts';
 import { sourceGrantsSql } from '../../capture/postgres/grants.ts';
 import { checkPostgresSource } from '../../capture/postgres/preflight.ts';
-import { sourceStatus, type SourceStatus } from '../../capture/postgres/status.ts';
+import { sourceStatus } from '../../capture/postgres/status.ts';
+import type { SourceStatus } from '../../capture/source-status.ts';
 import { cdcStreamName, findStartSequence, readFrames } from '../../core/cdc-stream.ts';
 import { configJsonSchema, type Config } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import type { Finding } from '../../core/finding.ts';
 import { decodeFrame, type FramePayload, type RowChange, type TableSchema } from '../../core/frame.ts';
+import { isGtidEntry } from '../../core/gtid-position.ts';
 import { connectNats } from '../../core/nats.ts';
 import {
   describePosition,
@@ -34,7 +39,11 @@ export async function check(options: JsonOption): Promise<number> {
   const config = readConfig(options);
   const findings: Finding[] = [{ severity: 'ok', subject: 'configuration', message: 'valid' }, await checkNats(config)];
   for (const [name, settings] of Object.entries(config.sources))
-    findings.push(...(await checkPostgresSource(name, settings, config.nats.prefix)));
+    findings.push(
+      ...(await (settings.kind === 'postgres'
+        ? checkPostgresSource(name, settings, config.nats.prefix)
+        : checkMysqlSource(name, settings, config.nats.prefix))),
+    );
   for (const [name, settings] of Object.entries(config.targets))
     findings.push(...(await checkTarget(name, settings, config.flows)));
   if (options.json === true) console.log(JSON.stringify(findings, undefined, 2));
@@ -118,7 +127,9 @@ async function gather(config: Config): Promise<{ sources: (SourceStatus & { name
   const sources = await Promise.all(
     Object.entries(config.sources).map(async ([name, settings]) => ({
       name,
-      ...(await sourceStatus(name, settings, config.nats)),
+      ...(await (settings.kind === 'postgres'
+        ? sourceStatus(name, settings, config.nats)
+        : mysqlSourceStatus(name, settings, config.nats))),
     })),
   );
   const flows = await Promise.all(
@@ -174,7 +185,12 @@ export function grants(name: string, options: GlobalOptions): number {
     console.log(targetGrantsSql(userOf(target.url), [...new Set(schemas)]));
   } else {
     const source = requireSource(config, name);
-    console.log(sourceGrantsSql(name, source, config.nats.prefix, userOf(source.url)));
+    const user = userOf(source.url);
+    console.log(
+      source.kind === 'postgres'
+        ? sourceGrantsSql(name, source, config.nats.prefix, user)
+        : mysqlGrantsSql(name, source, user),
+    );
   }
   return EXIT.good;
 }
@@ -241,7 +257,7 @@ function parseFrom(text: string | undefined): Position | undefined {
   if (lsn === undefined)
     throw new ReplicationError(
       'config_invalid',
-      `--from ${text} is neither an LSN such as 0/16B3748 nor a position as status prints it`,
+      `--from ${text} is neither an LSN such as 0/16B3748 nor a position as tail prints it`,
     );
   return pgPosition(lsn);
 }
@@ -250,14 +266,14 @@ function parseFrom(text: string | undefined): Position | undefined {
 export function* describeRows(frame: FramePayload, seq: number): Generator<Record<string, unknown>> {
   let at = 0;
   for (const entry of frame.tx) {
-    const [xid, , , timeUs, rows, , ordinal] = entry;
+    const [xid, commit, , timeUs, rows, , ordinal] = entry;
     for (let i = 0; i < rows; i++) {
       const row = frame.rows[at++]!;
       const position = formatPosition(entryPosition(entry, ordinal + i + 1));
       yield {
         seq,
         position,
-        xid,
+        ...(isGtidEntry(commit) ? { gtid: commit } : { xid }),
         commitTime: new Date(timeUs / 1000).toISOString(),
         ...describeRow(row, frame.tables[row[1]]),
       };
