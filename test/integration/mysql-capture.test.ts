@@ -310,10 +310,14 @@ describe.each([
       );
       await s.caughtUp();
       const parts = new Set(
-        (await s.changes()).filter(({ table }) => table.name === 'big').map(({ entry }) => entry[5]),
+        (await s.changes())
+          .filter(({ table, row }) => table.name === 'big' && row[0] !== 's')
+          .map(({ entry }) => entry[5]),
       );
       expect(parts).toEqual(new Set(['first', 'middle', 'last']));
-      await s.run('create trigger watch after insert on big for each row insert into audit (what) values (new.id)');
+      // MySQL with GTIDs refuses transactions that change both kinds of tables; MariaDB logs their rollback.
+      if (flavour === 'mariadb')
+        await s.run('create trigger watch after insert on big for each row insert into audit (what) values (new.id)');
       await s.run(`begin; insert into big values ${rows(10_000, 3)}; rollback`);
       await s.run(`begin; insert into big values ${rows(20_000, 3000)}; rollback`);
       await s.run(`begin; insert into big values ${rows(30_000, 2)}; savepoint a; insert into big values ${rows(40_000, 2)};
