@@ -8,10 +8,12 @@ import { NO_FLOW_REPORT, type FlowReport } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { describePosition } from '../../core/position.ts';
 import { runService, type Run } from '../../core/run-service.ts';
+import { endStaleSessions, installationId, sessionName } from '../../core/stale-sessions.ts';
 import { BatchWriter } from './batch-writer.ts';
 import { runFlow } from './flow-run.ts';
 import { readPosition } from './position.ts';
-import { openTargetSession } from './session.ts';
+import { openTargetSession, type TargetSession } from './session.ts';
+import { targetError } from './target-error.ts';
 import { prepareWaybillSchema } from './waybill-schema.ts';
 
 export interface MirrorFlowOptions {
@@ -66,12 +68,17 @@ async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowRepor
     holder,
     ttlMs: options.leaseTtlMs ?? 10_000,
     signal: run.signal,
-    onWaiting: (other) => report.state('standby', `the lease is held by ${other}`),
+    onWaiting: (other) => {
+      report.state('standby', `the lease is held by ${other}`);
+      log.info({ holder: other }, 'standing by: another process applies this flow');
+    },
   });
   if (lease === undefined) return;
   try {
-    const session = await openTargetSession(options.target, `waybill apply ${name}`);
+    const sessionId = sessionName('apply', name, await installationId(bucket));
+    const session = await openTargetSession(options.target, sessionId);
     try {
+      await endOvertaken(session, sessionId, log, lease.signal);
       await prepareWaybillSchema(session.client);
       const at = await readPosition(session.client, name, settings.mirror, stream);
       log.info({ flow: name, position: describePosition(at.position), epoch: lease.epoch }, 'flow started');
@@ -93,5 +100,20 @@ async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowRepor
     if (lease.signal.aborted && !run.signal.aborted) throw asReplicationError(lease.signal.reason);
   } finally {
     await lease.release();
+  }
+}
+
+/** A holder that hangs may hold the row of the position, in an open transaction, or in the middle of a COPY for ever. */
+async function endOvertaken(
+  { client }: TargetSession,
+  sessionId: string,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    const ended = await endStaleSessions(client, [sessionId], signal);
+    if (ended > 0) log.warn({ sessions: ended }, 'ended the sessions that an overtaken process left in the target');
+  } catch (thrown) {
+    throw targetError(thrown, 'ending the sessions of an overtaken process');
   }
 }

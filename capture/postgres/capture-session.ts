@@ -10,6 +10,7 @@ import type { CaptureReport } from '../../core/metrics.ts';
 import type { Nats } from '../../core/nats.ts';
 import { comparePositions, formatPosition, type Position } from '../../core/position.ts';
 import { abortableDelay, type Run } from '../../core/run-service.ts';
+import { sessionName } from '../../core/stale-sessions.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import { readTable, reconcile, type CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
@@ -33,6 +34,8 @@ export interface SessionOptions {
   readonly tables: readonly CapturedTable[];
   readonly slot: string;
   readonly publication: string;
+  /** Id of this installation, for the names of sessions. */
+  readonly installation: string;
   readonly frameBytes: number;
   readonly report: CaptureReport;
   readonly log: Logger;
@@ -83,7 +86,7 @@ export class CaptureSession {
     });
     this.#stream = new ReplicationStream({
       settings: options.settings,
-      applicationName: `waybill ${options.name}`,
+      applicationName: sessionName('stream', options.name, options.installation),
       slot: options.slot,
       publication: options.publication,
       startLsn: options.tail.end.lsn,
@@ -273,8 +276,8 @@ export class CaptureSession {
   }
 
   async #runSnapshot(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {
-    const { settings, bucket, name, log } = this.#o;
-    const client = await connectSource(settings, `waybill snapshot ${name}`);
+    const { settings, bucket, name, installation, log } = this.#o;
+    const client = await connectSource(settings, sessionName('load', name, installation));
     this.#cancelSnapshot = false;
     const poll = setInterval(() => void this.#pollCancel(), REQUEST_POLL_MS);
     try {

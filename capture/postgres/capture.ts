@@ -12,6 +12,7 @@ import { NO_CAPTURE_REPORT, type CaptureReport } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { describePosition, PG_ORIGIN, pgPosition } from '../../core/position.ts';
 import { abortableDelay, runService, type Run } from '../../core/run-service.ts';
+import { endStaleSessions, installationId, sessionName } from '../../core/stale-sessions.ts';
 import { CaptureSession } from './capture-session.ts';
 import { connectSource } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
@@ -131,8 +132,10 @@ async function captureWithLease(
   report.state('starting');
   const frameBytes = maxFrameBytes(nats, settings.frame_bytes);
   await ensureCdcStream(nats, natsConfig, name);
-  const client = await connectSource(settings, `waybill capture ${name}`);
+  const installation = await installationId(bucket);
+  const client = await connectSource(settings, sessionName('capture', name, installation));
   try {
+    await endOvertaken(client, name, installation, log, run.signal);
     const source = await inspectSource(client);
     const slot = slotName(name, settings, natsConfig.prefix);
     const publication = publicationName(name, settings, natsConfig.prefix);
@@ -172,6 +175,7 @@ async function captureWithLease(
       tables,
       slot,
       publication,
+      installation,
       frameBytes,
       report,
       log,
@@ -181,6 +185,23 @@ async function captureWithLease(
     await session.run();
   } finally {
     await client.end().catch(() => {});
+  }
+}
+
+/** A holder that hangs keeps the slot in use until the walsender gives it up, and a chunk's transaction for ever. */
+async function endOvertaken(
+  client: pg.Client,
+  name: string,
+  installation: string,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  const names = (['capture', 'stream', 'load'] as const).map((purpose) => sessionName(purpose, name, installation));
+  try {
+    const ended = await endStaleSessions(client, names, signal);
+    if (ended > 0) log.warn({ sessions: ended }, 'ended the sessions that an overtaken process left on the source');
+  } catch (thrown) {
+    throw sourceError(thrown, 'ending the sessions of an overtaken process');
   }
 }
 
