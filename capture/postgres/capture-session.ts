@@ -19,7 +19,7 @@ import { ensurePublication, matchingTables } from './publication.ts';
 import { ReplicationStream } from './replication-stream.ts';
 import { readSlot } from './slot.ts';
 import { emitMark, SnapshotReader } from './snapshot.ts';
-import { clearRequest, readProgress, readRequest, writeProgress, type SnapshotProgress } from './snapshot-request.ts';
+import { clearRequest, readRequest, type ProgressStore, type SnapshotProgress } from './snapshot-request.ts';
 import { TransactionAssembler, type PendingFrame } from './transaction-assembler.ts';
 
 export interface SessionOptions {
@@ -27,6 +27,7 @@ export interface SessionOptions {
   readonly settings: SourceConfig;
   readonly nats: Nats;
   readonly bucket: KV;
+  readonly progress: ProgressStore;
   /** A connection for catalog look-ups and heartbeats. */
   readonly client: pg.Client;
   readonly publisher: FramePublisher;
@@ -266,9 +267,8 @@ export class CaptureSession {
 
   /** Reads what the stored progress asks for, then waits for requests. */
   async #snapshotLoop(signal: AbortSignal): Promise<void> {
-    const { bucket, name } = this.#o;
     while (!signal.aborted) {
-      const progress = await readProgress(bucket, name);
+      const progress = await this.#o.progress.read();
       if (progress?.tables.some((table) => table.state !== 'done') === true) await this.#runSnapshot(progress, signal);
       await this.#takeRequest();
       await abortableDelay(REQUEST_POLL_MS, signal);
@@ -276,15 +276,14 @@ export class CaptureSession {
   }
 
   async #runSnapshot(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {
-    const { settings, bucket, name, installation, log } = this.#o;
+    const { settings, name, installation, log } = this.#o;
     const client = await connectSource(settings, sessionName('load', name, installation));
     this.#cancelSnapshot = false;
     const poll = setInterval(() => void this.#pollCancel(), REQUEST_POLL_MS);
     try {
       this.#snapshot = new SnapshotReader({
         client,
-        bucket,
-        source: name,
+        progress: this.#o.progress,
         markPrefix: this.#markPrefix,
         maxChunkRows: settings.snapshot_chunk_rows,
         log,
@@ -299,7 +298,7 @@ export class CaptureSession {
       await this.#snapshot.run(progress);
       if (this.#cancelSnapshot) {
         for (const table of progress.tables) table.state = 'done';
-        await writeProgress(bucket, name, progress);
+        await this.#o.progress.write(progress);
         log.info('snapshot cancelled');
       }
     } finally {
@@ -351,9 +350,9 @@ export class CaptureSession {
     );
     const names = new Set(wanted.map((table) => `${table.schema.schema}.${table.schema.name}`));
     const others =
-      (await readProgress(bucket, name))?.tables.filter((table) => !names.has(`${table.schema}.${table.name}`)) ?? [];
+      (await this.#o.progress.read())?.tables.filter((table) => !names.has(`${table.schema}.${table.name}`)) ?? [];
     log.info({ tables: [...names] }, 'snapshot requested');
-    await writeProgress(bucket, name, {
+    await this.#o.progress.write({
       v: 1,
       id: request.id,
       tables: [

@@ -17,14 +17,7 @@ import { CaptureSession } from './capture-session.ts';
 import { connectSource } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireUsableSlot, slotState } from './slot.ts';
-import {
-  clearRequest,
-  newSnapshotId,
-  readProgress,
-  readRequest,
-  writeProgress,
-  type SnapshotProgress,
-} from './snapshot-request.ts';
+import { clearRequest, newSnapshotId, ProgressStore, readRequest, type SnapshotProgress } from './snapshot-request.ts';
 import { sourceError } from './source-error.ts';
 import type { CapturedTable } from './catalog.ts';
 
@@ -158,7 +151,8 @@ async function captureWithLease(
       tail = { ...tail, seq: publisher.lastSeq, end: pgPosition(prepared.lsn) };
       log.info({ slot, position: describePosition(tail.end) }, 'capture starts here');
     }
-    await planSnapshot(bucket, name, settings, tables, {
+    const progress = new ProgressStore(bucket, name);
+    await planSnapshot(progress, settings, tables, {
       startAfresh: prepared.startAfresh,
       reset: request?.reset === true,
     });
@@ -169,6 +163,7 @@ async function captureWithLease(
       settings,
       nats,
       bucket,
+      progress,
       client,
       publisher,
       tail,
@@ -287,13 +282,13 @@ function emptyFrame(tail: StreamTail, lsn: bigint): Parameters<FramePublisher['p
 
 /** Adds to the stored progress what has to be read: everything at first, tables that are new later. */
 async function planSnapshot(
-  bucket: KV,
-  name: string,
+  store: ProgressStore,
   settings: SourceConfig,
   tables: readonly CapturedTable[],
   how: { startAfresh: boolean; reset: boolean },
 ): Promise<void> {
-  const stored = how.startAfresh || how.reset ? undefined : await readProgress(bucket, name);
+  const before = await store.read();
+  const stored = how.startAfresh || how.reset ? undefined : before;
   const known = new Set(stored?.tables.map((table) => `${table.schema}.${table.name}`));
   const added = tables.filter((table) => !known.has(`${table.schema.schema}.${table.schema.name}`));
   if (stored !== undefined && added.length === 0) return;
@@ -308,5 +303,5 @@ async function planSnapshot(
       ),
     ],
   };
-  await writeProgress(bucket, name, progress);
+  await store.write(progress);
 }
