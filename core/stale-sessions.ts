@@ -4,9 +4,9 @@
  * ever. Whoever holds the lease ends them. Invariant 5 does not rest on this; the time of a takeover does.
  */
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { KV } from '@nats-io/kv';
 import { natsError } from './nats.ts';
-import { abortableDelay } from './run-service.ts';
 
 const KEY = 'installation';
 const GONE_WITHIN_MS = 5000;
@@ -52,16 +52,11 @@ const TERMINATE = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  * most five seconds. Call it with the lease held, before any session of one's own of these names is opened besides
  * `client`'s. A role may always end sessions of its own. Returns how many there were; throws what the client throws.
  */
-export async function endStaleSessions(
-  client: Queryable,
-  names: readonly string[],
-  signal: AbortSignal,
-): Promise<number> {
+export async function endStaleSessions(client: Queryable, names: readonly string[]): Promise<number> {
   const end = async (): Promise<number> => (await client.query(TERMINATE, [names])).rowCount ?? 0;
   const ended = await end();
   const until = performance.now() + GONE_WITHIN_MS;
   // Told once, a walsender whose client does not read dies only when it has said goodbye to it; told twice, it dies.
-  for (let left = ended; left > 0 && performance.now() < until && !signal.aborted; left = await end())
-    await abortableDelay(50, signal);
+  for (let left = ended; left > 0 && performance.now() < until; left = await end()) await delay(50);
   return ended;
 }

@@ -10,7 +10,7 @@ import { acquireLease, openBucket } from '../../core/lease.ts';
 import type { Logger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT, type CaptureReport } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
-import { describePosition, PG_ORIGIN, pgPosition } from '../../core/position.ts';
+import { describePosition, ORIGIN, pgPosition } from '../../core/position.ts';
 import { abortableDelay, runService, type Run } from '../../core/run-service.ts';
 import { endStaleSessions, installationId, sessionName } from '../../core/stale-sessions.ts';
 import { CaptureSession } from './capture-session.ts';
@@ -128,7 +128,7 @@ async function captureWithLease(
   const installation = await installationId(bucket);
   const client = await connectSource(settings, sessionName('capture', name, installation));
   try {
-    await endOvertaken(client, name, installation, log, run.signal);
+    await endOvertaken(client, name, installation, log);
     const source = await inspectSource(client);
     const slot = slotName(name, settings, natsConfig.prefix);
     const publication = publicationName(name, settings, natsConfig.prefix);
@@ -184,16 +184,10 @@ async function captureWithLease(
 }
 
 /** A holder that hangs keeps the slot in use until the walsender gives it up, and a chunk's transaction for ever. */
-async function endOvertaken(
-  client: pg.Client,
-  name: string,
-  installation: string,
-  log: Logger,
-  signal: AbortSignal,
-): Promise<void> {
+async function endOvertaken(client: pg.Client, name: string, installation: string, log: Logger): Promise<void> {
   const names = (['capture', 'stream', 'load'] as const).map((purpose) => sessionName(purpose, name, installation));
   try {
-    const ended = await endStaleSessions(client, names, signal);
+    const ended = await endStaleSessions(client, names);
     if (ended > 0) log.warn({ sessions: ended }, 'ended the sessions that an overtaken process left on the source');
   } catch (thrown) {
     throw sourceError(thrown, 'ending the sessions of an overtaken process');
@@ -268,7 +262,7 @@ async function prepareSlot(
 
 /** The frame that begins a stream, or begins it anew: no rows, only the place from which everything is captured. */
 function emptyFrame(tail: StreamTail, lsn: bigint): Parameters<FramePublisher['publish']>[0] {
-  const start = tail.seq === 0 ? PG_ORIGIN : tail.end;
+  const start = tail.seq === 0 ? ORIGIN : tail.end;
   return {
     payload: new FrameWriter(64).finish(),
     start,

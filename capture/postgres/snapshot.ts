@@ -7,7 +7,7 @@ import type pg from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
 import { failpoint } from '../../core/failpoint.ts';
 import type { Logger } from '../../core/logger.ts';
-import { abortableDelay } from '../../core/run-service.ts';
+import { abortableDelay, untilAborted } from '../../core/run-service.ts';
 import type { CapturedTable } from './catalog.ts';
 import { LineSplitter, parseCopyLine, type CopyRow } from './copy-lines.ts';
 import { qualifiedName, quoteIdent } from './publication.ts';
@@ -28,7 +28,10 @@ export interface SnapshotPorts {
   readonly tableByName: (schema: string, name: string) => CapturedTable | undefined;
   readonly trackTransactions: (on: boolean) => void;
   readonly forgetTransactionsBefore: (xid: number) => void;
-  /** Resolves when everything up to the mark that was just written, and its chunk, is stored in the stream. */
+  /**
+   * Resolves when everything up to the mark that was just written, and its chunk, is stored in the stream. Rejects when
+   * the signal aborts: a cursor must never pass rows that are not stored (Invariant 1).
+   */
   readonly stored: () => Promise<void>;
   readonly cancelled: () => boolean;
 }
@@ -113,7 +116,7 @@ export class SnapshotReader {
       const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
       failpoint('capture.mid-snapshot');
       await this.#mark({ k: 'high', chunk: id, oid: captured.oid });
-      const kept = await abortable(outcome, signal);
+      const kept = await untilAborted(outcome, signal);
       if (kept === undefined) {
         attempt += 1;
         // A smaller chunk is less likely to meet a change while it is read.
@@ -204,13 +207,4 @@ async function currentSnapshot(client: pg.Client): Promise<{ xmin: number; inPro
   const [xmin, , list] = result.rows[0]!.snapshot.split(':');
   const short = (xid: string): number => Number(BigInt.asUintN(32, BigInt(xid)));
   return { xmin: short(xmin!), inProgress: list === undefined || list === '' ? [] : list.split(',').map(short) };
-}
-
-async function abortable<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
-  if (signal.aborted) return undefined;
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => resolve(undefined);
-    signal.addEventListener('abort', onAbort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

@@ -13,7 +13,7 @@ import { parseConfig, type NatsConfig } from '../../core/config.ts';
 import { decodeFrame } from '../../core/frame.ts';
 import { openBucket } from '../../core/lease.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
-import { comparePositions, PG_ORIGIN } from '../../core/position.ts';
+import { asPgPosition, comparePositions, ORIGIN, type PgPosition } from '../../core/position.ts';
 import { installationId, sessionName } from '../../core/stale-sessions.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -94,17 +94,19 @@ flows: { ${name}: { mirror: ${name}, to: store, batch_bytes: 64KB } }
 const standsBy = (stage: Stage): Promise<unknown> =>
   waitFor('a process to stand by', async () => (await stage.status()).state === 'standby');
 
+const endOf = async (stream: string): Promise<PgPosition> => asPgPosition((await readTail(nats, stream)).end);
+
 /** All frames of a stream; readFrames throws where one does not join the one before it. */
 async function allFrames(stream: string): Promise<ReceivedFrame[]> {
   const { seq } = await readTail(nats, stream);
   const { signal } = new AbortController();
   const frames: ReceivedFrame[] = [];
-  for await (const frame of readFrames(nats, stream, { startSeq: 1, position: PG_ORIGIN, signal })) {
+  for await (const frame of readFrames(nats, stream, { startSeq: 1, position: ORIGIN, signal })) {
     frames.push(frame);
     if (frame.seq >= seq) break;
   }
   for (const [i, frame] of frames.entries()) {
-    expect(comparePositions(frame.start, frames[i - 1]?.end ?? PG_ORIGIN), frame.place).toBe(0);
+    expect(comparePositions(frame.start, frames[i - 1]?.end ?? ORIGIN), frame.place).toBe(0);
     if (i > 0) expect(frame.epoch, frame.place).toBeGreaterThanOrEqual(frames[i - 1]!.epoch);
   }
   return frames;
@@ -147,7 +149,7 @@ describe('a capture that hangs and comes back', () => {
       const waits: number[] = [];
       for (let round = 0; round < 3; round++) {
         // In the middle of a transaction that spans frames.
-        await waitFor('part of a transaction', async () => (await readTail(nats, stream)).end.ordinal > 0);
+        await waitFor('part of a transaction', async () => (await endOf(stream)).ordinal > 0);
         const { epoch } = await readTail(nats, stream);
         active.signal('SIGSTOP');
         const stoppedMs = performance.now();
@@ -162,7 +164,7 @@ describe('a capture that hangs and comes back', () => {
       process.stdout.write(`capture taken over after ${waits.map((ms) => Math.round(ms)).join(', ')} ms\n`);
       const count = await writer.stop();
       const lsn = (await db.query<{ lsn: string }>(`select pg_current_wal_insert_lsn() - '0/0' as lsn`)).rows[0]!.lsn;
-      await waitFor('the rest', async () => (await readTail(nats, stream)).end.lsn >= BigInt(lsn));
+      await waitFor('the rest', async () => (await endOf(stream)).lsn >= BigInt(lsn));
       const frames = await allFrames(stream);
       expect(new Set(frames.map((frame) => frame.epoch)).size).toBe(4);
       const inserted = frames.flatMap((frame) =>

@@ -1,5 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
@@ -12,7 +13,7 @@ import { decodeFrame, type FramePayload, type RowChange, type TableSchema, type 
 import { createLogger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
-import { parseLsn, PG_ORIGIN, type Position } from '../../core/position.ts';
+import { asPgPosition, ORIGIN, parseLsn, type Position } from '../../core/position.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { waitFor } from '../support/wait.ts';
@@ -139,7 +140,7 @@ class Source {
       `the stream passing ${lsn}`,
       async () => {
         const tail = await this.tail();
-        return tail.end.lsn >= written && tail;
+        return asPgPosition(tail.end).lsn >= written && tail;
       },
       deadlineMs,
     );
@@ -158,7 +159,7 @@ class Source {
   }
 
   /** The frames of the stream after a place, up to where it ends now; readFrames checks that none is missing. */
-  async frames(from: Place = { seq: 0, end: PG_ORIGIN }): Promise<Frame[]> {
+  async frames(from: Place = { seq: 0, end: ORIGIN }): Promise<Frame[]> {
     const last = await this.tail();
     if (last.seq <= from.seq) return [];
     const stop = new AbortController();
@@ -407,7 +408,7 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     const changes = await source.changes(from);
     expect(new Set(changes.map(({ row }) => row[0]))).toEqual(new Set(['i']));
     const logged = changes.map(({ row }) => JSON.stringify(row[2]?.slice(1))).sort();
-    const read = (await source.frames({ seq: 0, end: PG_ORIGIN }))
+    const read = (await source.frames({ seq: 0, end: ORIGIN }))
       .flatMap(({ payload }) => payload.rows.map((row) => ({ row, table: payload.tables[row[1]] })))
       .filter(({ row, table }) => row[0] === 'r' && table?.name === 'kinds')
       .map(({ row }) => JSON.stringify(row[2]?.slice(1)))
@@ -621,6 +622,23 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     await restarts.loaded(1);
     await restarts.caughtUp();
     expect(await restarts.folded('public', 't')).toEqual(await restarts.table('public', 't'));
+  });
+
+  it('stops at whatever moment it is asked to', async () => {
+    const url = await server.createDatabase('stops');
+    const stops = await Source.open(`stops${version}`, url, nats, { frame_bytes: '4KB' });
+    sources.push(stops);
+    await stops.query('create table t (id int primary key)');
+    await stops.query('insert into t select generate_series(1, 1000)');
+    let longest = 0;
+    for (let round = 0; round < 60; round++) {
+      stops.start(`round ${round}`);
+      await delay(round * 2);
+      const began = performance.now();
+      await stops.stop();
+      longest = Math.max(longest, performance.now() - began);
+    }
+    expect(longest).toBeLessThan(15_000);
   });
 
   it('reads a table that is written to, and both together are the table', async () => {
