@@ -38,6 +38,19 @@ export async function noteReset(nats: Nats, stream: string, seq: number): Promis
   }
 }
 
+/** The sequence that `noteReset` noted last; 0 when there was none. */
+export async function readReset(nats: Nats, stream: string): Promise<number> {
+  try {
+    return resetOf(await nats.manager.streams.info(stream));
+  } catch (thrown) {
+    throw natsError(thrown, `reading the metadata of stream ${stream}`);
+  }
+}
+
+function resetOf({ config }: StreamInfo): number {
+  return Number(config.metadata?.[RESET_METADATA] ?? 0);
+}
+
 /** What the headers of a frame say. */
 export interface FrameHeaders {
   readonly source: string;
@@ -170,7 +183,8 @@ export interface ReceivedFrame extends FrameHeaders {
  */
 export async function findStartSequence(nats: Nats, stream: string, position: Position): Promise<number> {
   try {
-    const { state, config } = await nats.manager.streams.info(stream);
+    const info = await nats.manager.streams.info(stream);
+    const { state } = info;
     const context = {
       stream,
       position: describePosition(position),
@@ -194,7 +208,7 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
     const first = await headersAt(state.first_seq);
     if (comparePositions(first.start, position) > 0) {
       // A hole, unless everything is read again after it: then the frame that says so is the place to begin.
-      const resetSeq = Number(config.metadata?.[RESET_METADATA] ?? 0);
+      const resetSeq = resetOf(info);
       if (resetSeq >= state.first_seq && comparePositions((await headersAt(resetSeq)).end, position) > 0)
         return resetSeq;
       throw new ReplicationError(

@@ -10,6 +10,7 @@ import type { CaptureReport } from '../../core/metrics.ts';
 import type { Nats } from '../../core/nats.ts';
 import { asPgPosition, comparePositions, formatPosition, pgPosition, type PgPosition } from '../../core/position.ts';
 import { abortableDelay, untilAborted, type Run } from '../../core/run-service.ts';
+import { sessionName } from '../../core/stale-sessions.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import { CatchUpReader } from './catch-up.ts';
 import { readTable, reconcile, type CapturedTable } from './catalog.ts';
@@ -19,7 +20,7 @@ import { ensurePublication, matchingTables } from './publication.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { advanceSlot, logDistanceBytes, readSlot } from './slot.ts';
 import { emitMark, SnapshotReader } from './snapshot.ts';
-import { clearRequest, readProgress, readRequest, writeProgress, type SnapshotProgress } from './snapshot-request.ts';
+import { clearRequest, readRequest, type ProgressStore, type SnapshotProgress } from './snapshot-request.ts';
 import { TransactionAssembler, type PendingFrame } from './transaction-assembler.ts';
 
 export interface SessionOptions {
@@ -27,6 +28,7 @@ export interface SessionOptions {
   readonly settings: SourceConfig;
   readonly nats: Nats;
   readonly bucket: KV;
+  readonly progress: ProgressStore;
   /** A connection for catalog look-ups and heartbeats. */
   readonly client: pg.Client;
   readonly publisher: FramePublisher;
@@ -34,6 +36,8 @@ export interface SessionOptions {
   readonly tables: readonly CapturedTable[];
   readonly slot: string;
   readonly publication: string;
+  /** Id of this installation, for the names of sessions. */
+  readonly installation: string;
   readonly frameBytes: number;
   readonly report: CaptureReport;
   readonly log: Logger;
@@ -97,6 +101,8 @@ export class CaptureSession {
     const { run } = this.#o;
     const stop = new AbortController();
     const signal = AbortSignal.any([run.signal, stop.signal]);
+    // A signal that aborted while this session was prepared tells nobody any more.
+    if (signal.aborted) return;
     let failure: unknown;
     const part = async (work: Promise<void>): Promise<void> => {
       try {
@@ -135,10 +141,10 @@ export class CaptureSession {
   async #readLog(signal: AbortSignal): Promise<void> {
     await this.#catchUp(signal);
     if (signal.aborted) return;
-    const { settings, name, slot, publication } = this.#o;
+    const { settings, name, slot, publication, installation } = this.#o;
     const stream = new ReplicationStream({
       settings,
-      applicationName: `waybill ${name}`,
+      applicationName: sessionName('stream', name, installation),
       slot,
       publication,
       startLsn: this.#assembler.boundary.lsn,
@@ -159,9 +165,9 @@ export class CaptureSession {
   }
 
   async #catchUp(signal: AbortSignal): Promise<void> {
-    const { settings, name, slot, publication, log, client } = this.#o;
+    const { settings, name, slot, publication, log, client, installation } = this.#o;
     if ((await logDistanceBytes(client, this.#acked.lsn)) < FAR_BEHIND_BYTES) return;
-    const own = await connectSource(settings, `waybill catch-up ${name}`);
+    const own = await connectSource(settings, sessionName('slices', name, installation));
     const onStop = (): void => void own.end().catch(() => {});
     signal.addEventListener('abort', onStop, { once: true });
     try {
@@ -326,9 +332,8 @@ export class CaptureSession {
 
   /** Reads what the stored progress asks for, then waits for requests. */
   async #snapshotLoop(signal: AbortSignal): Promise<void> {
-    const { bucket, name } = this.#o;
     while (!signal.aborted) {
-      const progress = await readProgress(bucket, name);
+      const progress = await this.#o.progress.read();
       if (progress?.tables.some((table) => table.state !== 'done') === true) await this.#runSnapshot(progress, signal);
       await this.#takeRequest();
       await abortableDelay(REQUEST_POLL_MS, signal);
@@ -336,15 +341,14 @@ export class CaptureSession {
   }
 
   async #runSnapshot(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {
-    const { settings, bucket, name, log } = this.#o;
-    const client = await connectSource(settings, `waybill snapshot ${name}`);
+    const { settings, name, installation, log } = this.#o;
+    const client = await connectSource(settings, sessionName('load', name, installation));
     this.#cancelSnapshot = false;
     const poll = setInterval(() => void this.#pollCancel(), REQUEST_POLL_MS);
     try {
       this.#snapshot = new SnapshotReader({
         client,
-        bucket,
-        source: name,
+        progress: this.#o.progress,
         markPrefix: this.#markPrefix,
         maxChunkRows: settings.snapshot_chunk_rows,
         log,
@@ -359,7 +363,7 @@ export class CaptureSession {
       await this.#snapshot.run(progress);
       if (this.#cancelSnapshot) {
         for (const table of progress.tables) table.state = 'done';
-        await writeProgress(bucket, name, progress);
+        await this.#o.progress.write(progress);
         log.info('snapshot cancelled');
       }
     } finally {
@@ -407,9 +411,9 @@ export class CaptureSession {
     );
     const names = new Set(wanted.map((table) => `${table.schema.schema}.${table.schema.name}`));
     const others =
-      (await readProgress(bucket, name))?.tables.filter((table) => !names.has(`${table.schema}.${table.name}`)) ?? [];
+      (await this.#o.progress.read())?.tables.filter((table) => !names.has(`${table.schema}.${table.name}`)) ?? [];
     log.info({ tables: [...names] }, 'snapshot requested');
-    await writeProgress(bucket, name, {
+    await this.#o.progress.write({
       v: 1,
       id: request.id,
       tables: [

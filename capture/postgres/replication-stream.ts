@@ -4,6 +4,7 @@ import type pg from 'pg';
 import type { SourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { formatLsn } from '../../core/position.ts';
+import { abortableDelay } from '../../core/run-service.ts';
 import { clientConfig } from './connection.ts';
 import { PgOutputDecoder, type PgOutputHandler } from './pgoutput.ts';
 import { sourceError } from './source-error.ts';
@@ -12,6 +13,8 @@ const XLOG_DATA = 0x77;
 const KEEPALIVE = 0x6b;
 const XLOG_HEADER_BYTES = 25;
 const PG_EPOCH_MS = 946_684_800_000;
+/** A server that is gone without a word never closes its side. */
+const CLOSE_DEADLINE_MS = 2000;
 
 /** The parts of pg's connection that replication needs; pg does not type them. */
 interface WireConnection {
@@ -79,6 +82,9 @@ export class ReplicationStream implements LogReader {
   #failure: unknown;
   #receivedLsn: bigint;
   #confirmedLsn: bigint;
+  #stopping = false;
+  #markStopped = (): void => {};
+  readonly #stopped = new Promise<void>((resolve) => (this.#markStopped = resolve));
 
   constructor(options: ReplicationOptions) {
     this.#options = options;
@@ -96,8 +102,12 @@ export class ReplicationStream implements LogReader {
     const { slot, publication, startLsn } = this.#options;
     const plugin = new RawPgOutputPlugin({ publication, onClient: (client) => this.#attach(client) });
     this.#service.on('error', () => {});
+    if (this.#stopping) return;
+    const subscribed = this.#service.subscribe(plugin, slot, formatLsn(startLsn));
+    subscribed.catch(() => {});
     try {
-      await this.#service.subscribe(plugin, slot, formatLsn(startLsn));
+      // A client that is ended while it connects never settles its promise; then `stop` alone ends this.
+      await Promise.race([subscribed, this.#stopped]);
     } catch (thrown) {
       if (this.#failure !== undefined) throw this.#failure;
       throw sourceError(thrown, `replication from slot ${slot}`, {
@@ -110,7 +120,12 @@ export class ReplicationStream implements LogReader {
   }
 
   async stop(): Promise<void> {
-    await this.#service.stop().catch(() => {});
+    this.#stopping = true;
+    const late = new AbortController();
+    const closed = this.#service.stop().catch(() => {});
+    await Promise.race([closed, abortableDelay(CLOSE_DEADLINE_MS, late.signal)]);
+    late.abort();
+    this.#markStopped();
   }
 
   /** Takes the delivery of messages over from the service, which formats an LSN and emits an event for each. */

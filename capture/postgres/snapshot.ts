@@ -5,14 +5,13 @@
  */
 import type pg from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
-import type { KV } from '@nats-io/kv';
 import { failpoint } from '../../core/failpoint.ts';
 import type { Logger } from '../../core/logger.ts';
 import { abortableDelay, untilAborted } from '../../core/run-service.ts';
 import type { CapturedTable } from './catalog.ts';
 import { LineSplitter, parseCopyLine, type CopyRow } from './copy-lines.ts';
 import { qualifiedName, quoteIdent } from './publication.ts';
-import { newSnapshotId, writeProgress, type SnapshotProgress, type TableProgress } from './snapshot-request.ts';
+import { newSnapshotId, type ProgressStore, type SnapshotProgress, type TableProgress } from './snapshot-request.ts';
 import { sourceError } from './source-error.ts';
 import type { Chunk, Mark } from './transaction-assembler.ts';
 
@@ -21,8 +20,7 @@ const CHUNK_BYTES = 4 << 20;
 
 export interface SnapshotPorts {
   readonly client: pg.Client;
-  readonly bucket: KV;
-  readonly source: string;
+  readonly progress: ProgressStore;
   readonly markPrefix: string;
   readonly maxChunkRows: number;
   readonly log: Logger;
@@ -73,7 +71,7 @@ export class SnapshotReader {
           log.warn({ table: `${table.schema}.${table.name}` }, 'a table of the snapshot is gone; left out');
           table.state = 'done';
         } else await this.#readTable(progress, table, captured);
-        await writeProgress(this.#ports.bucket, this.#ports.source, progress);
+        await this.#ports.progress.write(progress);
       }
     } finally {
       this.#ports.trackTransactions(false);
@@ -99,14 +97,14 @@ export class SnapshotReader {
   }
 
   async #readTable(progress: SnapshotProgress, table: TableProgress, captured: CapturedTable): Promise<void> {
-    const { signal, log, bucket, source } = this.#ports;
+    const { signal, log, progress: store } = this.#ports;
     const keyless = captured.keyIndexes.length === 0;
     const tableId = `${progress.id}_${captured.oid}`;
     if (table.state === 'pending') {
       if (!keyless) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
       table.state = 'running';
       await this.#ports.stored();
-      await writeProgress(bucket, source, progress);
+      await store.write(progress);
     }
     let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
     for (let attempt = 1; !signal.aborted && !this.#ports.cancelled();) {
@@ -135,7 +133,7 @@ export class SnapshotReader {
       const last = chunk.rows.at(-1);
       if (keyless || limit === undefined || chunk.rows.length < limit || last === undefined) break;
       table.cursor = [...last.key];
-      await writeProgress(bucket, source, progress);
+      await store.write(progress);
       limit = Math.max(
         100,
         Math.min(this.#ports.maxChunkRows, Math.floor(CHUNK_BYTES / Math.max(1, bytes / chunk.rows.length))),
