@@ -1,6 +1,6 @@
 import type { ServerControl } from './control.ts';
 import { ContainerServer, type Containers } from './docker.ts';
-import { isDefaultSeries, mysqlName, type MysqlKind } from './mysql-program.ts';
+import { isDefaultSeries, mysqlName, type MysqlFlavour, type MysqlKind } from './mysql-program.ts';
 import { settingArguments, type MysqlSettings } from './mysql-settings.ts';
 
 /** What a MySQL or MariaDB server in a container shall be. */
@@ -30,7 +30,8 @@ export async function startMysqlContainer(
       innerPort: 3306,
       create: () =>
         new GenericContainer(image)
-          .withEnvironment({ [`${kind.flavour.toUpperCase()}_ALLOW_EMPTY_PASSWORD`]: '1', ...emptyRoot })
+          // Both let root in from everywhere then.
+          .withEnvironment({ [emptyPassword[kind.flavour]]: '1' })
           .withCommand(settingArguments(settings))
           // The server that runs while the image makes its data folder says 'port: 0'.
           .withWaitStrategy(Wait.forLogMessage(/port: 3306\b/)),
@@ -44,8 +45,10 @@ export async function startMysqlContainer(
   return { control, image };
 }
 
-// MariaDB's image calls it by this name; both let root in from everywhere unless told otherwise.
-const emptyRoot = { MARIADB_ALLOW_EMPTY_ROOT_PASSWORD: '1' };
+const emptyPassword: Readonly<Record<MysqlFlavour, string>> = {
+  mysql: 'MYSQL_ALLOW_EMPTY_PASSWORD',
+  mariadb: 'MARIADB_ALLOW_EMPTY_ROOT_PASSWORD',
+};
 
 function imageOf(kind: MysqlKind): string {
   const { flavour, series } = kind;
