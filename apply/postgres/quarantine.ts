@@ -1,5 +1,6 @@
 /** The exception inbox of a target: listing, showing, replaying and discarding quarantined changes. */
 import type { ClientBase } from 'pg';
+import type { FlowConfig } from '../../core/config.ts';
 import { messageOf } from '../../core/errors.ts';
 import { HeldKeys } from '../held-keys.ts';
 import {
@@ -79,7 +80,12 @@ export async function showQuarantine(client: ClientBase, id: string | number): P
  * the keys of those are taken, because a later change of a key cannot go before an earlier one. What fails again stays,
  * with what follows it.
  */
-export async function replayQuarantine(client: ClientBase, flow: string, which: ReplayChoice): Promise<ReplayResult> {
+export async function replayQuarantine(
+  client: ClientBase,
+  flow: string,
+  which: ReplayChoice,
+  settings: Pick<FlowConfig, 'zero_dates'> = { zero_dates: 'reject' },
+): Promise<ReplayResult> {
   return await inFlowTransaction(client, flow, async () => {
     const { rows } = await client.query<QuarantineDetail>(
       `SELECT ${COLUMNS}, change FROM waybill.quarantine WHERE flow = $1 ORDER BY id`,
@@ -87,7 +93,7 @@ export async function replayQuarantine(client: ClientBase, flow: string, which: 
     );
     const plans = new Map<string, TablePlan>();
     const { applied, failed } = await replayRounds(chooseEntries(rows, which), (entry) =>
-      tryEntry(client, entry, plans),
+      tryEntry(client, entry, plans, settings),
     );
     for (const { id, reason, sqlState, message } of failed)
       await client.query('UPDATE waybill.quarantine SET reason = $2, sqlstate = $3, message = $4 WHERE id = $1', [
@@ -137,16 +143,18 @@ async function tryEntry(
   client: ClientBase,
   entry: QuarantineDetail,
   plans: Map<string, TablePlan>,
+  settings: Pick<FlowConfig, 'zero_dates'>,
 ): Promise<ReplayFailure | undefined> {
   const { change, table, target } = entry.change;
   const id = `${target.schema}.${target.name} ${table.version}`;
   let plan = plans.get(id);
   if (plan === undefined) {
-    plan = createTablePlan(table, await ensureTargetTable(client, table, target.schema));
+    plan = createTablePlan(table, await ensureTargetTable(client, table, target.schema, settings), settings);
     plans.set(id, plan);
   }
   try {
-    await client.query(`SAVEPOINT one_row; ${rowStatement(plan, change)}; RELEASE SAVEPOINT one_row`);
+    await client.query('SAVEPOINT one_row');
+    await client.query(`${rowStatement(plan, change)}; RELEASE SAVEPOINT one_row`);
     return undefined;
   } catch (thrown) {
     if (!isRowError(thrown)) throw thrown;

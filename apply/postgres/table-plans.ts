@@ -38,8 +38,9 @@ export class TablePlans {
     const id = `${table.schema}\0${table.name}\0${table.version}`;
     let plan = this.#plans.get(id);
     if (plan === undefined) {
-      const target = await ensureTargetTable(this.#client, table, this.#settings.schema ?? table.schema);
-      plan = createTablePlan(table, target);
+      const schema = this.#settings.schema ?? table.schema;
+      const target = await ensureTargetTable(this.#client, table, schema, this.#settings);
+      plan = createTablePlan(table, target, this.#settings);
       this.#plans.set(id, plan);
       this.#order = undefined;
     }
