@@ -40,3 +40,21 @@ export interface BatchSink {
   /** Writes and, at a transaction's end, commits. Errors are classified; after one the session must be closed. */
   write(batch: Batch): Promise<void>;
 }
+
+export interface FlowPosition {
+  readonly position: Position;
+  readonly seq: number;
+  readonly quarantineVersion: number;
+}
+
+/** One row of `waybill.position`, for `waybill status`. */
+export interface PositionRow {
+  readonly flow: string;
+  readonly source: string;
+  readonly position: string;
+  readonly stream: string;
+  readonly streamSeq: number;
+  readonly commitTime: Date | null;
+  readonly quarantineVersion: number;
+  readonly updatedAt: Date;
+}

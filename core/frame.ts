@@ -63,18 +63,25 @@ export type TransactionEntry = readonly [
   ordinal: number,
 ];
 
+/** The kind of database that a table is of: it decides what its type names and its value texts mean. */
+export type Dialect = 'postgres' | 'mysql' | 'mariadb';
+
 export interface ColumnSchema {
   readonly name: string;
-  /** As `format_type` prints it, e.g. `numeric(12,2)`. */
+  /** As the source itself writes it: `numeric(12,2)` (format_type), `bigint unsigned`, `enum('a','b')` (COLUMN_TYPE). */
   readonly type: string;
   /** A type every database of this kind has, for types that a target may lack (enums, domains, extensions). */
   readonly portable: string;
   readonly notNull: boolean;
   /** A default that means the same elsewhere (a constant or the current time); absent otherwise. */
   readonly default?: string;
+  /** The collation of a character column (MySQL and MariaDB). */
+  readonly collation?: string;
 }
 
 export interface TableSchema {
+  /** Absent: postgres. */
+  readonly dialect?: Dialect;
   readonly schema: string;
   readonly name: string;
   /** Changes whenever anything below does. */

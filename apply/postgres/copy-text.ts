@@ -38,7 +38,11 @@ export function copyLine(plan: TablePlan, columns: readonly number[], image: rea
     if (i > 0) line += '\t';
     if (typeof value !== 'string') line += '\\N';
     else if (plan.bytea[index] === true) line += `\\${byteaText(value)}`;
-    else line += copyField(value);
+    else if (plan.convert[index] === undefined) line += copyField(value);
+    else {
+      const text = plan.convert[index](value);
+      line += text === null ? '\\N' : copyField(text);
+    }
   }
   return `${line}\n`;
 }

@@ -1,15 +1,9 @@
 /** Commands that change something: snapshot, teardown, quarantine. */
 import { createInterface } from 'node:readline/promises';
-import {
-  discardQuarantine,
-  listQuarantine,
-  replayQuarantine,
-  showQuarantine,
-} from '../../apply/postgres/quarantine.ts';
-import { openTargetSession, type TargetSession } from '../../apply/postgres/session.ts';
+import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
 import { requestSnapshot } from '../../capture/postgres/snapshot-request.ts';
 import { describeTeardown, teardownSource } from '../../capture/postgres/teardown.ts';
-import type { Config } from '../../core/config.ts';
+import type { Config, FlowConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import {
   EXIT,
@@ -71,13 +65,18 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
   return EXIT.good;
 }
 
-async function withTarget<T>(config: Config, flow: string, work: (session: TargetSession) => Promise<T>): Promise<T> {
+async function withTarget<T>(
+  config: Config,
+  flow: string,
+  work: (desk: TargetDesk, settings: FlowConfig) => Promise<T>,
+): Promise<T> {
   const settings = config.flows[flow] ?? unknownName('flow', flow, Object.keys(config.flows));
-  const session = await openTargetSession(requireTarget(config, settings.to), 'waybill quarantine');
+  const target = await targetOf(requireTarget(config, settings.to));
+  const desk = await target.openDesk('waybill quarantine');
   try {
-    return await work(session);
+    return await work(desk, settings);
   } finally {
-    await session.close();
+    await desk.close();
   }
 }
 
@@ -88,7 +87,7 @@ export async function quarantineList(
   const config = readConfig(options);
   const entries = [];
   for (const name of flow === undefined ? Object.keys(config.flows) : [flow])
-    entries.push(...(await withTarget(config, name, ({ client }) => listQuarantine(client, name))));
+    entries.push(...(await withTarget(config, name, (desk) => desk.listQuarantine(name))));
   if (options.json === true) console.log(JSON.stringify(entries, undefined, 2));
   else
     printTable(
@@ -109,7 +108,7 @@ export async function quarantineList(
 }
 
 export async function quarantineShow(flow: string, id: string, options: GlobalOptions): Promise<number> {
-  const entry = await withTarget(readConfig(options), flow, ({ client }) => showQuarantine(client, id));
+  const entry = await withTarget(readConfig(options), flow, (desk) => desk.showQuarantine(id));
   if (entry === undefined)
     throw new ReplicationError('config_invalid', `there is no quarantined change ${id} in flow ${flow}`);
   console.log(JSON.stringify(entry, undefined, 2));
@@ -122,8 +121,8 @@ export async function quarantineReplay(
   options: GlobalOptions & { all?: boolean },
 ): Promise<number> {
   requireIds(ids, options);
-  const result = await withTarget(readConfig(options), flow, ({ client }) =>
-    replayQuarantine(client, flow, options.all === true ? { all: true } : { ids }),
+  const result = await withTarget(readConfig(options), flow, (desk, settings) =>
+    desk.replayQuarantine(flow, options.all === true ? { all: true } : { ids }, settings),
   );
   console.log(`${result.applied} applied, ${result.failed.length} failed`);
   for (const failure of result.failed)
@@ -137,11 +136,10 @@ export async function quarantineDiscard(
   options: GlobalOptions & { all?: boolean },
 ): Promise<number> {
   requireIds(ids, options);
-  const count = await withTarget(readConfig(options), flow, async ({ client }) =>
-    discardQuarantine(
-      client,
+  const count = await withTarget(readConfig(options), flow, async (desk) =>
+    desk.discardQuarantine(
       flow,
-      options.all === true ? (await listQuarantine(client, flow)).map((entry) => entry.id) : ids,
+      options.all === true ? (await desk.listQuarantine(flow)).map((entry) => entry.id) : ids,
     ),
   );
   console.log(`${count} discarded`);

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import { runMirrorFlow } from '../../apply/mirror-flow.ts';
-import { createPostgresStore } from '../../apply/postgres/store.ts';
+import { targetOf } from '../../apply/target-kind.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Config } from '../../core/config.ts';
@@ -127,18 +127,20 @@ function createStages(config: Config, metrics: Metrics, log: Logger): (() => Sta
       const target = config.targets[settings.to]!;
       return {
         id,
-        run: (signal) =>
-          runMirrorFlow({
+        run: async (signal) => {
+          const { store } = await targetOf(target);
+          await runMirrorFlow({
             name,
             settings,
-            store: createPostgresStore(target),
+            store,
             nats: config.nats,
             holder,
             leaseTtlMs: ttl,
             log: stageLog,
             signal,
             report,
-          }),
+          });
+        },
         blocked: (detail) => report.state('blocked', detail),
       };
     });
