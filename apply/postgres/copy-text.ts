@@ -82,8 +82,8 @@ export class CopyBuffer {
 
   /** Adds the written columns of a row's after-image, as a line behind `prefix` (empty or ending with a tab). */
   frameRow(plan: TablePlan, frame: IndexedFrame, row: number, prefix: string): void {
-    this.#reserve(prefix.length + 2 * frame.rowBytes(row) + 64);
-    const { written, bytea } = plan;
+    this.#reserve(prefix.length + 2 * frame.rowBytes(row) + 64 * (plan.written.length + 1));
+    const { written, bytea, convert } = plan;
     const { bytes } = frame;
     const buffer = this.#buffer;
     let to = this.#length + buffer.write(prefix, this.#length, 'latin1');
@@ -103,6 +103,11 @@ export class CopyBuffer {
       else if (bytea[column] === true) {
         const end = frame.endOfValue(at);
         to += buffer.write(`\\${byteaText(bytes.toString('latin1', at + 1, end - 1))}`, to, 'latin1');
+        at = end;
+      } else if (convert[column] !== undefined) {
+        const end = frame.endOfValue(at);
+        const text = convert[column]!(JSON.parse(bytes.toString('utf8', at, end)) as string);
+        to += buffer.write(text === null ? '\\N' : copyField(text), to, 'utf8');
         at = end;
       } else {
         at += 1;

@@ -55,7 +55,7 @@ function plan(): TablePlan {
   const columns = new Map(
     TABLE.columns.map(({ name, type }) => [name, { type, generated: name === 'left_out', identityAlways: false }]),
   );
-  return createTablePlan(TABLE, { schema: 'public', name: 'items', oid: 1, columns });
+  return createTablePlan(TABLE, { schema: 'public', name: 'items', oid: 1, columns }, { zero_dates: 'reject' });
 }
 
 describe('IndexedFrame', () => {
