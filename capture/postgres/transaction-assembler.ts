@@ -22,6 +22,8 @@ export interface PendingFrame extends SealedFrame {
 export interface Chunk {
   readonly table: CapturedTable;
   readonly rows: readonly CopyRow[];
+  /** Keys that were asked for by name and that no row has: said to be deleted. */
+  readonly absent?: readonly (readonly string[])[];
   /** Transactions (32-bit ids) that were in progress when the chunk was read. */
   readonly inProgress: readonly number[];
 }
@@ -369,7 +371,10 @@ export class TransactionAssembler implements PgOutputHandler {
     // A change without all its columns cannot stand in for the chunk's row: the target may not have the row yet.
     const incomplete =
       window !== undefined && window.partial.size > 0 && chunk.rows.some((row) => window.partial.has(keyText(row.key)));
-    if (stale || incomplete || (keyless && window.keys.size > 0)) {
+    // Where equal keys may have different texts, a change of an absent key would not be known as one.
+    const ambiguous =
+      (chunk.absent?.length ?? 0) > 0 && window !== undefined && window.keys.size > 0 && !keysAreTexts(chunk.table);
+    if (stale || incomplete || ambiguous || (keyless && window.keys.size > 0)) {
       this.#options.chunkDone(id, undefined);
       return;
     }
@@ -385,6 +390,16 @@ export class TransactionAssembler implements PgOutputHandler {
       this.#writer.beginRow('r', chunk.table.schema);
       this.#writer.writeJson(row.json);
       this.#endRow(open, relation, 'r');
+    }
+    for (const key of chunk.absent ?? []) {
+      if (window.keys.has(keyText(key))) continue;
+      const open = this.#take();
+      if (open === undefined) continue;
+      this.#writer.beginRow('d', chunk.table.schema);
+      this.#writer.writeNull();
+      this.#writer.before('k');
+      this.#writer.writeJson(keyImage(chunk.table, key));
+      this.#endRow(open, relation, 'd');
     }
     this.#options.chunkDone(id, kept);
   }
@@ -429,6 +444,22 @@ export class TransactionAssembler implements PgOutputHandler {
   twoPhase(): void {
     throw notAsked('a prepared transaction');
   }
+}
+
+/** Types of which equal values have equal texts. */
+const TEXT_IS_VALUE =
+  /^(smallint|integer|bigint|oid|uuid|boolean|date|text|character varying|bytea|numeric\(\d+,|timestamp)(?!.*\[\])/;
+
+function keysAreTexts(table: CapturedTable): boolean {
+  return table.keyIndexes.every((index) => TEXT_IS_VALUE.test(table.schema.columns[index]!.portable));
+}
+
+/** A row of which only the key is known, as frames carry it. */
+function keyImage(table: CapturedTable, key: readonly string[]): Buffer {
+  const image: (string | null)[] = table.schema.columns.map(() => null);
+  for (const [i, index] of table.keyIndexes.entries())
+    image[index] = table.binary[index] === true ? Buffer.from(key[i]!.slice(2), 'hex').toString('base64') : key[i]!;
+  return Buffer.from(JSON.stringify(image));
 }
 
 /** Not a possible key text: keys never hold a NUL. */
