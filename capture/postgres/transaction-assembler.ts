@@ -371,10 +371,7 @@ export class TransactionAssembler implements PgOutputHandler {
     // A change without all its columns cannot stand in for the chunk's row: the target may not have the row yet.
     const incomplete =
       window !== undefined && window.partial.size > 0 && chunk.rows.some((row) => window.partial.has(keyText(row.key)));
-    // Where equal keys may have different texts, a change of an absent key would not be known as one.
-    const ambiguous =
-      (chunk.absent?.length ?? 0) > 0 && window !== undefined && window.keys.size > 0 && !keysAreTexts(chunk.table);
-    if (stale || incomplete || ambiguous || (keyless && window.keys.size > 0)) {
+    if (stale || incomplete || (keyless && window.keys.size > 0)) {
       this.#options.chunkDone(id, undefined);
       return;
     }
@@ -391,8 +388,7 @@ export class TransactionAssembler implements PgOutputHandler {
       this.#writer.writeJson(row.json);
       this.#endRow(open, relation, 'r');
     }
-    for (const key of chunk.absent ?? []) {
-      if (window.keys.has(keyText(key))) continue;
+    for (const key of this.#stillAbsent(chunk, window.keys)) {
       const open = this.#take();
       if (open === undefined) continue;
       this.#writer.beginRow('d', chunk.table.schema);
@@ -402,6 +398,17 @@ export class TransactionAssembler implements PgOutputHandler {
       this.#endRow(open, relation, 'd');
     }
     this.#options.chunkDone(id, kept);
+  }
+
+  /**
+   * Keys that no row had and that nothing touched since. Where equal keys may have different texts, a change of an
+   * absent key might not be known as one: then none is said to be deleted, and whoever asked asks again.
+   */
+  #stillAbsent({ table, absent = [] }: Chunk, touched: ReadonlySet<string>): readonly (readonly string[])[] {
+    if (absent.length === 0 || touched.size === 0) return absent;
+    if (!table.keyIndexes.every((index) => TEXT_IS_VALUE.test(table.schema.columns[index]!.portable))) return [];
+    const plain = new Set([...touched].map(withoutZeros));
+    return absent.filter((key) => !plain.has(withoutZeros(keyText(key))));
   }
 
   #touch(table: CapturedTable, buffer: Buffer, tuple: TupleRange): void {
@@ -446,12 +453,13 @@ export class TransactionAssembler implements PgOutputHandler {
   }
 }
 
-/** Types of which equal values have equal texts. */
+/** Types of which equal values have equal texts, numbers but for zeros at their end. */
 const TEXT_IS_VALUE =
-  /^(smallint|integer|bigint|oid|uuid|boolean|date|text|character varying|bytea|numeric\(\d+,|timestamp)(?!.*\[\])/;
+  /^(smallint|integer|bigint|oid|uuid|boolean|date|text|character varying|bytea|numeric|timestamp)(?!.*\[\])/;
 
-function keysAreTexts(table: CapturedTable): boolean {
-  return table.keyIndexes.every((index) => TEXT_IS_VALUE.test(table.schema.columns[index]!.portable));
+/** A key's text without zeros at the end of decimal fractions: one text for two numbers at worst where keys are texts. */
+function withoutZeros(key: string): string {
+  return key.replaceAll(/(\.\d*?)0+(?!\d)/g, '$1').replaceAll(/\.(?!\d)/g, '');
 }
 
 /** A row of which only the key is known, as frames carry it. */
