@@ -201,9 +201,7 @@ export class SnapshotReader {
           rows.push(parseCopyLine(line, table.binary, table.keyIndexes));
       }
       const absent =
-        absentKeysSql === undefined
-          ? []
-          : (await client.query({ text: absentKeysSql, rowMode: 'array' })).rows;
+        absentKeysSql === undefined ? [] : (await client.query({ text: absentKeysSql, rowMode: 'array' })).rows;
       await client.query('commit');
       return { chunk: { table, rows, absent, inProgress }, xmin, bytes };
     } catch (thrown) {

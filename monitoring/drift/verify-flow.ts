@@ -5,7 +5,8 @@ import { passed } from './alignment.ts';
 import { comparePlan, type ComparePlan } from './compare-plan.ts';
 import { confirm, LookBack, type Comparison } from './confirm.ts';
 import type { DriftStore } from './drift-store.ts';
-import type { DriftKind, Finding } from './findings.ts';
+import type { Finding } from './findings.ts';
+import type { FlowOutcome, TableOutcome } from './outcome.ts';
 import { Pace } from './pace.ts';
 import type { DriftSource, DriftTarget, KeyTexts } from './side.ts';
 import { newTableProgress, verifyTable, type TableProgress } from './verify-table.ts';
@@ -43,39 +44,8 @@ export interface FlowVerificationOptions {
   readonly repairer?: Repairer | undefined;
   readonly signal: AbortSignal;
   readonly onTable?: (table: TableOutcome) => void;
-}
-
-export interface TableOutcome {
-  readonly schema: string;
-  readonly name: string;
-  readonly progress: TableProgress;
-  readonly estimatedRows: number;
-  readonly skippedColumns: readonly string[];
-  /** What a repair was asked for, and what still differs after it. */
-  readonly repaired?: { readonly asked: number; readonly left: readonly Finding[] };
-}
-
-export interface FlowOutcome {
-  readonly flow: string;
-  /** Everything that was committed before this moment has been compared. */
-  readonly startedAt: Date;
-  readonly tables: readonly TableOutcome[];
-}
-
-/** Findings that an outcome leaves standing. */
-export function openFindings(table: TableOutcome): readonly Finding[] {
-  return table.repaired?.left ?? table.progress.findings;
-}
-
-export function countKinds(findings: readonly Finding[]): Record<DriftKind, number> {
-  const counts = { missing: 0, extra: 0, different: 0 };
-  for (const { kind, copies } of findings) counts[kind] += copies;
-  return counts;
-}
-
-/** True when both sides were proven equal: nothing differs, and no row escaped by changing all the time. */
-export function isProven(outcome: FlowOutcome): boolean {
-  return outcome.tables.every((table) => openFindings(table).length === 0 && table.progress.unresolved === 0);
+  /** Told after each range: the share of the flow's rows that this run has been through. */
+  readonly onShare?: (share: number) => void;
 }
 
 const MAX_FINDINGS = 10_000;
@@ -97,7 +67,19 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
   comparison.lookBack.note(await sides.source.watermark());
   const tables: TableOutcome[] = [];
   try {
-    for (const plan of await plans(options)) {
+    const all = await plans(options);
+    const share = (): number => {
+      let done = 0;
+      let total = 0;
+      for (const { source, estimatedRows } of all) {
+        const progress = run.tables.get(`${source.schema}.${source.name}`);
+        const rows = progress?.rows ?? 0;
+        done += rows;
+        total += progress?.done === true ? rows : Math.max(rows, estimatedRows);
+      }
+      return total === 0 ? 1 : done / total;
+    };
+    for (const plan of all) {
       const { schema, name } = plan.source;
       const id = `${schema}.${name}`;
       const progress = run.tables.get(id) ?? newTableProgress();
@@ -108,7 +90,10 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
         scanner: sides.scanner,
         progress,
         maxFindings: options.maxFindings ?? MAX_FINDINGS,
-        onProgress: () => sides.store.save(run, id),
+        onProgress: async () => {
+          await sides.store.save(run, id);
+          options.onShare?.(share());
+        },
       });
       await sides.store.settle(run, schema, name);
       let outcome: TableOutcome = {

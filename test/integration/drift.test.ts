@@ -1,15 +1,23 @@
 /** Drift between real servers: every kind that is planted is found, nothing is invented, and repairs go through the stream. */
 import { randomUUID } from 'node:crypto';
+import { mkdtemp, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import pg from 'pg';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { verify } from '../../cli/commands/verify.ts';
+import { createLogger } from '../../core/logger.ts';
 import { comparePlan } from '../../monitoring/drift/compare-plan.ts';
 import { formatDigest } from '../../monitoring/drift/digest.ts';
 import { Pace } from '../../monitoring/drift/pace.ts';
 import { PostgresDriftSource, type DigestPlace } from '../../monitoring/drift/postgres/postgres-side.ts';
-import { isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/verify-flow.ts';
+import { isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
+import { runSchedule } from '../../monitoring/drift/schedule.ts';
+import { Metrics } from '../../monitoring/metrics.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { Pipeline } from '../support/pipeline.ts';
+import { waitFor } from '../support/wait.ts';
 
 let postgres: PostgresServer;
 let nats: NatsServer;
@@ -223,6 +231,84 @@ describe('drift', () => {
     await pipeline.settled(['a']);
     await pipeline.target.query('drop table a');
     expect(found(await pipeline.verify())).toEqual(['a missing ["1"]', 'a missing ["2"]']);
+  });
+
+  it('`waybill verify` answers by its exit status, and repairs', async () => {
+    pipeline = await Pipeline.open(
+      postgres,
+      nats,
+      'create table a (id int primary key); insert into a values (1), (2)',
+      {
+        extra_rows: 'delete',
+      },
+    );
+    pipeline.start();
+    await pipeline.settled(['a']);
+    const file = join(await mkdtemp(join(tmpdir(), 'waybill-')), 'waybill.yaml');
+    await writeFile(file, pipeline.yaml);
+    const lines = vi.spyOn(console, 'log').mockImplementation(() => undefined);
+    try {
+      expect(await verify([], { config: file })).toBe(0);
+      await pipeline.target.query('delete from a where id = 1; insert into a values (3)');
+      expect(await verify(['mirror'], { config: file, json: true })).toBe(1);
+      const [report] = JSON.parse(String(lines.mock.lastCall?.[0])) as [
+        { equal: boolean; tables: { missing: number; extra: number }[] },
+      ];
+      expect(report.equal).toBe(false);
+      expect(report.tables[0]).toMatchObject({ table: 'public.a', missing: 1, extra: 1, different: 0 });
+      expect(await verify([], { config: file, repair: true })).toBe(0);
+      expect(await verify([], { config: file })).toBe(0);
+      await expect(verify(['miror'], { config: file })).rejects.toThrow('did you mean "mirror"?');
+    } finally {
+      lines.mockRestore();
+    }
+  });
+
+  it('a schedule compares again and again, and says so in the metrics', async () => {
+    pipeline = await Pipeline.open(
+      postgres,
+      nats,
+      'create table a (id int primary key); insert into a values (1), (2)',
+    );
+    pipeline.start();
+    await pipeline.settled(['a']);
+    const metrics = new Metrics();
+    const stop = new AbortController();
+    const running = runSchedule({
+      flow: 'mirror',
+      everyMs: 100,
+      nats: pipeline.config.nats,
+      holder: 'test',
+      leaseTtlMs: 1500,
+      report: metrics.driftReport('mirror'),
+      log: createLogger('silent'),
+      signal: stop.signal,
+      verify: async (_, signal) => {
+        const report = metrics.driftReport('mirror');
+        return await pipeline!.verify({
+          signal,
+          resume: true,
+          onTable: (table) => report.compared(table),
+          onShare: (share) => report.coverage(share),
+        });
+      },
+    });
+    const series = async (line: RegExp): Promise<number | undefined> => {
+      const found = line.exec(await metrics.registry.metrics())?.[1];
+      return found === undefined ? undefined : Number(found);
+    };
+    const verified = /^waybill_drift_verified_timestamp_seconds\{flow="mirror"\} (\S+)$/m;
+    const first = await waitFor('a first proof', () => series(verified), 20_000);
+    expect(Math.abs(first - Date.now() / 1000)).toBeLessThan(20);
+    expect(await series(/^waybill_drift_coverage_ratio\{flow="mirror"\} (\S+)$/m)).toBe(1);
+    await pipeline.target.query('delete from a where id = 1');
+    const missing = /^waybill_drift_rows\{flow="mirror",table="public.a",kind="missing"\} (\S+)$/m;
+    await waitFor('the missing row', async () => ((await series(missing)) === 1 ? true : undefined), 20_000);
+    await pipeline.target.query('insert into a values (1)');
+    await waitFor('its return', async () => ((await series(missing)) === 0 ? true : undefined), 20_000);
+    await waitFor('a later proof', async () => ((await series(verified))! > first ? true : undefined), 20_000);
+    stop.abort();
+    await running;
   });
 
   it.each(['server', 'here'] as const)('digests of every type, worked out there (%s), agree', async (place) => {

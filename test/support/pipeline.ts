@@ -10,7 +10,8 @@ import { parseConfig, type Config } from '../../core/config.ts';
 import { createLogger } from '../../core/logger.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { closeSides, flowTables, openSides } from '../../monitoring/drift/open-sides.ts';
-import { verifyFlow, type FlowOutcome, type FlowVerificationOptions } from '../../monitoring/drift/verify-flow.ts';
+import type { FlowOutcome } from '../../monitoring/drift/outcome.ts';
+import { verifyFlow, type FlowVerificationOptions } from '../../monitoring/drift/verify-flow.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
 import type { PostgresServer } from '../../sandbox/postgres.ts';
 import { waitFor } from './wait.ts';
@@ -26,8 +27,12 @@ export class Pipeline {
   readonly #stages: Promise<void>[] = [];
   failure: unknown;
 
-  private constructor(config: Config, source: pg.Client, target: pg.Client, nats: Nats) {
-    this.config = config;
+  /** The configuration as a file holds it. */
+  readonly yaml: string;
+
+  private constructor(yaml: string, source: pg.Client, target: pg.Client, nats: Nats) {
+    this.yaml = yaml;
+    this.config = parseConfig(yaml, {});
     this.source = source;
     this.target = target;
     this.nats = nats;
@@ -45,23 +50,20 @@ export class Pipeline {
       await postgres.createDatabase(`${id}_source`),
       await postgres.createDatabase(`${id}_target`),
     ];
-    const config = parseConfig(
-      JSON.stringify({
-        version: 1,
-        nats: { servers: [natsServer.url], prefix: id, stream: { sync_interval: '1s' } },
-        sources: { wms: { kind: 'postgres', url: sourceUrl } },
-        targets: { vis: { kind: 'postgres', url: targetUrl } },
-        flows: { mirror: { mirror: 'wms', to: 'vis', ...flow } },
-      }),
-      {},
-    );
+    const yaml = JSON.stringify({
+      version: 1,
+      nats: { servers: [natsServer.url], prefix: id, stream: { sync_interval: '1s', max_bytes: '256MB' } },
+      sources: { wms: { kind: 'postgres', url: sourceUrl } },
+      targets: { vis: { kind: 'postgres', url: targetUrl } },
+      flows: { mirror: { mirror: 'wms', to: 'vis', ...flow } },
+    });
     const [source, target] = [sourceUrl, targetUrl].map((url) => new pg.Client({ connectionString: url }));
     for (const client of [source!, target!]) {
       client.on('error', () => undefined);
       await client.connect();
     }
     await source!.query(ddl);
-    return new Pipeline(config, source!, target!, await connectNats(config.nats, 'test'));
+    return new Pipeline(yaml, source!, target!, await connectNats(parseConfig(yaml, {}).nats, 'test'));
   }
 
   start(stages: readonly ('capture' | 'apply')[] = ['capture', 'apply']): void {
