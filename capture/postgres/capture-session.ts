@@ -401,8 +401,7 @@ export class CaptureSession {
     // A reset needs a new slot: the next run makes it.
     if (request.reset === true)
       throw new ReplicationError('stream_conflict', `a snapshot from scratch was asked for (${request.id})`);
-    await clearRequest(bucket, name);
-    if (request.cancel === true) return;
+    if (request.cancel === true) return clearRequest(bucket, name);
     const tables = await matchingTables(client, settings.tables);
     await ensurePublication(client, publication, tables);
     for (const table of tables) if (!this.#byOid.has(table.oid)) this.#byOid.set(table.oid, table);
@@ -411,8 +410,12 @@ export class CaptureSession {
     );
     const names = new Set(wanted.map((table) => `${table.schema.schema}.${table.schema.name}`));
     const others =
-      (await this.#o.progress.read())?.tables.filter((table) => !names.has(`${table.schema}.${table.name}`)) ?? [];
-    log.info({ tables: [...names] }, 'snapshot requested');
+      (await this.#o.progress.read())?.tables.filter((table) =>
+        request.keys === undefined
+          ? !names.has(`${table.schema}.${table.name}`)
+          : table.keys === undefined || table.state !== 'done',
+      ) ?? [];
+    log.info({ tables: [...names], keys: request.keys?.length }, 'snapshot requested');
     await this.#o.progress.write({
       v: 1,
       id: request.id,
@@ -426,9 +429,13 @@ export class CaptureSession {
               state: 'pending',
               cursor: null,
               rows: 0,
+              request: request.id,
+              ...(request.keys === undefined ? {} : { keys: request.keys }),
             }) as const,
         ),
       ],
     });
+    // Only now: a crash before this line finds the request again, and taking it up twice does no harm.
+    await clearRequest(bucket, name);
   }
 }

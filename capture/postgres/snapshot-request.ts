@@ -13,7 +13,12 @@ export interface SnapshotRequest {
   readonly cancel?: boolean;
   /** Make a new slot: what happened since the old one is read again. */
   readonly reset?: boolean;
+  /** Read only the rows with these keys, of the one table named, and say of those that are not there that they are gone. */
+  readonly keys?: readonly KeyTexts[];
 }
+
+/** Values of a key's columns as text, in key order. */
+export type KeyTexts = readonly string[];
 
 export interface TableProgress {
   readonly schema: string;
@@ -22,6 +27,10 @@ export interface TableProgress {
   /** Key of the last row that is stored in the stream, as text; null before the first chunk. */
   cursor: string[] | null;
   rows: number;
+  /** The request that this answers. */
+  request?: string;
+  /** Only these rows are read. */
+  keys?: readonly KeyTexts[];
 }
 
 export interface SnapshotProgress {
@@ -30,7 +39,7 @@ export interface SnapshotProgress {
   tables: TableProgress[];
 }
 
-const requestKey = (source: string): string => `snapshot-request.${source}`;
+export const requestKey = (source: string): string => `snapshot-request.${source}`;
 const progressKey = (source: string): string => `snapshot.${source}`;
 
 /** Asks the capture of `source` to read tables again, or to stop doing so. Returns the request's id. */

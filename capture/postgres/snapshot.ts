@@ -11,7 +11,13 @@ import { abortableDelay, untilAborted } from '../../core/run-service.ts';
 import type { CapturedTable } from './catalog.ts';
 import { LineSplitter, parseCopyLine, type CopyRow } from './copy-lines.ts';
 import { qualifiedName, quoteIdent } from './publication.ts';
-import { newSnapshotId, type ProgressStore, type SnapshotProgress, type TableProgress } from './snapshot-request.ts';
+import {
+  newSnapshotId,
+  type KeyTexts,
+  type ProgressStore,
+  type SnapshotProgress,
+  type TableProgress,
+} from './snapshot-request.ts';
 import { sourceError } from './source-error.ts';
 import type { Chunk, Mark } from './transaction-assembler.ts';
 
@@ -70,7 +76,8 @@ export class SnapshotReader {
         if (captured === undefined) {
           log.warn({ table: `${table.schema}.${table.name}` }, 'a table of the snapshot is gone; left out');
           table.state = 'done';
-        } else await this.#readTable(progress, table, captured);
+        } else if (table.keys !== undefined) await this.#readKeys(table, table.keys, captured);
+        else await this.#readTable(progress, table, captured);
         await this.#ports.progress.write(progress);
       }
     } finally {
@@ -111,7 +118,7 @@ export class SnapshotReader {
       const id = newSnapshotId() + attempt;
       if (keyless) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
       await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
-      const { chunk, xmin, bytes } = await this.#readChunk(captured, table.cursor, limit);
+      const { chunk, xmin, bytes } = await this.#readChunk(captured, chunkSql(captured, table.cursor, limit));
       this.#chunks.set(id, chunk);
       const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
       failpoint('capture.mid-snapshot');
@@ -146,14 +153,41 @@ export class SnapshotReader {
     log.info({ table: `${table.schema}.${table.name}`, rows: table.rows }, 'table read');
   }
 
+  /** Reads single rows again. What others of the table are there stays as it is: no begin, no end. */
+  async #readKeys(table: TableProgress, keys: readonly KeyTexts[], captured: CapturedTable): Promise<void> {
+    const { signal, log } = this.#ports;
+    if (captured.keyIndexes.length === 0) {
+      table.state = 'done';
+      return;
+    }
+    for (let attempt = 1; !signal.aborted && !this.#ports.cancelled(); attempt++) {
+      const id = newSnapshotId() + attempt;
+      await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
+      const { chunk } = await this.#readChunk(captured, keysSql(captured, keys), absentSql(captured, keys));
+      this.#chunks.set(id, chunk);
+      const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
+      await this.#mark({ k: 'high', chunk: id, oid: captured.oid });
+      if ((await untilAborted(outcome, signal)) === undefined) {
+        if (attempt % 10 === 0) log.warn({ table: table.name, attempt }, 'rows changed while they were read again');
+        await abortableDelay(Math.min(2000, 20 * attempt), signal);
+        continue;
+      }
+      await this.#ports.stored();
+      table.rows = chunk.rows.length;
+      table.state = 'done';
+      log.info({ table: `${table.schema}.${table.name}`, rows: table.rows, keys: keys.length }, 'rows read again');
+      return;
+    }
+  }
+
   async #mark(mark: Mark): Promise<void> {
     await emitMark(this.#ports.client, this.#ports.markPrefix, mark);
   }
 
   async #readChunk(
     table: CapturedTable,
-    cursor: readonly string[] | null,
-    limit: number | undefined,
+    sql: string,
+    absentKeysSql?: string,
   ): Promise<{ chunk: Chunk; xmin: number; bytes: number }> {
     const { client } = this.#ports;
     try {
@@ -162,13 +196,15 @@ export class SnapshotReader {
       const rows: CopyRow[] = [];
       let bytes = 0;
       const splitter = new LineSplitter();
-      for await (const data of client.query(copyTo(`copy (${chunkSql(table, cursor, limit)}) to stdout`))) {
+      for await (const data of client.query(copyTo(`copy (${sql}) to stdout`))) {
         bytes += (data as Buffer).length;
         for (const line of splitter.push(data as Buffer))
           rows.push(parseCopyLine(line, table.binary, table.keyIndexes));
       }
+      const absent =
+        absentKeysSql === undefined ? [] : (await client.query({ text: absentKeysSql, rowMode: 'array' })).rows;
       await client.query('commit');
-      return { chunk: { table, rows, inProgress }, xmin, bytes };
+      return { chunk: { table, rows, absent, inProgress }, xmin, bytes };
     } catch (thrown) {
       throw sourceError(thrown, `reading a chunk of ${table.schema.schema}.${table.schema.name}`);
     }
@@ -195,6 +231,36 @@ export function chunkSql(table: CapturedTable, cursor: readonly string[] | null,
   const after = cursor === null || keyIndexes.length === 0 ? '' : ` where (${key}) > (${literals})`;
   const order = keyIndexes.length === 0 ? '' : ` order by ${key}`;
   return `select ${columns} from ${qualifiedName(schema)}${after}${order}${limit === undefined ? '' : ` limit ${limit}`}`;
+}
+
+/** The keys as a list of rows `w(k0, k1, …)`, each value in the type of its column. */
+function keysList(table: CapturedTable, keys: readonly KeyTexts[]): string {
+  const types = table.keyIndexes.map((index) => keyType(table.schema.columns[index]!.type));
+  const rows = keys.map((key) => `(${types.map((type, i) => `${quoteLiteral(key[i] ?? '')}::${type}`).join(', ')})`);
+  return `(values ${rows.join(', ')}) w(${types.map((_, i) => `k${i}`).join(', ')})`;
+}
+
+/** A type that reads a key's text without cutting it. */
+function keyType(type: string): string {
+  if (/^(character\(|character$|bpchar)/.test(type)) return 'bpchar';
+  return type.startsWith('bit') ? type : type.replace(/\([^)]*\)/, '');
+}
+
+function sameKey(table: CapturedTable): string {
+  return table.schema.key.map((name, i) => `t.${quoteIdent(name)} = w.k${i}`).join(' and ');
+}
+
+/** The statement that reads the rows with these keys. */
+function keysSql(table: CapturedTable, keys: readonly KeyTexts[]): string {
+  const columns = table.schema.columns.map((column) => `t.${quoteIdent(column.name)}`).join(', ');
+  return `select ${columns} from ${keysList(table, keys)} join ${qualifiedName(table.schema)} t on ${sameKey(table)}`;
+}
+
+/** The statement that names the keys that no row has, as texts. The database decides: equal values may differ as text. */
+function absentSql(table: CapturedTable, keys: readonly KeyTexts[]): string {
+  const texts = table.schema.key.map((_, i) => `concat(w.k${i})`).join(', ');
+  const there = `select from ${qualifiedName(table.schema)} t where ${sameKey(table)}`;
+  return `select ${texts} from ${keysList(table, keys)} where not exists (${there})`;
 }
 
 function quoteLiteral(text: string): string {

@@ -12,6 +12,7 @@ import { armFailpoint } from '../../core/failpoint.ts';
 import { createLogger, type Logger, type LogLevel } from '../../core/logger.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { startMonitoring } from '../../monitoring/server.ts';
+import { runVerifyStage } from '../verification.ts';
 import { EXIT, readConfig, unknownName, type GlobalOptions } from '../context.ts';
 
 export interface RunOptions extends GlobalOptions {
@@ -142,6 +143,19 @@ function createStages(config: Config, metrics: Metrics, log: Logger): (() => Sta
           });
         },
         blocked: (detail) => report.state('blocked', detail),
+      };
+    });
+  }
+  for (const flow of config.monitoring.verify.every === undefined ? [] : Object.keys(config.flows)) {
+    const id = `verify:${flow}`;
+    ids.push(id);
+    makers.push(() => {
+      const report = metrics.driftReport(flow);
+      const stageLog = log.child({ stage: id });
+      return {
+        id,
+        run: (signal) => runVerifyStage(config, flow, { holder, leaseTtlMs: ttl, log: stageLog, report, signal }),
+        blocked: () => {},
       };
     });
   }
