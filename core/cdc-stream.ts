@@ -246,7 +246,7 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
 /**
  * Yields the frames of a stream from `startSeq` on, for ever, in order, each continuous with the one before it (the
  * first with `position`): a frame that lies wholly before is dropped as a repeat, a hole throws `stream_gap`.
- * At most `prefetchBytes` (8 MB when left out), and never fewer than eight messages, are held in this process. They
+ * At most `prefetchBytes` (4 MB when left out), and never fewer than four messages, are held in this process. They
  * are asked for by number: where client and server count the bytes of a message differently, a request by bytes can
  * leave both waiting for the other until it expires.
  */
@@ -257,7 +257,7 @@ export async function* readFrames(
 ): AsyncGenerator<ReceivedFrame, void, void> {
   const { signal } = options;
   const maxPayload = nats.connection.info?.max_payload ?? 1 << 20;
-  const prefetchMessages = Math.max(8, Math.floor((options.prefetchBytes ?? 8 << 20) / maxPayload));
+  const prefetchMessages = Math.max(4, Math.floor((options.prefetchBytes ?? 4 << 20) / maxPayload));
   const js = jetstream(nats.connection);
   let position = options.position;
   let nextSeq = options.startSeq;

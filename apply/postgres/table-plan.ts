@@ -1,6 +1,6 @@
 /** All that writing one version of one table needs, worked out once: names, key, and the fixed parts of statements. */
 import type { TableSchema, Value } from '../../core/frame.ts';
-import type { PlanShape } from '../compact.ts';
+import type { PlanShape } from '../table-changes.ts';
 import { keyShape } from '../row-key.ts';
 import { byteaText, qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 

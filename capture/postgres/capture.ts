@@ -185,7 +185,9 @@ async function captureWithLease(
 
 /** A holder that hangs keeps the slot in use until the walsender gives it up, and a chunk's transaction for ever. */
 async function endOvertaken(client: pg.Client, name: string, installation: string, log: Logger): Promise<void> {
-  const names = (['capture', 'stream', 'load'] as const).map((purpose) => sessionName(purpose, name, installation));
+  const names = (['capture', 'stream', 'catch', 'load'] as const).map((purpose) =>
+    sessionName(purpose, name, installation),
+  );
   try {
     const ended = await endStaleSessions(client, names);
     if (ended > 0) log.warn({ sessions: ended }, 'ended the sessions that an overtaken process left on the source');

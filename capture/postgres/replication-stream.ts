@@ -24,6 +24,15 @@ interface WireConnection {
   sendCopyFromChunk(chunk: Buffer): void;
 }
 
+/** Whatever reads the log and feeds the assembler: the session holds it back through this. */
+export interface LogReader {
+  /** Stops decoding (inside a handler call) until `work` is done. */
+  holdUntil(work: Promise<void>): void;
+  /** Back-pressure: little more is delivered after this, until `resume`. */
+  pause(): void;
+  resume(): void;
+}
+
 export interface ReplicationOptions {
   readonly settings: SourceConfig;
   readonly applicationName: string;
@@ -62,7 +71,7 @@ class RawPgOutputPlugin {
   }
 }
 
-export class ReplicationStream {
+export class ReplicationStream implements LogReader {
   readonly #options: ReplicationOptions;
   readonly #service: LogicalReplicationService;
   readonly #decoder: PgOutputDecoder;
@@ -138,7 +147,7 @@ export class ReplicationStream {
   #receive(chunk: Buffer): void {
     if (chunk[0] === XLOG_DATA) {
       if (this.#held !== undefined) this.#held.push(Buffer.from(chunk));
-      else this.#decoder.decode(chunk.subarray(XLOG_HEADER_BYTES));
+      else this.#decoder.decode(chunk, XLOG_HEADER_BYTES);
     } else if (chunk[0] === KEEPALIVE) {
       const walEnd = chunk.readBigUInt64BE(1);
       if (this.#held === undefined) {
@@ -174,8 +183,7 @@ export class ReplicationStream {
     const held = this.#held ?? [];
     this.#held = undefined;
     try {
-      while (held.length > 0 && this.#held === undefined)
-        this.#decoder.decode(held.shift()!.subarray(XLOG_HEADER_BYTES));
+      while (held.length > 0 && this.#held === undefined) this.#decoder.decode(held.shift()!, XLOG_HEADER_BYTES);
     } catch (thrown) {
       this.#failure = thrown;
       void this.stop();

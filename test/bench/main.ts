@@ -23,10 +23,10 @@ const SETTINGS = {
   logical_decoding_work_mem: '64MB',
 };
 const args = process.argv.slice(2);
-const scale = Number(args[args.indexOf('--scale') + 1] || 1) || 1;
+const scale = args.includes('--scale') ? Number(args[args.indexOf('--scale') + 1]) : 1;
 const chosen = args.filter((arg) => /^[a-z]+$/.test(arg));
 const wanted = (name: string): boolean => chosen.length === 0 || chosen.includes(name);
-const repeats = 3;
+const repeats = args.includes('--rounds') ? Number(args[args.indexOf('--rounds') + 1]) : 4;
 const SMALL = Math.round(200_000 * scale);
 const LARGE = Math.round(1_000_000 * scale);
 const KEYS = 50_000;
@@ -329,12 +329,16 @@ async function benchDrain(kind: Kind): Promise<void> {
   });
 }
 
-/** Both contenders are timed from the moment their walsender reads the slot. */
+/** Both contenders are timed from the moment they read the slot, or a copy of it. */
 async function slotActive(url: string, slot: string): Promise<number> {
   await until(
     'the slot to be read',
     performance.now(),
-    async () => (await scalar(url, `select active from pg_replication_slots where slot_name = '${slot}'`)) === 'true',
+    async () =>
+      (await scalar(
+        url,
+        `select count(*) from pg_replication_slots where active and (slot_name = '${slot}' or slot_name like '${slot}_catch_up%')`,
+      )) !== '0',
   );
   return performance.now();
 }
