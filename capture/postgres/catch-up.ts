@@ -7,6 +7,7 @@ import type pg from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
 import { ReplicationError } from '../../core/errors.ts';
 import { formatLsn, type PgPosition } from '../../core/position.ts';
+import { untilAborted } from '../../core/run-service.ts';
 import { PgOutputDecoder, type PgOutputHandler } from './pgoutput.ts';
 import type { LogReader } from './replication-stream.ts';
 import { sourceError } from './source-error.ts';
@@ -91,11 +92,13 @@ export class CatchUpReader implements LogReader {
           if (this.#held !== undefined) await this.#held;
         }
         this.#options.onActivity();
-        if (this.#resumed !== undefined) await this.#resumed;
+        // Where publishing failed nobody resumes any more.
+        if (this.#resumed !== undefined) await untilAborted(this.#resumed, signal);
         // What has been read stays consumed by the copy alone; the slot still has it.
         if (signal.aborted) return false;
       }
     } catch (thrown) {
+      if (signal.aborted) return false;
       throw sourceError(thrown, 'reading a slice of the log');
     }
     const more = messages >= this.#changes;

@@ -5,6 +5,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -203,6 +204,40 @@ describe('a capture that hangs and comes back', () => {
       });
       await allFrames(stream);
       expect((await flow.status()).state).not.toBe('blocked');
+    },
+    timeoutMs,
+  );
+});
+
+describe('a capture that is far behind', () => {
+  it(
+    'goes on after the broker was gone while it read a slice',
+    async () => {
+      const { db, stream, stage } = await prepare('behind');
+      await db.query('create table t (id int primary key, note text)');
+      const capture = stage('capture');
+      await waitFor('the capture to begin', async () => (await readTail(nats, stream)).seq > 0);
+      await capture.end('SIGTERM');
+      await db.query(`insert into t select g, repeat('x', 100) from generate_series(0, 399999) g`);
+      const { seq } = await readTail(nats, stream);
+      capture.start();
+      await waitFor('the first slice', async () => (await readTail(nats, stream)).seq > seq + 20);
+      await server.kill();
+      // Longer than the publisher waits for an acknowledgement.
+      await delay(12_000);
+      await server.start();
+      await waitFor('the capture to go on', async () => (await capture.status()).state !== 'starting');
+      const lsn = (await db.query<{ lsn: string }>(`select pg_current_wal_insert_lsn() - '0/0' as lsn`)).rows[0]!.lsn;
+      await waitFor('the rest', async () => (await endOf(stream)).lsn >= BigInt(lsn));
+      const frames = await allFrames(stream);
+      const inserted = frames.flatMap((frame) =>
+        decodeFrame(frame.payload, frame.place)
+          .rows.filter((row) => row[0] === 'i')
+          .map((row) => Number(row[2]?.[0])),
+      );
+      expect(inserted.length).toBe(400_000);
+      expect(inserted.every((id, n) => id === n)).toBe(true);
+      await capture.end('SIGTERM');
     },
     timeoutMs,
   );
