@@ -11,6 +11,7 @@ import { requestSnapshot } from '../../capture/postgres/snapshot-request.ts';
 import { describeTeardown, teardownSource } from '../../capture/postgres/teardown.ts';
 import type { Config } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import { audit, auditIfReachable, targetsOf } from '../audit.ts';
 import {
   EXIT,
   printTable,
@@ -35,6 +36,11 @@ export async function snapshot(
     tables,
     cancel: options.cancel === true,
     reset: options.reset === true,
+  });
+  await auditIfReachable(config, targetsOf(config, source), {
+    action: 'snapshot',
+    subject: `source ${source}`,
+    detail: { id, tables, cancel: options.cancel === true, reset: options.reset === true },
   });
   if (options.cancel === true) console.log(`asked the capture of ${source} to stop its snapshot`);
   else
@@ -67,6 +73,11 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
       return EXIT.no;
     }
   }
+  await auditIfReachable(config, targetsOf(config, source), {
+    action: 'teardown',
+    subject: `source ${source}`,
+    detail: { removes: lines },
+  });
   for (const line of await teardownSource(source, settings, config.nats)) console.log(`removed ${line}`);
   return EXIT.good;
 }
@@ -122,9 +133,19 @@ export async function quarantineReplay(
   options: GlobalOptions & { all?: boolean },
 ): Promise<number> {
   requireIds(ids, options);
-  const result = await withTarget(readConfig(options), flow, ({ client }) =>
+  const config = readConfig(options);
+  const result = await withTarget(config, flow, ({ client }) =>
     replayQuarantine(client, flow, options.all === true ? { all: true } : { ids }),
   );
+  await audit(config, [config.flows[flow]!.to], {
+    action: 'quarantine-replay',
+    subject: `flow ${flow}`,
+    detail: {
+      ids: options.all === true ? 'all' : ids,
+      applied: result.applied,
+      failed: result.failed.map(({ id }) => id),
+    },
+  });
   console.log(`${result.applied} applied, ${result.failed.length} failed`);
   for (const failure of result.failed)
     console.log(`  ${failure.id}: ${failure.message} (SQLSTATE ${failure.sqlState})`);
@@ -137,13 +158,16 @@ export async function quarantineDiscard(
   options: GlobalOptions & { all?: boolean },
 ): Promise<number> {
   requireIds(ids, options);
-  const count = await withTarget(readConfig(options), flow, async ({ client }) =>
-    discardQuarantine(
-      client,
-      flow,
-      options.all === true ? (await listQuarantine(client, flow)).map((entry) => entry.id) : ids,
-    ),
-  );
+  const config = readConfig(options);
+  const { count, discarded } = await withTarget(config, flow, async ({ client }) => {
+    const discarded = options.all === true ? (await listQuarantine(client, flow)).map((entry) => entry.id) : ids;
+    return { discarded, count: await discardQuarantine(client, flow, discarded) };
+  });
+  await audit(config, [config.flows[flow]!.to], {
+    action: 'quarantine-discard',
+    subject: `flow ${flow}`,
+    detail: { ids: discarded, count },
+  });
   console.log(`${count} discarded`);
   return EXIT.good;
 }
