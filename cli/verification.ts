@@ -8,6 +8,7 @@ import { closeSides, flowTables, openSides } from '../monitoring/drift/open-side
 import type { DriftReport, FlowOutcome } from '../monitoring/drift/outcome.ts';
 import { runSchedule } from '../monitoring/drift/schedule.ts';
 import { verifyFlow, type Repairer } from '../monitoring/drift/verify-flow.ts';
+import { audit } from './audit.ts';
 
 export interface VerifyOptions {
   readonly nats: Nats;
@@ -28,7 +29,7 @@ export async function verifyOnce(config: Config, flow: string, options: VerifyOp
       rereadRows({ nats, config: config.nats, source: settings.mirror, schema, table, keys, signal: stop }),
   };
   try {
-    return await verifyFlow({
+    const outcome = await verifyFlow({
       flow,
       sides,
       nats,
@@ -46,6 +47,20 @@ export async function verifyOnce(config: Config, flow: string, options: VerifyOp
         ? {}
         : { onTable: (table) => report.compared(table), onShare: (share) => report.coverage(share) }),
     });
+    const repaired = outcome.tables.filter((table) => (table.repaired?.asked ?? 0) > 0);
+    if (repaired.length > 0)
+      await audit(config, [settings.to], {
+        action: 'repair',
+        subject: `flow ${flow}`,
+        detail: {
+          tables: repaired.map((table) => ({
+            table: `${table.schema}.${table.name}`,
+            asked: table.repaired!.asked,
+            left: table.repaired!.left.length,
+          })),
+        },
+      });
+    return outcome;
   } finally {
     await closeSides(sides);
   }
