@@ -15,7 +15,14 @@ import type { NatsConfig } from './config.ts';
 import { isAbort, ReplicationError } from './errors.ts';
 import { FRAME_VERSION, HEADER } from './frame.ts';
 import { natsError, type Nats } from './nats.ts';
-import { comparePositions, describePosition, parsePosition, ORIGIN, type Position } from './position.ts';
+import {
+  comparePositions,
+  describePosition,
+  orderPositions,
+  parsePosition,
+  ORIGIN,
+  type Position,
+} from './position.ts';
 
 export function cdcStreamName(prefix: string, source: string): string {
   return `${prefix}_cdc_${source}`;
@@ -63,6 +70,8 @@ export interface FrameHeaders {
   readonly timeUs: number;
   /** Every table is read again after this frame. */
   readonly reset: boolean;
+  /** MySQL, MariaDB: from where a capture reads the log again, because of transactions in doubt; absent: from `end`. */
+  readonly replay?: string;
   readonly chunk?: { readonly index: number; readonly of: number };
 }
 
@@ -72,6 +81,7 @@ export interface StreamTail {
   readonly end: Position;
   readonly origin?: string;
   readonly epoch: number;
+  readonly replay?: string;
 }
 
 /** Makes the stream of a source when it is not there; updates limits that the configuration changed. */
@@ -129,7 +139,8 @@ export async function readTail(nats: Nats, stream: string): Promise<StreamTail> 
         context: { stream, seq },
       });
     const headers = parseFrameHeaders(message.header, `${stream} sequence ${seq}`);
-    return { seq, end: headers.end, origin: headers.origin, epoch: headers.epoch };
+    const { end, origin, epoch, replay } = headers;
+    return { seq, end, origin, epoch, ...(replay === undefined ? {} : { replay }) };
   } catch (thrown) {
     throw natsError(thrown, `reading the end of stream ${stream}`);
   }
@@ -148,10 +159,13 @@ export function parseFrameHeaders(headers: MsgHdrs | undefined, place: string): 
     );
   const start = parsePosition(get(HEADER.start));
   const end = parsePosition(get(HEADER.end));
-  if (start === undefined || end === undefined || comparePositions(start, end) > 0)
+  const reset = get(HEADER.reset) === '1';
+  // A frame from which everything is read again may lead into another history.
+  if (start === undefined || end === undefined || !(reset || comparePositions(start, end) <= 0))
     throw new ReplicationError('frame_unreadable', `${place} has no valid ${HEADER.start} and ${HEADER.end}`);
   const chunk = /^(\d+)\/(\d+)$/.exec(get(HEADER.chunk));
   const time = Date.parse(get(HEADER.time));
+  const replay = get(HEADER.replay);
   return {
     source: get(HEADER.source),
     origin: get(HEADER.origin),
@@ -160,7 +174,8 @@ export function parseFrameHeaders(headers: MsgHdrs | undefined, place: string): 
     epoch: Number(get(HEADER.epoch)) || 0,
     rows: Number(get(HEADER.rows)) || 0,
     timeUs: Number.isNaN(time) ? 0 : time * 1000,
-    reset: get(HEADER.reset) === '1',
+    reset,
+    ...(replay === '' ? {} : { replay }),
     ...(chunk === null ? {} : { chunk: { index: Number(chunk[1]), of: Number(chunk[2]) } }),
   };
 }
@@ -206,11 +221,18 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
       );
     }
     const first = await headersAt(state.first_seq);
-    if (comparePositions(first.start, position) > 0) {
+    const resetSeq = resetOf(info);
+    const reset = resetSeq >= state.first_seq ? await headersAt(resetSeq) : undefined;
+    let low = state.first_seq;
+    if (reset !== undefined) {
+      const order = orderPositions(reset.end, position);
+      // The position belongs to a history that was given up there.
+      if (order === undefined) return resetSeq;
+      if (order <= 0) low = resetSeq;
+    }
+    if (low !== resetSeq && comparePositions(first.start, position) > 0) {
       // A hole, unless everything is read again after it: then the frame that says so is the place to begin.
-      const resetSeq = resetOf(info);
-      if (resetSeq >= state.first_seq && comparePositions((await headersAt(resetSeq)).end, position) > 0)
-        return resetSeq;
+      if (reset !== undefined) return resetSeq;
       throw new ReplicationError(
         'stream_gap',
         `stream ${stream} begins at ${describePosition(first.start)}, after the target's position ${describePosition(position)}`,
@@ -224,7 +246,6 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
         `the target stands at ${describePosition(position)}, beyond the end of stream ${stream} (${describePosition(last.end)})`,
         { context },
       );
-    let low = state.first_seq;
     let high = state.last_seq + 1;
     while (low < high) {
       const middle = Math.floor((low + high) / 2);
@@ -294,13 +315,10 @@ export async function* readFrames(
           pieces.push(message.data);
           if (headers.chunk.index < headers.chunk.of) continue;
         }
-        if (
-          comparePositions(headers.end, position) < 0 ||
-          (comparePositions(headers.end, position) === 0 && comparePositions(headers.start, position) < 0)
-        )
-          continue;
+        const ends = headers.reset ? orderPositions(headers.end, position) : comparePositions(headers.end, position);
+        if (ends === -1 || (ends === 0 && orderPositions(headers.start, position) === -1)) continue;
         // Invariant 1: a frame must start where the one before ended.
-        if (comparePositions(headers.start, position) !== 0 && !headers.reset)
+        if (!headers.reset && comparePositions(headers.start, position) !== 0)
           throw new ReplicationError(
             'stream_gap',
             `${place} starts at ${describePosition(headers.start)}, but the one before ended at ${describePosition(position)}`,

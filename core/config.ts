@@ -1,4 +1,5 @@
 /** The configuration file: one strict schema; every problem is reported at once, with its path and the nearest known key. */
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { z } from 'zod';
@@ -56,9 +57,17 @@ const natsSchema = z.strictObject({
     .prefault({}),
 });
 
-const sourceSchema = z.strictObject({
-  kind: z.enum(['postgres']),
+const anySource = {
   url: secretUrl,
+  snapshot: z.enum(['initial', 'never']).default('initial'),
+  heartbeat: duration.prefault('10s'),
+  frame_bytes: size.prefault('512KB'),
+  snapshot_chunk_rows: z.number().int().min(1).max(1_000_000).default(20_000),
+  tls: tls.optional(),
+};
+
+const postgresSourceSchema = z.strictObject({
+  kind: z.literal('postgres'),
   tables: z.array(tablePattern).min(1).default(['public.*']),
   slot: z
     .string()
@@ -68,12 +77,26 @@ const sourceSchema = z.strictObject({
     .string()
     .regex(/^[a-z_][a-z0-9_]{0,62}$/, 'must be lower case letters, digits and _')
     .optional(),
-  snapshot: z.enum(['initial', 'never']).default('initial'),
-  heartbeat: duration.prefault('10s'),
-  frame_bytes: size.prefault('512KB'),
-  snapshot_chunk_rows: z.number().int().min(1).max(1_000_000).default(20_000),
-  tls: tls.optional(),
+  ...anySource,
 });
+
+const mysqlSource = {
+  tables: z.array(tablePattern).min(1),
+  /** Id among everything that replicates from the source; by default made from prefix and name. */
+  server_id: z
+    .number()
+    .int()
+    .min(1)
+    .max(2 ** 32 - 1)
+    .optional(),
+  ...anySource,
+};
+
+const sourceSchema = z.discriminatedUnion('kind', [
+  postgresSourceSchema,
+  z.strictObject({ kind: z.literal('mysql'), ...mysqlSource }),
+  z.strictObject({ kind: z.literal('mariadb'), ...mysqlSource }),
+]);
 
 const targetSchema = z.strictObject({
   kind: z.enum(['postgres', 'mysql', 'mariadb']),
@@ -127,6 +150,8 @@ export const configSchema = z.strictObject({
 export type Config = z.infer<typeof configSchema>;
 export type NatsConfig = Config['nats'];
 export type SourceConfig = z.infer<typeof sourceSchema>;
+export type PostgresSourceConfig = Extract<SourceConfig, { kind: 'postgres' }>;
+export type MysqlSourceConfig = Exclude<SourceConfig, { kind: 'postgres' }>;
 export type TargetConfig = z.infer<typeof targetSchema>;
 export type FlowConfig = z.infer<typeof mirrorFlowSchema>;
 export type TlsConfig = z.infer<typeof tls>;
@@ -206,7 +231,7 @@ function expand(value: unknown, path: string, environment: Environment, problems
 function describeIssue(issue: z.core.$ZodIssue, root: unknown): string[] {
   const at = issue.path.map(String).join('.');
   if (issue.code === 'unrecognized_keys') {
-    const known = knownKeysAt(issue.path);
+    const known = knownKeysAt(issue.path, root);
     return issue.keys.map((key) => {
       const near = nearest(key, known);
       const hint = near === undefined ? '' : ` (did you mean "${near}"?)`;
@@ -217,10 +242,22 @@ function describeIssue(issue: z.core.$ZodIssue, root: unknown): string[] {
   return [`${at === '' ? 'the file' : at}: ${issue.message}${root === null ? ' (it is empty)' : ''}`];
 }
 
-function knownKeysAt(path: readonly PropertyKey[]): string[] {
-  let node: { properties?: Record<string, unknown>; additionalProperties?: unknown } | undefined =
-    configJsonSchema() as typeof node;
-  for (const part of path) node = (node?.properties?.[String(part)] ?? node?.additionalProperties) as typeof node;
+interface SchemaNode {
+  readonly properties?: Readonly<Record<string, SchemaNode>>;
+  readonly additionalProperties?: SchemaNode;
+  readonly oneOf?: readonly SchemaNode[];
+  readonly const?: unknown;
+}
+
+function knownKeysAt(path: readonly PropertyKey[], root: unknown): string[] {
+  let node = configJsonSchema() as SchemaNode | undefined;
+  let value = root;
+  for (const part of path) {
+    node = node?.properties?.[String(part)] ?? node?.additionalProperties;
+    value = (value as Record<PropertyKey, unknown> | undefined)?.[part];
+    const { kind } = (value ?? {}) as { kind?: unknown };
+    if (node?.oneOf !== undefined) node = node.oneOf.find((variant) => variant.properties?.['kind']?.const === kind);
+  }
   const keys = Object.keys(node?.properties ?? {});
   return keys.flatMap((key) => (/^(url|password|token)$/.test(key) ? [key, `${key}_file`] : [key]));
 }
@@ -251,6 +288,7 @@ function crossCheck(config: Config): string[] {
   const slots = new Map<string, string>();
   for (const [source, settings] of Object.entries(config.sources)) {
     compileTablePatterns(settings.tables);
+    if (settings.kind !== 'postgres') continue;
     const slot = `${settings.url} ${slotName(source, settings, config.nats.prefix)}`;
     const other = slots.get(slot);
     if (other !== undefined) problems.push(`sources.${source}: uses the same database and slot as sources.${other}`);
@@ -273,13 +311,23 @@ function hint(word: string, record: Record<string, unknown>): string {
 }
 
 /** The replication slot of a source: as configured, else `<prefix>_<source>`. */
-export function slotName(source: string, settings: SourceConfig, prefix: string): string {
+export function slotName(source: string, settings: PostgresSourceConfig, prefix: string): string {
   return settings.slot ?? `${prefix}_${source}`;
 }
 
 /** The publication of a source: as configured, else `<prefix>_<source>`. */
-export function publicationName(source: string, settings: SourceConfig, prefix: string): string {
+export function publicationName(source: string, settings: PostgresSourceConfig, prefix: string): string {
   return settings.publication ?? `${prefix}_${source}`;
+}
+
+/**
+ * The server id under which a source is read: as configured, else made from prefix and name: stable, and in the upper
+ * half of the range, where few servers are.
+ */
+export function serverId(source: string, settings: MysqlSourceConfig, prefix: string): number {
+  if (settings.server_id !== undefined) return settings.server_id;
+  const digest = createHash('sha256').update(`${prefix}/${source}`).digest();
+  return 2 ** 31 + (digest.readUInt32BE(0) % (2 ** 31 - 1));
 }
 
 /** A url without its password, for logs and errors. */

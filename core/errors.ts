@@ -90,6 +90,11 @@ const POLICIES = {
     remedy:
       'The source lacks transactions that were captured already: it was restored from a backup, or is a replica that lags or went its own way. Point the url at the right server, or run `waybill snapshot SOURCE --reset` if this one is to be followed.',
   },
+  source_behind: {
+    action: 'retry',
+    remedy:
+      'The source is a replica that has yet to execute what was captured from another server. It goes on by itself when the replica has caught up; if it never does, point the url at a server that has, or run `waybill snapshot SOURCE --reset`.',
+  },
   source_server_id_clash: {
     action: 'halt',
     remedy:

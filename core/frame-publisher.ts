@@ -24,6 +24,10 @@ export interface SealedFrame {
   /** Newest commit time, microseconds since 1970; 0 where unknown. */
   readonly timeUs: number;
   readonly reset?: boolean;
+  /** Place in the source's log, for people. */
+  readonly log?: string;
+  /** Where the log is read again from, when that is not `end`. */
+  readonly replay?: string;
 }
 
 /** The largest payload that the connected server takes, or `nats_payload_too_small`. */
@@ -72,7 +76,10 @@ export class FramePublisher {
    * publisher is done: whether the frame was stored is read from the stream's tail by the next run.
    */
   async publish(frame: SealedFrame): Promise<void> {
-    const limit = (this.#nats.connection.info?.max_payload ?? 1 << 20) - HEADER_BYTES;
+    // GTID sets have no limit of their own.
+    const positionBytes = formatPosition(frame.start).length + formatPosition(frame.end).length;
+    const headerBytes = HEADER_BYTES + positionBytes + (frame.replay?.length ?? 0);
+    const limit = (this.#nats.connection.info?.max_payload ?? 1 << 20) - headerBytes;
     if (frame.payload.length <= limit) {
       await this.#send(frame, frame.payload, frame.end, undefined);
       return;
@@ -97,6 +104,8 @@ export class FramePublisher {
     headers.set(HEADER.rows, String(frame.rows));
     if (frame.timeUs > 0) headers.set(HEADER.time, formatMicros(frame.timeUs));
     if (frame.reset === true) headers.set(HEADER.reset, '1');
+    if (frame.log !== undefined) headers.set(HEADER.log, frame.log);
+    if (frame.replay !== undefined) headers.set(HEADER.replay, frame.replay);
     if (chunk !== undefined) headers.set(HEADER.chunk, chunk);
     try {
       const pending = this.#js.publish(this.#subject, payload, { headers, expect: { lastSequence: this.#lastSeq } });

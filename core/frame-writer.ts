@@ -65,6 +65,22 @@ export class FrameWriter {
     return this.#rows === 0 && this.#transactions.length === 0;
   }
 
+  /** Tables in the order of their indexes. */
+  get tables(): readonly TableSchema[] {
+    return [...this.#tables.keys()];
+  }
+
+  /** A place between two rows, to come back to with `rewind`. */
+  mark(): { readonly bytes: number; readonly rows: number } {
+    return { bytes: this.#length, rows: this.#rows };
+  }
+
+  /** Forgets the rows behind a mark; none of them may belong to a transaction that was added. */
+  rewind(mark: { readonly bytes: number; readonly rows: number }): void {
+    this.#length = mark.bytes;
+    this.#rows = mark.rows;
+  }
+
   /** Starts a row: `["op",table,` follow with a tuple or `writeNull`, then `endRow`. */
   beginRow(op: Op, table: TableSchema | undefined): void {
     this.#reserve(32);

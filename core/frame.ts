@@ -20,6 +20,10 @@ export const HEADER = {
   time: 'Waybill-Time',
   /** `1` on a frame after which every table is read again: a consumer may jump to it over a hole. */
   reset: 'Waybill-Reset',
+  /** MySQL, MariaDB: file and offset of the source's log that `end` was reached at. For people. */
+  log: 'Waybill-Log',
+  /** MySQL, MariaDB: the GTID set from which the log is read again while XA transactions are in doubt. */
+  replay: 'Waybill-Replay',
   /** `i/n` on the pieces of a frame that is larger than a message. */
   chunk: 'Waybill-Chunk',
 } as const;
@@ -52,6 +56,7 @@ export type Part = 'whole' | 'first' | 'middle' | 'last';
 /**
  * One transaction (or part of one): xid, commit position and end position as 16 hex digits, commit time in
  * microseconds since 1970, number of this frame's rows that belong to it, part, and the ordinal of its first row here.
+ * MySQL and MariaDB: xid 0, the GTID twice (`read:<number>` for rows that were read from tables).
  */
 export type TransactionEntry = readonly [
   xid: number,

@@ -298,18 +298,25 @@ export class BinlogDecoder {
   #mysqlGroup(header: EventHeader, reader: ByteReader): void {
     this.#expectNoGroup();
     const group = header.type === EVENT.gtid ? decodeGtid(reader) : decodeTaggedGtid(reader);
-    this.#beginGroup(header, group.gtid, group.commitTimeUs ?? header.timestamp * 1e6, group.transactionBytes);
+    this.#beginGroup(header, group.gtid, group.commitTimeUs ?? header.timestamp * 1e6, group.transactionBytes, false);
   }
 
   #mariadbGroup(header: EventHeader, reader: ByteReader): void {
     this.#expectNoGroup();
     const group = decodeMariadbGtid(reader, header.serverId);
-    this.#beginGroup(header, group.gtid, header.timestamp * 1e6, undefined);
+    this.#beginGroup(header, group.gtid, header.timestamp * 1e6, undefined, group.transactional);
     this.#xid = group.xid;
+    if (group.xid !== undefined && group.prepares) this.#handler.xaStart?.(group.xid);
     if (!group.standalone) this.#group = 'open';
   }
 
-  #beginGroup(header: EventHeader, gtid: Gtid, commitTimeUs: number, transactionBytes: number | undefined): void {
+  #beginGroup(
+    header: EventHeader,
+    gtid: Gtid,
+    commitTimeUs: number,
+    transactionBytes: number | undefined,
+    transactional: boolean,
+  ): void {
     this.#gtid = gtid;
     this.#xid = undefined;
     this.#group = 'begun';
@@ -317,6 +324,7 @@ export class BinlogDecoder {
       serverId: header.serverId,
       commitTimeUs,
       transactionBytes,
+      transactional,
       file: this.#file,
       offset: Math.max(0, this.#offset - header.size),
     });
@@ -362,6 +370,7 @@ export class BinlogDecoder {
       case 'xa-start':
         this.#group = 'open';
         this.#xid = statement.xid;
+        this.#handler.xaStart?.(statement.xid);
         return;
       case 'xa-end':
         return;

@@ -13,6 +13,8 @@ export interface GroupInfo {
   readonly commitTimeUs: number;
   /** Bytes of the whole group in the log, where the source says so (MySQL); else undefined. */
   readonly transactionBytes: number | undefined;
+  /** MariaDB: whether only transactional tables were changed, so that the group cannot end in a rollback. */
+  readonly transactional: boolean;
   /** File and offset at which the GTID event starts. */
   readonly file: string;
   readonly offset: number;
@@ -54,6 +56,8 @@ export interface LoggedStatement {
  */
 export interface BinlogHandler {
   gtid(gtid: Gtid, info: GroupInfo): void;
+  /** Right after `gtid`, of a group that holds the changes of an XA transaction, prepared or committed at once. */
+  xaStart?(xid: Xid): void;
   /** A table map that differs from the last one of its table id. The same `TableMap` object comes back in `rows`. */
   tableMap(map: TableMap): void;
   /** A rows event. A reader that is not iterated is skipped. */

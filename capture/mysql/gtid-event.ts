@@ -131,6 +131,7 @@ function zigzag(value: bigint): bigint {
 
 const FLAG_STANDALONE = 0x01;
 const FLAG_GROUP_COMMIT_ID = 0x02;
+const FLAG_TRANSACTIONAL = 0x04;
 const FLAG_PREPARED_XA = 0x40;
 const FLAG_COMPLETED_XA = 0x80;
 
@@ -140,6 +141,9 @@ export interface MariadbGroup {
   readonly standalone: boolean;
   /** The XA transaction that the group prepares or ends. */
   readonly xid: Xid | undefined;
+  /** Whether it is the first of the two, with the changes. */
+  readonly prepares: boolean;
+  readonly transactional: boolean;
 }
 
 /** GTID_EVENT of MariaDB (sql/log_event.h, `Gtid_log_event`). */
@@ -153,6 +157,8 @@ export function decodeMariadbGtid(reader: ByteReader, server: number): MariadbGr
     gtid: { kind: 'mariadb', domain, server, seq },
     standalone: (flags & FLAG_STANDALONE) !== 0,
     xid,
+    prepares: (flags & FLAG_PREPARED_XA) !== 0,
+    transactional: (flags & FLAG_TRANSACTIONAL) !== 0,
   };
 }
 

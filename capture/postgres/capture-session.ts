@@ -2,7 +2,7 @@
 import type { KV } from '@nats-io/kv';
 import type pg from 'pg';
 import type { StreamTail } from '../../core/cdc-stream.ts';
-import type { SourceConfig } from '../../core/config.ts';
+import type { PostgresSourceConfig } from '../../core/config.ts';
 import { isAbort, ReplicationError } from '../../core/errors.ts';
 import type { FramePublisher } from '../../core/frame-publisher.ts';
 import type { Logger } from '../../core/logger.ts';
@@ -20,12 +20,12 @@ import { ensurePublication, matchingTables } from './publication.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { advanceSlot, logDistanceBytes, readSlot } from './slot.ts';
 import { emitMark, SnapshotReader } from './snapshot.ts';
-import { clearRequest, readRequest, type ProgressStore, type SnapshotProgress } from './snapshot-request.ts';
+import { clearRequest, readRequest, type ProgressStore, type SnapshotProgress } from '../snapshot-request.ts';
 import { TransactionAssembler, type PendingFrame } from './transaction-assembler.ts';
 
 export interface SessionOptions {
   readonly name: string;
-  readonly settings: SourceConfig;
+  readonly settings: PostgresSourceConfig;
   readonly nats: Nats;
   readonly bucket: KV;
   readonly progress: ProgressStore;

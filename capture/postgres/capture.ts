@@ -2,7 +2,7 @@
 import type { KV } from '@nats-io/kv';
 import type pg from 'pg';
 import { cdcStreamName, ensureCdcStream, noteReset, readTail, type StreamTail } from '../../core/cdc-stream.ts';
-import { publicationName, slotName, type NatsConfig, type SourceConfig } from '../../core/config.ts';
+import { publicationName, slotName, type NatsConfig, type PostgresSourceConfig } from '../../core/config.ts';
 import { asReplicationError, policyFor, ReplicationError } from '../../core/errors.ts';
 import { FramePublisher, maxFrameBytes } from '../../core/frame-publisher.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';
@@ -17,13 +17,13 @@ import { CaptureSession } from './capture-session.ts';
 import { connectSource } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireUsableSlot, slotState } from './slot.ts';
-import { clearRequest, newSnapshotId, ProgressStore, readRequest, type SnapshotProgress } from './snapshot-request.ts';
+import { clearRequest, newSnapshotId, ProgressStore, readRequest, type SnapshotProgress } from '../snapshot-request.ts';
 import { sourceError } from './source-error.ts';
 import type { CapturedTable } from './catalog.ts';
 
 export interface CaptureOptions {
   readonly name: string;
-  readonly settings: SourceConfig;
+  readonly settings: PostgresSourceConfig;
   readonly nats: NatsConfig;
   /** Names this process among those that may hold the lease. */
   readonly holder: string;
@@ -279,7 +279,7 @@ function emptyFrame(tail: StreamTail, lsn: bigint): Parameters<FramePublisher['p
 /** Adds to the stored progress what has to be read: everything at first, tables that are new later. */
 async function planSnapshot(
   store: ProgressStore,
-  settings: SourceConfig,
+  settings: PostgresSourceConfig,
   tables: readonly CapturedTable[],
   how: { startAfresh: boolean; reset: boolean },
 ): Promise<void> {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import pg from 'pg';
-import type { SourceConfig } from '../../core/config.ts';
+import type { PostgresSourceConfig } from '../../core/config.ts';
 import { sourceError } from './source-error.ts';
 
 /**
@@ -10,7 +10,7 @@ import { sourceError } from './source-error.ts';
 const SESSION_OPTIONS =
   '-c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c timezone=UTC -c bytea_output=hex -c extra_float_digits=1 -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0';
 
-export function clientConfig(settings: SourceConfig, applicationName: string): pg.ClientConfig {
+export function clientConfig(settings: PostgresSourceConfig, applicationName: string): pg.ClientConfig {
   return {
     connectionString: settings.url,
     application_name: applicationName,
@@ -31,7 +31,7 @@ export function clientConfig(settings: SourceConfig, applicationName: string): p
 }
 
 /** Connects to a source for SQL. The caller ends the client. Throws `source_unreachable` or `source_auth`. */
-export async function connectSource(settings: SourceConfig, applicationName: string): Promise<pg.Client> {
+export async function connectSource(settings: PostgresSourceConfig, applicationName: string): Promise<pg.Client> {
   const client = new pg.Client(clientConfig(settings, applicationName));
   // A connection that breaks while idle is noticed by the next query.
   client.on('error', () => {});

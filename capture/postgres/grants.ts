@@ -1,11 +1,11 @@
-import { publicationName, type SourceConfig } from '../../core/config.ts';
+import { publicationName, type PostgresSourceConfig } from '../../core/config.ts';
 import { quoteIdent } from './publication.ts';
 
 /**
  * The least that a source user needs, as SQL for a DBA to review and run as owner of the tables or superuser.
  * `schemas` are those of the configured table patterns.
  */
-export function sourceGrantsSql(name: string, settings: SourceConfig, prefix: string, user: string): string {
+export function sourceGrantsSql(name: string, settings: PostgresSourceConfig, prefix: string, user: string): string {
   const quoted = quoteIdent(user);
   const schemas = [
     ...new Set(

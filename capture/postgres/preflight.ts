@@ -1,6 +1,6 @@
 /** What `waybill check` says of a Postgres source, each finding with the SQL that mends it. Changes nothing. */
 import type pg from 'pg';
-import { publicationName, slotName, type SourceConfig } from '../../core/config.ts';
+import { publicationName, slotName, type PostgresSourceConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import type { Finding } from '../../core/finding.ts';
 import { inspectSource } from './capture.ts';
@@ -11,7 +11,11 @@ import { readSlot } from './slot.ts';
 import { sourceError } from './source-error.ts';
 
 /** Checks a source. An unreachable one is a finding, not an error. */
-export async function checkPostgresSource(name: string, settings: SourceConfig, prefix: string): Promise<Finding[]> {
+export async function checkPostgresSource(
+  name: string,
+  settings: PostgresSourceConfig,
+  prefix: string,
+): Promise<Finding[]> {
   const findings: Finding[] = [];
   const add = (severity: Finding['severity'], what: string, message: string, remedy?: string): void => {
     findings.push({

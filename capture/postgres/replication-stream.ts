@@ -1,7 +1,7 @@
 /** The replication connection: pg-logical-replication owns it, this file feeds the decoder and answers the walsender. */
 import { LogicalReplicationService } from 'pg-logical-replication';
 import type pg from 'pg';
-import type { SourceConfig } from '../../core/config.ts';
+import type { PostgresSourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { formatLsn } from '../../core/position.ts';
 import { abortableDelay } from '../../core/run-service.ts';
@@ -34,7 +34,7 @@ export interface LogReader {
 }
 
 export interface ReplicationOptions {
-  readonly settings: SourceConfig;
+  readonly settings: PostgresSourceConfig;
   readonly applicationName: string;
   readonly slot: string;
   readonly publication: string;

@@ -12,7 +12,7 @@ import {
   requestKey,
   type KeyTexts,
   type SnapshotRequest,
-} from './snapshot-request.ts';
+} from '../snapshot-request.ts';
 
 /** What one request names at most: requests and progress are messages of the bucket. */
 const KEYS_PER_REQUEST = 1000;

@@ -17,7 +17,7 @@ import {
   type ProgressStore,
   type SnapshotProgress,
   type TableProgress,
-} from './snapshot-request.ts';
+} from '../snapshot-request.ts';
 import { sourceError } from './source-error.ts';
 import type { Chunk, Mark } from './transaction-assembler.ts';
 

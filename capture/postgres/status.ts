@@ -1,27 +1,20 @@
 /** What `waybill status` says of a source, read from the source and the stream themselves. */
 import { cdcStreamName, readTail } from '../../core/cdc-stream.ts';
-import { slotName, type NatsConfig, type SourceConfig } from '../../core/config.ts';
+import { slotName, type NatsConfig, type PostgresSourceConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import { openBucket } from '../../core/lease.ts';
 import { connectNats } from '../../core/nats.ts';
 import { asPgPosition, describePosition } from '../../core/position.ts';
+import type { SourceStatus } from '../source-status.ts';
 import { connectSource } from './connection.ts';
 import { readSlot, slotState } from './slot.ts';
-import { readProgress } from './snapshot-request.ts';
+import { readProgress } from '../snapshot-request.ts';
 
-export interface SourceStatus {
-  readonly state: string;
-  readonly position?: string;
-  /** Bytes of the source's log behind the end of the stream. */
-  readonly behindBytes?: number;
-  readonly lagSeconds?: number;
-  readonly retainedLogBytes?: number;
-  readonly slotActive?: boolean;
-  readonly snapshot?: string;
-  readonly detail?: string;
-}
-
-export async function sourceStatus(name: string, settings: SourceConfig, config: NatsConfig): Promise<SourceStatus> {
+export async function sourceStatus(
+  name: string,
+  settings: PostgresSourceConfig,
+  config: NatsConfig,
+): Promise<SourceStatus> {
   try {
     const nats = await connectNats(config, 'waybill status');
     const client = await connectSource(settings, 'waybill status');

@@ -1,6 +1,6 @@
 /** Leaving without a trace: the slot, the publication, the stream and what the bucket holds of a source. */
 import { cdcStreamName } from '../../core/cdc-stream.ts';
-import { publicationName, slotName, type NatsConfig, type SourceConfig } from '../../core/config.ts';
+import { publicationName, slotName, type NatsConfig, type PostgresSourceConfig } from '../../core/config.ts';
 import { openBucket } from '../../core/lease.ts';
 import { connectNats, natsError } from '../../core/nats.ts';
 import { connectSource } from './connection.ts';
@@ -9,7 +9,11 @@ import { readSlot } from './slot.ts';
 import { sourceError } from './source-error.ts';
 
 /** What `teardownSource` would remove, a line each. */
-export async function describeTeardown(name: string, settings: SourceConfig, config: NatsConfig): Promise<string[]> {
+export async function describeTeardown(
+  name: string,
+  settings: PostgresSourceConfig,
+  config: NatsConfig,
+): Promise<string[]> {
   const lines: string[] = [];
   const client = await connectSource(settings, 'waybill teardown');
   try {
@@ -44,7 +48,11 @@ export async function describeTeardown(name: string, settings: SourceConfig, con
 }
 
 /** Removes them. Returns what was removed, a line each. A slot in use is refused (`source_slot_in_use`). */
-export async function teardownSource(name: string, settings: SourceConfig, config: NatsConfig): Promise<string[]> {
+export async function teardownSource(
+  name: string,
+  settings: PostgresSourceConfig,
+  config: NatsConfig,
+): Promise<string[]> {
   const lines: string[] = [];
   const client = await connectSource(settings, 'waybill teardown');
   try {

@@ -1,7 +1,8 @@
 /** Commands that change something: snapshot, teardown, quarantine. */
 import { createInterface } from 'node:readline/promises';
 import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
-import { requestSnapshot } from '../../capture/postgres/snapshot-request.ts';
+import { requestSnapshot } from '../../capture/snapshot-request.ts';
+import { describeMysqlTeardown, teardownMysqlSource } from '../../capture/mysql/teardown.ts';
 import { describeTeardown, teardownSource } from '../../capture/postgres/teardown.ts';
 import type { Config, FlowConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
@@ -47,7 +48,9 @@ export async function snapshot(
 export async function teardown(source: string, options: GlobalOptions & { yes?: boolean }): Promise<number> {
   const config = readConfig(options);
   const settings = requireSource(config, source);
-  const lines = await describeTeardown(source, settings, config.nats);
+  const lines = await (settings.kind === 'postgres'
+    ? describeTeardown(source, settings, config.nats)
+    : describeMysqlTeardown(source, config.nats));
   if (lines.length === 0) {
     console.log(`nothing of source ${source} is left`);
     return EXIT.good;
@@ -72,7 +75,10 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
     subject: `source ${source}`,
     detail: { removes: lines },
   });
-  for (const line of await teardownSource(source, settings, config.nats)) console.log(`removed ${line}`);
+  const removed = await (settings.kind === 'postgres'
+    ? teardownSource(source, settings, config.nats)
+    : teardownMysqlSource(source, config.nats));
+  for (const line of removed) console.log(`removed ${line}`);
   return EXIT.good;
 }
 

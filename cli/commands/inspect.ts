@@ -1,14 +1,19 @@
 /** Commands that look and change nothing: check, status, grants, schema, tail. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { targetOf } from '../../apply/target-kind.ts';
+import { mysqlGrantsSql } from '../../capture/mysql/grants.ts';
+import { checkMysqlSource } from '../../capture/mysql/preflight.ts';
+import { mysqlSourceStatus } from '../../capture/mysql/status.ts';
 import { sourceGrantsSql } from '../../capture/postgres/grants.ts';
 import { checkPostgresSource } from '../../capture/postgres/preflight.ts';
-import { sourceStatus, type SourceStatus } from '../../capture/postgres/status.ts';
+import { sourceStatus } from '../../capture/postgres/status.ts';
+import type { SourceStatus } from '../../capture/source-status.ts';
 import { cdcStreamName, findStartSequence, readFrames } from '../../core/cdc-stream.ts';
 import { configJsonSchema, type Config } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import type { Finding } from '../../core/finding.ts';
 import { decodeFrame, type FramePayload, type RowChange, type TableSchema } from '../../core/frame.ts';
+import { isGtidEntry } from '../../core/gtid-position.ts';
 import { connectNats } from '../../core/nats.ts';
 import {
   describePosition,
@@ -31,7 +36,11 @@ export async function check(options: JsonOption): Promise<number> {
   const config = readConfig(options);
   const findings: Finding[] = [{ severity: 'ok', subject: 'configuration', message: 'valid' }, await checkNats(config)];
   for (const [name, settings] of Object.entries(config.sources))
-    findings.push(...(await checkPostgresSource(name, settings, config.nats.prefix)));
+    findings.push(
+      ...(await (settings.kind === 'postgres'
+        ? checkPostgresSource(name, settings, config.nats.prefix)
+        : checkMysqlSource(name, settings, config.nats.prefix))),
+    );
   const tables = await flowTables(config);
   for (const [name, settings] of Object.entries(config.targets))
     findings.push(...(await (await targetOf(settings)).check(name, config.flows, tables)));
@@ -128,7 +137,9 @@ async function gather(config: Config): Promise<{ sources: (SourceStatus & { name
   const sources = await Promise.all(
     Object.entries(config.sources).map(async ([name, settings]) => ({
       name,
-      ...(await sourceStatus(name, settings, config.nats)),
+      ...(await (settings.kind === 'postgres'
+        ? sourceStatus(name, settings, config.nats)
+        : mysqlSourceStatus(name, settings, config.nats))),
     })),
   );
   const flows = await Promise.all(
@@ -185,7 +196,12 @@ export async function grants(name: string, options: GlobalOptions): Promise<numb
     console.log((await targetOf(target)).grantsSql(userOf(target.url), [...new Set(schemas)]));
   } else {
     const source = requireSource(config, name);
-    console.log(sourceGrantsSql(name, source, config.nats.prefix, userOf(source.url)));
+    const user = userOf(source.url);
+    console.log(
+      source.kind === 'postgres'
+        ? sourceGrantsSql(name, source, config.nats.prefix, user)
+        : mysqlGrantsSql(name, source, user),
+    );
   }
   return EXIT.good;
 }
@@ -257,7 +273,7 @@ function parseFrom(text: string | undefined): Position | undefined {
   if (lsn === undefined)
     throw new ReplicationError(
       'config_invalid',
-      `--from ${text} is neither an LSN such as 0/16B3748 nor a position as status prints it`,
+      `--from ${text} is neither an LSN such as 0/16B3748 nor a position as tail prints it`,
     );
   return pgPosition(lsn);
 }
@@ -266,14 +282,14 @@ function parseFrom(text: string | undefined): Position | undefined {
 export function* describeRows(frame: FramePayload, seq: number): Generator<Record<string, unknown>> {
   let at = 0;
   for (const entry of frame.tx) {
-    const [xid, , , timeUs, rows, , ordinal] = entry;
+    const [xid, commit, , timeUs, rows, , ordinal] = entry;
     for (let i = 0; i < rows; i++) {
       const row = frame.rows[at++]!;
       const position = formatPosition(entryPosition(entry, ordinal + i + 1));
       yield {
         seq,
         position,
-        xid,
+        ...(isGtidEntry(commit) ? { gtid: commit } : { xid }),
         commitTime: new Date(timeUs / 1000).toISOString(),
         ...describeRow(row, frame.tables[row[1]]),
       };

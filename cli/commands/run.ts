@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import { runMirrorFlow } from '../../apply/mirror-flow.ts';
 import { targetOf } from '../../apply/target-kind.ts';
+import { runMysqlCapture } from '../../capture/mysql/capture.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Config } from '../../core/config.ts';
@@ -165,17 +166,12 @@ function createStages(config: Config, metrics: Metrics, log: Logger): (() => Sta
       const stageLog = log.child({ stage: id });
       return {
         id,
-        run: (signal) =>
-          runPostgresCapture({
-            name,
-            settings,
-            nats: config.nats,
-            holder,
-            leaseTtlMs: ttl,
-            log: stageLog,
-            signal,
-            report,
-          }),
+        run: (signal) => {
+          const common = { name, nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
+          return settings.kind === 'postgres'
+            ? runPostgresCapture({ ...common, settings })
+            : runMysqlCapture({ ...common, settings });
+        },
         blocked: (detail) => report.state('blocked', detail),
       };
     });

@@ -112,7 +112,7 @@ flows: { wms_replica: { mirror: wms, to: visibility, schema: wms, batch_bytes: 2
     const connection = await connectNats(parseConfig(configText, {}).nats, 'test');
     try {
       const { openBucket } = await import('../../core/lease.ts');
-      const { readProgress } = await import('../../capture/postgres/snapshot-request.ts');
+      const { readProgress } = await import('../../capture/snapshot-request.ts');
       const progress = await readProgress(await openBucket(connection, parseConfig(configText, {}).nats), 'wms');
       return progress?.tables.every((table) => table.state === 'done');
     } finally {

@@ -2,7 +2,7 @@
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
-import { ProgressStore, readProgress, type SnapshotProgress } from '../../capture/postgres/snapshot-request.ts';
+import { ProgressStore, readProgress, type SnapshotProgress } from '../../capture/snapshot-request.ts';
 import {
   cdcStreamName,
   ensureCdcStream,
@@ -12,7 +12,7 @@ import {
   type ReceivedFrame,
   type StreamTail,
 } from '../../core/cdc-stream.ts';
-import { parseConfig, type Config } from '../../core/config.ts';
+import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/config.ts';
 import { FramePublisher, type SealedFrame } from '../../core/frame-publisher.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';
 import { decodeFrame, type TableSchema } from '../../core/frame.ts';
@@ -266,7 +266,7 @@ describe('two captures of one source', () => {
         let failure: unknown;
         const done = runPostgresCapture({
           name,
-          settings: config.sources[name]!,
+          settings: config.sources[name] as PostgresSourceConfig,
           nats: config.nats,
           holder,
           leaseTtlMs: 1500,
@@ -336,7 +336,7 @@ describe('two captures of one source', () => {
   );
 
   const capture = (name: string, config: Config, holder: string, signal: AbortSignal): Promise<void> => {
-    const settings = { ...config.sources[name]!, snapshot_chunk_rows: 700 };
+    const settings = { ...(config.sources[name] as PostgresSourceConfig), snapshot_chunk_rows: 700 };
     return runPostgresCapture({ name, settings, nats: config.nats, holder, leaseTtlMs: 1500, log, signal });
   };
   const prepare = async (name: string, rows: number): Promise<{ config: Config; stream: string }> => {

@@ -6,9 +6,9 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { connectSource } from '../../capture/postgres/connection.ts';
 import { qualifiedName, quoteIdent } from '../../capture/postgres/publication.ts';
-import { requestSnapshot } from '../../capture/postgres/snapshot-request.ts';
+import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { cdcStreamName, readFrames, readTail, type ReceivedFrame } from '../../core/cdc-stream.ts';
-import { parseConfig, type NatsConfig, type SourceConfig } from '../../core/config.ts';
+import { parseConfig, type NatsConfig, type PostgresSourceConfig } from '../../core/config.ts';
 import { decodeFrame, type FramePayload, type RowChange, type TableSchema, type Value } from '../../core/frame.ts';
 import { createLogger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT } from '../../core/metrics.ts';
@@ -40,7 +40,7 @@ interface Change {
 class Source {
   readonly name: string;
   readonly url: string;
-  readonly settings: SourceConfig;
+  readonly settings: PostgresSourceConfig;
   readonly config: NatsConfig;
   readonly client: pg.Client;
   readonly nats: Nats;
@@ -52,7 +52,7 @@ class Source {
   private constructor(
     name: string,
     url: string,
-    of: { settings: SourceConfig; config: NatsConfig; client: pg.Client; nats: Nats },
+    of: { settings: PostgresSourceConfig; config: NatsConfig; client: pg.Client; nats: Nats },
   ) {
     this.name = name;
     this.url = url;
@@ -210,7 +210,7 @@ function configFor(
   url: string,
   natsUrl: string,
   yaml: Record<string, unknown> = {},
-): { settings: SourceConfig; config: NatsConfig } {
+): { settings: PostgresSourceConfig; config: NatsConfig } {
   const config = parseConfig(
     JSON.stringify({
       version: 1,
@@ -219,7 +219,7 @@ function configFor(
     }),
     {},
   );
-  return { settings: config.sources[name]!, config: config.nats };
+  return { settings: config.sources[name] as PostgresSourceConfig, config: config.nats };
 }
 
 function changesOf(frames: readonly Frame[]): Change[] {

@@ -7,9 +7,9 @@ import { runMirrorFlow } from '../../apply/mirror-flow.ts';
 import { readPositions } from '../../apply/postgres/position.ts';
 import { createPostgresStore } from '../../apply/postgres/store.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
-import { requestSnapshot } from '../../capture/postgres/snapshot-request.ts';
+import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { cdcStreamName, ensureCdcStream, readFrames, readReset, readTail } from '../../core/cdc-stream.ts';
-import { parseConfig, type Config } from '../../core/config.ts';
+import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/config.ts';
 import { FramePublisher } from '../../core/frame-publisher.ts';
 import { createLogger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT, NO_FLOW_REPORT } from '../../core/metrics.ts';
@@ -123,7 +123,7 @@ describe('a flow whose next frame is gone', () => {
       return stage;
     };
     const common = { name, nats: config.nats, leaseTtlMs: 1000, log };
-    const settings = config.sources[name]!;
+    const settings = config.sources[name] as PostgresSourceConfig;
     start((signal) =>
       runPostgresCapture({ ...common, settings, holder: randomUUID(), signal, report: NO_CAPTURE_REPORT }),
     );

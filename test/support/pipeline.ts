@@ -6,7 +6,7 @@ import { createPostgresStore } from '../../apply/postgres/store.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { rereadRows } from '../../capture/postgres/reread.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
-import { parseConfig, type Config } from '../../core/config.ts';
+import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/config.ts';
 import { createLogger } from '../../core/logger.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { closeSides, flowTables, openSides } from '../../monitoring/drift/open-sides.ts';
@@ -69,7 +69,9 @@ export class Pipeline {
   start(stages: readonly ('capture' | 'apply')[] = ['capture', 'apply']): void {
     const shared = { nats: this.config.nats, holder: 'test', leaseTtlMs: 1500, log, signal: this.#stop.signal };
     if (stages.includes('capture'))
-      this.#keep(runPostgresCapture({ name: 'wms', settings: this.config.sources['wms']!, ...shared }));
+      this.#keep(
+        runPostgresCapture({ name: 'wms', settings: this.config.sources['wms'] as PostgresSourceConfig, ...shared }),
+      );
     if (stages.includes('apply'))
       this.#keep(
         runMirrorFlow({

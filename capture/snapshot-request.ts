@@ -1,9 +1,9 @@
 /** What is asked of a snapshot and how far it is, in the KV bucket, so that both outlive every process. */
 import type { KV, KvEntry } from '@nats-io/kv';
-import type { NatsConfig } from '../../core/config.ts';
-import { ReplicationError } from '../../core/errors.ts';
-import { openBucket } from '../../core/lease.ts';
-import { connectNats, natsError } from '../../core/nats.ts';
+import type { NatsConfig } from '../core/config.ts';
+import { ReplicationError } from '../core/errors.ts';
+import { openBucket } from '../core/lease.ts';
+import { connectNats, natsError } from '../core/nats.ts';
 
 export interface SnapshotRequest {
   readonly v: 1;

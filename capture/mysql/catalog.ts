@@ -1,0 +1,257 @@
+/** The source's catalog: tables, columns, keys, and how the rows of the log fit them. */
+import { createHash } from 'node:crypto';
+import { ReplicationError } from '../../core/errors.ts';
+import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
+import { compileTablePatterns } from '../../core/table-pattern.ts';
+import type { Flavour } from './binlog-handler.ts';
+import { columnTextSql } from './column-text.ts';
+import { quoteIdent, quoteLiteral, type SqlClient } from './connection.ts';
+import { baseType, HINTED, logTypeText, typesAgree } from './log-type.ts';
+import type { ColumnHint, TableMap } from './table-map.ts';
+
+interface CatalogColumn {
+  readonly schema: ColumnSchema;
+  /** Generated columns are left out of log and snapshot alike. */
+  readonly generated: boolean;
+  readonly textSql: string;
+}
+
+/** A table as the catalog describes it now. */
+export interface CapturedTable {
+  readonly schema: TableSchema;
+  readonly columns: readonly CatalogColumn[];
+  /** Whether its engine undoes what is rolled back. */
+  readonly transactional: boolean;
+}
+
+/** A table as a table map of the log describes it: what its rows are written by. */
+export interface LoggedTable {
+  readonly schema: TableSchema;
+  /** Positions of the key's columns in the log's rows. */
+  readonly keyIndexes: readonly number[];
+  readonly transactional: boolean;
+}
+
+const SYSTEM = "('mysql', 'sys', 'information_schema', 'performance_schema')";
+const GENERATED = /\b(?:VIRTUAL|STORED|PERSISTENT) GENERATED\b/i;
+const TRANSACTIONAL = /^(?:innodb|ndb|ndbcluster|rocksdb|tokudb)$/i;
+
+/** The tables that the patterns choose, small ones first. Throws `source_table_missing` when none does. */
+export async function matchingTables(
+  client: SqlClient,
+  flavour: Flavour,
+  patterns: readonly string[],
+): Promise<CapturedTable[]> {
+  const included = compileTablePatterns(patterns);
+  const tables = await readTables(client, flavour, `TABLE_SCHEMA NOT IN ${SYSTEM}`, included);
+  if (tables.length === 0)
+    throw new ReplicationError('source_table_missing', `no table of the source matches ${patterns.join(', ')}`);
+  return tables;
+}
+
+/** One table; `absent` when there is none of that name, undefined when it is not a base table (a sequence). */
+export async function readTable(
+  client: SqlClient,
+  flavour: Flavour,
+  schema: string,
+  name: string,
+): Promise<CapturedTable | 'absent' | undefined> {
+  const where = `TABLE_SCHEMA = ${quoteLiteral(schema)} AND TABLE_NAME = ${quoteLiteral(name)}`;
+  const [found] = await client.query(
+    `SELECT TABLE_TYPE FROM information_schema.TABLES WHERE ${where}`,
+    'reading the catalog of the source',
+  );
+  if (found === undefined) return 'absent';
+  return (await readTables(client, flavour, where, (s, n) => s === schema && n === name))[0];
+}
+
+async function readTables(
+  client: SqlClient,
+  flavour: Flavour,
+  where: string,
+  included: (schema: string, name: string) => boolean,
+): Promise<CapturedTable[]> {
+  const doing = 'reading the catalog of the source';
+  const tables = await client.query(
+    `SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES
+     WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND ${where}
+     ORDER BY DATA_LENGTH, TABLE_SCHEMA, TABLE_NAME`,
+    doing,
+  );
+  const columns = await client.query(
+    `SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, COLLATION_NAME, COLUMN_DEFAULT, EXTRA
+     FROM information_schema.COLUMNS WHERE ${where} ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION`,
+    doing,
+  );
+  const keys = await client.query(
+    `SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, NULLABLE, SUB_PART FROM information_schema.STATISTICS
+     WHERE NON_UNIQUE = 0 AND ${where} ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX`,
+    doing,
+  );
+  const columnsOf = groupByTable(columns);
+  const keysOf = groupByTable(keys);
+  return tables
+    .filter(([schema, name]) => included(schema!, name!))
+    .map(([schema, name, engine]) => {
+      const id = `${schema}\u0000${name}`;
+      return capturedTable(flavour, schema!, name!, engine ?? '', columnsOf.get(id) ?? [], keysOf.get(id) ?? []);
+    });
+}
+
+type Row = readonly (string | null)[];
+
+function groupByTable(rows: readonly Row[]): Map<string, Row[]> {
+  const groups = new Map<string, Row[]>();
+  for (const row of rows) {
+    const id = `${row[0]}\u0000${row[1]}`;
+    const list = groups.get(id);
+    if (list === undefined) groups.set(id, [row.slice(2)]);
+    else list.push(row.slice(2));
+  }
+  return groups;
+}
+
+function capturedTable(
+  flavour: Flavour,
+  schema: string,
+  name: string,
+  engine: string,
+  columnRows: readonly Row[],
+  keyRows: readonly Row[],
+): CapturedTable {
+  const columns = columnRows.map(([column, dataType, type, nullable, collation, fallback, extra]): CatalogColumn => {
+    const constant = portableDefault(flavour, dataType!, fallback ?? null, extra ?? '');
+    return {
+      schema: {
+        name: column!,
+        type: type!,
+        portable: HINTED.has(dataType!) ? (dataType === 'uuid' ? 'char(36)' : 'varchar(45)') : type!,
+        notNull: nullable === 'NO',
+        ...(constant === undefined ? {} : { default: constant }),
+        ...(collation === null || collation === undefined ? {} : { collation }),
+      },
+      generated: GENERATED.test(extra ?? ''),
+      textSql: columnTextSql({ name: column!, dataType: dataType!, columnType: type! }, flavour),
+    };
+  });
+  const { identity, key } = chooseKey(columns, keyRows);
+  return {
+    schema: tableSchema(flavour, schema, name, identity, key, columns),
+    columns,
+    transactional: TRANSACTIONAL.test(engine),
+  };
+}
+
+/** The primary key, else a unique index without NULLs and prefixes, else the whole row. */
+function chooseKey(
+  columns: readonly CatalogColumn[],
+  keyRows: readonly Row[],
+): { identity: TableSchema['identity']; key: readonly string[] } {
+  const stored = new Set(columns.filter((column) => !column.generated).map((column) => column.schema.name));
+  const indexes = new Map<string, Row[]>();
+  for (const row of keyRows) indexes.set(row[0]!, [...(indexes.get(row[0]!) ?? []), row]);
+  for (const [index, parts] of indexes) {
+    const names = parts.map((part) => part[1]);
+    const usable = parts.every(
+      ([, column, nullable, prefix]) =>
+        column !== null && stored.has(column!) && (prefix === null || index === 'PRIMARY') && nullable !== 'YES',
+    );
+    if (usable) return { identity: index === 'PRIMARY' ? 'default' : 'index', key: names as string[] };
+  }
+  return { identity: 'full', key: [] };
+}
+
+function tableSchema(
+  flavour: Flavour,
+  schema: string,
+  name: string,
+  identity: TableSchema['identity'],
+  key: readonly string[],
+  columns: readonly CatalogColumn[],
+): TableSchema {
+  const kept = columns.filter((column) => !column.generated).map((column) => column.schema);
+  const version = createHash('sha256')
+    .update(JSON.stringify([flavour, schema, name, identity, key, kept]))
+    .digest('hex')
+    .slice(0, 12);
+  return { dialect: flavour, schema, name, version, identity, key, columns: kept };
+}
+
+const NUMBER = /^-?\d+(?:\.\d+)?$/;
+
+/** A default that means the same in another database: a constant, or the current time. */
+function portableDefault(flavour: Flavour, dataType: string, text: string | null, extra: string): string | undefined {
+  if (text === null || text === 'NULL') return undefined;
+  if (/^current_timestamp(?:\(\))?$/i.test(text)) return 'CURRENT_TIMESTAMP';
+  if (/^(?:binary|varbinary|bit|\w*blob|geometry|json|vector)$/.test(dataType)) return undefined;
+  if (flavour === 'mariadb') return NUMBER.test(text) || /^'(?:[^'\\]|'')*'$/.test(text) ? text : undefined;
+  if (extra.includes('DEFAULT_GENERATED')) return undefined;
+  if (NUMBER.test(text) && !/char|text|enum|set/.test(dataType)) return text;
+  return text.includes('\\') ? undefined : `'${text.replaceAll("'", "''")}'`;
+}
+
+/**
+ * Fits a table map to the catalog and tells the map what it does not know itself (`hint`). A column that the catalog no
+ * longer has, or has with another type, is as the log says. `exact` when log and catalog agree. Throws
+ * `source_binlog_settings` when the log does not name its columns.
+ */
+export function reconcile(
+  map: TableMap,
+  known: CapturedTable | undefined,
+  flavour: Flavour,
+): { table: LoggedTable; exact: boolean } {
+  if (!map.fullMetadata)
+    throw new ReplicationError(
+      'source_binlog_settings',
+      `the log does not name the columns of ${map.schema}.${map.name}: binlog_row_metadata was not FULL when they were written`,
+    );
+  const byName = new Map(known?.columns.map((column) => [column.schema.name, column]));
+  let exact = known !== undefined && known.columns.length === map.columns.length;
+  const columns = map.columns.map((column, index): CatalogColumn => {
+    const found = byName.get(column.name);
+    if (found !== undefined && typesAgree(column, found.schema.type)) {
+      const base = baseType(found.schema.type);
+      if (found.generated) map.hint(index, 'omit');
+      else if (flavour === 'mariadb' && HINTED.has(base)) map.hint(index, base as ColumnHint);
+      if (known!.columns[index] !== found) exact = false;
+      return found;
+    }
+    exact = false;
+    const type = logTypeText(column);
+    return {
+      schema: { name: column.name, type, portable: type, notNull: !column.nullable },
+      generated: false,
+      textSql: quoteIdent(column.name),
+    };
+  });
+  const names = columns.filter((column) => !column.generated).map((column) => column.schema.name);
+  const loggedKey = map.primaryKey.map((index) => map.columns[index]!.name);
+  let key = known?.schema.key ?? [];
+  let identity = known?.schema.identity ?? 'full';
+  if (loggedKey.length > 0 && (identity !== 'default' || loggedKey.join('\u0000') !== key.join('\u0000'))) {
+    exact = false;
+    key = loggedKey;
+    identity = 'default';
+  } else if (loggedKey.length === 0 && identity === 'default') {
+    exact = false;
+    key = [];
+    identity = 'full';
+  }
+  if (key.some((column) => !names.includes(column))) {
+    key = [];
+    identity = 'full';
+  }
+  const schema = exact ? known!.schema : tableSchema(flavour, map.schema, map.name, identity, key, columns);
+  return {
+    table: {
+      schema,
+      keyIndexes: schema.key.map((column) => map.columns.findIndex(({ name }) => name === column)),
+      transactional: known?.transactional ?? true,
+    },
+    exact,
+  };
+}
+
+export function tableName(table: { readonly schema: string; readonly name: string }): string {
+  return `${table.schema}.${table.name}`;
+}

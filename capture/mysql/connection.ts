@@ -1,0 +1,92 @@
+/** Connections to MySQL and MariaDB sources: what the url and TLS settings mean, and SQL with texts as results. */
+import { readFileSync } from 'node:fs';
+import { createConnection, type Connection, type ConnectionOptions } from 'mysql2';
+import type { MysqlSourceConfig } from '../../core/config.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import { sourceError } from './source-error.ts';
+
+const DEFAULT_PORT = 3306;
+
+/** Every value's text is canonical in a session with these settings; the same on all connections that read rows. */
+const SESSION = "SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 28800, net_write_timeout = 600";
+
+/** Host, user, TLS of a source's url, as mysql2 takes them. Throws `config_invalid`. */
+export function connectionOptions(settings: MysqlSourceConfig): ConnectionOptions {
+  let url: URL;
+  try {
+    url = new URL(settings.url);
+  } catch (cause) {
+    throw new ReplicationError('config_invalid', 'the url of the source is not a url', { cause });
+  }
+  const { tls } = settings;
+  return {
+    host: url.hostname.replaceAll(/^\[|\]$/g, ''),
+    port: url.port === '' ? DEFAULT_PORT : Number(url.port),
+    user: decodeURIComponent(url.username),
+    password: decodeURIComponent(url.password),
+    connectTimeout: 10_000,
+    charset: 'utf8mb4_general_ci',
+    ...(tls === undefined
+      ? {}
+      : {
+          ssl: {
+            rejectUnauthorized: tls.reject_unauthorized,
+            ...(tls.ca_file === undefined ? {} : { ca: readFileSync(tls.ca_file) }),
+            ...(tls.cert_file === undefined ? {} : { cert: readFileSync(tls.cert_file) }),
+            ...(tls.key_file === undefined ? {} : { key: readFileSync(tls.key_file) }),
+          },
+        }),
+  };
+}
+
+export type TextRow = readonly (string | null)[];
+
+/** A connection for SQL. Every value comes as text. */
+export class SqlClient {
+  readonly #connection: Connection;
+
+  constructor(connection: Connection) {
+    this.#connection = connection;
+  }
+
+  /** Runs one statement; `doing` says in errors what for. */
+  async query(sql: string, doing: string): Promise<TextRow[]> {
+    return await new Promise((resolve, reject) => {
+      this.#connection.query(
+        { sql, rowsAsArray: true, typeCast: (field) => field.string('utf8') },
+        (error: unknown, rows: unknown) => {
+          if (error !== null && error !== undefined) reject(sourceError(error, doing));
+          else resolve(Array.isArray(rows) ? (rows as TextRow[]) : []);
+        },
+      );
+    });
+  }
+
+  end(): void {
+    this.#connection.destroy();
+  }
+}
+
+/** Connects to a source for SQL. Throws `source_unreachable`, `source_auth`. */
+export async function connectSource(settings: MysqlSourceConfig): Promise<SqlClient> {
+  const connection = createConnection({ ...connectionOptions(settings), enableKeepAlive: true });
+  // A connection that breaks while idle is noticed by the next query.
+  connection.on('error', () => {});
+  const client = new SqlClient(connection);
+  try {
+    await client.query(SESSION, 'cannot connect to the source');
+  } catch (thrown) {
+    client.end();
+    throw thrown;
+  }
+  return client;
+}
+
+export function quoteIdent(name: string): string {
+  return `\`${name.replaceAll('`', '``')}\``;
+}
+
+/** A text as a string literal, whatever `sql_mode` says of backslashes. */
+export function quoteLiteral(text: string): string {
+  return text === '' ? "''" : `_utf8mb4 0x${Buffer.from(text).toString('hex')}`;
+}

@@ -1,0 +1,591 @@
+/**
+ * Turns the groups of a binlog into frames: cuts, positions, ordinals, resume, and what must wait.
+ *
+ * Rows go straight into the frame at hand. A server writes a transaction into its log at commit, but for two cases,
+ * whose rows are held (HeldRows) until it is known that they stand (invariant 2, no phantom):
+ *
+ * - XA transactions are logged when they are prepared, and committed or rolled back by a later group. Until then every
+ *   frame says from where the log must be read again (`replay`), so that a restart holds the same rows again.
+ * - A transaction that also changed non-transactional tables may be logged with its rollback. Small groups are taken
+ *   out of the frame again; before a larger one is cut, `endsInCommit` is asked, and without a clear yes it is held.
+ */
+import { ReplicationError } from '../../core/errors.ts';
+import { failpoint } from '../../core/failpoint.ts';
+import type { SealedFrame } from '../../core/frame-publisher.ts';
+import { FrameWriter, partOf } from '../../core/frame-writer.ts';
+import type { Op, RowChange } from '../../core/frame.ts';
+import { containsGtid, gtidPosition, readName, sameGtid, type GtidPosition } from '../../core/gtid-position.ts';
+import { formatGtid, GtidCursor, MariadbGtidSet, MysqlGtidSet, type Gtid, type GtidSet } from '../../core/gtid-set.ts';
+import type { BinlogHandler, GroupEnd, GroupInfo, LoggedStatement, Xid } from './binlog-handler.ts';
+import type { LoggedTable } from './catalog.ts';
+import type { ChunkWindow } from './chunk-window.ts';
+import { HeldRows, writeChange, type HeldRow } from './held-rows.ts';
+import type { RowReader } from './row-reader.ts';
+import type { TableMap } from './table-map.ts';
+
+/** A sealed frame together with the writer whose buffer it lies in; give the writer back with `recycle`. */
+export interface PendingFrame extends SealedFrame {
+  readonly start: GtidPosition;
+  readonly end: GtidPosition;
+  readonly writer: FrameWriter;
+  readonly bytes: number;
+}
+
+export interface AssemblerOptions {
+  readonly frameBytes: number;
+  readonly resume: GtidPosition;
+  /** Where the log is read from: before `resume` while XA transactions are in doubt. */
+  readonly start: GtidSet;
+  /** The table of a map; undefined for one that is left out. Called when the map is first used. */
+  readonly tableOf: (map: TableMap) => LoggedTable | undefined;
+  /** Called for each new map, so that the catalog can be asked before its rows come. */
+  readonly onTableMap: (map: TableMap) => void;
+  readonly truncatedTable: (schema: string, name: string) => LoggedTable | undefined;
+  readonly onStatement: (statement: LoggedStatement) => void;
+  /** Whether a group that has become large is known to end in a commit. */
+  readonly endsInCommit: (info: GroupInfo) => Promise<boolean>;
+  /** Delivery stands still until `work` is done. */
+  readonly hold: (work: Promise<void>) => void;
+  /** Resolves when frames that wait have been published. */
+  readonly room: () => Promise<void>;
+  /** The second phase of an XA transaction whose changes were never seen. */
+  readonly onUnknownXa: (xid: Xid) => void;
+  readonly onFrame: (frame: PendingFrame) => void;
+  /** A group has ended. */
+  readonly onBoundary: () => void;
+}
+
+interface OpenGroup {
+  readonly gtid: Gtid;
+  readonly info: GroupInfo;
+  /** pass: the stream has it, or its turn comes after another one. */
+  mode: 'live' | 'held' | 'pass';
+  held: HeldRows | undefined;
+  /** Known to end in a commit, so that its parts may be published. */
+  sure: boolean;
+  ordinal: number;
+  readonly skip: number;
+  /** Where its rows begin in the writer at hand, while none of them was published. */
+  mark: { readonly bytes: number; readonly rows: number } | undefined;
+  /** Ordinals of its rows in the writer: first and length of each run. */
+  runs: number[];
+  readonly savepoints: Map<string, number>;
+  /** The XA transaction whose second phase this is. */
+  xid: Xid | undefined;
+  beganHere: boolean;
+  rowsHere: number;
+  firstOrdinal: number;
+}
+
+interface Prepared {
+  readonly gtid: Gtid;
+  readonly held: HeldRows;
+  /** MariaDB: the position of its domain before it. */
+  readonly before: Gtid | undefined;
+}
+
+export class GroupAssembler implements BinlogHandler {
+  readonly #options: AssemblerOptions;
+  readonly #cursor: GtidCursor;
+  readonly #tables = new WeakMap<TableMap, { readonly table: LoggedTable | undefined }>();
+  /** Tables by what frames carry of them. */
+  readonly #tableOfSchema = new WeakMap<object, LoggedTable>();
+  readonly #counts = new Map<LoggedTable, Partial<Record<Op, number>>>();
+  readonly #pool: FrameWriter[] = [];
+  readonly #prepared = new Map<Xid, Prepared>();
+  #writer: FrameWriter;
+  #open: OpenGroup | undefined;
+  #releasing = false;
+  /** The transaction that the stream holds in part: nothing else is taken before it. */
+  #unfinished: GtidPosition['open'];
+  #passedOver = false;
+  #reads: number;
+  #sealed: GtidPosition;
+  #moved = false;
+  #progressDue = false;
+  #newestTimeUs = 0;
+  #file = '';
+  #offset = 0;
+  /** MariaDB: the last group of each domain that came. */
+  readonly #logged = new Map<number, Gtid>();
+  window: ChunkWindow | undefined;
+
+  constructor(options: AssemblerOptions) {
+    this.#options = options;
+    this.#writer = new FrameWriter(options.frameBytes);
+    this.#cursor = new GtidCursor(options.resume.gtids);
+    this.#reads = options.resume.reads;
+    this.#unfinished = options.resume.open;
+    this.#sealed = options.resume;
+    const { start } = options;
+    if (start.kind === 'mariadb') for (const domain of start.domains) this.#logged.set(domain, start.last(domain)!);
+  }
+
+  get inGroup(): boolean {
+    return this.#open !== undefined || this.#releasing;
+  }
+
+  /** What has been taken whole. */
+  get taken(): GtidSet {
+    return this.#cursor.toSet();
+  }
+
+  /** Whether transactions were passed over that must be read again, by a new stream from `taken`. */
+  get mustReconnect(): boolean {
+    return this.#passedOver && this.#unfinished === undefined && !this.inGroup;
+  }
+
+  /** Everything taken is in frames that were given away. */
+  get outstanding(): boolean {
+    return this.inGroup || this.#moved || !this.#writer.empty;
+  }
+
+  get newestTimeUs(): number {
+    return this.#newestTimeUs;
+  }
+
+  /** End of the last group delivered, in the source's files; '' before the first. */
+  get logPlace(): { readonly file: string; readonly offset: number } {
+    return { file: this.#file, offset: this.#offset };
+  }
+
+  /** The log's place at the end of a group, as the stream knows it. */
+  noteLogPlace(file: string, offset: number): void {
+    this.#file = file;
+    this.#offset = offset;
+  }
+
+  requestProgress(): void {
+    this.#progressDue = true;
+  }
+
+  /** Row counts by table and operation since the last call. */
+  *takeCounts(): Generator<{ table: LoggedTable; op: Op; count: number }> {
+    for (const [table, counts] of this.#counts)
+      for (const op of Object.keys(counts) as Op[]) if (counts[op]! > 0) yield { table, op, count: counts[op]! };
+    this.#counts.clear();
+  }
+
+  recycle(writer: FrameWriter): void {
+    if (this.#pool.length >= 2) return;
+    writer.reset();
+    this.#pool.push(writer);
+  }
+
+  /** The frame at hand when there is something to publish and no group is open. */
+  sealAtBoundary(): PendingFrame | undefined {
+    if (this.inGroup || (this.#writer.empty && !this.#progressDue)) return undefined;
+    this.#progressDue = false;
+    return this.#seal(this.#boundary());
+  }
+
+  #boundary(): GtidPosition {
+    return gtidPosition(this.#cursor.toSet(), this.#reads, this.#unfinished);
+  }
+
+  #seal(end: GtidPosition): PendingFrame {
+    const writer = this.#writer;
+    const { rows, transactions } = writer;
+    const payload = writer.finish();
+    const replay = this.#replay();
+    const frame: PendingFrame = {
+      payload,
+      start: this.#sealed,
+      end,
+      rows,
+      transactions,
+      timeUs: this.#newestTimeUs,
+      writer,
+      bytes: payload.length,
+      ...(this.#file === '' ? {} : { log: `${this.#file}:${this.#offset}` }),
+      ...(replay === undefined ? {} : { replay: replay.toString() }),
+    };
+    this.#sealed = end;
+    this.#moved = false;
+    this.#writer = this.#pool.pop() ?? new FrameWriter(this.#options.frameBytes);
+    return frame;
+  }
+
+  /** From where the log must be read again: what is taken, without what is prepared. */
+  #replay(): GtidSet | undefined {
+    if (this.#prepared.size === 0) return undefined;
+    const taken = this.#cursor.toSet();
+    const prepared = [...this.#prepared.values()];
+    if (taken.kind === 'mysql')
+      return taken.subtract(
+        prepared.reduce((set, { gtid }) => (gtid.kind === 'mysql' ? set.add(gtid) : set), MysqlGtidSet.EMPTY),
+      );
+    const last = new Map(taken.domains.map((domain) => [domain, taken.last(domain)]));
+    // In the order in which they were prepared: the first of a domain counts.
+    for (const { gtid, before } of prepared.toReversed())
+      if (gtid.kind === 'mariadb') last.set(gtid.domain, before?.kind === 'mariadb' ? before : undefined);
+    return MariadbGtidSet.of([...last.values()].filter((gtid) => gtid !== undefined));
+  }
+
+  gtid(gtid: Gtid, info: GroupInfo): void {
+    const { resume } = this.#options;
+    let mode: OpenGroup['mode'] = 'live';
+    let skip = 0;
+    if (containsGtid(resume.gtids, gtid)) mode = 'pass';
+    else if (this.#unfinished !== undefined) {
+      if (sameGtid(this.#unfinished.gtid, gtid)) skip = this.#unfinished.ordinal;
+      else {
+        this.#requireOtherDomain(this.#unfinished.gtid, gtid);
+        mode = 'pass';
+        this.#passedOver = true;
+      }
+    }
+    this.#open = {
+      gtid,
+      info,
+      mode,
+      held: undefined,
+      sure: info.transactional,
+      ordinal: 0,
+      skip,
+      mark: this.#writer.mark(),
+      runs: [],
+      savepoints: new Map(),
+      xid: undefined,
+      beganHere: skip === 0,
+      rowsHere: 0,
+      firstOrdinal: skip,
+    };
+  }
+
+  /** A domain of MariaDB is one ordered log: what comes before the unfinished transaction must have been taken. */
+  #requireOtherDomain(unfinished: Gtid, gtid: Gtid): void {
+    if (unfinished.kind === 'mariadb' && gtid.kind === 'mariadb' && unfinished.domain === gtid.domain)
+      throw new ReplicationError(
+        'source_diverged',
+        `the stream ends inside of ${formatGtid(unfinished)}, and the source goes on with ${formatGtid(gtid)}`,
+      );
+  }
+
+  xaStart(): void {
+    const open = this.#open!;
+    // Passed over for another one: it is read again. Taken already: its second phase may still need the rows.
+    if (open.mode === 'pass' && !containsGtid(this.#options.resume.gtids, open.gtid)) return;
+    open.mode = 'held';
+    open.held = new HeldRows();
+  }
+
+  tableMap(map: TableMap): void {
+    this.#options.onTableMap(map);
+  }
+
+  #table(map: TableMap): LoggedTable | undefined {
+    let known = this.#tables.get(map);
+    if (known === undefined) {
+      known = { table: this.#options.tableOf(map) };
+      this.#tables.set(map, known);
+    }
+    return known.table;
+  }
+
+  /** Forgets what maps meant: the catalog was read again. */
+  forget(map: TableMap): void {
+    this.#tables.delete(map);
+  }
+
+  rows(rows: RowReader): void {
+    const open = this.#open!;
+    if (open.mode === 'pass') return;
+    const table = this.#table(rows.map);
+    if (table === undefined) {
+      open.ordinal += rows.count();
+      return;
+    }
+    if (!rows.complete)
+      throw new ReplicationError(
+        'source_binlog_settings',
+        `rows of ${table.schema.schema}.${table.schema.name} were logged without all their columns (binlog_row_image is not FULL)`,
+        { context: { gtid: formatGtid(open.gtid) } },
+      );
+    const window = this.window?.concerns(table) === true ? this.window : undefined;
+    const { op } = rows;
+    let written = 0;
+    while (rows.next()) {
+      open.ordinal += 1;
+      if (open.mode === 'held') {
+        const writer = open.held!.beginRow(op, table, open.ordinal);
+        this.#writeImages(writer, rows, table);
+        open.held!.endRow();
+        continue;
+      }
+      window?.touch(table, rows);
+      if (open.ordinal <= open.skip) continue;
+      const writer = this.#writer;
+      writer.beginRow(op, table.schema);
+      this.#writeImages(writer, rows, table);
+      writer.endRow();
+      this.#countRow(open);
+      written += 1;
+      if (open.sure && writer.bytes >= this.#options.frameBytes) this.#cut(open);
+    }
+    if (written === 0) return;
+    this.#count(table, op, written);
+    if (!open.sure && this.#writer.bytes >= this.#options.frameBytes) this.#options.hold(this.#decide(open));
+  }
+
+  #writeImages(writer: FrameWriter, rows: RowReader, table: LoggedTable): void {
+    if (rows.op === 'd') {
+      writer.writeNull();
+      writer.before('f');
+      rows.write(writer, 'before');
+      return;
+    }
+    // The old row of an update is needed where the key changed, and where the whole row is the key.
+    const before = rows.op === 'u' && (table.keyIndexes.length === 0 || rows.differs(table.keyIndexes));
+    rows.write(writer, 'after');
+    if (!before) return;
+    writer.before('f');
+    rows.write(writer, 'before');
+  }
+
+  #countRow(open: OpenGroup): void {
+    open.rowsHere += 1;
+    if (open.sure) return;
+    const { runs } = open;
+    const { length } = runs;
+    if (length > 0 && runs[length - 2]! + runs[length - 1]! === open.ordinal) runs[length - 1]! += 1;
+    else runs.push(open.ordinal, 1);
+  }
+
+  #count(table: LoggedTable, op: Op, rows: number): void {
+    let counts = this.#counts.get(table);
+    if (counts === undefined) {
+      this.#counts.set(table, (counts = {}));
+      this.#tableOfSchema.set(table.schema, table);
+    }
+    counts[op] = (counts[op] ?? 0) + rows;
+  }
+
+  /** A group has outgrown a frame: it is cut when it is known to end in a commit, else held to its end. */
+  async #decide(open: OpenGroup): Promise<void> {
+    if (await this.#options.endsInCommit(open.info)) {
+      open.sure = true;
+      open.runs = [];
+      this.#cut(open);
+    } else this.#toHeld(open);
+  }
+
+  /** Takes the rows of an open group out of the frame again; they wait for its end. */
+  #toHeld(open: OpenGroup): void {
+    if (open.mode === 'held') return;
+    const held = new HeldRows();
+    if (open.mark !== undefined && open.rowsHere > 0) {
+      const text = this.#writer.textFrom(open.mark.bytes);
+      const changes = JSON.parse(`[${text.startsWith(',') ? text.slice(1) : text}]`) as RowChange[];
+      const tables = this.#writer.tables;
+      let at = 0;
+      for (let run = 0; run < open.runs.length; run += 2)
+        for (let i = 0; i < open.runs[run + 1]!; i++) {
+          const change = changes[at++]!;
+          const schema = tables[change[1]]!;
+          const table = this.#tableOfSchema.get(schema)!;
+          held.add({ change, table, ordinal: open.runs[run]! + i });
+          this.#count(table, change[0], -1);
+        }
+      this.#writer.rewind(open.mark);
+      open.rowsHere = 0;
+      open.runs = [];
+    }
+    open.mode = 'held';
+    open.held = held;
+  }
+
+  #cut(open: OpenGroup): void {
+    this.#closeEntry(open, false);
+    this.#options.onFrame(
+      this.#seal(gtidPosition(this.#cursor.toSet(), this.#reads, { gtid: open.gtid, ordinal: open.ordinal })),
+    );
+    this.#unfinished = { gtid: open.gtid, ordinal: open.ordinal };
+    open.mark = undefined;
+    open.beganHere = false;
+    open.rowsHere = 0;
+    open.firstOrdinal = open.ordinal;
+    failpoint('capture.mid-transaction');
+  }
+
+  #closeEntry(open: OpenGroup, ends: boolean): void {
+    const part = partOf(open.beganHere, ends);
+    // A part without rows says nothing, except that the transaction has ended.
+    if (open.rowsHere === 0 && part !== 'last') return;
+    const name = formatGtid(open.gtid);
+    this.#writer.addTransaction([0, name, name, open.info.commitTimeUs, open.rowsHere, part, open.firstOrdinal]);
+  }
+
+  statement(statement: LoggedStatement): void {
+    const open = this.#open!;
+    if (open.mode === 'pass') return;
+    const { truncates } = statement;
+    if (truncates !== undefined) {
+      const table = this.#options.truncatedTable(truncates.schema, truncates.name);
+      if (table === undefined) return;
+      open.ordinal += 1;
+      if (this.window?.concerns(table) === true) this.window.truncate();
+      if (open.ordinal <= open.skip) return;
+      this.#writer.beginRow('t', table.schema);
+      this.#writer.writeJson(Buffer.from('[]'));
+      this.#writer.endRow();
+      this.#countRow(open);
+      this.#count(table, 't', 1);
+      return;
+    }
+    this.#options.onStatement(statement);
+  }
+
+  savepoint(name: string): void {
+    const open = this.#open!;
+    if (open.mode === 'pass') return;
+    open.savepoints.set(name, open.ordinal);
+    // What follows may be undone, and could not be taken back once a part was published.
+    if (open.mode === 'live' && open.mark === undefined && !open.info.transactional) {
+      open.mode = 'held';
+      open.held = new HeldRows();
+    }
+  }
+
+  rollbackTo(name: string): void {
+    const open = this.#open!;
+    if (open.mode === 'pass') return;
+    const at = open.savepoints.get(name);
+    if (at === undefined)
+      throw new ReplicationError('source_protocol', `the log rolls back to savepoint ${name}, which it did not set`, {
+        context: { gtid: formatGtid(open.gtid) },
+      });
+    this.#toHeld(open);
+    open.held!.undo(at, open.ordinal);
+  }
+
+  end(end: GroupEnd): void {
+    const open = this.#open!;
+    const taken = open.mode === 'pass' || containsGtid(this.#options.resume.gtids, open.gtid);
+    switch (end.kind) {
+      case 'xa-prepare': {
+        if (open.held !== undefined) {
+          const before = open.gtid.kind === 'mariadb' ? this.#logged.get(open.gtid.domain) : undefined;
+          this.#prepared.set(end.xid, { gtid: open.gtid, held: open.held, before });
+        }
+        open.held = undefined;
+        return this.#finish(open);
+      }
+      case 'xa-commit':
+      case 'xa-rollback': {
+        const prepared = this.#prepared.get(end.xid);
+        if (open.mode === 'pass' && !taken) return this.#finish(open);
+        open.xid = end.xid;
+        if (taken) {
+          prepared?.held.dispose();
+          return this.#finish(open);
+        }
+        if (prepared === undefined) {
+          if (end.kind === 'xa-commit') this.#options.onUnknownXa(end.xid);
+          return this.#finish(open);
+        }
+        open.mode = 'held';
+        open.held = prepared.held;
+        if (end.kind === 'xa-rollback') open.held.undo(0, Infinity);
+        return this.#options.hold(this.#release(open));
+      }
+      case 'rollback':
+        if (open.mode !== 'pass') {
+          this.#toHeld(open);
+          open.held!.undo(0, open.ordinal);
+        }
+        break;
+      case 'commit':
+    }
+    if (open.held === undefined) return this.#finish(open);
+    if (taken) {
+      open.held.dispose();
+      return this.#finish(open);
+    }
+    this.#options.hold(this.#release(open));
+  }
+
+  /** Writes held rows that stand into frames, no faster than these are published. */
+  async #release(open: OpenGroup): Promise<void> {
+    this.#releasing = true;
+    open.sure = true;
+    for (const rows of open.held!.read()) {
+      for (const row of rows) this.#writeHeld(open, row);
+      await this.#options.room();
+    }
+    open.held!.dispose();
+    open.held = undefined;
+    this.#releasing = false;
+    this.#finish(open);
+  }
+
+  #writeHeld(open: OpenGroup, row: HeldRow): void {
+    const { change, table, ordinal } = row;
+    open.ordinal = ordinal;
+    if (this.window?.concerns(table) === true) this.window.touchHeld(row);
+    if (ordinal <= open.skip) return;
+    this.#writer.beginRow(change[0], table.schema);
+    writeChange(this.#writer, change);
+    this.#writer.endRow();
+    this.#countRow(open);
+    this.#count(table, change[0], 1);
+    if (this.#writer.bytes >= this.#options.frameBytes) this.#cut(open);
+  }
+
+  #finish(open: OpenGroup): void {
+    const { gtid } = open;
+    this.#open = undefined;
+    if (gtid.kind === 'mariadb') this.#logged.set(gtid.domain, gtid);
+    const passed = open.mode === 'pass' || containsGtid(this.#options.resume.gtids, gtid);
+    // Not earlier: a restart inside of the second phase needs the rows again.
+    if (open.xid !== undefined && !(passed && !containsGtid(this.#options.resume.gtids, gtid)))
+      this.#prepared.delete(open.xid);
+    if (!passed) {
+      this.#closeEntry(open, true);
+      this.#cursor.add(gtid);
+      this.#moved = true;
+      this.#newestTimeUs = open.info.commitTimeUs;
+      if (this.#unfinished !== undefined && sameGtid(this.#unfinished.gtid, gtid)) this.#unfinished = undefined;
+    }
+    this.#options.onBoundary();
+    if (this.#writer.bytes >= this.#options.frameBytes) this.#options.onFrame(this.#seal(this.#boundary()));
+  }
+
+  rotate(file: string, offset: number): void {
+    if (!this.inGroup) this.noteLogPlace(file, offset);
+  }
+
+  heartbeat(): void {
+    this.#options.onBoundary();
+  }
+
+  /** Publishes rows that were read from a table: marks (`s`) or rows (`r`). To be called between groups only. */
+  publishRead(table: LoggedTable, op: 'r' | 's', rows: readonly Buffer[], timeUs: number): void {
+    if (this.inGroup) throw new ReplicationError('internal', 'rows of a table were to be published inside of a group');
+    let here = 0;
+    const close = (): void => {
+      if (here === 0) return;
+      this.#reads += 1;
+      const name = readName(this.#reads);
+      this.#writer.addTransaction([0, name, name, timeUs, here, 'whole', 0]);
+      this.#moved = true;
+      here = 0;
+    };
+    for (const json of rows) {
+      this.#writer.beginRow(op, table.schema);
+      this.#writer.writeJson(json);
+      this.#writer.endRow();
+      here += 1;
+      if (this.#writer.bytes < this.#options.frameBytes) continue;
+      close();
+      this.#options.onFrame(this.#seal(this.#boundary()));
+    }
+    close();
+    if (rows.length > 0) this.#count(table, op, rows.length);
+  }
+
+  /** The number of reads that have been published or are in the frame at hand. */
+  get reads(): number {
+    return this.#reads;
+  }
+}

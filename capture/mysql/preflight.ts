@@ -1,0 +1,146 @@
+/** What `waybill check` says of a MySQL or MariaDB source, each finding with the SQL that mends it. Changes nothing. */
+import { serverId, type MysqlSourceConfig } from '../../core/config.ts';
+import { asReplicationError } from '../../core/errors.ts';
+import type { Finding } from '../../core/finding.ts';
+import { matchingTables, tableName, type CapturedTable } from './catalog.ts';
+import { connectSource, quoteIdent, type SqlClient } from './connection.ts';
+import { readFacts, settingProblems } from './inspect.ts';
+import { readRetainedBytes } from './retained-log.ts';
+import { sourceError } from './source-error.ts';
+
+type Add = (severity: Finding['severity'], what: string, message: string, remedy?: string) => void;
+
+/** Checks a source. An unreachable one is a finding, not an error. */
+export async function checkMysqlSource(name: string, settings: MysqlSourceConfig, prefix: string): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  const add: Add = (severity, what, message, remedy) => {
+    findings.push({
+      severity,
+      subject: `source ${name}: ${what}`,
+      message,
+      ...(remedy === undefined ? {} : { remedy }),
+    });
+  };
+  let client: SqlClient | undefined;
+  try {
+    client = await connectSource(settings);
+    add('ok', 'connection', 'reachable');
+    const facts = await readFacts(client, settings.kind);
+    const problems = settingProblems(facts, settings.kind);
+    for (const { severity, setting, message, remedy } of problems) add(severity, setting, message, remedy);
+    if (problems.every(({ severity }) => severity !== 'error'))
+      add('ok', 'server', `${facts.version}, row-based log with full images and metadata`);
+    await checkPrivileges(client, settings, add);
+    await checkServerId(
+      client,
+      serverId(name, settings, prefix),
+      facts.variables.get('server_id') ?? '',
+      settings,
+      add,
+    );
+    await checkPreparedXa(client, add);
+    const retained = await readRetainedBytes(client, settings.kind);
+    add(
+      retained === undefined ? 'warning' : 'ok',
+      'retained log',
+      retained === undefined ? 'this user may not see how much log there is' : `${retained} bytes`,
+      ...(retained === undefined ? ['See `waybill grants SOURCE`.'] : []),
+    );
+    add(
+      'ok',
+      'session',
+      `sql_mode '${facts.variables.get('sql_mode') ?? ''}', time_zone ${facts.variables.get('time_zone') ?? ''} of the source do not matter: Waybill reads in UTC with its own`,
+    );
+    const tables = await matchingTables(client, settings.kind, settings.tables);
+    add('ok', 'tables', `${tables.length} match`);
+    for (const table of tables) checkTable(table, add);
+  } catch (thrown) {
+    const error = asReplicationError(client === undefined ? thrown : sourceError(thrown, 'checking the source'));
+    add('error', error.code, error.message, error.remedy);
+  } finally {
+    client?.end();
+  }
+  return findings;
+}
+
+async function checkPrivileges(client: SqlClient, settings: MysqlSourceConfig, add: Add): Promise<void> {
+  const grants = (await client.query('SHOW GRANTS', 'reading the grants')).map(([text]) => text ?? '');
+  const global = grants.filter((text) => / ON \*\.\* /.test(text)).join('\n');
+  if (/ALL PRIVILEGES|REPLICATION SLAVE\b/.test(global)) add('ok', 'privileges', 'may read the log');
+  else
+    add(
+      'error',
+      'privileges',
+      'lacks REPLICATION SLAVE',
+      `GRANT REPLICATION SLAVE ON *.* TO ${(await currentUser(client)) ?? 'the user'};`,
+    );
+  const other = settings.kind === 'mysql' ? /REPLICATION CLIENT/ : /BINLOG MONITOR|SUPER|REPLICATION CLIENT/;
+  if (!/ALL PRIVILEGES/.test(global) && !other.test(global))
+    add('warning', 'privileges', 'may not see the size of the log', 'See `waybill grants SOURCE`.');
+}
+
+async function currentUser(client: SqlClient): Promise<string | undefined> {
+  const [[text] = []] = await client.query('SELECT CURRENT_USER()', 'reading the user');
+  const match = /^(.*)@([^@]*)$/.exec(text ?? '');
+  return match === null ? undefined : `'${match[1]}'@'${match[2]}'`;
+}
+
+async function checkServerId(
+  client: SqlClient,
+  own: number,
+  theirs: string,
+  settings: MysqlSourceConfig,
+  add: Add,
+): Promise<void> {
+  if (String(own) === theirs) {
+    add('error', 'server_id', `${own} is the id of the source itself`, 'Set sources.*.server_id to another number.');
+    return;
+  }
+  try {
+    const sql = settings.kind === 'mysql' ? 'SHOW REPLICAS' : 'SHOW SLAVE HOSTS';
+    const registered = (await client.query(sql, 'listing replicas')).map(([id]) => id);
+    if (registered.includes(String(own)))
+      add('error', 'server_id', `${own} is a replica of this source`, 'Set sources.*.server_id to another number.');
+    else add('ok', 'server_id', `${own} is free among ${registered.length} replicas`);
+  } catch (thrown) {
+    const error = asReplicationError(thrown);
+    if (error.code !== 'source_privilege' && error.code !== 'source_query') throw error;
+    add('ok', 'server_id', `${own} (this user may not see the replicas)`);
+  }
+}
+
+/** Their rows are not in the log that a new capture reads; at their commit all tables are read again. */
+async function checkPreparedXa(client: SqlClient, add: Add): Promise<void> {
+  try {
+    const prepared = await client.query('XA RECOVER', 'listing XA transactions');
+    if (prepared.length > 0)
+      add(
+        'warning',
+        'XA',
+        `${prepared.length} XA transaction(s) are prepared; committed after a first start they make all tables be read again`,
+        'Finish them before the first start: XA RECOVER lists them.',
+      );
+  } catch (thrown) {
+    const error = asReplicationError(thrown);
+    if (error.code !== 'source_privilege' && error.code !== 'source_query') throw error;
+  }
+}
+
+function checkTable(table: CapturedTable, add: Add): void {
+  const { schema } = table;
+  const name = `${quoteIdent(schema.schema)}.${quoteIdent(schema.name)}`;
+  if (schema.key.length === 0)
+    add(
+      'warning',
+      tableName(schema),
+      'has no key: rows are found by their whole content, and the first load repeats while the table is written to',
+      `ALTER TABLE ${name} ADD PRIMARY KEY (...);`,
+    );
+  if (!table.transactional)
+    add(
+      'warning',
+      tableName(schema),
+      'is not transactional: a crash of the source may leave its log and the table different',
+      `ALTER TABLE ${name} ENGINE = InnoDB;`,
+    );
+}
