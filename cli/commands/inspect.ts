@@ -16,6 +16,7 @@ import { decodeFrame, type FramePayload, type RowChange, type TableSchema } from
 import { isGtidEntry } from '../../core/gtid-position.ts';
 import { connectNats } from '../../core/nats.ts';
 import {
+  comparePositions,
   describePosition,
   entryPosition,
   formatPosition,
@@ -253,6 +254,8 @@ export async function tail(
     for await (const frame of readFrames(nats, stream, { startSeq, position, signal: stop.signal })) {
       for (const line of describeRows(decodeFrame(frame.payload, frame.place), frame.seq)) {
         if (options.table !== undefined && line['table'] !== options.table) continue;
+        // A frame begins before the position that lies in it.
+        if (from !== undefined && comparePositions(parsePosition(line['position'] as string)!, from) <= 0) continue;
         if (!process.stdout.write(`${JSON.stringify(line)}\n`))
           await new Promise((resolve) => process.stdout.once('drain', resolve));
         printed += 1;

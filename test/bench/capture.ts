@@ -7,7 +7,19 @@ import { connectNats } from '../../core/nats.ts';
 import { asPgPosition, parseLsn } from '../../core/position.ts';
 import { findPostgresTool } from '../../sandbox/postgres.ts';
 import { median, Program, sql, until, writeConfig } from './contenders.ts';
-import { backlog, LARGE, lines, NAMES, nats, prepare, primeWaybill, rounds, say, SMALL } from './setting.ts';
+import {
+  backlog,
+  dropWaybill,
+  LARGE,
+  lines,
+  NAMES,
+  nats,
+  prepare,
+  primeWaybill,
+  rounds,
+  say,
+  SMALL,
+} from './setting.ts';
 
 export async function benchCapture(kind: 'small' | 'insert'): Promise<void> {
   const tool = await findPostgresTool('pg_recvlogical', 15);
@@ -19,7 +31,8 @@ export async function benchCapture(kind: 'small' | 'insert'): Promise<void> {
   const cpu: number[] = [];
   let rss = 0;
   for (let round = 0; round < rounds; round++) {
-    const { name, url, prefix } = await prepare(kind);
+    const prepared = await prepare(kind);
+    const { name, url, prefix } = prepared;
     const config = await writeConfig({ natsUrl: nats.url, prefix, sourceUrl: url, targetUrl: url, schema: 'copy' });
     await primeWaybill(config, url, prefix, undefined);
     for (const slot of ['warm', 'native'])
@@ -86,11 +99,8 @@ export async function benchCapture(kind: 'small' | 'insert'): Promise<void> {
     ratios.push(n / w);
     natives.push(n);
     ours.push(w);
-    await sql(
-      url,
-      ...['warm', 'native'].map((slot) => `select pg_drop_replication_slot('${slot}')`),
-      `select pg_drop_replication_slot('${prefix}_bench')`,
-    );
+    await sql(url, ...['warm', 'native'].map((slot) => `select pg_drop_replication_slot('${slot}')`));
+    await dropWaybill(prepared);
   }
   lines.push({
     what: `capture: ${NAMES[kind]}`,

@@ -3,6 +3,7 @@ import { median, Program, scalar, sql, until, writeConfig } from './contenders.t
 import {
   backlog,
   copyTable,
+  dropWaybill,
   KEYS,
   LARGE,
   lines,
@@ -26,7 +27,8 @@ export async function benchDrain(kind: Kind): Promise<void> {
   const cpu: number[] = [];
   let rss: string = '';
   for (let round = 0; round < rounds; round++) {
-    const { serial, name, url, prefix } = await prepare(kind);
+    const prepared = await prepare(kind);
+    const { serial, name, url, prefix } = prepared;
     const nativeUrl = await target.createDatabase(`${name}_native`);
     const storeUrl = await target.createDatabase(`${name}_store`);
     await copyTable(url, nativeUrl, 'public');
@@ -110,11 +112,8 @@ export async function benchDrain(kind: Kind): Promise<void> {
     ratios.push(n / w);
     natives.push(n);
     ours.push(w);
-    await sql(
-      url,
-      `select pg_drop_replication_slot('native_${serial}')`,
-      `select pg_drop_replication_slot('${prefix}_bench')`,
-    );
+    await sql(url, `select pg_drop_replication_slot('native_${serial}')`);
+    await dropWaybill(prepared);
   }
   lines.push({
     what: `drain: ${NAMES[kind]}`,

@@ -1,8 +1,8 @@
 /** Commit to visible at a steady 1,000 transactions a second, for each contender alone. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from 'pg';
-import { median, Program, scalar, sql, until, writeConfig } from './contenders.ts';
-import { copyTable, lines, nats, prepare, primeWaybill, rounds, say, scale, target } from './setting.ts';
+import { median, Program, sql, until, writeConfig } from './contenders.ts';
+import { copyTable, dropWaybill, lines, nats, prepare, primeWaybill, rounds, say, scale, target } from './setting.ts';
 
 type Contender = 'native' | 'waybill';
 
@@ -30,7 +30,8 @@ export async function benchLatency(): Promise<void> {
 }
 
 async function measure(contender: Contender): Promise<Latency> {
-  const { serial, name, url, prefix } = await prepare('small');
+  const prepared = await prepare('small');
+  const { serial, name, url, prefix } = prepared;
   const storeUrl = await target.createDatabase(`${name}_${contender}`);
   const schema = contender === 'native' ? 'public' : 'replica';
   await copyTable(url, storeUrl, schema);
@@ -49,20 +50,9 @@ async function measure(contender: Contender): Promise<Latency> {
   }
   const sorted = (await measureMarks(url, storeUrl, schema)).toSorted((a, b) => a - b);
   for (const program of programs.toReversed()) await program.stop();
-  if (contender === 'native')
-    await sql(
-      storeUrl,
-      `alter subscription s${serial} disable`,
-      `alter subscription s${serial} set (slot_name = none)`,
-      `drop subscription s${serial}`,
-    );
-  const slot = contender === 'native' ? `native_${serial}` : `${prefix}_bench`;
-  await until('the slot to be free', performance.now(), async () => {
-    await sql(url, `select pg_drop_replication_slot('${slot}')`).catch((thrown: unknown) => {
-      if ((thrown as { code?: string }).code !== '55006') throw thrown;
-    });
-    return (await scalar(url, `select count(*) from pg_replication_slots where slot_name = '${slot}'`)) === '0';
-  });
+  // It drops its slot with it.
+  if (contender === 'native') await sql(storeUrl, `drop subscription s${serial}`);
+  else await dropWaybill(prepared);
   const latency = { p50: sorted[Math.floor(sorted.length * 0.5)]!, p99: sorted[Math.floor(sorted.length * 0.99)]! };
   say(
     `latency ${contender}: ${sorted.length} marks, p50 ${latency.p50.toFixed(2)} ms, p99 ${latency.p99.toFixed(2)} ms`,

@@ -4,7 +4,19 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { Program, scalar, sql, until, writeConfig } from './contenders.ts';
-import { backlog, copyTable, LARGE, lines, nats, prepare, primeWaybill, say, scale, target } from './setting.ts';
+import {
+  backlog,
+  copyTable,
+  dropWaybill,
+  LARGE,
+  lines,
+  nats,
+  prepare,
+  primeWaybill,
+  say,
+  scale,
+  target,
+} from './setting.ts';
 
 const FEW_ROWS = 1000;
 const OUTAGE_TRANSACTIONS = Math.round(500_000 * scale);
@@ -45,7 +57,8 @@ export async function benchMemory(): Promise<void> {
 
 /** Both stages at one transaction of `rows` rows, from before it until it is in the target, in MB. */
 async function peaksOf(kind: 'insert' | 'update', rows: number, when: 'live' | 'backlog'): Promise<Peaks> {
-  const { name, url, prefix } = await prepare(kind, rows);
+  const prepared = await prepare(kind, rows);
+  const { name, url, prefix } = prepared;
   const storeUrl = await target.createDatabase(`${name}_store`);
   await copyTable(url, storeUrl, 'replica');
   const config = await writeConfig({
@@ -75,7 +88,7 @@ async function peaksOf(kind: 'insert' | 'update', rows: number, when: 'live' | '
   const peaks = { capture: capture.usage().peakRssMb, apply: apply.usage().peakRssMb };
   await apply.stop();
   await capture.stop();
-  await sql(url, `select pg_drop_replication_slot('${prefix}_bench')`);
+  await dropWaybill(prepared);
   say(
     `memory ${when} ${kind} of ${rows} rows: capture ${peaks.capture.toFixed(0)} MB, apply ${peaks.apply.toFixed(0)} MB`,
   );
@@ -84,7 +97,8 @@ async function peaksOf(kind: 'insert' | 'update', rows: number, when: 'live' | '
 
 /** Capture alone, warm, while `outage` runs and until it has caught up again. */
 async function captureDuring(what: string, outage: (url: string) => Promise<void>): Promise<void> {
-  const { url, prefix } = await prepare('small');
+  const prepared = await prepare('small');
+  const { url, prefix } = prepared;
   const config = await writeConfig({ natsUrl: nats.url, prefix, sourceUrl: url, targetUrl: url, schema: 'copy' });
   await primeWaybill(config, url, prefix, undefined);
   const capture = Program.start(config, 'capture:bench');
@@ -105,7 +119,7 @@ async function captureDuring(what: string, outage: (url: string) => Promise<void
   );
   const after = capture.usage();
   await capture.stop();
-  await sql(url, `select pg_drop_replication_slot('${prefix}_bench')`);
+  await dropWaybill(prepared);
   say(
     `memory while the ${what}: peak ${before.peakRssMb.toFixed(0)} MB before, ${after.peakRssMb.toFixed(0)} MB at its end`,
   );

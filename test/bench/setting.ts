@@ -1,4 +1,6 @@
 /** The setting of all benchmarks: servers with equal settings, the workload and its sizes, the lines of the result. */
+import { parseConfig } from '../../core/config.ts';
+import { connectNats } from '../../core/nats.ts';
 import { startNats } from '../../sandbox/nats.ts';
 import { startPostgres } from '../../sandbox/postgres.ts';
 import { Program, scalar, sql, until, withClient } from './contenders.ts';
@@ -116,6 +118,21 @@ export async function primeWaybill(
     await apply.stop();
   }
   await capture.stop();
+}
+
+/** Drops what Waybill made for one measurement: its slot, and its stream, which has disk reserved. */
+export async function dropWaybill({ url, prefix }: Prepared): Promise<void> {
+  const slot = `${prefix}_bench`;
+  // The walsender lives on for a moment behind the process that it served.
+  await until('the slot to be free', performance.now(), async () => {
+    await sql(url, `select pg_drop_replication_slot('${slot}')`).catch((thrown: unknown) => {
+      if ((thrown as { code?: string }).code !== '55006') throw thrown;
+    });
+    return (await scalar(url, `select count(*) from pg_replication_slots where slot_name = '${slot}'`)) === '0';
+  });
+  const connection = await connectNats(parseConfig(`version: 1\nnats: { servers: ["${nats.url}"] }`, {}).nats, 'bench');
+  await connection.manager.streams.delete(`${prefix}_cdc_bench`);
+  await connection.close();
 }
 
 /** Makes the table of the workload in a target, with the rows that the source has now. */
