@@ -1,27 +1,10 @@
 /** The position of a flow: it lives in the target, next to the data it describes. Invariant 4. */
 import type { ClientBase } from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
-import { formatPosition, parsePosition, PG_ORIGIN, type Position } from '../../core/position.ts';
+import { formatPosition, parsePosition, ORIGIN, type Position } from '../../core/position.ts';
+import type { FlowPosition, PositionRow } from '../target-store.ts';
 import { quoteLiteral } from './sql.ts';
 import { targetError } from './target-error.ts';
-
-export interface FlowPosition {
-  readonly position: Position;
-  readonly seq: number;
-  readonly quarantineVersion: number;
-}
-
-/** One row of `waybill.position`, for `waybill status`. */
-export interface PositionRow {
-  readonly flow: string;
-  readonly source: string;
-  readonly position: string;
-  readonly stream: string;
-  readonly streamSeq: number;
-  readonly commitTime: Date | null;
-  readonly quarantineVersion: number;
-  readonly updatedAt: Date;
-}
 
 /** Reads the position of a flow; a flow that has none gets the origin. */
 export async function readPosition(
@@ -38,7 +21,7 @@ export async function readPosition(
       await client.query(
         `INSERT INTO waybill.position (flow, source, position, stream, stream_seq) VALUES ($1, $2, $3, $4, 0)
          ON CONFLICT DO NOTHING`,
-        [flow, source, formatPosition(PG_ORIGIN), stream],
+        [flow, source, formatPosition(ORIGIN), stream],
       );
       ({ rows } = await client.query<Row>(select, [flow, source]));
     }

@@ -2,8 +2,9 @@
  * Writes a segment: upserts parents first, then deletes children first. Few rows of a table travel as literals, many by
  * COPY into a temporary table and one statement per kind of change, new rows alone by COPY into the table itself.
  */
-import type { Segment, TableChanges } from './compact.ts';
-import { copyLine } from './copy-text.ts';
+import type { Segment } from '../compact.ts';
+import type { TableChanges } from '../table-changes.ts';
+import { CopyBuffer } from './copy-text.ts';
 import { keyCondition, rowStatement, updateSql, valuesTuple } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import type { SnapshotMarks } from './snapshot-marks.ts';
@@ -26,11 +27,11 @@ export class SegmentWriter {
     this.#marks = marks;
   }
 
-  async write(transaction: TargetTransaction, segment: Segment): Promise<void> {
+  async write(transaction: TargetTransaction, segment: Segment<TablePlan>): Promise<void> {
     const tables = [...segment.tables.values()];
     tables.sort((a, b) => this.#plans.rank(a.plan) - this.#plans.rank(b.plan));
     const deletesLast: string[] = [];
-    const staged = new Map<TableChanges, StagedTable>();
+    const staged = new Map<TableChanges<TablePlan>, StagedTable>();
     for (const table of tables)
       if (!table.ordered && table.net.size > MOST_LITERAL_ROWS && !this.#direct(table))
         staged.set(table, await writeStaged(transaction, table));
@@ -38,34 +39,38 @@ export class SegmentWriter {
       const { plan } = table;
       const parts = staged.get(table);
       const seen = this.#marks.seenTable(plan);
-      if (seen !== undefined) await transaction.addAndFlushIfLarge(seenSql(plan, seen, table.rows));
+      if (seen !== undefined) await transaction.addAndFlushIfLarge(seenSql(plan, seen, table.decodedRows()));
       if (parts !== undefined) addStaged(transaction, parts, this.#deletesFirst(table), deletesLast);
-      else if (table.insertsOnly && table.rows.length > MOST_LITERAL_ROWS && this.#direct(table))
+      else if (table.insertsOnly && table.size > MOST_LITERAL_ROWS && this.#direct(table))
         await this.#copyDirect(transaction, table, deletesLast);
       else if (table.ordered)
-        for (const row of table.rows) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
+        for (const row of table.decodedRows()) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
       else addLiteral(transaction, table, this.#deletesFirst(table), deletesLast);
     }
     for (const sql of deletesLast.toReversed()) await transaction.addAndFlushIfLarge(sql);
     if (staged.size > 0) for (const parts of staged.values()) transaction.add(`TRUNCATE ${parts.stage}`);
   }
 
-  #direct(table: TableChanges): boolean {
+  #direct(table: TableChanges<TablePlan>): boolean {
     return table.insertsOnly && this.#marks.seenTable(table.plan) === undefined && !this.#notDirect.has(table.plan.id);
   }
 
   /** Where no other table refers to this one, deleting first frees unique values for the upserts. */
-  #deletesFirst(table: TableChanges): boolean {
+  #deletesFirst(table: TableChanges<TablePlan>): boolean {
     return !this.#plans.referenced(table.plan) || !table.plan.keyIsText;
   }
 
-  async #copyDirect(transaction: TargetTransaction, table: TableChanges, deletesLast: string[]): Promise<void> {
+  async #copyDirect(
+    transaction: TargetTransaction,
+    table: TableChanges<TablePlan>,
+    deletesLast: string[],
+  ): Promise<void> {
     const { plan } = table;
     const columns = plan.written.map((index) => plan.names[index]).join(', ');
     transaction.add('SAVEPOINT direct');
     await transaction.flush();
     try {
-      await transaction.copy(`COPY ${plan.qualified} (${columns}) FROM STDIN`, directLines(table));
+      await transaction.copy(`COPY ${plan.qualified} (${columns}) FROM STDIN`, directPieces(table));
       transaction.add('RELEASE SAVEPOINT direct');
     } catch (thrown) {
       if (sqlStateOf(thrown) !== '23505' || plan.key.length === 0) throw thrown;
@@ -78,8 +83,13 @@ export class SegmentWriter {
   }
 }
 
-function* directLines(table: TableChanges): Generator<string> {
-  for (const row of table.rows) yield copyLine(table.plan, table.plan.written, row[2]!, '');
+function* directPieces(table: TableChanges<TablePlan>): Generator<Buffer> {
+  const buffer = new CopyBuffer();
+  for (const [frame, row] of table.rowRefs()) {
+    buffer.frameRow(table.plan, frame, row, '');
+    if (buffer.full) yield buffer.take();
+  }
+  if (!buffer.empty) yield buffer.take();
 }
 
 function addStaged(transaction: TargetTransaction, parts: StagedTable, first: boolean, last: string[]): void {
@@ -88,7 +98,12 @@ function addStaged(transaction: TargetTransaction, parts: StagedTable, first: bo
   if (!first && parts.deletes !== '') last.push(parts.deletes);
 }
 
-function addLiteral(transaction: TargetTransaction, table: TableChanges, first: boolean, last: string[]): void {
+function addLiteral(
+  transaction: TargetTransaction,
+  table: TableChanges<TablePlan>,
+  first: boolean,
+  last: string[],
+): void {
   const { plan } = table;
   const tuples: string[] = [];
   const updates: string[] = [];

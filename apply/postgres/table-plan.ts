@@ -1,6 +1,11 @@
 /** All that writing one version of one table needs, worked out once: names, key, and the fixed parts of statements. */
-import { ReplicationError } from '../../core/errors.ts';
-import type { RowChange, TableSchema, Value } from '../../core/frame.ts';
+import { dialectOf, isBinaryColumn } from '../../core/column-kind.ts';
+import type { FlowConfig } from '../../core/config.ts';
+import type { TableSchema, Value } from '../../core/frame.ts';
+import type { PlanShape } from '../table-changes.ts';
+import { keyShape } from '../row-key.ts';
+import { mapToPostgres } from '../type-mapping.ts';
+import type { Convert } from '../value-misfit.ts';
 import { byteaText, qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 
 export interface TargetTable {
@@ -16,18 +21,18 @@ export interface TargetColumn {
   readonly identityAlways: boolean;
 }
 
-/** Positions are indexes into the columns of the source table, as rows are. */
-export interface TablePlan {
-  readonly table: TableSchema;
+/**
+ * Positions are indexes into the columns of the source table, as rows are. `written` leaves out the generated columns of
+ * the target.
+ */
+export interface TablePlan extends PlanShape {
   readonly target: TargetTable;
-  /** `schema.name` of the source table: one for all its versions. */
-  readonly id: string;
   readonly qualified: string;
-  readonly names: readonly string[];
   readonly bytea: readonly boolean[];
-  readonly key: readonly number[];
-  /** Columns that are written; generated columns of the target are not. */
-  readonly written: readonly number[];
+  /** For columns whose text is not what Postgres reads. */
+  readonly convert: readonly (Convert | undefined)[];
+  /** Whether any column is converted. */
+  readonly converts: boolean;
   /** Written columns that an update may set. */
   readonly settable: readonly number[];
   /** Equal keys always have equal text, so that text may stand for the key. */
@@ -44,25 +49,20 @@ const TEXT_EQUALS_VALUE =
 const COMPARED_AS_TEXT =
   /^(json$|json\[|xml|point|polygon|box|path|line|lseg|circle|xid|cid|tid|pg_snapshot|real|double)/;
 
-/** What it takes to tell the key of a row. */
-export type KeyShape = Pick<TablePlan, 'id' | 'names' | 'key'>;
-
 let stages = 0;
 
-export function keyShape(table: TableSchema): KeyShape {
-  const id = `${table.schema}.${table.name}`;
-  const key = table.key.map((name) => {
-    const index = table.columns.findIndex((column) => column.name === name);
-    if (index < 0) throw new ReplicationError('frame_unreadable', `table ${id} has no key column ${name}`);
-    return index;
-  });
-  return { id, names: table.columns.map((column) => quoteName(column.name)), key };
-}
-
-export function createTablePlan(table: TableSchema, target: TargetTable): TablePlan {
+export function createTablePlan(
+  table: TableSchema,
+  target: TargetTable,
+  settings: Pick<FlowConfig, 'zero_dates'>,
+): TablePlan {
+  const dialect = dialectOf(table);
+  const mappings = table.columns.map((column) =>
+    dialect === 'postgres' ? undefined : mapToPostgres(column, dialect, settings),
+  );
   const names = table.columns.map((column) => quoteName(column.name));
   const indexes = table.columns.map((_, index) => index);
-  const { key } = keyShape(table);
+  const { id, key } = keyShape(table);
   const targetOf = (index: number): TargetColumn | undefined => target.columns.get(table.columns[index]!.name);
   const written = indexes.filter((index) => targetOf(index)?.generated === false);
   const settable = written.filter((index) => !key.includes(index) && targetOf(index)?.identityAlways === false);
@@ -74,14 +74,16 @@ export function createTablePlan(table: TableSchema, target: TargetTable): TableP
   return {
     table,
     target,
-    id: `${table.schema}.${table.name}`,
+    id,
     qualified,
     names,
-    bytea: table.columns.map((column) => column.type === 'bytea' || column.portable === 'bytea'),
+    bytea: table.columns.map((column) => isBinaryColumn(dialect, column)),
+    convert: mappings.map((mapping) => mapping?.convert),
+    converts: mappings.some((mapping) => mapping?.convert !== undefined),
     key,
     written,
     settable,
-    keyIsText: key.every((index) => TEXT_EQUALS_VALUE.test(table.columns[index]!.type)),
+    keyIsText: key.every((index) => TEXT_EQUALS_VALUE.test(mappings[index]?.type ?? table.columns[index]!.type)),
     insertHead: `INSERT INTO ${qualified} (${list}) OVERRIDING SYSTEM VALUE `,
     conflict:
       key.length === 0
@@ -92,43 +94,20 @@ export function createTablePlan(table: TableSchema, target: TargetTable): TableP
   };
 }
 
-/** The key of a row as one text. NUL cannot occur in a value, so joining with it is unambiguous. */
-export function keyText(plan: KeyShape, image: readonly Value[], fallback?: readonly Value[]): string {
-  const { key } = plan;
-  if (key.length === 1) return keyValue(plan, key[0]!, image, fallback);
-  let text = '';
-  for (let i = 0; i < key.length; i++) text += `${i === 0 ? '' : '\0'}${keyValue(plan, key[i]!, image, fallback)}`;
-  return text;
-}
-
-export function keyValue(plan: KeyShape, index: number, image: readonly Value[], fallback?: readonly Value[]): string {
-  let value = image[index];
-  if (typeof value !== 'string') value = fallback?.[index];
-  if (typeof value === 'string') return value;
-  throw new ReplicationError(
-    'frame_unreadable',
-    `a row of ${plan.id} has no value for key column ${plan.names[index]}`,
-  );
-}
-
-/** The key that a change had before it, when it is an update that gives another one. */
-export function changedKey(plan: KeyShape, row: RowChange): string | undefined {
-  const before = row[4];
-  const after = row[2];
-  if (row[0] !== 'u' || before === undefined || after === null) return undefined;
-  for (const index of plan.key) {
-    const value = after[index];
-    if (value !== 0 && value !== before[index]) return keyText(plan, before);
-  }
-  return undefined;
-}
-
 /** A value as an SQL literal without a cast: as in COPY, the column's own input function reads it. */
 export function literal(plan: TablePlan, index: number, value: Value): string {
   if (typeof value !== 'string') return 'NULL';
+  const convert = plan.convert[index];
+  if (convert !== undefined) {
+    const text = convert(value);
+    return text === null ? 'NULL' : quoteLiteral(text);
+  }
   return quoteLiteral(plan.bytea[index] === true ? byteaText(value) : value);
 }
 
 export function comparedAsText(plan: TablePlan, index: number): boolean {
-  return COMPARED_AS_TEXT.test(plan.table.columns[index]!.type);
+  const column = plan.table.columns[index]!;
+  // A float's text differs between the databases, and what a type is called says nothing of Postgres.
+  if (dialectOf(plan.table) !== 'postgres') return plan.target.columns.get(column.name)?.type === 'json';
+  return COMPARED_AS_TEXT.test(column.type);
 }

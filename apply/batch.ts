@@ -1,0 +1,182 @@
+/** A batch: stretches of rows of whole source transactions (or of a part of one), as frames brought them. */
+import type { ReceivedFrame } from '../core/cdc-stream.ts';
+import type { TransactionEntry } from '../core/frame.ts';
+import type { IndexedFrame } from '../core/indexed-frame.ts';
+import {
+  comparePositions,
+  entryLiesBefore,
+  entryPosition,
+  formatPosition,
+  positionAfter,
+  type Position,
+} from '../core/position.ts';
+
+/** The rows `[from, to)` of a frame, which are those of its transactions `[firstEntry, endEntry)`. */
+export interface Run {
+  readonly frame: IndexedFrame;
+  readonly from: number;
+  readonly to: number;
+  readonly firstEntry: number;
+  readonly endEntry: number;
+}
+
+export interface Batch {
+  readonly runs: readonly Run[];
+  readonly rows: number;
+  readonly transactions: number;
+  readonly seq: number;
+  readonly commitTimeUs: number;
+  /** Where the target stands after it; undefined when its last transaction goes on in a later batch. */
+  readonly next: Position | undefined;
+}
+
+/** The part of a run that belongs to one transaction. */
+export interface TransactionRun {
+  readonly entry: TransactionEntry;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** A run, transaction by transaction. */
+export function* transactionsOf(run: Run): Generator<TransactionRun> {
+  let from = run.from;
+  for (let index = run.firstEntry; index < run.endEntry; index++) {
+    const entry = run.frame.tx[index]!;
+    yield { entry, from, to: from + entry[4] };
+    from += entry[4];
+  }
+}
+
+/** The place of a row, as the quarantine names it: its transaction, and its ordinal there. */
+export function rowPlace(run: Run, row: number): { position: string; ordinal: number } {
+  for (const { entry, from, to } of transactionsOf(run))
+    if (row < to) return { position: formatPosition(entryPosition(entry, 0)), ordinal: entry[6] + row - from };
+  throw new RangeError(`row ${row} is not in a run of rows ${run.from} to ${run.to}`);
+}
+
+interface Piece {
+  readonly run: Run;
+  readonly transactions: number;
+  readonly commitTimeUs: number;
+  readonly bytes: number;
+  readonly seq: number;
+  /** After the piece no transaction is open, and the target may stand here. */
+  readonly boundary: Position | undefined;
+}
+
+/** Collects decoded frames and cuts batches out of them. */
+export class BatchQueue {
+  #pieces: Piece[] = [];
+  #bytes = 0;
+  #skipTo: Position;
+  #wake: (() => void)[] = [];
+  #open = false;
+  readonly startSeq: number;
+
+  /** Transactions before `position` are applied already: a frame that it lies in is trimmed. */
+  constructor(position: Position, startSeq: number) {
+    this.#skipTo = position;
+    this.startSeq = startSeq;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get empty(): boolean {
+    return this.#pieces.length === 0;
+  }
+
+  add(received: ReceivedFrame, frame: IndexedFrame): void {
+    const { tx } = frame;
+    const bytesPerRow = received.payload.byteLength / Math.max(1, frame.length);
+    let firstEntry = 0;
+    let from = 0;
+    if (comparePositions(received.start, this.#skipTo) < 0)
+      while (firstEntry < tx.length && entryLiesBefore(tx[firstEntry]!, this.#skipTo)) from += tx[firstEntry++]![4];
+    let to = from;
+    let transactions = 0;
+    let commitTimeUs = 0;
+    const push = (endEntry: number, boundary: Position | undefined): void => {
+      const bytes = Math.ceil((to - from) * bytesPerRow);
+      const run = { frame, from, to, firstEntry, endEntry };
+      this.#pieces.push({ run, transactions, commitTimeUs, bytes, seq: received.seq, boundary });
+      this.#bytes += bytes;
+      from = to;
+      firstEntry = endEntry;
+      transactions = 0;
+      commitTimeUs = 0;
+    };
+    for (let index = firstEntry; index < tx.length; index++) {
+      const entry = tx[index]!;
+      to += entry[4];
+      if (entry[3] > commitTimeUs) commitTimeUs = entry[3];
+      if (entry[5] !== 'whole' && entry[5] !== 'last') continue;
+      transactions += 1;
+      // Before a transaction that goes on in the next frame the target may stand too, at the end of the one before.
+      if (tx[index + 1]?.[5] === 'first') push(index + 1, positionAfter(received.start, tx, index));
+    }
+    const last = tx.at(-1)?.[5];
+    const open = last === undefined ? this.#openBefore() : last === 'first' || last === 'middle';
+    push(tx.length, open ? undefined : received.end);
+    this.wake();
+  }
+
+  #openBefore(): boolean {
+    const last = this.#pieces.at(-1);
+    return last === undefined ? this.#open : last.boundary === undefined;
+  }
+
+  /**
+   * Everything up to the last boundary; without one, and over `limitBytes`, what is there of an unfinished
+   * transaction; undefined when it is better to wait.
+   */
+  take(limitBytes: number): Batch | undefined {
+    let count = this.#pieces.length;
+    while (count > 0 && this.#pieces[count - 1]!.boundary === undefined) count -= 1;
+    if (count === 0) {
+      if (this.#pieces.length === 0 || this.#bytes < limitBytes) return undefined;
+      count = this.#pieces.length;
+    }
+    const taken = this.#pieces.splice(0, count);
+    let rows = 0;
+    let transactions = 0;
+    let commitTimeUs = 0;
+    for (const piece of taken) {
+      this.#bytes -= piece.bytes;
+      rows += piece.run.to - piece.run.from;
+      transactions += piece.transactions;
+      commitTimeUs = Math.max(commitTimeUs, piece.commitTimeUs);
+    }
+    const last = taken.at(-1)!;
+    this.#open = last.boundary === undefined;
+    this.wake();
+    const runs = taken.map((piece) => piece.run);
+    return { runs, rows, transactions, seq: last.seq, commitTimeUs, next: last.boundary };
+  }
+
+  /** Resolves at the next change of the queue. */
+  changed(): Promise<void> {
+    return new Promise((resolve) => this.#wake.push(resolve));
+  }
+
+  /** Like `changed`, but gives false when nothing changed for `ms`. */
+  async changedWithin(ms: number): Promise<boolean> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<boolean>((resolve) => {
+      timer = setTimeout(() => resolve(false), ms);
+    });
+    try {
+      return await Promise.race([this.changed().then(() => true), late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Wakes whoever waits for a change. */
+  wake(): void {
+    const waiting = this.#wake;
+    this.#wake = [];
+    for (const resolve of waiting) resolve();
+  }
+}

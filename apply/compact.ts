@@ -1,0 +1,123 @@
+/**
+ * Compaction: the net result per key of a batch. A batch is cut into segments where the order of whole statements
+ * matters (truncate, snapshot marks, a new version of a table); within a segment only the last state of a key counts.
+ * Invariant 3: a table whose rows cannot be reduced to that is written row by row in source order.
+ */
+import type { FlowConfig } from '../core/config.ts';
+import type { Op, RowChange, TableSchema } from '../core/frame.ts';
+import { rowPlace, type Run } from './batch.ts';
+import type { HeldKeys } from './held-keys.ts';
+import { touchedKeys } from './row-key.ts';
+import { TableChanges, type PlanShape } from './table-changes.ts';
+
+export interface SourceRow<P extends PlanShape> {
+  readonly plan: P;
+  readonly row: RowChange;
+  /** The place of the row in its source, as the quarantine names it. */
+  readonly position: string;
+  readonly ordinal: number;
+}
+
+export interface Segment<P extends PlanShape> {
+  readonly tables: Map<string, TableChanges<P>>;
+  /** What follows the segment's rows: a truncate or a snapshot mark. */
+  barrier?: SourceRow<P>;
+}
+
+/** Rows that came by of one table, by operation. */
+export interface TableCount {
+  readonly table: TableSchema;
+  readonly counts: Readonly<Record<Op, number>>;
+}
+
+export interface Compacted<P extends PlanShape> {
+  readonly segments: Segment<P>[];
+  /** Changes of held keys. */
+  readonly held: SourceRow<P>[];
+  readonly counts: TableCount[];
+}
+
+/** The plans for the tables of a run's frame, by their index; undefined for tables that the flow leaves out. */
+export type Plans<P extends PlanShape> = (run: Run) => readonly (P | undefined)[];
+
+/** True for a row that this flow does nothing with. */
+export function isIgnored(op: Op, settings: FlowConfig): boolean {
+  return op === 'm' || (op === 'd' && settings.deletes === 'ignore') || (op === 't' && settings.truncate === 'ignore');
+}
+
+/** A table of a batch: looked up once per frame, not per row. */
+interface Slot<P extends PlanShape> {
+  readonly plan: P;
+  readonly counts: Record<Op, number>;
+  changes: TableChanges<P> | undefined;
+}
+
+export function compact<P extends PlanShape>(
+  runs: readonly Run[],
+  plansOf: Plans<P>,
+  settings: FlowConfig,
+  heldKeys: HeldKeys,
+): Compacted<P> {
+  const held: SourceRow<P>[] = [];
+  const segments: Segment<P>[] = [];
+  const slots = new Map<P, Slot<P>>();
+  let segment: Segment<P> = { tables: new Map() };
+  const cut = (barrier?: SourceRow<P>): void => {
+    if (barrier !== undefined) segment.barrier = barrier;
+    if (segment.tables.size > 0 || barrier !== undefined) segments.push(segment);
+    segment = { tables: new Map() };
+    for (const slot of slots.values()) slot.changes = undefined;
+  };
+  const open = (slot: Slot<P>): TableChanges<P> => {
+    // Another version of a table that has changes already: what came before must be written before.
+    if (segment.tables.has(slot.plan.id)) cut();
+    const changes = new TableChanges(slot.plan);
+    segment.tables.set(slot.plan.id, changes);
+    slot.changes = changes;
+    return changes;
+  };
+  for (const run of runs) {
+    const byIndex = slotsFor(plansOf(run), slots);
+    const { frame } = run;
+    for (let row = run.from; row < run.to; row++) {
+      const slot = byIndex[frame.tableIndex(row)];
+      if (slot === undefined) continue;
+      const op = frame.op(row);
+      if (isIgnored(op, settings)) continue;
+      const { plan } = slot;
+      slot.counts[op] += 1;
+      if (op === 't' || op === 's') {
+        cut({ plan, row: frame.row(row), ...rowPlace(run, row) });
+        if (op === 't') heldKeys.releaseTable(plan.id);
+        continue;
+      }
+      if (!heldKeys.empty) {
+        const change = frame.row(row);
+        const keys = touchedKeys(plan, change);
+        if (keys.some((key) => heldKeys.has(plan.id, key))) {
+          for (const key of keys) heldKeys.add(plan.id, key);
+          held.push({ plan, row: change, ...rowPlace(run, row) });
+          continue;
+        }
+      }
+      (slot.changes ?? open(slot)).add(frame, row);
+    }
+  }
+  cut();
+  return { segments, held, counts: [...slots.values()].map(({ plan, counts }) => ({ table: plan.table, counts })) };
+}
+
+function slotsFor<P extends PlanShape>(
+  plans: readonly (P | undefined)[],
+  slots: Map<P, Slot<P>>,
+): (Slot<P> | undefined)[] {
+  return plans.map((plan) => {
+    if (plan === undefined) return undefined;
+    let slot = slots.get(plan);
+    if (slot === undefined) {
+      slot = { plan, counts: { i: 0, u: 0, d: 0, r: 0, t: 0, s: 0, m: 0 }, changes: undefined };
+      slots.set(plan, slot);
+    }
+    return slot;
+  });
+}
