@@ -45,16 +45,15 @@ END $body$;`;
 /** Makes what is missing. Throws `target_privilege` when this user may not. */
 export async function prepareWaybillSchema(client: ClientBase): Promise<void> {
   try {
-    const { rows } = await client.query<{ complete: boolean }>(
+    const { rows } = await client.query<{ complete: boolean; there: boolean }>(
       `SELECT to_regclass('waybill.position') IS NOT NULL AND to_regclass('waybill.quarantine') IS NOT NULL
           AND to_regprocedure('waybill.advance(text,text,text,text,text,bigint,timestamptz,bigint)') IS NOT NULL
-          AS complete`,
+          AS complete, to_regnamespace('waybill') IS NOT NULL AS there`,
     );
     if (rows[0]?.complete === true) return;
-    await client.query(
-      `BEGIN; SELECT pg_advisory_xact_lock(${CREATION_LOCK});
-       CREATE SCHEMA IF NOT EXISTS waybill; ${TABLES} ${ADVANCE} COMMIT`,
-    );
+    // Even with IF NOT EXISTS the statement needs CREATE on the database, which a DBA need not grant.
+    const schema = rows[0]?.there === true ? '' : 'CREATE SCHEMA IF NOT EXISTS waybill;';
+    await client.query(`BEGIN; SELECT pg_advisory_xact_lock(${CREATION_LOCK}); ${schema} ${TABLES} ${ADVANCE} COMMIT`);
   } catch (thrown) {
     const error = targetError(thrown, 'creating schema waybill in the target');
     await client.query('ROLLBACK').catch(() => undefined);

@@ -13,7 +13,7 @@ import type { Nats } from '../../core/nats.ts';
 import { formatPosition } from '../../core/position.ts';
 import { abortableDelay, untilAborted, type Run } from '../../core/run-service.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
-import { clearRequest, readProgress, readRequest, writeProgress, type SnapshotProgress } from '../snapshot-request.ts';
+import { clearRequest, readRequest, type ProgressStore, type SnapshotProgress } from '../snapshot-request.ts';
 import type { GroupInfo, LoggedStatement, Xid } from './binlog-handler.ts';
 import { BinlogStream } from './binlog-stream.ts';
 import { matchingTables, readTable, reconcile, tableName, type CapturedTable, type LoggedTable } from './catalog.ts';
@@ -29,6 +29,7 @@ export interface SessionOptions {
   readonly settings: MysqlSourceConfig;
   readonly nats: Nats;
   readonly bucket: KV;
+  readonly progress: ProgressStore;
   /** A connection for catalog look-ups. */
   readonly client: SqlClient;
   readonly publisher: FramePublisher;
@@ -224,13 +225,13 @@ export class CaptureSession {
 
   /** A table that appears may hold rows from before (it was renamed, or the patterns name it now): it is read. */
   async #plan(schema: string, name: string): Promise<void> {
-    const { bucket, name: source, settings } = this.#o;
+    const { settings } = this.#o;
     this.#planned.add(`${schema}.${name}`);
-    const progress = await readProgress(bucket, source);
+    const progress = await this.#o.progress.read();
     if (progress === undefined || progress.tables.some((t) => t.schema === schema && t.name === name)) return;
     const state = settings.snapshot === 'initial' ? 'pending' : 'done';
     progress.tables.push({ schema, name, state, cursor: null, rows: 0 });
-    await writeProgress(bucket, source, progress);
+    await this.#o.progress.write(progress);
   }
 
   /**
@@ -238,10 +239,10 @@ export class CaptureSession {
    * that can be read, so all tables are read again. The request is stored before its GTID counts as taken.
    */
   async #readEverything(xid: Xid): Promise<void> {
-    const { bucket, name, log, tables } = this.#o;
+    const { log, tables } = this.#o;
     log.warn({ xid }, 'an XA transaction was prepared before this capture began; all tables are read again');
-    const progress = await readProgress(bucket, name);
-    await writeProgress(bucket, name, {
+    const progress = await this.#o.progress.read();
+    await this.#o.progress.write({
       v: 1,
       id: progress?.id ?? `xa${Date.now().toString(36)}`,
       tables: tables.map(({ schema }) => ({
@@ -414,9 +415,8 @@ export class CaptureSession {
   // Snapshots.
 
   async #snapshotLoop(signal: AbortSignal): Promise<void> {
-    const { bucket, name } = this.#o;
     while (!signal.aborted) {
-      const progress = await readProgress(bucket, name);
+      const progress = await this.#o.progress.read();
       for (const table of progress?.tables ?? []) this.#planned.add(tableName(table));
       if (progress?.tables.some((table) => table.state !== 'done') === true) await this.#runSnapshot(progress, signal);
       await this.#takeRequest();
@@ -425,7 +425,7 @@ export class CaptureSession {
   }
 
   async #runSnapshot(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {
-    const { settings, bucket, name, log } = this.#o;
+    const { settings, log } = this.#o;
     const client = await connectSource(settings);
     this.#cancelSnapshot = false;
     this.#snapshotRunning = true;
@@ -434,8 +434,7 @@ export class CaptureSession {
       await new SnapshotReader({
         client,
         flavour: settings.kind,
-        bucket,
-        source: name,
+        progress: this.#o.progress,
         maxChunkRows: settings.snapshot_chunk_rows,
         log,
         signal,
@@ -445,7 +444,7 @@ export class CaptureSession {
       }).run(progress);
       if (this.#cancelSnapshot) {
         for (const table of progress.tables) table.state = 'done';
-        await writeProgress(bucket, name, progress);
+        await this.#o.progress.write(progress);
         log.info('snapshot cancelled');
       }
     } finally {
@@ -490,9 +489,9 @@ export class CaptureSession {
       ({ schema }) => request.tables === undefined || request.tables.includes(tableName(schema)),
     );
     const names = new Set(wanted.map(({ schema }) => tableName(schema)));
-    const others = (await readProgress(bucket, name))?.tables.filter((table) => !names.has(tableName(table))) ?? [];
+    const others = (await this.#o.progress.read())?.tables.filter((table) => !names.has(tableName(table))) ?? [];
     log.info({ tables: [...names] }, 'snapshot requested');
-    await writeProgress(bucket, name, {
+    await this.#o.progress.write({
       v: 1,
       id: request.id,
       tables: [

@@ -13,14 +13,7 @@ import { NO_CAPTURE_REPORT, type CaptureReport } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { asGtidPosition, describePosition, ORIGIN } from '../../core/position.ts';
 import { abortableDelay, runService, type Run } from '../../core/run-service.ts';
-import {
-  clearRequest,
-  newSnapshotId,
-  readProgress,
-  readRequest,
-  writeProgress,
-  type SnapshotProgress,
-} from '../snapshot-request.ts';
+import { clearRequest, newSnapshotId, ProgressStore, readRequest, type SnapshotProgress } from '../snapshot-request.ts';
 import { CaptureSession } from './capture-session.ts';
 import { matchingTables, tableName, type CapturedTable } from './catalog.ts';
 import { connectSource, type SqlClient } from './connection.ts';
@@ -157,7 +150,8 @@ async function captureWithLease(
       resume = held;
       await requireLineage(client, settings.kind, takenOrOpen(resume), name);
     }
-    await planSnapshot(bucket, name, settings, tables, { startAfresh, reset });
+    const progress = new ProgressStore(bucket, name);
+    await planSnapshot(progress, settings, tables, { startAfresh, reset });
     if (reset) await clearRequest(bucket, name);
     await new CaptureSession({
       name,
@@ -165,6 +159,7 @@ async function captureWithLease(
       settings,
       nats,
       bucket,
+      progress,
       client,
       publisher,
       tail,
@@ -223,13 +218,13 @@ function emptyFrame(tail: StreamTail, end: GtidPosition): Parameters<FramePublis
 
 /** Adds to the stored progress what has to be read: everything at first, tables that are new later. */
 async function planSnapshot(
-  bucket: KV,
-  name: string,
+  store: ProgressStore,
   settings: MysqlSourceConfig,
   tables: readonly CapturedTable[],
   how: { startAfresh: boolean; reset: boolean },
 ): Promise<void> {
-  const stored = how.startAfresh || how.reset ? undefined : await readProgress(bucket, name);
+  const before = await store.read();
+  const stored = how.startAfresh || how.reset ? undefined : before;
   const known = new Set(stored?.tables.map(tableName));
   const added = tables.filter(({ schema }) => !known.has(tableName(schema)));
   if (stored !== undefined && added.length === 0) return;
@@ -244,5 +239,5 @@ async function planSnapshot(
       ),
     ],
   };
-  await writeProgress(bucket, name, progress);
+  await store.write(progress);
 }

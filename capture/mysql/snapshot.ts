@@ -4,13 +4,12 @@
  * come to the second. The first must not be ahead of what the chunk sees: `gtid_executed` of MySQL never is;
  * `gtid_binlog_pos` of MariaDB may be, so there the place in the log that belongs to the chunk's own snapshot counts.
  */
-import type { KV } from '@nats-io/kv';
 import { failpoint } from '../../core/failpoint.ts';
 import { parseGtidSet } from '../../core/gtid-position.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
 import type { Logger } from '../../core/logger.ts';
 import { abortableDelay } from '../../core/run-service.ts';
-import { writeProgress, type SnapshotProgress, type TableProgress } from '../snapshot-request.ts';
+import type { ProgressStore, SnapshotProgress, TableProgress } from '../snapshot-request.ts';
 import type { Flavour } from './binlog-handler.ts';
 import { readTable, type CapturedTable, type LoggedTable } from './catalog.ts';
 import { ChunkWindow, keyText } from './chunk-window.ts';
@@ -34,8 +33,7 @@ export interface LogPort {
 export interface SnapshotPorts {
   readonly client: SqlClient;
   readonly flavour: Flavour;
-  readonly bucket: KV;
-  readonly source: string;
+  readonly progress: ProgressStore;
   readonly maxChunkRows: number;
   readonly log: Logger;
   readonly signal: AbortSignal;
@@ -69,12 +67,12 @@ export class SnapshotReader {
         log.warn({ table: `${table.schema}.${table.name}` }, 'a table of the snapshot is gone; left out');
         table.state = 'done';
       } else await this.#readTable(progress, table, captured);
-      await writeProgress(this.#ports.bucket, this.#ports.source, progress);
+      await this.#ports.progress.write(progress);
     }
   }
 
   async #readTable(progress: SnapshotProgress, table: TableProgress, first: CapturedTable): Promise<void> {
-    const { signal, log, bucket, source, client, flavour } = this.#ports;
+    const { signal, log, client, flavour } = this.#ports;
     let captured = first;
     const id = `${progress.id}_${table.schema}.${table.name}`;
     const keyless = captured.schema.key.length === 0;
@@ -82,7 +80,7 @@ export class SnapshotReader {
       if (!keyless) await this.#mark(captured, id, 'begin');
       table.state = 'running';
       await this.#ports.stored();
-      await writeProgress(bucket, source, progress);
+      await this.#ports.progress.write(progress);
     }
     let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
     for (let attempt = 1; !signal.aborted && !this.#ports.cancelled();) {
@@ -108,7 +106,7 @@ export class SnapshotReader {
       const last = rows.at(-1);
       if (limit === undefined || rows.length < limit || last === undefined) break;
       table.cursor = [...last.key];
-      await writeProgress(bucket, source, progress);
+      await this.#ports.progress.write(progress);
       const bytes = rows.reduce((sum, row) => sum + row.json.length, 0);
       limit = Math.max(100, Math.min(this.#ports.maxChunkRows, Math.floor(CHUNK_BYTES / (bytes / rows.length))));
     }

@@ -102,7 +102,7 @@ export async function writeConfig(options: {
   await writeFile(
     file,
     `version: 1
-nats: { servers: ["${options.natsUrl}"], prefix: ${options.prefix}, stream: { sync_interval: 0s } }
+nats: { servers: ["${options.natsUrl}"], prefix: ${options.prefix}, stream: { sync_interval: 0s, max_bytes: 2GB } }
 sources: { bench: { kind: postgres, url: "${options.sourceUrl}", tables: ["public.items"], snapshot: never } }
 targets: { store: { kind: postgres, url: "${options.targetUrl}" } }
 flows: { replica: { mirror: bench, to: store, schema: ${options.schema} } }
@@ -113,5 +113,7 @@ flows: { replica: { mirror: bench, to: store, schema: ${options.schema} } }
 
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
+  const middle = Math.floor(sorted.length / 2);
+  if (sorted.length % 2 === 1) return sorted[middle]!;
+  return (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
