@@ -97,6 +97,7 @@ export class ProgressStore {
   readonly #bucket: KV;
   readonly #source: string;
   #revision = 0;
+  #writing: Promise<void> = Promise.resolve();
 
   constructor(bucket: KV, source: string) {
     this.#bucket = bucket;
@@ -110,7 +111,14 @@ export class ProgressStore {
     return decode(key, entry) as SnapshotProgress | undefined;
   }
 
+  /** Writes are done one after the other, each with what the progress is by then. */
   async write(progress: SnapshotProgress): Promise<void> {
+    const written = this.#writing.then(() => this.#write(progress));
+    this.#writing = written.catch(() => {});
+    await written;
+  }
+
+  async #write(progress: SnapshotProgress): Promise<void> {
     const key = progressKey(this.#source);
     const text = JSON.stringify(progress);
     const written =

@@ -13,7 +13,13 @@ import type { Nats } from '../../core/nats.ts';
 import { formatPosition } from '../../core/position.ts';
 import { abortableDelay, untilAborted, type Run } from '../../core/run-service.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
-import { clearRequest, readRequest, type ProgressStore, type SnapshotProgress } from '../snapshot-request.ts';
+import {
+  clearRequest,
+  newSnapshotId,
+  readRequest,
+  type ProgressStore,
+  type SnapshotProgress,
+} from '../snapshot-request.ts';
 import type { GroupInfo, LoggedStatement, Xid } from './binlog-handler.ts';
 import { BinlogStream } from './binlog-stream.ts';
 import { matchingTables, readTable, reconcile, tableName, type CapturedTable, type LoggedTable } from './catalog.ts';
@@ -77,6 +83,8 @@ export class CaptureSession {
   #acked: GtidPosition;
   #wake: (() => void) | undefined;
   #woken = false;
+  #loadedProgress: Promise<SnapshotProgress | undefined> | undefined;
+  #ownProgress: SnapshotProgress | undefined;
   #snapshotRunning = false;
   #cancelSnapshot = false;
   #reconnect = false;
@@ -227,8 +235,8 @@ export class CaptureSession {
   async #plan(schema: string, name: string): Promise<void> {
     const { settings } = this.#o;
     this.#planned.add(`${schema}.${name}`);
-    const progress = await this.#o.progress.read();
-    if (progress === undefined || progress.tables.some((t) => t.schema === schema && t.name === name)) return;
+    const progress = await this.#progress();
+    if (progress.tables.some((t) => t.schema === schema && t.name === name)) return;
     const state = settings.snapshot === 'initial' ? 'pending' : 'done';
     progress.tables.push({ schema, name, state, cursor: null, rows: 0 });
     await this.#o.progress.write(progress);
@@ -241,18 +249,16 @@ export class CaptureSession {
   async #readEverything(xid: Xid): Promise<void> {
     const { log, tables } = this.#o;
     log.warn({ xid }, 'an XA transaction was prepared before this capture began; all tables are read again');
-    const progress = await this.#o.progress.read();
-    await this.#o.progress.write({
-      v: 1,
-      id: progress?.id ?? `xa${Date.now().toString(36)}`,
-      tables: tables.map(({ schema }) => ({
-        schema: schema.schema,
-        name: schema.name,
-        state: 'pending',
-        cursor: null,
-        rows: 0,
-      })),
-    });
+    const progress = await this.#progress();
+    // New entries: a snapshot that is running goes on with the old ones, whose progress nobody stores any more.
+    progress.tables = tables.map(({ schema }) => ({
+      schema: schema.schema,
+      name: schema.name,
+      state: 'pending',
+      cursor: null,
+      rows: 0,
+    }));
+    await this.#o.progress.write(progress);
   }
 
   /** Looks ahead in the log: the group's last event is an XID event, and so its end a commit. */
@@ -414,11 +420,18 @@ export class CaptureSession {
 
   // Snapshots.
 
+  /** The one copy of the progress: read once, since nobody else writes it while the lease is held. */
+  async #progress(): Promise<SnapshotProgress> {
+    this.#loadedProgress ??= this.#o.progress.read();
+    this.#ownProgress ??= (await this.#loadedProgress) ?? { v: 1, id: newSnapshotId(), tables: [] };
+    return this.#ownProgress;
+  }
+
   async #snapshotLoop(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const progress = await this.#o.progress.read();
-      for (const table of progress?.tables ?? []) this.#planned.add(tableName(table));
-      if (progress?.tables.some((table) => table.state !== 'done') === true) await this.#runSnapshot(progress, signal);
+      const progress = await this.#progress();
+      for (const table of progress.tables) this.#planned.add(tableName(table));
+      if (progress.tables.some((table) => table.state !== 'done')) await this.#runSnapshot(progress, signal);
       await this.#takeRequest();
       await abortableDelay(REQUEST_POLL_MS, signal);
     }
@@ -489,9 +502,10 @@ export class CaptureSession {
       ({ schema }) => request.tables === undefined || request.tables.includes(tableName(schema)),
     );
     const names = new Set(wanted.map(({ schema }) => tableName(schema)));
-    const others = (await this.#o.progress.read())?.tables.filter((table) => !names.has(tableName(table))) ?? [];
+    const before = await this.#progress();
+    const others = before.tables.filter((table) => !names.has(tableName(table)));
     log.info({ tables: [...names] }, 'snapshot requested');
-    await this.#o.progress.write({
+    this.#ownProgress = {
       v: 1,
       id: request.id,
       tables: [
@@ -501,7 +515,8 @@ export class CaptureSession {
             ({ schema: schema.schema, name: schema.name, state: 'pending', cursor: null, rows: 0 }) as const,
         ),
       ],
-    });
+    };
+    await this.#o.progress.write(this.#ownProgress);
   }
 }
 
