@@ -13,6 +13,7 @@ import { abortableDelay, type Run } from '../../core/run-service.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import { readTable, reconcile, type CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
+import { LogBudget } from './log-budget.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, matchingTables } from './publication.ts';
 import { ReplicationStream } from './replication-stream.ts';
@@ -217,6 +218,7 @@ export class CaptureSession {
   async #statusLoop(signal: AbortSignal): Promise<void> {
     const { report, client, slot } = this.#o;
     let slotCheckedMs = -Infinity;
+    const budget = new LogBudget();
     while (!signal.aborted) {
       this.#confirm();
       this.#stream.sendStatus();
@@ -236,7 +238,10 @@ export class CaptureSession {
       if (performance.now() - slotCheckedMs > SLOT_CHECK_EVERY_MS) {
         slotCheckedMs = performance.now();
         const info = await readSlot(client, slot);
-        if (info !== undefined) report.retainedLogBytes(info.retainedBytes);
+        if (info !== undefined) {
+          report.retainedLogBytes(info.retainedBytes);
+          report.logBudgetSeconds(budget.observe(slotCheckedMs, info.logEnd, info.safeBytes));
+        }
         if (info === undefined || info.walStatus === 'lost')
           throw new ReplicationError(
             info === undefined ? 'source_slot_missing' : 'source_slot_lost',
