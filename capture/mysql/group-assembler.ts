@@ -19,7 +19,7 @@ import { formatGtid, GtidCursor, MariadbGtidSet, MysqlGtidSet, type Gtid, type G
 import type { BinlogHandler, GroupEnd, GroupInfo, LoggedStatement, Xid } from './binlog-handler.ts';
 import type { LoggedTable } from './catalog.ts';
 import type { ChunkWindow } from './chunk-window.ts';
-import { HeldRows, writeChange, type HeldRow } from './held-rows.ts';
+import { addOrdinal, HeldRows, writeChange, type HeldRow } from './held-rows.ts';
 import type { RowReader } from './row-reader.ts';
 import type { TableMap } from './table-map.ts';
 
@@ -346,10 +346,7 @@ export class GroupAssembler implements BinlogHandler {
   #countRow(open: OpenGroup): void {
     open.rowsHere += 1;
     if (open.sure) return;
-    const { runs } = open;
-    const { length } = runs;
-    if (length > 0 && runs[length - 2]! + runs[length - 1]! === open.ordinal) runs[length - 1]! += 1;
-    else runs.push(open.ordinal, 1);
+    addOrdinal(open.runs, open.ordinal);
   }
 
   #count(table: LoggedTable, op: Op, rows: number): void {

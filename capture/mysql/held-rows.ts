@@ -42,9 +42,7 @@ export class HeldRows {
   beginRow(op: Op, table: LoggedTable, ordinal: number): FrameWriter {
     this.#writer ??= new FrameWriter(SEGMENT_BYTES);
     this.#tables.set(table.schema, table);
-    const { length } = this.#runs;
-    if (length > 0 && this.#runs[length - 2]! + this.#runs[length - 1]! === ordinal) this.#runs[length - 1]! += 1;
-    else this.#runs.push(ordinal, 1);
+    addOrdinal(this.#runs, ordinal);
     this.#writer.beginRow(op, table.schema);
     return this.#writer;
   }
@@ -138,4 +136,12 @@ export function writeChange(writer: FrameWriter, change: RowChange): void {
   if (kind === undefined) return;
   writer.before(kind);
   writer.writeJson(Buffer.from(JSON.stringify(before)));
+}
+
+/** Adds the next ordinal to a list of runs: first and length of each. */
+export function addOrdinal(runs: number[], ordinal: number): void {
+  const first = runs.at(-2);
+  const length = runs.at(-1);
+  if (first !== undefined && length !== undefined && first + length === ordinal) runs[runs.length - 1] = length + 1;
+  else runs.push(ordinal, 1);
 }

@@ -10,24 +10,17 @@ export interface SourceFacts {
   readonly variables: ReadonlyMap<string, string>;
 }
 
-const NAMES: Readonly<Record<Flavour, readonly string[]>> = {
-  mysql: [
-    ...['version', 'server_id', 'server_uuid', 'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata'],
-    ...['binlog_row_value_options', 'gtid_mode', 'enforce_gtid_consistency', 'log_replica_updates', 'read_only'],
-    ...['binlog_expire_logs_seconds', 'max_allowed_packet', 'sql_mode', 'time_zone', 'net_write_timeout'],
-  ],
-  mariadb: [
-    ...['version', 'server_id', 'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata'],
-    ...['gtid_strict_mode', 'gtid_domain_id', 'log_slave_updates', 'read_only', 'encrypt_binlog'],
-    ...['expire_logs_days', 'max_allowed_packet', 'sql_mode', 'time_zone', 'net_write_timeout'],
-  ],
-};
+const NAMES = [
+  ['version', 'server_id', 'server_uuid', 'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata'],
+  ['binlog_row_value_options', 'gtid_mode', 'gtid_strict_mode', 'gtid_domain_id', 'encrypt_binlog', 'sql_mode'],
+  ['binlog_expire_logs_seconds', 'expire_logs_days', 'time_zone'],
+].flat();
 
 const OLDEST: Readonly<Record<Flavour, readonly [number, number]>> = { mysql: [8, 0], mariadb: [10, 6] };
 
 /** Reads the facts. Throws `config_invalid` when the server is of the other flavour or too old. */
 export async function readFacts(client: SqlClient, flavour: Flavour): Promise<SourceFacts> {
-  const list = NAMES[flavour].map((name) => `'${name}'`).join(', ');
+  const list = NAMES.map((name) => `'${name}'`).join(', ');
   const rows = await client.query(`SHOW GLOBAL VARIABLES WHERE Variable_name IN (${list})`, 'inspecting the source');
   const variables = new Map(rows.map(([name, value]) => [name!.toLowerCase(), value ?? '']));
   const version = variables.get('version') ?? '';

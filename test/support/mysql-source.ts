@@ -1,0 +1,216 @@
+/** A MySQL or MariaDB source under test: its capture, its stream, and both compared. */
+import { createConnection, type Connection } from 'mysql2/promise';
+import { expect } from 'vitest';
+import { runMysqlCapture } from '../../capture/mysql/capture.ts';
+import { readTable } from '../../capture/mysql/catalog.ts';
+import { connectSource, type SqlClient } from '../../capture/mysql/connection.ts';
+import { contains, readExecuted } from '../../capture/mysql/executed.ts';
+import { chunkSql } from '../../capture/mysql/snapshot.ts';
+import { cdcStreamName, readFrames, readTail } from '../../core/cdc-stream.ts';
+import { parseConfig, type MysqlSourceConfig, type NatsConfig } from '../../core/config.ts';
+import { decodeFrame, type RowChange, type TableSchema, type TransactionEntry, type Value } from '../../core/frame.ts';
+import { createLogger } from '../../core/logger.ts';
+import { NO_CAPTURE_REPORT } from '../../core/metrics.ts';
+import { connectNats, type Nats } from '../../core/nats.ts';
+import { asGtidPosition, ORIGIN } from '../../core/position.ts';
+import type { MysqlServer } from '../../sandbox/mysql.ts';
+import type { NatsServer } from '../../sandbox/nats.ts';
+import { waitFor } from './wait.ts';
+
+const DEADLINE_MS = 40_000;
+
+export interface Change {
+  readonly table: TableSchema;
+  readonly row: RowChange;
+  readonly entry: TransactionEntry;
+}
+
+/** One source with its capture, in this process. */
+export class Source {
+  readonly name: string;
+  readonly database: string;
+  readonly settings: MysqlSourceConfig;
+  readonly config: NatsConfig;
+  readonly sql: Connection;
+  readonly client: SqlClient;
+  readonly nats: Nats;
+  readonly states: string[] = [];
+  #stop = new AbortController();
+  #running: Promise<void> | undefined;
+  failure: unknown;
+
+  private constructor(
+    name: string,
+    database: string,
+    of: { settings: MysqlSourceConfig; config: NatsConfig; sql: Connection; client: SqlClient; nats: Nats },
+  ) {
+    this.name = name;
+    this.database = database;
+    this.settings = of.settings;
+    this.config = of.config;
+    this.sql = of.sql;
+    this.client = of.client;
+    this.nats = of.nats;
+  }
+
+  static async open(
+    name: string,
+    server: MysqlServer,
+    nats: NatsServer,
+    yaml: Record<string, unknown> = {},
+  ): Promise<Source> {
+    const url = await server.createDatabase(name);
+    return await Source.at(name, url, server.flavour, nats, yaml);
+  }
+
+  /** A source whose database is there, under any name and prefix. */
+  static async at(
+    name: string,
+    url: string,
+    flavour: 'mysql' | 'mariadb',
+    nats: NatsServer,
+    yaml: Record<string, unknown> = {},
+  ): Promise<Source> {
+    const parsed = parseConfig(
+      JSON.stringify({
+        version: 1,
+        nats: { servers: [nats.url], prefix: `t_${name}` },
+        sources: { [name]: { kind: flavour, url, tables: [`${name}.*`], heartbeat: '1s', ...yaml } },
+      }),
+      {},
+    );
+    const settings = parsed.sources[name] as MysqlSourceConfig;
+    const sql = await createConnection({ uri: url, multipleStatements: true, timezone: 'Z' });
+    return new Source(name, name, {
+      settings,
+      config: parsed.nats,
+      sql,
+      client: await connectSource(settings),
+      nats: await connectNats(parsed.nats, 'test'),
+    });
+  }
+
+  get stream(): string {
+    return cdcStreamName(this.config.prefix, this.name);
+  }
+
+  start(): void {
+    this.#stop = new AbortController();
+    this.failure = undefined;
+    this.#running = runMysqlCapture({
+      name: this.name,
+      settings: this.settings,
+      nats: this.config,
+      holder: 'test',
+      leaseTtlMs: 1500,
+      log: createLogger('silent'),
+      signal: this.#stop.signal,
+      report: {
+        ...NO_CAPTURE_REPORT,
+        state: (state, detail) => void this.states.push(detail === undefined ? state : `${state} ${detail}`),
+      },
+    }).catch((thrown: unknown) => void (this.failure = thrown));
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+    if (this.failure !== undefined) throw this.failure;
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+    await this.sql.end();
+    this.client.end();
+    await this.nats.close();
+  }
+
+  async run(sql: string): Promise<void> {
+    await this.sql.query(sql);
+  }
+
+  async wait<T>(what: string, probe: () => Promise<T | undefined | false>): Promise<T> {
+    const found = await waitFor(
+      `${what}; last states ${JSON.stringify(this.states.slice(-4))}`,
+      async () => {
+        if (this.failure !== undefined) return { value: undefined };
+        const value = await probe();
+        return value === undefined || value === false ? undefined : { value };
+      },
+      DEADLINE_MS,
+    );
+    if (this.failure !== undefined) throw this.failure;
+    return found.value as T;
+  }
+
+  /** Waits until the stream holds all that the source has executed. */
+  async caughtUp(): Promise<void> {
+    const executed = await readExecuted(this.client, this.settings.kind);
+    await this.wait(`the stream holding ${executed.toString()}`, async () => {
+      const position = asGtidPosition((await readTail(this.nats, this.stream)).end);
+      return position !== undefined && position.open === undefined && contains(position.gtids, executed);
+    });
+  }
+
+  async loaded(tables: number): Promise<void> {
+    await this.wait(`${tables} tables read`, async () => {
+      const ends = (await this.changes()).filter(({ row }) => row[0] === 's' && (row[2] as string[])[1] === 'end');
+      return ends.length >= tables;
+    });
+  }
+
+  async changes(): Promise<Change[]> {
+    const { state } = await this.nats.manager.streams.info(this.stream).catch(() => ({ state: { last_seq: 0 } }));
+    const found: Change[] = [];
+    if (state.last_seq === 0) return found;
+    const stop = new AbortController();
+    for await (const frame of readFrames(this.nats, this.stream, {
+      startSeq: 1,
+      position: ORIGIN,
+      signal: stop.signal,
+    })) {
+      const payload = decodeFrame(frame.payload, frame.place);
+      let at = 0;
+      for (const entry of payload.tx)
+        for (let i = 0; i < entry[4]; i++) {
+          const row = payload.rows[at++]!;
+          found.push({ table: payload.tables[row[1]]!, row, entry });
+        }
+      if (frame.seq >= state.last_seq) break;
+    }
+    stop.abort();
+    return found;
+  }
+
+  /** What the stream builds of a table: rows by key, each as its texts. */
+  async folded(table: string): Promise<Map<string, readonly Value[]>> {
+    const rows = new Map<string, readonly Value[]>();
+    for (const { table: schema, row } of await this.changes()) {
+      if (schema.name !== table) continue;
+      const key = (image: readonly Value[]): string =>
+        JSON.stringify(schema.key.map((name) => image[schema.columns.findIndex((column) => column.name === name)]));
+      const [op, , after, , before] = row;
+      if (op === 't') rows.clear();
+      if (before !== undefined) rows.delete(key(before));
+      if (op === 'i' || op === 'u' || op === 'r') rows.set(key(after!), after!);
+    }
+    return rows;
+  }
+
+  /** What the server says of the table, in the same texts. */
+  async actual(table: string): Promise<Map<string, readonly Value[]>> {
+    const captured = await readTable(this.client, this.settings.kind, this.database, table);
+    if (captured === undefined || captured === 'absent') throw new Error(`no table ${table}`);
+    const indexes = captured.schema.key.map((name) => captured.schema.columns.findIndex((c) => c.name === name));
+    const rows = await this.client.query(chunkSql(captured, null, undefined), 'test');
+    return new Map(rows.map((row) => [JSON.stringify(indexes.map((index) => row[index])), row as Value[]]));
+  }
+
+  async expectEqual(table: string): Promise<void> {
+    await this.caughtUp();
+    const [folded, actual] = [await this.folded(table), await this.actual(table)];
+    const sorted = (rows: Map<string, readonly Value[]>): unknown => [...rows].sort(([a], [b]) => (a < b ? -1 : 1));
+    expect(sorted(folded)).toEqual(sorted(actual));
+  }
+}
