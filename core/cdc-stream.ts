@@ -15,7 +15,7 @@ import type { NatsConfig } from './config.ts';
 import { isAbort, ReplicationError } from './errors.ts';
 import { FRAME_VERSION, HEADER } from './frame.ts';
 import { natsError, type Nats } from './nats.ts';
-import { comparePositions, describePosition, parsePosition, PG_ORIGIN, type Position } from './position.ts';
+import { comparePositions, describePosition, parsePosition, ORIGIN, type Position } from './position.ts';
 
 export function cdcStreamName(prefix: string, source: string): string {
   return `${prefix}_cdc_${source}`;
@@ -109,7 +109,7 @@ export async function readTail(nats: Nats, stream: string): Promise<StreamTail> 
   try {
     const info = await nats.manager.streams.info(stream);
     const seq = info.state.last_seq;
-    if (seq === 0) return { seq: 0, end: PG_ORIGIN, epoch: 0 };
+    if (seq === 0) return { seq: 0, end: ORIGIN, epoch: 0 };
     const message = await nats.manager.streams.getMessage(stream, { seq });
     if (message === null)
       throw new ReplicationError('stream_gap', `the last message of stream ${stream} (sequence ${seq}) is gone`, {
@@ -162,7 +162,7 @@ export interface ReceivedFrame extends FrameHeaders {
 }
 
 /**
- * The sequence from which a consumer at `position` must read: the first frame that ends after it. `PG_ORIGIN` stands
+ * The sequence from which a consumer at `position` must read: the first frame that ends after it. `ORIGIN` stands
  * for a consumer that has nothing yet. Binary search over the headers, since sequences and positions rise together.
  *
  * Throws `stream_missing`; `stream_gap` when frames between the position and the first one kept are gone;
@@ -184,7 +184,7 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
       return parseFrameHeaders(message.header, `${stream} sequence ${seq}`);
     };
     if (state.messages === 0) {
-      if (comparePositions(position, PG_ORIGIN) === 0 && state.last_seq === 0) return 1;
+      if (comparePositions(position, ORIGIN) === 0 && state.last_seq === 0) return 1;
       throw new ReplicationError(
         state.last_seq === 0 ? 'stream_behind' : 'stream_gap',
         `stream ${stream} is empty, and the target stands at ${describePosition(position)}`,

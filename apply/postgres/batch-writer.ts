@@ -2,25 +2,29 @@
  * Writes batches, each with the position it brings, in one target transaction. Invariant 4. A source transaction that
  * comes in several batches keeps the target transaction open until its end. Invariant 3.
  */
+import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
+import type { FramePayload } from '../../core/frame.ts';
 import type { FlowReport } from '../../core/metrics.ts';
 import { formatPosition, type Position } from '../../core/position.ts';
-import type { Batch } from './batch.ts';
-import { compact, type Plans, type SourceRow } from './compact.ts';
-import { loadHeldKeys, type HeldKeys } from './held-keys.ts';
+import type { Batch, Run } from '../batch.ts';
+import { compact, type Plans, type SourceRow, type TableCount } from '../compact.ts';
+import type { HeldKeys } from '../held-keys.ts';
+import type { BatchSink } from '../target-store.ts';
 import { advanceSql, type FlowPosition } from './position.ts';
+import { loadHeldKeys } from './quarantine.ts';
 import { HELD } from './quarantine-insert.ts';
 import { quarantine, replayRows, type ReplayContext } from './row-replay.ts';
 import { SegmentWriter } from './segment-writer.ts';
-import type { TargetSession } from './session.ts';
 import { SnapshotMarks } from './snapshot-marks.ts';
 import { quoteLiteral } from './sql.ts';
+import type { TablePlan } from './table-plan.ts';
 import { TablePlans } from './table-plans.ts';
 import { isRowError, targetError } from './target-error.ts';
 import { TargetTransaction } from './target-transaction.ts';
 
 export interface BatchWriterOptions {
-  readonly session: TargetSession;
+  readonly client: ClientBase;
   readonly flow: string;
   readonly settings: FlowConfig;
   readonly stream: string;
@@ -28,7 +32,7 @@ export interface BatchWriterOptions {
   readonly report: FlowReport;
 }
 
-export class BatchWriter {
+export class BatchWriter implements BatchSink {
   readonly #options: BatchWriterOptions;
   readonly #plans: TablePlans;
   readonly #marks: SnapshotMarks;
@@ -38,11 +42,11 @@ export class BatchWriter {
   #open: TargetTransaction | undefined;
 
   private constructor(options: BatchWriterOptions) {
-    const { session, settings, flow } = options;
+    const { client, settings, flow } = options;
     this.#options = options;
     this.#position = options.at.position;
-    this.#plans = new TablePlans(session.client, settings);
-    this.#marks = new SnapshotMarks(session.client, flow, settings);
+    this.#plans = new TablePlans(client, settings);
+    this.#marks = new SnapshotMarks(client, flow, settings);
     this.#segments = new SegmentWriter(this.#plans, this.#marks);
   }
 
@@ -73,12 +77,11 @@ export class BatchWriter {
     }
   }
 
-  async #write(batch: Batch): Promise<ReadonlyMap<string, number>> {
-    for (const run of batch.runs) await this.#plans.resolve(run.frame);
-    await this.#plans.prepareOrder();
-    const resolved = new Map<Batch['runs'][number]['frame'], Awaited<ReturnType<TablePlans['resolve']>>>();
+  async #write(batch: Batch): Promise<readonly TableCount[]> {
+    const resolved = new Map<FramePayload, readonly (TablePlan | undefined)[]>();
     for (const run of batch.runs) resolved.set(run.frame, await this.#plans.resolve(run.frame));
-    const plansOf: Plans = (run) => resolved.get(run.frame)!;
+    await this.#plans.prepareOrder();
+    const plansOf = (run: Run): readonly (TablePlan | undefined)[] => resolved.get(run.frame)!;
     const partial = this.#open !== undefined || batch.next === undefined;
     const transaction = this.#open ?? this.#begin(batch);
     const compacted = compact(batch.runs, plansOf, this.#options.settings, this.#held);
@@ -98,7 +101,12 @@ export class BatchWriter {
   }
 
   /** The batch once more, row by row. */
-  async #replay(transaction: TargetTransaction, batch: Batch, plansOf: Plans, partial: boolean): Promise<void> {
+  async #replay(
+    transaction: TargetTransaction,
+    batch: Batch,
+    plansOf: Plans<TablePlan>,
+    partial: boolean,
+  ): Promise<void> {
     if (partial) await transaction.rollbackTo('part');
     else await transaction.rollback();
     const again = partial ? transaction : this.#begin(batch);
@@ -110,7 +118,7 @@ export class BatchWriter {
   }
 
   #begin(batch: Batch): TargetTransaction {
-    const transaction = new TargetTransaction(this.#options.session.client);
+    const transaction = new TargetTransaction(this.#options.client);
     transaction.add(this.#advance(batch, batch.next ?? this.#position));
     return transaction;
   }
@@ -128,7 +136,7 @@ export class BatchWriter {
     this.#open = undefined;
   }
 
-  async #barrier(transaction: TargetTransaction, { plan, row }: SourceRow): Promise<void> {
+  async #barrier(transaction: TargetTransaction, { plan, row }: SourceRow<TablePlan>): Promise<void> {
     if (row[0] === 's') {
       const [id, mark] = row[2] ?? [];
       await this.#marks.apply(transaction, plan, String(id), String(mark));
@@ -146,8 +154,8 @@ export class BatchWriter {
   }
 
   async #reload(): Promise<void> {
-    const { session, flow, settings } = this.#options;
-    this.#held = await loadHeldKeys(session.client, flow, settings.mirror);
+    const { client, flow, settings } = this.#options;
+    this.#held = await loadHeldKeys(client, flow, settings.mirror);
     await this.#marks.load();
   }
 
@@ -166,9 +174,9 @@ export class BatchWriter {
   }
 
   #context(): ReplayContext {
-    const { session, flow, settings, report } = this.#options;
+    const { client, flow, settings, report } = this.#options;
     return {
-      client: session.client,
+      client,
       flow,
       settings,
       marks: this.#marks,
@@ -178,13 +186,11 @@ export class BatchWriter {
     };
   }
 
-  #report(batch: Batch, counts: ReadonlyMap<string, number>, seconds: number): void {
+  #report(batch: Batch, counts: readonly TableCount[], seconds: number): void {
     const { report } = this.#options;
     const { rows, transactions, commitTimeUs } = batch;
     report.applied({ rows, transactions, seconds, commitTimeUs, position: formatPosition(this.#position) });
-    for (const [id, count] of counts) {
-      const [schema, table, op] = id.split('\0');
-      report.rows(schema!, table!, op!, count);
-    }
+    for (const { table, counts: byOp } of counts)
+      for (const [op, count] of Object.entries(byOp)) if (count > 0) report.rows(table.schema, table.name, op, count);
   }
 }

@@ -1,7 +1,7 @@
 /** The position of a flow: it lives in the target, next to the data it describes. Invariant 4. */
 import type { ClientBase } from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
-import { formatPosition, parsePosition, PG_ORIGIN, type Position } from '../../core/position.ts';
+import { formatPosition, parsePosition, ORIGIN, type Position } from '../../core/position.ts';
 import { quoteLiteral } from './sql.ts';
 import { targetError } from './target-error.ts';
 
@@ -38,7 +38,7 @@ export async function readPosition(
       await client.query(
         `INSERT INTO waybill.position (flow, source, position, stream, stream_seq) VALUES ($1, $2, $3, $4, 0)
          ON CONFLICT DO NOTHING`,
-        [flow, source, formatPosition(PG_ORIGIN), stream],
+        [flow, source, formatPosition(ORIGIN), stream],
       );
       ({ rows } = await client.query<Row>(select, [flow, source]));
     }

@@ -1,5 +1,7 @@
+import type { RowChange, TableSchema } from '../../core/frame.ts';
+import type { SourceRow } from '../compact.ts';
 import { quoteLiteral, quoteNullable } from './sql.ts';
-import type { SourceRow } from './compact.ts';
+import type { TablePlan } from './table-plan.ts';
 
 export interface RowFailure {
   readonly reason: string;
@@ -11,13 +13,13 @@ export const HELD: RowFailure = { reason: 'held', sqlState: null, message: null 
 
 /** What `waybill.quarantine.change` holds: enough to apply the change later without the stream. */
 export interface QuarantinedChange {
-  readonly change: SourceRow['row'];
-  readonly table: SourceRow['plan']['table'];
+  readonly change: RowChange;
+  readonly table: TableSchema;
   readonly target: { readonly schema: string; readonly name: string };
 }
 
 /** The key of a row as a JSON array of its key values; null in a table without a key. */
-function keyJson({ plan, row }: SourceRow): string | null {
+function keyJson({ plan, row }: SourceRow<TablePlan>): string | null {
   if (plan.key.length === 0) return null;
   const image = row[2] ?? row[4]!;
   return JSON.stringify(
@@ -26,7 +28,7 @@ function keyJson({ plan, row }: SourceRow): string | null {
 }
 
 /** Invariant 7: a change that cannot be applied is stored whole, in the transaction that passes it. */
-export function quarantineSql(flow: string, source: string, item: SourceRow, failure: RowFailure): string {
+export function quarantineSql(flow: string, source: string, item: SourceRow<TablePlan>, failure: RowFailure): string {
   const { plan, row } = item;
   const change: QuarantinedChange = {
     change: row,

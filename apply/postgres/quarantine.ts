@@ -1,10 +1,11 @@
 /** The exception inbox of a target: listing, showing, replaying and discarding quarantined changes. */
 import type { ClientBase } from 'pg';
 import { messageOf } from '../../core/errors.ts';
-import { touchedKeys } from './held-keys.ts';
+import { HeldKeys } from '../held-keys.ts';
+import { keyShape, touchedKeys } from '../row-key.ts';
 import type { QuarantinedChange } from './quarantine-insert.ts';
 import { rowStatement } from './row-statement.ts';
-import { createTablePlan, keyShape, type TablePlan } from './table-plan.ts';
+import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { isRowError, rowFailureReason, sqlStateOf, targetError } from './target-error.ts';
 import { ensureTargetTable } from './target-table.ts';
 
@@ -42,6 +43,24 @@ async function exists(client: ClientBase): Promise<boolean> {
     `SELECT to_regclass('waybill.quarantine') IS NOT NULL AS there`,
   );
   return rows[0]?.there === true;
+}
+
+/** Loads the held keys of a flow. Both keys of an update that changed one are held. */
+export async function loadHeldKeys(client: ClientBase, flow: string, source: string): Promise<HeldKeys> {
+  const held = new HeldKeys();
+  try {
+    const { rows } = await client.query<{ change: QuarantinedChange }>(
+      'SELECT change FROM waybill.quarantine WHERE flow = $1 AND source = $2 AND key IS NOT NULL',
+      [flow, source],
+    );
+    for (const { change } of rows) {
+      const shape = keyShape(change.table);
+      for (const key of touchedKeys(shape, change.change)) held.add(shape.id, key);
+    }
+    return held;
+  } catch (thrown) {
+    throw targetError(thrown, 'reading waybill.quarantine');
+  }
 }
 
 /** The quarantined changes, oldest first; of one flow or of all. */

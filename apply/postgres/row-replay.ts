@@ -6,13 +6,16 @@
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
 import { messageOf } from '../../core/errors.ts';
-import { rowPosition, type Run } from './batch.ts';
-import { isIgnored, type Plans, type SourceRow } from './compact.ts';
-import { touchedKeys, type HeldKeys } from './held-keys.ts';
+import { entryPosition, formatPosition } from '../../core/position.ts';
+import { transactionsOf, type Run } from '../batch.ts';
+import { isIgnored, type Plans, type SourceRow } from '../compact.ts';
+import type { HeldKeys } from '../held-keys.ts';
+import { touchedKeys } from '../row-key.ts';
 import { HELD, quarantineSql, type RowFailure } from './quarantine-insert.ts';
 import { rowStatement } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import type { SnapshotMarks } from './snapshot-marks.ts';
+import type { TablePlan } from './table-plan.ts';
 import { isRowError, rowFailureReason, sqlStateOf } from './target-error.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
@@ -23,7 +26,7 @@ export interface ReplayContext {
   readonly marks: SnapshotMarks;
   readonly held: HeldKeys;
   /** Does a truncate or a snapshot mark inside the transaction. */
-  readonly barrier: (transaction: TargetTransaction, row: SourceRow) => Promise<void>;
+  readonly barrier: (transaction: TargetTransaction, row: SourceRow<TablePlan>) => Promise<void>;
   readonly quarantined: (reason: string, keys: number) => void;
 }
 
@@ -31,31 +34,33 @@ export async function replayRows(
   context: ReplayContext,
   transaction: TargetTransaction,
   runs: readonly Run[],
-  plansOf: Plans,
+  plansOf: Plans<TablePlan>,
 ): Promise<void> {
   await transaction.flush();
-  let rows: SourceRow[] = [];
+  let rows: SourceRow<TablePlan>[] = [];
   const settle = async (): Promise<void> => {
     await replayTransaction(context, transaction, rows);
     rows = [];
   };
   for (const run of runs) {
-    if (run.entry[5] === 'whole' || run.entry[5] === 'first') await settle();
     const plans = plansOf(run);
-    const position = rowPosition(run);
-    for (let index = run.from; index < run.to; index++) {
-      const row = run.frame.rows[index]!;
-      const plan = plans[row[1]];
-      if (plan === undefined || isIgnored(row, context.settings)) continue;
-      const item = { plan, row, position, ordinal: run.entry[6] + index - run.from };
-      if (row[0] !== 't' && row[0] !== 's') {
-        rows.push(item);
-        continue;
+    for (const { entry, from, to } of transactionsOf(run)) {
+      if (entry[5] === 'whole' || entry[5] === 'first') await settle();
+      const position = formatPosition(entryPosition(entry, 0));
+      for (let index = from; index < to; index++) {
+        const row = run.frame.rows[index]!;
+        const plan = plans[row[1]];
+        if (plan === undefined || isIgnored(row, context.settings)) continue;
+        const item = { plan, row, position, ordinal: entry[6] + index - from };
+        if (row[0] !== 't' && row[0] !== 's') {
+          rows.push(item);
+          continue;
+        }
+        await settle();
+        await context.barrier(transaction, item);
+        if (row[0] === 't') context.held.releaseTable(plan.id);
+        await transaction.flush();
       }
-      await settle();
-      await context.barrier(transaction, item);
-      if (row[0] === 't') context.held.releaseTable(plan.id);
-      await transaction.flush();
     }
   }
   await settle();
@@ -64,7 +69,7 @@ export async function replayRows(
 async function replayTransaction(
   context: ReplayContext,
   transaction: TargetTransaction,
-  rows: readonly SourceRow[],
+  rows: readonly SourceRow<TablePlan>[],
 ): Promise<void> {
   if (rows.length === 0) return;
   const { client } = context;
@@ -89,12 +94,12 @@ async function replayTransaction(
 }
 
 interface Left {
-  readonly item: SourceRow;
+  readonly item: SourceRow<TablePlan>;
   readonly failure: RowFailure;
 }
 
-async function replayPasses(context: ReplayContext, rows: readonly SourceRow[]): Promise<Left[]> {
-  let pending: readonly SourceRow[] = rows;
+async function replayPasses(context: ReplayContext, rows: readonly SourceRow<TablePlan>[]): Promise<Left[]> {
+  let pending: readonly SourceRow<TablePlan>[] = rows;
   for (;;) {
     const left: Left[] = [];
     const waiting = new Set<string>();
@@ -112,7 +117,7 @@ async function replayPasses(context: ReplayContext, rows: readonly SourceRow[]):
   }
 }
 
-async function tryRow(context: ReplayContext, item: SourceRow): Promise<RowFailure | undefined> {
+async function tryRow(context: ReplayContext, item: SourceRow<TablePlan>): Promise<RowFailure | undefined> {
   const { client } = context;
   const seen = context.marks.seenTable(item.plan);
   const record = seen === undefined ? '' : seenSql(item.plan, seen, [item.row]);
@@ -131,7 +136,7 @@ async function tryRow(context: ReplayContext, item: SourceRow): Promise<RowFailu
 export async function quarantine(
   context: ReplayContext,
   transaction: TargetTransaction,
-  item: SourceRow,
+  item: SourceRow<TablePlan>,
   failure: RowFailure,
 ): Promise<void> {
   const { plan, row } = item;
@@ -146,7 +151,7 @@ export async function quarantine(
 async function recordSeen(
   context: ReplayContext,
   transaction: TargetTransaction,
-  item: SourceRow,
+  item: SourceRow<TablePlan>,
   seen: string,
 ): Promise<void> {
   const record = seenSql(item.plan, seen, [item.row]);

@@ -1,11 +1,7 @@
 /** One change as SQL text, complete in itself: for small batches, for tables without a key, and for replay. */
 import type { RowChange, Value } from '../../core/frame.ts';
-import { changedKey, comparedAsText, keyValue, literal, type TablePlan } from './table-plan.ts';
-
-export function isPartial(plan: TablePlan, image: readonly Value[]): boolean {
-  for (const index of plan.written) if (image[index] === 0) return true;
-  return false;
-}
+import { changedKey, filledImage, isPartial, keyValue } from '../row-key.ts';
+import { comparedAsText, literal, type TablePlan } from './table-plan.ts';
 
 /** `(…)` with the values of a full image. */
 export function valuesTuple(plan: TablePlan, image: readonly Value[]): string {
@@ -30,14 +26,6 @@ export function updateSql(plan: TablePlan, image: readonly Value[], columns: rea
     .filter((index) => image[index] !== 0)
     .map((index) => `${plan.names[index]} = ${literal(plan, index, image[index]!)}`);
   return sets.length === 0 ? '' : `UPDATE ${plan.qualified} SET ${sets.join(', ')} WHERE ${where}`;
-}
-
-/** An update's image with unchanged columns taken from the whole old row, where the source gave that. */
-export function filledImage(row: RowChange): readonly Value[] {
-  const after = row[2]!;
-  const before = row[3] === 'f' ? row[4] : undefined;
-  if (before === undefined || !after.includes(0)) return after;
-  return after.map((value, index) => (value === 0 ? before[index]! : value));
 }
 
 /** The statements of one row change of operation i, r, u or d. */

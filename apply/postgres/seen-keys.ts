@@ -1,5 +1,6 @@
 import type { RowChange } from '../../core/frame.ts';
-import { keyValue, literal, type TablePlan } from './table-plan.ts';
+import { keyValue } from '../row-key.ts';
+import { literal, type TablePlan } from './table-plan.ts';
 
 /** Records the keys of rows that exist at the source in a snapshot's seen table. */
 export function seenSql(plan: TablePlan, seen: string, rows: readonly RowChange[]): string {

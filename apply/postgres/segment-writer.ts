@@ -2,7 +2,7 @@
  * Writes a segment: upserts parents first, then deletes children first. Few rows of a table travel as literals, many by
  * COPY into a temporary table and one statement per kind of change, new rows alone by COPY into the table itself.
  */
-import type { Segment, TableChanges } from './compact.ts';
+import type { Segment, TableChanges } from '../compact.ts';
 import { copyLine } from './copy-text.ts';
 import { keyCondition, rowStatement, updateSql, valuesTuple } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
@@ -26,11 +26,11 @@ export class SegmentWriter {
     this.#marks = marks;
   }
 
-  async write(transaction: TargetTransaction, segment: Segment): Promise<void> {
+  async write(transaction: TargetTransaction, segment: Segment<TablePlan>): Promise<void> {
     const tables = [...segment.tables.values()];
     tables.sort((a, b) => this.#plans.rank(a.plan) - this.#plans.rank(b.plan));
     const deletesLast: string[] = [];
-    const staged = new Map<TableChanges, StagedTable>();
+    const staged = new Map<TableChanges<TablePlan>, StagedTable>();
     for (const table of tables)
       if (!table.ordered && table.net.size > MOST_LITERAL_ROWS && !this.#direct(table))
         staged.set(table, await writeStaged(transaction, table));
@@ -50,16 +50,20 @@ export class SegmentWriter {
     if (staged.size > 0) for (const parts of staged.values()) transaction.add(`TRUNCATE ${parts.stage}`);
   }
 
-  #direct(table: TableChanges): boolean {
+  #direct(table: TableChanges<TablePlan>): boolean {
     return table.insertsOnly && this.#marks.seenTable(table.plan) === undefined && !this.#notDirect.has(table.plan.id);
   }
 
   /** Where no other table refers to this one, deleting first frees unique values for the upserts. */
-  #deletesFirst(table: TableChanges): boolean {
+  #deletesFirst(table: TableChanges<TablePlan>): boolean {
     return !this.#plans.referenced(table.plan) || !table.plan.keyIsText;
   }
 
-  async #copyDirect(transaction: TargetTransaction, table: TableChanges, deletesLast: string[]): Promise<void> {
+  async #copyDirect(
+    transaction: TargetTransaction,
+    table: TableChanges<TablePlan>,
+    deletesLast: string[],
+  ): Promise<void> {
     const { plan } = table;
     const columns = plan.written.map((index) => plan.names[index]).join(', ');
     transaction.add('SAVEPOINT direct');
@@ -78,7 +82,7 @@ export class SegmentWriter {
   }
 }
 
-function* directLines(table: TableChanges): Generator<string> {
+function* directLines(table: TableChanges<TablePlan>): Generator<string> {
   for (const row of table.rows) yield copyLine(table.plan, table.plan.written, row[2]!, '');
 }
 
@@ -88,7 +92,12 @@ function addStaged(transaction: TargetTransaction, parts: StagedTable, first: bo
   if (!first && parts.deletes !== '') last.push(parts.deletes);
 }
 
-function addLiteral(transaction: TargetTransaction, table: TableChanges, first: boolean, last: string[]): void {
+function addLiteral(
+  transaction: TargetTransaction,
+  table: TableChanges<TablePlan>,
+  first: boolean,
+  last: string[],
+): void {
   const { plan } = table;
   const tuples: string[] = [];
   const updates: string[] = [];

@@ -1,6 +1,7 @@
 /** The temporary table that many changes of a table are copied into, and the statements that take them from there. */
-import type { TableChanges } from './compact.ts';
+import type { TableChanges } from '../compact.ts';
 import { copyLine } from './copy-text.ts';
+import type { TablePlan } from './table-plan.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
 /** In column `wb_op`: -1 delete, 0 the whole row, from 1 on a set of changed columns. */
@@ -11,7 +12,10 @@ export interface StagedTable {
   readonly deletes: string;
 }
 
-export async function writeStaged(transaction: TargetTransaction, table: TableChanges): Promise<StagedTable> {
+export async function writeStaged(
+  transaction: TargetTransaction,
+  table: TableChanges<TablePlan>,
+): Promise<StagedTable> {
   const { plan } = table;
   const groups = new Map<string, number>();
   let upserts = 0;

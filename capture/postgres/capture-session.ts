@@ -8,7 +8,7 @@ import type { FramePublisher } from '../../core/frame-publisher.ts';
 import type { Logger } from '../../core/logger.ts';
 import type { CaptureReport } from '../../core/metrics.ts';
 import type { Nats } from '../../core/nats.ts';
-import { comparePositions, formatPosition, type Position } from '../../core/position.ts';
+import { asPgPosition, comparePositions, formatPosition, pgPosition, type PgPosition } from '../../core/position.ts';
 import { abortableDelay, type Run } from '../../core/run-service.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import { readTable, reconcile, type CapturedTable } from './catalog.ts';
@@ -56,10 +56,10 @@ export class CaptureSession {
   readonly #ready: PendingFrame[] = [];
   /** Ends of stored frames that the slot may be confirmed at, once they are old enough to be on disk. */
   readonly #stored: { lsn: bigint; atMs: number }[] = [];
-  #acked: Position;
+  #acked: PgPosition;
   #wake: (() => void) | undefined;
   #woken = false;
-  #storedWaiters: { upTo: Position; resolve: () => void }[] = [];
+  #storedWaiters: { upTo: PgPosition; resolve: () => void }[] = [];
   #snapshot: SnapshotReader | undefined;
   #cancelSnapshot = false;
   #lastCommitUs = 0;
@@ -69,11 +69,11 @@ export class CaptureSession {
     this.#o = options;
     this.#markPrefix = `waybill:${options.name}`;
     this.#included = compileTablePatterns(options.settings.tables);
-    this.#acked = options.tail.end;
+    this.#acked = asPgPosition(options.tail.end);
     for (const table of options.tables) this.#byOid.set(table.oid, table);
     this.#assembler = new TransactionAssembler({
       frameBytes: options.frameBytes,
-      resume: options.tail.end,
+      resume: this.#acked,
       markPrefix: this.#markPrefix,
       resolve: (relation) => this.#resolve(relation),
       tableByOid: (oid) => this.#byOid.get(oid),
@@ -86,7 +86,7 @@ export class CaptureSession {
       applicationName: `waybill ${options.name}`,
       slot: options.slot,
       publication: options.publication,
-      startLsn: options.tail.end.lsn,
+      startLsn: this.#acked.lsn,
       handler: this.#assembler,
       onActivity: () => this.#signal(),
       onKeepalive: (walEnd) => this.#assembler.advance(walEnd),
@@ -309,7 +309,7 @@ export class CaptureSession {
   /** Resolves when the stream holds the source's log up to where it ends now. */
   async #whenStored(client: pg.Client, signal: AbortSignal): Promise<void> {
     const result = await client.query<{ lsn: string }>("select (pg_current_wal_insert_lsn() - '0/0')::text as lsn");
-    const upTo: Position = { kind: 'pg', lsn: BigInt(result.rows[0]!.lsn), ordinal: 0 };
+    const upTo = pgPosition(BigInt(result.rows[0]!.lsn));
     let release = (): void => {};
     const stored = new Promise<void>((resolve) => (release = resolve));
     this.#storedWaiters.push({ upTo, resolve: release });

@@ -10,7 +10,7 @@ import { acquireLease, openBucket } from '../../core/lease.ts';
 import type { Logger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT, type CaptureReport } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
-import { describePosition, PG_ORIGIN, pgPosition } from '../../core/position.ts';
+import { describePosition, ORIGIN, pgPosition } from '../../core/position.ts';
 import { abortableDelay, runService, type Run } from '../../core/run-service.ts';
 import { CaptureSession } from './capture-session.ts';
 import { connectSource } from './connection.ts';
@@ -252,7 +252,7 @@ async function prepareSlot(
 
 /** The frame that begins a stream, or begins it anew: no rows, only the place from which everything is captured. */
 function emptyFrame(tail: StreamTail, lsn: bigint): Parameters<FramePublisher['publish']>[0] {
-  const start = tail.seq === 0 ? PG_ORIGIN : tail.end;
+  const start = tail.seq === 0 ? ORIGIN : tail.end;
   return {
     payload: new FrameWriter(64).finish(),
     start,

@@ -1,7 +1,7 @@
 /** The replication slot: one function that says what state it is in, and one that makes it. */
 import type pg from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
-import { comparePositions, formatLsn, parseLsn, pgPosition, type Position } from '../../core/position.ts';
+import { asPgPosition, comparePositions, formatLsn, parseLsn, pgPosition, type Position } from '../../core/position.ts';
 import { sourceError } from './source-error.ts';
 
 export interface SlotInfo {
@@ -92,7 +92,7 @@ export function requireUsableSlot(
     case 'ahead':
       throw new ReplicationError(
         'source_slot_ahead',
-        `replication slot ${name} is confirmed up to ${formatLsn(slot?.confirmedLsn ?? 0n)}, beyond the end of its stream at ${formatLsn(streamEnd?.lsn ?? 0n)}`,
+        `replication slot ${name} is confirmed up to ${formatLsn(slot?.confirmedLsn ?? 0n)}, beyond the end of its stream at ${formatLsn(streamEnd === undefined ? 0n : asPgPosition(streamEnd).lsn)}`,
         { context },
       );
     case 'create':

@@ -4,7 +4,7 @@ import { slotName, type NatsConfig, type SourceConfig } from '../../core/config.
 import { asReplicationError } from '../../core/errors.ts';
 import { openBucket } from '../../core/lease.ts';
 import { connectNats } from '../../core/nats.ts';
-import { describePosition } from '../../core/position.ts';
+import { asPgPosition, describePosition } from '../../core/position.ts';
 import { connectSource } from './connection.ts';
 import { readSlot, slotState } from './slot.ts';
 import { readProgress } from './snapshot-request.ts';
@@ -49,7 +49,7 @@ export async function sourceStatus(name: string, settings: SourceConfig, config:
           ? {}
           : {
               position: describePosition(tail.end),
-              behindBytes: Math.max(0, Number(BigInt(rows[0]!.lsn) - tail.end.lsn)),
+              behindBytes: Math.max(0, Number(BigInt(rows[0]!.lsn) - asPgPosition(tail.end).lsn)),
             }),
         ...(slot === undefined ? {} : { retainedLogBytes: slot.retainedBytes, slotActive: slot.active }),
         ...(open.length === 0

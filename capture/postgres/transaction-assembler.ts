@@ -4,7 +4,7 @@ import { failpoint } from '../../core/failpoint.ts';
 import type { SealedFrame } from '../../core/frame-publisher.ts';
 import { FrameWriter, partOf } from '../../core/frame-writer.ts';
 import type { Op } from '../../core/frame.ts';
-import { comparePositions, formatHexLsn, pgPosition, type PgPosition, type Position } from '../../core/position.ts';
+import { comparePositions, formatHexLsn, pgPosition, type PgPosition } from '../../core/position.ts';
 import type { CapturedTable } from './catalog.ts';
 import type { CopyRow } from './copy-lines.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
@@ -12,6 +12,8 @@ import { hasUnchanged, keyText, tupleKey, writeTuple } from './tuple-writer.ts';
 
 /** A sealed frame together with the writer whose buffer it lies in; give the writer back with `recycle`. */
 export interface PendingFrame extends SealedFrame {
+  readonly start: PgPosition;
+  readonly end: PgPosition;
   readonly writer: FrameWriter;
   readonly bytes: number;
 }
@@ -32,7 +34,7 @@ export type Mark =
 
 export interface AssemblerOptions {
   readonly frameBytes: number;
-  readonly resume: Position;
+  readonly resume: PgPosition;
   /** Prefix of the logical messages that are ours. */
   readonly markPrefix: string;
   /** The table of a relation message; undefined for one that the configuration leaves out. */

@@ -16,10 +16,11 @@ import { decodeFrame, type FramePayload, type RowChange, type TableSchema } from
 import { connectNats } from '../../core/nats.ts';
 import {
   describePosition,
+  entryPosition,
   formatPosition,
   parseLsn,
   parsePosition,
-  PG_ORIGIN,
+  ORIGIN,
   pgPosition,
   type Position,
 } from '../../core/position.ts';
@@ -210,7 +211,7 @@ export async function tail(
       const { state } = await nats.manager.streams.info(stream);
       startSeq = state.first_seq;
       const first = state.messages === 0 ? null : await nats.manager.streams.getMessage(stream, { seq: startSeq });
-      position = parsePosition(first?.header.get('Waybill-Start') ?? '') ?? PG_ORIGIN;
+      position = parsePosition(first?.header.get('Waybill-Start') ?? '') ?? ORIGIN;
     } else {
       startSeq = await findStartSequence(nats, stream, from);
       const first = await nats.manager.streams.getMessage(stream, { seq: startSeq });
@@ -248,10 +249,11 @@ function parseFrom(text: string | undefined): Position | undefined {
 /** The rows of a frame as objects, for people and for jq. */
 export function* describeRows(frame: FramePayload, seq: number): Generator<Record<string, unknown>> {
   let at = 0;
-  for (const [xid, commitLsn, , timeUs, rows, , ordinal] of frame.tx)
+  for (const entry of frame.tx) {
+    const [xid, , , timeUs, rows, , ordinal] = entry;
     for (let i = 0; i < rows; i++) {
       const row = frame.rows[at++]!;
-      const position = formatPosition(pgPosition(BigInt(`0x${commitLsn}`), ordinal + i + 1));
+      const position = formatPosition(entryPosition(entry, ordinal + i + 1));
       yield {
         seq,
         position,
@@ -260,6 +262,7 @@ export function* describeRows(frame: FramePayload, seq: number): Generator<Recor
         ...describeRow(row, frame.tables[row[1]]),
       };
     }
+  }
 }
 
 const OPS: Readonly<Record<RowChange[0], string>> = {

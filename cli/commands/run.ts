@@ -1,7 +1,8 @@
 /** `waybill run`: composes the stages, and stops them. */
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
-import { runMirrorFlow } from '../../apply/postgres/mirror-flow.ts';
+import { runMirrorFlow } from '../../apply/mirror-flow.ts';
+import { createPostgresStore } from '../../apply/postgres/store.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Config } from '../../core/config.ts';
@@ -119,7 +120,7 @@ function createStages(config: Config, metrics: Metrics, log: Logger): (() => Sta
           runMirrorFlow({
             name,
             settings,
-            target,
+            store: createPostgresStore(target),
             nats: config.nats,
             holder,
             leaseTtlMs: ttl,

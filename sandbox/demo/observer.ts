@@ -116,7 +116,7 @@ async function readTargetLsn(target: Client): Promise<bigint | undefined> {
   for (const row of result?.rows ?? [])
     for (const value of Object.values(row)) {
       const position = typeof value === 'string' ? parsePosition(value) : undefined;
-      if (position !== undefined) return position.lsn;
+      if (position?.kind === 'pg') return position.lsn;
     }
   return undefined;
 }

@@ -9,7 +9,7 @@ import { Client } from 'pg';
 import { readTail } from '../../core/cdc-stream.ts';
 import { parseConfig } from '../../core/config.ts';
 import { connectNats } from '../../core/nats.ts';
-import { parseLsn } from '../../core/position.ts';
+import { asPgPosition, parseLsn } from '../../core/position.ts';
 import { startNats } from '../../sandbox/nats.ts';
 import { findPostgresTool, startPostgres } from '../../sandbox/postgres.ts';
 import { median, Program, scalar, sql, until, withClient, writeConfig } from './contenders.ts';
@@ -164,7 +164,7 @@ async function benchCapture(kind: 'small' | 'insert'): Promise<void> {
       const seconds = await until(
         'capture',
         began,
-        async () => (await readTail(connection, `${prefix}_cdc_bench`)).end.lsn >= goal,
+        async () => asPgPosition((await readTail(connection, `${prefix}_cdc_bench`)).end).lsn >= goal,
       );
       const usage = capture.usage();
       cpu.push((usage.cpuSeconds / (kind === 'small' ? SMALL : LARGE)) * 1e6);

@@ -10,7 +10,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { readFrames } from '../../core/cdc-stream.ts';
 import { parseConfig } from '../../core/config.ts';
 import { connectNats } from '../../core/nats.ts';
-import { comparePositions, PG_ORIGIN, type Position } from '../../core/position.ts';
+import { comparePositions, ORIGIN, type Position } from '../../core/position.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { compareDatabases } from '../../sandbox/demo/equality.ts';
@@ -219,10 +219,10 @@ flows: { wms_replica: { mirror: wms, to: visibility, schema: wms, batch_bytes: 2
   const config = parseConfig(configText, {});
   const connection = await connectNats(config.nats, 'test');
   const { last_seq: lastSeq } = (await connection.manager.streams.info('waybill_cdc_wms')).state;
-  let end: Position = PG_ORIGIN;
+  let end: Position = ORIGIN;
   for await (const frame of readFrames(connection, 'waybill_cdc_wms', {
     startSeq: 1,
-    position: PG_ORIGIN,
+    position: ORIGIN,
     signal: new AbortController().signal,
   })) {
     expect(comparePositions(frame.start, end)).toBe(0);

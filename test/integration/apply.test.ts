@@ -11,21 +11,15 @@ import {
   showQuarantine,
 } from '../../apply/postgres/quarantine.ts';
 import { advanceSql, readPositions } from '../../apply/postgres/position.ts';
-import { runMirrorFlow } from '../../apply/postgres/mirror-flow.ts';
+import { runMirrorFlow } from '../../apply/mirror-flow.ts';
+import { createPostgresStore } from '../../apply/postgres/store.ts';
 import { cdcSubject, ensureCdcStream } from '../../core/cdc-stream.ts';
 import { parseConfig, type Config, type FlowConfig } from '../../core/config.ts';
 import { HEADER, type Part, type RowChange, type TableSchema, type Value } from '../../core/frame.ts';
 import { createLogger } from '../../core/logger.ts';
 import { NO_FLOW_REPORT, type FlowReport } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
-import {
-  formatHexLsn,
-  formatPosition,
-  parsePosition,
-  PG_ORIGIN,
-  pgPosition,
-  type Position,
-} from '../../core/position.ts';
+import { formatHexLsn, formatPosition, parsePosition, ORIGIN, pgPosition, type Position } from '../../core/position.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 
@@ -68,7 +62,7 @@ class Fixture {
   readonly client: Client;
   readonly #url: string;
   #lsn = 1000n;
-  #end: Position = PG_ORIGIN;
+  #end: Position = ORIGIN;
   #flows: { stop: AbortController; done: Promise<void> }[] = [];
 
   constructor(url: string, flow: string) {
@@ -105,7 +99,7 @@ class Fixture {
     const done = runMirrorFlow({
       name: 'mirror',
       settings: this.config.flows['mirror']!,
-      target: { kind: 'postgres', url: this.#url },
+      store: createPostgresStore({ kind: 'postgres', url: this.#url }),
       nats: this.config.nats,
       holder: randomUUID(),
       leaseTtlMs,

@@ -12,7 +12,7 @@ import { decodeFrame, type FramePayload, type RowChange, type TableSchema, type 
 import { createLogger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
-import { parseLsn, PG_ORIGIN, type Position } from '../../core/position.ts';
+import { asPgPosition, ORIGIN, parseLsn, type Position } from '../../core/position.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { waitFor } from '../support/wait.ts';
@@ -139,7 +139,7 @@ class Source {
       `the stream passing ${lsn}`,
       async () => {
         const tail = await this.tail();
-        return tail.end.lsn >= written && tail;
+        return asPgPosition(tail.end).lsn >= written && tail;
       },
       deadlineMs,
     );
@@ -158,7 +158,7 @@ class Source {
   }
 
   /** The frames of the stream after a place, up to where it ends now; readFrames checks that none is missing. */
-  async frames(from: Place = { seq: 0, end: PG_ORIGIN }): Promise<Frame[]> {
+  async frames(from: Place = { seq: 0, end: ORIGIN }): Promise<Frame[]> {
     const last = await this.tail();
     if (last.seq <= from.seq) return [];
     const stop = new AbortController();
@@ -407,7 +407,7 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     const changes = await source.changes(from);
     expect(new Set(changes.map(({ row }) => row[0]))).toEqual(new Set(['i']));
     const logged = changes.map(({ row }) => JSON.stringify(row[2]?.slice(1))).sort();
-    const read = (await source.frames({ seq: 0, end: PG_ORIGIN }))
+    const read = (await source.frames({ seq: 0, end: ORIGIN }))
       .flatMap(({ payload }) => payload.rows.map((row) => ({ row, table: payload.tables[row[1]] })))
       .filter(({ row, table }) => row[0] === 'r' && table?.name === 'kinds')
       .map(({ row }) => JSON.stringify(row[2]?.slice(1)))

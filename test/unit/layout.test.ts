@@ -17,8 +17,8 @@ const GOOD: Readonly<Record<string, string>> = {
   'core/byte-budget.ts': "import { text } from './errors.ts';\nexport const name = `${text} import './x'`;\n",
   'capture/postgres/slot.ts':
     "import {\n  text,\n} from '../../core/errors.ts';\nexport const pattern = /['\"]/g;\nexport const a = text;\n",
-  'apply/postgres/batch.ts':
-    "export { text } from '../../core/errors.ts';\nexport const quote = /`/.source;\nexport const two = 4 / 2;\n",
+  'apply/batch.ts':
+    "export { text } from '../core/errors.ts';\nexport const quote = /`/.source;\nexport const two = 4 / 2;\n",
   'cli/main.ts': "import { text } from '../core/errors.ts';\nexport const home = process.env['HOME'] ?? text;\n",
   'sandbox/postgres.ts':
     "import { text } from '../core/errors.ts';\nexport const home = process.env['HOME'] ?? text;\n",

@@ -7,7 +7,7 @@ import {
   formatPosition,
   parseLsn,
   parsePosition,
-  PG_ORIGIN,
+  ORIGIN,
   pgPosition,
 } from '../../core/position.ts';
 
@@ -16,7 +16,8 @@ const MAX_ORDINAL = 2 ** 48 - 1;
 
 describe('positions', () => {
   it.each([
-    [PG_ORIGIN, 'pg1/0000000000000000/000000000000', '0/0'],
+    [ORIGIN, 'origin', 'the beginning'],
+    [pgPosition(0n), 'pg1/0000000000000000/000000000000', '0/0'],
     [pgPosition(0x16_b374_d848n), 'pg1/00000016B374D848/000000000000', '16/B374D848'],
     [pgPosition(0x16_b374_d848n, 255), 'pg1/00000016B374D848/0000000000FF', '16/B374D848+255'],
     [pgPosition(MAX_LSN, MAX_ORDINAL), 'pg1/FFFFFFFFFFFFFFFF/FFFFFFFFFFFF', `FFFFFFFF/FFFFFFFF+${MAX_ORDINAL}`],
@@ -42,14 +43,7 @@ describe('positions', () => {
   });
 
   it('orders by LSN, then by ordinal', () => {
-    const ordered = [
-      PG_ORIGIN,
-      pgPosition(0n, 1),
-      pgPosition(1n),
-      pgPosition(1n, 9),
-      pgPosition(1n, 10),
-      pgPosition(2n),
-    ];
+    const ordered = [ORIGIN, pgPosition(0n, 1), pgPosition(1n), pgPosition(1n, 9), pgPosition(1n, 10), pgPosition(2n)];
     for (const [i, a] of ordered.entries())
       for (const [j, b] of ordered.entries()) expect(comparePositions(a, b)).toBe(Math.sign(i - j));
   });

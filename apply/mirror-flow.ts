@@ -1,23 +1,20 @@
-/** A mirror flow: the tables of one source, replicated one to one into a Postgres target. */
-import { cdcStreamName } from '../../core/cdc-stream.ts';
-import type { FlowConfig, NatsConfig, TargetConfig } from '../../core/config.ts';
-import { asReplicationError, type ReplicationError } from '../../core/errors.ts';
-import { acquireLease, openBucket } from '../../core/lease.ts';
-import type { Logger } from '../../core/logger.ts';
-import { NO_FLOW_REPORT, type FlowReport } from '../../core/metrics.ts';
-import { connectNats, type Nats } from '../../core/nats.ts';
-import { describePosition } from '../../core/position.ts';
-import { runService, type Run } from '../../core/run-service.ts';
-import { BatchWriter } from './batch-writer.ts';
+/** A mirror flow: the tables of one source, replicated one to one into a target. */
+import { cdcStreamName } from '../core/cdc-stream.ts';
+import type { FlowConfig, NatsConfig } from '../core/config.ts';
+import { asReplicationError, type ReplicationError } from '../core/errors.ts';
+import { acquireLease, openBucket } from '../core/lease.ts';
+import type { Logger } from '../core/logger.ts';
+import { NO_FLOW_REPORT, type FlowReport } from '../core/metrics.ts';
+import { connectNats, type Nats } from '../core/nats.ts';
+import { describePosition } from '../core/position.ts';
+import { runService, type Run } from '../core/run-service.ts';
 import { runFlow } from './flow-run.ts';
-import { readPosition } from './position.ts';
-import { openTargetSession } from './session.ts';
-import { prepareWaybillSchema } from './waybill-schema.ts';
+import type { TargetStore } from './target-store.ts';
 
 export interface MirrorFlowOptions {
   readonly name: string;
   readonly settings: FlowConfig;
-  readonly target: TargetConfig;
+  readonly store: TargetStore;
   readonly nats: NatsConfig;
   /** Tells this process from every other one that may run the same flow. */
   readonly holder: string;
@@ -70,16 +67,14 @@ async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowRepor
   });
   if (lease === undefined) return;
   try {
-    const session = await openTargetSession(options.target, `waybill apply ${name}`);
+    const session = await options.store.open(`waybill apply ${name}`);
     try {
-      await prepareWaybillSchema(session.client);
-      const at = await readPosition(session.client, name, settings.mirror, stream);
-      log.info({ flow: name, position: describePosition(at.position), epoch: lease.epoch }, 'flow started');
-      const writer = await BatchWriter.create({ session, flow: name, settings, stream, at, report });
+      const sink = await session.openSink({ flow: name, settings, stream, report });
+      log.info({ flow: name, position: describePosition(sink.position), epoch: lease.epoch }, 'flow started');
       await runFlow({
         nats,
         stream,
-        writer,
+        sink,
         batchBytes: settings.batch_bytes,
         report,
         log,

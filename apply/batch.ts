@@ -1,14 +1,22 @@
-/** A batch: runs of rows of whole source transactions (or of a part of one), as frames brought them. */
-import type { FramePayload, TransactionEntry } from '../../core/frame.ts';
-import { comparePositions, formatPosition, pgPosition, type Position } from '../../core/position.ts';
-import type { ReceivedFrame } from '../../core/cdc-stream.ts';
+/** A batch: stretches of rows of whole source transactions (or of a part of one), as frames brought them. */
+import type { ReceivedFrame } from '../core/cdc-stream.ts';
+import type { FramePayload, TransactionEntry } from '../core/frame.ts';
+import {
+  comparePositions,
+  entryLiesBefore,
+  entryPosition,
+  formatPosition,
+  positionAfter,
+  type Position,
+} from '../core/position.ts';
 
-/** The rows `[from, to)` of a frame, which belong to one transaction. */
+/** The rows `[from, to)` of a frame, which are those of its transactions `[firstEntry, endEntry)`. */
 export interface Run {
   readonly frame: FramePayload;
-  readonly entry: TransactionEntry;
   readonly from: number;
   readonly to: number;
+  readonly firstEntry: number;
+  readonly endEntry: number;
 }
 
 export interface Batch {
@@ -21,13 +29,34 @@ export interface Batch {
   readonly next: Position | undefined;
 }
 
-/** The place of a row, as the quarantine names it. */
-export function rowPosition(run: Run): string {
-  return formatPosition(pgPosition(BigInt(`0x${run.entry[1]}`)));
+/** The part of a run that belongs to one transaction. */
+export interface TransactionRun {
+  readonly entry: TransactionEntry;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** A run, transaction by transaction. */
+export function* transactionsOf(run: Run): Generator<TransactionRun> {
+  let from = run.from;
+  for (let index = run.firstEntry; index < run.endEntry; index++) {
+    const entry = run.frame.tx[index]!;
+    yield { entry, from, to: from + entry[4] };
+    from += entry[4];
+  }
+}
+
+/** The place of a row, as the quarantine names it: its transaction, and its ordinal there. */
+export function rowPlace(run: Run, row: number): { position: string; ordinal: number } {
+  for (const { entry, from, to } of transactionsOf(run))
+    if (row < to) return { position: formatPosition(entryPosition(entry, 0)), ordinal: entry[6] + row - from };
+  throw new RangeError(`row ${row} is not in a run of rows ${run.from} to ${run.to}`);
 }
 
 interface Piece {
-  readonly runs: Run[];
+  readonly run: Run;
+  readonly transactions: number;
+  readonly commitTimeUs: number;
   readonly bytes: number;
   readonly seq: number;
   /** After the piece no transaction is open, and the target may stand here. */
@@ -58,30 +87,37 @@ export class BatchQueue {
   }
 
   add(received: ReceivedFrame, frame: FramePayload): void {
-    let row = 0;
-    let runs: Run[] = [];
-    const trim = comparePositions(received.start, this.#skipTo) < 0;
+    const { tx } = frame;
     const bytesPerRow = received.payload.byteLength / Math.max(1, frame.rows.length);
-    const push = (boundary: Position | undefined): void => {
-      const rows = runs.reduce((sum, run) => sum + run.to - run.from, 0);
-      const bytes = Math.ceil(rows * bytesPerRow);
-      this.#pieces.push({ runs, bytes, seq: received.seq, boundary });
+    let firstEntry = 0;
+    let from = 0;
+    if (comparePositions(received.start, this.#skipTo) < 0)
+      while (firstEntry < tx.length && entryLiesBefore(tx[firstEntry]!, this.#skipTo)) from += tx[firstEntry++]![4];
+    let to = from;
+    let transactions = 0;
+    let commitTimeUs = 0;
+    const push = (endEntry: number, boundary: Position | undefined): void => {
+      const bytes = Math.ceil((to - from) * bytesPerRow);
+      const run = { frame, from, to, firstEntry, endEntry };
+      this.#pieces.push({ run, transactions, commitTimeUs, bytes, seq: received.seq, boundary });
       this.#bytes += bytes;
-      runs = [];
+      from = to;
+      firstEntry = endEntry;
+      transactions = 0;
+      commitTimeUs = 0;
     };
-    for (const [index, entry] of frame.tx.entries()) {
-      const from = row;
-      row += entry[4];
-      if (trim && comparePositions(pgPosition(BigInt(`0x${entry[1]}`), entry[6]), this.#skipTo) < 0) continue;
-      runs.push({ frame, entry, from, to: row });
-      const ends = entry[5] === 'whole' || entry[5] === 'last';
+    for (let index = firstEntry; index < tx.length; index++) {
+      const entry = tx[index]!;
+      to += entry[4];
+      if (entry[3] > commitTimeUs) commitTimeUs = entry[3];
+      if (entry[5] !== 'whole' && entry[5] !== 'last') continue;
+      transactions += 1;
       // Before a transaction that goes on in the next frame the target may stand too, at the end of the one before.
-      if (ends && frame.tx[index + 1]?.[5] === 'first' && entry[1] < entry[2] && entry[2] <= frame.tx[index + 1]![1])
-        push(pgPosition(BigInt(`0x${entry[2]}`)));
+      if (tx[index + 1]?.[5] === 'first') push(index + 1, positionAfter(received.start, tx, index));
     }
-    const last = frame.tx.at(-1)?.[5];
+    const last = tx.at(-1)?.[5];
     const open = last === undefined ? this.#openBefore() : last === 'first' || last === 'middle';
-    push(open ? undefined : received.end);
+    push(tx.length, open ? undefined : received.end);
     this.wake();
   }
 
@@ -102,19 +138,19 @@ export class BatchQueue {
       count = this.#pieces.length;
     }
     const taken = this.#pieces.splice(0, count);
-    for (const piece of taken) this.#bytes -= piece.bytes;
-    const runs = taken.flatMap((piece) => piece.runs);
     let rows = 0;
     let transactions = 0;
     let commitTimeUs = 0;
-    for (const run of runs) {
-      rows += run.to - run.from;
-      if (run.entry[5] === 'whole' || run.entry[5] === 'last') transactions += 1;
-      commitTimeUs = Math.max(commitTimeUs, run.entry[3]);
+    for (const piece of taken) {
+      this.#bytes -= piece.bytes;
+      rows += piece.run.to - piece.run.from;
+      transactions += piece.transactions;
+      commitTimeUs = Math.max(commitTimeUs, piece.commitTimeUs);
     }
     const last = taken.at(-1)!;
     this.#open = last.boundary === undefined;
     this.wake();
+    const runs = taken.map((piece) => piece.run);
     return { runs, rows, transactions, seq: last.seq, commitTimeUs, next: last.boundary };
   }
 

@@ -1,13 +1,13 @@
 /** One run of a flow on a session: frames are read and decoded while the batch before is being written. */
-import { findStartSequence, parseFrameHeaders, readFrames } from '../../core/cdc-stream.ts';
-import { asReplicationError, ReplicationError } from '../../core/errors.ts';
-import { decodeFrame } from '../../core/frame.ts';
-import type { Logger } from '../../core/logger.ts';
-import type { FlowReport } from '../../core/metrics.ts';
-import type { Nats } from '../../core/nats.ts';
-import { comparePositions, type Position } from '../../core/position.ts';
+import { findStartSequence, parseFrameHeaders, readFrames } from '../core/cdc-stream.ts';
+import { asReplicationError, ReplicationError } from '../core/errors.ts';
+import { decodeFrame } from '../core/frame.ts';
+import type { Logger } from '../core/logger.ts';
+import type { FlowReport } from '../core/metrics.ts';
+import type { Nats } from '../core/nats.ts';
+import { comparePositions, type Position } from '../core/position.ts';
 import { BatchQueue } from './batch.ts';
-import type { BatchWriter } from './batch-writer.ts';
+import type { BatchSink } from './target-store.ts';
 
 /** How long a source transaction may stand still in the middle before the target's locks are given back. */
 const MID_TRANSACTION_MS = 10_000;
@@ -16,7 +16,7 @@ const IDLE_TICK_MS = 1000;
 export interface FlowRunOptions {
   readonly nats: Nats;
   readonly stream: string;
-  readonly writer: BatchWriter;
+  readonly sink: BatchSink;
   readonly batchBytes: number;
   readonly report: FlowReport;
   readonly log: Logger;
@@ -28,9 +28,9 @@ export interface FlowRunOptions {
 }
 
 export async function runFlow(options: FlowRunOptions): Promise<void> {
-  const { nats, stream, writer, signal, lost } = options;
-  const start = await findStart(nats, stream, writer.position);
-  const queue = new BatchQueue(writer.position, start.startSeq);
+  const { nats, stream, sink, signal, lost } = options;
+  const start = await findStart(nats, stream, sink.position);
+  const queue = new BatchQueue(sink.position, start.startSeq);
   const ended = new AbortController();
   const readSignal = AbortSignal.any([signal, lost, ended.signal]);
   let failure: { error: unknown } | undefined;
@@ -54,14 +54,14 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
       const batch = queue.take(options.batchBytes);
       if (batch !== undefined) {
         options.report.state('applying');
-        await writer.write(batch);
+        await sink.write(batch);
         if (batch.next !== undefined) options.progressed();
         idle.applied(batch.seq, batch.commitTimeUs);
         continue;
       }
       if (failure !== undefined) throw failure.error;
-      if (!(await queue.changedWithin(writer.open ? MID_TRANSACTION_MS : IDLE_TICK_MS))) {
-        if (writer.open)
+      if (!(await queue.changedWithin(sink.open ? MID_TRANSACTION_MS : IDLE_TICK_MS))) {
+        if (sink.open)
           throw new ReplicationError(
             'nats_timeout',
             `the rest of a transaction did not come within ${MID_TRANSACTION_MS / 1000} s; it is rolled back`,

@@ -1,0 +1,26 @@
+/** The Postgres store: sessions of a target, and the sinks that flows write to. */
+import type { TargetConfig } from '../../core/config.ts';
+import type { BatchSink, SinkOptions, StoreSession, TargetStore } from '../target-store.ts';
+import { BatchWriter } from './batch-writer.ts';
+import { readPosition } from './position.ts';
+import { openTargetSession } from './session.ts';
+import { prepareWaybillSchema } from './waybill-schema.ts';
+
+/** A Postgres target as flows see it. */
+export function createPostgresStore(target: TargetConfig): TargetStore {
+  return {
+    async open(applicationName): Promise<StoreSession> {
+      const session = await openTargetSession(target, applicationName);
+      return {
+        lost: session.lost,
+        close: () => session.close(),
+        async openSink(options: SinkOptions): Promise<BatchSink> {
+          const { client } = session;
+          await prepareWaybillSchema(client);
+          const at = await readPosition(client, options.flow, options.settings.mirror, options.stream);
+          return await BatchWriter.create({ client, ...options, at });
+        },
+      };
+    },
+  };
+}

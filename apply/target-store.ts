@@ -1,0 +1,36 @@
+/** What a flow needs of a target: one folder per kind of store implements it. */
+import type { FlowConfig } from '../core/config.ts';
+import type { FlowReport } from '../core/metrics.ts';
+import type { Position } from '../core/position.ts';
+import type { Batch } from './batch.ts';
+
+/** Opens sessions of one target. */
+export interface TargetStore {
+  /** Connects. Throws `target_unreachable`, `target_auth` or another classified error. */
+  open(applicationName: string): Promise<StoreSession>;
+}
+
+export interface StoreSession {
+  /** Aborts when the connection breaks, also while nothing is being asked. */
+  readonly lost: AbortSignal;
+  /** Makes what Waybill keeps in the target where it is missing, reads where the flow stands, and gives its writer. */
+  openSink(flow: SinkOptions): Promise<BatchSink>;
+  close(): Promise<void>;
+}
+
+export interface SinkOptions {
+  readonly flow: string;
+  readonly settings: FlowConfig;
+  readonly stream: string;
+  readonly report: FlowReport;
+}
+
+/** Writes batches, each together with the position it brings. Invariant 4. */
+export interface BatchSink {
+  /** Where the target stands. */
+  readonly position: Position;
+  /** A source transaction has been written in part; nobody else sees it yet. */
+  readonly open: boolean;
+  /** Writes and, at a transaction's end, commits. Errors are classified; after one the session must be closed. */
+  write(batch: Batch): Promise<void>;
+}
