@@ -163,6 +163,16 @@ const POLICIES = {
     remedy: 'The target has no disk space left; free some. The stream keeps the changes.',
   },
 
+  mapping_invalid: {
+    action: 'halt',
+    remedy: 'Correct the mapping at the lines named and start again; nothing was skipped.',
+  },
+  transform_state_full: {
+    action: 'halt',
+    remedy:
+      'The rows that a mapping keeps for joins and sums outgrew state_bytes of the flow. Raise it, or let the mapping use fewer columns, tables or rows.',
+  },
+
   lease_lost: { action: 'retry', remedy: 'Another process holds the lease; this one stands by.' },
   internal: { action: 'halt', remedy: 'This is a defect of Waybill. Nothing was skipped. Report it with the log.' },
 } as const satisfies Record<string, Policy>;
