@@ -10,6 +10,8 @@ export interface Slot {
   readonly columns: readonly string[];
   /** As the source wrote it, for a cast that the mapping makes. */
   readonly raw: boolean;
+  /** Absent where the table has none of them. */
+  readonly optional: boolean;
   /** Where the mapping first names it. */
   readonly path: FilePath;
 }
@@ -19,6 +21,8 @@ export class TablePlan {
   readonly names: readonly string[];
   readonly path: FilePath;
   readonly slots: Slot[] = [];
+  /** Only optional joins read it, so a source may be without it. */
+  optional = true;
   readonly store = new TableStore();
   readonly #matchers: readonly RegExp[];
 
@@ -32,11 +36,13 @@ export class TablePlan {
     return this.#matchers.some((matcher) => matcher.test(`${table.schema}.${table.name}`));
   }
 
-  slot(columns: readonly string[], raw: boolean, path: FilePath): number {
+  slot(columns: readonly string[], raw: boolean, path: FilePath, optional = false): number {
     const wanted = columns.join('\0');
-    const there = this.slots.findIndex((slot) => slot.raw === raw && slot.columns.join('\0') === wanted);
+    const there = this.slots.findIndex(
+      (slot) => slot.raw === raw && slot.optional === optional && slot.columns.join('\0') === wanted,
+    );
     if (there >= 0) return there;
-    this.slots.push({ columns, raw, path });
+    this.slots.push({ columns, raw, optional, path });
     return this.slots.length - 1;
   }
 }
@@ -107,11 +113,12 @@ function compileBlock(
   functions: ReadonlyMap<string, MappingFunction>,
 ): CompiledBlock {
   const driving = tableOf(block.tables, [...block.path, 'from']);
+  driving.optional = false;
   const names = ['', ...block.joins.map((join) => join.name)];
   const plans = [driving, ...block.joins.map((join) => tableOf(join.tables, [...join.path, 'table']))];
   const locate = (ref: ColumnRef, raw: boolean, path: FilePath = block.path): { input: number; slot: number } => {
     const input = names.indexOf(ref.input);
-    return { input, slot: plans[input]!.slot(ref.columns, raw, path) };
+    return { input, slot: plans[input]!.slot(ref.columns, raw, path, ref.optional) };
   };
   const scopeAt = (path: FilePath) => ({
     locate: (ref: ColumnRef, raw: boolean) => locate(ref, raw, path),
@@ -129,6 +136,7 @@ function compileBlock(
   ];
   for (const [index, join] of block.joins.entries()) {
     const table = plans[index + 1]!;
+    if (!join.optional) table.optional = false;
     const here: number[] = [];
     const there: number[] = [];
     const constants: [number, string][] = [];

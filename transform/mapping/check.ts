@@ -21,17 +21,19 @@ export function checkMapping(
   for (const table of plan.tables) {
     const matching = tables.filter((candidate) => table.matches(candidate));
     const [first] = matching;
-    if (first === undefined)
+    if (first === undefined) {
+      if (table.optional) continue;
       problems.push({
         path: table.path,
         message: `the source has no table ${table.names.join(' or ')}${hint(table.names[0]!, tables.map(nameOf))}`,
       });
-    else if (matching.length > 1)
+    }
+    if (matching.length > 1)
       problems.push({
         path: table.path,
         message: `${table.names.join(' or ')} fits several tables: ${matching.map((match) => `${match.schema}.${match.name}`).join(', ')}`,
       });
-    else found.set(table, first);
+    else if (first !== undefined) found.set(table, first);
   }
   for (const [table, schema] of found) problems.push(...checkTable(plan.mapping, table, schema));
   for (const block of plan.blocks) problems.push(...checkBlock(block, found, functions));
@@ -45,9 +47,10 @@ export function checkTable(mapping: Mapping, plan: TablePlan, table: TableSchema
   if (table.key.length === 0)
     problems.push({ path: plan.path, message: `table ${name} has no key, so its rows cannot be followed` });
   const columns = new Map(table.columns.map((column) => [column.name, column]));
-  for (const { columns: wanted, raw, path } of plan.slots) {
+  for (const { columns: wanted, raw, optional, path } of plan.slots) {
     const present = wanted.find((column) => columns.has(column));
     if (present === undefined) {
+      if (optional) continue;
       const message = `table ${name} has no column ${wanted.join(' or ')}${hint(wanted[0]!, [...columns.keys()])}`;
       problems.push({ path, message });
       continue;

@@ -23,6 +23,8 @@ export interface ColumnRef {
   readonly input: string;
   /** The first of these that the table has. */
   readonly columns: readonly string[];
+  /** Absent where the table has none of them: not every installation has every module. */
+  readonly optional?: boolean;
 }
 
 export type Aggregate = 'sum' | 'min' | 'max' | 'count';
@@ -90,6 +92,7 @@ const SHAPES = {
 
 /** Keys that may stand beside an operator. */
 const COMPANIONS: Readonly<Record<string, readonly string[]>> = {
+  column: ['optional'],
   if: ['then', 'else'],
   sum: ['where'],
   min: ['where'],
@@ -142,7 +145,8 @@ export class ExpressionReader {
         return { op: 'const', value: constantText(this.#shaped(constant, body, at) ?? null), path };
       case 'column': {
         const names = this.#list(body, at).filter((name): name is string => typeof name === 'string');
-        return { op: 'column', ref: this.#column(names, at), path };
+        const optional = this.#shaped(z.boolean(), map['optional'] ?? false, [...path, 'optional']) ?? false;
+        return { op: 'column', ref: { ...this.#column(names, at), ...(optional ? { optional } : {}) }, path };
       }
       case 'object': {
         const members = Object.entries(this.#shaped(z.record(z.string(), any), body, at) ?? {});

@@ -1,4 +1,5 @@
 /** The module beside a mapping whose functions `call` may use. */
+import { existsSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { messageOf, ReplicationError } from '../../core/errors.ts';
@@ -11,7 +12,9 @@ import type { Mapping } from './mapping-file.ts';
  */
 export async function loadFunctions(mapping: Mapping): Promise<ReadonlyMap<string, MappingFunction>> {
   if (mapping.functions === undefined) return new Map();
-  const path = resolve(dirname(mapping.place), mapping.functions);
+  const written = resolve(dirname(mapping.place), mapping.functions);
+  // A built installation has the module as JavaScript beside the mapping.
+  const path = existsSync(written) ? written : written.replace(/\.ts$/, '.js');
   let exported: Record<string, unknown>;
   try {
     exported = (await import(pathToFileURL(path).href)) as Record<string, unknown>;

@@ -29,12 +29,13 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
   if (problems.length > 0) throw mappingError(mapping, problems);
   const index = new Map(table.columns.map((column, position) => [column.name, position]));
   const keys = table.key.map((name) => index.get(name)!);
+  /** Position of each slot's column; -1 where an optional one is not there. */
   const columns: number[] = [];
   const readers: ColumnReader[] = [];
   for (const slot of plan.slots) {
-    const position = index.get(slot.columns.find((column) => index.has(column))!)!;
+    const position = index.get(slot.columns.find((column) => index.has(column)) ?? '') ?? -1;
     columns.push(position);
-    const kind = columnKind(table.columns[position]!.type);
+    const kind = columnKind(table.columns[position]?.type ?? 'text');
     readers.push(columnReader(kind, slot.raw, { zone: mapping.zone, zeroDates: mapping.zeroDates }));
   }
   const name = `${table.schema}.${table.name}`;
@@ -58,8 +59,9 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
     read(image, before, old) {
       const cells: Cell[] = [];
       for (let i = 0; i < columns.length; i++) {
-        let value = image[columns[i]!];
-        if (value === 0 && old !== undefined) value = old[columns[i]!];
+        const column = columns[i]!;
+        let value = column < 0 ? null : image[column];
+        if (value === 0 && old !== undefined) value = old[column];
         if (isText(value)) cells.push(readers[i]!(value));
         else cells.push(value === null ? null : (before?.[i] ?? unknownUnchanged()));
       }
