@@ -1,16 +1,11 @@
 /** Commands that change something: snapshot, teardown, quarantine. */
 import { createInterface } from 'node:readline/promises';
-import {
-  discardQuarantine,
-  listQuarantine,
-  replayQuarantine,
-  showQuarantine,
-} from '../../apply/postgres/quarantine.ts';
-import { openTargetSession, type TargetSession } from '../../apply/postgres/session.ts';
+import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
 import { requestSnapshot } from '../../capture/postgres/snapshot-request.ts';
 import { describeTeardown, teardownSource } from '../../capture/postgres/teardown.ts';
-import type { Config } from '../../core/config.ts';
+import type { Config, FlowConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import { audit, auditIfReachable, targetsOf } from '../audit.ts';
 import {
   EXIT,
   printTable,
@@ -35,6 +30,11 @@ export async function snapshot(
     tables,
     cancel: options.cancel === true,
     reset: options.reset === true,
+  });
+  await auditIfReachable(config, targetsOf(config, source), {
+    action: 'snapshot',
+    subject: `source ${source}`,
+    detail: { id, tables, cancel: options.cancel === true, reset: options.reset === true },
   });
   if (options.cancel === true) console.log(`asked the capture of ${source} to stop its snapshot`);
   else
@@ -67,17 +67,27 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
       return EXIT.no;
     }
   }
+  await auditIfReachable(config, targetsOf(config, source), {
+    action: 'teardown',
+    subject: `source ${source}`,
+    detail: { removes: lines },
+  });
   for (const line of await teardownSource(source, settings, config.nats)) console.log(`removed ${line}`);
   return EXIT.good;
 }
 
-async function withTarget<T>(config: Config, flow: string, work: (session: TargetSession) => Promise<T>): Promise<T> {
+async function withTarget<T>(
+  config: Config,
+  flow: string,
+  work: (desk: TargetDesk, settings: FlowConfig) => Promise<T>,
+): Promise<T> {
   const settings = config.flows[flow] ?? unknownName('flow', flow, Object.keys(config.flows));
-  const session = await openTargetSession(requireTarget(config, settings.to), 'waybill quarantine');
+  const target = await targetOf(requireTarget(config, settings.to));
+  const desk = await target.openDesk('waybill quarantine');
   try {
-    return await work(session);
+    return await work(desk, settings);
   } finally {
-    await session.close();
+    await desk.close();
   }
 }
 
@@ -88,7 +98,7 @@ export async function quarantineList(
   const config = readConfig(options);
   const entries = [];
   for (const name of flow === undefined ? Object.keys(config.flows) : [flow])
-    entries.push(...(await withTarget(config, name, ({ client }) => listQuarantine(client, name))));
+    entries.push(...(await withTarget(config, name, (desk) => desk.listQuarantine(name))));
   if (options.json === true) console.log(JSON.stringify(entries, undefined, 2));
   else
     printTable(
@@ -109,7 +119,7 @@ export async function quarantineList(
 }
 
 export async function quarantineShow(flow: string, id: string, options: GlobalOptions): Promise<number> {
-  const entry = await withTarget(readConfig(options), flow, ({ client }) => showQuarantine(client, id));
+  const entry = await withTarget(readConfig(options), flow, (desk) => desk.showQuarantine(id));
   if (entry === undefined)
     throw new ReplicationError('config_invalid', `there is no quarantined change ${id} in flow ${flow}`);
   console.log(JSON.stringify(entry, undefined, 2));
@@ -122,9 +132,19 @@ export async function quarantineReplay(
   options: GlobalOptions & { all?: boolean },
 ): Promise<number> {
   requireIds(ids, options);
-  const result = await withTarget(readConfig(options), flow, ({ client }) =>
-    replayQuarantine(client, flow, options.all === true ? { all: true } : { ids }),
+  const config = readConfig(options);
+  const result = await withTarget(config, flow, (desk, settings) =>
+    desk.replayQuarantine(flow, options.all === true ? { all: true } : { ids }, settings),
   );
+  await audit(config, [config.flows[flow]!.to], {
+    action: 'quarantine-replay',
+    subject: `flow ${flow}`,
+    detail: {
+      ids: options.all === true ? 'all' : ids,
+      applied: result.applied,
+      failed: result.failed.map(({ id }) => id),
+    },
+  });
   console.log(`${result.applied} applied, ${result.failed.length} failed`);
   for (const failure of result.failed)
     console.log(`  ${failure.id}: ${failure.message} (SQLSTATE ${failure.sqlState})`);
@@ -137,13 +157,16 @@ export async function quarantineDiscard(
   options: GlobalOptions & { all?: boolean },
 ): Promise<number> {
   requireIds(ids, options);
-  const count = await withTarget(readConfig(options), flow, async ({ client }) =>
-    discardQuarantine(
-      client,
-      flow,
-      options.all === true ? (await listQuarantine(client, flow)).map((entry) => entry.id) : ids,
-    ),
-  );
+  const config = readConfig(options);
+  const { count, discarded } = await withTarget(config, flow, async (desk) => {
+    const discarded = options.all === true ? (await desk.listQuarantine(flow)).map((entry) => entry.id) : ids;
+    return { discarded, count: await desk.discardQuarantine(flow, discarded) };
+  });
+  await audit(config, [config.flows[flow]!.to], {
+    action: 'quarantine-discard',
+    subject: `flow ${flow}`,
+    detail: { ids: discarded, count },
+  });
   console.log(`${count} discarded`);
   return EXIT.good;
 }
