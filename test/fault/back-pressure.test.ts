@@ -4,7 +4,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { cdcStreamName, readTail } from '../../core/cdc-stream.ts';
-import { parseConfig } from '../../core/config.ts';
+import { parseConfig, type PostgresSourceConfig } from '../../core/config.ts';
 import { createLogger } from '../../core/logger.ts';
 import { connectNats } from '../../core/nats.ts';
 import { asPgPosition } from '../../core/position.ts';
@@ -42,7 +42,7 @@ it('a walsender does not time out while reading is paused', async () => {
   const stop = new AbortController();
   const done = runPostgresCapture({
     name: 'pressed',
-    settings: config.sources['pressed']!,
+    settings: config.sources['pressed'] as PostgresSourceConfig,
     nats: config.nats,
     holder: 'test',
     leaseTtlMs: 60_000,
