@@ -64,10 +64,18 @@ function refuse(table: TableSchema, schema: string, problems: readonly string[])
 }
 
 async function surroundings(session: MysqlSession): Promise<Surroundings> {
-  const rows = await session.rows(
-    'SELECT COLLATION_NAME, CHARACTER_SET_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY',
+  const place = 'information_schema.COLLATION_CHARACTER_SET_APPLICABILITY';
+  // MariaDB has collations that several character sets share, and then the full name in a column of its own.
+  const full = await session.rows(
+    "SELECT 1 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'information_schema'" +
+      " AND TABLE_NAME = 'COLLATION_CHARACTER_SET_APPLICABILITY' AND COLUMN_NAME = 'FULL_COLLATION_NAME'",
   );
-  return { flavour: session.facts.flavour, charsets: new Map(rows.map(([name, charset]) => [name!, charset!])) };
+  const name = full.length === 0 ? 'COLLATION_NAME' : 'FULL_COLLATION_NAME';
+  const rows = await session.rows(`SELECT ${name}, CHARACTER_SET_NAME FROM ${place}`);
+  return {
+    flavour: session.facts.flavour,
+    charsets: new Map(rows.map(([collation, charset]) => [collation!, charset!])),
+  };
 }
 
 /** The table as it is in the target; undefined when it is not there. */
