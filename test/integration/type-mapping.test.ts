@@ -37,7 +37,7 @@ let feed: FrameFeed | undefined;
 let databases = 0;
 
 beforeAll(async () => {
-  console.log(`seed ${seed}`);
+  process.stdout.write(`seed ${seed}\n`);
   [nats, postgres, servers.mysql, servers.mariadb] = await Promise.all([
     startNats(),
     startPostgres(),
@@ -84,7 +84,8 @@ async function apply(target: TargetConfig, table: TableSchema, rows: readonly Ro
   await publish(made, table, rows);
   made.start();
   await made.caughtUp();
-  expect(await desk.listQuarantine('mirror')).toEqual([]);
+  const refused = (await desk.listQuarantine('mirror')).map((entry) => entry.message);
+  expect([...new Set(refused)]).toEqual([]);
   return made;
 }
 
@@ -112,7 +113,8 @@ async function compare(
 ): Promise<void> {
   const made = await apply(target, table, rows);
   expectRows(table, await read(), expected);
-  await made.frame([table], [[['t', 0, []], ...rows.slice(0, LITERAL_ROWS).map((row) => ins(...row))]]);
+  await made.frame([table], [[['t', 0, []]]]);
+  await publish(made, table, rows.slice(0, LITERAL_ROWS));
   await made.caughtUp();
   expectRows(table, await read(), expected.slice(0, LITERAL_ROWS));
 }
@@ -178,7 +180,8 @@ async function mysqlSource(flavour: Flavour, name: string, into: Dialect): Promi
       key: ['id'],
       columns: catalog.map(([column, , columnType, nullable, collation]) => ({
         name: column!,
-        type: columnType!,
+        // information_schema shows characters beyond the basic plane in labels as question marks.
+        type: columnType!.replace("'?'", "'\u{1F600}'"),
         portable: columnType!,
         notNull: nullable === 'NO',
         ...(collation === null || collation === undefined ? {} : { collation }),
