@@ -49,8 +49,7 @@ export function bitsAsNumber(text: string): string {
   return BigInt(`0b${text}`).toString();
 }
 
-/** Digits that a double keeps. */
-const EXACT_DIGITS = 15;
+/** Fifteen digits always survive a double. */
 const MAY_BE_INEXACT = /\d[\d.]{15}|[eE][+-]?\d{3}/;
 const STRING_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
@@ -71,7 +70,14 @@ function isExact(number: string): boolean {
     const value = BigInt(number);
     return value >= -(2n ** 63n) && value < 2n ** 64n;
   }
+  return decimalParts(number) === decimalParts(String(Number(number)));
+}
+
+/** Digits and exponent of a number, the same for every way to write it. */
+function decimalParts(number: string): string {
   const [mantissa = '', exponent = '0'] = number.toLowerCase().split('e');
-  const digits = mantissa.replace(/[-.]/g, '').replace(/^0+/, '').replace(/0+$/, '');
-  return digits.length <= EXACT_DIGITS && Math.abs(Number(exponent)) < 290;
+  const [whole = '', fraction = ''] = mantissa.replace('-', '').split('.');
+  const digits = `${whole}${fraction}`.replace(/^0+/, '');
+  const kept = digits.replace(/0+$/, '');
+  return kept === '' ? '0' : `${kept}e${Number(exponent) - fraction.length + digits.length - kept.length}`;
 }

@@ -149,33 +149,34 @@ function fromPostgres(column: ColumnSchema, target: Dialect): ColumnMapping {
 function betweenMysqls(column: ColumnSchema, source: Dialect, target: Dialect): ColumnMapping {
   const type = parseTypeText(column.type);
   const { name, args } = type;
+  const text = source === target ? column.type : column.type.replaceAll(/\/\*.*?\*\//g, '').trim();
   if (isBinaryColumn(source, column)) {
     if (GEOMETRIES.has(name)) {
       const sql = name === 'geomcollection' ? 'geometrycollection' : name;
       return { type: plain(sql), accepts: new Set([...GEOMETRIES, ...BYTES]), carrier: 'base64' };
     }
-    const mapped = name === 'vector' ? bytes() : plain(column.type);
+    const mapped = name === 'vector' ? bytes() : plain(text);
     return {
-      type: name === 'vector' && source === target ? plain(column.type) : mapped,
+      type: name === 'vector' && source === target ? plain(text) : mapped,
       accepts: new Set([...BYTES, name]),
       carrier: 'base64',
     };
   }
-  if (name === 'bit') return { ...bits(type), type: plain(column.type) };
+  if (name === 'bit') return { ...bits(type), type: plain(text) };
   if (CHARACTERS.has(name))
     return rule({ kind: 'characters', length: name.endsWith('char') ? (args[0] ?? 1) : undefined }, LABELS);
-  if (name === 'enum' || name === 'set') return rule(plain(column.type), LABELS);
+  if (name === 'enum' || name === 'set') return rule(plain(text), LABELS);
   if (name === 'uuid' || name === 'inet6' || name === 'inet4')
     return source === target ? rule(plain(name), new Set([name, ...CHARACTERS])) : rule(characters(45), CHARACTERS);
-  if (name === 'json') return rule(plain('json'), JSONS);
-  if (name === 'decimal') return { ...rule(plain(column.type), set('decimal')), scale: args[1] ?? 0 };
+  if (name === 'json') return rule(plain('json'), JSONS, target === 'mysql' ? exactJson : undefined);
+  if (name === 'decimal') return { ...rule(plain(text), set('decimal')), scale: args[1] ?? 0 };
   if (name === 'date') return rule(plain('date'), set('date, datetime'));
   if (name === 'datetime' || name === 'timestamp')
-    return { ...rule(plain(column.type), set('datetime, timestamp')), scale: args[0] ?? 0 };
-  if (name === 'time') return { ...rule(plain(column.type), set('time')), scale: args[0] ?? 0 };
+    return { ...rule(plain(text), set('datetime, timestamp')), scale: args[0] ?? 0 };
+  if (name === 'time') return { ...rule(plain(text), set('time')), scale: args[0] ?? 0 };
   if (name === 'year') return rule(plain('year'), new Set(['year', ...INTEGERS]));
-  if (name === 'float' || name === 'double') return rule(plain(column.type), name === 'float' ? FLOATS : set('double'));
-  if (INTEGERS.has(name)) return rule(plain(column.type), INTEGERS);
+  if (name === 'float' || name === 'double') return rule(plain(text), name === 'float' ? FLOATS : set('double'));
+  if (INTEGERS.has(name)) return rule(plain(text), INTEGERS);
   return { ...rule({ kind: 'none', reason: `type ${name} is not known` }, new Set()) };
 }
 

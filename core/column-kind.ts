@@ -30,9 +30,11 @@ export function dialectOf(table: TableSchema): Dialect {
 
 /** Takes a type text apart, of any dialect. */
 export function parseTypeText(text: string): TypeText {
-  const inner = /\(([^()']*)\)/.exec(text)?.[1];
+  // MariaDB prints attributes that others do not know as comments: varchar(200) /*M!100301 COMPRESSED*/.
+  const plain = text.includes('/*') ? text.replaceAll(/\/\*.*?\*\//g, ' ') : text;
+  const inner = /\(([^()']*)\)/.exec(plain)?.[1];
   const args = inner === undefined ? [] : inner.split(',').map(Number);
-  const bare = text.replace(/\((?:[^()']|'(?:[^']|'')*')*\)/, ' ');
+  const bare = plain.replace(/\((?:[^()']|'(?:[^']|'')*')*\)/, ' ');
   const attributes = /\b(?:unsigned|signed|zerofill)\b/gi;
   return {
     // A quoted name is one of the source's own types, and its case counts.

@@ -131,6 +131,8 @@ const verifySchema = z.strictObject({
 });
 
 const monitoringSchema = z.strictObject({
+  /** How often a heartbeat is sent through each flow and timed; left out: never. */
+  heartbeat: duration.optional(),
   verify: verifySchema.prefault({}),
   listen: z
     .string()

@@ -193,6 +193,15 @@ const POLICIES = {
     remedy: 'The target has no disk space left; free some. The stream keeps the changes.',
   },
 
+  mapping_invalid: {
+    action: 'halt',
+    remedy: 'Correct the mapping at the lines named and start again; nothing was skipped.',
+  },
+  transform_state_full: {
+    action: 'halt',
+    remedy:
+      'The rows that a mapping keeps for joins and sums outgrew state_bytes of the flow. Raise it, or let the mapping use fewer columns, tables or rows.',
+  },
   verify_stalled: {
     action: 'retry',
     remedy:

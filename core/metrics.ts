@@ -14,6 +14,8 @@ export interface CaptureReport {
   /** Position in the stream, and bytes of WAL kept by the slot. */
   position(text: string): void;
   retainedLogBytes(bytes: number): void;
+  /** Time until the source drops log that is still needed, at its present rate; undefined: unknown, or never. */
+  logBudgetSeconds(seconds: number | undefined): void;
   /** undefined: unknown; 0: idle, nothing outstanding. */
   lagSeconds(seconds: number | undefined): void;
 }
@@ -36,6 +38,7 @@ export const NO_CAPTURE_REPORT: CaptureReport = {
   rows: nothing,
   position: nothing,
   retainedLogBytes: nothing,
+  logBudgetSeconds: nothing,
   lagSeconds: nothing,
 };
 

@@ -82,6 +82,11 @@ export class StageHealth {
     return this.#lagSeconds === 0 ? { kind: 'idle' } : { kind: 'lagging', seconds: this.#lagSeconds };
   }
 
+  /** How long it has had work and not moved. */
+  stalledSeconds(): number {
+    return this.lagState().kind === 'lagging' ? Math.max(0, (this.#now() - this.#movedMs) / 1000) : 0;
+  }
+
   facts(): StageFacts {
     const nowMs = this.#now();
     this.#prune(nowMs);

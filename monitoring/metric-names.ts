@@ -6,12 +6,28 @@ export const METRIC = {
     'Age of the newest source commit not yet stored in the stream; absent while unknown, 0 when idle',
   ],
   captureRetained: ['waybill_capture_retained_log_bytes', 'WAL bytes that the source keeps for the slot'],
+  captureBudget: [
+    'waybill_capture_log_budget_seconds',
+    'Time until the source drops log that is still needed, at the present rate; absent while unknown or without limit',
+  ],
   captureRows: ['waybill_capture_rows_total', 'Row changes read from the source log'],
   captureTransactions: ['waybill_capture_transactions_total', 'Source transactions stored in the stream'],
   publishSeconds: ['waybill_stream_publish_seconds', 'Frame publish to acknowledgement'],
   pendingFrames: ['waybill_stream_pending_frames', 'Frames in the stream that the flow has not applied'],
   flowState: ['waybill_apply_state', 'State of a flow: 1 for the one it is in'],
   applyLag: ['waybill_apply_lag_seconds', 'Source commit to target commit; absent while unknown, 0 when idle'],
+  applyCommitLag: [
+    'waybill_apply_commit_lag_seconds',
+    'Source commit to target commit of the newest change of each batch',
+  ],
+  stalled: [
+    'waybill_stage_stalled_seconds',
+    'How long a stage has had work and not moved; 0 while it moves or has nothing to do',
+  ],
+  heartbeat: [
+    'waybill_end_to_end_heartbeat_seconds',
+    'How long a heartbeat takes from the log of the source into the target; rises while one is on its way',
+  ],
   applyRows: ['waybill_apply_rows_total', 'Row changes applied to the target'],
   applyBatch: ['waybill_apply_batch_seconds', 'Duration of a target transaction'],
   quarantineKeys: ['waybill_quarantine_keys', 'Keys held in quarantine'],

@@ -17,6 +17,7 @@ const CAPTURE_STATES: readonly CaptureState[] = [
   'stopped',
 ];
 const FLOW_STATES: readonly FlowState[] = ['starting', 'standby', 'applying', 'idle', 'waiting', 'blocked', 'stopped'];
+const LAG_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 3600];
 const SECONDS_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 export class Metrics {
@@ -25,6 +26,7 @@ export class Metrics {
   readonly #captureState = this.#gauge(METRIC.captureState, ['source', 'state']);
   readonly #captureLag = this.#gauge(METRIC.captureLag, ['source']);
   readonly #retained = this.#gauge(METRIC.captureRetained, ['source']);
+  readonly #budget = this.#gauge(METRIC.captureBudget, ['source']);
   readonly #captureRows = this.#counter(METRIC.captureRows, ['source', 'table', 'op']);
   readonly #transactions = this.#counter(METRIC.captureTransactions, ['source']);
   readonly #publish = this.#histogram(METRIC.publishSeconds, ['source']);
@@ -33,6 +35,8 @@ export class Metrics {
   readonly #applyLag = this.#gauge(METRIC.applyLag, ['flow', 'target']);
   readonly #applyRows = this.#counter(METRIC.applyRows, ['flow', 'target', 'table', 'op']);
   readonly #batch = this.#histogram(METRIC.applyBatch, ['flow', 'target']);
+  readonly #commitLag = this.#histogram(METRIC.applyCommitLag, ['flow', 'target'], LAG_BUCKETS);
+  readonly #heartbeat = this.#gauge(METRIC.heartbeat, ['source', 'target']);
   readonly #quarantine = this.#gauge(METRIC.quarantineKeys, ['flow', 'reason']);
 
   readonly #driftRows = this.#gauge(METRIC.driftRows, ['flow', 'table', 'kind']);
@@ -40,8 +44,11 @@ export class Metrics {
   readonly #driftVerified = this.#gauge(METRIC.driftVerified, ['flow']);
   readonly #driftCoverage = this.#gauge(METRIC.driftCoverage, ['flow']);
 
+  readonly #stalled = this.#stalledGauge();
+
   constructor() {
     collectDefaultMetrics({ register: this.registry });
+    this.registry.registerMetric(this.#stalled);
   }
 
   facts(): StageFacts[] {
@@ -69,6 +76,10 @@ export class Metrics {
         health.retained(bytes);
         retained.set(bytes);
       },
+      logBudgetSeconds: (seconds) => {
+        if (seconds === undefined) this.#budget.remove({ source });
+        else this.#budget.set({ source }, seconds);
+      },
       lagSeconds: (seconds) => {
         health.lag(seconds);
         if (seconds === undefined) this.#captureLag.remove({ source });
@@ -80,6 +91,7 @@ export class Metrics {
   flowReport(flow: string, target: string, stream: string): FlowReport {
     const health = this.#stage('apply', flow);
     const batch = this.#batch.labels(flow, target);
+    const commitLag = this.#commitLag.labels(flow, target);
     return {
       state: (state, detail) => {
         health.state(state, detail);
@@ -89,6 +101,7 @@ export class Metrics {
         health.moved(done.rows);
         health.position(done.position);
         batch.observe(done.seconds);
+        if (done.commitTimeUs > 0) commitLag.observe(Math.max(0, Date.now() / 1000 - done.commitTimeUs / 1e6));
       },
       rows: (schema, table, op, count) => this.#applyRows.inc({ flow, target, table: `${schema}.${table}`, op }, count),
       pendingFrames: (frames) => {
@@ -102,6 +115,11 @@ export class Metrics {
       },
       quarantined: (reason, keys) => this.#quarantine.set({ flow, reason }, keys),
     };
+  }
+
+  /** Seconds that the latest heartbeat took, or has been under way. */
+  heartbeat(source: string, target: string, seconds: number): void {
+    this.#heartbeat.set({ source, target }, seconds);
   }
 
   driftReport(flow: string): DriftReport {
@@ -129,6 +147,21 @@ export class Metrics {
     return stage;
   }
 
+  /** Worked out when it is read: a stage that hangs says nothing by itself. */
+  #stalledGauge(): Gauge<'stage' | 'name'> {
+    const { stages } = this;
+    const [name, help] = METRIC.stalled;
+    return new Gauge({
+      name,
+      help,
+      labelNames: ['stage', 'name'],
+      registers: [],
+      collect() {
+        for (const stage of stages) this.set({ stage: stage.kind, name: stage.name }, stage.stalledSeconds());
+      },
+    });
+  }
+
   #gauge<L extends string>([name, help]: readonly [string, string], labelNames: L[]): Gauge<L> {
     return new Gauge({ name, help, labelNames, registers: [this.registry] });
   }
@@ -137,7 +170,11 @@ export class Metrics {
     return new Counter({ name, help, labelNames, registers: [this.registry] });
   }
 
-  #histogram<L extends string>([name, help]: readonly [string, string], labelNames: L[]): Histogram<L> {
-    return new Histogram({ name, help, labelNames, buckets: SECONDS_BUCKETS, registers: [this.registry] });
+  #histogram<L extends string>(
+    [name, help]: readonly [string, string],
+    labelNames: L[],
+    buckets = SECONDS_BUCKETS,
+  ): Histogram<L> {
+    return new Histogram({ name, help, labelNames, buckets, registers: [this.registry] });
   }
 }

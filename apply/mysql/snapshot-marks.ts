@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import type { FlowConfig } from '../../core/config.ts';
 import type { Segment } from '../compact.ts';
 import type { MysqlSession } from './session.ts';
-import { qualifiedName, quoteLiteral } from './sql.ts';
+import { qualifiedName, quoteLiteral, typeForDdl } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
 import type { RunDdl } from './target-table.ts';
@@ -62,7 +62,7 @@ export class SnapshotMarks {
       const columns = plan.key.map((index) => {
         const { type, charset, collation } = plan.columns[index]!;
         const characters = collation === undefined ? '' : ` CHARACTER SET ${charset} COLLATE ${collation}`;
-        return `${plan.names[index]} ${type}${characters} NOT NULL`;
+        return `${plan.names[index]} ${typeForDdl(type)}${characters} NOT NULL`;
       });
       const key = plan.key.map((index) => plan.names[index]).join(', ');
       await ddl(`CREATE TABLE IF NOT EXISTS ${qualified} (${columns.join(', ')}, PRIMARY KEY (${key})) ENGINE=InnoDB`);

@@ -15,3 +15,10 @@ export function quoteNullable(text: string | null): string {
 export function qualifiedName(schema: string, name: string): string {
   return `${quoteName(schema)}.${quoteName(name)}`;
 }
+
+const ESCAPED: Readonly<Record<string, string>> = { n: '\n', r: '\r', '0': '\0', Z: '\u001a' };
+
+/** A COLUMN_TYPE as this session reads it: the server prints labels of enums and sets with backslash escapes. */
+export function typeForDdl(columnType: string): string {
+  return columnType.replaceAll(/\\(.)/gs, (_, char: string) => ESCAPED[char] ?? char);
+}

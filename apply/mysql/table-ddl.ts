@@ -2,7 +2,7 @@
 import { dialectOf } from '../../core/column-kind.ts';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import { mapToMysql, type ColumnMapping } from '../type-mapping.ts';
-import { qualifiedName, quoteName } from './sql.ts';
+import { qualifiedName, quoteName, typeForDdl } from './sql.ts';
 
 /** Bytes of an index entry, of a character in utf8mb4, and of a row's columns together (with a margin). */
 const INDEX_BYTES = 3072;
@@ -74,7 +74,7 @@ function fitRow(table: TableSchema, mappings: readonly ColumnMapping[]): Readonl
 function typeSql({ type }: ColumnMapping, keyBytes: number | undefined, inRow: boolean): string {
   switch (type.kind) {
     case 'plain':
-      return type.sql;
+      return typeForDdl(type.sql);
     case 'characters': {
       const { length } = type;
       if (keyBytes !== undefined)

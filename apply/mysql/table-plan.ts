@@ -69,7 +69,9 @@ export function createTablePlan(table: TableSchema, target: TargetTable): TableP
 }
 
 function stageColumn({ name, type, charset, collation }: TargetColumn): string {
-  return `${quoteName(name)} ${type}${collation === undefined ? '' : ` CHARACTER SET ${charset} COLLATE ${collation}`} NULL`;
+  // COLUMN_TYPE shows characters beyond the basic plane in labels as question marks: the table itself knows its labels.
+  const staged = /^(enum|set)\b/i.test(type) ? 'longtext' : type;
+  return `${quoteName(name)} ${staged}${collation === undefined ? '' : ` CHARACTER SET ${charset} COLLATE ${collation}`} NULL`;
 }
 
 /**

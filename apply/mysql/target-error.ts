@@ -86,7 +86,8 @@ export function sqlStateOf(thrown: unknown): string | undefined {
 function codeFor(errno: number, sqlState: string): ErrorCode {
   const code = CODES[errno];
   if (code !== undefined) return code;
-  if (sqlState.startsWith('22') || sqlState.startsWith('23')) return 'target_row';
+  // 01: what is a warning where values may be bent is an error in strict mode.
+  if (/^(01|22|23)/.test(sqlState)) return 'target_row';
   if (sqlState.startsWith('08')) return 'target_unreachable';
   if (sqlState.startsWith('28')) return 'target_auth';
   return 'target_query';
@@ -130,5 +131,5 @@ export function isRowError(thrown: unknown): boolean {
 export function rowFailureReason(sqlState: string, errno: number | undefined): string {
   if (errno === 3819 || errno === 4025 || sqlState.startsWith('23')) return 'constraint';
   if (errno === 1644) return 'raised';
-  return sqlState.startsWith('22') || errno === 1366 || errno === 3140 ? 'value' : 'refused';
+  return /^(01|22)/.test(sqlState) || errno === 1366 || errno === 3140 ? 'value' : 'refused';
 }

@@ -17,9 +17,6 @@ export interface TargetTable {
 /** Runs a statement that commits implicitly. */
 export type RunDdl = (sql: string) => Promise<void>;
 
-/** SQL mode in which the labels of enums mean what COLUMN_TYPE prints. */
-const LABEL_MODE = `SET @waybill_mode = @@sql_mode; SET sql_mode = REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', '')`;
-
 /** The target table for a version of a source table. Throws `target_shape` or `target_privilege`. */
 export async function ensureTargetTable(
   session: MysqlSession,
@@ -28,8 +25,6 @@ export async function ensureTargetTable(
   ddl: RunDdl,
 ): Promise<TargetTable> {
   const { flavour } = session.facts;
-  const run = (sql: string): Promise<void> =>
-    ddl(sql.includes('\\') ? `${LABEL_MODE}; ${sql}; SET sql_mode = @waybill_mode` : sql);
   try {
     let found = await readTable(session, schema, table.name);
     refuse(table, schema, shapeProblems(table, schema, found, flavour));
@@ -37,14 +32,14 @@ export async function ensureTargetTable(
       const [there] = await session.rows(
         `SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = ${quoteLiteral(schema)}`,
       );
-      if (there === undefined) await run(`CREATE DATABASE IF NOT EXISTS ${quoteName(schema)} CHARACTER SET utf8mb4`);
-      await run(createTableSql(table, schema, await surroundings(session)));
+      if (there === undefined) await ddl(`CREATE DATABASE IF NOT EXISTS ${quoteName(schema)} CHARACTER SET utf8mb4`);
+      await ddl(createTableSql(table, schema, await surroundings(session)));
       found = await readTable(session, schema, table.name);
     } else {
       const { columns } = found;
       const missing = table.columns.filter(({ name }) => !columns.has(name.toLowerCase())).map(({ name }) => name);
       if (missing.length > 0) {
-        await run(addColumnsSql(table, schema, missing, await surroundings(session)));
+        await ddl(addColumnsSql(table, schema, missing, await surroundings(session)));
         found = await readTable(session, schema, table.name);
       }
     }
@@ -64,10 +59,18 @@ function refuse(table: TableSchema, schema: string, problems: readonly string[])
 }
 
 async function surroundings(session: MysqlSession): Promise<Surroundings> {
-  const rows = await session.rows(
-    'SELECT COLLATION_NAME, CHARACTER_SET_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY',
+  const place = 'information_schema.COLLATION_CHARACTER_SET_APPLICABILITY';
+  // MariaDB has collations that several character sets share, and then the full name in a column of its own.
+  const full = await session.rows(
+    "SELECT 1 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'information_schema'" +
+      " AND TABLE_NAME = 'COLLATION_CHARACTER_SET_APPLICABILITY' AND COLUMN_NAME = 'FULL_COLLATION_NAME'",
   );
-  return { flavour: session.facts.flavour, charsets: new Map(rows.map(([name, charset]) => [name!, charset!])) };
+  const name = full.length === 0 ? 'COLLATION_NAME' : 'FULL_COLLATION_NAME';
+  const rows = await session.rows(`SELECT ${name}, CHARACTER_SET_NAME FROM ${place}`);
+  return {
+    flavour: session.facts.flavour,
+    charsets: new Map(rows.map(([collation, charset]) => [collation!, charset!])),
+  };
 }
 
 /** The table as it is in the target; undefined when it is not there. */

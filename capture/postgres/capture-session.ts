@@ -15,6 +15,7 @@ import { compileTablePatterns } from '../../core/table-pattern.ts';
 import { CatchUpReader } from './catch-up.ts';
 import { readTable, reconcile, type CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
+import { LogBudget } from './log-budget.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, matchingTables } from './publication.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
@@ -282,6 +283,7 @@ export class CaptureSession {
     const { report, client, slot } = this.#o;
     let slotCheckedMs = -Infinity;
     let slotAdvancedMs = performance.now();
+    const budget = new LogBudget();
     while (!signal.aborted) {
       this.#confirm();
       this.#stream?.sendStatus();
@@ -305,7 +307,10 @@ export class CaptureSession {
       if (performance.now() - slotCheckedMs > SLOT_CHECK_EVERY_MS) {
         slotCheckedMs = performance.now();
         const info = await readSlot(client, slot);
-        if (info !== undefined) report.retainedLogBytes(info.retainedBytes);
+        if (info !== undefined) {
+          report.retainedLogBytes(info.retainedBytes);
+          report.logBudgetSeconds(budget.observe(slotCheckedMs, info.logEnd, info.safeBytes));
+        }
         if (info === undefined || info.walStatus === 'lost')
           throw new ReplicationError(
             info === undefined ? 'source_slot_missing' : 'source_slot_lost',

@@ -13,6 +13,10 @@ export interface SlotInfo {
   readonly walStatus: string;
   readonly confirmedLsn: bigint;
   readonly retainedBytes: number;
+  /** Bytes that may still be written before the slot loses log; undefined: no limit. */
+  readonly safeBytes: number | undefined;
+  /** Where the log ends. */
+  readonly logEnd: bigint;
 }
 
 /** The facts of a slot, or undefined when there is none of that name. */
@@ -26,9 +30,13 @@ export async function readSlot(client: pg.Client, slot: string): Promise<SlotInf
       wal_status: string | null;
       confirmed: string | null;
       retained: string | null;
+      safe: string | null;
+      log_end: string;
     }>(
       `select active, active_pid, plugin, database, wal_status, confirmed_flush_lsn::text as confirmed,
-         pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn)::text as retained
+         pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn)::text as retained,
+         safe_wal_size::text as safe,
+         (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)::text as log_end
        from pg_replication_slots where slot_name = $1`,
       [slot],
     );
@@ -42,6 +50,8 @@ export async function readSlot(client: pg.Client, slot: string): Promise<SlotInf
       walStatus: row.wal_status ?? 'lost',
       confirmedLsn: parseLsn(row.confirmed ?? '0/0') ?? 0n,
       retainedBytes: Number(row.retained ?? 0),
+      safeBytes: row.safe === null ? undefined : Number(row.safe),
+      logEnd: parseLsn(row.log_end) ?? 0n,
     };
   } catch (thrown) {
     throw sourceError(thrown, `reading replication slot ${slot}`);

@@ -11,6 +11,8 @@ import type { Config } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import { armFailpoint } from '../../core/failpoint.ts';
 import { createLogger, type Logger, type LogLevel } from '../../core/logger.ts';
+import { openEnds } from '../../monitoring/drift/open-sides.ts';
+import { runHeartbeat } from '../../monitoring/heartbeat.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { startMonitoring } from '../../monitoring/server.ts';
 import { audit, auditWhenReachable, describeConfiguration, keepsAuditLog, lastConfigurationHash } from '../audit.ts';
@@ -215,6 +217,24 @@ function createStages(config: Config, metrics: Metrics, log: Logger): (() => Sta
         blocked: () => {},
       };
     });
+  }
+  const heartbeatMs = config.monitoring.heartbeat;
+  for (const [flow, settings] of heartbeatMs === undefined ? [] : Object.entries(config.flows)) {
+    const id = `heartbeat:${flow}`;
+    ids.push(id);
+    makers.push(() => ({
+      id,
+      run: (signal) =>
+        runHeartbeat({
+          flow,
+          everyMs: heartbeatMs!,
+          open: () => openEnds(config, flow, `waybill heartbeat ${flow}`),
+          report: (seconds) => metrics.heartbeat(settings.mirror, settings.to, seconds),
+          log: log.child({ stage: id }),
+          signal,
+        }),
+      blocked: () => {},
+    }));
   }
   return Object.assign(makers, { ids });
 }

@@ -38,17 +38,18 @@ export class Pipeline {
     this.nats = nats;
   }
 
-  /** Makes both databases on one server, runs `ddl` in the source, and starts nothing yet. */
+  /** Makes both databases (on one server unless another is named), runs `ddl` in the source, and starts nothing yet. */
   static async open(
     postgres: PostgresServer,
     natsServer: NatsServer,
     ddl: string,
     flow: Record<string, unknown> = {},
+    targetServer = postgres,
   ): Promise<Pipeline> {
     const id = `p${randomUUID().slice(0, 8)}`;
     const [sourceUrl, targetUrl] = [
       await postgres.createDatabase(`${id}_source`),
-      await postgres.createDatabase(`${id}_target`),
+      await targetServer.createDatabase(`${id}_target`),
     ];
     const yaml = JSON.stringify({
       version: 1,

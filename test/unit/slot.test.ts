@@ -10,6 +10,8 @@ const slot = (some: Partial<SlotInfo> = {}): SlotInfo => ({
   walStatus: 'reserved',
   confirmedLsn: 100n,
   retainedBytes: 0,
+  safeBytes: undefined,
+  logEnd: 100n,
   ...some,
 });
 

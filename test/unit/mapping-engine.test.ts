@@ -1,0 +1,245 @@
+import { describe, expect, it } from 'vitest';
+import { compileMapping } from '../../transform/mapping/block-plan.ts';
+import { MappingEngine } from '../../transform/mapping/engine.ts';
+import type { MappingFunction } from '../../transform/mapping/evaluate.ts';
+import { parseMapping } from '../../transform/mapping/mapping-file.ts';
+import { imageOf, SourceFeed, summary, tableOf } from '../support/mapped-tables.ts';
+
+const TABLES = [
+  tableOf('quant', {
+    id: 'bigint',
+    product_id: 'integer',
+    place_id: 'integer',
+    quantity: 'numeric(16,4)',
+    note: 'text',
+    until: 'timestamp with time zone',
+  }),
+  tableOf('product', { id: 'integer', code: 'text', template_id: 'integer' }),
+  tableOf('template', { id: 'integer', unit: 'text' }),
+  tableOf('place', { id: 'integer', name: 'text', usage: 'text' }),
+];
+const STOCK = `version: 1
+name: stock
+entities:
+  inventory_position:
+    from: quant
+    group: true
+    join:
+      product: { table: product, on: { id: product_id } }
+      template: { table: template, on: { id: product.template_id } }
+      place: { table: place, on: { id: place_id } }
+    where: { in: [place.usage, [internal]] }
+    expires: until
+    fields:
+      sku: product.code
+      location: place.name
+      lot: { const: '' }
+      owner: { const: '' }
+      uom: { lookup: { of: template.unit, values: { Units: EA, kg: KGM } } }
+      on_hand: { sum: quantity }
+      allocated: { sum: quantity, where: { in: [note, [held]] } }
+`;
+
+function feed(text = STOCK, options: { functions?: Map<string, MappingFunction>; stateBytes?: number } = {}) {
+  const plan = compileMapping(parseMapping(text, 'stock.yaml'), options.functions ?? new Map());
+  const { stateBytes } = options;
+  const engine = new MappingEngine({ source: 'wms', plan, ...(stateBytes === undefined ? {} : { stateBytes }) });
+  return { engine, feed: new SourceFeed(engine, TABLES) };
+}
+const masters = (source: SourceFeed): SourceFeed =>
+  source
+    .put('template', { id: '1', unit: 'Units' }, { id: '2', unit: 'kg' })
+    .put('product', { id: '1', code: 'A', template_id: '1' }, { id: '2', code: 'B', template_id: '2' })
+    .put('place', { id: '1', name: 'WH', usage: 'internal' }, { id: '2', name: 'Customer', usage: 'customer' });
+const quant = (id: string, quantity: string, more: Record<string, string> = {}) => ({
+  id,
+  product_id: '1',
+  place_id: '1',
+  quantity,
+  ...more,
+});
+
+describe('mapping engine', () => {
+  it('adds up rows of one key, and takes them back', () => {
+    const { feed: source } = feed();
+    masters(source).put('quant', quant('1', '5.0000'), quant('2', '2.5000', { note: 'held' }));
+    expect(summary(source.flush())).toEqual([
+      { sku: 'A', location: 'WH', uom: 'EA', on_hand: '7.5', allocated: '2.5' },
+    ]);
+    source.remove('quant', { id: '2' });
+    expect(summary(source.flush())).toEqual([{ sku: 'A', location: 'WH', uom: 'EA', on_hand: '5', allocated: '0' }]);
+    source.remove('quant', { id: '1' });
+    expect(summary(source.flush())).toEqual(['gone']);
+  });
+
+  it('gives the last state of a transaction once, and nothing where it ends as it began', () => {
+    const { feed: source } = feed();
+    masters(source).put('quant', quant('1', '5')).flush();
+    source.update('quant', quant('1', '6')).update('quant', quant('1', '7'));
+    expect(summary(source.flush())).toEqual([expect.objectContaining({ on_hand: '7' })]);
+    source.update('quant', quant('1', '8')).update('quant', quant('1', '7.0'));
+    expect(source.flush()).toEqual([]);
+  });
+
+  it('waits for rows that it joins, whatever the order of the tables', () => {
+    const { engine, feed: source } = feed();
+    source.put('quant', quant('1', '5'), quant('2', '1', { product_id: '2' }));
+    expect(source.flush()).toEqual([]);
+    expect(engine.waiting).toBe(2);
+    masters(source);
+    expect(summary(source.flush())).toEqual([
+      { sku: 'A', location: 'WH', uom: 'EA', on_hand: '5', allocated: '0' },
+      { sku: 'B', location: 'WH', uom: 'KGM', on_hand: '1', allocated: '0' },
+    ]);
+    expect(engine.waiting).toBe(0);
+  });
+
+  it('follows a change of a joined row, over two joins too', () => {
+    const { feed: source } = feed();
+    masters(source).put('quant', quant('1', '5')).flush();
+    source.update('template', { id: '1', unit: 'kg' });
+    expect(summary(source.flush())).toEqual([expect.objectContaining({ sku: 'A', uom: 'KGM' })]);
+    source.update('product', { id: '1', code: 'A2', template_id: '1' });
+    expect(summary(source.flush())).toEqual(['gone', expect.objectContaining({ sku: 'A2', on_hand: '5' })]);
+    source.update('place', { id: '1', name: 'WH', usage: 'inventory' });
+    expect(summary(source.flush())).toEqual(['gone']);
+  });
+
+  it('keeps what the source leaves unchanged, and follows a row that gets another key', () => {
+    const { feed: source } = feed();
+    masters(source)
+      .put('quant', quant('1', '5', { note: 'held' }))
+      .flush();
+    const image = imageOf(TABLES[0]!, quant('1', '6'));
+    image[4] = 0;
+    source.change('quant', ['u', 0, image]);
+    expect(summary(source.flush())).toEqual([expect.objectContaining({ on_hand: '6', allocated: '6' })]);
+    const moved = imageOf(TABLES[0]!, quant('9', '7'));
+    moved[4] = 0;
+    source.change('quant', ['u', 0, moved, 'k', imageOf(TABLES[0]!, { id: '1' })]);
+    expect(summary(source.flush())).toEqual([expect.objectContaining({ on_hand: '7', allocated: '7' })]);
+    source.remove('quant', { id: '9' });
+    expect(summary(source.flush())).toEqual(['gone']);
+  });
+
+  it('says of each record which change made it', () => {
+    const { feed: source } = feed();
+    masters(source).put('quant', quant('1', '5')).flush();
+    source.update('template', { id: '1', unit: 'kg' });
+    expect(source.flush()[0]!.lineage).toEqual({
+      source: 'wms',
+      table: 'public.template',
+      key: '{"id":"1"}',
+      position: 'p1',
+      time: '2026-03-01T08:15:03.000000Z',
+    });
+  });
+
+  it('holds a group with a bad value and its last good one, until a good one comes', () => {
+    const { feed: source } = feed();
+    masters(source).put('quant', quant('1', '5')).flush();
+    source.update('quant', quant('1', 'NaN'));
+    expect(summary(source.flush())).toEqual([
+      {
+        values: { sku: 'A', location: 'WH', uom: 'EA', on_hand: '5', allocated: '0' },
+        held: ['on_hand: on_hand must be a decimal number'],
+      },
+    ]);
+    source.update('quant', quant('1', '6'));
+    expect(summary(source.flush())).toEqual([expect.objectContaining({ on_hand: '6' })]);
+  });
+
+  it('holds a row without a usable key, and lets its neighbours go on', () => {
+    const { feed: source } = feed();
+    masters(source).put('product', { id: '3', code: ' C', template_id: '1' });
+    source.put('quant', quant('1', '1', { product_id: '3' }), quant('2', '2'));
+    expect(summary(source.flush())).toEqual([
+      { values: 'gone', held: ['*: sku must not begin or end with white space'] },
+      expect.objectContaining({ sku: 'A', on_hand: '2' }),
+    ]);
+    source.update('product', { id: '3', code: 'C', template_id: '1' });
+    expect(summary(source.flush())).toEqual(['gone', expect.objectContaining({ sku: 'C', on_hand: '1' })]);
+  });
+
+  it('holds a record that two rows make where they are not added up', () => {
+    const { feed: source } = feed(`version: 1
+name: places
+entities:
+  location:
+    from: place
+    fields: { code: name, type: { const: site }, is_stock: { const: 'true' } }
+`);
+    source.put('place', { id: '1', name: 'WH' });
+    expect(summary(source.flush())).toEqual([{ code: 'WH', type: 'site', is_stock: 'true' }]);
+    source.put('place', { id: '2', name: 'WH' });
+    expect(summary(source.flush())).toEqual([
+      {
+        values: { code: 'WH', type: 'site', is_stock: 'true' },
+        held: ['*: code must be unique, and several rows have it'],
+      },
+    ]);
+    source.remove('place', { id: '1' });
+    expect(summary(source.flush())).toEqual([{ code: 'WH', type: 'site', is_stock: 'true' }]);
+  });
+
+  it('lets a row expire without a change', () => {
+    const { engine, feed: source } = feed();
+    masters(source).put('quant', quant('1', '5'), quant('2', '1', { until: '2026-03-01 09:00:00+00' }));
+    expect(summary(source.flush())).toEqual([expect.objectContaining({ on_hand: '6' })]);
+    const nine = Date.UTC(2026, 2, 1, 9) * 1000;
+    engine.advance(nine - 1);
+    expect(source.flush(nine - 1)).toEqual([]);
+    engine.advance(nine);
+    expect(summary(source.flush(nine))).toEqual([expect.objectContaining({ on_hand: '5' })]);
+  });
+
+  it('forgets what a truncate empties and what a snapshot does not bring again', () => {
+    const { feed: source } = feed();
+    masters(source)
+      .put('quant', quant('1', '5'), quant('2', '1', { product_id: '2' }))
+      .flush();
+    source.change('quant', ['s', 0, ['snap', 'begin']]);
+    source.change('quant', ['r', 0, imageOf(TABLES[0]!, quant('1', '5'))]);
+    source.change('quant', ['s', 0, ['snap', 'end']]);
+    expect(summary(source.flush())).toEqual(['gone']);
+    source.change('quant', ['t', 0, []]);
+    expect(summary(source.flush())).toEqual(['gone']);
+  });
+
+  it('stops at a table that no longer fits, and over its budget', () => {
+    const { engine, feed: source } = feed();
+    masters(source);
+    const changed = { ...tableOf('product', { id: 'integer', sku: 'text', template_id: 'integer' }), version: '2' };
+    expect(() => engine.apply(['i', 0, ['7', 'X', '1']], [changed], source.place)).toThrow(
+      /stock\.yaml:\d+: .*table public\.product has no column code/,
+    );
+    expect(() => masters(feed(STOCK, { stateBytes: 500 }).feed)).toThrow('keeps more than 500 bytes');
+  });
+
+  it('calls functions of a module, and holds what they refuse', () => {
+    const functions = new Map<string, MappingFunction>([
+      [
+        'shout',
+        (text) => {
+          if (text === null) throw new Error('must have a name');
+          return `${text}!`;
+        },
+      ],
+    ]);
+    const { feed: source } = feed(
+      `version: 1
+name: places
+entities:
+  location:
+    from: place
+    fields: { code: id, name: { call: { function: shout, with: [name] } }, type: { const: site }, is_stock: { const: 'true' } }
+`,
+      { functions },
+    );
+    source.put('place', { id: '1', name: 'WH' }, { id: '2' });
+    expect(summary(source.flush())).toEqual([
+      expect.objectContaining({ name: 'WH!' }),
+      { values: { code: '2', type: 'site', is_stock: 'true' }, held: ['name: name must have a name'] },
+    ]);
+  });
+});

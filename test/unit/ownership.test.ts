@@ -1,0 +1,286 @@
+import { describe, expect, it } from 'vitest';
+import { inventoryPosition } from '../../transform/canonical/entities-inventory.ts';
+import { shipment } from '../../transform/canonical/entities-transport.ts';
+import type { Entity } from '../../transform/canonical/entity.ts';
+import { compileOwnership, type OwnershipConfig } from '../../transform/ownership/ownership.ts';
+import { contributionOf, recordShown } from '../support/contributions.ts';
+import { Resolver } from '../../transform/ownership/resolver.ts';
+
+const STOCK = inventoryPosition as unknown as Entity;
+const SHIPMENT = shipment as unknown as Entity;
+const NOW = Date.UTC(2026, 2, 1, 12) * 1000;
+
+function compile(config: OwnershipConfig, supplied: Record<string, string[]>, entity = STOCK) {
+  return compileOwnership(
+    entity,
+    config,
+    new Map(Object.entries(supplied).map(([source, groups]) => [source, new Set(groups)])),
+  );
+}
+const problems = (config: OwnershipConfig, supplied: Record<string, string[]>, entity = STOCK): string[] =>
+  compile(config, supplied, entity).problems;
+
+describe('ownership', () => {
+  it('gives a group that one source fills to that source', () => {
+    const { ownership, problems: none } = compile({}, { wms: ['on_hand', 'allocated'], erp: ['on_order'] });
+    expect(none).toEqual([]);
+    const names = (source: string): string[] =>
+      ownership.writable(source, ['A', 'WH', '', '']).map((index) => STOCK.fields[index]!.name);
+    expect(names('wms').toSorted()).toEqual(['allocated', 'on_hand', 'picked', 'uom']);
+    expect(names('erp')).toEqual(['on_order']);
+  });
+
+  it.each<[string, OwnershipConfig, Record<string, string[]>, string]>([
+    [
+      'two sources without an owner',
+      {},
+      { wms: ['on_hand'], erp: ['on_hand'] },
+      'owner.on_hand: wms and erp both supply it',
+    ],
+    [
+      'an unknown group',
+      { onhand: 'wms' },
+      { wms: ['on_hand'] },
+      'owner.onhand: inventory_position has no field or group "onhand" that can be owned (did you mean "on_hand"?)',
+    ],
+    ['a derived field', { available: 'wms' }, { wms: ['on_hand'] }, 'no field or group "available" that can be owned'],
+    [
+      'an unknown source',
+      { on_hand: 'wmz' },
+      { wms: ['on_hand'] },
+      'owner.on_hand: "wmz" is no source of this flow (did you mean "wms"?)',
+    ],
+    [
+      'an owner that supplies nothing',
+      { on_hand: 'erp' },
+      { wms: ['on_hand'], erp: ['on_order'] },
+      'the mapping of erp does not supply it',
+    ],
+    [
+      'fields that move together',
+      { on_hand: 'wms', uom: 'wms' },
+      { wms: ['on_hand'] },
+      'owner.uom: moves together with "on_hand"',
+    ],
+    [
+      'overlapping scopes',
+      {
+        on_hand: [
+          { source: 'a', where: { location: ['WH/1', 'WH/2*'] } },
+          { source: 'b', where: { location: 'WH/2/7' } },
+        ],
+      },
+      { a: ['on_hand'], b: ['on_hand'] },
+      'owner.on_hand: a and b own it in overlapping scopes',
+    ],
+    [
+      'a scope and none',
+      { on_hand: [{ source: 'a' }, { source: 'b', where: { location: 'X' } }] },
+      { a: ['on_hand'], b: ['on_hand'] },
+      'overlapping scopes',
+    ],
+    [
+      'a scope by a field that is no key',
+      { on_hand: [{ source: 'a', where: { uom: 'EA' } }] },
+      { a: ['on_hand'] },
+      'owner.on_hand.where: uom is no field of the key',
+    ],
+    ['max over a group', { on_hand: { merge: 'max' } }, { a: ['on_hand'] }, 'max needs a field that stands alone'],
+    ['an unknown key', { on_hand: { source: 'a', wher: {} } as never }, { a: ['on_hand'] }, 'owner.on_hand'],
+  ])('refuses %s', (_, config, supplied, message) => {
+    expect(problems(config, supplied).join('\n')).toContain(message);
+  });
+
+  it('accepts scopes that cannot meet', () => {
+    const where = (location: string, lot?: string) => ({ location, ...(lot === undefined ? {} : { lot }) });
+    expect(
+      problems(
+        {
+          on_hand: [
+            { source: 'a', where: where('WH/*', 'L1') },
+            { source: 'b', where: where('WH/2*', 'L2') },
+            { source: 'c', where: where('DC/*') },
+          ],
+        },
+        { a: ['on_hand'], b: ['on_hand'], c: ['on_hand'] },
+      ),
+    ).toEqual([]);
+  });
+});
+
+describe('resolution', () => {
+  const key = { sku: 'A', location: 'WH/1' };
+
+  it('takes each group from its owner, keeps the others to compare, and works out available', () => {
+    const { ownership } = compile(
+      { on_hand: 'wms', allocated: 'wms' },
+      { wms: ['on_hand', 'allocated'], erp: ['on_hand', 'on_order'] },
+    );
+    const resolver = new Resolver(ownership);
+    resolver.apply(
+      'erp',
+      [contributionOf(STOCK, 'erp', { ...key, uom: 'EA', on_hand: '99', on_order: '50' }, 1)],
+      1,
+      NOW,
+    );
+    const [change] = resolver.apply(
+      'wms',
+      [contributionOf(STOCK, 'wms', { ...key, uom: 'EA', on_hand: '10', allocated: '12' }, 2)],
+      2,
+      NOW,
+    );
+    expect(recordShown(change!)).toEqual({
+      ...key,
+      uom: 'EA',
+      on_hand: '10',
+      allocated: '12',
+      on_order: '50',
+      available: '-2',
+    });
+    const origin = resolver.explain(change!.key, NOW)!.find(({ group }) => group === 'on_hand')!;
+    expect(origin).toMatchObject({
+      winner: { source: 'wms' },
+      rule: 'owner wms',
+      advisory: [{ lineage: { source: 'erp' }, values: { on_hand: '99' } }],
+    });
+  });
+
+  it('a record that only others speak of is not there, and goes with its owner', () => {
+    const { ownership } = compile({ on_hand: 'wms' }, { wms: ['on_hand'], erp: ['on_hand'] });
+    const resolver = new Resolver(ownership);
+    expect(
+      resolver.apply('erp', [contributionOf(STOCK, 'erp', { ...key, uom: 'EA', on_hand: '9' }, 1)], 1, NOW),
+    ).toEqual([]);
+    const wms = contributionOf(STOCK, 'wms', { ...key, uom: 'EA', on_hand: '9' }, 2);
+    expect(resolver.apply('wms', [wms], 2, NOW)).toHaveLength(1);
+    const [gone] = resolver.apply('wms', [{ ...wms, values: undefined }], 3, NOW);
+    expect(gone!.after).toBeUndefined();
+  });
+
+  it('a record without what it must have is not there yet', () => {
+    const { ownership } = compile({}, { wms: ['on_hand'], erp: ['on_order'] });
+    const resolver = new Resolver(ownership);
+    expect(resolver.apply('erp', [contributionOf(STOCK, 'erp', { ...key, on_order: '5' }, 1)], 1, NOW)).toEqual([]);
+    expect(resolver.held).toEqual([expect.objectContaining({ key: 'A/WH/1//', group: '*' })]);
+    expect(
+      resolver.apply('wms', [contributionOf(STOCK, 'wms', { ...key, uom: 'EA', on_hand: '1' }, 2)], 2, NOW),
+    ).toHaveLength(1);
+    expect(resolver.held).toEqual([]);
+  });
+
+  it('owners by scope: each for its own locations', () => {
+    const { ownership } = compile(
+      {
+        on_hand: [
+          { source: 'a', where: { location: 'WH/*' } },
+          { source: 'b', where: { location: 'DC/*' } },
+        ],
+      },
+      { a: ['on_hand'], b: ['on_hand'] },
+    );
+    const resolver = new Resolver(ownership);
+    const at = (source: string, location: string, onHand: string) =>
+      contributionOf(STOCK, source, { sku: 'A', location, uom: 'EA', on_hand: onHand }, 1);
+    expect(resolver.apply('a', [at('a', 'WH/1', '1'), at('a', 'DC/1', '2')], 1, NOW).map(recordShown)).toEqual([
+      expect.objectContaining({ location: 'WH/1', on_hand: '1' }),
+    ]);
+    expect(resolver.apply('b', [at('b', 'WH/1', '7'), at('b', 'DC/1', '8')], 1, NOW).map(recordShown)).toEqual([
+      expect.objectContaining({ location: 'DC/1', on_hand: '8' }),
+    ]);
+  });
+
+  it('a fallback stands in when the owner has been silent for too long, by the time of the streams', () => {
+    const { ownership } = compile(
+      { on_hand: { source: 'wms', fallback: [{ source: 'erp', stale_after: 60_000 }] } },
+      { wms: ['on_hand'], erp: ['on_hand'] },
+    );
+    const resolver = new Resolver(ownership);
+    const second = 1_000_000;
+    const of = (source: string, onHand: string, at: number) =>
+      contributionOf(STOCK, source, { ...key, uom: 'EA', on_hand: onHand }, at);
+    resolver.apply('wms', [of('wms', '1', 0)], 0, NOW);
+    expect(resolver.apply('erp', [of('erp', '2', 30 * second)], 30 * second, NOW)).toEqual([]);
+    expect(resolver.apply('erp', [], 61 * second, NOW).map(recordShown)).toEqual([
+      expect.objectContaining({ on_hand: '2' }),
+    ]);
+    // A heartbeat of the owner is enough to bring it back.
+    expect(resolver.apply('wms', [], 62 * second, NOW).map(recordShown)).toEqual([
+      expect.objectContaining({ on_hand: '1' }),
+    ]);
+  });
+
+  it('last writer wins by commit time, and a clock from the future does not', () => {
+    const { ownership } = compile(
+      { carriage: { merge: 'lww', skew: 1000 }, status: 'a' },
+      { a: ['carriage', 'status'], b: ['carriage'] },
+      SHIPMENT,
+    );
+    const resolver = new Resolver(ownership);
+    const of = (source: string, carrier: string, us: number) =>
+      contributionOf(SHIPMENT, source, { number: 'S1', carrier, ...(source === 'a' ? { status: 'shipped' } : {}) }, us);
+    resolver.apply('b', [of('b', 'UPS', 2_000_000)], 0, NOW);
+    expect(resolver.apply('a', [of('a', 'DHL', 1_000_000)], 0, NOW).map(recordShown)).toEqual([
+      expect.objectContaining({ carrier: 'UPS' }),
+    ]);
+    expect(resolver.apply('a', [of('a', 'GLS', 3_000_000)], 0, NOW).map(recordShown)).toEqual([
+      expect.objectContaining({ carrier: 'GLS' }),
+    ]);
+    expect(resolver.apply('b', [of('b', 'EVIL', NOW + 3_600_000_000)], 0, NOW)).toEqual([]);
+  });
+
+  it('a status keeps its highest rank: a late event does not move delivered back', () => {
+    const { ownership } = compile(
+      { status: { merge: 'rank', order: ['planned', 'shipped', 'delivered'] } },
+      { a: ['status'], b: ['status'] },
+      SHIPMENT,
+    );
+    const resolver = new Resolver(ownership);
+    const of = (source: string, status: string, us: number) =>
+      contributionOf(SHIPMENT, source, { number: 'S1', status }, us);
+    resolver.apply('a', [of('a', 'delivered', 1)], 1, NOW);
+    expect(resolver.apply('b', [of('b', 'shipped', 2)], 2, NOW)).toEqual([]);
+  });
+
+  it('adds up changes of a counter, and starts anew from a count', () => {
+    const { ownership } = compile(
+      { on_hand: { merge: 'delta', reset: 'wms' } },
+      { shop: ['on_hand'], till: ['on_hand'], wms: ['on_hand'] },
+    );
+    const resolver = new Resolver(ownership);
+    const at = (source: string, onHand: string, us: number) => {
+      const changes = resolver.apply(
+        source,
+        [contributionOf(STOCK, source, { ...key, uom: 'EA', on_hand: onHand }, us)],
+        us,
+        NOW,
+      );
+      return changes.map((change) => recordShown(change)['on_hand']);
+    };
+    expect(at('wms', '100', 10)).toEqual(['100']);
+    at('shop', '100', 11);
+    at('till', '100', 12);
+    expect(at('shop', '97', 20)).toEqual(['97']);
+    expect(at('till', '99', 30)).toEqual(['96']);
+    // Counted at 25: the change of 20 is in the count, that of 30 is not.
+    expect(at('wms', '90', 25)).toEqual(['89']);
+    // Arrives late, was made before the count: in it.
+    expect(at('shop', '96', 24)).toEqual([]);
+  });
+
+  it('holds what contradicts itself at its last good state', () => {
+    const { ownership } = compile({}, { a: ['unit_price', 'ordered'] }, SHIPMENT);
+    expect(ownership.rules.size).toBe(0);
+    const order = compileOwnership(STOCK, {}, new Map([['wms', new Set(['on_hand'])]])).ownership;
+    const resolver = new Resolver(order);
+    resolver.apply('wms', [contributionOf(STOCK, 'wms', { ...key, uom: 'EA', on_hand: '1' }, 1)], 1, NOW);
+    const held = new Map([
+      [
+        'on_hand',
+        [{ entity: 'inventory_position', key: 'A/WH/1//', field: 'on_hand', valueClass: 'letters', rule: 'x' }],
+      ],
+    ]);
+    const change = { ...contributionOf(STOCK, 'wms', { ...key, uom: 'EA', on_hand: '1' }, 2), held };
+    expect(resolver.apply('wms', [change], 2, NOW)).toEqual([]);
+    expect(resolver.held).toEqual([expect.objectContaining({ group: 'on_hand', source: 'wms', key: 'A/WH/1//' })]);
+  });
+});

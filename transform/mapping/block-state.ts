@@ -1,0 +1,301 @@
+/** The state of one block: which rows make which records, and what changed since the last flush. */
+import { describeKey, keyText } from '../canonical/entity.ts';
+import type { Lineage } from '../canonical/envelope.ts';
+import { addDecimals, isCanonicalDecimal } from '../canonical/decimal.ts';
+import { valueClass } from '../canonical/field-type.ts';
+import { microsOfTimestamp } from '../canonical/timestamp.ts';
+import type { Violation } from '../canonical/validate.ts';
+import type { CompiledBlock, CompiledField, TablePlan } from './block-plan.ts';
+import { Fault, isFault, type Cell } from './cell.ts';
+import type { Cause } from './engine.ts';
+import { compareTexts, type Row } from './evaluate.ts';
+import { ExpiryQueue } from './expiry-queue.ts';
+
+/** What a block contributes to a record: values by the entity's fields; undefined where it supplies none. */
+export type ContributedValues = readonly (string | null | undefined)[];
+
+/** A change of what a block contributes to a record. */
+export interface ContributionChange {
+  readonly block: CompiledBlock;
+  /** Number of the block in its mapping. */
+  readonly index: number;
+  /** Key of the record as one text. */
+  readonly key: string;
+  /** New values; undefined when the block no longer has anything to say of this record. */
+  readonly values: ContributedValues | undefined;
+  readonly lineage: Lineage;
+  /** Fields whose newest value broke a rule: the whole group keeps its last good values. Empty when all is well. */
+  readonly held: ReadonlyMap<string, readonly Violation[]>;
+}
+
+/** A row as far as it counts for a record. */
+interface Member {
+  readonly record: string;
+  /** Values of the key fields. */
+  readonly keyValues: readonly string[];
+  /** One cell for each compiled field; undefined where an aggregate's condition leaves the row out. */
+  readonly cells: readonly (Cell | undefined)[];
+}
+
+interface Contribution {
+  values: ContributedValues;
+  held: ReadonlyMap<string, readonly Violation[]>;
+}
+
+const NOTHING_HELD: ReadonlyMap<string, readonly Violation[]> = new Map();
+/** Name under which a row is held that gives no record at all. */
+export const WHOLE_RECORD = '*';
+
+export class BlockState {
+  readonly #block: CompiledBlock;
+  readonly #index: number;
+  readonly #dirty = new Map<string, Cause>();
+  readonly #members = new Map<string, Member>();
+  /** Keys of the rows that make a record. */
+  readonly #rowsOf = new Map<string, Set<string>>();
+  readonly #given = new Map<string, Contribution>();
+  /** Rows that cannot be mapped, by the record under which they are held. */
+  readonly #broken = new Map<string, string>();
+  readonly #waiting = new Set<string>();
+  readonly #expiry = new ExpiryQueue();
+  /** Inputs by the table that they read. */
+  readonly #inputsOf = new Map<TablePlan, number[]>();
+
+  constructor(block: CompiledBlock, index: number) {
+    this.#block = block;
+    this.#index = index;
+    for (const [input, { table }] of block.inputs.entries())
+      this.#inputsOf.set(table, [...(this.#inputsOf.get(table) ?? []), input]);
+  }
+
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  /** Notes that a row changes (call it with the old and with the new values): what depends on it is worked out anew. */
+  touch(table: TablePlan, row: Row, cause: Cause): void {
+    const inputs = this.#inputsOf.get(table);
+    if (inputs !== undefined) for (const input of inputs) this.#touchInput(input, row, cause);
+  }
+
+  #touchInput(input: number, row: Row, cause: Cause): void {
+    if (input === 0) {
+      this.#dirty.set(row.key, cause);
+      return;
+    }
+    const { forward, reverse, parent } = this.#block.inputs[input]!;
+    const key = forward.keyOf(row.values);
+    if (key === undefined) return;
+    for (const above of reverse.rowsOf(key)) this.#touchInput(parent, above, cause);
+  }
+
+  advance(nowUs: number): void {
+    for (const { key, cause } of this.#expiry.due(nowUs)) if (!this.#dirty.has(key)) this.#dirty.set(key, cause);
+  }
+
+  flush(nowUs: number, lineageOf: (cause: Cause) => Lineage, into: ContributionChange[]): void {
+    if (this.#dirty.size === 0) return;
+    const records = new Map<string, Cause>();
+    for (const [key, cause] of this.#dirty) this.#evaluate(key, cause, nowUs, records, lineageOf, into);
+    this.#dirty.clear();
+    for (const [record, cause] of records) this.#contribute(record, cause, lineageOf, into);
+  }
+
+  /** Works out what one row gives, and notes the records that it leaves and joins. */
+  #evaluate(
+    key: string,
+    cause: Cause,
+    nowUs: number,
+    records: Map<string, Cause>,
+    lineageOf: (cause: Cause) => Lineage,
+    into: ContributionChange[],
+  ): void {
+    const { inputs } = this.#block;
+    const row = inputs[0]!.table.store.rows.get(key);
+    const member = row === undefined ? undefined : this.#member(row, cause, nowUs);
+    const old = this.#members.get(key);
+    if (isBroken(member)) {
+      // The row's last good values, if it has any, go on being served.
+      const held = `\0row\0${key}`;
+      this.#broken.set(key, held);
+      into.push({
+        ...this.#base(held, cause, lineageOf),
+        values: undefined,
+        held: new Map([[WHOLE_RECORD, [member]]]),
+      });
+      return;
+    }
+    const held = this.#broken.get(key);
+    if (held !== undefined) {
+      this.#broken.delete(key);
+      into.push({ ...this.#base(held, cause, lineageOf), values: undefined, held: NOTHING_HELD });
+    }
+    if (old !== undefined && old.record !== member?.record) {
+      const rows = this.#rowsOf.get(old.record)!;
+      rows.delete(key);
+      if (rows.size === 0) this.#rowsOf.delete(old.record);
+    }
+    if (old !== undefined) records.set(old.record, cause);
+    if (member === undefined) {
+      this.#members.delete(key);
+      return;
+    }
+    this.#members.set(key, member);
+    records.set(member.record, cause);
+    const rows = this.#rowsOf.get(member.record);
+    if (rows === undefined) this.#rowsOf.set(member.record, new Set([key]));
+    else rows.add(key);
+  }
+
+  /** The row's part in a record; undefined when it has none; a violation when it cannot be told. */
+  #member(row: Row, cause: Cause, nowUs: number): Member | Violation | undefined {
+    const { inputs, where, expires, keys, fields, block } = this.#block;
+    this.#waiting.delete(row.key);
+    const rows: (Row | null)[] = [row];
+    for (let i = 1; i < inputs.length; i++) {
+      const { parent, reverse, forward, optional } = inputs[i]!;
+      const above = rows[parent]!;
+      const key = above === null ? undefined : reverse.keyOf(above.values);
+      const found = key === undefined ? undefined : forward.rowOf(key);
+      // A reference that is there and leads nowhere yet: the row waits until what it needs has come.
+      if (found === undefined && key !== undefined && !optional) {
+        this.#waiting.add(row.key);
+        return undefined;
+      }
+      rows.push(found ?? null);
+    }
+    const broken = (field: string, fault: Fault): Violation => ({
+      entity: block.entity.name,
+      key: cause.reader.keyJson(row.key),
+      field,
+      valueClass: fault.valueClass,
+      rule: fault.rule,
+    });
+    const counts = where?.(rows) ?? true;
+    if (counts === false) return undefined;
+    if (counts !== true) return broken('where', counts);
+    if (expires !== undefined) {
+      const until = expires(rows);
+      if (isFault(until)) return broken('expires', until);
+      if (until !== null) {
+        const untilUs = microsOfTimestamp(until);
+        if (untilUs <= nowUs) return undefined;
+        this.#expiry.add(untilUs, row.key, cause);
+      }
+    }
+    const keyValues: string[] = [];
+    for (const [position, evaluate] of keys.entries()) {
+      const cell = evaluate(rows);
+      const name = block.entity.key[position]!;
+      if (isFault(cell)) return broken(name, cell);
+      const value = cell ?? '';
+      const fault = block.entity.fields[block.entity.keyIndexes[position]!]!.type.fault(value);
+      if (fault !== undefined) return broken(name, new Fault(fault, valueClass(cell)));
+      keyValues.push(value);
+    }
+    const cells = fields.map(({ evaluate, counts: counted }) => {
+      const included = counted?.(rows) ?? true;
+      if (typeof included !== 'boolean') return included;
+      return included ? evaluate(rows) : undefined;
+    });
+    return { record: keyValues.join('\u001f'), keyValues, cells };
+  }
+
+  /** Works out what the rows of a record contribute together. */
+  #contribute(record: string, cause: Cause, lineageOf: (cause: Cause) => Lineage, into: ContributionChange[]): void {
+    const { block, fields } = this.#block;
+    const { entity } = block;
+    const rows = this.#rowsOf.get(record);
+    const old = this.#given.get(record);
+    if (rows === undefined) {
+      if (old === undefined) return;
+      this.#given.delete(record);
+      into.push({ ...this.#base(record, cause, lineageOf), values: undefined, held: NOTHING_HELD });
+      return;
+    }
+    const keys = [...rows].sort();
+    const members = keys.map((key) => this.#members.get(key)!);
+    const values: (string | null | undefined)[] = entity.fields.map(() => undefined);
+    for (const [position, index] of entity.keyIndexes.entries()) values[index] = members[0]!.keyValues[position]!;
+    const held = new Map<string, Violation[]>();
+    const hold = (group: string, field: string, fault: Fault): void => {
+      const violation = { entity: entity.name, key: describeKey(entity, values as string[]), field };
+      held.set(group, [...(held.get(group) ?? []), { ...violation, valueClass: fault.valueClass, rule: fault.rule }]);
+    };
+    if (members.length > 1 && !block.group)
+      hold(
+        WHOLE_RECORD,
+        entity.key.join(', '),
+        new Fault('must be unique, and several rows have it', `${members.length} rows`),
+      );
+    for (const [position, field] of fields.entries()) {
+      const definition = entity.fields[field.field]!;
+      const cell = combine(field, members, position);
+      if (isFault(cell)) {
+        hold(definition.group, definition.name, cell);
+        continue;
+      }
+      const fault =
+        cell === null ? (definition.nullable ? undefined : 'must not be absent') : definition.type.fault(cell);
+      if (fault === undefined) values[field.field] = cell;
+      else hold(definition.group, definition.name, new Fault(fault, valueClass(cell)));
+    }
+    // A group is held as a whole: what means something only together moves together.
+    for (const group of held.keys())
+      for (const index of group === WHOLE_RECORD ? entity.fields.keys() : entity.groupIndexes.get(group)!)
+        if (!entity.fields[index]!.key) values[index] = old?.values[index];
+    if (held.has(WHOLE_RECORD) && old === undefined) {
+      into.push({ ...this.#base(record, cause, lineageOf), values: undefined, held });
+      return;
+    }
+    if (old !== undefined && sameValues(old.values, values) && held.size === 0 && old.held.size === 0) return;
+    this.#given.set(record, { values, held });
+    into.push({ ...this.#base(record, cause, lineageOf), values, held });
+  }
+
+  #base(key: string, cause: Cause, lineageOf: (cause: Cause) => Lineage) {
+    return { block: this.#block, index: this.#index, key, lineage: lineageOf(cause) };
+  }
+}
+
+function isBroken(member: Member | Violation | undefined): member is Violation {
+  return member !== undefined && 'rule' in member;
+}
+
+/** The value of a field over all rows of a record. */
+function combine(field: CompiledField, members: readonly Member[], position: number): Cell {
+  if (field.aggregate === undefined) return members[0]!.cells[position] ?? null;
+  const texts: string[] = [];
+  for (const member of members) {
+    const cell = member.cells[position];
+    if (cell === undefined || cell === null) continue;
+    if (isFault(cell)) return cell;
+    texts.push(cell);
+  }
+  switch (field.aggregate) {
+    case 'count':
+      return String(texts.length);
+    case 'sum': {
+      const odd = texts.find((text) => !isCanonicalDecimal(text));
+      return odd === undefined ? addDecimals(texts) : new Fault('must be a decimal number', valueClass(odd));
+    }
+    case 'min':
+      return texts.reduce<string | null>(
+        (least, text) => (least === null || compareTexts(text, least) < 0 ? text : least),
+        null,
+      );
+    default:
+      return texts.reduce<string | null>(
+        (most, text) => (most === null || compareTexts(text, most) > 0 ? text : most),
+        null,
+      );
+  }
+}
+
+export function sameValues(a: ContributedValues, b: ContributedValues): boolean {
+  for (let i = 0; i < b.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
+/** The record key of positional values, in the form that contributions use. */
+export const recordKey = keyText;

@@ -1,0 +1,176 @@
+/**
+ * Runs a mapping over the changes of one source: keeps the rows it needs, finds what a change touches (through joins
+ * too), and gives the contributions to records that changed. Pure: its state is what the stream said, and the same
+ * frames give the same contributions. `apply` takes row changes, `flush` gives what they add up to.
+ */
+import { ReplicationError } from '../../core/errors.ts';
+import type { RowChange, TableSchema } from '../../core/frame.ts';
+import type { Lineage } from '../canonical/envelope.ts';
+import { timestampOfMicros } from '../canonical/timestamp.ts';
+import type { MappingPlan, TablePlan } from './block-plan.ts';
+import { BlockState, type ContributionChange } from './block-state.ts';
+import type { Cell } from './cell.ts';
+import { createTableReader, type TableReader } from './table-reader.ts';
+
+/** The change that made a contribution what it is. */
+export interface Cause {
+  readonly reader: TableReader;
+  readonly key: string;
+  readonly position: string;
+  readonly timeUs: number;
+}
+
+/** Where a row change stands: position of its transaction as text, and commit time in microseconds since 1970. */
+export interface ChangePlace {
+  readonly position: string;
+  readonly timeUs: number;
+}
+
+export interface EngineOptions {
+  readonly source: string;
+  readonly plan: MappingPlan;
+  /** Bytes of rows that may be kept; more throws `transform_state_full`. */
+  readonly stateBytes?: number;
+}
+
+interface Scan {
+  readonly id: string;
+  readonly seen: Set<string>;
+}
+
+export class MappingEngine {
+  readonly #options: EngineOptions;
+  readonly #blocks: BlockState[];
+  readonly #readers = new Map<string, { version: string; reader: TableReader | undefined }>();
+  /** Tables that a snapshot is reading: keys it has brought, so that the others can be removed at its end. */
+  readonly #scans = new Map<TablePlan, Scan>();
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+    this.#blocks = options.plan.blocks.map((block, index) => new BlockState(block, index));
+  }
+
+  /** Estimated bytes of the rows kept. */
+  get stateBytes(): number {
+    return this.#options.plan.tables.reduce((sum, table) => sum + table.store.bytes, 0);
+  }
+
+  /** Rows that wait for a row they join and that has not come. */
+  get waiting(): number {
+    return this.#blocks.reduce((sum, block) => sum + block.waiting, 0);
+  }
+
+  /** Takes one row change of a frame. Throws `mapping_invalid`, `transform_state_full` or `frame_unreadable`. */
+  apply(change: RowChange, tables: readonly TableSchema[], place: ChangePlace): void {
+    const [op, index, after, beforeKind, before] = change;
+    if (op === 'm') return;
+    const reader = this.#reader(tables[index]!);
+    if (reader === undefined) return;
+    switch (op) {
+      case 'i':
+      case 'r':
+      case 'u': {
+        const key = reader.keyOf(after!, before);
+        if (op === 'u' && before !== undefined) {
+          const earlier = reader.keyOf(before);
+          if (earlier !== key) {
+            // A row that gets another key takes along what the source did not send again.
+            const kept = reader.plan.store.rows.get(earlier)?.values;
+            this.#remove(reader, earlier, place);
+            this.#put(reader, key, reader.read(after!, kept, beforeKind === 'f' ? before : undefined), place);
+            return;
+          }
+        }
+        const kept = reader.plan.store.rows.get(key)?.values;
+        this.#put(reader, key, reader.read(after!, kept, beforeKind === 'f' ? before : undefined), place);
+        return;
+      }
+      case 'd':
+        this.#remove(reader, reader.keyOf(before!), place);
+        return;
+      case 't':
+        for (const key of reader.plan.store.rows.keys()) this.#remove(reader, key, place);
+        return;
+      case 's':
+        this.#mark(reader, String(after![0]), after![1] === 'end', place);
+    }
+  }
+
+  /** Lets rows expire whose time has come by `nowUs`. */
+  advance(nowUs: number): void {
+    for (const block of this.#blocks) block.advance(nowUs);
+  }
+
+  /** Contributions that changed since the last call. Call it where no transaction is open. */
+  flush(nowUs: number): ContributionChange[] {
+    const changes: ContributionChange[] = [];
+    for (const block of this.#blocks) block.flush(nowUs, (cause) => this.#lineage(cause), changes);
+    return changes;
+  }
+
+  #reader(table: TableSchema): TableReader | undefined {
+    const id = `${table.schema}.${table.name}`;
+    const known = this.#readers.get(id);
+    if (known?.version === table.version) return known.reader;
+    const { plan } = this.#options;
+    const matching = plan.tables.find((candidate) => candidate.matches(table));
+    const reader = matching === undefined ? undefined : createTableReader(plan.mapping, matching, table);
+    this.#readers.set(id, { version: table.version, reader });
+    return reader;
+  }
+
+  #put(reader: TableReader, key: string, values: readonly Cell[], place: ChangePlace): void {
+    const { plan } = reader;
+    this.#scans.get(plan)?.seen.add(key);
+    const old = plan.store.rows.get(key);
+    const cause: Cause = { reader, key, ...place };
+    if (old !== undefined) {
+      if (sameCells(old.values, values)) return;
+      for (const block of this.#blocks) block.touch(plan, old, cause);
+    }
+    const row = plan.store.put(key, values);
+    for (const block of this.#blocks) block.touch(plan, row, cause);
+    const limit = this.#options.stateBytes;
+    if (limit !== undefined && this.stateBytes > limit)
+      throw new ReplicationError(
+        'transform_state_full',
+        `mapping ${this.#options.plan.mapping.name} of source ${this.#options.source} keeps more than ${limit} bytes`,
+      );
+  }
+
+  #remove(reader: TableReader, key: string, place: ChangePlace): void {
+    const row = reader.plan.store.rows.get(key);
+    if (row === undefined) return;
+    const cause: Cause = { reader, key, ...place };
+    for (const block of this.#blocks) block.touch(reader.plan, row, cause);
+    reader.plan.store.remove(key);
+  }
+
+  /** Between its marks a snapshot reads a table whole: what it did not bring, and nothing changed, is gone. */
+  #mark(reader: TableReader, id: string, isEnd: boolean, place: ChangePlace): void {
+    const { plan } = reader;
+    if (!isEnd) {
+      this.#scans.set(plan, { id, seen: new Set() });
+      return;
+    }
+    const scan = this.#scans.get(plan);
+    if (scan === undefined || scan.id !== id) return;
+    this.#scans.delete(plan);
+    for (const key of plan.store.rows.keys()) if (!scan.seen.has(key)) this.#remove(reader, key, place);
+  }
+
+  #lineage(cause: Cause): Lineage {
+    return {
+      source: this.#options.source,
+      table: cause.reader.name,
+      key: cause.reader.keyJson(cause.key),
+      position: cause.position,
+      time: timestampOfMicros(cause.timeUs),
+    };
+  }
+}
+
+function sameCells(a: readonly Cell[], b: readonly Cell[]): boolean {
+  for (let i = 0; i < b.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}

@@ -1,0 +1,280 @@
+/** Mapping files: YAML from source tables and columns to the fields of canonical entities. */
+import { readFileSync } from 'node:fs';
+import { LineCounter, parseDocument, type Document } from 'yaml';
+import { z } from 'zod';
+import { nearest } from '../../core/config.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import { ENTITIES, ENTITY_NAMES } from '../canonical/catalog.ts';
+import type { Entity } from '../canonical/entity.ts';
+import { isTimeZone } from '../canonical/timestamp.ts';
+import {
+  ExpressionReader,
+  issueText,
+  type Condition,
+  type Expression,
+  type FilePath,
+  type MappingProblem,
+} from './expression.ts';
+
+const name = z.string().regex(/^[a-z][a-z0-9_]*$/, 'must be lower case letters, digits and _');
+/** A table, with or without its schema; or several, of which a source has one. */
+const tables = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)], 'must be a table, or a list of tables');
+const join = z.strictObject({
+  table: tables,
+  on: z.record(z.string(), z.unknown()),
+  optional: z.boolean().default(false),
+});
+const block = z.strictObject({
+  from: tables,
+  join: z.record(name, join).default({}),
+  where: z.unknown().optional(),
+  /** Rows of one key are added up instead of being refused. */
+  group: z.boolean().default(false),
+  /** A time after which a row no longer counts, though nothing in it changes. */
+  expires: z.unknown().optional(),
+  fields: z.record(z.string(), z.unknown()),
+});
+const fileSchema = z.strictObject({
+  version: z.literal(1, 'must be 1'),
+  name,
+  description: z.string().optional(),
+  /** The zone of timestamps that the source stores without one. */
+  zone: z.string().refine(isTimeZone, 'is not a time zone that is known').optional(),
+  /** What a zero date of MySQL (0000-00-00) means: an error, or no value. */
+  zero_dates: z.enum(['refuse', 'null']).default('refuse'),
+  /** Module whose exported functions `call` may use. */
+  functions: z.string().optional(),
+  entities: z.record(z.string(), z.union([block, z.array(block).min(1)], 'must be a block, or a list of blocks')),
+});
+
+export interface Join {
+  readonly name: string;
+  readonly tables: readonly string[];
+  /** Columns of the joined table, and what each must equal. */
+  readonly on: readonly { readonly column: string; readonly equals: Expression }[];
+  readonly optional: boolean;
+  readonly path: FilePath;
+}
+
+/** One way in which a source fills (some) fields of an entity. */
+export interface Block {
+  readonly entity: Entity;
+  readonly tables: readonly string[];
+  readonly joins: readonly Join[];
+  readonly where?: Condition;
+  readonly group: boolean;
+  readonly expires?: Expression;
+  readonly fields: readonly { readonly name: string; readonly value: Expression }[];
+  readonly path: FilePath;
+}
+
+export interface Mapping {
+  readonly name: string;
+  readonly zone?: string;
+  readonly zeroDates: 'refuse' | 'null';
+  readonly functions?: string;
+  readonly blocks: readonly Block[];
+  /** The file, for messages. */
+  readonly place: string;
+  /** Line of a place in the file, from 1. */
+  readonly lineOf: (path: FilePath) => number;
+}
+
+/** Reads a mapping file. Throws `mapping_invalid` with one line for every problem. */
+export function loadMapping(path: string): Mapping {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new ReplicationError('mapping_invalid', `cannot read mapping ${path}`, { cause });
+  }
+  return parseMapping(text, path);
+}
+
+/** `loadMapping` for a text that is already there; `place` names it in errors. */
+export function parseMapping(text: string, place: string): Mapping {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  const lineOf = (path: FilePath): number => lineAt(document, lines, path);
+  const [syntax] = document.errors;
+  if (syntax !== undefined)
+    throw new ReplicationError(
+      'mapping_invalid',
+      `${place}:${lines.linePos(syntax.pos[0]).line}: is not YAML: ${syntax.message}`,
+      { cause: syntax },
+    );
+  const parsed = fileSchema.safeParse(document.toJS());
+  if (!parsed.success)
+    throw mappingError(
+      { place, lineOf },
+      parsed.error.issues.flatMap((issue) => flatten(issue, [])),
+    );
+  const reader = new ExpressionReader();
+  const blocks = Object.entries(parsed.data.entities).flatMap(([entityName, given]) => {
+    const path = ['entities', entityName];
+    const entity = ENTITIES.get(entityName);
+    if (entity === undefined) {
+      const near = nearest(entityName, ENTITY_NAMES);
+      reader.problems.push({
+        path,
+        message: `there is no entity "${entityName}"${near === undefined ? '' : ` (did you mean "${near}"?)`}`,
+      });
+      return [];
+    }
+    const list = Array.isArray(given) ? given : [given];
+    return list.map((raw, index) => readBlock(reader, entity, raw, Array.isArray(given) ? [...path, index] : path));
+  });
+  const { zone, functions } = parsed.data;
+  const mapping: Mapping = {
+    name: parsed.data.name,
+    zeroDates: parsed.data.zero_dates,
+    blocks,
+    place,
+    lineOf,
+    ...(zone === undefined ? {} : { zone }),
+    ...(functions === undefined ? {} : { functions }),
+  };
+  if (reader.problems.length > 0) throw mappingError(mapping, reader.problems);
+  return mapping;
+}
+
+/** One error for all problems of a mapping, each with its line. */
+export function mappingError(
+  { place, lineOf }: Pick<Mapping, 'place' | 'lineOf'>,
+  problems: readonly MappingProblem[],
+): ReplicationError {
+  const lines = problems.map(({ path, message }) => `${place}:${lineOf(path)}: ${path.join('.')}: ${message}`);
+  return new ReplicationError(
+    'mapping_invalid',
+    `mapping ${place} has ${problems.length} problem(s):\n${lines.map((line) => `  - ${line}`).join('\n')}`,
+  );
+}
+
+function readBlock(reader: ExpressionReader, entity: Entity, raw: z.infer<typeof block>, path: FilePath): Block {
+  const before = reader.problems.length;
+  const joins = Object.entries(raw.join).map(([joinName, spec]): Join => {
+    const at = [...path, 'join', joinName];
+    return {
+      name: joinName,
+      tables: listOf(spec.table),
+      on: Object.entries(spec.on).map(([column, value]) => ({
+        column,
+        equals: reader.expression(value, [...at, 'on', column]),
+      })),
+      optional: spec.optional,
+      path: at,
+    };
+  });
+  const fields = Object.entries(raw.fields).map(([field, value]) => ({
+    name: field,
+    value: reader.expression(value, [...path, 'fields', field]),
+  }));
+  const result: Block = {
+    entity,
+    tables: listOf(raw.from),
+    joins,
+    ...(raw.where === undefined ? {} : { where: reader.condition(raw.where, [...path, 'where']) }),
+    group: raw.group,
+    ...(raw.expires === undefined ? {} : { expires: reader.expression(raw.expires, [...path, 'expires']) }),
+    fields,
+    path,
+  };
+  if (reader.problems.length === before) reader.problems.push(...blockProblems(result));
+  return result;
+}
+
+/** What is wrong with a block whatever the source's tables are. */
+function blockProblems(given: Block): MappingProblem[] {
+  const { entity, path } = given;
+  const problems: MappingProblem[] = [];
+  const report = (at: FilePath, message: string): void => void problems.push({ path: at, message });
+  const known = entity.fields.filter((field) => !field.derived).map((field) => field.name);
+  const supplied = new Set(given.fields.map((field) => field.name));
+  for (const { name: field, value } of given.fields) {
+    const at = [...path, 'fields', field];
+    const definition = entity.fields.find((candidate) => candidate.name === field);
+    if (definition === undefined) {
+      const near = nearest(field, known);
+      report(at, `${entity.name} has no field "${field}"${near === undefined ? '' : ` (did you mean "${near}"?)`}`);
+    } else if (definition.derived) report(at, `${field} is computed, and cannot be supplied`);
+    if (value.op === 'aggregate' && !given.group) report(at, `${value.aggregate} needs "group: true"`);
+    if (value.op === 'aggregate' && definition?.key === true) report(at, 'a field of the key cannot be an aggregate');
+  }
+  for (const key of entity.key)
+    if (!supplied.has(key)) report([...path, 'fields'], `does not supply ${key}, a field of the key`);
+  const earlier = new Set(['']);
+  for (const item of given.joins) {
+    const origins = new Set<string>();
+    if (item.on.length === 0) report([...item.path, 'on'], 'must name at least one column');
+    for (const { column, equals } of item.on) {
+      const at = [...item.path, 'on', column];
+      if (equals.op === 'column') {
+        origins.add(equals.ref.input);
+        if (!earlier.has(equals.ref.input)) report(at, `"${equals.ref.input}" is not joined before this`);
+      } else if (equals.op !== 'const' || equals.value === null) report(at, 'must be a column or a constant');
+    }
+    if (origins.size > 1) report([...item.path, 'on'], 'must take its columns from one table');
+    if (origins.size === 0 && item.on.length > 0) report([...item.path, 'on'], 'must take at least one column');
+    earlier.add(item.name);
+  }
+  const visit = (value: Expression | Condition, top: boolean): void => {
+    if (value.op === 'column' && !earlier.has(value.ref.input))
+      report(value.path, `there is no join "${value.ref.input}"`);
+    if (value.op === 'aggregate' && !top) report(value.path, `${value.aggregate} must stand alone`);
+    for (const child of childrenOf(value)) visit(child, false);
+  };
+  for (const field of given.fields) visit(field.value, true);
+  if (given.where !== undefined) visit(given.where, false);
+  if (given.expires !== undefined) visit(given.expires, false);
+  return problems;
+}
+
+/** The expressions and conditions directly below one. */
+export function childrenOf(value: Expression | Condition): (Expression | Condition)[] {
+  if ('items' in value) return [...value.items];
+  if ('a' in value) return [value.a, value.b];
+  if (value.op === 'object') return value.members.map(([, item]) => item);
+  if (value.op === 'call') return [...value.with];
+  if (value.op === 'if') return [value.condition, value.consequent, value.otherwise];
+  const children: (Expression | Condition)[] = [];
+  if ('of' in value) children.push(value.of);
+  if ('otherwise' in value && value.otherwise !== undefined) children.push(value.otherwise);
+  if ('from' in value) children.push(value.from, value.to);
+  if ('where' in value && value.where !== undefined) children.push(value.where);
+  return children;
+}
+
+function listOf(value: string | string[]): string[] {
+  return typeof value === 'string' ? [value] : value;
+}
+
+/** The issues inside a union that come nearest: those of the alternative that matched furthest. */
+function flatten(issue: z.core.$ZodIssue, above: FilePath): MappingProblem[] {
+  const path = [...above, ...(issue.path as (string | number)[])];
+  if (issue.code !== 'invalid_union') {
+    if (issue.code !== 'unrecognized_keys') return [{ path, message: issueText(issue) }];
+    return issue.keys.map((key) => ({ path: [...path, key], message: 'is an unknown key' }));
+  }
+  const deepest = issue.errors
+    .map((issues) => issues.flatMap((inner) => flatten(inner, path)))
+    .filter((problems) => problems.some((problem) => problem.path.length > path.length))
+    .sort((a, b) => a.length - b.length)[0];
+  return deepest ?? [{ path, message: issue.message }];
+}
+
+/** The line of the deepest node that exists on a path; of the key where it is one of a map. */
+function lineAt(document: Document, lines: LineCounter, path: FilePath): number {
+  for (let depth = path.length; depth > 0; depth--) {
+    const key = path[depth - 1]!;
+    const parent = depth === 1 ? document.contents : document.getIn(path.slice(0, depth - 1), true);
+    const items = (parent as { items?: unknown } | undefined)?.items;
+    if (!Array.isArray(items)) continue;
+    for (const [index, item] of (items as unknown[]).entries()) {
+      const pair = item as { key?: { value?: unknown; range?: number[] }; range?: number[] };
+      const range = typeof key === 'number' ? (index === key ? pair.range : undefined) : undefined;
+      const start = range?.[0] ?? (pair.key?.value === key ? pair.key.range?.[0] : undefined);
+      if (start !== undefined) return lines.linePos(start).line;
+    }
+  }
+  return 1;
+}

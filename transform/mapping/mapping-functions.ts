@@ -1,0 +1,31 @@
+/** The module beside a mapping whose functions `call` may use. */
+import { existsSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { messageOf, ReplicationError } from '../../core/errors.ts';
+import type { MappingFunction } from './evaluate.ts';
+import type { Mapping } from './mapping-file.ts';
+
+/**
+ * Loads the functions that a mapping's module exports. The path is relative to the mapping file. A module of TypeScript
+ * needs a Node that strips types (22.18 on); else give its JavaScript. Throws `mapping_invalid`.
+ */
+export async function loadFunctions(mapping: Mapping): Promise<ReadonlyMap<string, MappingFunction>> {
+  if (mapping.functions === undefined) return new Map();
+  const written = resolve(dirname(mapping.place), mapping.functions);
+  // A built installation has the module as JavaScript beside the mapping.
+  const path = existsSync(written) ? written : written.replace(/\.ts$/, '.js');
+  let exported: Record<string, unknown>;
+  try {
+    exported = (await import(pathToFileURL(path).href)) as Record<string, unknown>;
+  } catch (cause) {
+    throw new ReplicationError(
+      'mapping_invalid',
+      `${mapping.place}:${mapping.lineOf(['functions'])}: cannot load ${mapping.functions}: ${messageOf(cause)}`,
+      { cause },
+    );
+  }
+  return new Map(
+    Object.entries(exported).filter((entry): entry is [string, MappingFunction] => typeof entry[1] === 'function'),
+  );
+}

@@ -1,0 +1,71 @@
+/** Rows of frames as the values a mapping keeps: compiled once for each version of a source table. */
+import type { TableSchema, Value } from '../../core/frame.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import type { TablePlan } from './block-plan.ts';
+import type { Cell } from './cell.ts';
+import { columnKind, columnReader, isText, unknownUnchanged, type ColumnReader } from './column-kind.ts';
+import { checkTable } from './check.ts';
+import { mappingError, type Mapping } from './mapping-file.ts';
+
+export interface TableReader {
+  readonly table: TableSchema;
+  readonly plan: TablePlan;
+  /** `schema.name`, for lineage. */
+  readonly name: string;
+  /** The row's primary key as one text. */
+  readonly keyOf: (image: readonly Value[], fallback?: readonly Value[]) => string;
+  /** The primary key as JSON, for lineage. */
+  readonly keyJson: (key: string) => string;
+  /** The values kept of a row; what it leaves unchanged is taken from `before`. */
+  readonly read: (image: readonly Value[], before: readonly Cell[] | undefined, old?: readonly Value[]) => Cell[];
+}
+
+/**
+ * The reader of a table for a plan. Throws `mapping_invalid` when the table lacks a column that the mapping needs or has
+ * one of a type that it cannot use: invariant 7, such rows are not passed over.
+ */
+export function createTableReader(mapping: Mapping, plan: TablePlan, table: TableSchema): TableReader {
+  const problems = checkTable(mapping, plan, table);
+  if (problems.length > 0) throw mappingError(mapping, problems);
+  const index = new Map(table.columns.map((column, position) => [column.name, position]));
+  const keys = table.key.map((name) => index.get(name)!);
+  /** Position of each slot's column; -1 where an optional one is not there. */
+  const columns: number[] = [];
+  const readers: ColumnReader[] = [];
+  for (const slot of plan.slots) {
+    const position = index.get(slot.columns.find((column) => index.has(column)) ?? '') ?? -1;
+    columns.push(position);
+    const kind = columnKind(table.columns[position]?.type ?? 'text');
+    readers.push(columnReader(kind, slot.raw, { zone: mapping.zone, zeroDates: mapping.zeroDates }));
+  }
+  const name = `${table.schema}.${table.name}`;
+  const keyValue = (position: number, image: readonly Value[], fallback?: readonly Value[]): string => {
+    const value = isText(image[position]) ? image[position] : fallback?.[position];
+    if (isText(value)) return value;
+    throw new ReplicationError('frame_unreadable', `a row of ${name} has no value for a column of its key`);
+  };
+  return {
+    table,
+    plan,
+    name,
+    keyOf(image, fallback) {
+      if (keys.length === 1) return keyValue(keys[0]!, image, fallback);
+      return keys.map((position) => keyValue(position, image, fallback)).join('\0');
+    },
+    keyJson(key) {
+      const parts = keys.length === 1 ? [key] : key.split('\0');
+      return JSON.stringify(Object.fromEntries(table.key.map((column, position) => [column, parts[position]!])));
+    },
+    read(image, before, old) {
+      const cells: Cell[] = [];
+      for (let i = 0; i < columns.length; i++) {
+        const column = columns[i]!;
+        let value = column < 0 ? null : image[column];
+        if (value === 0 && old !== undefined) value = old[column];
+        if (isText(value)) cells.push(readers[i]!(value));
+        else cells.push(value === null ? null : (before?.[i] ?? unknownUnchanged()));
+      }
+      return cells;
+    },
+  };
+}

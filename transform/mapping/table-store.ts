@@ -1,0 +1,132 @@
+/**
+ * What a mapping knows of a source table: for each row the columns it uses, kept from the stream itself, with indexes
+ * for the joins in both directions. Nothing here asks the source. Invariant 6: the size is counted in bytes.
+ */
+import { isFault, type Cell } from './cell.ts';
+import type { Row } from './evaluate.ts';
+
+/** Rows by the values of some slots. Rows in which one of them is absent, or a constant does not match, are left out. */
+export class RowIndex {
+  readonly slots: readonly number[];
+  readonly constants: readonly (readonly [slot: number, value: string])[];
+  /** One row alone is held without a set around it: most keys are unique. */
+  readonly #rows = new Map<string, Row | Set<Row>>();
+
+  constructor(slots: readonly number[], constants: readonly (readonly [slot: number, value: string])[]) {
+    this.slots = slots;
+    this.constants = constants;
+  }
+
+  /** The index key of a row's values, or undefined where it has none. */
+  keyOf(values: readonly Cell[]): string | undefined {
+    for (const [slot, value] of this.constants) if (values[slot] !== value) return undefined;
+    const { slots } = this;
+    if (slots.length === 1) {
+      const only = values[slots[0]!]!;
+      return typeof only === 'string' ? only : undefined;
+    }
+    let key = '';
+    for (const slot of slots) {
+      const value = values[slot]!;
+      if (typeof value !== 'string') return undefined;
+      // NUL cannot occur in a value of a database, so joining with it is unambiguous.
+      key += `${value}\0`;
+    }
+    return key;
+  }
+
+  add(row: Row): void {
+    const key = this.keyOf(row.values);
+    if (key === undefined) return;
+    const there = this.#rows.get(key);
+    if (there === undefined) this.#rows.set(key, row);
+    else if (there instanceof Set) there.add(row);
+    else this.#rows.set(key, new Set([there, row]));
+  }
+
+  remove(row: Row): void {
+    const key = this.keyOf(row.values);
+    if (key === undefined) return;
+    const there = this.#rows.get(key);
+    if (there instanceof Set) {
+      there.delete(row);
+      if (there.size === 0) this.#rows.delete(key);
+    } else if (there === row) this.#rows.delete(key);
+  }
+
+  /** All rows of a key. */
+  rowsOf(key: string): Iterable<Row> {
+    const there = this.#rows.get(key);
+    if (there === undefined) return [];
+    return there instanceof Set ? there : [there];
+  }
+
+  /** The row of a key; of several the one with the smallest primary key, whatever their order of arrival. */
+  rowOf(key: string): Row | undefined {
+    const there = this.#rows.get(key);
+    if (!(there instanceof Set)) return there;
+    let least: Row | undefined;
+    for (const row of there) if (least === undefined || row.key < least.key) least = row;
+    return least;
+  }
+
+  clear(): void {
+    this.#rows.clear();
+  }
+}
+
+/** Bytes of a row beside its texts: the object, its map entries, its arrays. */
+const ROW_OVERHEAD_BYTES = 200;
+const CELL_OVERHEAD_BYTES = 24;
+
+export class TableStore {
+  readonly rows = new Map<string, Row>();
+  readonly indexes: RowIndex[] = [];
+  #bytes = 0;
+
+  /** Estimated bytes held. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** An index over these slots; one that is there already is shared. */
+  index(slots: readonly number[], constants: readonly (readonly [slot: number, value: string])[] = []): RowIndex {
+    const wanted = JSON.stringify([slots, constants]);
+    const there = this.indexes.find((index) => JSON.stringify([index.slots, index.constants]) === wanted);
+    if (there !== undefined) return there;
+    const made = new RowIndex(slots, constants);
+    for (const row of this.rows.values()) made.add(row);
+    this.indexes.push(made);
+    return made;
+  }
+
+  put(key: string, values: readonly Cell[]): Row {
+    let row = this.rows.get(key);
+    if (row === undefined) {
+      row = { key, values };
+      this.rows.set(key, row);
+    } else {
+      for (const index of this.indexes) index.remove(row);
+      this.#bytes -= bytesOf(row);
+      row.values = values;
+    }
+    this.#bytes += bytesOf(row);
+    for (const index of this.indexes) index.add(row);
+    return row;
+  }
+
+  remove(key: string): Row | undefined {
+    const row = this.rows.get(key);
+    if (row === undefined) return undefined;
+    for (const index of this.indexes) index.remove(row);
+    this.rows.delete(key);
+    this.#bytes -= bytesOf(row);
+    return row;
+  }
+}
+
+function bytesOf(row: Row): number {
+  let bytes = ROW_OVERHEAD_BYTES + row.key.length;
+  for (const value of row.values) bytes += CELL_OVERHEAD_BYTES + (value === null || isFault(value) ? 0 : value.length);
+  return bytes;
+}

@@ -1,0 +1,330 @@
+/**
+ * Which write wins. Takes what the sources contribute to records and gives the records: owners' values, merged values,
+ * derived values, each with its lineage; other writers' values are kept to be compared and never applied.
+ *
+ * Deterministic: a record follows from the newest contribution of each source and from the commit times that the
+ * streams have reached, not from the order in which sources arrive. Times are those of the sources; the wall clock is
+ * asked only for values that claim to come from the future.
+ */
+import { deriveStock } from '../canonical/inventory.ts';
+import type { Entity, RecordValues } from '../canonical/entity.ts';
+import type { Lineage } from '../canonical/envelope.ts';
+import { microsOfTimestamp } from '../canonical/timestamp.ts';
+import { compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
+import type { ContributedValues, ContributionChange } from '../mapping/block-state.ts';
+import { WHOLE_RECORD } from '../mapping/block-state.ts';
+import { SharedCounter } from './counter.ts';
+import { extreme, highestRank, lastWriter, unionOf, type Candidate } from './merge.ts';
+import type { GroupRule, Ownership } from './ownership.ts';
+
+/** What one block of one source says of a record. */
+interface Contribution {
+  readonly source: string;
+  readonly values: ContributedValues;
+  /** By group: the change that made its values what they are. */
+  readonly lineage: ReadonlyMap<string, Lineage>;
+  readonly held: ReadonlyMap<string, readonly Violation[]>;
+}
+
+interface Entry {
+  readonly contributions: Map<string, Contribution>;
+  readonly counters: Map<string, SharedCounter>;
+  /** As it was given last; undefined while the record is not there. */
+  given: RecordValues | undefined;
+}
+
+/** A group of a record: whose values it has, why, and whose values lost. */
+export interface GroupOrigin {
+  readonly group: string;
+  readonly winner: Lineage | undefined;
+  readonly rule: string;
+  /** Values that were not applied. */
+  readonly advisory: readonly { readonly lineage: Lineage; readonly values: Readonly<Record<string, string | null>> }[];
+}
+
+/** A record that changed. */
+export interface ResolvedChange {
+  readonly entity: Entity;
+  readonly key: string;
+  readonly before: RecordValues | undefined;
+  readonly after: RecordValues | undefined;
+  /** Of the newest change to any group of the record. */
+  readonly lineage: Lineage;
+}
+
+/** A record, or a group of it, that keeps its last good state, and why. */
+export interface HeldGroup {
+  readonly key: string;
+  readonly group: string;
+  readonly source: string;
+  readonly violations: readonly Violation[];
+}
+
+export class Resolver {
+  readonly #ownership: Ownership;
+  readonly #validate: Validator;
+  readonly #records = new Map<string, Entry>();
+  readonly #held = new Map<string, readonly HeldGroup[]>();
+  /** Commit time that each source's stream has reached. */
+  readonly #reached = new Map<string, number>();
+  readonly #usesFallback: boolean;
+  #stale = '';
+
+  constructor(ownership: Ownership) {
+    this.#ownership = ownership;
+    this.#validate = compileValidator(ownership.entity);
+    this.#usesFallback = [...ownership.rules.values()].some(
+      (rule) => rule.kind === 'owner' && rule.owners.some((owner) => owner.fallback.length > 0),
+    );
+  }
+
+  /** Everything held, by record and group. */
+  get held(): HeldGroup[] {
+    return [...this.#held.values()].flat();
+  }
+
+  get records(): number {
+    return this.#records.size;
+  }
+
+  /**
+   * Takes what a source contributes in one flush, and the commit time that its stream has reached; gives the records
+   * that changed. `nowUs` is the wall clock, for last-writer-wins only.
+   */
+  apply(source: string, changes: readonly ContributionChange[], reachedUs: number, nowUs: number): ResolvedChange[] {
+    this.#reached.set(source, Math.max(reachedUs, this.#reached.get(source) ?? 0));
+    const touched = new Map<string, Lineage>();
+    for (const change of changes) {
+      this.#take(source, change);
+      touched.set(change.key, change.lineage);
+    }
+    for (const key of this.#restale()) {
+      const entry = this.#records.get(key)!;
+      const [contribution] = entry.contributions.values();
+      const [lineage] = contribution?.lineage.values() ?? [];
+      if (!touched.has(key) && lineage !== undefined) touched.set(key, lineage);
+    }
+    const resolved: ResolvedChange[] = [];
+    for (const [key, lineage] of touched) {
+      const change = this.#resolve(key, lineage, nowUs);
+      if (change !== undefined) resolved.push(change);
+    }
+    return resolved;
+  }
+
+  /** Where each group of a record comes from, and what lost; undefined for a record that is not known. */
+  explain(key: string, nowUs: number): GroupOrigin[] | undefined {
+    const entry = this.#records.get(key);
+    if (entry === undefined) return undefined;
+    return [...this.#ownership.rules].map(([group, rule]) => {
+      const { winner, rule: why } = this.#pick(entry, group, rule, nowUs);
+      const advisory = [...entry.contributions.values()]
+        .filter((item) => item !== winner && this.#supplies(item, group))
+        .map((item) => ({
+          lineage: item.lineage.get(group)!,
+          values: Object.fromEntries(
+            this.#ownership.entity.groupIndexes
+              .get(group)!
+              .map((index) => [this.#ownership.entity.fields[index]!.name, item.values[index] ?? null]),
+          ),
+        }));
+      return { group, winner: winner?.lineage.get(group), rule: why, advisory };
+    });
+  }
+
+  #take(source: string, change: ContributionChange): void {
+    const { entity } = this.#ownership;
+    const id = `${source}#${change.index}`;
+    let entry = this.#records.get(change.key);
+    if (change.values === undefined) {
+      this.#hold(change, source);
+      if (entry === undefined) return;
+      entry.contributions.delete(id);
+      for (const counter of entry.counters.values()) counter.forget(source);
+      return;
+    }
+    if (entry === undefined) {
+      entry = { contributions: new Map(), counters: new Map(), given: undefined };
+      this.#records.set(change.key, entry);
+    }
+    const before = entry.contributions.get(id);
+    const lineage = new Map<string, Lineage>();
+    for (const [group, indexes] of entity.groupIndexes) {
+      if (indexes.every((index) => change.values![index] === undefined)) continue;
+      const kept = before?.lineage.get(group);
+      const same = kept !== undefined && indexes.every((index) => before!.values[index] === change.values![index]);
+      lineage.set(group, same ? kept : change.lineage);
+      if (!same) this.#count(entry, source, group, change);
+    }
+    entry.contributions.set(id, { source, values: change.values, lineage, held: change.held });
+    this.#hold(change, source);
+  }
+
+  /** Takes a new figure into the counter of a group that is merged by its changes. */
+  #count(entry: Entry, source: string, group: string, change: ContributionChange): void {
+    const rule = this.#ownership.rules.get(group);
+    if (rule?.kind !== 'merge' || rule.merge.merge !== 'delta') return;
+    const value = change.values![this.#counterIndex(group)];
+    if (typeof value !== 'string') return;
+    let counter = entry.counters.get(group);
+    if (counter === undefined) entry.counters.set(group, (counter = new SharedCounter()));
+    const timeUs = microsOfTimestamp(change.lineage.time);
+    if (rule.merge.reset === source) counter.reset(source, value, timeUs);
+    else counter.changed(source, value, timeUs);
+    if (rule.merge.reset !== undefined) counter.fold(this.#reached.get(rule.merge.reset) ?? 0);
+  }
+
+  #counterIndex(group: string): number {
+    const { entity } = this.#ownership;
+    return entity.groupIndexes.get(group)!.find((index) => entity.fields[index]!.type.kind === 'decimal')!;
+  }
+
+  #hold(change: ContributionChange, source: string): void {
+    const id = `${source}#${change.index}#${change.key}`;
+    if (change.held.size === 0) {
+      this.#held.delete(id);
+      return;
+    }
+    const key = change.key.startsWith('\0row') ? (change.held.get(WHOLE_RECORD)?.[0]?.key ?? '') : change.key;
+    this.#held.set(
+      id,
+      [...change.held].map(([group, violations]) => ({
+        key: key.replaceAll('\u001f', '/'),
+        group,
+        source,
+        violations,
+      })),
+    );
+  }
+
+  /** Records to look at again because a source became stale, or is no longer. */
+  #restale(): Iterable<string> {
+    if (!this.#usesFallback) return [];
+    const stale = JSON.stringify(
+      [...this.#ownership.rules].map(([, rule]) =>
+        rule.kind === 'owner' ? rule.owners.map((owner) => this.#inCharge(owner.source, owner.fallback)) : '',
+      ),
+    );
+    if (stale === this.#stale) return [];
+    this.#stale = stale;
+    return this.#records.keys();
+  }
+
+  /** The owner, or the first fallback that stands in for it: who is stale is measured by the newest of all sources. */
+  #inCharge(owner: string, fallback: readonly { source: string; staleAfterUs: number }[]): string {
+    const newestUs = Math.max(...this.#reached.values());
+    let silent = owner;
+    for (const { source, staleAfterUs } of fallback) {
+      if (newestUs - (this.#reached.get(silent) ?? Number.NEGATIVE_INFINITY) <= staleAfterUs) return silent;
+      silent = source;
+    }
+    // The last in line stands in only where something has come from it at all.
+    return this.#reached.has(silent) ? silent : owner;
+  }
+
+  #supplies(contribution: Contribution, group: string): boolean {
+    return contribution.lineage.has(group);
+  }
+
+  /** The contribution whose values of a group count, and by which rule. */
+  #pick(
+    entry: Entry,
+    group: string,
+    rule: GroupRule,
+    nowUs: number,
+  ): { winner: Contribution | undefined; rule: string; value?: string | null } {
+    const suppliers = [...entry.contributions.values()].filter((item) => this.#supplies(item, group));
+    if (suppliers.length === 0 && rule.kind === 'owner') return { winner: undefined, rule: 'nothing supplied' };
+    if (rule.kind === 'owner') {
+      const keyValues = this.#keyValues(entry);
+      const owner = rule.owners.find((candidate) => candidate.matches(keyValues));
+      if (owner === undefined) return { winner: undefined, rule: 'owned by nobody in this scope' };
+      const charge = this.#inCharge(owner.source, owner.fallback);
+      const winner = suppliers.find((item) => item.source === charge);
+      return { winner, rule: charge === owner.source ? `owner ${charge}` : `fallback ${charge} for ${owner.source}` };
+    }
+    const { merge } = rule;
+    const indexes = this.#ownership.entity.groupIndexes.get(group)!;
+    const candidates = suppliers.map((item): Candidate & { contribution: Contribution } => ({
+      source: item.source,
+      timeUs: microsOfTimestamp(item.lineage.get(group)!.time),
+      values: indexes.map((index) => item.values[index] ?? null),
+      contribution: item,
+    }));
+    switch (merge.merge) {
+      case 'lww': {
+        // A commit time beyond the allowed skew is a wrong clock: it must not win for ever.
+        const sane = candidates.filter(({ timeUs }) => timeUs <= nowUs + merge.skew * 1000);
+        return { winner: lastWriter(sane)?.contribution, rule: 'last writer' };
+      }
+      case 'max':
+      case 'min':
+        return {
+          winner: extreme(candidates, merge.merge === 'max' ? 1 : -1)?.contribution,
+          rule: merge.merge,
+        };
+      case 'rank':
+        return { winner: highestRank(candidates, merge.order)?.contribution, rule: 'highest rank' };
+      case 'union':
+        return { winner: lastWriter(candidates)?.contribution, rule: 'union', value: unionOf(candidates) };
+      default:
+        return {
+          winner: lastWriter(candidates)?.contribution,
+          rule: 'sum of changes',
+          value: entry.counters.get(group)?.value ?? null,
+        };
+    }
+  }
+
+  #keyValues(entry: Entry): string[] {
+    const [contribution] = entry.contributions.values();
+    return this.#ownership.entity.keyIndexes.map((index) => contribution!.values[index] ?? '');
+  }
+
+  #resolve(key: string, lineage: Lineage, nowUs: number): ResolvedChange | undefined {
+    const entry = this.#records.get(key);
+    if (entry === undefined) return undefined;
+    const { entity, rules } = this.#ownership;
+    const before = entry.given;
+    let after: RecordValues | undefined;
+    if (entry.contributions.size > 0) {
+      const values: (string | null)[] = entity.fields.map(() => null);
+      const keyValues = this.#keyValues(entry);
+      for (const [position, index] of entity.keyIndexes.entries()) values[index] = keyValues[position]!;
+      let owned = false;
+      for (const [group, rule] of rules) {
+        const { winner, value } = this.#pick(entry, group, rule, nowUs);
+        if (winner === undefined) continue;
+        owned = true;
+        for (const index of entity.groupIndexes.get(group)!) values[index] = winner.values[index] ?? null;
+        if (value !== undefined)
+          values[
+            rule.kind === 'merge' && rule.merge.merge === 'delta'
+              ? this.#counterIndex(group)
+              : entity.groupIndexes.get(group)![0]!
+          ] = value;
+      }
+      const derived = entity.name === 'inventory_position' ? deriveStock(values) : values;
+      const violations = owned ? this.#validate(derived) : [];
+      const id = `record#${key}`;
+      // A record that lacks what it must have is not there yet; one that contradicts itself stays as it was.
+      const incomplete = violations.some((violation) => violation.valueClass === 'null');
+      if (violations.length === 0) this.#held.delete(id);
+      else
+        this.#held.set(id, [
+          { key: key.replaceAll('\u001f', '/'), group: WHOLE_RECORD, source: lineage.source, violations },
+        ]);
+      after = !owned || incomplete ? undefined : violations.length > 0 ? before : derived;
+    } else this.#held.delete(`record#${key}`);
+    entry.given = after;
+    if (entry.contributions.size === 0 && entry.counters.size === 0) this.#records.delete(key);
+    if (before === undefined ? after === undefined : after !== undefined && equalValues(before, after))
+      return undefined;
+    return { entity, key, before, after, lineage };
+  }
+}
+
+function equalValues(a: RecordValues, b: RecordValues): boolean {
+  for (let i = 0; i < b.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
