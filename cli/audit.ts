@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { hostname, userInfo } from 'node:os';
 import { redactUrl, type Config } from '../core/config.ts';
-import { asReplicationError } from '../core/errors.ts';
+import { asReplicationError, ReplicationError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import { connectNats } from '../core/nats.ts';
 import { runService } from '../core/run-service.ts';
@@ -27,20 +27,32 @@ export function targetsOf(config: Config, source: string): string[] {
   return [...new Set(flows.map((flow) => flow.to))];
 }
 
+/** Audit logs are kept in Postgres targets; those of MySQL and MariaDB have none yet. */
+export function keepsAuditLog(config: Config, target: string): boolean {
+  return config.targets[target]?.kind === 'postgres';
+}
+
+/** Opens the audit log of a target. Throws `config_invalid` where that kind of target has none. */
 export async function openAuditLog(config: Config, target: string): Promise<AuditLog> {
+  if (!keepsAuditLog(config, target))
+    throw new ReplicationError(
+      'config_invalid',
+      `target ${target} is of kind ${config.targets[target]?.kind}, in which no audit log is kept`,
+    );
   return await PostgresAuditLog.open(await openSession('target', config.targets[target]!, 'waybill audit'));
 }
 
-/** Appends one entry to the log of each target named. Throws classified errors. */
+/** Appends one entry to the log of each target named that keeps one. Throws classified errors. */
 export async function audit(
   config: Config,
   targets: readonly string[],
   event: Omit<AuditEvent, 'actor'>,
 ): Promise<void> {
-  if (targets.length === 0) return;
+  const kept = targets.filter((target) => keepsAuditLog(config, target));
+  if (kept.length === 0) return;
   const nats = await connectNats(config.nats, 'waybill audit');
   try {
-    for (const target of targets) {
+    for (const target of kept) {
       const log = await openAuditLog(config, target);
       try {
         await writeAnchor(nats, config.nats, target, await log.append({ actor: actor(), ...event }));

@@ -75,7 +75,11 @@ const sourceSchema = z.strictObject({
   tls: tls.optional(),
 });
 
-const targetSchema = z.strictObject({ kind: z.enum(['postgres']), url: secretUrl, tls: tls.optional() });
+const targetSchema = z.strictObject({
+  kind: z.enum(['postgres', 'mysql', 'mariadb']),
+  url: secretUrl,
+  tls: tls.optional(),
+});
 
 const mirrorFlowSchema = z.strictObject({
   mirror: name,
@@ -86,6 +90,8 @@ const mirrorFlowSchema = z.strictObject({
   deletes: z.enum(['apply', 'ignore']).default('apply'),
   truncate: z.enum(['apply', 'ignore']).default('apply'),
   batch_bytes: size.prefault('4MB'),
+  /** What becomes of 0000-00-00 and its like in a target that has no such dates (Postgres). */
+  zero_dates: z.enum(['reject', 'null', 'epoch']).default('reject'),
   /** What a repair does with rows of the target that the source does not have. */
   extra_rows: z.enum(['report', 'delete']).default('report'),
 });

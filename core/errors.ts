@@ -80,6 +80,31 @@ const POLICIES = {
     remedy:
       'The source database is not encoded in a character set that converts to UTF-8. Capture a converted database.',
   },
+  source_log_purged: {
+    action: 'resnapshot',
+    remedy:
+      'The source removed binary logs that were not read yet. Raise binlog_expire_logs_seconds, then run `waybill snapshot SOURCE --reset` to read all tables again.',
+  },
+  source_diverged: {
+    action: 'halt',
+    remedy:
+      'The source lacks transactions that were captured already: it was restored from a backup, or is a replica that lags or went its own way. Point the url at the right server, or run `waybill snapshot SOURCE --reset` if this one is to be followed.',
+  },
+  source_server_id_clash: {
+    action: 'halt',
+    remedy:
+      'Another replica or reader uses the same server id. Give this source a `server_id` of its own in the configuration; two Waybills on one source take turns by their lease.',
+  },
+  source_binlog_settings: {
+    action: 'halt',
+    remedy:
+      'The log lacks what is needed to read it. Set binlog_format=ROW, binlog_row_image=FULL, binlog_row_metadata=FULL, an empty binlog_row_value_options and gtid_mode=ON (MySQL) on the source, also for sessions that override them, then run `waybill snapshot SOURCE --reset`.',
+  },
+  source_incident: {
+    action: 'resnapshot',
+    remedy:
+      'The source wrote into its log that it lost events. Run `waybill snapshot SOURCE --reset` to read all tables again.',
+  },
   source_protocol: {
     action: 'halt',
     remedy:

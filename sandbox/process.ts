@@ -10,6 +10,8 @@ export interface RunOptions {
   readonly cwd?: string;
   readonly env?: NodeJS.ProcessEnv;
   readonly identity?: Identity | undefined;
+  /** What the command reads from its standard input; nothing if left out. */
+  readonly input?: string;
 }
 
 /** Runs a command to its end and gives its standard output; an exit code other than 0 is an error with its output. */
@@ -17,9 +19,12 @@ export async function run(file: string, args: readonly string[], options: RunOpt
   const child = spawn(file, args, {
     cwd: options.cwd ?? '/',
     env: options.env ?? process.env,
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe'],
     ...options.identity,
   });
+  // A command that ends without having read it all says why by its exit code.
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(options.input);
   let stdout = '';
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));

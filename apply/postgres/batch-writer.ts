@@ -4,16 +4,16 @@
  */
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
-import type { FramePayload } from '../../core/frame.ts';
+import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import type { FlowReport } from '../../core/metrics.ts';
 import { formatPosition, type Position } from '../../core/position.ts';
 import type { Batch, Run } from '../batch.ts';
 import { compact, type Plans, type SourceRow, type TableCount } from '../compact.ts';
 import type { HeldKeys } from '../held-keys.ts';
-import type { BatchSink } from '../target-store.ts';
-import { advanceSql, type FlowPosition } from './position.ts';
+import { HELD } from '../quarantine-entry.ts';
+import type { BatchSink, FlowPosition } from '../target-store.ts';
+import { advanceSql } from './position.ts';
 import { loadHeldKeys } from './quarantine.ts';
-import { HELD } from './quarantine-insert.ts';
 import { quarantine, replayRows, type ReplayContext } from './row-replay.ts';
 import { SegmentWriter } from './segment-writer.ts';
 import { SnapshotMarks } from './snapshot-marks.ts';
@@ -78,7 +78,7 @@ export class BatchWriter implements BatchSink {
   }
 
   async #write(batch: Batch): Promise<readonly TableCount[]> {
-    const resolved = new Map<FramePayload, readonly (TablePlan | undefined)[]>();
+    const resolved = new Map<IndexedFrame, readonly (TablePlan | undefined)[]>();
     for (const run of batch.runs) resolved.set(run.frame, await this.#plans.resolve(run.frame));
     await this.#plans.prepareOrder();
     const plansOf = (run: Run): readonly (TablePlan | undefined)[] => resolved.get(run.frame)!;

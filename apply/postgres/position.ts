@@ -2,26 +2,9 @@
 import type { ClientBase } from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
 import { formatPosition, parsePosition, ORIGIN, type Position } from '../../core/position.ts';
+import type { FlowPosition, PositionRow } from '../target-store.ts';
 import { quoteLiteral } from './sql.ts';
 import { targetError } from './target-error.ts';
-
-export interface FlowPosition {
-  readonly position: Position;
-  readonly seq: number;
-  readonly quarantineVersion: number;
-}
-
-/** One row of `waybill.position`, for `waybill status`. */
-export interface PositionRow {
-  readonly flow: string;
-  readonly source: string;
-  readonly position: string;
-  readonly stream: string;
-  readonly streamSeq: number;
-  readonly commitTime: Date | null;
-  readonly quarantineVersion: number;
-  readonly updatedAt: Date;
-}
 
 /** Reads the position of a flow; a flow that has none gets the origin. */
 export async function readPosition(

@@ -2,9 +2,12 @@
 import type { FlowConfig, TargetConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import type { Finding } from '../../core/finding.ts';
+import type { TableSchema } from '../../core/frame.ts';
+import { compileTablePatterns } from '../../core/table-pattern.ts';
 import { openTargetSession, type TargetSession } from './session.ts';
 import { quoteName } from './sql.ts';
 import { targetError } from './target-error.ts';
+import { foreignProblems } from './target-table.ts';
 
 const MIN_SERVER_VERSION = 140_000;
 
@@ -13,6 +16,7 @@ export async function checkTarget(
   name: string,
   target: TargetConfig,
   flows: Readonly<Record<string, FlowConfig>>,
+  tables: Readonly<Record<string, readonly TableSchema[]>>,
 ): Promise<Finding[]> {
   const findings: Finding[] = [];
   const add = (severity: Finding['severity'], what: string, message: string, remedy?: string): void => {
@@ -49,7 +53,13 @@ export async function checkTarget(
     if (facts.create || facts.waybill) add('ok', 'rights', `${facts.role} may keep positions in schema waybill`);
     else add('error', 'rights', `${facts.role} may not make schema waybill`, grants);
     for (const [flow, settings] of Object.entries(flows)) {
-      if (settings.to !== name || settings.schema === undefined) continue;
+      if (settings.to !== name) continue;
+      const included = settings.tables === undefined ? () => true : compileTablePatterns(settings.tables);
+      for (const table of tables[flow] ?? [])
+        if (included(table.schema, table.name))
+          for (const problem of foreignProblems(table, settings))
+            add('error', `flow ${flow}`, `table ${table.schema}.${table.name}: ${problem}`, 'see docs/type-mapping.md');
+      if (settings.schema === undefined) continue;
       const found = await client.query<{ ok: boolean }>(
         "SELECT has_schema_privilege(oid, 'CREATE, USAGE') AS ok FROM pg_namespace WHERE nspname = $1",
         [settings.schema],

@@ -1,31 +1,7 @@
-import type { RowChange, TableSchema } from '../../core/frame.ts';
 import type { SourceRow } from '../compact.ts';
+import { keyJson, type QuarantinedChange, type RowFailure } from '../quarantine-entry.ts';
 import { quoteLiteral, quoteNullable } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
-
-export interface RowFailure {
-  readonly reason: string;
-  readonly sqlState: string | null;
-  readonly message: string | null;
-}
-
-export const HELD: RowFailure = { reason: 'held', sqlState: null, message: null };
-
-/** What `waybill.quarantine.change` holds: enough to apply the change later without the stream. */
-export interface QuarantinedChange {
-  readonly change: RowChange;
-  readonly table: TableSchema;
-  readonly target: { readonly schema: string; readonly name: string };
-}
-
-/** The key of a row as a JSON array of its key values; null in a table without a key. */
-function keyJson({ plan, row }: SourceRow<TablePlan>): string | null {
-  if (plan.key.length === 0) return null;
-  const image = row[2] ?? row[4]!;
-  return JSON.stringify(
-    plan.key.map((index) => (typeof image[index] === 'string' ? image[index] : (row[4]?.[index] ?? null))),
-  );
-}
 
 /** Invariant 7: a change that cannot be applied is stored whole, in the transaction that passes it. */
 export function quarantineSql(flow: string, source: string, item: SourceRow<TablePlan>, failure: RowFailure): string {

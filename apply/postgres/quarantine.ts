@@ -1,39 +1,23 @@
 /** The exception inbox of a target: listing, showing, replaying and discarding quarantined changes. */
 import type { ClientBase } from 'pg';
+import type { FlowConfig } from '../../core/config.ts';
 import { messageOf } from '../../core/errors.ts';
 import { HeldKeys } from '../held-keys.ts';
+import {
+  chooseEntries,
+  replayRounds,
+  type QuarantinedChange,
+  type QuarantineDetail,
+  type QuarantineEntry,
+  type ReplayChoice,
+  type ReplayFailure,
+  type ReplayResult,
+} from '../quarantine-entry.ts';
 import { keyShape, touchedKeys } from '../row-key.ts';
-import type { QuarantinedChange } from './quarantine-insert.ts';
 import { rowStatement } from './row-statement.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { isRowError, rowFailureReason, sqlStateOf, targetError } from './target-error.ts';
 import { ensureTargetTable } from './target-table.ts';
-
-export interface QuarantineEntry {
-  readonly id: string;
-  readonly flow: string;
-  readonly source: string;
-  readonly schema: string;
-  readonly table: string;
-  /** JSON array of the key's values; null for a table without a key. */
-  readonly key: string | null;
-  readonly position: string;
-  readonly ordinal: number;
-  readonly op: string;
-  readonly reason: string;
-  readonly sqlState: string | null;
-  readonly message: string | null;
-  readonly createdAt: Date;
-}
-
-export interface QuarantineDetail extends QuarantineEntry {
-  readonly change: QuarantinedChange;
-}
-
-export interface ReplayResult {
-  readonly applied: number;
-  readonly failed: readonly { readonly id: string; readonly sqlState: string; readonly message: string }[];
-}
 
 const COLUMNS = `id, flow, source, table_schema AS schema, table_name AS "table", key, position, ordinal, op, reason,
   sqlstate AS "sqlState", message, created_at AS "createdAt"`;
@@ -99,46 +83,22 @@ export async function showQuarantine(client: ClientBase, id: string | number): P
 export async function replayQuarantine(
   client: ClientBase,
   flow: string,
-  which: { readonly ids?: readonly (string | number)[]; readonly all?: boolean },
+  which: ReplayChoice,
+  settings: Pick<FlowConfig, 'zero_dates'> = { zero_dates: 'reject' },
 ): Promise<ReplayResult> {
   return await inFlowTransaction(client, flow, async () => {
-    const wanted = new Set((which.ids ?? []).map(String));
     const { rows } = await client.query<QuarantineDetail>(
       `SELECT ${COLUMNS}, change FROM waybill.quarantine WHERE flow = $1 ORDER BY id`,
       [flow],
     );
-    const selected = which.all === true ? rows : sameKeys(rows, wanted);
     const plans = new Map<string, TablePlan>();
-    const blocked = new Set<string>();
-    const applied: string[] = [];
-    const failed: { id: string; sqlState: string; message: string }[] = [];
-    // What fails may be waiting for one that comes later: go round while that helps.
-    for (let pending = selected; pending.length > 0;) {
-      const left: QuarantineDetail[] = [];
-      failed.length = 0;
-      blocked.clear();
-      for (const entry of pending) {
-        const keys = keysOf(entry);
-        if (keys.some((key) => blocked.has(key))) {
-          left.push(entry);
-          for (const key of keys) blocked.add(key);
-          continue;
-        }
-        const failure = await tryEntry(client, entry, plans);
-        if (failure === undefined) applied.push(entry.id);
-        else {
-          left.push(entry);
-          failed.push({ id: entry.id, ...failure });
-          for (const key of keys) blocked.add(key);
-        }
-      }
-      if (left.length === pending.length) break;
-      pending = left;
-    }
-    for (const { id, sqlState, message } of failed)
+    const { applied, failed } = await replayRounds(chooseEntries(rows, which), (entry) =>
+      tryEntry(client, entry, plans, settings),
+    );
+    for (const { id, reason, sqlState, message } of failed)
       await client.query('UPDATE waybill.quarantine SET reason = $2, sqlstate = $3, message = $4 WHERE id = $1', [
         id,
-        rowFailureReason(sqlState),
+        reason,
         sqlState,
         message,
       ]);
@@ -179,46 +139,27 @@ async function inFlowTransaction<T>(client: ClientBase, flow: string, work: () =
   }
 }
 
-function keysOf(entry: QuarantineDetail): string[] {
-  const shape = keyShape(entry.change.table);
-  return touchedKeys(shape, entry.change.change).map((key) => `${shape.id}\0${key}`);
-}
-
-/** The wanted changes and all that share a key with one of them, also by way of a change of key. */
-function sameKeys(rows: readonly QuarantineDetail[], wanted: ReadonlySet<string>): QuarantineDetail[] {
-  const chosen = new Set(rows.filter((row) => wanted.has(row.id)));
-  const keys = new Set([...chosen].flatMap(keysOf));
-  for (let grew = true; grew;) {
-    grew = false;
-    for (const row of rows) {
-      const own = keysOf(row);
-      if (chosen.has(row) || !own.some((key) => keys.has(key))) continue;
-      chosen.add(row);
-      for (const key of own) keys.add(key);
-      grew = true;
-    }
-  }
-  return rows.filter((row) => chosen.has(row));
-}
-
 async function tryEntry(
   client: ClientBase,
   entry: QuarantineDetail,
   plans: Map<string, TablePlan>,
-): Promise<{ sqlState: string; message: string } | undefined> {
+  settings: Pick<FlowConfig, 'zero_dates'>,
+): Promise<ReplayFailure | undefined> {
   const { change, table, target } = entry.change;
   const id = `${target.schema}.${target.name} ${table.version}`;
   let plan = plans.get(id);
   if (plan === undefined) {
-    plan = createTablePlan(table, await ensureTargetTable(client, table, target.schema));
+    plan = createTablePlan(table, await ensureTargetTable(client, table, target.schema, settings), settings);
     plans.set(id, plan);
   }
   try {
-    await client.query(`SAVEPOINT one_row; ${rowStatement(plan, change)}; RELEASE SAVEPOINT one_row`);
+    await client.query('SAVEPOINT one_row');
+    await client.query(`${rowStatement(plan, change)}; RELEASE SAVEPOINT one_row`);
     return undefined;
   } catch (thrown) {
     if (!isRowError(thrown)) throw thrown;
     await client.query('ROLLBACK TO SAVEPOINT one_row');
-    return { sqlState: sqlStateOf(thrown)!, message: messageOf(thrown) };
+    const sqlState = sqlStateOf(thrown)!;
+    return { reason: rowFailureReason(sqlState), sqlState, message: messageOf(thrown) };
   }
 }

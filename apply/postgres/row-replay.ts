@@ -10,8 +10,9 @@ import { entryPosition, formatPosition } from '../../core/position.ts';
 import { transactionsOf, type Run } from '../batch.ts';
 import { isIgnored, type Plans, type SourceRow } from '../compact.ts';
 import type { HeldKeys } from '../held-keys.ts';
+import { HELD, type RowFailure } from '../quarantine-entry.ts';
 import { touchedKeys } from '../row-key.ts';
-import { HELD, quarantineSql, type RowFailure } from './quarantine-insert.ts';
+import { quarantineSql } from './quarantine-insert.ts';
 import { rowStatement } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import type { SnapshotMarks } from './snapshot-marks.ts';
@@ -48,9 +49,9 @@ export async function replayRows(
       if (entry[5] === 'whole' || entry[5] === 'first') await settle();
       const position = formatPosition(entryPosition(entry, 0));
       for (let index = from; index < to; index++) {
-        const row = run.frame.rows[index]!;
-        const plan = plans[row[1]];
-        if (plan === undefined || isIgnored(row, context.settings)) continue;
+        const plan = plans[run.frame.tableIndex(index)];
+        if (plan === undefined || isIgnored(run.frame.op(index), context.settings)) continue;
+        const row = run.frame.row(index);
         const item = { plan, row, position, ordinal: entry[6] + index - from };
         if (row[0] !== 't' && row[0] !== 's') {
           rows.push(item);
@@ -120,13 +121,17 @@ async function replayPasses(context: ReplayContext, rows: readonly SourceRow<Tab
 async function tryRow(context: ReplayContext, item: SourceRow<TablePlan>): Promise<RowFailure | undefined> {
   const { client } = context;
   const seen = context.marks.seenTable(item.plan);
-  const record = seen === undefined ? '' : seenSql(item.plan, seen, [item.row]);
+  let begun = false;
   try {
-    await client.query(`SAVEPOINT one_row; ${rowStatement(item.plan, item.row)}; ${record}; RELEASE SAVEPOINT one_row`);
+    // A value without a form in the target throws here, before anything is sent.
+    const statement = rowStatement(item.plan, item.row);
+    const record = seen === undefined ? '' : seenSql(item.plan, seen, [item.row]);
+    begun = true;
+    await client.query(`SAVEPOINT one_row; ${statement}; ${record}; RELEASE SAVEPOINT one_row`);
     return undefined;
   } catch (thrown) {
     if (!isRowError(thrown)) throw thrown;
-    await client.query('ROLLBACK TO SAVEPOINT one_row');
+    if (begun) await client.query('ROLLBACK TO SAVEPOINT one_row');
     const sqlState = sqlStateOf(thrown)!;
     return { reason: rowFailureReason(sqlState), sqlState, message: messageOf(thrown) };
   }
@@ -154,14 +159,16 @@ async function recordSeen(
   item: SourceRow<TablePlan>,
   seen: string,
 ): Promise<void> {
-  const record = seenSql(item.plan, seen, [item.row]);
-  if (record === '') return;
   await transaction.flush();
+  let begun = false;
   try {
+    const record = seenSql(item.plan, seen, [item.row]);
+    if (record === '') return;
+    begun = true;
     await context.client.query(`SAVEPOINT seen_row; ${record}; RELEASE SAVEPOINT seen_row`);
   } catch (thrown) {
     if (!isRowError(thrown)) throw thrown;
     // Its key has no form in the target, so no row there can have it.
-    await context.client.query('ROLLBACK TO SAVEPOINT seen_row');
+    if (begun) await context.client.query('ROLLBACK TO SAVEPOINT seen_row');
   }
 }

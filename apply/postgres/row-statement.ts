@@ -59,9 +59,9 @@ function keylessStatement(plan: TablePlan, row: RowChange): string {
   const conditions = plan.written.map((index) => {
     const value = before[index];
     const name = plan.names[index]!;
-    if (typeof value !== 'string') return `${name} IS NULL`;
-    const column = comparedAsText(plan, index) ? `${name}::text` : name;
-    return `${column} = ${literal(plan, index, value)}`;
+    const text = literal(plan, index, value ?? null);
+    if (text === 'NULL') return `${name} IS NULL`;
+    return `${comparedAsText(plan, index) ? `${name}::text` : name} = ${text}`;
   });
   const one = `ctid = (SELECT ctid FROM ${plan.qualified} WHERE ${conditions.join(' AND ')} LIMIT 1)`;
   if (row[0] === 'd') return `DELETE FROM ${plan.qualified} WHERE ${one}`;

@@ -1,7 +1,11 @@
 /** All that writing one version of one table needs, worked out once: names, key, and the fixed parts of statements. */
+import { dialectOf, isBinaryColumn } from '../../core/column-kind.ts';
+import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema, Value } from '../../core/frame.ts';
-import type { PlanShape } from '../compact.ts';
+import type { PlanShape } from '../table-changes.ts';
 import { keyShape } from '../row-key.ts';
+import { mapToPostgres } from '../type-mapping.ts';
+import type { Convert } from '../value-misfit.ts';
 import { byteaText, qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 
 export interface TargetTable {
@@ -25,6 +29,10 @@ export interface TablePlan extends PlanShape {
   readonly target: TargetTable;
   readonly qualified: string;
   readonly bytea: readonly boolean[];
+  /** For columns whose text is not what Postgres reads. */
+  readonly convert: readonly (Convert | undefined)[];
+  /** Whether any column is converted. */
+  readonly converts: boolean;
   /** Written columns that an update may set. */
   readonly settable: readonly number[];
   /** Equal keys always have equal text, so that text may stand for the key. */
@@ -43,7 +51,15 @@ const COMPARED_AS_TEXT =
 
 let stages = 0;
 
-export function createTablePlan(table: TableSchema, target: TargetTable): TablePlan {
+export function createTablePlan(
+  table: TableSchema,
+  target: TargetTable,
+  settings: Pick<FlowConfig, 'zero_dates'>,
+): TablePlan {
+  const dialect = dialectOf(table);
+  const mappings = table.columns.map((column) =>
+    dialect === 'postgres' ? undefined : mapToPostgres(column, dialect, settings),
+  );
   const names = table.columns.map((column) => quoteName(column.name));
   const indexes = table.columns.map((_, index) => index);
   const { id, key } = keyShape(table);
@@ -61,11 +77,13 @@ export function createTablePlan(table: TableSchema, target: TargetTable): TableP
     id,
     qualified,
     names,
-    bytea: table.columns.map((column) => column.type === 'bytea' || column.portable === 'bytea'),
+    bytea: table.columns.map((column) => isBinaryColumn(dialect, column)),
+    convert: mappings.map((mapping) => mapping?.convert),
+    converts: mappings.some((mapping) => mapping?.convert !== undefined),
     key,
     written,
     settable,
-    keyIsText: key.every((index) => TEXT_EQUALS_VALUE.test(table.columns[index]!.type)),
+    keyIsText: key.every((index) => TEXT_EQUALS_VALUE.test(mappings[index]?.type ?? table.columns[index]!.type)),
     insertHead: `INSERT INTO ${qualified} (${list}) OVERRIDING SYSTEM VALUE `,
     conflict:
       key.length === 0
@@ -79,9 +97,17 @@ export function createTablePlan(table: TableSchema, target: TargetTable): TableP
 /** A value as an SQL literal without a cast: as in COPY, the column's own input function reads it. */
 export function literal(plan: TablePlan, index: number, value: Value): string {
   if (typeof value !== 'string') return 'NULL';
+  const convert = plan.convert[index];
+  if (convert !== undefined) {
+    const text = convert(value);
+    return text === null ? 'NULL' : quoteLiteral(text);
+  }
   return quoteLiteral(plan.bytea[index] === true ? byteaText(value) : value);
 }
 
 export function comparedAsText(plan: TablePlan, index: number): boolean {
-  return COMPARED_AS_TEXT.test(plan.table.columns[index]!.type);
+  const column = plan.table.columns[index]!;
+  // A float's text differs between the databases, and what a type is called says nothing of Postgres.
+  if (dialectOf(plan.table) !== 'postgres') return plan.target.columns.get(column.name)?.type === 'json';
+  return COMPARED_AS_TEXT.test(column.type);
 }

@@ -1,8 +1,9 @@
 /** The plans of a session: one per table version, made on first sight, with the order that foreign keys ask for. */
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
-import type { FramePayload, TableSchema } from '../../core/frame.ts';
+import type { TableSchema } from '../../core/frame.ts';
 import { compileTablePatterns, type TableFilter } from '../../core/table-pattern.ts';
+import { parentsFirst } from '../parents-first.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
 import { ensureTargetTable } from './target-table.ts';
@@ -12,7 +13,7 @@ export class TablePlans {
   readonly #settings: FlowConfig;
   readonly #includes: TableFilter;
   readonly #plans = new Map<string, TablePlan>();
-  readonly #ofFrame = new WeakMap<FramePayload, (TablePlan | undefined)[]>();
+  readonly #ofFrame = new WeakMap<object, (TablePlan | undefined)[]>();
   #order: Map<number, number> | undefined;
   #referenced = new Set<number>();
 
@@ -23,7 +24,7 @@ export class TablePlans {
   }
 
   /** The plans for the tables of a frame, by their index; undefined for tables that the flow leaves out. */
-  async resolve(frame: FramePayload): Promise<readonly (TablePlan | undefined)[]> {
+  async resolve(frame: { readonly tables: readonly TableSchema[] }): Promise<readonly (TablePlan | undefined)[]> {
     const known = this.#ofFrame.get(frame);
     if (known !== undefined) return known;
     const plans: (TablePlan | undefined)[] = [];
@@ -37,8 +38,9 @@ export class TablePlans {
     const id = `${table.schema}\0${table.name}\0${table.version}`;
     let plan = this.#plans.get(id);
     if (plan === undefined) {
-      const target = await ensureTargetTable(this.#client, table, this.#settings.schema ?? table.schema);
-      plan = createTablePlan(table, target);
+      const schema = this.#settings.schema ?? table.schema;
+      const target = await ensureTargetTable(this.#client, table, schema, this.#settings);
+      plan = createTablePlan(table, target, this.#settings);
       this.#plans.set(id, plan);
       this.#order = undefined;
     }
@@ -72,28 +74,4 @@ export class TablePlans {
   referenced(plan: TablePlan): boolean {
     return this.#referenced.has(plan.target.oid);
   }
-}
-
-/** Ranks tables so that parents come before children. Tables in a cycle get the place where the cycle was entered. */
-export function parentsFirst(
-  tables: readonly number[],
-  edges: readonly { readonly child: number; readonly parent: number }[],
-): Map<number, number> {
-  const parents = new Map<number, number[]>();
-  for (const { child, parent } of edges) {
-    if (child === parent) continue;
-    const list = parents.get(child);
-    if (list === undefined) parents.set(child, [parent]);
-    else list.push(parent);
-  }
-  const order = new Map<number, number>();
-  const visiting = new Set<number>();
-  const visit = (table: number): void => {
-    if (order.has(table) || visiting.has(table)) return;
-    visiting.add(table);
-    for (const parent of parents.get(table) ?? []) visit(parent);
-    order.set(table, order.size);
-  };
-  for (const table of tables) visit(table);
-  return order;
 }

@@ -1,5 +1,6 @@
 import { DatabaseError } from 'pg';
 import { messageOf, ReplicationError, type ErrorCode } from '../../core/errors.ts';
+import { ValueMisfit } from '../value-misfit.ts';
 
 /** SQLSTATEs and their classes, the longest match first. PostgreSQL documentation, appendix A. */
 const CODES: readonly (readonly [prefix: string, code: ErrorCode])[] = [
@@ -34,6 +35,7 @@ const CODES: readonly (readonly [prefix: string, code: ErrorCode])[] = [
 /** The SQLSTATE of what pg threw, if the server sent one. */
 export function sqlStateOf(thrown: unknown): string | undefined {
   if (thrown instanceof ReplicationError) return sqlStateOf(thrown.cause);
+  if (thrown instanceof ValueMisfit) return thrown.sqlState;
   return thrown instanceof DatabaseError ? thrown.code : undefined;
 }
 
@@ -44,6 +46,8 @@ export function codeForSqlState(sqlState: string): ErrorCode {
 /** Classifies what pg threw, by SQLSTATE and errno. Only the message is kept: `detail` may hold a row's values. */
 export function targetError(thrown: unknown, doing: string): ReplicationError {
   if (thrown instanceof ReplicationError) return thrown;
+  if (thrown instanceof ValueMisfit)
+    return new ReplicationError('target_row', `${doing}: ${thrown.message}`, { cause: thrown });
   if (thrown instanceof DatabaseError) {
     const sqlState = thrown.code ?? '';
     return new ReplicationError(codeForSqlState(sqlState), `${doing}: ${thrown.message} (SQLSTATE ${sqlState})`, {

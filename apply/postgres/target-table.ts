@@ -1,7 +1,10 @@
 /** Target tables: made when missing, followed when the source gets a column, refused when their shape does not fit. */
 import type { ClientBase } from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
-import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
+import type { FlowConfig } from '../../core/config.ts';
+import { dialectOf } from '../../core/column-kind.ts';
+import type { TableSchema } from '../../core/frame.ts';
+import { mapToPostgres } from '../type-mapping.ts';
 import { qualifiedName, quoteName } from './sql.ts';
 import type { TargetColumn, TargetTable } from './table-plan.ts';
 import { targetError } from './target-error.ts';
@@ -17,16 +20,16 @@ export async function ensureTargetTable(
   client: ClientBase,
   table: TableSchema,
   schema: string,
-  create = true,
+  settings: Pick<FlowConfig, 'zero_dates'>,
 ): Promise<TargetTable> {
   try {
-    const types = await targetTypes(client, table.columns);
+    refuseForeign(table, schema, settings);
+    const types = await targetTypes(client, table, settings);
     let found = await readTable(client, schema, table.name);
     if (found === undefined) {
-      if (!create) throw shapeError(schema, table.name, 'it does not exist');
-      await createTable(client, table, schema, types);
+      await createTable(client, table, schema, types, settings);
       found = (await readTable(client, schema, table.name))!;
-    } else if (create) {
+    } else {
       const known = new Set(found.columns.map((column) => column.name));
       const added = table.columns.filter((column) => !known.has(column.name));
       if (added.length > 0) {
@@ -37,7 +40,7 @@ export async function ensureTargetTable(
         found = (await readTable(client, schema, table.name))!;
       }
     }
-    await checkShape(client, table, schema, found, types);
+    await checkShape(client, table, schema, found, types, settings);
     return {
       schema,
       name: table.name,
@@ -49,8 +52,42 @@ export async function ensureTargetTable(
   }
 }
 
+/** Most bytes of a name in Postgres. */
+const MAX_NAME_BYTES = 63;
+
+/** What a table of MySQL or MariaDB has that Postgres has no form for. Throws `target_shape`. */
+function refuseForeign(table: TableSchema, schema: string, settings: Pick<FlowConfig, 'zero_dates'>): void {
+  const problems = foreignProblems(table, settings);
+  if (problems.length > 0) throw shapeError(schema, table.name, problems.join('. '));
+}
+
+/** Why a table of another kind of source cannot be written to Postgres; empty when it can. */
+export function foreignProblems(table: TableSchema, settings: Pick<FlowConfig, 'zero_dates'>): string[] {
+  const dialect = dialectOf(table);
+  if (dialect === 'postgres') return [];
+  const long = [table.name, ...table.columns.map((column) => column.name)].filter(
+    (name) => Buffer.byteLength(name) > MAX_NAME_BYTES,
+  );
+  return [
+    ...long.map(
+      (name) => `the name ${name} has more than ${MAX_NAME_BYTES} bytes; exclude the table, or rename it at the source`,
+    ),
+    ...table.columns
+      .filter((column) => mapToPostgres(column, dialect, settings) === undefined)
+      .map((column) => `column ${column.name} (${column.type}) has no type here; exclude the table`),
+  ];
+}
+
 /** The type that each column has in the target: the source's where it exists there, else the portable one. */
-async function targetTypes(client: ClientBase, columns: readonly ColumnSchema[]): Promise<Map<string, string>> {
+async function targetTypes(
+  client: ClientBase,
+  table: TableSchema,
+  settings: Pick<FlowConfig, 'zero_dates'>,
+): Promise<Map<string, string>> {
+  const { columns } = table;
+  const dialect = dialectOf(table);
+  if (dialect !== 'postgres')
+    return new Map(columns.map((column) => [column.name, mapToPostgres(column, dialect, settings)!.type]));
   const { rows } = await client.query<{ known: boolean }>(
     'SELECT to_regtype(t) IS NOT NULL AS known FROM unnest($1::text[]) WITH ORDINALITY AS u(t, n) ORDER BY n',
     [columns.map((column) => column.type.replace(/\([^)]*\)/, ''))],
@@ -65,12 +102,18 @@ async function createTable(
   table: TableSchema,
   schema: string,
   types: ReadonlyMap<string, string>,
+  settings: Pick<FlowConfig, 'zero_dates'>,
 ): Promise<void> {
-  const lines = table.columns.map(
-    (column) =>
-      `${quoteName(column.name)} ${types.get(column.name)}${column.notNull ? ' NOT NULL' : ''}` +
-      (column.default === undefined ? '' : ` DEFAULT ${column.default}`),
-  );
+  const own = dialectOf(table) === 'postgres';
+  const lines = table.columns.map((column) => {
+    // A zero date that becomes NULL needs room for one.
+    const mayBeNull = !own && settings.zero_dates === 'null' && /^(date|timestamp)/.test(types.get(column.name)!);
+    const notNull = column.notNull && (!mayBeNull || table.key.includes(column.name));
+    return (
+      `${quoteName(column.name)} ${types.get(column.name)}${notNull ? ' NOT NULL' : ''}` +
+      (own && column.default !== undefined ? ` DEFAULT ${column.default}` : '')
+    );
+  });
   if (table.key.length > 0) lines.push(`PRIMARY KEY (${table.key.map(quoteName).join(', ')})`);
   const there = await client.query('SELECT 1 FROM pg_namespace WHERE nspname = $1', [schema]);
   if (there.rowCount === 0) await client.query(`CREATE SCHEMA IF NOT EXISTS ${quoteName(schema)}`);
@@ -118,12 +161,20 @@ async function checkShape(
   schema: string,
   found: { oid: number; columns: FoundColumn[] },
   types: ReadonlyMap<string, string>,
+  settings: Pick<FlowConfig, 'zero_dates'>,
 ): Promise<void> {
+  const dialect = dialectOf(table);
   const byName = new Map(found.columns.map((column) => [column.name, column]));
   for (const column of table.columns) {
     const target = byName.get(column.name);
     if (target === undefined) throw shapeError(schema, table.name, `column ${column.name} (${column.type}) is missing`);
-    if (!accepts(target.type, types.get(column.name) ?? column.type) && !accepts(target.type, column.portable))
+    const mapped = types.get(column.name) ?? column.type;
+    const fits =
+      dialect === 'postgres'
+        ? accepts(target.type, mapped) || accepts(target.type, column.portable)
+        : accepts(target.type, mapped) ||
+          mapToPostgres(column, dialect, settings)!.accepts.has(target.type.replace(/\([^)]*\)/, ''));
+    if (!fits)
       throw shapeError(
         schema,
         table.name,

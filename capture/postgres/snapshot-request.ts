@@ -1,5 +1,5 @@
 /** What is asked of a snapshot and how far it is, in the KV bucket, so that both outlive every process. */
-import type { KV } from '@nats-io/kv';
+import type { KV, KvEntry } from '@nats-io/kv';
 import type { NatsConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { openBucket } from '../../core/lease.ts';
@@ -89,14 +89,43 @@ export async function readProgress(bucket: KV, source: string): Promise<Snapshot
   return read<SnapshotProgress>(bucket, progressKey(source));
 }
 
-export async function writeProgress(bucket: KV, source: string, progress: SnapshotProgress): Promise<void> {
-  await guard(`storing the snapshot progress of ${source}`, bucket.put(progressKey(source), JSON.stringify(progress)));
+/**
+ * The progress as one capture reads and writes it. A write fits only what this store read or wrote last: a capture that
+ * another one has overtaken fails with `stream_conflict`, and does not set the other's cursors back.
+ */
+export class ProgressStore {
+  readonly #bucket: KV;
+  readonly #source: string;
+  #revision = 0;
+
+  constructor(bucket: KV, source: string) {
+    this.#bucket = bucket;
+    this.#source = source;
+  }
+
+  async read(): Promise<SnapshotProgress | undefined> {
+    const key = progressKey(this.#source);
+    const entry = await guard(`reading ${key}`, this.#bucket.get(key));
+    this.#revision = entry?.revision ?? 0;
+    return decode(key, entry) as SnapshotProgress | undefined;
+  }
+
+  async write(progress: SnapshotProgress): Promise<void> {
+    const key = progressKey(this.#source);
+    const text = JSON.stringify(progress);
+    const written =
+      this.#revision === 0 ? this.#bucket.create(key, text) : this.#bucket.update(key, text, this.#revision);
+    this.#revision = await guard(`storing the snapshot progress of ${this.#source}`, written);
+  }
 }
 
 async function read<T extends { v: number }>(bucket: KV, key: string): Promise<T | undefined> {
-  const entry = await guard(`reading ${key}`, bucket.get(key));
+  return decode(key, await guard(`reading ${key}`, bucket.get(key))) as T | undefined;
+}
+
+function decode(key: string, entry: KvEntry | null): { v: number } | undefined {
   if (entry === null || entry.operation !== 'PUT') return undefined;
-  const value = entry.json<T>();
+  const value = entry.json<{ v: number }>();
   if (value.v !== 1) throw new ReplicationError('frame_version', `${key} was written by a newer version`);
   return value;
 }

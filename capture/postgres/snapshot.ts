@@ -5,17 +5,16 @@
  */
 import type pg from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
-import type { KV } from '@nats-io/kv';
 import { failpoint } from '../../core/failpoint.ts';
 import type { Logger } from '../../core/logger.ts';
-import { abortableDelay } from '../../core/run-service.ts';
+import { abortableDelay, untilAborted } from '../../core/run-service.ts';
 import type { CapturedTable } from './catalog.ts';
 import { LineSplitter, parseCopyLine, type CopyRow } from './copy-lines.ts';
 import { qualifiedName, quoteIdent } from './publication.ts';
 import {
   newSnapshotId,
-  writeProgress,
   type KeyTexts,
+  type ProgressStore,
   type SnapshotProgress,
   type TableProgress,
 } from './snapshot-request.ts';
@@ -27,8 +26,7 @@ const CHUNK_BYTES = 4 << 20;
 
 export interface SnapshotPorts {
   readonly client: pg.Client;
-  readonly bucket: KV;
-  readonly source: string;
+  readonly progress: ProgressStore;
   readonly markPrefix: string;
   readonly maxChunkRows: number;
   readonly log: Logger;
@@ -36,7 +34,10 @@ export interface SnapshotPorts {
   readonly tableByName: (schema: string, name: string) => CapturedTable | undefined;
   readonly trackTransactions: (on: boolean) => void;
   readonly forgetTransactionsBefore: (xid: number) => void;
-  /** Resolves when everything up to the mark that was just written, and its chunk, is stored in the stream. */
+  /**
+   * Resolves when everything up to the mark that was just written, and its chunk, is stored in the stream. Rejects when
+   * the signal aborts: a cursor must never pass rows that are not stored (Invariant 1).
+   */
   readonly stored: () => Promise<void>;
   readonly cancelled: () => boolean;
 }
@@ -77,7 +78,7 @@ export class SnapshotReader {
           table.state = 'done';
         } else if (table.keys !== undefined) await this.#readKeys(table, table.keys, captured);
         else await this.#readTable(progress, table, captured);
-        await writeProgress(this.#ports.bucket, this.#ports.source, progress);
+        await this.#ports.progress.write(progress);
       }
     } finally {
       this.#ports.trackTransactions(false);
@@ -103,14 +104,14 @@ export class SnapshotReader {
   }
 
   async #readTable(progress: SnapshotProgress, table: TableProgress, captured: CapturedTable): Promise<void> {
-    const { signal, log, bucket, source } = this.#ports;
+    const { signal, log, progress: store } = this.#ports;
     const keyless = captured.keyIndexes.length === 0;
     const tableId = `${progress.id}_${captured.oid}`;
     if (table.state === 'pending') {
       if (!keyless) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
       table.state = 'running';
       await this.#ports.stored();
-      await writeProgress(bucket, source, progress);
+      await store.write(progress);
     }
     let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
     for (let attempt = 1; !signal.aborted && !this.#ports.cancelled();) {
@@ -122,7 +123,7 @@ export class SnapshotReader {
       const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
       failpoint('capture.mid-snapshot');
       await this.#mark({ k: 'high', chunk: id, oid: captured.oid });
-      const kept = await abortable(outcome, signal);
+      const kept = await untilAborted(outcome, signal);
       if (kept === undefined) {
         attempt += 1;
         // A smaller chunk is less likely to meet a change while it is read.
@@ -139,7 +140,7 @@ export class SnapshotReader {
       const last = chunk.rows.at(-1);
       if (keyless || limit === undefined || chunk.rows.length < limit || last === undefined) break;
       table.cursor = [...last.key];
-      await writeProgress(bucket, source, progress);
+      await store.write(progress);
       limit = Math.max(
         100,
         Math.min(this.#ports.maxChunkRows, Math.floor(CHUNK_BYTES / Math.max(1, bytes / chunk.rows.length))),
@@ -166,7 +167,7 @@ export class SnapshotReader {
       this.#chunks.set(id, chunk);
       const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
       await this.#mark({ k: 'high', chunk: id, oid: captured.oid });
-      if ((await abortable(outcome, signal)) === undefined) {
+      if ((await untilAborted(outcome, signal)) === undefined) {
         if (attempt % 10 === 0) log.warn({ table: table.name, attempt }, 'rows changed while they were read again');
         await abortableDelay(Math.min(2000, 20 * attempt), signal);
         continue;
@@ -272,13 +273,4 @@ async function currentSnapshot(client: pg.Client): Promise<{ xmin: number; inPro
   const [xmin, , list] = result.rows[0]!.snapshot.split(':');
   const short = (xid: string): number => Number(BigInt.asUintN(32, BigInt(xid)));
   return { xmin: short(xmin!), inProgress: list === undefined || list === '' ? [] : list.split(',').map(short) };
-}
-
-async function abortable<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
-  if (signal.aborted) return undefined;
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => resolve(undefined);
-    signal.addEventListener('abort', onAbort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

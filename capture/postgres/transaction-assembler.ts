@@ -82,6 +82,8 @@ export class TransactionAssembler implements PgOutputHandler {
   /** End of what has been written, at the last transaction boundary. */
   #boundary: PgPosition;
   #newestTimeUs = 0;
+  /** End of the newest commit record seen: commits come in order, so that an earlier one is a repeat. */
+  #lastCommitEnd = 0n;
   #window: { oid: number; keys: Set<string>; partial: Set<string>; before: Set<number> } | undefined;
   #xids: Set<number> | undefined;
   #progressDue = false;
@@ -221,8 +223,8 @@ export class TransactionAssembler implements PgOutputHandler {
 
   begin(finalLsn: bigint, commitTimeUs: number, xid: number): void {
     const { resume } = this.#options;
-    // Invariant 4 begins here: what the stream holds is not published again.
-    if (finalLsn < resume.lsn) {
+    // Invariant 4 begins here: what the stream holds, or what came before in this session, is not published again.
+    if (finalLsn < resume.lsn || finalLsn < this.#lastCommitEnd) {
       this.#passing = true;
       return;
     }
@@ -250,12 +252,14 @@ export class TransactionAssembler implements PgOutputHandler {
     this.#open = undefined;
     this.#newestTimeUs = commitTimeUs;
     this.#boundary = pgPosition(endLsn);
+    this.#lastCommitEnd = endLsn;
     if (this.#writer.bytes >= this.#options.frameBytes) this.#options.onFrame(this.#seal(this.#boundary));
   }
 
   relation(relation: RelationMessage): void {
     const table = this.#options.resolve(relation);
-    this.#relations.set(relation.oid, table === undefined ? undefined : { table, counts: {} });
+    const counts = this.#relations.get(relation.oid)?.counts ?? {};
+    this.#relations.set(relation.oid, table === undefined ? undefined : { table, counts });
   }
 
   insert(oid: number, buffer: Buffer, after: TupleRange): void {

@@ -1,15 +1,9 @@
 /** Commands that change something: snapshot, teardown, quarantine. */
 import { createInterface } from 'node:readline/promises';
-import {
-  discardQuarantine,
-  listQuarantine,
-  replayQuarantine,
-  showQuarantine,
-} from '../../apply/postgres/quarantine.ts';
-import { openTargetSession, type TargetSession } from '../../apply/postgres/session.ts';
+import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
 import { requestSnapshot } from '../../capture/postgres/snapshot-request.ts';
 import { describeTeardown, teardownSource } from '../../capture/postgres/teardown.ts';
-import type { Config } from '../../core/config.ts';
+import type { Config, FlowConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { audit, auditIfReachable, targetsOf } from '../audit.ts';
 import {
@@ -82,13 +76,18 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
   return EXIT.good;
 }
 
-async function withTarget<T>(config: Config, flow: string, work: (session: TargetSession) => Promise<T>): Promise<T> {
+async function withTarget<T>(
+  config: Config,
+  flow: string,
+  work: (desk: TargetDesk, settings: FlowConfig) => Promise<T>,
+): Promise<T> {
   const settings = config.flows[flow] ?? unknownName('flow', flow, Object.keys(config.flows));
-  const session = await openTargetSession(requireTarget(config, settings.to), 'waybill quarantine');
+  const target = await targetOf(requireTarget(config, settings.to));
+  const desk = await target.openDesk('waybill quarantine');
   try {
-    return await work(session);
+    return await work(desk, settings);
   } finally {
-    await session.close();
+    await desk.close();
   }
 }
 
@@ -99,7 +98,7 @@ export async function quarantineList(
   const config = readConfig(options);
   const entries = [];
   for (const name of flow === undefined ? Object.keys(config.flows) : [flow])
-    entries.push(...(await withTarget(config, name, ({ client }) => listQuarantine(client, name))));
+    entries.push(...(await withTarget(config, name, (desk) => desk.listQuarantine(name))));
   if (options.json === true) console.log(JSON.stringify(entries, undefined, 2));
   else
     printTable(
@@ -120,7 +119,7 @@ export async function quarantineList(
 }
 
 export async function quarantineShow(flow: string, id: string, options: GlobalOptions): Promise<number> {
-  const entry = await withTarget(readConfig(options), flow, ({ client }) => showQuarantine(client, id));
+  const entry = await withTarget(readConfig(options), flow, (desk) => desk.showQuarantine(id));
   if (entry === undefined)
     throw new ReplicationError('config_invalid', `there is no quarantined change ${id} in flow ${flow}`);
   console.log(JSON.stringify(entry, undefined, 2));
@@ -134,8 +133,8 @@ export async function quarantineReplay(
 ): Promise<number> {
   requireIds(ids, options);
   const config = readConfig(options);
-  const result = await withTarget(config, flow, ({ client }) =>
-    replayQuarantine(client, flow, options.all === true ? { all: true } : { ids }),
+  const result = await withTarget(config, flow, (desk, settings) =>
+    desk.replayQuarantine(flow, options.all === true ? { all: true } : { ids }, settings),
   );
   await audit(config, [config.flows[flow]!.to], {
     action: 'quarantine-replay',
@@ -159,9 +158,9 @@ export async function quarantineDiscard(
 ): Promise<number> {
   requireIds(ids, options);
   const config = readConfig(options);
-  const { count, discarded } = await withTarget(config, flow, async ({ client }) => {
-    const discarded = options.all === true ? (await listQuarantine(client, flow)).map((entry) => entry.id) : ids;
-    return { discarded, count: await discardQuarantine(client, flow, discarded) };
+  const { count, discarded } = await withTarget(config, flow, async (desk) => {
+    const discarded = options.all === true ? (await desk.listQuarantine(flow)).map((entry) => entry.id) : ids;
+    return { discarded, count: await desk.discardQuarantine(flow, discarded) };
   });
   await audit(config, [config.flows[flow]!.to], {
     action: 'quarantine-discard',

@@ -1,10 +1,6 @@
 /** Commands that look and change nothing: check, status, grants, schema, tail. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { targetGrantsSql } from '../../apply/postgres/grants.ts';
-import { readPositions } from '../../apply/postgres/position.ts';
-import { checkTarget } from '../../apply/postgres/preflight.ts';
-import { listQuarantine } from '../../apply/postgres/quarantine.ts';
-import { openTargetSession } from '../../apply/postgres/session.ts';
+import { targetOf } from '../../apply/target-kind.ts';
 import { sourceGrantsSql } from '../../capture/postgres/grants.ts';
 import { checkPostgresSource } from '../../capture/postgres/preflight.ts';
 import { sourceStatus, type SourceStatus } from '../../capture/postgres/status.ts';
@@ -25,6 +21,7 @@ import {
   type Position,
 } from '../../core/position.ts';
 import { EXIT, printTable, readConfig, requireSource, type GlobalOptions } from '../context.ts';
+import { sourceTables } from '../source-tables.ts';
 
 interface JsonOption extends GlobalOptions {
   readonly json?: boolean;
@@ -35,8 +32,9 @@ export async function check(options: JsonOption): Promise<number> {
   const findings: Finding[] = [{ severity: 'ok', subject: 'configuration', message: 'valid' }, await checkNats(config)];
   for (const [name, settings] of Object.entries(config.sources))
     findings.push(...(await checkPostgresSource(name, settings, config.nats.prefix)));
+  const tables = await flowTables(config);
   for (const [name, settings] of Object.entries(config.targets))
-    findings.push(...(await checkTarget(name, settings, config.flows)));
+    findings.push(...(await (await targetOf(settings)).check(name, config.flows, tables)));
   if (options.json === true) console.log(JSON.stringify(findings, undefined, 2));
   else
     for (const { severity, subject, message, remedy } of findings) {
@@ -44,6 +42,18 @@ export async function check(options: JsonOption): Promise<number> {
       if (remedy !== undefined) console.log(`         remedy: ${remedy}`);
     }
   return findings.some((finding) => finding.severity === 'error') ? EXIT.no : EXIT.good;
+}
+
+/** The tables of each flow's source, for sources that can be read; the source's own findings say why another cannot. */
+async function flowTables(config: Config): Promise<Record<string, readonly TableSchema[]>> {
+  const ofSource: Record<string, readonly TableSchema[]> = {};
+  for (const name of new Set(Object.values(config.flows).map((flow) => flow.mirror)))
+    try {
+      ofSource[name] = await sourceTables(config.sources[name]!);
+    } catch (thrown) {
+      if (!(thrown instanceof ReplicationError)) throw thrown;
+    }
+  return Object.fromEntries(Object.entries(config.flows).map(([flow, { mirror }]) => [flow, ofSource[mirror] ?? []]));
 }
 
 async function checkNats(config: Config): Promise<Finding> {
@@ -124,11 +134,12 @@ async function gather(config: Config): Promise<{ sources: (SourceStatus & { name
   const flows = await Promise.all(
     Object.entries(config.flows).map(async ([name, flow]): Promise<FlowStatus> => {
       try {
-        const session = await openTargetSession(config.targets[flow.to]!, 'waybill status');
+        const target = await targetOf(config.targets[flow.to]!);
+        const desk = await target.openDesk('waybill status');
         const nats = await connectNats(config.nats, 'waybill status');
         try {
-          const row = (await readPositions(session.client)).find((position) => position.flow === name);
-          const quarantined = (await listQuarantine(session.client, name)).length;
+          const row = (await desk.readPositions()).find((position) => position.flow === name);
+          const quarantined = (await desk.listQuarantine(name)).length;
           if (row === undefined) return { name, quarantined };
           const { state } = await nats.manager.streams.info(cdcStreamName(config.nats.prefix, flow.mirror));
           const position = parsePosition(row.position);
@@ -141,7 +152,7 @@ async function gather(config: Config): Promise<{ sources: (SourceStatus & { name
           };
         } finally {
           await nats.close();
-          await session.close();
+          await desk.close();
         }
       } catch (thrown) {
         const error = asReplicationError(thrown);
@@ -164,19 +175,24 @@ function bytes(value: number | undefined): string {
   return `${unit === 0 ? scaled : scaled.toFixed(1)} ${units[unit]}`;
 }
 
-export function grants(name: string, options: GlobalOptions): number {
+export async function grants(name: string, options: GlobalOptions): Promise<number> {
   const config = readConfig(options);
   const target = config.targets[name];
   if (target !== undefined) {
     const schemas = Object.values(config.flows)
       .filter((flow) => flow.to === name)
-      .map((flow) => flow.schema ?? 'public');
-    console.log(targetGrantsSql(userOf(target.url), [...new Set(schemas)]));
+      .map((flow) => flow.schema ?? (target.kind === 'postgres' ? 'public' : databaseName(target.url)));
+    console.log((await targetOf(target)).grantsSql(userOf(target.url), [...new Set(schemas)]));
   } else {
     const source = requireSource(config, name);
     console.log(sourceGrantsSql(name, source, config.nats.prefix, userOf(source.url)));
   }
   return EXIT.good;
+}
+
+/** The database that a url names, else the one that a source's tables usually lie in. */
+function databaseName(url: string): string {
+  return decodeURIComponent(new URL(url).pathname.slice(1)) || 'public';
 }
 
 function userOf(url: string): string {

@@ -15,7 +15,8 @@ import { createObserver, lsnText, type Observer } from './observer.ts';
 import { createWarehouse, TABLES } from './schema.ts';
 import { createTerminal, type Terminal } from './terminal.ts';
 import { startWaybill } from './waybill-process.ts';
-import { runWorkload, type WorkloadTotals } from './workload.ts';
+import type { WorkloadTotals } from './workers.ts';
+import { runWorkload } from './workload.ts';
 
 const TARGET_SCHEMA = 'wms';
 const FIRST_LOAD_DEADLINE_MS = 120_000;

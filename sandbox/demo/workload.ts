@@ -1,41 +1,19 @@
 /** A live order-fulfilment workload: orders are placed, reserved, picked, shipped, tracked, cancelled and archived. */
-import { setTimeout as delay } from 'node:timers/promises';
 import { Client, DatabaseError } from 'pg';
-import { createRandom, type Random } from './random.ts';
+import type { Random } from './random.ts';
 import * as transactions from './transactions.ts';
+import {
+  chooseByWeight,
+  runWorkers,
+  type TransactionOutcome,
+  type WorkloadOptions,
+  type WorkloadTotals,
+} from './workers.ts';
 
 export { checkInvariant, type Problem } from './transactions.ts';
 
 export type TransactionKind =
   'place' | 'reserve' | 'pick' | 'ship' | 'track' | 'cancel' | 'restock' | 'reprice' | 'relabel' | 'archive';
-
-/** A transaction that has ended. */
-export interface TransactionOutcome {
-  readonly kind: TransactionKind;
-  /** False for one that was rolled back, on purpose or because of a deadlock. */
-  readonly committed: boolean;
-  readonly rows: number;
-}
-
-export interface WorkloadOptions {
-  readonly url: string;
-  /** Ends the workload after the transactions under way. */
-  readonly signal: AbortSignal;
-  /** Transactions per second over all connections; Infinity for as fast as the source allows. */
-  readonly ratePerSecond: number;
-  readonly seed: number;
-  /** Connections that work at once; 3 if left out. */
-  readonly connections?: number;
-  readonly onTransaction?: (outcome: TransactionOutcome) => void;
-}
-
-export interface WorkloadTotals {
-  committed: number;
-  rolledBack: number;
-  rows: number;
-  /** Connections lost and made again; the source may be restarted under the workload. */
-  reconnects: number;
-}
 
 const BODIES: Readonly<Record<TransactionKind, typeof transactions.place>> = {
   place: transactions.place,
@@ -63,7 +41,6 @@ const WEIGHTS: readonly (readonly [TransactionKind, number])[] = [
   ['relabel', 2],
   ['archive', 12],
 ];
-const TOTAL_WEIGHT = WEIGHTS.reduce((sum, [, weight]) => sum + weight, 0);
 /** Share of transactions that do their work and are then rolled back. */
 const ROLLBACK_SHARE = 0.05;
 
@@ -71,58 +48,9 @@ const ROLLBACK_SHARE = 0.05;
  * Runs until the signal aborts, and gives what it did. Survives restarts of the source; any statement that fails for
  * another reason than a deadlock is thrown.
  */
-export async function runWorkload(options: WorkloadOptions): Promise<WorkloadTotals> {
-  const totals: WorkloadTotals = { committed: 0, rolledBack: 0, rows: 0, reconnects: 0 };
-  const connections = options.connections ?? 3;
-  const failed = new AbortController();
-  const signal = AbortSignal.any([options.signal, failed.signal]);
-  const workers = Array.from({ length: connections }, async (_, index) => {
-    try {
-      await work({ ...options, signal }, createRandom(options.seed * 1009 + index), connections, totals);
-    } catch (thrown) {
-      failed.abort();
-      throw thrown;
-    }
-  });
-  await Promise.allSettled(workers);
-  await Promise.all(workers);
-  return totals;
-}
-
-async function work(
-  options: WorkloadOptions,
-  random: Random,
-  connections: number,
-  totals: WorkloadTotals,
-): Promise<void> {
-  const { signal } = options;
-  const intervalMs = (1000 * connections) / options.ratePerSecond;
-  let dueMs = performance.now() + random.next() * intervalMs;
-  let client: Client | undefined;
-  try {
-    while (!signal.aborted) {
-      const waitMs = dueMs - performance.now();
-      if (waitMs > 1) await pause(waitMs, signal);
-      if (signal.aborted) break;
-      // What was missed during an outage is not made up for.
-      dueMs = Math.max(dueMs + intervalMs, performance.now() - 1000);
-      try {
-        client ??= await connect(options.url);
-        const outcome = await runOne(client, random);
-        totals[outcome.committed ? 'committed' : 'rolledBack'] += 1;
-        if (outcome.committed) totals.rows += outcome.rows;
-        options.onTransaction?.(outcome);
-      } catch (thrown) {
-        if (!isConnectionLoss(thrown)) throw thrown;
-        await client?.end().catch(() => undefined);
-        client = undefined;
-        totals.reconnects += 1;
-        await pause(250, signal);
-      }
-    }
-  } finally {
-    await client?.end().catch(() => undefined);
-  }
+export async function runWorkload(options: WorkloadOptions<TransactionKind>): Promise<WorkloadTotals> {
+  const close = async (client: Client): Promise<void> => await client.end();
+  return await runWorkers({ connect, close, runOne, isConnectionLoss }, options);
 }
 
 async function connect(url: string): Promise<Client> {
@@ -133,8 +61,8 @@ async function connect(url: string): Promise<Client> {
   return client;
 }
 
-async function runOne(client: Client, random: Random): Promise<TransactionOutcome> {
-  let kind = chooseKind(random);
+async function runOne(client: Client, random: Random): Promise<TransactionOutcome<TransactionKind>> {
+  let kind = chooseByWeight(WEIGHTS, random);
   const rollBack = random.chance(ROLLBACK_SHARE);
   try {
     await client.query('begin');
@@ -152,15 +80,6 @@ async function runOne(client: Client, random: Random): Promise<TransactionOutcom
   }
 }
 
-function chooseKind(random: Random): TransactionKind {
-  let at = random.next() * TOTAL_WEIGHT;
-  for (const [kind, weight] of WEIGHTS) {
-    at -= weight;
-    if (at < 0) return kind;
-  }
-  return 'place';
-}
-
 function sqlState(thrown: unknown): string | undefined {
   return thrown instanceof DatabaseError ? thrown.code : undefined;
 }
@@ -175,8 +94,4 @@ function isConnectionLoss(thrown: unknown): boolean {
   if (thrown instanceof TypeError || thrown instanceof RangeError) return false;
   const state = sqlState(thrown);
   return state === undefined || state.startsWith('08') || state.startsWith('57P');
-}
-
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  await delay(ms, undefined, { signal }).catch(() => undefined);
 }

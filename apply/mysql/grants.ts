@@ -1,0 +1,23 @@
+import { quoteLiteral, quoteName } from './sql.ts';
+
+/** The least that a target user needs, as SQL for a DBA to review and run. `schemas` are those that flows write into. */
+export function targetGrantsSql(user: string, schemas: readonly string[]): string {
+  const account = `${quoteLiteral(user)}@'%'`;
+  const databases = ['waybill', ...schemas];
+  return [
+    `-- Least privilege for Waybill to write as ${account}. Run as an administrator.`,
+    `-- Once, if the user does not exist yet: CREATE USER ${account} IDENTIFIED BY '...';`,
+    '-- Where Waybill keeps its positions and its quarantine, and loads its batches:',
+    'CREATE DATABASE IF NOT EXISTS `waybill` CHARACTER SET utf8mb4;',
+    `GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, CREATE TEMPORARY TABLES ON \`waybill\`.* TO ${account};`,
+    '-- Where the replicated tables live; Waybill makes them. REFERENCES lets it see foreign keys:',
+    ...schemas.flatMap((schema) => [
+      `CREATE DATABASE IF NOT EXISTS ${quoteName(schema)} CHARACTER SET utf8mb4;`,
+      `GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, REFERENCES ON ${quoteName(schema)}.* TO ${account};`,
+    ]),
+    '-- For fast batches, where the server allows it (MySQL leaves it off):',
+    '-- SET PERSIST local_infile = ON;   -- MySQL',
+    '-- SET GLOBAL local_infile = ON;    -- MariaDB, and local_infile=1 in its configuration',
+    `-- ${databases.length} databases are written to: ${databases.join(', ')}`,
+  ].join('\n');
+}

@@ -1,0 +1,93 @@
+/** One change as SQL text, complete in itself: for small batches and for tables without a key. */
+import { parseTypeText } from '../../core/column-kind.ts';
+import type { RowChange, Value } from '../../core/frame.ts';
+import { changedKey, filledImage, isPartial, keyValue } from '../row-key.ts';
+import { exactCollation } from './table-ddl.ts';
+import { literal, type TablePlan } from './table-plan.ts';
+
+/** `(…)` with the values of a full image. */
+export function valuesTuple(plan: TablePlan, image: readonly Value[]): string {
+  let text = '(';
+  for (let i = 0; i < plan.written.length; i++) {
+    const index = plan.written[i]!;
+    text += `${i === 0 ? '' : ', '}${literal(plan, index, image[index])}`;
+  }
+  return `${text})`;
+}
+
+/** The values of the key, for `keyColumns`: `1`, or `(1, 'a')`. */
+export function keyTuple(plan: TablePlan, image: readonly Value[], fallback?: readonly Value[]): string {
+  const values = plan.key.map((index) => literal(plan, index, keyValue(plan, index, image, fallback)));
+  return values.length === 1 ? values[0]! : `(${values.join(', ')})`;
+}
+
+/** The key columns, as `keyTuple` has their values. */
+export function keyColumns(plan: TablePlan): string {
+  const names = plan.key.map((index) => plan.names[index]!);
+  return names.length === 1 ? names[0]! : `(${names.join(', ')})`;
+}
+
+/** The condition that finds the row with the key of `image`. */
+export function keyCondition(plan: TablePlan, image: readonly Value[], fallback?: readonly Value[]): string {
+  return plan.key
+    .map((index) => `${plan.names[index]} = ${literal(plan, index, keyValue(plan, index, image, fallback))}`)
+    .join(' AND ');
+}
+
+/** Sets the columns that an image gives, or nothing when it gives none. */
+export function updateSql(plan: TablePlan, image: readonly Value[], columns: readonly number[], where: string): string {
+  const sets = columns
+    .filter((index) => image[index] !== 0)
+    .map((index) => `${plan.names[index]} = ${literal(plan, index, image[index])}`);
+  return sets.length === 0 ? '' : `UPDATE ${plan.qualified} SET ${sets.join(', ')} WHERE ${where}`;
+}
+
+export function insertSql(plan: TablePlan, image: readonly Value[]): string {
+  return `${plan.insertHead}VALUES ${valuesTuple(plan, image)}`;
+}
+
+/** The statements of one row change of operation i, r, u or d. */
+export function rowStatement(plan: TablePlan, row: RowChange): string {
+  if (plan.key.length === 0) return keylessStatement(plan, row);
+  const upsert = (image: readonly Value[]): string => `${insertSql(plan, image)}${plan.upsertValues}`;
+  switch (row[0]) {
+    case 'd':
+      return `DELETE FROM ${plan.qualified} WHERE ${keyCondition(plan, row[4]!)}`;
+    case 'u': {
+      const image = filledImage(row);
+      const partial = isPartial(plan, image);
+      if (changedKey(plan, row) !== undefined) {
+        // The row moves rather than being deleted, so that rows that refer to it may follow.
+        const move = updateSql(plan, image, plan.written, keyCondition(plan, row[4]!));
+        return partial ? move : `${move}; ${upsert(image)}`;
+      }
+      if (!partial) return upsert(image);
+      return updateSql(plan, image, plan.settable, keyCondition(plan, image, row[4]));
+    }
+    default:
+      return upsert(row[2]!);
+  }
+}
+
+/** A change in a table without a key: the first row that is the same in every column. */
+export function keylessStatement(plan: TablePlan, row: RowChange): string {
+  if (row[0] === 'i' || row[0] === 'r') return insertSql(plan, row[2]!);
+  const before = row[4] ?? [];
+  const where = `${plan.written.map((index) => sameValue(plan, index, before[index])).join(' AND ')} LIMIT 1`;
+  if (row[0] === 'd') return `DELETE FROM ${plan.qualified} WHERE ${where}`;
+  return updateSql(plan, row[2]!, plan.settable, where);
+}
+
+function sameValue(plan: TablePlan, index: number, value: Value | undefined): string {
+  const name = plan.names[index]!;
+  const text = literal(plan, index, value);
+  if (text === 'NULL') return `${name} IS NULL`;
+  const column = plan.columns[index]!;
+  const type = parseTypeText(column.type).name;
+  // A FLOAT column never equals the double that its text is read as.
+  if (type === 'float') return `${name} = CAST(${text} AS FLOAT)`;
+  if (type === 'json') return `${name} = CAST(${text} AS JSON)`;
+  if (column.collation !== undefined)
+    return `CONVERT(${name} USING utf8mb4) COLLATE ${exactCollation(plan.target.flavour)} = ${text}`;
+  return `${name} = ${text}`;
+}

@@ -1,0 +1,126 @@
+/**
+ * What a snapshot did not see does not exist. From a snapshot's `begin` the keys of a table that come by are recorded in
+ * a table `waybill.seen_…`; at its `end` the rows with other keys are deleted. A row of `waybill.snapshot` is the state,
+ * so a restart goes on where it was. Making a table commits implicitly: it is made, empty, before the transaction.
+ */
+import { createHash } from 'node:crypto';
+import type { FlowConfig } from '../../core/config.ts';
+import type { Segment } from '../compact.ts';
+import type { MysqlSession } from './session.ts';
+import { qualifiedName, quoteLiteral } from './sql.ts';
+import type { TablePlan } from './table-plan.ts';
+import { targetError } from './target-error.ts';
+import type { RunDdl } from './target-table.ts';
+import type { TargetTransaction } from './target-transaction.ts';
+
+export class SnapshotMarks {
+  readonly #session: MysqlSession;
+  readonly #flow: string;
+  readonly #settings: FlowConfig;
+  /** Quoted names of the seen tables, by source table. */
+  readonly #seen = new Map<string, string>();
+
+  constructor(session: MysqlSession, flow: string, settings: FlowConfig) {
+    this.#session = session;
+    this.#flow = flow;
+    this.#settings = settings;
+  }
+
+  async load(): Promise<void> {
+    this.#seen.clear();
+    try {
+      const rows = await this.#session.rows(
+        `SELECT table_schema, table_name, seen_table FROM waybill.snapshot WHERE flow = ${quoteLiteral(this.#flow)}`,
+      );
+      for (const [schema, name, seen] of rows) this.#seen.set(`${schema}.${name}`, qualifiedName('waybill', seen!));
+    } catch (thrown) {
+      throw targetError(thrown, 'reading the snapshots under way');
+    }
+  }
+
+  /** The seen table to record keys in while a snapshot of this table is under way. */
+  seenTable(plan: TablePlan): string | undefined {
+    return plan.key.length === 0 ? undefined : this.#seen.get(plan.id);
+  }
+
+  /** Makes the seen tables that the snapshots which begin in these segments may need. */
+  async prepare(segments: readonly Segment<TablePlan>[], ddl: RunDdl): Promise<void> {
+    for (const { barrier } of segments) {
+      if (barrier?.row[0] !== 's' || barrier.row[2]?.[1] !== 'begin') continue;
+      const { plan } = barrier;
+      if (plan.key.length === 0 || this.#seen.has(plan.id)) continue;
+      const name = this.#seenName(plan);
+      const where = `TABLE_SCHEMA = 'waybill' AND TABLE_NAME = ${quoteLiteral(name)}`;
+      const [there] = await this.#session.rows(`SELECT 1 FROM information_schema.TABLES WHERE ${where}`);
+      const qualified = qualifiedName('waybill', name);
+      if (there !== undefined) {
+        // What an earlier snapshot left behind may be of another shape.
+        const [row] = await this.#session.rows(`SELECT 1 FROM ${qualified} LIMIT 1`);
+        if (row === undefined) continue;
+        await ddl(`DROP TABLE ${qualified}`);
+      }
+      const columns = plan.key.map((index) => {
+        const { type, charset, collation } = plan.columns[index]!;
+        const characters = collation === undefined ? '' : ` CHARACTER SET ${charset} COLLATE ${collation}`;
+        return `${plan.names[index]} ${type}${characters} NOT NULL`;
+      });
+      const key = plan.key.map((index) => plan.names[index]).join(', ');
+      await ddl(`CREATE TABLE IF NOT EXISTS ${qualified} (${columns.join(', ')}, PRIMARY KEY (${key})) ENGINE=InnoDB`);
+    }
+  }
+
+  #seenName(plan: TablePlan): string {
+    const hash = createHash('sha256')
+      .update(
+        `${this.#flow}\0${plan.qualified}\0${plan.key.map((index) => `${plan.names[index]} ${plan.columns[index]!.type}`).join()}`,
+      )
+      .digest('hex');
+    return `seen_${hash.slice(0, 24)}`;
+  }
+
+  /** Does what a mark asks, inside the transaction. */
+  async apply(transaction: TargetTransaction, plan: TablePlan, mark: string): Promise<void> {
+    if (mark === 'begin') await this.#begin(transaction, plan);
+    else if (mark === 'end') this.#end(transaction, plan);
+  }
+
+  async #begin(transaction: TargetTransaction, plan: TablePlan): Promise<void> {
+    if (plan.key.length === 0) {
+      transaction.add(`DELETE FROM ${plan.qualified}`);
+      return;
+    }
+    const known = this.#seen.get(plan.id);
+    if (known !== undefined) {
+      transaction.add(`DELETE FROM ${known}`);
+      return;
+    }
+    await transaction.flush();
+    const [filled] = await this.#session.rows(`SELECT 1 FROM ${plan.qualified} LIMIT 1`);
+    if (filled === undefined) return;
+    const name = this.#seenName(plan);
+    const { schema, name: table } = plan.table;
+    transaction.add(
+      `INSERT INTO waybill.snapshot (flow, table_schema, table_name, seen_table) VALUES (${quoteLiteral(this.#flow)},` +
+        ` ${quoteLiteral(schema)}, ${quoteLiteral(table)}, ${quoteLiteral(name)})`,
+    );
+    this.#seen.set(plan.id, qualifiedName('waybill', name));
+  }
+
+  #end(transaction: TargetTransaction, plan: TablePlan): void {
+    const seen = this.#seen.get(plan.id);
+    if (seen === undefined) return;
+    this.#seen.delete(plan.id);
+    if (this.#settings.deletes === 'apply') {
+      const same = plan.key.map((index) => `s.${plan.names[index]} = t.${plan.names[index]}`).join(' AND ');
+      transaction.add(
+        `DELETE t FROM ${plan.qualified} t LEFT JOIN ${seen} s ON ${same} WHERE s.${plan.names[plan.key[0]!]} IS NULL`,
+      );
+    }
+    const { schema, name } = plan.table;
+    transaction.add(
+      `DELETE FROM waybill.snapshot WHERE flow = ${quoteLiteral(this.#flow)}` +
+        ` AND table_schema = ${quoteLiteral(schema)} AND table_name = ${quoteLiteral(name)}`,
+    );
+    transaction.add(`DELETE FROM ${seen}`);
+  }
+}

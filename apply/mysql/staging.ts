@@ -1,0 +1,64 @@
+/** The temporary table that many changes of a table are loaded into, and the statements that take them from there. */
+import type { TableChanges } from '../table-changes.ts';
+import { loadLine, loadSql } from './load-data.ts';
+import type { TablePlan } from './table-plan.ts';
+import { bent, type TargetTransaction } from './target-transaction.ts';
+
+/** In column `wb_op`: -1 delete, 0 the whole row, from 1 on a set of changed columns. */
+export interface StagedTable {
+  readonly stage: string;
+  readonly writes: readonly string[];
+  /** Empty when nothing is deleted. */
+  readonly deletes: string;
+}
+
+export function dropStage(stage: string): string {
+  return `DROP TEMPORARY TABLE IF EXISTS ${stage}`;
+}
+
+export async function writeStaged(
+  transaction: TargetTransaction,
+  table: TableChanges<TablePlan>,
+): Promise<StagedTable> {
+  const { plan } = table;
+  const groups = new Map<string, number>();
+  let upserts = 0;
+  let deletes = 0;
+  let sent = 0;
+  function* lines(): Generator<string> {
+    for (const { kind, image } of table.net.values()) {
+      sent += 1;
+      if (kind === 'upsert') {
+        upserts += 1;
+        yield loadLine(plan, plan.written, image, '0\t');
+      } else if (kind === 'delete') {
+        deletes += 1;
+        // Of a deleted row only the key counts, and an old image may hold what no type accepts.
+        const keyOnly = image.map((value, index) => (plan.key.includes(index) ? value : null));
+        yield loadLine(plan, plan.written, keyOnly, '-1\t');
+      } else {
+        const columns = plan.settable.filter((index) => image[index] !== 0).join();
+        let group = groups.get(columns);
+        if (group === undefined) groups.set(columns, (group = groups.size + 1));
+        yield loadLine(plan, plan.written, image, `${group}\t`);
+      }
+    }
+  }
+  // CREATE and DROP of temporary tables do not commit (MySQL Reference Manual, "Implicit Commit").
+  await transaction.run(`${dropStage(plan.stage)}; ${plan.createStage}`);
+  const outcome = await transaction.load(loadSql(plan, plan.stage, 'wb_op'), lines());
+  if (outcome.warnings > 0 || outcome.rows !== sent) bent();
+  const names = plan.written.map((index) => plan.names[index]).join(', ');
+  const sameKey = plan.key.map((index) => `t.${plan.names[index]} = s.${plan.names[index]}`).join(' AND ');
+  // The stage leads, so that only its keys are looked up, and locked, in the table.
+  const joined = `${plan.stage} s STRAIGHT_JOIN ${plan.qualified} t ON ${sameKey}`;
+  const writes: string[] = [];
+  if (upserts > 0)
+    writes.push(`${plan.insertHead}SELECT ${names} FROM ${plan.stage} s WHERE wb_op = 0${plan.upsertStaged}`);
+  for (const [columns, group] of groups) {
+    if (columns === '') continue;
+    const sets = columns.split(',').map((index) => `t.${plan.names[Number(index)]} = s.${plan.names[Number(index)]}`);
+    writes.push(`UPDATE ${joined} SET ${sets.join(', ')} WHERE s.wb_op = ${group}`);
+  }
+  return { stage: plan.stage, writes, deletes: deletes === 0 ? '' : `DELETE t FROM ${joined} WHERE s.wb_op = -1` };
+}

@@ -1,0 +1,54 @@
+/** The MySQL and MariaDB store: sessions of a target, and the sinks that flows write to. */
+import { createHash } from 'node:crypto';
+import type { TargetConfig } from '../../core/config.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import type { BatchSink, SinkOptions, StoreSession, TargetStore } from '../target-store.ts';
+import { BatchWriter } from './batch-writer.ts';
+import { readPosition } from './position.ts';
+import { databaseOf, MysqlSession } from './session.ts';
+import { targetError } from './target-error.ts';
+import { prepareWaybillDatabase } from './waybill-database.ts';
+
+/** How long an overtaken session may take to end. */
+const TAKEOVER_SECONDS = 10;
+
+/** A MySQL or MariaDB target as flows see it. */
+export function createMysqlStore(target: TargetConfig): TargetStore {
+  return {
+    async open(applicationName): Promise<StoreSession> {
+      const session = await MysqlSession.open(target, applicationName);
+      return {
+        lost: session.lost,
+        close: () => session.close(),
+        async openSink(options: SinkOptions): Promise<BatchSink> {
+          await takeOver(session, `${options.stream} ${options.flow}`);
+          await prepareWaybillDatabase(session);
+          const at = await readPosition(session, options.flow, options.settings.mirror, options.stream);
+          return await BatchWriter.create({ session, database: databaseOf(target.url), ...options, at });
+        },
+      };
+    },
+  };
+}
+
+/**
+ * Ends the session of a process that was overtaken: one that hangs may hold the row of the position in an open
+ * transaction for ever. A lock by name, which its session holds to its end, tells which one that is.
+ */
+async function takeOver(session: MysqlSession, name: string): Promise<void> {
+  const lock = `waybill ${createHash('sha256').update(name).digest('hex').slice(0, 40)}`;
+  try {
+    const [holder] = await session.rows(`SELECT IS_USED_LOCK('${lock}'), CONNECTION_ID()`);
+    const id = holder?.[0];
+    if (id !== null && id !== undefined && id !== holder?.[1])
+      // It may have ended by itself meanwhile (1094), which is as good.
+      await session.run(`KILL CONNECTION ${id}`).catch((thrown: unknown) => {
+        if ((thrown as { errno?: number }).errno !== 1094) throw thrown;
+      });
+    const [got] = await session.rows(`SELECT GET_LOCK('${lock}', ${TAKEOVER_SECONDS})`);
+    if (got?.[0] !== '1')
+      throw new ReplicationError('target_conflict', 'the session of an overtaken process has not ended yet');
+  } catch (thrown) {
+    throw targetError(thrown, 'ending the session of an overtaken process');
+  }
+}

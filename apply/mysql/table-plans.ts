@@ -1,0 +1,122 @@
+/** The plans of a session: one per table version, made on first sight, with the order that foreign keys ask for. */
+import type { FlowConfig } from '../../core/config.ts';
+import type { TableSchema } from '../../core/frame.ts';
+import { compileTablePatterns, type TableFilter } from '../../core/table-pattern.ts';
+import { parentsFirst } from '../parents-first.ts';
+import type { MysqlSession } from './session.ts';
+import { quoteLiteral } from './sql.ts';
+import { createTablePlan, type TablePlan } from './table-plan.ts';
+import { targetError } from './target-error.ts';
+import { ensureTargetTable, type RunDdl } from './target-table.ts';
+
+/** The database in the target that a source table goes to: the flow's, or the schema's own; for `public` the url's. */
+export function targetDatabase(
+  table: Pick<TableSchema, 'schema'>,
+  settings: Pick<FlowConfig, 'schema'>,
+  ofUrl: string | undefined,
+): string {
+  return settings.schema ?? (table.schema === 'public' && ofUrl !== undefined ? ofUrl : table.schema);
+}
+
+interface ForeignKey {
+  readonly child: string;
+  readonly parent: string;
+}
+
+export class TablePlans {
+  readonly #session: MysqlSession;
+  readonly #settings: FlowConfig;
+  readonly #database: string | undefined;
+  readonly #includes: TableFilter;
+  readonly #plans = new Map<string, TablePlan>();
+  readonly #ofFrame = new WeakMap<object, (TablePlan | undefined)[]>();
+  #order: Map<string, number> | undefined;
+  #foreignKeys: readonly ForeignKey[] = [];
+  #referenced = new Set<string>();
+
+  constructor(session: MysqlSession, settings: FlowConfig, database: string | undefined) {
+    this.#session = session;
+    this.#settings = settings;
+    this.#database = database;
+    this.#includes = settings.tables === undefined ? () => true : compileTablePatterns(settings.tables);
+  }
+
+  /** The plans for the tables of a frame, by their index; undefined for tables that the flow leaves out. */
+  async resolve(
+    frame: { readonly tables: readonly TableSchema[] },
+    ddl: RunDdl,
+  ): Promise<readonly (TablePlan | undefined)[]> {
+    const known = this.#ofFrame.get(frame);
+    if (known !== undefined) return known;
+    const plans: (TablePlan | undefined)[] = [];
+    for (const table of frame.tables)
+      plans.push(this.#includes(table.schema, table.name) ? await this.#planFor(table, ddl) : undefined);
+    this.#ofFrame.set(frame, plans);
+    return plans;
+  }
+
+  async #planFor(table: TableSchema, ddl: RunDdl): Promise<TablePlan> {
+    const id = `${table.schema}\0${table.name}\0${table.version}`;
+    let plan = this.#plans.get(id);
+    if (plan === undefined) {
+      const schema = targetDatabase(table, this.#settings, this.#database);
+      plan = createTablePlan(table, await ensureTargetTable(this.#session, table, schema, ddl));
+      this.#plans.set(id, plan);
+      this.#order = undefined;
+    }
+    return plan;
+  }
+
+  /** Reads the foreign keys between the tables again if there is a new one. */
+  async prepareOrder(): Promise<void> {
+    if (this.#order !== undefined) return;
+    const tables = [...new Set([...this.#plans.values()].map(targetId))];
+    const schemas = [...new Set([...this.#plans.values()].map((plan) => quoteLiteral(plan.target.schema)))].join(', ');
+    try {
+      const rows =
+        schemas === ''
+          ? []
+          : await this.#session.rows(
+              `SELECT DISTINCT CONSTRAINT_SCHEMA, TABLE_NAME, UNIQUE_CONSTRAINT_SCHEMA, REFERENCED_TABLE_NAME
+                 FROM information_schema.REFERENTIAL_CONSTRAINTS
+                WHERE CONSTRAINT_SCHEMA IN (${schemas}) OR UNIQUE_CONSTRAINT_SCHEMA IN (${schemas})`,
+            );
+      this.#foreignKeys = rows.map(([schema, child, parentSchema, parent]) => ({
+        child: `${schema}\0${child}`,
+        parent: `${parentSchema}\0${parent}`,
+      }));
+      this.#referenced = new Set(this.#foreignKeys.map((edge) => edge.parent));
+      this.#order = parentsFirst(tables, this.#foreignKeys);
+    } catch (thrown) {
+      throw targetError(thrown, 'reading the foreign keys of the target');
+    }
+  }
+
+  /** Place of a plan's table in the order parents first. */
+  rank(plan: TablePlan): number {
+    return this.#order?.get(targetId(plan)) ?? 0;
+  }
+
+  /** Whether rows of other tables, or of its own, may refer to this one. */
+  referenced(plan: TablePlan): boolean {
+    return this.#referenced.has(targetId(plan));
+  }
+
+  /** Schema and name of every table that refers to this one, or to one that does, children before their parents. */
+  descendants(plan: TablePlan): (readonly [schema: string, name: string])[] {
+    const found: string[] = [];
+    const visit = (parent: string): void => {
+      for (const edge of this.#foreignKeys) {
+        if (edge.parent !== parent || edge.child === parent || found.includes(edge.child)) continue;
+        visit(edge.child);
+        if (!found.includes(edge.child)) found.push(edge.child);
+      }
+    };
+    visit(targetId(plan));
+    return found.filter((id) => id !== targetId(plan)).map((id) => id.split('\0') as [string, string]);
+  }
+}
+
+function targetId({ target }: TablePlan): string {
+  return `${target.schema}\0${target.name}`;
+}

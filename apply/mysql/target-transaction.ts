@@ -1,0 +1,91 @@
+/** One target transaction: statements are gathered and sent together, so that a small batch costs few round trips. */
+import { failpoint } from '../../core/failpoint.ts';
+import { ValueMisfit } from '../value-misfit.ts';
+import { loadPieces } from './load-data.ts';
+import { advanceSql, moveRefused, type Move } from './position.ts';
+import type { MysqlSession, Outcome } from './session.ts';
+
+const FLUSH_CHARS = 256 * 1024;
+
+export class TargetTransaction {
+  readonly #session: MysqlSession;
+  #text = '';
+
+  private constructor(session: MysqlSession) {
+    this.#session = session;
+  }
+
+  /** Begins with the position. Throws `target_fenced` or `target_conflict` when another one has moved it. Invariant 5. */
+  static async begin(session: MysqlSession, move: Move): Promise<TargetTransaction> {
+    const transaction = new TargetTransaction(session);
+    await transaction.#advance('BEGIN; ', move);
+    return transaction;
+  }
+
+  async #advance(head: string, move: Move): Promise<void> {
+    const outcomes = await this.#session.run(`${head}${advanceSql(move)}`);
+    if (outcomes.at(-1)?.rows === 1) return;
+    await this.#session.run('ROLLBACK');
+    throw await moveRefused(this.#session, move);
+  }
+
+  /** Moves the position once more, at the end of a transaction that came in several batches. */
+  async advance(move: Move): Promise<void> {
+    await this.flush();
+    await this.#advance('', move);
+  }
+
+  add(sql: string): void {
+    if (sql !== '') this.#text += this.#text === '' ? sql : `;\n${sql}`;
+  }
+
+  /** `add`, and sends what has gathered when that is much. */
+  async addAndFlushIfLarge(sql: string): Promise<void> {
+    this.add(sql);
+    if (this.#text.length > FLUSH_CHARS) await this.flush();
+  }
+
+  /** Sends what has gathered. Throws `ValueMisfit` when the server bent a value to make it fit. */
+  async flush(): Promise<void> {
+    const text = this.#text;
+    this.#text = '';
+    if (text === '') return;
+    if (Buffer.byteLength(text) >= this.#session.facts.maxPacketBytes)
+      throw new ValueMisfit('a statement would exceed max_allowed_packet of the target');
+    for (const { warnings } of await this.#session.run(text)) if (warnings > 0) bent();
+  }
+
+  /** Sends what has gathered, then a statement whose warnings mean nothing. */
+  async run(sql: string): Promise<void> {
+    await this.flush();
+    await this.#session.run(sql);
+  }
+
+  /** Loads lines. LOCAL turns errors into warnings: gives what became of the rows. */
+  async load(sql: string, lines: Iterable<string>): Promise<Outcome> {
+    await this.flush();
+    return await this.#session.load(sql, loadPieces(lines));
+  }
+
+  /** Forgets what has not been sent and returns to a savepoint. */
+  async rollbackTo(savepoint: string): Promise<void> {
+    this.#text = '';
+    await this.#session.run(`ROLLBACK TO SAVEPOINT ${savepoint}`);
+  }
+
+  async commit(): Promise<void> {
+    await this.flush();
+    failpoint('apply.before-commit');
+    await this.#session.run('COMMIT');
+    failpoint('apply.committed');
+  }
+
+  async rollback(): Promise<void> {
+    this.#text = '';
+    await this.#session.run('ROLLBACK');
+  }
+}
+
+export function bent(): never {
+  throw new ValueMisfit('the target would store a value in another form');
+}

@@ -1,0 +1,28 @@
+/** A MySQL or MariaDB target as the command line sees it. */
+import type { TargetConfig } from '../../core/config.ts';
+import type { Target, TargetDesk } from '../target-kind.ts';
+import { targetGrantsSql } from './grants.ts';
+import { readPositions } from './position.ts';
+import { checkTarget } from './preflight.ts';
+import { discardQuarantine, listQuarantine, replayQuarantine, showQuarantine } from './quarantine.ts';
+import { MysqlSession } from './session.ts';
+import { createMysqlStore } from './store.ts';
+
+export function createMysqlTarget(settings: TargetConfig): Target {
+  return {
+    store: createMysqlStore(settings),
+    async openDesk(applicationName): Promise<TargetDesk> {
+      const session = await MysqlSession.open(settings, applicationName);
+      return {
+        readPositions: () => readPositions(session),
+        listQuarantine: (flow) => listQuarantine(session, flow),
+        showQuarantine: (id) => showQuarantine(session, id),
+        replayQuarantine: (flow, which) => replayQuarantine(session, flow, which),
+        discardQuarantine: (flow, ids) => discardQuarantine(session, flow, ids),
+        close: () => session.close(),
+      };
+    },
+    check: (name, flows, tables) => checkTarget(name, settings, flows, tables),
+    grantsSql: targetGrantsSql,
+  };
+}

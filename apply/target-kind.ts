@@ -1,0 +1,43 @@
+/** A target as the command line sees it, whatever kind of database it is. Each kind is loaded when it is asked for. */
+import type { FlowConfig, TargetConfig } from '../core/config.ts';
+import type { Finding } from '../core/finding.ts';
+import type { TableSchema } from '../core/frame.ts';
+import type { QuarantineDetail, QuarantineEntry, ReplayChoice, ReplayResult } from './quarantine-entry.ts';
+import type { PositionRow, TargetStore } from './target-store.ts';
+
+/** A session for looking at a target and for working on its quarantine. */
+export interface TargetDesk {
+  readPositions(): Promise<PositionRow[]>;
+  listQuarantine(flow?: string): Promise<QuarantineEntry[]>;
+  showQuarantine(id: string | number): Promise<QuarantineDetail | undefined>;
+  replayQuarantine(flow: string, which: ReplayChoice, settings: FlowConfig): Promise<ReplayResult>;
+  discardQuarantine(flow: string, ids: readonly (string | number)[]): Promise<number>;
+  close(): Promise<void>;
+}
+
+export interface Target {
+  readonly store: TargetStore;
+  /** Connects. Throws `target_unreachable`, `target_auth` or another classified error. */
+  openDesk(applicationName: string): Promise<TargetDesk>;
+  /**
+   * What `waybill check` says. `tables` are the tables of each flow's source, where they are known: whatever of them
+   * does not fit is an error. An unreachable target is a finding, not an error.
+   */
+  check(
+    name: string,
+    flows: Readonly<Record<string, FlowConfig>>,
+    tables: Readonly<Record<string, readonly TableSchema[]>>,
+  ): Promise<Finding[]>;
+  /** The least that the user of the url needs, as SQL. `schemas` are those that flows write into. */
+  grantsSql(user: string, schemas: readonly string[]): string;
+}
+
+/** The target of a configuration, by its kind. */
+export async function targetOf(settings: TargetConfig): Promise<Target> {
+  if (settings.kind === 'postgres') {
+    const { createPostgresTarget } = await import('./postgres/target.ts');
+    return createPostgresTarget(settings);
+  }
+  const { createMysqlTarget } = await import('./mysql/target.ts');
+  return createMysqlTarget(settings);
+}

@@ -1,0 +1,509 @@
+/** Rows events: iterates over the rows and writes their images into frames (mysql-server `Rows_event`). */
+import { ReplicationError } from '../../core/errors.ts';
+import { FrameWriter } from '../../core/frame-writer.ts';
+import { writeCharset, type Charset, type Charsets } from './charset.ts';
+import { planColumns, planSizes, READ, type ColumnPlan } from './column-plan.ts';
+import { inflateColumn } from './compression.ts';
+import { writeDecimal } from './decimal.ts';
+import { writeInt, writeInt64, writeUint, writeUint64 } from './digits.ts';
+import { doubleText, floatText } from './float-text.ts';
+import { JsonPrinter } from './json-binary.ts';
+import { inet4Text, inet6Text, uuidText } from './network-text.ts';
+import type { TableMap } from './table-map.ts';
+import * as temporal from './temporal.ts';
+
+export type RowOp = 'i' | 'u' | 'd';
+export type Image = 'before' | 'after';
+
+const QUOTE = 0x22;
+/** Room for any value of fixed size: the longest is a decimal of 65 digits. */
+const FIXED_ROOM = 96;
+/** Longer than any value: the length of one whose length bytes lie beyond the buffer. */
+const TWO_32 = 0x1_0000_0000;
+
+/** A rows event's parts. */
+export interface RowsEvent {
+  op: RowOp;
+  map: TableMap;
+  buffer: Buffer;
+  /** Where the bitmap of columns in the (first) image starts. */
+  before: number;
+  /** Where that of the after-image of an update starts; else as `before`. */
+  after: number;
+  start: number;
+  end: number;
+}
+
+/**
+ * The rows of one event. One instance is reused for all events: do not keep it. Usage:
+ *
+ *     while (rows.next()) { writer.beginRow(rows.op, schema); rows.write(writer, 'after'); …; writer.endRow(); }
+ *
+ * Inserts have an `after` image, deletes a `before` image, updates both, which may be written in either order, or not
+ * at all. Values have the canonical text of column-text.ts.
+ */
+export class RowReader {
+  readonly #charsets: Charsets;
+  readonly #plans = new WeakMap<TableMap, ColumnPlan>();
+  readonly #sizesOf = new WeakMap<TableMap, Int32Array>();
+  readonly #json = new JsonPrinter();
+  readonly #scratch = new FrameWriter(1024);
+  #event!: RowsEvent;
+  #buffer!: Buffer;
+  #end = 0;
+  #sizes!: Int32Array;
+  #plan: ColumnPlan | undefined;
+  #width = 0;
+  #beforeWhole = true;
+  #afterWhole = true;
+  #beforeCount = 0;
+  #afterCount = 0;
+  /** Start of the current row's images; -1 where it is not known yet. */
+  #before = -1;
+  #after = -1;
+  /** Start of the next row; -1 while the end of the current one is not known. */
+  #next = 0;
+
+  constructor(charsets: Charsets) {
+    this.#charsets = charsets;
+  }
+
+  /** Starts with the rows of an event. For the decoder. */
+  open(event: RowsEvent): void {
+    const { map, buffer } = event;
+    this.#event = event;
+    this.#buffer = buffer;
+    this.#end = event.end;
+    this.#width = map.columns.length;
+    let sizes = this.#sizesOf.get(map);
+    if (sizes === undefined) {
+      sizes = planSizes(map);
+      this.#sizesOf.set(map, sizes);
+    }
+    this.#sizes = sizes;
+    this.#plan = undefined;
+    this.#beforeCount = countBits(buffer, event.before, this.#width);
+    this.#afterCount = event.after === event.before ? this.#beforeCount : countBits(buffer, event.after, this.#width);
+    this.#beforeWhole = this.#beforeCount === this.#width;
+    this.#afterWhole = this.#afterCount === this.#width;
+    this.#before = -1;
+    this.#after = -1;
+    this.#next = event.start;
+  }
+
+  get op(): RowOp {
+    return this.#event.op;
+  }
+
+  get map(): TableMap {
+    return this.#event.map;
+  }
+
+  /**
+   * Whether every column's value is known in each image, but for columns that are omitted. The after-image of an update
+   * may leave out what did not change (`binlog_row_image=FULL_NODUP`): the before-image has it.
+   */
+  get complete(): boolean {
+    if (this.#beforeWhole && (this.op === 'u' || this.#afterWhole)) return true;
+    const { map, before } = this.#event;
+    for (let i = 0; i < this.#width; i++)
+      if (!bit(this.#buffer, before, i) && map.hints.get(i) !== 'omit') return false;
+    return true;
+  }
+
+  /** Whether column `index` is in the image. */
+  has(image: Image, index: number): boolean {
+    return bit(this.#buffer, image === 'before' ? this.#event.before : this.#event.after, index);
+  }
+
+  /** Rows of the event; costs a pass over it. To be called before `next`. */
+  count(): number {
+    let rows = 0;
+    while (this.next()) rows += 1;
+    this.#next = this.#event.start;
+    return rows;
+  }
+
+  /** Goes to the next row. Throws `source_protocol` when the event's bytes do not make up whole rows. */
+  next(): boolean {
+    if (this.#next < 0)
+      this.#next = this.op === 'd' ? this.#skip('before', this.#before) : this.#skip('after', this.#after);
+    const start = this.#next;
+    // Rows without a byte would never end.
+    if (this.#beforeCount + this.#afterCount === 0) throw this.#truncated();
+    if (start >= this.#end) {
+      if (start > this.#end) throw this.#truncated();
+      return false;
+    }
+    this.#next = -1;
+    if (this.op === 'i') this.#after = start;
+    else {
+      this.#before = start;
+      if (this.op === 'u') this.#after = this.#skip('before', start);
+    }
+    return true;
+  }
+
+  /**
+   * Writes an image as a JSON array with all columns of the map that are not omitted. A column that the after-image of an update leaves out
+   * has the value of the before-image; where that has none either it is *unchanged*.
+   */
+  write(writer: FrameWriter, image: Image): void {
+    const plan = this.#planned();
+    const buffer = this.#buffer;
+    const present = image === 'before' ? this.#event.before : this.#event.after;
+    const nulls = this.#start(image);
+    const width = this.#width;
+    const whole = image === 'before' ? this.#beforeWhole : this.#afterWhole;
+    let at = nulls + (((image === 'before' ? this.#beforeCount : this.#afterCount) + 7) >> 3);
+    let n = 0;
+    let first = true;
+    writer.beginTuple();
+    for (let i = 0; i < width; i++) {
+      if (plan.reads[i] === READ.omit) {
+        if (!whole && !bit(buffer, present, i)) continue;
+        if (((buffer[nulls + (n >> 3)]! >> (n & 7)) & 1) === 0) at = this.#step(i, at);
+        n += 1;
+        continue;
+      }
+      if (!first) writer.comma();
+      first = false;
+      if (!whole && !bit(buffer, present, i)) {
+        this.#writeAbsent(writer, plan, image, i);
+        continue;
+      }
+      if (((buffer[nulls + (n >> 3)]! >> (n & 7)) & 1) === 1) writer.writeNull();
+      else at = this.#writeValue(writer, plan, i, at);
+      n += 1;
+    }
+    writer.endTuple();
+    if (at > this.#end) throw this.#truncated();
+    if (image === 'after' || this.op === 'd') this.#next = at;
+  }
+
+  /** Whether the bytes of any of these columns differ between the images of an update. */
+  differs(indexes: readonly number[]): boolean {
+    for (const index of indexes) {
+      const [beforeStart, beforeEnd] = this.#locate('before', index);
+      const [afterStart, afterEnd] = this.#locate('after', index);
+      // Not sent, so not changed.
+      if (afterStart < 0 || beforeStart < 0) continue;
+      const length = beforeEnd - beforeStart;
+      if (length !== afterEnd - afterStart) return true;
+      for (let i = 0; i < length; i++) if (this.#buffer[beforeStart + i] !== this.#buffer[afterStart + i]) return true;
+      // NULL and a value of no bytes look alike but for the bitmap.
+      if (length === 0 && this.#isNull('before', index) !== this.#isNull('after', index)) return true;
+    }
+    return false;
+  }
+
+  /** Texts of some columns; null for NULL, undefined for a column not in the image. For keys; not for hot paths. */
+  values(image: Image, indexes: readonly number[]): (string | null | undefined)[] {
+    const plan = this.#planned();
+    return indexes.map((index) => {
+      const [start] = this.#locate(image, index);
+      if (start < 0) return undefined;
+      if (this.#isNull(image, index)) return null;
+      this.#scratch.reset();
+      const from = this.#scratch.bytes;
+      this.#writeValue(this.#scratch, plan, index, start);
+      return JSON.parse(this.#scratch.textFrom(from)) as string;
+    });
+  }
+
+  #planned(): ColumnPlan {
+    if (this.#plan !== undefined) return this.#plan;
+    const { map } = this.#event;
+    let plan = this.#plans.get(map);
+    if (plan === undefined) {
+      plan = planColumns(map, this.#charsets);
+      this.#plans.set(map, plan);
+    }
+    this.#plan = plan;
+    return plan;
+  }
+
+  #start(image: Image): number {
+    const start = image === 'before' ? this.#before : this.#after;
+    if (start < 0)
+      throw new ReplicationError(
+        'internal',
+        `the rows of a ${this.op} event have no image ${image}, or none was begun`,
+      );
+    return start;
+  }
+
+  #truncated(): ReplicationError {
+    const { map } = this.#event;
+    return new ReplicationError(
+      'source_protocol',
+      `a rows event of ${map.schema}.${map.name} is truncated: its rows end beyond its ${this.#end - this.#event.start} bytes`,
+    );
+  }
+
+  /** End of the image that starts at `start`. */
+  #skip(image: Image, start: number): number {
+    const present = image === 'before' ? this.#event.before : this.#event.after;
+    const count = image === 'before' ? this.#beforeCount : this.#afterCount;
+    return this.#walk(start, present, count, this.#width);
+  }
+
+  #writeAbsent(writer: FrameWriter, plan: ColumnPlan, image: Image, index: number): void {
+    const [start] = image === 'after' && this.op === 'u' ? this.#locate('before', index) : [-1];
+    if (start < 0) writer.writeUnchanged();
+    else if (this.#isNull('before', index)) writer.writeNull();
+    else this.#writeValue(writer, plan, index, start);
+  }
+
+  /** Where column `until` starts (the end of the image for `until` = width) in the image that starts at `start`. */
+  #walk(start: number, present: number, count: number, until: number): number {
+    const buffer = this.#buffer;
+    const sizes = this.#sizes;
+    const whole = count === this.#width;
+    let at = start + ((count + 7) >> 3);
+    let n = 0;
+    for (let i = 0; i < until; i++) {
+      if (!whole && !bit(buffer, present, i)) continue;
+      if (((buffer[start + (n >> 3)]! >> (n & 7)) & 1) === 0) {
+        const size = sizes[i]!;
+        at += size >= 0 ? size : readLength(buffer, at, size) - size;
+      }
+      n += 1;
+    }
+    if (at > this.#end) throw this.#truncated();
+    return at;
+  }
+
+  /** End of the value of column `index` that starts at `at`. */
+  #step(index: number, at: number): number {
+    const size = this.#sizes[index]!;
+    return at + (size >= 0 ? size : readLength(this.#buffer, at, size) - size);
+  }
+
+  /** Where the bytes of a column lie in an image, empty for NULL; [-1, -1] when it is not in it. */
+  #locate(image: Image, index: number): [start: number, end: number] {
+    const present = image === 'before' ? this.#event.before : this.#event.after;
+    if (!bit(this.#buffer, present, index)) return [-1, -1];
+    const count = image === 'before' ? this.#beforeCount : this.#afterCount;
+    const at = this.#walk(this.#start(image), present, count, index);
+    if (this.#isNull(image, index)) return [at, at];
+    const end = this.#step(index, at);
+    if (end > this.#end) throw this.#truncated();
+    return [at, end];
+  }
+
+  #isNull(image: Image, index: number): boolean {
+    const present = image === 'before' ? this.#event.before : this.#event.after;
+    const n = (image === 'before' ? this.#beforeWhole : this.#afterWhole)
+      ? index
+      : countBits(this.#buffer, present, index);
+    return bit(this.#buffer, this.#start(image), n);
+  }
+
+  /** Writes the value that starts at `at`; gives where it ends. */
+  #writeValue(writer: FrameWriter, plan: ColumnPlan, index: number, at: number): number {
+    const size = plan.sizes[index]!;
+    if (size < 0) {
+      const from = at - size;
+      const end = from + readLength(this.#buffer, at, size);
+      if (end > this.#end) throw this.#truncated();
+      this.#writeVariable(writer, plan, index, from, end);
+      return end;
+    }
+    if (at + size > this.#end) throw this.#truncated();
+    this.#writeFixed(writer, plan, index, at);
+    return at + size;
+  }
+
+  #writeFixed(writer: FrameWriter, plan: ColumnPlan, index: number, at: number): void {
+    const source = this.#buffer;
+    const out = writer.claim(FIXED_ROOM);
+    let to = writer.bytes;
+    out[to++] = QUOTE;
+    switch (plan.reads[index]) {
+      case READ.int8:
+        to = writeInt(out, to, (source[at]! << 24) >> 24);
+        break;
+      case READ.uint8:
+        to = writeUint(out, to, source[at]!);
+        break;
+      case READ.int16:
+        to = writeInt(out, to, ((source[at]! | (source[at + 1]! << 8)) << 16) >> 16);
+        break;
+      case READ.uint16:
+        to = writeUint(out, to, source[at]! | (source[at + 1]! << 8));
+        break;
+      case READ.int24:
+        to = writeInt(out, to, (low24(source, at) << 8) >> 8);
+        break;
+      case READ.uint24:
+        to = writeUint(out, to, low24(source, at));
+        break;
+      case READ.int32:
+        to = writeInt(out, to, low24(source, at) | (source[at + 3]! << 24));
+        break;
+      case READ.uint32:
+        to = writeUint(out, to, uint32(source, at));
+        break;
+      case READ.int64:
+        to = writeInt64(out, to, uint32(source, at), uint32(source, at + 4));
+        break;
+      case READ.uint64:
+        to = writeUint64(out, to, uint32(source, at), uint32(source, at + 4));
+        break;
+      case READ.decimal: {
+        const meta = plan.metas[index]!;
+        to = writeDecimal(out, to, source, at, meta >> 8, meta & 0xff);
+        break;
+      }
+      case READ.date:
+        to = temporal.writeDate(out, to, source, at);
+        break;
+      case READ.datetime2:
+        to = temporal.writeDatetime2(out, to, source, at, plan.metas[index]!);
+        break;
+      case READ.timestamp2:
+        to = temporal.writeTimestamp2(out, to, source, at, plan.metas[index]!);
+        break;
+      case READ.time2:
+        to = temporal.writeTime2(out, to, source, at, plan.metas[index]!);
+        break;
+      case READ.year:
+        to = temporal.writeYear(out, to, source[at]!);
+        break;
+      case READ.oldTime:
+        to = temporal.writeOldTime(out, to, source, at);
+        break;
+      case READ.oldDatetime:
+        to = temporal.writeOldDatetime(out, to, source, at);
+        break;
+      case READ.oldTimestamp:
+        to = temporal.writeOldTimestamp(out, to, source, at);
+        break;
+      case READ.double:
+        to += out.write(doubleText(source.readDoubleLE(at)), to, 'latin1');
+        break;
+      case READ.float:
+        to += out.write(floatText(source.readFloatLE(at)), to, 'latin1');
+        break;
+      case READ.bit:
+        to = writeBits(out, to, source, at, plan.metas[index]!);
+        break;
+      case READ.enum:
+        return this.#writeEnum(writer, plan, index, at);
+      case READ.set:
+        return writeSet(writer, plan, index, source, at);
+      default:
+        throw new ReplicationError('internal', `column ${index} of ${this.map.schema}.${this.map.name} has no reader`);
+    }
+    out[to++] = QUOTE;
+    writer.moveTo(to);
+  }
+
+  #writeEnum(writer: FrameWriter, plan: ColumnPlan, index: number, at: number): void {
+    const source = this.#buffer;
+    const value = plan.sizes[index] === 1 ? source[at]! : source[at]! | (source[at + 1]! << 8);
+    const label = (plan.extras[index] as readonly Buffer[])[value];
+    if (label === undefined)
+      throw new ReplicationError(
+        'source_protocol',
+        `column ${this.map.columns[index]!.name} of ${this.map.schema}.${this.map.name} has enum value ${value}, beyond its labels`,
+      );
+    writer.writeJson(label);
+  }
+
+  #writeVariable(writer: FrameWriter, plan: ColumnPlan, index: number, start: number, end: number): void {
+    const source = this.#buffer;
+    switch (plan.reads[index]) {
+      case READ.utf8:
+        return writer.writeText(source, start, end);
+      case READ.charset:
+        return writeCharset(writer, plan.extras[index] as Charset, source, start, end);
+      case READ.base64:
+        return writer.writeBase64(source, start, end);
+      case READ.paddedBase64: {
+        const bytes = plan.metas[index]!;
+        if (end - start === bytes) return writer.writeBase64(source, start, end);
+        return writer.writeBase64(padded(source, start, end, bytes), 0, bytes);
+      }
+      case READ.json: {
+        const length = this.#json.print(source, start, end);
+        return writer.writeText(this.#json.buffer, 0, length);
+      }
+      case READ.uuid:
+        return writer.writeAscii(uuidText(padded(source, start, end, 16)));
+      case READ.inet4:
+        return writer.writeAscii(inet4Text(padded(source, start, end, 4)));
+      case READ.inet6:
+        return writer.writeAscii(inet6Text(padded(source, start, end, 16)));
+      case READ.compressedText:
+      case READ.compressedBase64: {
+        const value = inflateColumn(source.subarray(start, end));
+        if (plan.reads[index] === READ.compressedBase64) return writer.writeBase64(value, 0, value.length);
+        return writeCharset(writer, plan.extras[index] as Charset, value, 0, value.length);
+      }
+      default:
+        throw new ReplicationError('internal', `column ${index} of ${this.map.schema}.${this.map.name} has no reader`);
+    }
+  }
+}
+
+/** Labels of the bits that are set, joined by commas; lowest bit first. */
+function writeSet(writer: FrameWriter, plan: ColumnPlan, index: number, source: Buffer, at: number): void {
+  const labels = plan.extras[index] as readonly Buffer[];
+  let room = 2;
+  for (const label of labels) room += label.length + 1;
+  const out = writer.claim(room);
+  let to = writer.bytes;
+  out[to++] = QUOTE;
+  let first = true;
+  for (let n = 0; n < labels.length; n++) {
+    if (((source[at + (n >> 3)]! >> (n & 7)) & 1) === 0) continue;
+    if (!first) out[to++] = 0x2c;
+    first = false;
+    to += labels[n]!.copy(out, to);
+  }
+  out[to++] = QUOTE;
+  writer.moveTo(to);
+}
+
+/** Bits from the highest to the lowest; stored big-endian. */
+function writeBits(out: Buffer, at: number, source: Buffer, from: number, bits: number): number {
+  const bytes = (bits + 7) >> 3;
+  let to = at;
+  for (let n = bits - 1; n >= 0; n--) out[to++] = 0x30 + ((source[from + bytes - 1 - (n >> 3)]! >> (n & 7)) & 1);
+  return to;
+}
+
+/** Trailing zeros that the log leaves out. */
+function padded(source: Buffer, start: number, end: number, bytes: number): Buffer {
+  const whole = Buffer.alloc(Math.max(bytes, end - start));
+  source.copy(whole, 0, start, end);
+  return whole;
+}
+
+function low24(source: Buffer, at: number): number {
+  return source[at]! | (source[at + 1]! << 8) | (source[at + 2]! << 16);
+}
+
+function uint32(source: Buffer, at: number): number {
+  return low24(source, at) + source[at + 3]! * 0x100_0000;
+}
+
+/** The length in front of a value; `size` is minus the number of its bytes. Beyond the buffer it is more than any. */
+function readLength(source: Buffer, at: number, size: number): number {
+  if (at - size > source.length) return TWO_32;
+  let length = 0;
+  for (let i = -size - 1; i >= 0; i--) length = length * 256 + source[at + i]!;
+  return length;
+}
+
+function bit(buffer: Buffer, at: number, n: number): boolean {
+  return ((buffer[at + (n >> 3)]! >> (n & 7)) & 1) === 1;
+}
+
+function countBits(buffer: Buffer, at: number, width: number): number {
+  let count = 0;
+  for (let n = 0; n < width; n++) if (bit(buffer, at, n)) count += 1;
+  return count;
+}

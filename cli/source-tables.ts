@@ -1,0 +1,15 @@
+/** The tables of a source, as its frames would describe them. */
+import { connectSource } from '../capture/postgres/connection.ts';
+import { matchingTables } from '../capture/postgres/publication.ts';
+import type { SourceConfig } from '../core/config.ts';
+import type { TableSchema } from '../core/frame.ts';
+
+/** Reads the catalog of a source. Throws `source_unreachable` or another classified error. */
+export async function sourceTables(settings: SourceConfig): Promise<readonly TableSchema[]> {
+  const client = await connectSource(settings, 'waybill check');
+  try {
+    return (await matchingTables(client, settings.tables)).map((table) => table.schema);
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
