@@ -1,6 +1,7 @@
 /** A batch: stretches of rows of whole source transactions (or of a part of one), as frames brought them. */
 import type { ReceivedFrame } from '../core/cdc-stream.ts';
-import type { FramePayload, TransactionEntry } from '../core/frame.ts';
+import type { TransactionEntry } from '../core/frame.ts';
+import type { IndexedFrame } from '../core/indexed-frame.ts';
 import {
   comparePositions,
   entryLiesBefore,
@@ -12,7 +13,7 @@ import {
 
 /** The rows `[from, to)` of a frame, which are those of its transactions `[firstEntry, endEntry)`. */
 export interface Run {
-  readonly frame: FramePayload;
+  readonly frame: IndexedFrame;
   readonly from: number;
   readonly to: number;
   readonly firstEntry: number;
@@ -86,9 +87,9 @@ export class BatchQueue {
     return this.#pieces.length === 0;
   }
 
-  add(received: ReceivedFrame, frame: FramePayload): void {
+  add(received: ReceivedFrame, frame: IndexedFrame): void {
     const { tx } = frame;
-    const bytesPerRow = received.payload.byteLength / Math.max(1, frame.rows.length);
+    const bytesPerRow = received.payload.byteLength / Math.max(1, frame.length);
     let firstEntry = 0;
     let from = 0;
     if (comparePositions(received.start, this.#skipTo) < 0)

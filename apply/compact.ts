@@ -4,34 +4,11 @@
  * Invariant 3: a table whose rows cannot be reduced to that is written row by row in source order.
  */
 import type { FlowConfig } from '../core/config.ts';
-import type { Op, RowChange, TableSchema, Value } from '../core/frame.ts';
+import type { Op, RowChange, TableSchema } from '../core/frame.ts';
 import { rowPlace, type Run } from './batch.ts';
 import type { HeldKeys } from './held-keys.ts';
-import { changedKey, filledImage, isPartial, keyText, touchedKeys, type KeyShape } from './row-key.ts';
-
-/** What compaction needs of a store's plan for a table. */
-export interface PlanShape extends KeyShape {
-  readonly table: TableSchema;
-  /** Positions of the columns that are written. */
-  readonly written: readonly number[];
-}
-
-/** The net state of one key: an image to write, or the key (as an image) of a row to delete. */
-export interface NetChange {
-  kind: 'upsert' | 'partial' | 'delete';
-  image: readonly Value[];
-}
-
-export interface TableChanges<P extends PlanShape> {
-  readonly plan: P;
-  readonly net: Map<string, NetChange>;
-  /** All rows, in source order: what counts when `ordered`. */
-  readonly rows: RowChange[];
-  ordered: boolean;
-  /** Only new rows came, each key once. */
-  insertsOnly: boolean;
-  deletes: number;
-}
+import { touchedKeys } from './row-key.ts';
+import { TableChanges, type PlanShape } from './table-changes.ts';
 
 export interface SourceRow<P extends PlanShape> {
   readonly plan: P;
@@ -64,8 +41,7 @@ export interface Compacted<P extends PlanShape> {
 export type Plans<P extends PlanShape> = (run: Run) => readonly (P | undefined)[];
 
 /** True for a row that this flow does nothing with. */
-export function isIgnored(row: RowChange, settings: FlowConfig): boolean {
-  const op = row[0];
+export function isIgnored(op: Op, settings: FlowConfig): boolean {
   return op === 'm' || (op === 'd' && settings.deletes === 'ignore') || (op === 't' && settings.truncate === 'ignore');
 }
 
@@ -95,43 +71,36 @@ export function compact<P extends PlanShape>(
   const open = (slot: Slot<P>): TableChanges<P> => {
     // Another version of a table that has changes already: what came before must be written before.
     if (segment.tables.has(slot.plan.id)) cut();
-    const keyless = slot.plan.key.length === 0;
-    const changes = {
-      plan: slot.plan,
-      net: new Map<string, NetChange>(),
-      rows: [],
-      ordered: keyless,
-      insertsOnly: true,
-      deletes: 0,
-    };
+    const changes = new TableChanges(slot.plan);
     segment.tables.set(slot.plan.id, changes);
     slot.changes = changes;
     return changes;
   };
   for (const run of runs) {
     const byIndex = slotsFor(plansOf(run), slots);
-    const { rows } = run.frame;
-    for (let index = run.from; index < run.to; index++) {
-      const row = rows[index]!;
-      const slot = byIndex[row[1]];
-      if (slot === undefined || isIgnored(row, settings)) continue;
+    const { frame } = run;
+    for (let row = run.from; row < run.to; row++) {
+      const slot = byIndex[frame.tableIndex(row)];
+      if (slot === undefined) continue;
+      const op = frame.op(row);
+      if (isIgnored(op, settings)) continue;
       const { plan } = slot;
-      const op = row[0];
       slot.counts[op] += 1;
       if (op === 't' || op === 's') {
-        cut({ plan, row, ...rowPlace(run, index) });
+        cut({ plan, row: frame.row(row), ...rowPlace(run, row) });
         if (op === 't') heldKeys.releaseTable(plan.id);
         continue;
       }
       if (!heldKeys.empty) {
-        const keys = touchedKeys(plan, row);
+        const change = frame.row(row);
+        const keys = touchedKeys(plan, change);
         if (keys.some((key) => heldKeys.has(plan.id, key))) {
           for (const key of keys) heldKeys.add(plan.id, key);
-          held.push({ plan, row, ...rowPlace(run, index) });
+          held.push({ plan, row: change, ...rowPlace(run, row) });
           continue;
         }
       }
-      addRow(slot.changes ?? open(slot), row);
+      (slot.changes ?? open(slot)).add(frame, row);
     }
   }
   cut();
@@ -151,72 +120,4 @@ function slotsFor<P extends PlanShape>(
     }
     return slot;
   });
-}
-
-function addRow<P extends PlanShape>(changes: TableChanges<P>, row: RowChange): void {
-  const { plan, net } = changes;
-  changes.rows.push(row);
-  const op = row[0];
-  if (changes.ordered) {
-    if (op !== 'i' && op !== 'r') changes.insertsOnly = false;
-    return;
-  }
-  if (op === 'd') {
-    changes.insertsOnly = false;
-    changes.deletes += 1;
-    setNet(net, keyText(plan, row[4]!), 'delete', row[4]!);
-    return;
-  }
-  const after = row[2]!;
-  if (op !== 'u') {
-    if (!setNet(net, keyText(plan, after), 'upsert', after)) changes.insertsOnly = false;
-    return;
-  }
-  changes.insertsOnly = false;
-  // The usual update: all columns are given, and the key is as it was.
-  if (row[4] === undefined && !after.includes(0)) setNet(net, keyText(plan, after), 'upsert', after);
-  else addUpdate(changes, row);
-}
-
-/** An update that leaves columns unchanged, or brings the old key or row. */
-function addUpdate<P extends PlanShape>(changes: TableChanges<P>, row: RowChange): void {
-  const { plan, net } = changes;
-  let image = filledImage(row);
-  const key = keyText(plan, image, row[4]);
-  const oldKey = changedKey(plan, row);
-  const earlier = net.get(oldKey ?? key);
-  if (image.includes(0)) {
-    if (earlier?.kind === 'delete') changes.ordered = true;
-    else if (earlier !== undefined) image = merge(earlier.image, image);
-    for (const index of plan.key) if (image[index] === 0) image = withKey(plan, image, row[4]);
-  }
-  const partial = isPartial(plan, image);
-  if (oldKey !== undefined) {
-    // The unchanged columns of the moved row are only in the target: it must be moved there.
-    if (partial) changes.ordered = true;
-    setNet(net, oldKey, 'delete', row[4]!);
-    changes.deletes += 1;
-  }
-  setNet(net, key, partial ? 'partial' : 'upsert', image);
-}
-
-/** Sets the net state of a key. True when it had none in this segment. */
-function setNet(net: Map<string, NetChange>, key: string, kind: NetChange['kind'], image: readonly Value[]): boolean {
-  const known = net.get(key);
-  if (known === undefined) {
-    net.set(key, { kind, image });
-    return true;
-  }
-  known.kind = kind;
-  known.image = image;
-  return false;
-}
-
-/** The later image, with what it leaves unchanged taken from the earlier one. */
-function merge(earlier: readonly Value[], later: readonly Value[]): Value[] {
-  return later.map((value, index) => (value === 0 ? earlier[index]! : value));
-}
-
-function withKey(plan: KeyShape, image: readonly Value[], before: readonly Value[] | undefined): Value[] {
-  return image.map((value, index) => (value === 0 && plan.key.includes(index) ? before![index]! : value));
 }

@@ -1,7 +1,7 @@
 /** One run of a flow on a session: frames are read and decoded while the batch before is being written. */
 import { findStartSequence, parseFrameHeaders, readFrames } from '../core/cdc-stream.ts';
 import { asReplicationError, ReplicationError } from '../core/errors.ts';
-import { decodeFrame } from '../core/frame.ts';
+import { IndexedFrame } from '../core/indexed-frame.ts';
 import type { Logger } from '../core/logger.ts';
 import type { FlowReport } from '../core/metrics.ts';
 import type { Nats } from '../core/nats.ts';
@@ -36,8 +36,8 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
   let failure: { error: unknown } | undefined;
   const reading = (async () => {
     for await (const received of readFrames(nats, stream, { ...start, signal: readSignal })) {
-      queue.add(received, decodeFrame(received.payload, received.place));
-      while (queue.bytes >= 2 * options.batchBytes && !readSignal.aborted) await queue.changed();
+      queue.add(received, IndexedFrame.open(received.payload, received.place));
+      while (queue.bytes >= options.batchBytes && !readSignal.aborted) await queue.changed();
     }
     if (!readSignal.aborted) throw new ReplicationError('nats_timeout', `reading stream ${stream} ended by itself`);
   })()
@@ -54,7 +54,12 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
       const batch = queue.take(options.batchBytes);
       if (batch !== undefined) {
         options.report.state('applying');
+        const startedMs = performance.now();
         await sink.write(batch);
+        options.log.debug(
+          { rows: batch.rows, seq: batch.seq, ms: Math.round(performance.now() - startedMs) },
+          'batch written',
+        );
         if (batch.next !== undefined) options.progressed();
         idle.applied(batch.seq, batch.commitTimeUs);
         continue;

@@ -1,13 +1,14 @@
 /** A mirror flow: the tables of one source, replicated one to one into a target. */
-import { cdcStreamName } from '../core/cdc-stream.ts';
+import { cdcStreamName, readReset } from '../core/cdc-stream.ts';
 import type { FlowConfig, NatsConfig } from '../core/config.ts';
-import { asReplicationError, type ReplicationError } from '../core/errors.ts';
+import { asReplicationError, policyFor, type ReplicationError } from '../core/errors.ts';
 import { acquireLease, openBucket } from '../core/lease.ts';
 import type { Logger } from '../core/logger.ts';
 import { NO_FLOW_REPORT, type FlowReport } from '../core/metrics.ts';
 import { connectNats, type Nats } from '../core/nats.ts';
 import { describePosition } from '../core/position.ts';
-import { runService, type Run } from '../core/run-service.ts';
+import { abortableDelay, runService, type Run } from '../core/run-service.ts';
+import { installationId, sessionName } from '../core/stale-sessions.ts';
 import { runFlow } from './flow-run.ts';
 import type { TargetStore } from './target-store.ts';
 
@@ -26,29 +27,58 @@ export interface MirrorFlowOptions {
 
 /**
  * Runs a flow until the signal aborts; then the batch in hand is finished and the lease released. Errors that pass are
- * tried again from the position in the target; others are thrown as `ReplicationError`.
+ * tried again from the position in the target; one that needs a snapshot from scratch waits for it; others are thrown as
+ * `ReplicationError`.
  */
 export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
   const { name, log, signal, report = NO_FLOW_REPORT } = options;
+  const stream = cdcStreamName(options.nats.prefix, options.settings.mirror);
   let nats: Nats | undefined;
+  /** The newest reset of the stream when the flow last looked for its place. */
+  let knownReset = 0;
   try {
     report.state('starting');
-    await runService(
-      async (run) => {
-        nats ??= await connectNats(options.nats, `waybill apply ${name}`);
-        await runOnce(options, nats, report, run);
-      },
-      {
-        name: `apply ${name}`,
-        signal,
-        log,
-        onError: (error, willRetry) => report.state(willRetry ? 'waiting' : 'blocked', describe(error)),
-      },
-    );
+    while (!signal.aborted) {
+      try {
+        await runService(
+          async (run) => {
+            nats ??= await connectNats(options.nats, `waybill apply ${name}`);
+            knownReset = await readReset(nats, stream);
+            await runOnce(options, nats, report, run);
+          },
+          {
+            name: `apply ${name}`,
+            signal,
+            log,
+            onError: (error, willRetry) => report.state(willRetry ? 'waiting' : 'blocked', describe(error)),
+          },
+        );
+      } catch (thrown) {
+        const error = asReplicationError(thrown);
+        if (policyFor(error.code).action !== 'resnapshot') throw error;
+        log.error({ code: error.code, remedy: error.remedy, context: error.context }, error.message);
+        await waitForReset(nats!, stream, knownReset, options);
+      }
+    }
     report.state('stopped');
   } finally {
     await nats?.close();
   }
+}
+
+/** Waits until somebody had every table read again: then there is a frame from which the flow can go on. */
+async function waitForReset(
+  nats: Nats,
+  stream: string,
+  knownReset: number,
+  { name, log, signal }: MirrorFlowOptions,
+): Promise<void> {
+  await runService(
+    async () => {
+      while (!signal.aborted && (await readReset(nats, stream)) === knownReset) await abortableDelay(1000, signal);
+    },
+    { name: `apply ${name}: blocked`, signal, log },
+  );
 }
 
 function describe(error: ReplicationError): string {
@@ -63,11 +93,14 @@ async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowRepor
     holder,
     ttlMs: options.leaseTtlMs ?? 10_000,
     signal: run.signal,
-    onWaiting: (other) => report.state('standby', `the lease is held by ${other}`),
+    onWaiting: (other) => {
+      report.state('standby', `the lease is held by ${other}`);
+      log.info({ holder: other }, 'standing by: another process applies this flow');
+    },
   });
   if (lease === undefined) return;
   try {
-    const session = await options.store.open(`waybill apply ${name}`);
+    const session = await options.store.open(sessionName('apply', name, await installationId(bucket)));
     try {
       const sink = await session.openSink({ flow: name, settings, stream, report });
       log.info({ flow: name, position: describePosition(sink.position), epoch: lease.epoch }, 'flow started');

@@ -6,14 +6,20 @@ import type { Batch } from './batch.ts';
 
 /** Opens sessions of one target. */
 export interface TargetStore {
-  /** Connects. Throws `target_unreachable`, `target_auth` or another classified error. */
+  /**
+   * Connects. `applicationName` names flow and installation: the target shows it for the session where it can.
+   * Throws `target_unreachable`, `target_auth` or another classified error.
+   */
   open(applicationName: string): Promise<StoreSession>;
 }
 
 export interface StoreSession {
   /** Aborts when the connection breaks, also while nothing is being asked. */
   readonly lost: AbortSignal;
-  /** Makes what Waybill keeps in the target where it is missing, reads where the flow stands, and gives its writer. */
+  /**
+   * Ends the sessions that a process which lost the lease of this flow left open (it may hang with locks held), makes
+   * what Waybill keeps in the target where it is missing, reads where the flow stands, and gives its writer.
+   */
   openSink(flow: SinkOptions): Promise<BatchSink>;
   close(): Promise<void>;
 }

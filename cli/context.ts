@@ -38,6 +38,7 @@ const UNREACHABLE: ReadonlySet<ErrorCode> = new Set([
   'source_auth',
   'target_auth',
   'nats_auth',
+  'verify_stalled',
 ]);
 
 /** Prints an error for people and gives the exit status that belongs to it. */

@@ -68,6 +68,24 @@ command(
   'drop slot, publication and stream, after asking',
   async () => (await act()).teardown,
 ).option('--yes', 'do not ask');
+command(
+  program,
+  'verify [flows...]',
+  'compare both sides now; exit status 1 on confirmed drift',
+  async () => (await import('./commands/verify.ts')).verify,
+)
+  .option('--repair', 'read rows that differ again, through the normal path')
+  .option('--resume', 'go on with a comparison that was interrupted')
+  .option('--max-load <share>', 'overrides monitoring.verify.max_load')
+  .option('--json');
+command(
+  program,
+  'audit [target]',
+  'who did what: the audit logs of the targets',
+  async () => (await import('./commands/audit.ts')).auditCommand,
+)
+  .option('--verify', 'check that no entry was changed, removed or cut off; exit status 1 if one was')
+  .option('--json');
 const quarantine = program.command('quarantine').description('the exception inbox').exitOverride();
 command(quarantine, 'list [flow]', 'changes that wait', async () => (await act()).quarantineList).option('--json');
 command(quarantine, 'show <flow> <id>', 'one change with its row', async () => (await act()).quarantineShow);

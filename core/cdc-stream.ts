@@ -38,6 +38,19 @@ export async function noteReset(nats: Nats, stream: string, seq: number): Promis
   }
 }
 
+/** The sequence that `noteReset` noted last; 0 when there was none. */
+export async function readReset(nats: Nats, stream: string): Promise<number> {
+  try {
+    return resetOf(await nats.manager.streams.info(stream));
+  } catch (thrown) {
+    throw natsError(thrown, `reading the metadata of stream ${stream}`);
+  }
+}
+
+function resetOf({ config }: StreamInfo): number {
+  return Number(config.metadata?.[RESET_METADATA] ?? 0);
+}
+
 /** What the headers of a frame say. */
 export interface FrameHeaders {
   readonly source: string;
@@ -170,7 +183,8 @@ export interface ReceivedFrame extends FrameHeaders {
  */
 export async function findStartSequence(nats: Nats, stream: string, position: Position): Promise<number> {
   try {
-    const { state, config } = await nats.manager.streams.info(stream);
+    const info = await nats.manager.streams.info(stream);
+    const { state } = info;
     const context = {
       stream,
       position: describePosition(position),
@@ -194,7 +208,7 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
     const first = await headersAt(state.first_seq);
     if (comparePositions(first.start, position) > 0) {
       // A hole, unless everything is read again after it: then the frame that says so is the place to begin.
-      const resetSeq = Number(config.metadata?.[RESET_METADATA] ?? 0);
+      const resetSeq = resetOf(info);
       if (resetSeq >= state.first_seq && comparePositions((await headersAt(resetSeq)).end, position) > 0)
         return resetSeq;
       throw new ReplicationError(
@@ -232,7 +246,7 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
 /**
  * Yields the frames of a stream from `startSeq` on, for ever, in order, each continuous with the one before it (the
  * first with `position`): a frame that lies wholly before is dropped as a repeat, a hole throws `stream_gap`.
- * At most `prefetchBytes` (8 MB when left out), and never fewer than eight messages, are held in this process. They
+ * At most `prefetchBytes` (4 MB when left out), and never fewer than four messages, are held in this process. They
  * are asked for by number: where client and server count the bytes of a message differently, a request by bytes can
  * leave both waiting for the other until it expires.
  */
@@ -243,7 +257,7 @@ export async function* readFrames(
 ): AsyncGenerator<ReceivedFrame, void, void> {
   const { signal } = options;
   const maxPayload = nats.connection.info?.max_payload ?? 1 << 20;
-  const prefetchMessages = Math.max(8, Math.floor((options.prefetchBytes ?? 8 << 20) / maxPayload));
+  const prefetchMessages = Math.max(4, Math.floor((options.prefetchBytes ?? 4 << 20) / maxPayload));
   const js = jetstream(nats.connection);
   let position = options.position;
   let nextSeq = options.startSeq;
@@ -258,6 +272,7 @@ export async function* readFrames(
     const messages = await consumer.consume({ max_messages: prefetchMessages, expires: 5000 });
     const stop = (): void => messages.stop();
     signal.addEventListener('abort', stop, { once: true });
+    if (signal.aborted) stop();
     try {
       for await (const message of messages) {
         if (signal.aborted) return;

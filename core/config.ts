@@ -92,9 +92,23 @@ const mirrorFlowSchema = z.strictObject({
   batch_bytes: size.prefault('4MB'),
   /** What becomes of 0000-00-00 and its like in a target that has no such dates (Postgres). */
   zero_dates: z.enum(['reject', 'null', 'epoch']).default('reject'),
+  /** What a repair does with rows of the target that the source does not have. */
+  extra_rows: z.enum(['report', 'delete']).default('report'),
+});
+
+const verifySchema = z.strictObject({
+  /** How often both sides of every flow are compared; left out: only when `waybill verify` is run. */
+  every: duration.optional(),
+  /** The share of time in which a comparison may keep one session of a database busy. */
+  max_load: z.number().gt(0).max(1).default(0.5),
+  /** How long a row must differ before it is looked at again. */
+  grace: duration.prefault('2s'),
+  /** Repair what a scheduled comparison finds. */
+  repair: z.boolean().default(false),
 });
 
 const monitoringSchema = z.strictObject({
+  verify: verifySchema.prefault({}),
   listen: z
     .string()
     .regex(/^.+:\d{1,5}$/, 'must be host:port')

@@ -188,6 +188,12 @@ const POLICIES = {
     remedy: 'The target has no disk space left; free some. The stream keeps the changes.',
   },
 
+  verify_stalled: {
+    action: 'retry',
+    remedy:
+      'A comparison waits until the target has applied what the source had, and the flow does not move. See `waybill status`: is `waybill run` up, is the flow blocked? Then run `waybill verify` again.',
+  },
+
   lease_lost: { action: 'retry', remedy: 'Another process holds the lease; this one stands by.' },
   internal: { action: 'halt', remedy: 'This is a defect of Waybill. Nothing was skipped. Report it with the log.' },
 } as const satisfies Record<string, Policy>;

@@ -115,27 +115,47 @@ export function decodeFrame(bytes: Uint8Array, place: string): FramePayload {
       'frame_version',
       `${place} has format ${frame.v}; this process reads up to ${FRAME_VERSION}`,
     );
-  checkFrame(frame, place);
+  const refuse = refuser(place);
+  if (!Array.isArray(frame.rows)) refuse('rows, tx or tables is missing');
+  checkTail(frame, refuse);
+  checkRows(frame, refuse);
   return frame;
 }
 
-function checkFrame(frame: FramePayload, place: string): void {
-  const refuse = (what: string): never => {
+/** Decodes and checks a frame's transactions and tables alone, from `{"tx":…,"tables":…}`. Throws as `decodeFrame`. */
+export function decodeTail(text: string, place: string): Pick<FramePayload, 'tx' | 'tables'> {
+  let tail: Pick<FramePayload, 'tx' | 'tables'>;
+  try {
+    tail = JSON.parse(text) as typeof tail;
+  } catch (cause) {
+    throw new ReplicationError('frame_unreadable', `${place} is not JSON`, { cause });
+  }
+  checkTail(tail, refuser(place));
+  return tail;
+}
+
+type Refuse = (what: string) => never;
+
+function refuser(place: string): Refuse {
+  return (what) => {
     throw new ReplicationError('frame_unreadable', `${place}: ${what}`);
   };
-  if (!Array.isArray(frame.rows) || !Array.isArray(frame.tx) || !Array.isArray(frame.tables))
-    refuse('rows, tx or tables is missing');
+}
+
+function checkTail(frame: Pick<FramePayload, 'tx' | 'tables'>, refuse: Refuse): void {
+  if (!Array.isArray(frame.tx) || !Array.isArray(frame.tables)) refuse('rows, tx or tables is missing');
   for (const table of frame.tables) {
     if (typeof table?.schema !== 'string' || typeof table.name !== 'string' || typeof table.version !== 'string')
       refuse('a table has no schema, name or version');
     if (!Array.isArray(table.key) || !Array.isArray(table.columns) || table.columns.length === 0)
       refuse(`table ${table.schema}.${table.name} has no key list or no columns`);
   }
+  for (const entry of frame.tx) if (!Array.isArray(entry)) refuse('a transaction is not a list');
+}
+
+function checkRows(frame: FramePayload, refuse: Refuse): void {
   let rows = 0;
-  for (const entry of frame.tx) {
-    if (!Array.isArray(entry)) refuse('a transaction is not a list');
-    rows += entry[4];
-  }
+  for (const entry of frame.tx) rows += entry[4];
   if (rows !== frame.rows.length) refuse(`its transactions count ${rows} rows and it holds ${frame.rows.length}`);
   for (const row of frame.rows) {
     if (!Array.isArray(row) || typeof row[1] !== 'number') refuse('a row is not a list, or names no table');

@@ -55,7 +55,6 @@ function isOrigin(position: Position): boolean {
 }
 
 const ORIGIN_TEXT = 'origin';
-const LSN_DIGITS = 16;
 const ORDINAL_DIGITS = 12;
 const PG_TEXT = /^pg1\/([0-9A-F]{16})\/([0-9A-F]{12})$/;
 
@@ -94,9 +93,14 @@ export function entryPosition(entry: TransactionEntry, ordinal: number): Positio
   return pgPosition(BigInt(`0x${entry[1]}`), ordinal);
 }
 
+/** Four hexadecimal digits for each 16-bit number: frames carry two LSNs for every transaction. */
+const HEX = Array.from({ length: 0x1_0000 }, (_, n) => n.toString(16).toUpperCase().padStart(4, '0'));
+
 /** An LSN as 16 hex digits, as frames carry it. */
 export function formatHexLsn(lsn: bigint): string {
-  return lsn.toString(16).toUpperCase().padStart(LSN_DIGITS, '0');
+  const high = Number(lsn >> 32n);
+  const low = Number(lsn & 0xffff_ffffn);
+  return HEX[high >>> 16]! + HEX[high & 0xffff]! + HEX[low >>> 16]! + HEX[low & 0xffff]!;
 }
 
 /** An LSN as Postgres prints it, `16/B374D848`. */

@@ -68,3 +68,18 @@ export async function abortableDelay(ms: number, signal: AbortSignal): Promise<v
     if (!isAbort(thrown, signal)) throw thrown;
   }
 }
+
+/** What `work` gives, or, when the signal aborts first, a rejection with the signal's reason. */
+export async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  let onAbort = (): void => {};
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason as Error);
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}

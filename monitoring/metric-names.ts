@@ -15,4 +15,14 @@ export const METRIC = {
   applyRows: ['waybill_apply_rows_total', 'Row changes applied to the target'],
   applyBatch: ['waybill_apply_batch_seconds', 'Duration of a target transaction'],
   quarantineKeys: ['waybill_quarantine_keys', 'Keys held in quarantine'],
+  driftRows: ['waybill_drift_rows', 'Rows that differ between source and target: confirmed, not in flight'],
+  driftInFlight: [
+    'waybill_drift_in_flight_buckets',
+    'Buckets of the latest comparison that differed only because of changes under way',
+  ],
+  driftVerified: [
+    'waybill_drift_verified_timestamp_seconds',
+    'Everything that the source had committed up to this moment was proven equal in the target',
+  ],
+  driftCoverage: ['waybill_drift_coverage_ratio', 'Share of rows that the latest comparison has been through'],
 } as const;

@@ -1,6 +1,7 @@
 /** Turns what the stages report into Prometheus series, and keeps the latest facts for /status and /readyz. */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { CaptureReport, CaptureState, FlowReport, FlowState } from '../core/metrics.ts';
+import { coverage, countKinds, isProven, openFindings, type DriftReport } from './drift/outcome.ts';
 import { METRIC } from './metric-names.ts';
 import { StageHealth, type StageFacts } from './health.ts';
 
@@ -33,6 +34,11 @@ export class Metrics {
   readonly #applyRows = this.#counter(METRIC.applyRows, ['flow', 'target', 'table', 'op']);
   readonly #batch = this.#histogram(METRIC.applyBatch, ['flow', 'target']);
   readonly #quarantine = this.#gauge(METRIC.quarantineKeys, ['flow', 'reason']);
+
+  readonly #driftRows = this.#gauge(METRIC.driftRows, ['flow', 'table', 'kind']);
+  readonly #driftInFlight = this.#gauge(METRIC.driftInFlight, ['flow']);
+  readonly #driftVerified = this.#gauge(METRIC.driftVerified, ['flow']);
+  readonly #driftCoverage = this.#gauge(METRIC.driftCoverage, ['flow']);
 
   constructor() {
     collectDefaultMetrics({ register: this.registry });
@@ -95,6 +101,25 @@ export class Metrics {
         else this.#applyLag.set({ flow, target }, seconds);
       },
       quarantined: (reason, keys) => this.#quarantine.set({ flow, reason }, keys),
+    };
+  }
+
+  driftReport(flow: string): DriftReport {
+    return {
+      compared: (table) => {
+        const kinds = countKinds(openFindings(table));
+        for (const [kind, rows] of Object.entries(kinds))
+          this.#driftRows.set({ flow, table: `${table.schema}.${table.name}`, kind }, rows);
+      },
+      coverage: (share) => this.#driftCoverage.set({ flow }, share),
+      finished: (outcome) => {
+        this.#driftInFlight.set(
+          { flow },
+          outcome.tables.reduce((sum, table) => sum + table.progress.inFlightBuckets, 0),
+        );
+        this.#driftCoverage.set({ flow }, coverage(outcome.tables));
+        if (isProven(outcome)) this.#driftVerified.set({ flow }, outcome.startedAt.getTime() / 1000);
+      },
     };
   }
 

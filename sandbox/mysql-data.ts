@@ -39,7 +39,12 @@ async function templateFolder(program: MysqlProgram, settings: Readonly<Record<s
     const dataDir = join(folder, 'data');
     await mkdir(dataDir, { mode: 0o700 });
     await giveToServer(dataDir);
-    const options = [...program.placeOptions, `--datadir=${dataDir}`, ...ofData, '--innodb-flush-method=nosync'];
+    // A server that starts removes the temporary tables that it finds there, those of another one, too.
+    const temporary = join(folder, 'tmp');
+    await mkdir(temporary, { mode: 0o700 });
+    await giveToServer(temporary);
+    const places = [`--datadir=${dataDir}`, `--tmpdir=${temporary}`];
+    const options = [...program.placeOptions, ...places, ...ofData, '--innodb-flush-method=nosync'];
     if (program.flavour === 'mysql') await initializeMysql(program, folder, options);
     else await bootstrapMariadb(program, options);
     // It holds the server's UUID: each copy makes its own at its first start.

@@ -60,9 +60,9 @@ export async function replayRows(
       }
       const position = formatPosition(entryPosition(entry, 0));
       for (let index = from; index < to; index++) {
-        const row = run.frame.rows[index]!;
-        const plan = plans[row[1]];
-        if (plan === undefined || isIgnored(row, context.settings)) continue;
+        const plan = plans[run.frame.tableIndex(index)];
+        if (plan === undefined || isIgnored(run.frame.op(index), context.settings)) continue;
+        const row = run.frame.row(index);
         const item = { plan, row, position, ordinal: entry[6] + index - from };
         if (row[0] === 't' || row[0] === 's') {
           await settle();

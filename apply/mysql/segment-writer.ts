@@ -3,7 +3,8 @@
  * LOAD DATA LOCAL into a temporary table and one statement per kind of change, new rows alone by LOAD DATA into the table
  * itself. Where the server does not allow LOAD DATA LOCAL, all travel as literals.
  */
-import type { Segment, TableChanges } from '../compact.ts';
+import type { Segment } from '../compact.ts';
+import type { TableChanges } from '../table-changes.ts';
 import { loadLine, loadSql } from './load-data.ts';
 import { keyColumns, keyCondition, keyTuple, rowStatement, updateSql, valuesTuple } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
@@ -45,12 +46,12 @@ export class SegmentWriter {
       const parts = staged.get(table);
       const seen = this.#marks.seenTable(plan);
       if (seen !== undefined)
-        for (const sql of seenSql(plan, seen, table.rows)) await transaction.addAndFlushIfLarge(sql);
+        for (const sql of seenSql(plan, seen, table.decodedRows())) await transaction.addAndFlushIfLarge(sql);
       if (parts !== undefined) await addStaged(transaction, parts, this.#deletesFirst(table), deletesLast);
-      else if (this.#loads && table.rows.length > MOST_LITERAL_ROWS && this.#direct(table))
+      else if (this.#loads && table.size > MOST_LITERAL_ROWS && this.#direct(table))
         await this.#loadDirect(transaction, table, deletesLast);
       else if (table.ordered)
-        for (const row of table.rows) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
+        for (const row of table.decodedRows()) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
       else await addLiteral(transaction, table, this.#deletesFirst(table), deletesLast);
     }
     for (const sql of deletesLast.toReversed()) await transaction.addAndFlushIfLarge(sql);
@@ -75,13 +76,13 @@ export class SegmentWriter {
     transaction.add('SAVEPOINT direct');
     const outcome = await transaction.load(loadSql(plan, plan.qualified, ''), directLines(table));
     // LOCAL leaves out rows whose key is there already, and says so in a warning.
-    if (outcome.warnings === 0 && outcome.rows === table.rows.length) {
+    if (outcome.warnings === 0 && outcome.rows === table.size) {
       transaction.add('RELEASE SAVEPOINT direct');
       return;
     }
     await transaction.rollbackTo('direct');
     if (table.ordered) {
-      for (const row of table.rows) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
+      for (const row of table.decodedRows()) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
       return;
     }
     this.#notDirect.add(plan.id);
@@ -92,7 +93,7 @@ export class SegmentWriter {
 }
 
 function* directLines(table: TableChanges<TablePlan>): Generator<string> {
-  for (const row of table.rows) yield loadLine(table.plan, table.plan.written, row[2]!, '');
+  for (const row of table.decodedRows()) yield loadLine(table.plan, table.plan.written, row[2]!, '');
 }
 
 async function addStaged(

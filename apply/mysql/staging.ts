@@ -1,5 +1,5 @@
 /** The temporary table that many changes of a table are loaded into, and the statements that take them from there. */
-import type { TableChanges } from '../compact.ts';
+import type { TableChanges } from '../table-changes.ts';
 import { loadLine, loadSql } from './load-data.ts';
 import type { TablePlan } from './table-plan.ts';
 import { bent, type TargetTransaction } from './target-transaction.ts';

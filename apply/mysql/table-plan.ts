@@ -1,7 +1,7 @@
 /** All that writing one version of one table needs, worked out once: names, key, and the fixed parts of statements. */
 import { parseTypeText } from '../../core/column-kind.ts';
 import type { TableSchema, Value } from '../../core/frame.ts';
-import type { PlanShape } from '../compact.ts';
+import type { PlanShape } from '../table-changes.ts';
 import { keyShape } from '../row-key.ts';
 import type { ColumnMapping } from '../type-mapping.ts';
 import { qualifiedName, quoteLiteral, quoteName } from './sql.ts';

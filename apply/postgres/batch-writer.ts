@@ -4,7 +4,7 @@
  */
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
-import type { FramePayload } from '../../core/frame.ts';
+import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import type { FlowReport } from '../../core/metrics.ts';
 import { formatPosition, type Position } from '../../core/position.ts';
 import type { Batch, Run } from '../batch.ts';
@@ -78,7 +78,7 @@ export class BatchWriter implements BatchSink {
   }
 
   async #write(batch: Batch): Promise<readonly TableCount[]> {
-    const resolved = new Map<FramePayload, readonly (TablePlan | undefined)[]>();
+    const resolved = new Map<IndexedFrame, readonly (TablePlan | undefined)[]>();
     for (const run of batch.runs) resolved.set(run.frame, await this.#plans.resolve(run.frame));
     await this.#plans.prepareOrder();
     const plansOf = (run: Run): readonly (TablePlan | undefined)[] => resolved.get(run.frame)!;

@@ -1,14 +1,29 @@
-/** COPY in text format: rows become text in pieces, written no faster than the server takes them. */
+/**
+ * COPY in text format (PostgreSQL documentation, COPY, "Text Format"). Values pass from a frame into COPY data byte for
+ * byte: the escapes of JSON strings and of COPY are nearly the same.
+ */
 import { pipeline } from 'node:stream/promises';
 import type { ClientBase } from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
+import { ReplicationError } from '../../core/errors.ts';
 import type { Value } from '../../core/frame.ts';
+import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import { byteaText } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 
-const PIECE_CHARS = 64 * 1024;
+const PIECE_BYTES = 64 * 1024;
+const QUOTE = 0x22;
+const COMMA = 0x2c;
+const BACKSLASH = 0x5c;
+const TAB = 0x09;
+const LINE_FEED = 0x0a;
+const UPPER_N = 0x4e;
+const LOWER_N = 0x6e;
+const LOWER_U = 0x75;
 const SPECIAL = /[\\\t\n\r]/;
 const ESCAPES: Readonly<Record<string, string>> = { '\\': '\\\\', '\t': '\\t', '\n': '\\n', '\r': '\\r' };
+/** What may follow a backslash in JSON and stays as it is: `\\`, `\b`, `\f`, `\n`, `\r`, `\t` mean the same in COPY. */
+const SAME_IN_COPY = new Set(Buffer.from('\\bfnrt', 'latin1'));
 
 export function copyField(text: string): string {
   return SPECIAL.test(text) ? text.replace(/[\\\t\n\r]/g, (char) => ESCAPES[char]!) : text;
@@ -32,18 +47,121 @@ export function copyLine(plan: TablePlan, columns: readonly number[], image: rea
   return `${line}\n`;
 }
 
-/** Sends lines to `COPY … FROM STDIN`. */
-export async function copyLines(client: ClientBase, sql: string, lines: Iterable<string>): Promise<void> {
-  await pipeline(pieces(lines), client.query(copyFrom(sql)));
+/** Sends pieces of lines to `COPY … FROM STDIN`, no faster than the server takes them. */
+export async function copyPieces(client: ClientBase, sql: string, pieces: Iterable<Buffer>): Promise<void> {
+  await pipeline(pieces, client.query(copyFrom(sql)));
 }
 
-function* pieces(lines: Iterable<string>): Generator<Buffer> {
-  let text = '';
-  for (const line of lines) {
-    text += line;
-    if (text.length < PIECE_CHARS) continue;
-    yield Buffer.from(text, 'utf8');
-    text = '';
+/** Gathers lines into pieces. */
+export class CopyBuffer {
+  #buffer = Buffer.allocUnsafe(PIECE_BYTES + 1024);
+  #length = 0;
+
+  /** Whether there is enough for a piece. */
+  get full(): boolean {
+    return this.#length >= PIECE_BYTES;
   }
-  if (text !== '') yield Buffer.from(text, 'utf8');
+
+  get empty(): boolean {
+    return this.#length === 0;
+  }
+
+  /** Takes what has gathered. */
+  take(): Buffer {
+    const piece = this.#buffer.subarray(0, this.#length);
+    this.#buffer = Buffer.allocUnsafe(PIECE_BYTES + 1024);
+    this.#length = 0;
+    return piece;
+  }
+
+  /** Adds a line that is complete. */
+  line(text: string): void {
+    this.#reserve(text.length * 3);
+    this.#length += this.#buffer.write(text, this.#length, 'utf8');
+  }
+
+  /** Adds the written columns of a row's after-image, as a line behind `prefix` (empty or ending with a tab). */
+  frameRow(plan: TablePlan, frame: IndexedFrame, row: number, prefix: string): void {
+    this.#reserve(prefix.length + 2 * frame.rowBytes(row) + 64 * (plan.written.length + 1));
+    const { written, bytea, convert } = plan;
+    const { bytes } = frame;
+    const buffer = this.#buffer;
+    let to = this.#length + buffer.write(prefix, this.#length, 'latin1');
+    let at = frame.imageStart(row) + 1;
+    let next = 0;
+    for (let column = 0; next < written.length; column++) {
+      const wanted = written[next] === column;
+      if (wanted && next > 0) buffer[to++] = TAB;
+      const first = bytes[at];
+      if (first !== QUOTE) {
+        if (wanted) {
+          buffer[to++] = BACKSLASH;
+          buffer[to++] = UPPER_N;
+        }
+        at += first === LOWER_N ? 4 : 1;
+      } else if (!wanted) at = frame.endOfValue(at);
+      else if (bytea[column] === true) {
+        const end = frame.endOfValue(at);
+        to += buffer.write(`\\${byteaText(bytes.toString('latin1', at + 1, end - 1))}`, to, 'latin1');
+        at = end;
+      } else if (convert[column] !== undefined) {
+        const end = frame.endOfValue(at);
+        const text = convert[column]!(JSON.parse(bytes.toString('utf8', at, end)) as string);
+        to += buffer.write(text === null ? '\\N' : copyField(text), to, 'utf8');
+        at = end;
+      } else {
+        at += 1;
+        for (let byte = bytes[at]!; byte !== QUOTE; byte = bytes[at]!) {
+          if (byte !== BACKSLASH) {
+            buffer[to++] = byte;
+            at += 1;
+            continue;
+          }
+          const escaped = bytes[at + 1]!;
+          if (SAME_IN_COPY.has(escaped)) {
+            buffer[to++] = BACKSLASH;
+            buffer[to++] = escaped;
+            at += 2;
+          } else if (escaped === LOWER_U) {
+            const end = endOfUnicode(bytes, at);
+            to += buffer.write(copyField(jsonString(bytes, at, end)), to, 'utf8');
+            at = end;
+          } else {
+            jsonString(bytes, at, at + 2);
+            buffer[to++] = escaped;
+            at += 2;
+          }
+        }
+        at += 1;
+      }
+      if (wanted) next += 1;
+      if (bytes[at] === COMMA) at += 1;
+    }
+    buffer[to++] = LINE_FEED;
+    this.#length = to;
+  }
+
+  #reserve(bytes: number): void {
+    const needed = this.#length + bytes;
+    if (needed <= this.#buffer.length) return;
+    const grown = Buffer.allocUnsafe(Math.max(needed, this.#buffer.length * 2));
+    this.#buffer.copy(grown, 0, 0, this.#length);
+    this.#buffer = grown;
+  }
+}
+
+/** End of a run of `\uXXXX` escapes: the halves of a surrogate pair belong together. */
+function endOfUnicode(bytes: Buffer, from: number): number {
+  let at = from;
+  while (bytes[at] === BACKSLASH && bytes[at + 1] === LOWER_U) at += 6;
+  return at;
+}
+
+/** The text of a part of a JSON string. Throws `frame_unreadable` when it has no meaning there. */
+function jsonString(bytes: Buffer, from: number, to: number): string {
+  try {
+    return JSON.parse(`"${bytes.toString('latin1', from, to)}"`) as string;
+  } catch (cause) {
+    throw new ReplicationError('frame_unreadable', 'a value of a frame holds an unknown escape', { cause });
+  }
 }

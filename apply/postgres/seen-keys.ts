@@ -3,7 +3,7 @@ import { keyValue } from '../row-key.ts';
 import { literal, type TablePlan } from './table-plan.ts';
 
 /** Records the keys of rows that exist at the source in a snapshot's seen table. */
-export function seenSql(plan: TablePlan, seen: string, rows: readonly RowChange[]): string {
+export function seenSql(plan: TablePlan, seen: string, rows: Iterable<RowChange>): string {
   const tuples: string[] = [];
   for (const row of rows) {
     if (row[2] === null || row[0] === 'd') continue;

@@ -2,8 +2,9 @@
  * Writes a segment: upserts parents first, then deletes children first. Few rows of a table travel as literals, many by
  * COPY into a temporary table and one statement per kind of change, new rows alone by COPY into the table itself.
  */
-import type { Segment, TableChanges } from '../compact.ts';
-import { copyLine } from './copy-text.ts';
+import type { Segment } from '../compact.ts';
+import type { TableChanges } from '../table-changes.ts';
+import { CopyBuffer } from './copy-text.ts';
 import { keyCondition, rowStatement, updateSql, valuesTuple } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import type { SnapshotMarks } from './snapshot-marks.ts';
@@ -38,12 +39,12 @@ export class SegmentWriter {
       const { plan } = table;
       const parts = staged.get(table);
       const seen = this.#marks.seenTable(plan);
-      if (seen !== undefined) await transaction.addAndFlushIfLarge(seenSql(plan, seen, table.rows));
+      if (seen !== undefined) await transaction.addAndFlushIfLarge(seenSql(plan, seen, table.decodedRows()));
       if (parts !== undefined) addStaged(transaction, parts, this.#deletesFirst(table), deletesLast);
-      else if (table.insertsOnly && table.rows.length > MOST_LITERAL_ROWS && this.#direct(table))
+      else if (table.insertsOnly && table.size > MOST_LITERAL_ROWS && this.#direct(table))
         await this.#copyDirect(transaction, table, deletesLast);
       else if (table.ordered)
-        for (const row of table.rows) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
+        for (const row of table.decodedRows()) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
       else addLiteral(transaction, table, this.#deletesFirst(table), deletesLast);
     }
     for (const sql of deletesLast.toReversed()) await transaction.addAndFlushIfLarge(sql);
@@ -69,7 +70,7 @@ export class SegmentWriter {
     transaction.add('SAVEPOINT direct');
     await transaction.flush();
     try {
-      await transaction.copy(`COPY ${plan.qualified} (${columns}) FROM STDIN`, directLines(table));
+      await transaction.copy(`COPY ${plan.qualified} (${columns}) FROM STDIN`, directPieces(table));
       transaction.add('RELEASE SAVEPOINT direct');
     } catch (thrown) {
       if (sqlStateOf(thrown) !== '23505' || plan.key.length === 0) throw thrown;
@@ -82,8 +83,13 @@ export class SegmentWriter {
   }
 }
 
-function* directLines(table: TableChanges<TablePlan>): Generator<string> {
-  for (const row of table.rows) yield copyLine(table.plan, table.plan.written, row[2]!, '');
+function* directPieces(table: TableChanges<TablePlan>): Generator<Buffer> {
+  const buffer = new CopyBuffer();
+  for (const [frame, row] of table.rowRefs()) {
+    buffer.frameRow(table.plan, frame, row, '');
+    if (buffer.full) yield buffer.take();
+  }
+  if (!buffer.empty) yield buffer.take();
 }
 
 function addStaged(transaction: TargetTransaction, parts: StagedTable, first: boolean, last: string[]): void {

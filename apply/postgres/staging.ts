@@ -1,6 +1,6 @@
 /** The temporary table that many changes of a table are copied into, and the statements that take them from there. */
-import type { TableChanges } from '../compact.ts';
-import { copyLine } from './copy-text.ts';
+import type { NetChange, TableChanges } from '../table-changes.ts';
+import { CopyBuffer, copyLine } from './copy-text.ts';
 import type { TablePlan } from './table-plan.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
@@ -20,27 +20,36 @@ export async function writeStaged(
   const groups = new Map<string, number>();
   let upserts = 0;
   let deletes = 0;
-  function* lines(): Generator<string> {
-    for (const { kind, image } of table.net.values()) {
-      if (kind === 'upsert') {
-        upserts += 1;
-        yield copyLine(plan, plan.written, image, '0\t');
-      } else if (kind === 'delete') {
-        deletes += 1;
-        // Of a deleted row only the key counts, and an old image may hold what no type accepts.
-        const keyOnly = image.map((value, index) => (plan.key.includes(index) ? value : null));
-        yield copyLine(plan, plan.written, keyOnly, '-1\t');
-      } else {
-        const columns = plan.settable.filter((index) => image[index] !== 0).join();
-        let group = groups.get(columns);
-        if (group === undefined) groups.set(columns, (group = groups.size + 1));
-        yield copyLine(plan, plan.written, image, `${group}\t`);
-      }
+  const buffer = new CopyBuffer();
+  const addChange = (change: NetChange): void => {
+    const { kind } = change;
+    if (kind === 'upsert') {
+      upserts += 1;
+      if (change.asInFrame) buffer.frameRow(plan, change.frame, change.row, '0\t');
+      else buffer.line(copyLine(plan, plan.written, change.image, '0\t'));
+    } else if (kind === 'delete') {
+      deletes += 1;
+      // Of a deleted row only the key counts, and an old image may hold what no type accepts.
+      const keyOnly = change.image.map((value, index) => (plan.key.includes(index) ? value : null));
+      buffer.line(copyLine(plan, plan.written, keyOnly, '-1\t'));
+    } else {
+      const { image } = change;
+      const columns = plan.settable.filter((index) => image[index] !== 0).join();
+      let group = groups.get(columns);
+      if (group === undefined) groups.set(columns, (group = groups.size + 1));
+      buffer.line(copyLine(plan, plan.written, image, `${group}\t`));
     }
+  };
+  function* pieces(): Generator<Buffer> {
+    for (const change of table.net.values()) {
+      addChange(change);
+      if (buffer.full) yield buffer.take();
+    }
+    if (!buffer.empty) yield buffer.take();
   }
   const names = plan.written.map((index) => plan.names[index]).join(', ');
   transaction.add(plan.createStage);
-  await transaction.copy(`COPY ${plan.stage} (wb_op, ${names}) FROM STDIN`, lines());
+  await transaction.copy(`COPY ${plan.stage} (wb_op, ${names}) FROM STDIN`, pieces());
   const sameKey = plan.key.map((index) => `t.${plan.names[index]} = s.${plan.names[index]}`).join(' AND ');
   const writes: string[] = [];
   if (upserts > 0) writes.push(`${plan.insertHead}SELECT ${names} FROM ${plan.stage} WHERE wb_op = 0${plan.conflict}`);

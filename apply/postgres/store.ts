@@ -1,7 +1,10 @@
 /** The Postgres store: sessions of a target, and the sinks that flows write to. */
+import type { Client } from 'pg';
 import type { TargetConfig } from '../../core/config.ts';
+import { endStaleSessions } from '../../core/stale-sessions.ts';
 import type { BatchSink, SinkOptions, StoreSession, TargetStore } from '../target-store.ts';
 import { BatchWriter } from './batch-writer.ts';
+import { targetError } from './target-error.ts';
 import { readPosition } from './position.ts';
 import { openTargetSession } from './session.ts';
 import { prepareWaybillSchema } from './waybill-schema.ts';
@@ -16,6 +19,7 @@ export function createPostgresStore(target: TargetConfig): TargetStore {
         close: () => session.close(),
         async openSink(options: SinkOptions): Promise<BatchSink> {
           const { client } = session;
+          await endOvertaken(client, applicationName);
           await prepareWaybillSchema(client);
           const at = await readPosition(client, options.flow, options.settings.mirror, options.stream);
           return await BatchWriter.create({ client, ...options, at });
@@ -23,4 +27,13 @@ export function createPostgresStore(target: TargetConfig): TargetStore {
       };
     },
   };
+}
+
+/** A holder that hangs may hold the row of the position, in an open transaction, or in the middle of a COPY for ever. */
+async function endOvertaken(client: Client, applicationName: string): Promise<void> {
+  try {
+    await endStaleSessions(client, [applicationName]);
+  } catch (thrown) {
+    throw targetError(thrown, 'ending the sessions of an overtaken process');
+  }
 }

@@ -2,7 +2,7 @@
 import { dialectOf, isBinaryColumn } from '../../core/column-kind.ts';
 import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema, Value } from '../../core/frame.ts';
-import type { PlanShape } from '../compact.ts';
+import type { PlanShape } from '../table-changes.ts';
 import { keyShape } from '../row-key.ts';
 import { mapToPostgres } from '../type-mapping.ts';
 import type { Convert } from '../value-misfit.ts';

@@ -1,7 +1,7 @@
 /** The plans of a session: one per table version, made on first sight, with the order that foreign keys ask for. */
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
-import type { FramePayload, TableSchema } from '../../core/frame.ts';
+import type { TableSchema } from '../../core/frame.ts';
 import { compileTablePatterns, type TableFilter } from '../../core/table-pattern.ts';
 import { parentsFirst } from '../parents-first.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
@@ -13,7 +13,7 @@ export class TablePlans {
   readonly #settings: FlowConfig;
   readonly #includes: TableFilter;
   readonly #plans = new Map<string, TablePlan>();
-  readonly #ofFrame = new WeakMap<FramePayload, (TablePlan | undefined)[]>();
+  readonly #ofFrame = new WeakMap<object, (TablePlan | undefined)[]>();
   #order: Map<number, number> | undefined;
   #referenced = new Set<number>();
 
@@ -24,7 +24,7 @@ export class TablePlans {
   }
 
   /** The plans for the tables of a frame, by their index; undefined for tables that the flow leaves out. */
-  async resolve(frame: FramePayload): Promise<readonly (TablePlan | undefined)[]> {
+  async resolve(frame: { readonly tables: readonly TableSchema[] }): Promise<readonly (TablePlan | undefined)[]> {
     const known = this.#ofFrame.get(frame);
     if (known !== undefined) return known;
     const plans: (TablePlan | undefined)[] = [];

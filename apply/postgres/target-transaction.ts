@@ -1,7 +1,7 @@
 /** One target transaction: statements are gathered and sent together, so that a small batch costs one round trip. */
 import type { ClientBase } from 'pg';
 import { failpoint } from '../../core/failpoint.ts';
-import { copyLines } from './copy-text.ts';
+import { copyPieces } from './copy-text.ts';
 
 const FLUSH_CHARS = 256 * 1024;
 
@@ -29,9 +29,9 @@ export class TargetTransaction {
     if (text !== '') await this.#client.query(text);
   }
 
-  async copy(sql: string, lines: Iterable<string>): Promise<void> {
+  async copy(sql: string, pieces: Iterable<Buffer>): Promise<void> {
     await this.flush();
-    await copyLines(this.#client, sql, lines);
+    await copyPieces(this.#client, sql, pieces);
   }
 
   /** Forgets what has not been sent and returns to a savepoint. */

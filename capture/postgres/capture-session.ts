@@ -9,16 +9,18 @@ import type { Logger } from '../../core/logger.ts';
 import type { CaptureReport } from '../../core/metrics.ts';
 import type { Nats } from '../../core/nats.ts';
 import { asPgPosition, comparePositions, formatPosition, pgPosition, type PgPosition } from '../../core/position.ts';
-import { abortableDelay, type Run } from '../../core/run-service.ts';
+import { abortableDelay, untilAborted, type Run } from '../../core/run-service.ts';
+import { sessionName } from '../../core/stale-sessions.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
+import { CatchUpReader } from './catch-up.ts';
 import { readTable, reconcile, type CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, matchingTables } from './publication.ts';
-import { ReplicationStream } from './replication-stream.ts';
-import { readSlot } from './slot.ts';
+import { ReplicationStream, type LogReader } from './replication-stream.ts';
+import { advanceSlot, logDistanceBytes, readSlot } from './slot.ts';
 import { emitMark, SnapshotReader } from './snapshot.ts';
-import { clearRequest, readProgress, readRequest, writeProgress, type SnapshotProgress } from './snapshot-request.ts';
+import { clearRequest, readRequest, type ProgressStore, type SnapshotProgress } from './snapshot-request.ts';
 import { TransactionAssembler, type PendingFrame } from './transaction-assembler.ts';
 
 export interface SessionOptions {
@@ -26,6 +28,7 @@ export interface SessionOptions {
   readonly settings: SourceConfig;
   readonly nats: Nats;
   readonly bucket: KV;
+  readonly progress: ProgressStore;
   /** A connection for catalog look-ups and heartbeats. */
   readonly client: pg.Client;
   readonly publisher: FramePublisher;
@@ -33,6 +36,8 @@ export interface SessionOptions {
   readonly tables: readonly CapturedTable[];
   readonly slot: string;
   readonly publication: string;
+  /** Id of this installation, for the names of sessions. */
+  readonly installation: string;
   readonly frameBytes: number;
   readonly report: CaptureReport;
   readonly log: Logger;
@@ -44,6 +49,10 @@ export interface SessionOptions {
 const STATUS_EVERY_MS = 1000;
 const SLOT_CHECK_EVERY_MS = 5000;
 const REQUEST_POLL_MS = 1000;
+/** From this much unread log on it is read in slices; a walsender is quicker to bring what is new. */
+const FAR_BEHIND_BYTES = 16 << 20;
+/** While slices are read, the slot is brought forward this often. */
+const ADVANCE_SLOT_EVERY_MS = 30_000;
 
 export class CaptureSession {
   readonly #o: SessionOptions;
@@ -51,12 +60,16 @@ export class CaptureSession {
   readonly #byOid = new Map<number, CapturedTable>();
   readonly #refreshed = new Set<string>();
   readonly #assembler: TransactionAssembler;
-  readonly #stream: ReplicationStream;
+  /** What reads the log now: slices of it, or the replication stream. */
+  #reader: LogReader | undefined;
+  #stream: ReplicationStream | undefined;
   readonly #included: (schema: string, name: string) => boolean;
   readonly #ready: PendingFrame[] = [];
   /** Ends of stored frames that the slot may be confirmed at, once they are old enough to be on disk. */
   readonly #stored: { lsn: bigint; atMs: number }[] = [];
   #acked: PgPosition;
+  /** The source may forget what lies before. */
+  #safeLsn = 0n;
   #wake: (() => void) | undefined;
   #woken = false;
   #storedWaiters: { upTo: PgPosition; resolve: () => void }[] = [];
@@ -81,16 +94,6 @@ export class CaptureSession {
       chunkDone: (id, kept) => this.#snapshot?.chunkDone(id, kept),
       onFrame: (frame) => this.#enqueue(frame),
     });
-    this.#stream = new ReplicationStream({
-      settings: options.settings,
-      applicationName: `waybill ${options.name}`,
-      slot: options.slot,
-      publication: options.publication,
-      startLsn: this.#acked.lsn,
-      handler: this.#assembler,
-      onActivity: () => this.#signal(),
-      onKeepalive: (walEnd) => this.#assembler.advance(walEnd),
-    });
   }
 
   /** Runs until the signal aborts (then drains) or one of its parts fails. */
@@ -98,6 +101,8 @@ export class CaptureSession {
     const { run } = this.#o;
     const stop = new AbortController();
     const signal = AbortSignal.any([run.signal, stop.signal]);
+    // A signal that aborted while this session was prepared tells nobody any more.
+    if (signal.aborted) return;
     let failure: unknown;
     const part = async (work: Promise<void>): Promise<void> => {
       try {
@@ -117,10 +122,8 @@ export class CaptureSession {
           cause: error,
         });
     });
-    const onStop = (): void => void this.#stream.stop();
-    signal.addEventListener('abort', onStop, { once: true });
     const parts = [
-      this.#stream.run(),
+      this.#readLog(signal),
       this.#publishLoop(signal),
       this.#statusLoop(signal),
       this.#heartbeatLoop(signal),
@@ -131,8 +134,68 @@ export class CaptureSession {
       stop.abort();
     });
     await Promise.all(parts);
-    signal.removeEventListener('abort', onStop);
     if (failure !== undefined) throw failure;
+  }
+
+  /** Slices while far behind, then the stream. */
+  async #readLog(signal: AbortSignal): Promise<void> {
+    await this.#catchUp(signal);
+    if (signal.aborted) return;
+    const { settings, name, slot, publication, installation } = this.#o;
+    const stream = new ReplicationStream({
+      settings,
+      applicationName: sessionName('stream', name, installation),
+      slot,
+      publication,
+      startLsn: this.#assembler.boundary.lsn,
+      handler: this.#assembler,
+      onActivity: () => this.#signal(),
+      onKeepalive: (walEnd) => this.#assembler.advance(walEnd),
+    });
+    this.#reader = stream;
+    this.#stream = stream;
+    if (this.#ready.length > 0) stream.pause();
+    const onStop = (): void => void stream.stop();
+    signal.addEventListener('abort', onStop, { once: true });
+    try {
+      await stream.run();
+    } finally {
+      signal.removeEventListener('abort', onStop);
+    }
+  }
+
+  async #catchUp(signal: AbortSignal): Promise<void> {
+    const { settings, name, slot, publication, log, client, installation } = this.#o;
+    if ((await logDistanceBytes(client, this.#acked.lsn)) < FAR_BEHIND_BYTES) return;
+    const own = await connectSource(settings, sessionName('slices', name, installation));
+    const onStop = (): void => void own.end().catch(() => {});
+    signal.addEventListener('abort', onStop, { once: true });
+    try {
+      const reader = new CatchUpReader({
+        client: own,
+        slot,
+        publication,
+        from: this.#acked,
+        handler: this.#assembler,
+        onActivity: () => this.#signal(),
+      });
+      if (!(await reader.open())) {
+        log.info({ slot }, 'far behind, and the source has no slot to spare for reading in slices: streaming');
+        return;
+      }
+      log.info({ position: formatPosition(this.#acked) }, 'far behind: reading the log in slices');
+      this.#reader = reader;
+      while (!signal.aborted) {
+        const more = await reader.readSlice(signal);
+        if (!more && (await logDistanceBytes(client, this.#assembler.boundary.lsn)) < FAR_BEHIND_BYTES) break;
+      }
+      log.info({ position: formatPosition(this.#assembler.boundary) }, 'caught up: streaming');
+    } catch (thrown) {
+      if (!signal.aborted) throw thrown;
+    } finally {
+      signal.removeEventListener('abort', onStop);
+      await own.end().catch(() => {});
+    }
   }
 
   #resolve(relation: RelationMessage): CapturedTable | undefined {
@@ -143,7 +206,7 @@ export class CaptureSession {
     const complete = known !== undefined && known.schema.version === table.schema.version;
     if (!complete && !this.#refreshed.has(fingerprint)) {
       this.#refreshed.add(fingerprint);
-      this.#stream.holdUntil(this.#refresh(relation));
+      this.#reader!.holdUntil(this.#refresh(relation));
       return undefined;
     }
     this.#byOid.set(relation.oid, table);
@@ -161,7 +224,7 @@ export class CaptureSession {
   #enqueue(frame: PendingFrame): void {
     this.#ready.push(frame);
     // Invariant 6: with one frame in flight and one waiting, reading stops.
-    this.#stream.pause();
+    this.#reader?.pause();
     this.#signal();
   }
 
@@ -197,7 +260,7 @@ export class CaptureSession {
       });
       this.#assembler.recycle(frame.writer);
       run.progressed();
-      if (this.#ready.length === 0) this.#stream.resume();
+      if (this.#ready.length === 0) this.#reader?.resume();
       if (this.#o.syncMs === 0) this.#confirm();
       const waiters = this.#storedWaiters;
       this.#storedWaiters = waiters.filter(({ upTo }) => comparePositions(upTo, this.#acked) > 0);
@@ -208,7 +271,8 @@ export class CaptureSession {
   /** Lets the source forget what has been stored for longer than the broker may take to sync it. */
   #confirm(): void {
     const dueMs = performance.now() - this.#o.syncMs;
-    while (this.#stored.length > 0 && this.#stored[0]!.atMs <= dueMs) this.#stream.confirm(this.#stored.shift()!.lsn);
+    while (this.#stored.length > 0 && this.#stored[0]!.atMs <= dueMs) this.#safeLsn = this.#stored.shift()!.lsn;
+    this.#stream?.confirm(this.#safeLsn);
     // Keep one entry a second: a fast stream would otherwise fill this list during a long sync interval.
     if (this.#stored.length > 4096)
       this.#stored.splice(0, this.#stored.length, ...this.#stored.filter((_, index) => index % 2 === 1));
@@ -217,9 +281,14 @@ export class CaptureSession {
   async #statusLoop(signal: AbortSignal): Promise<void> {
     const { report, client, slot } = this.#o;
     let slotCheckedMs = -Infinity;
+    let slotAdvancedMs = performance.now();
     while (!signal.aborted) {
       this.#confirm();
-      this.#stream.sendStatus();
+      this.#stream?.sendStatus();
+      if (this.#stream === undefined && performance.now() - slotAdvancedMs > ADVANCE_SLOT_EVERY_MS) {
+        slotAdvancedMs = performance.now();
+        if (this.#safeLsn > 0n) await advanceSlot(client, slot, this.#safeLsn);
+      }
       for (const { table, op, count } of this.#assembler.takeCounts())
         report.rows(table.schema.schema, table.schema.name, op, count);
       const outstanding =
@@ -263,9 +332,8 @@ export class CaptureSession {
 
   /** Reads what the stored progress asks for, then waits for requests. */
   async #snapshotLoop(signal: AbortSignal): Promise<void> {
-    const { bucket, name } = this.#o;
     while (!signal.aborted) {
-      const progress = await readProgress(bucket, name);
+      const progress = await this.#o.progress.read();
       if (progress?.tables.some((table) => table.state !== 'done') === true) await this.#runSnapshot(progress, signal);
       await this.#takeRequest();
       await abortableDelay(REQUEST_POLL_MS, signal);
@@ -273,15 +341,14 @@ export class CaptureSession {
   }
 
   async #runSnapshot(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {
-    const { settings, bucket, name, log } = this.#o;
-    const client = await connectSource(settings, `waybill snapshot ${name}`);
+    const { settings, name, installation, log } = this.#o;
+    const client = await connectSource(settings, sessionName('load', name, installation));
     this.#cancelSnapshot = false;
     const poll = setInterval(() => void this.#pollCancel(), REQUEST_POLL_MS);
     try {
       this.#snapshot = new SnapshotReader({
         client,
-        bucket,
-        source: name,
+        progress: this.#o.progress,
         markPrefix: this.#markPrefix,
         maxChunkRows: settings.snapshot_chunk_rows,
         log,
@@ -296,7 +363,7 @@ export class CaptureSession {
       await this.#snapshot.run(progress);
       if (this.#cancelSnapshot) {
         for (const table of progress.tables) table.state = 'done';
-        await writeProgress(bucket, name, progress);
+        await this.#o.progress.write(progress);
         log.info('snapshot cancelled');
       }
     } finally {
@@ -306,18 +373,14 @@ export class CaptureSession {
     }
   }
 
-  /** Resolves when the stream holds the source's log up to where it ends now. */
+  /** Resolves when the stream holds the source's log up to where it ends now; rejects when the signal aborts first. */
   async #whenStored(client: pg.Client, signal: AbortSignal): Promise<void> {
     const result = await client.query<{ lsn: string }>("select (pg_current_wal_insert_lsn() - '0/0')::text as lsn");
     const upTo = pgPosition(BigInt(result.rows[0]!.lsn));
-    let release = (): void => {};
-    const stored = new Promise<void>((resolve) => (release = resolve));
-    this.#storedWaiters.push({ upTo, resolve: release });
-    signal.addEventListener('abort', release, { once: true });
+    const stored = new Promise<void>((resolve) => this.#storedWaiters.push({ upTo, resolve }));
     // The heartbeat commits behind that point, so that the stream passes it even when nothing else happens.
     await emitMark(client, this.#markPrefix, { k: 'heartbeat' });
-    await stored;
-    signal.removeEventListener('abort', release);
+    await untilAborted(stored, signal);
   }
 
   async #pollCancel(): Promise<void> {
@@ -338,8 +401,7 @@ export class CaptureSession {
     // A reset needs a new slot: the next run makes it.
     if (request.reset === true)
       throw new ReplicationError('stream_conflict', `a snapshot from scratch was asked for (${request.id})`);
-    await clearRequest(bucket, name);
-    if (request.cancel === true) return;
+    if (request.cancel === true) return clearRequest(bucket, name);
     const tables = await matchingTables(client, settings.tables);
     await ensurePublication(client, publication, tables);
     for (const table of tables) if (!this.#byOid.has(table.oid)) this.#byOid.set(table.oid, table);
@@ -348,9 +410,13 @@ export class CaptureSession {
     );
     const names = new Set(wanted.map((table) => `${table.schema.schema}.${table.schema.name}`));
     const others =
-      (await readProgress(bucket, name))?.tables.filter((table) => !names.has(`${table.schema}.${table.name}`)) ?? [];
-    log.info({ tables: [...names] }, 'snapshot requested');
-    await writeProgress(bucket, name, {
+      (await this.#o.progress.read())?.tables.filter((table) =>
+        request.keys === undefined
+          ? !names.has(`${table.schema}.${table.name}`)
+          : table.keys === undefined || table.state !== 'done',
+      ) ?? [];
+    log.info({ tables: [...names], keys: request.keys?.length }, 'snapshot requested');
+    await this.#o.progress.write({
       v: 1,
       id: request.id,
       tables: [
@@ -363,9 +429,13 @@ export class CaptureSession {
               state: 'pending',
               cursor: null,
               rows: 0,
+              request: request.id,
+              ...(request.keys === undefined ? {} : { keys: request.keys }),
             }) as const,
         ),
       ],
     });
+    // Only now: a crash before this line finds the request again, and taking it up twice does no harm.
+    await clearRequest(bucket, name);
   }
 }

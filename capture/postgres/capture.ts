@@ -12,18 +12,12 @@ import { NO_CAPTURE_REPORT, type CaptureReport } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { describePosition, ORIGIN, pgPosition } from '../../core/position.ts';
 import { abortableDelay, runService, type Run } from '../../core/run-service.ts';
+import { endStaleSessions, installationId, sessionName } from '../../core/stale-sessions.ts';
 import { CaptureSession } from './capture-session.ts';
 import { connectSource } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireUsableSlot, slotState } from './slot.ts';
-import {
-  clearRequest,
-  newSnapshotId,
-  readProgress,
-  readRequest,
-  writeProgress,
-  type SnapshotProgress,
-} from './snapshot-request.ts';
+import { clearRequest, newSnapshotId, ProgressStore, readRequest, type SnapshotProgress } from './snapshot-request.ts';
 import { sourceError } from './source-error.ts';
 import type { CapturedTable } from './catalog.ts';
 
@@ -131,8 +125,10 @@ async function captureWithLease(
   report.state('starting');
   const frameBytes = maxFrameBytes(nats, settings.frame_bytes);
   await ensureCdcStream(nats, natsConfig, name);
-  const client = await connectSource(settings, `waybill capture ${name}`);
+  const installation = await installationId(bucket);
+  const client = await connectSource(settings, sessionName('capture', name, installation));
   try {
+    await endOvertaken(client, name, installation, log);
     const source = await inspectSource(client);
     const slot = slotName(name, settings, natsConfig.prefix);
     const publication = publicationName(name, settings, natsConfig.prefix);
@@ -155,7 +151,8 @@ async function captureWithLease(
       tail = { ...tail, seq: publisher.lastSeq, end: pgPosition(prepared.lsn) };
       log.info({ slot, position: describePosition(tail.end) }, 'capture starts here');
     }
-    await planSnapshot(bucket, name, settings, tables, {
+    const progress = new ProgressStore(bucket, name);
+    await planSnapshot(progress, settings, tables, {
       startAfresh: prepared.startAfresh,
       reset: request?.reset === true,
     });
@@ -166,12 +163,14 @@ async function captureWithLease(
       settings,
       nats,
       bucket,
+      progress,
       client,
       publisher,
       tail,
       tables,
       slot,
       publication,
+      installation,
       frameBytes,
       report,
       log,
@@ -181,6 +180,19 @@ async function captureWithLease(
     await session.run();
   } finally {
     await client.end().catch(() => {});
+  }
+}
+
+/** A holder that hangs keeps the slot in use until the walsender gives it up, and a chunk's transaction for ever. */
+async function endOvertaken(client: pg.Client, name: string, installation: string, log: Logger): Promise<void> {
+  const names = (['capture', 'stream', 'slices', 'load'] as const).map((purpose) =>
+    sessionName(purpose, name, installation),
+  );
+  try {
+    const ended = await endStaleSessions(client, names);
+    if (ended > 0) log.warn({ sessions: ended }, 'ended the sessions that an overtaken process left on the source');
+  } catch (thrown) {
+    throw sourceError(thrown, 'ending the sessions of an overtaken process');
   }
 }
 
@@ -266,13 +278,13 @@ function emptyFrame(tail: StreamTail, lsn: bigint): Parameters<FramePublisher['p
 
 /** Adds to the stored progress what has to be read: everything at first, tables that are new later. */
 async function planSnapshot(
-  bucket: KV,
-  name: string,
+  store: ProgressStore,
   settings: SourceConfig,
   tables: readonly CapturedTable[],
   how: { startAfresh: boolean; reset: boolean },
 ): Promise<void> {
-  const stored = how.startAfresh || how.reset ? undefined : await readProgress(bucket, name);
+  const before = await store.read();
+  const stored = how.startAfresh || how.reset ? undefined : before;
   const known = new Set(stored?.tables.map((table) => `${table.schema}.${table.name}`));
   const added = tables.filter((table) => !known.has(`${table.schema.schema}.${table.schema.name}`));
   if (stored !== undefined && added.length === 0) return;
@@ -287,5 +299,5 @@ async function planSnapshot(
       ),
     ],
   };
-  await writeProgress(bucket, name, progress);
+  await store.write(progress);
 }

@@ -62,6 +62,8 @@ export class PgOutputDecoder {
   readonly #before: TupleRange = { offset: 0, count: 0 };
   readonly #after: TupleRange = { offset: 0, count: 0 };
   #buffer: Buffer = Buffer.alloc(0);
+  #start = 0;
+  #end = 0;
   #at = 0;
   #inStream = false;
 
@@ -69,24 +71,34 @@ export class PgOutputDecoder {
     this.#handler = handler;
   }
 
-  /** Decodes one message. Throws `source_protocol` on a truncated or unknown one, with its bytes' length and type. */
-  decode(buffer: Buffer): void {
+  /**
+   * Decodes the message that `buffer[start, end)` holds. Throws `source_protocol` on a truncated or unknown one, with its
+   * bytes' length and type.
+   */
+  decode(buffer: Buffer, start = 0, end = buffer.length): void {
     this.#buffer = buffer;
-    this.#at = 1;
+    this.#start = start;
+    this.#end = end;
+    this.#at = start + 1;
     try {
-      this.#dispatch(buffer[0] ?? 0);
+      this.#dispatch(start < end ? buffer[start]! : 0);
     } catch (cause) {
       if (!(cause instanceof RangeError)) throw cause;
       throw new ReplicationError(
         'source_protocol',
-        `pgoutput message ${printable(buffer[0])} of ${buffer.length} bytes is truncated at ${this.#at}`,
+        `pgoutput message ${printable(buffer[start])} of ${end - start} bytes is truncated at ${this.#at - start}`,
         { cause },
       );
     }
-    if (this.#at !== buffer.length)
+    if (this.#at > end)
       throw new ReplicationError(
         'source_protocol',
-        `pgoutput message ${printable(buffer[0])} has ${buffer.length - this.#at} bytes more than known`,
+        `pgoutput message ${printable(buffer[start])} of ${end - start} bytes is truncated at ${end - start}`,
+      );
+    if (this.#at < end)
+      throw new ReplicationError(
+        'source_protocol',
+        `pgoutput message ${printable(buffer[start])} has ${end - this.#at} bytes more than known`,
       );
   }
 
@@ -177,7 +189,7 @@ export class PgOutputDecoder {
         // A: protocol 4 with parallel streaming adds the abort's LSN and time
         const xid = this.#uint32();
         const subXid = this.#uint32();
-        if (this.#at < this.#buffer.length) {
+        if (this.#at < this.#end) {
           this.#uint64();
           this.#uint64();
         }
@@ -219,7 +231,7 @@ export class PgOutputDecoder {
         // Invariant 7: nothing unreadable is skipped.
         throw new ReplicationError(
           'source_protocol',
-          `unknown pgoutput message ${printable(type)} of ${this.#buffer.length} bytes`,
+          `unknown pgoutput message ${printable(type)} of ${this.#end - this.#start} bytes`,
         );
     }
   }
@@ -257,7 +269,7 @@ export class PgOutputDecoder {
       }
     }
     this.#at = at;
-    if (at > buffer.length) throw new RangeError('tuple');
+    if (at > this.#end) throw new RangeError('tuple');
   }
 
   #xid(): number | undefined {
@@ -272,7 +284,7 @@ export class PgOutputDecoder {
   #unknownByte(byte: number): never {
     throw new ReplicationError(
       'source_protocol',
-      `pgoutput message ${printable(this.#buffer[0])} has unknown byte ${printable(byte)} at ${this.#at - 1}`,
+      `pgoutput message ${printable(this.#buffer[this.#start])} has unknown byte ${printable(byte)} at ${this.#at - 1 - this.#start}`,
     );
   }
 
@@ -314,7 +326,7 @@ export class PgOutputDecoder {
   }
 
   #take(length: number): Buffer {
-    if (this.#at + length > this.#buffer.length) throw new RangeError('bytes');
+    if (this.#at + length > this.#end) throw new RangeError('bytes');
     const value = this.#buffer.subarray(this.#at, this.#at + length);
     this.#at += length;
     return value;

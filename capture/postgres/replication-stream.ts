@@ -4,6 +4,7 @@ import type pg from 'pg';
 import type { SourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { formatLsn } from '../../core/position.ts';
+import { abortableDelay } from '../../core/run-service.ts';
 import { clientConfig } from './connection.ts';
 import { PgOutputDecoder, type PgOutputHandler } from './pgoutput.ts';
 import { sourceError } from './source-error.ts';
@@ -12,6 +13,8 @@ const XLOG_DATA = 0x77;
 const KEEPALIVE = 0x6b;
 const XLOG_HEADER_BYTES = 25;
 const PG_EPOCH_MS = 946_684_800_000;
+/** A server that is gone without a word never closes its side. */
+const CLOSE_DEADLINE_MS = 2000;
 
 /** The parts of pg's connection that replication needs; pg does not type them. */
 interface WireConnection {
@@ -19,6 +22,15 @@ interface WireConnection {
   on(event: 'copyData', listener: (message: { chunk: Buffer }) => void): void;
   removeAllListeners(event: 'copyData'): void;
   sendCopyFromChunk(chunk: Buffer): void;
+}
+
+/** Whatever reads the log and feeds the assembler: the session holds it back through this. */
+export interface LogReader {
+  /** Stops decoding (inside a handler call) until `work` is done. */
+  holdUntil(work: Promise<void>): void;
+  /** Back-pressure: little more is delivered after this, until `resume`. */
+  pause(): void;
+  resume(): void;
 }
 
 export interface ReplicationOptions {
@@ -59,7 +71,7 @@ class RawPgOutputPlugin {
   }
 }
 
-export class ReplicationStream {
+export class ReplicationStream implements LogReader {
   readonly #options: ReplicationOptions;
   readonly #service: LogicalReplicationService;
   readonly #decoder: PgOutputDecoder;
@@ -70,6 +82,9 @@ export class ReplicationStream {
   #failure: unknown;
   #receivedLsn: bigint;
   #confirmedLsn: bigint;
+  #stopping = false;
+  #markStopped = (): void => {};
+  readonly #stopped = new Promise<void>((resolve) => (this.#markStopped = resolve));
 
   constructor(options: ReplicationOptions) {
     this.#options = options;
@@ -87,8 +102,12 @@ export class ReplicationStream {
     const { slot, publication, startLsn } = this.#options;
     const plugin = new RawPgOutputPlugin({ publication, onClient: (client) => this.#attach(client) });
     this.#service.on('error', () => {});
+    if (this.#stopping) return;
+    const subscribed = this.#service.subscribe(plugin, slot, formatLsn(startLsn));
+    subscribed.catch(() => {});
     try {
-      await this.#service.subscribe(plugin, slot, formatLsn(startLsn));
+      // A client that is ended while it connects never settles its promise; then `stop` alone ends this.
+      await Promise.race([subscribed, this.#stopped]);
     } catch (thrown) {
       if (this.#failure !== undefined) throw this.#failure;
       throw sourceError(thrown, `replication from slot ${slot}`, {
@@ -101,7 +120,12 @@ export class ReplicationStream {
   }
 
   async stop(): Promise<void> {
-    await this.#service.stop().catch(() => {});
+    this.#stopping = true;
+    const late = new AbortController();
+    const closed = this.#service.stop().catch(() => {});
+    await Promise.race([closed, abortableDelay(CLOSE_DEADLINE_MS, late.signal)]);
+    late.abort();
+    this.#markStopped();
   }
 
   /** Takes the delivery of messages over from the service, which formats an LSN and emits an event for each. */
@@ -123,7 +147,7 @@ export class ReplicationStream {
   #receive(chunk: Buffer): void {
     if (chunk[0] === XLOG_DATA) {
       if (this.#held !== undefined) this.#held.push(Buffer.from(chunk));
-      else this.#decoder.decode(chunk.subarray(XLOG_HEADER_BYTES));
+      else this.#decoder.decode(chunk, XLOG_HEADER_BYTES);
     } else if (chunk[0] === KEEPALIVE) {
       const walEnd = chunk.readBigUInt64BE(1);
       if (this.#held === undefined) {
@@ -159,8 +183,7 @@ export class ReplicationStream {
     const held = this.#held ?? [];
     this.#held = undefined;
     try {
-      while (held.length > 0 && this.#held === undefined)
-        this.#decoder.decode(held.shift()!.subarray(XLOG_HEADER_BYTES));
+      while (held.length > 0 && this.#held === undefined) this.#decoder.decode(held.shift()!, XLOG_HEADER_BYTES);
     } catch (thrown) {
       this.#failure = thrown;
       void this.stop();

@@ -117,3 +117,29 @@ export async function createSlot(client: pg.Client, slot: string, serverVersion:
     });
   }
 }
+
+/** Confirms a slot that nobody reads at `lsn`. A slot that is in use or gone meanwhile is left to who reads it. */
+export async function advanceSlot(client: pg.Client, slot: string, lsn: bigint): Promise<void> {
+  try {
+    await client.query(
+      `select pg_replication_slot_advance(slot_name, $2) from pg_replication_slots
+        where slot_name = $1 and not active and confirmed_flush_lsn < $2`,
+      [slot, formatLsn(lsn)],
+    );
+  } catch (thrown) {
+    throw sourceError(thrown, `confirming replication slot ${slot}`);
+  }
+}
+
+/** Bytes of log behind `lsn`. */
+export async function logDistanceBytes(client: pg.Client, lsn: bigint): Promise<number> {
+  try {
+    const { rows } = await client.query<{ bytes: string }>(
+      `select pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, $1)::text as bytes`,
+      [formatLsn(lsn)],
+    );
+    return Number(rows[0]!.bytes);
+  } catch (thrown) {
+    throw sourceError(thrown, 'reading the end of the log');
+  }
+}

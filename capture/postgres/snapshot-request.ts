@@ -1,5 +1,5 @@
 /** What is asked of a snapshot and how far it is, in the KV bucket, so that both outlive every process. */
-import type { KV } from '@nats-io/kv';
+import type { KV, KvEntry } from '@nats-io/kv';
 import type { NatsConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { openBucket } from '../../core/lease.ts';
@@ -13,7 +13,12 @@ export interface SnapshotRequest {
   readonly cancel?: boolean;
   /** Make a new slot: what happened since the old one is read again. */
   readonly reset?: boolean;
+  /** Read only the rows with these keys, of the one table named, and say of those that are not there that they are gone. */
+  readonly keys?: readonly KeyTexts[];
 }
+
+/** Values of a key's columns as text, in key order. */
+export type KeyTexts = readonly string[];
 
 export interface TableProgress {
   readonly schema: string;
@@ -22,6 +27,10 @@ export interface TableProgress {
   /** Key of the last row that is stored in the stream, as text; null before the first chunk. */
   cursor: string[] | null;
   rows: number;
+  /** The request that this answers. */
+  request?: string;
+  /** Only these rows are read. */
+  keys?: readonly KeyTexts[];
 }
 
 export interface SnapshotProgress {
@@ -30,7 +39,7 @@ export interface SnapshotProgress {
   tables: TableProgress[];
 }
 
-const requestKey = (source: string): string => `snapshot-request.${source}`;
+export const requestKey = (source: string): string => `snapshot-request.${source}`;
 const progressKey = (source: string): string => `snapshot.${source}`;
 
 /** Asks the capture of `source` to read tables again, or to stop doing so. Returns the request's id. */
@@ -80,14 +89,43 @@ export async function readProgress(bucket: KV, source: string): Promise<Snapshot
   return read<SnapshotProgress>(bucket, progressKey(source));
 }
 
-export async function writeProgress(bucket: KV, source: string, progress: SnapshotProgress): Promise<void> {
-  await guard(`storing the snapshot progress of ${source}`, bucket.put(progressKey(source), JSON.stringify(progress)));
+/**
+ * The progress as one capture reads and writes it. A write fits only what this store read or wrote last: a capture that
+ * another one has overtaken fails with `stream_conflict`, and does not set the other's cursors back.
+ */
+export class ProgressStore {
+  readonly #bucket: KV;
+  readonly #source: string;
+  #revision = 0;
+
+  constructor(bucket: KV, source: string) {
+    this.#bucket = bucket;
+    this.#source = source;
+  }
+
+  async read(): Promise<SnapshotProgress | undefined> {
+    const key = progressKey(this.#source);
+    const entry = await guard(`reading ${key}`, this.#bucket.get(key));
+    this.#revision = entry?.revision ?? 0;
+    return decode(key, entry) as SnapshotProgress | undefined;
+  }
+
+  async write(progress: SnapshotProgress): Promise<void> {
+    const key = progressKey(this.#source);
+    const text = JSON.stringify(progress);
+    const written =
+      this.#revision === 0 ? this.#bucket.create(key, text) : this.#bucket.update(key, text, this.#revision);
+    this.#revision = await guard(`storing the snapshot progress of ${this.#source}`, written);
+  }
 }
 
 async function read<T extends { v: number }>(bucket: KV, key: string): Promise<T | undefined> {
-  const entry = await guard(`reading ${key}`, bucket.get(key));
+  return decode(key, await guard(`reading ${key}`, bucket.get(key))) as T | undefined;
+}
+
+function decode(key: string, entry: KvEntry | null): { v: number } | undefined {
   if (entry === null || entry.operation !== 'PUT') return undefined;
-  const value = entry.json<T>();
+  const value = entry.json<{ v: number }>();
   if (value.v !== 1) throw new ReplicationError('frame_version', `${key} was written by a newer version`);
   return value;
 }

@@ -5,14 +5,19 @@
  */
 import type pg from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
-import type { KV } from '@nats-io/kv';
 import { failpoint } from '../../core/failpoint.ts';
 import type { Logger } from '../../core/logger.ts';
-import { abortableDelay } from '../../core/run-service.ts';
+import { abortableDelay, untilAborted } from '../../core/run-service.ts';
 import type { CapturedTable } from './catalog.ts';
 import { LineSplitter, parseCopyLine, type CopyRow } from './copy-lines.ts';
 import { qualifiedName, quoteIdent } from './publication.ts';
-import { newSnapshotId, writeProgress, type SnapshotProgress, type TableProgress } from './snapshot-request.ts';
+import {
+  newSnapshotId,
+  type KeyTexts,
+  type ProgressStore,
+  type SnapshotProgress,
+  type TableProgress,
+} from './snapshot-request.ts';
 import { sourceError } from './source-error.ts';
 import type { Chunk, Mark } from './transaction-assembler.ts';
 
@@ -21,8 +26,7 @@ const CHUNK_BYTES = 4 << 20;
 
 export interface SnapshotPorts {
   readonly client: pg.Client;
-  readonly bucket: KV;
-  readonly source: string;
+  readonly progress: ProgressStore;
   readonly markPrefix: string;
   readonly maxChunkRows: number;
   readonly log: Logger;
@@ -30,7 +34,10 @@ export interface SnapshotPorts {
   readonly tableByName: (schema: string, name: string) => CapturedTable | undefined;
   readonly trackTransactions: (on: boolean) => void;
   readonly forgetTransactionsBefore: (xid: number) => void;
-  /** Resolves when everything up to the mark that was just written, and its chunk, is stored in the stream. */
+  /**
+   * Resolves when everything up to the mark that was just written, and its chunk, is stored in the stream. Rejects when
+   * the signal aborts: a cursor must never pass rows that are not stored (Invariant 1).
+   */
   readonly stored: () => Promise<void>;
   readonly cancelled: () => boolean;
 }
@@ -69,8 +76,9 @@ export class SnapshotReader {
         if (captured === undefined) {
           log.warn({ table: `${table.schema}.${table.name}` }, 'a table of the snapshot is gone; left out');
           table.state = 'done';
-        } else await this.#readTable(progress, table, captured);
-        await writeProgress(this.#ports.bucket, this.#ports.source, progress);
+        } else if (table.keys !== undefined) await this.#readKeys(table, table.keys, captured);
+        else await this.#readTable(progress, table, captured);
+        await this.#ports.progress.write(progress);
       }
     } finally {
       this.#ports.trackTransactions(false);
@@ -96,26 +104,26 @@ export class SnapshotReader {
   }
 
   async #readTable(progress: SnapshotProgress, table: TableProgress, captured: CapturedTable): Promise<void> {
-    const { signal, log, bucket, source } = this.#ports;
+    const { signal, log, progress: store } = this.#ports;
     const keyless = captured.keyIndexes.length === 0;
     const tableId = `${progress.id}_${captured.oid}`;
     if (table.state === 'pending') {
       if (!keyless) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
       table.state = 'running';
       await this.#ports.stored();
-      await writeProgress(bucket, source, progress);
+      await store.write(progress);
     }
     let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
     for (let attempt = 1; !signal.aborted && !this.#ports.cancelled();) {
       const id = newSnapshotId() + attempt;
       if (keyless) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
       await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
-      const { chunk, xmin, bytes } = await this.#readChunk(captured, table.cursor, limit);
+      const { chunk, xmin, bytes } = await this.#readChunk(captured, chunkSql(captured, table.cursor, limit));
       this.#chunks.set(id, chunk);
       const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
       failpoint('capture.mid-snapshot');
       await this.#mark({ k: 'high', chunk: id, oid: captured.oid });
-      const kept = await abortable(outcome, signal);
+      const kept = await untilAborted(outcome, signal);
       if (kept === undefined) {
         attempt += 1;
         // A smaller chunk is less likely to meet a change while it is read.
@@ -132,7 +140,7 @@ export class SnapshotReader {
       const last = chunk.rows.at(-1);
       if (keyless || limit === undefined || chunk.rows.length < limit || last === undefined) break;
       table.cursor = [...last.key];
-      await writeProgress(bucket, source, progress);
+      await store.write(progress);
       limit = Math.max(
         100,
         Math.min(this.#ports.maxChunkRows, Math.floor(CHUNK_BYTES / Math.max(1, bytes / chunk.rows.length))),
@@ -145,14 +153,41 @@ export class SnapshotReader {
     log.info({ table: `${table.schema}.${table.name}`, rows: table.rows }, 'table read');
   }
 
+  /** Reads single rows again. What others of the table are there stays as it is: no begin, no end. */
+  async #readKeys(table: TableProgress, keys: readonly KeyTexts[], captured: CapturedTable): Promise<void> {
+    const { signal, log } = this.#ports;
+    if (captured.keyIndexes.length === 0) {
+      table.state = 'done';
+      return;
+    }
+    for (let attempt = 1; !signal.aborted && !this.#ports.cancelled(); attempt++) {
+      const id = newSnapshotId() + attempt;
+      await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
+      const { chunk } = await this.#readChunk(captured, keysSql(captured, keys), absentSql(captured, keys));
+      this.#chunks.set(id, chunk);
+      const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
+      await this.#mark({ k: 'high', chunk: id, oid: captured.oid });
+      if ((await untilAborted(outcome, signal)) === undefined) {
+        if (attempt % 10 === 0) log.warn({ table: table.name, attempt }, 'rows changed while they were read again');
+        await abortableDelay(Math.min(2000, 20 * attempt), signal);
+        continue;
+      }
+      await this.#ports.stored();
+      table.rows = chunk.rows.length;
+      table.state = 'done';
+      log.info({ table: `${table.schema}.${table.name}`, rows: table.rows, keys: keys.length }, 'rows read again');
+      return;
+    }
+  }
+
   async #mark(mark: Mark): Promise<void> {
     await emitMark(this.#ports.client, this.#ports.markPrefix, mark);
   }
 
   async #readChunk(
     table: CapturedTable,
-    cursor: readonly string[] | null,
-    limit: number | undefined,
+    sql: string,
+    absentKeysSql?: string,
   ): Promise<{ chunk: Chunk; xmin: number; bytes: number }> {
     const { client } = this.#ports;
     try {
@@ -161,13 +196,15 @@ export class SnapshotReader {
       const rows: CopyRow[] = [];
       let bytes = 0;
       const splitter = new LineSplitter();
-      for await (const data of client.query(copyTo(`copy (${chunkSql(table, cursor, limit)}) to stdout`))) {
+      for await (const data of client.query(copyTo(`copy (${sql}) to stdout`))) {
         bytes += (data as Buffer).length;
         for (const line of splitter.push(data as Buffer))
           rows.push(parseCopyLine(line, table.binary, table.keyIndexes));
       }
+      const absent =
+        absentKeysSql === undefined ? [] : (await client.query({ text: absentKeysSql, rowMode: 'array' })).rows;
       await client.query('commit');
-      return { chunk: { table, rows, inProgress }, xmin, bytes };
+      return { chunk: { table, rows, absent, inProgress }, xmin, bytes };
     } catch (thrown) {
       throw sourceError(thrown, `reading a chunk of ${table.schema.schema}.${table.schema.name}`);
     }
@@ -196,6 +233,36 @@ export function chunkSql(table: CapturedTable, cursor: readonly string[] | null,
   return `select ${columns} from ${qualifiedName(schema)}${after}${order}${limit === undefined ? '' : ` limit ${limit}`}`;
 }
 
+/** The keys as a list of rows `w(k0, k1, …)`, each value in the type of its column. */
+function keysList(table: CapturedTable, keys: readonly KeyTexts[]): string {
+  const types = table.keyIndexes.map((index) => keyType(table.schema.columns[index]!.type));
+  const rows = keys.map((key) => `(${types.map((type, i) => `${quoteLiteral(key[i] ?? '')}::${type}`).join(', ')})`);
+  return `(values ${rows.join(', ')}) w(${types.map((_, i) => `k${i}`).join(', ')})`;
+}
+
+/** A type that reads a key's text without cutting it. */
+function keyType(type: string): string {
+  if (/^(character\(|character$|bpchar)/.test(type)) return 'bpchar';
+  return type.startsWith('bit') ? type : type.replace(/\([^)]*\)/, '');
+}
+
+function sameKey(table: CapturedTable): string {
+  return table.schema.key.map((name, i) => `t.${quoteIdent(name)} = w.k${i}`).join(' and ');
+}
+
+/** The statement that reads the rows with these keys. */
+function keysSql(table: CapturedTable, keys: readonly KeyTexts[]): string {
+  const columns = table.schema.columns.map((column) => `t.${quoteIdent(column.name)}`).join(', ');
+  return `select ${columns} from ${keysList(table, keys)} join ${qualifiedName(table.schema)} t on ${sameKey(table)}`;
+}
+
+/** The statement that names the keys that no row has, as texts. The database decides: equal values may differ as text. */
+function absentSql(table: CapturedTable, keys: readonly KeyTexts[]): string {
+  const texts = table.schema.key.map((_, i) => `concat(w.k${i})`).join(', ');
+  const there = `select from ${qualifiedName(table.schema)} t where ${sameKey(table)}`;
+  return `select ${texts} from ${keysList(table, keys)} where not exists (${there})`;
+}
+
 function quoteLiteral(text: string): string {
   return `'${text.replaceAll("'", "''")}'`;
 }
@@ -206,13 +273,4 @@ async function currentSnapshot(client: pg.Client): Promise<{ xmin: number; inPro
   const [xmin, , list] = result.rows[0]!.snapshot.split(':');
   const short = (xid: string): number => Number(BigInt.asUintN(32, BigInt(xid)));
   return { xmin: short(xmin!), inProgress: list === undefined || list === '' ? [] : list.split(',').map(short) };
-}
-
-async function abortable<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
-  if (signal.aborted) return undefined;
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => resolve(undefined);
-    signal.addEventListener('abort', onAbort, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

@@ -22,6 +22,8 @@ export interface PendingFrame extends SealedFrame {
 export interface Chunk {
   readonly table: CapturedTable;
   readonly rows: readonly CopyRow[];
+  /** Keys that were asked for by name and that no row has: said to be deleted. */
+  readonly absent?: readonly (readonly string[])[];
   /** Transactions (32-bit ids) that were in progress when the chunk was read. */
   readonly inProgress: readonly number[];
 }
@@ -80,6 +82,8 @@ export class TransactionAssembler implements PgOutputHandler {
   /** End of what has been written, at the last transaction boundary. */
   #boundary: PgPosition;
   #newestTimeUs = 0;
+  /** End of the newest commit record seen: commits come in order, so that an earlier one is a repeat. */
+  #lastCommitEnd = 0n;
   #window: { oid: number; keys: Set<string>; partial: Set<string>; before: Set<number> } | undefined;
   #xids: Set<number> | undefined;
   #progressDue = false;
@@ -219,8 +223,8 @@ export class TransactionAssembler implements PgOutputHandler {
 
   begin(finalLsn: bigint, commitTimeUs: number, xid: number): void {
     const { resume } = this.#options;
-    // Invariant 4 begins here: what the stream holds is not published again.
-    if (finalLsn < resume.lsn) {
+    // Invariant 4 begins here: what the stream holds, or what came before in this session, is not published again.
+    if (finalLsn < resume.lsn || finalLsn < this.#lastCommitEnd) {
       this.#passing = true;
       return;
     }
@@ -248,12 +252,14 @@ export class TransactionAssembler implements PgOutputHandler {
     this.#open = undefined;
     this.#newestTimeUs = commitTimeUs;
     this.#boundary = pgPosition(endLsn);
+    this.#lastCommitEnd = endLsn;
     if (this.#writer.bytes >= this.#options.frameBytes) this.#options.onFrame(this.#seal(this.#boundary));
   }
 
   relation(relation: RelationMessage): void {
     const table = this.#options.resolve(relation);
-    this.#relations.set(relation.oid, table === undefined ? undefined : { table, counts: {} });
+    const counts = this.#relations.get(relation.oid)?.counts ?? {};
+    this.#relations.set(relation.oid, table === undefined ? undefined : { table, counts });
   }
 
   insert(oid: number, buffer: Buffer, after: TupleRange): void {
@@ -386,7 +392,27 @@ export class TransactionAssembler implements PgOutputHandler {
       this.#writer.writeJson(row.json);
       this.#endRow(open, relation, 'r');
     }
+    for (const key of this.#stillAbsent(chunk, window.keys)) {
+      const open = this.#take();
+      if (open === undefined) continue;
+      this.#writer.beginRow('d', chunk.table.schema);
+      this.#writer.writeNull();
+      this.#writer.before('k');
+      this.#writer.writeJson(keyImage(chunk.table, key));
+      this.#endRow(open, relation, 'd');
+    }
     this.#options.chunkDone(id, kept);
+  }
+
+  /**
+   * Keys that no row had and that nothing touched since. Where equal keys may have different texts, a change of an
+   * absent key might not be known as one: then none is said to be deleted, and whoever asked asks again.
+   */
+  #stillAbsent({ table, absent = [] }: Chunk, touched: ReadonlySet<string>): readonly (readonly string[])[] {
+    if (absent.length === 0 || touched.size === 0) return absent;
+    if (!table.keyIndexes.every((index) => TEXT_IS_VALUE.test(table.schema.columns[index]!.portable))) return [];
+    const plain = new Set([...touched].map(withoutZeros));
+    return absent.filter((key) => !plain.has(withoutZeros(keyText(key))));
   }
 
   #touch(table: CapturedTable, buffer: Buffer, tuple: TupleRange): void {
@@ -429,6 +455,23 @@ export class TransactionAssembler implements PgOutputHandler {
   twoPhase(): void {
     throw notAsked('a prepared transaction');
   }
+}
+
+/** Types of which equal values have equal texts, numbers but for zeros at their end. */
+const TEXT_IS_VALUE =
+  /^(smallint|integer|bigint|oid|uuid|boolean|date|text|character varying|bytea|numeric|timestamp)(?!.*\[\])/;
+
+/** A key's text without zeros at the end of decimal fractions: one text for two numbers at worst where keys are texts. */
+function withoutZeros(key: string): string {
+  return key.replaceAll(/(\.\d*?)0+(?!\d)/g, '$1').replaceAll(/\.(?!\d)/g, '');
+}
+
+/** A row of which only the key is known, as frames carry it. */
+function keyImage(table: CapturedTable, key: readonly string[]): Buffer {
+  const image: (string | null)[] = table.schema.columns.map(() => null);
+  for (const [i, index] of table.keyIndexes.entries())
+    image[index] = table.binary[index] === true ? Buffer.from(key[i]!.slice(2), 'hex').toString('base64') : key[i]!;
+  return Buffer.from(JSON.stringify(image));
 }
 
 /** Not a possible key text: keys never hold a NUL. */

@@ -5,6 +5,7 @@ import { requestSnapshot } from '../../capture/postgres/snapshot-request.ts';
 import { describeTeardown, teardownSource } from '../../capture/postgres/teardown.ts';
 import type { Config, FlowConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import { audit, auditIfReachable, targetsOf } from '../audit.ts';
 import {
   EXIT,
   printTable,
@@ -29,6 +30,11 @@ export async function snapshot(
     tables,
     cancel: options.cancel === true,
     reset: options.reset === true,
+  });
+  await auditIfReachable(config, targetsOf(config, source), {
+    action: 'snapshot',
+    subject: `source ${source}`,
+    detail: { id, tables, cancel: options.cancel === true, reset: options.reset === true },
   });
   if (options.cancel === true) console.log(`asked the capture of ${source} to stop its snapshot`);
   else
@@ -61,6 +67,11 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
       return EXIT.no;
     }
   }
+  await auditIfReachable(config, targetsOf(config, source), {
+    action: 'teardown',
+    subject: `source ${source}`,
+    detail: { removes: lines },
+  });
   for (const line of await teardownSource(source, settings, config.nats)) console.log(`removed ${line}`);
   return EXIT.good;
 }
@@ -121,9 +132,19 @@ export async function quarantineReplay(
   options: GlobalOptions & { all?: boolean },
 ): Promise<number> {
   requireIds(ids, options);
-  const result = await withTarget(readConfig(options), flow, (desk, settings) =>
+  const config = readConfig(options);
+  const result = await withTarget(config, flow, (desk, settings) =>
     desk.replayQuarantine(flow, options.all === true ? { all: true } : { ids }, settings),
   );
+  await audit(config, [config.flows[flow]!.to], {
+    action: 'quarantine-replay',
+    subject: `flow ${flow}`,
+    detail: {
+      ids: options.all === true ? 'all' : ids,
+      applied: result.applied,
+      failed: result.failed.map(({ id }) => id),
+    },
+  });
   console.log(`${result.applied} applied, ${result.failed.length} failed`);
   for (const failure of result.failed)
     console.log(`  ${failure.id}: ${failure.message} (SQLSTATE ${failure.sqlState})`);
@@ -136,12 +157,16 @@ export async function quarantineDiscard(
   options: GlobalOptions & { all?: boolean },
 ): Promise<number> {
   requireIds(ids, options);
-  const count = await withTarget(readConfig(options), flow, async (desk) =>
-    desk.discardQuarantine(
-      flow,
-      options.all === true ? (await desk.listQuarantine(flow)).map((entry) => entry.id) : ids,
-    ),
-  );
+  const config = readConfig(options);
+  const { count, discarded } = await withTarget(config, flow, async (desk) => {
+    const discarded = options.all === true ? (await desk.listQuarantine(flow)).map((entry) => entry.id) : ids;
+    return { discarded, count: await desk.discardQuarantine(flow, discarded) };
+  });
+  await audit(config, [config.flows[flow]!.to], {
+    action: 'quarantine-discard',
+    subject: `flow ${flow}`,
+    detail: { ids: discarded, count },
+  });
   console.log(`${count} discarded`);
   return EXIT.good;
 }

@@ -1,6 +1,7 @@
 /** `waybill run`: composes the stages, and stops them. */
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
+import { setFlagsFromString } from 'node:v8';
 import { runMirrorFlow } from '../../apply/mirror-flow.ts';
 import { targetOf } from '../../apply/target-kind.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
@@ -11,12 +12,23 @@ import { armFailpoint } from '../../core/failpoint.ts';
 import { createLogger, type Logger, type LogLevel } from '../../core/logger.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { startMonitoring } from '../../monitoring/server.ts';
+import { audit, auditWhenReachable, describeConfiguration, keepsAuditLog, lastConfigurationHash } from '../audit.ts';
+import { runVerifyStage } from '../verification.ts';
 import { EXIT, readConfig, unknownName, type GlobalOptions } from '../context.ts';
 
 export interface RunOptions extends GlobalOptions {
   readonly only?: string;
   readonly listen?: string;
   readonly logLevel: LogLevel;
+}
+
+/**
+ * V8 lets a heap grow several times over before it collects, and the young part to 32 MB. Stages work on buffers of
+ * bounded size with few objects (Invariant 6): memory matters more to them than the last tenth of speed.
+ */
+function keepHeapSmall(): void {
+  setFlagsFromString('--semi-space-growth-factor=1');
+  setFlagsFromString('--heap-growing-percent=50');
 }
 
 interface Stage {
@@ -28,6 +40,7 @@ interface Stage {
 const DRAIN_DEADLINE_MS = 30_000;
 
 export async function run(options: RunOptions): Promise<number> {
+  keepHeapSmall();
   const config = readConfig(options);
   const log = createLogger(options.logLevel);
   const failpoint = process.env['WAYBILL_FAILPOINT'];
@@ -52,9 +65,69 @@ export async function run(options: RunOptions): Promise<number> {
   };
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
+  const noted = noteStart(config, stages, log, stop.signal);
   const failed = await Promise.all(stages.map((stage) => supervise(stage, stop.signal, log)));
+  stop.abort();
+  await noted;
+  await noteStop(config, stages, log);
   await server.close();
   return failed.every((value) => value) ? EXIT.no : EXIT.good;
+}
+
+/** The targets that the stages of this process write to or compare. One that only captures may not reach any. */
+function stageTargets(config: Config, stages: readonly Stage[]): string[] {
+  const flows = stages.map((stage) => /^(?:apply|verify):(.+)$/.exec(stage.id)?.[1]);
+  const targets = new Set(flows.flatMap((flow) => (flow === undefined ? [] : [config.flows[flow]!.to])));
+  return [...targets].filter((target) => keepsAuditLog(config, target));
+}
+
+/** How long the end of a process waits for its last line in the audit log. */
+const NOTE_STOP_MS = 5000;
+
+/** Writes to the audit logs that this process began, and whether its configuration is another one than before. */
+async function noteStart(config: Config, stages: readonly Stage[], log: Logger, signal: AbortSignal): Promise<void> {
+  const { hash, configuration } = describeConfiguration(config);
+  try {
+    for (const target of stageTargets(config, stages))
+      await auditWhenReachable(
+        config,
+        target,
+        async () => {
+          const before = await lastConfigurationHash(config, target);
+          const subject = `process ${process.pid}`;
+          const detail = { stages: stages.map((stage) => stage.id), configuration: hash };
+          const start = { action: 'start', subject, detail } as const;
+          if (before === hash) return [start];
+          return [{ action: 'configuration', subject, detail: { before, after: hash, configuration } } as const, start];
+        },
+        log,
+        signal,
+      );
+  } catch (thrown) {
+    // Data goes on: a process that replicates is worth more than a line about it.
+    const error = asReplicationError(thrown);
+    log.error({ code: error.code, remedy: error.remedy }, `the start is not in the audit log: ${error.message}`);
+  }
+}
+
+async function noteStop(config: Config, stages: readonly Stage[], log: Logger): Promise<void> {
+  try {
+    const written = audit(config, stageTargets(config, stages), {
+      action: 'stop',
+      subject: `process ${process.pid}`,
+      detail: { stages: stages.map((stage) => stage.id) },
+    });
+    const late = AbortSignal.timeout(NOTE_STOP_MS);
+    await Promise.race([written, untilAborted(late)]);
+    if (late.aborted) throw new ReplicationError('target_unreachable', 'the target did not answer in time');
+  } catch (thrown) {
+    const error = asReplicationError(thrown);
+    log.error({ code: error.code, remedy: error.remedy }, `the stop is not in the audit log: ${error.message}`);
+  }
+}
+
+function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 }
 
 /** Runs a stage to its end. True when it ended because of an error; the other stages go on. */
@@ -131,6 +204,19 @@ function createStages(config: Config, metrics: Metrics, log: Logger): (() => Sta
           });
         },
         blocked: (detail) => report.state('blocked', detail),
+      };
+    });
+  }
+  for (const flow of config.monitoring.verify.every === undefined ? [] : Object.keys(config.flows)) {
+    const id = `verify:${flow}`;
+    ids.push(id);
+    makers.push(() => {
+      const report = metrics.driftReport(flow);
+      const stageLog = log.child({ stage: id });
+      return {
+        id,
+        run: (signal) => runVerifyStage(config, flow, { holder, leaseTtlMs: ttl, log: stageLog, report, signal }),
+        blocked: () => {},
       };
     });
   }

@@ -2,6 +2,7 @@
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
+import { ProgressStore, readProgress, type SnapshotProgress } from '../../capture/postgres/snapshot-request.ts';
 import {
   cdcStreamName,
   ensureCdcStream,
@@ -15,6 +16,7 @@ import { parseConfig, type Config } from '../../core/config.ts';
 import { FramePublisher, type SealedFrame } from '../../core/frame-publisher.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';
 import { decodeFrame, type TableSchema } from '../../core/frame.ts';
+import { openBucket } from '../../core/lease.ts';
 import { createLogger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
@@ -215,6 +217,29 @@ describe('two publishers on one stream', () => {
     await expect(publisherOn(nats, source, tail).publish(frame)).rejects.toEqual(conflict);
     expect(idsOf(await allFrames(stream))).toEqual([0, 1, 2]);
   });
+});
+
+it('the progress of a snapshot is written by the last who read it alone', async () => {
+  const bucket = await openBucket(nats, configFor('x').nats);
+  const [first, second] = [new ProgressStore(bucket, 'progress'), new ProgressStore(bucket, 'progress')];
+  const progress = (cursor: string): SnapshotProgress => ({
+    v: 1,
+    id: 'one',
+    tables: [{ schema: 'public', name: 't', state: 'running', cursor: [cursor], rows: 1 }],
+  });
+  const conflict = expect.objectContaining({ code: 'stream_conflict' }) as unknown;
+  expect(await first.read()).toBeUndefined();
+  await first.write(progress('1'));
+  await first.write(progress('2'));
+  await expect(second.write(progress('9'))).rejects.toEqual(conflict);
+  expect(await second.read()).toEqual(progress('2'));
+  await second.write(progress('3'));
+  await expect(first.write(progress('2'))).rejects.toEqual(conflict);
+  expect(await readProgress(bucket, 'progress')).toEqual(progress('3'));
+  // What a teardown leaves behind does not keep a new capture out.
+  await bucket.purge('snapshot.progress');
+  expect(await second.read()).toBeUndefined();
+  await second.write(progress('1'));
 });
 
 describe('two captures of one source', () => {

@@ -1,5 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
@@ -623,6 +624,82 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     expect(await restarts.folded('public', 't')).toEqual(await restarts.table('public', 't'));
   });
 
+  it('reads a long backlog in slices, and the end of it from the stream', async () => {
+    const url = await server.createDatabase('behind');
+    const behind = await Source.open(`behind${version}`, url, nats, { frame_bytes: '64KB' });
+    sources.push(behind);
+    await behind.query('create table t (id int primary key, v text)');
+    await behind.query(`insert into t select i, repeat('x', 500) from generate_series(1, 20000) i`);
+    behind.start();
+    await behind.loaded(1);
+    await behind.stop();
+    // 40 MB of log: a column that appears, one large transaction, many small ones.
+    await behind.query('alter table t add column more int');
+    await behind.query(`update t set v = repeat('y', 500)`);
+    await behind.query(
+      `do $$ begin for i in 1..4000 loop update t set more = i, v = repeat('z', 500) where id = 1 + i * 7 % 20000; commit; end loop; end $$`,
+    );
+    await behind.query('delete from t where id % 50 = 0');
+    const before = await behind.tail();
+    for (let round = 0; round < 3; round++) {
+      behind.start(`round ${round}`);
+      const from = await behind.tail();
+      await behind.wait('frames of the backlog', async () => (await behind.tail()).seq > from.seq + 20);
+      await behind.stop();
+    }
+    behind.start('last');
+    await behind.query('update t set more = -1 where id = 1');
+    const end = await behind.caughtUp();
+    expect(await behind.folded('public', 't')).toEqual(await behind.table('public', 't'));
+    expect(end.seq).toBeGreaterThan(before.seq + 60);
+    // The copy of the slot is gone, and the slot itself is read by a walsender again.
+    const slots = await behind.query(`select slot_name, active from pg_replication_slots where database = 'behind'`);
+    expect(slots).toEqual([[behind.slot, 't']]);
+  });
+
+  it('streams a long backlog where no slot can be spared', async () => {
+    const url = await server.createDatabase('spare');
+    const spare = await Source.open(`spare${version}`, url, nats);
+    sources.push(spare);
+    await spare.query('create table t (id int primary key, v text)');
+    await spare.query(`insert into t select i, repeat('x', 500) from generate_series(1, 20000) i`);
+    spare.start();
+    await spare.loaded(1);
+    await spare.stop();
+    await spare.query(`update t set v = repeat('y', 500)`);
+    const [[free]] = (await spare.query(
+      `select current_setting('max_replication_slots')::int - count(*) from pg_replication_slots`,
+    )) as [[string]];
+    for (let n = 0; n < Number(free); n++)
+      await spare.query(`select pg_create_physical_replication_slot('taken_${n}')`);
+    try {
+      spare.start('again');
+      await spare.caughtUp();
+      expect(await spare.folded('public', 't')).toEqual(await spare.table('public', 't'));
+    } finally {
+      await spare.query(
+        `select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name ~ '^taken'`,
+      );
+    }
+  });
+
+  it('stops at whatever moment it is asked to', async () => {
+    const url = await server.createDatabase('stops');
+    const stops = await Source.open(`stops${version}`, url, nats, { frame_bytes: '4KB' });
+    sources.push(stops);
+    await stops.query('create table t (id int primary key)');
+    await stops.query('insert into t select generate_series(1, 1000)');
+    let longest = 0;
+    for (let round = 0; round < 60; round++) {
+      stops.start(`round ${round}`);
+      await delay(round * 2);
+      const began = performance.now();
+      await stops.stop();
+      longest = Math.max(longest, performance.now() - began);
+    }
+    expect(longest).toBeLessThan(15_000);
+  });
+
   it('reads a table that is written to, and both together are the table', async () => {
     const url = await server.createDatabase('concurrent');
     const busy = await Source.open(`concurrent${version}`, url, nats, { snapshot_chunk_rows: 500 });
@@ -655,6 +732,36 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     expect(changes.filter(({ row }) => row[0] === 'u').length, 'written while it read').toBeGreaterThan(50);
     expect(await busy.folded('public', 't')).toEqual(await busy.table('public', 't'));
     expect(await busy.folded('public', 'keyless')).toEqual(await busy.table('public', 'keyless'));
+  });
+
+  it('reads a chunk again when a row of it changed meanwhile without all its columns', async () => {
+    const url = await server.createDatabase('chunks');
+    const chunks = await Source.open(`chunks${version}`, url, nats, { snapshot_chunk_rows: 200 });
+    sources.push(chunks);
+    // Tables are read from the smallest on: the first keeps the reader busy until the second is locked.
+    await chunks.query('create table a (id int primary key)');
+    await chunks.query('insert into a select generate_series(1, 60000)');
+    await chunks.query('create table b (id int primary key, n int, pad text, big text)');
+    await chunks.query('alter table b alter big set storage external, alter pad set storage plain');
+    await chunks.query(
+      `insert into b select i, 0, repeat('p', 1800), repeat('b', 4000 * (i / 3 % 2)) from generate_series(1, 1500) i`,
+    );
+    chunks.start();
+    await chunks.wait('the first table', async () => (await chunks.tail().catch(() => ({ seq: 0 }))).seq > 4);
+    const locker = await connectSource(chunks.settings, 'locker');
+    await locker.query('begin; lock table b in access exclusive mode');
+    await chunks.wait('the reader to wait for the second table', async () => {
+      const waiting = await chunks.query(`select from pg_locks where relation = 'b'::regclass and not granted`);
+      return waiting.length === 1;
+    });
+    // Between the chunk's low mark and its rows: the log has the new row without its large column.
+    await locker.query('update b set n = 1 where id = 3; commit');
+    await locker.end();
+    await chunks.loaded(2);
+    await chunks.caughtUp();
+    const partial = (await chunks.changes()).filter(({ table, row }) => table?.name === 'b' && row[0] === 'u');
+    expect(partial.map(({ row }) => row[2])).toEqual([['3', '1', 'p'.repeat(1800), 0]]);
+    expect(await chunks.folded('public', 'b')).toEqual(await chunks.table('public', 'b'));
   });
 
   it('brings the slot of an idle database forward', async () => {

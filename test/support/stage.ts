@@ -3,6 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFileSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import type { StageFacts } from '../../monitoring/health.ts';
 
 const PROGRAM = resolve(import.meta.dirname, '../../dist/cli/main.js');
 
@@ -17,6 +18,7 @@ export interface StageOptions {
 export class Stage {
   readonly #options: StageOptions;
   #child: ChildProcess | undefined;
+  #starts = 0;
 
   constructor(options: StageOptions) {
     this.#options = options;
@@ -49,6 +51,7 @@ export class Stage {
     child.stdout.on('data', write);
     child.stderr.on('data', write);
     this.#child = child;
+    this.#starts += 1;
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -67,6 +70,15 @@ export class Stage {
   async exited(): Promise<void> {
     const child = this.#child;
     if (child !== undefined && this.running) await once(child, 'exit');
+  }
+
+  /** What the process says of itself at /status: the first of its stages. */
+  async status(): Promise<StageFacts> {
+    const started = [...readFileSync(this.#options.logFile, 'utf8').matchAll(/"monitoring":"([^"]+)"/g)];
+    const url = started[this.#starts - 1]?.[1];
+    if (url === undefined) throw new Error('the process does not listen yet');
+    const response = await fetch(`${url}/status`, { signal: AbortSignal.timeout(2000) });
+    return ((await response.json()) as { stages: StageFacts[] }).stages[0]!;
   }
 
   log(): string {

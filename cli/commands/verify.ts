@@ -1,0 +1,109 @@
+/** `waybill verify`: compares both sides of flows now. */
+import { ReplicationError } from '../../core/errors.ts';
+import { connectNats } from '../../core/nats.ts';
+import { countKinds, coverage, isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
+import { EXIT, printTable, readConfig, unknownName, type GlobalOptions } from '../context.ts';
+import { verifyOnce } from '../verification.ts';
+
+export interface VerifyCommandOptions extends GlobalOptions {
+  readonly repair?: boolean;
+  readonly resume?: boolean;
+  readonly json?: boolean;
+  readonly maxLoad?: string;
+}
+
+const SHOWN = 20;
+
+/** Exit status 1 when drift was confirmed and stands, or rows changed too fast to be proven. */
+export async function verify(flows: string[], options: VerifyCommandOptions): Promise<number> {
+  const config = readConfig(options);
+  const known = Object.keys(config.flows);
+  for (const flow of flows) if (config.flows[flow] === undefined) unknownName('flow', flow, known);
+  const maxLoad = options.maxLoad === undefined ? undefined : Number(options.maxLoad);
+  if (maxLoad !== undefined && !(maxLoad > 0 && maxLoad <= 1))
+    throw new ReplicationError('config_invalid', `--max-load ${options.maxLoad} is not a share above 0 and up to 1`);
+  const stop = new AbortController();
+  process.once('SIGINT', () => stop.abort());
+  process.once('SIGTERM', () => stop.abort());
+  const nats = await connectNats(config.nats, 'waybill verify');
+  const outcomes: FlowOutcome[] = [];
+  try {
+    for (const flow of flows.length === 0 ? known : flows) {
+      const outcome = await verifyOnce(config, flow, {
+        nats,
+        repair: options.repair === true,
+        resume: options.resume === true,
+        maxLoad,
+        signal: stop.signal,
+      });
+      outcomes.push(outcome);
+      if (options.json !== true) print(outcome);
+    }
+  } catch (thrown) {
+    if (!stop.signal.aborted) throw thrown;
+    console.error('stopped; `waybill verify --resume` goes on from here');
+    return EXIT.no;
+  } finally {
+    await nats.close();
+  }
+  if (options.json === true) console.log(JSON.stringify(outcomes.map(describe), undefined, 2));
+  return outcomes.every(isProven) ? EXIT.good : EXIT.no;
+}
+
+function describe(outcome: FlowOutcome): unknown {
+  return {
+    flow: outcome.flow,
+    equal: isProven(outcome),
+    comparedUpTo: outcome.startedAt.toISOString(),
+    coverage: coverage(outcome.tables),
+    tables: outcome.tables.map((table) => ({
+      table: `${table.schema}.${table.name}`,
+      rows: table.progress.rows,
+      ...countKinds(openFindings(table)),
+      atLeast: table.progress.truncated,
+      inFlightBuckets: table.progress.inFlightBuckets,
+      unresolved: table.progress.unresolved,
+      repairAsked: table.repaired?.asked ?? 0,
+      skippedColumns: table.skippedColumns,
+      findings: openFindings(table),
+    })),
+  };
+}
+
+function print(outcome: FlowOutcome): void {
+  printTable(
+    ['TABLE', 'ROWS', 'MISSING', 'EXTRA', 'DIFFERENT', 'UNRESOLVED', 'REPAIRED', 'NOTE'],
+    outcome.tables.map((table) => {
+      const findings = openFindings(table);
+      const kinds = countKinds(findings);
+      const { progress, repaired, skippedColumns } = table;
+      const notes = [
+        ...(progress.truncated ? ['at least'] : []),
+        ...(skippedColumns.length > 0 ? [`not in the target: ${skippedColumns.join(', ')}`] : []),
+      ];
+      return [
+        `${table.schema}.${table.name}`,
+        String(progress.rows),
+        String(kinds.missing),
+        String(kinds.extra),
+        String(kinds.different),
+        String(progress.unresolved),
+        repaired === undefined ? '-' : `${repaired.asked} asked, ${repaired.left.length} left`,
+        notes.join('; '),
+      ];
+    }),
+  );
+  for (const table of outcome.tables) {
+    const findings = openFindings(table);
+    for (const { kind, key, sourceDigest, targetDigest, copies } of findings.slice(0, SHOWN))
+      console.log(
+        `  ${table.schema}.${table.name} ${kind} ${key === null ? `${copies} × row ${sourceDigest ?? targetDigest}` : `key ${JSON.stringify(key)}`}`,
+      );
+    if (findings.length > SHOWN) console.log(`  … and ${findings.length - SHOWN} more; --json names them`);
+  }
+  console.log(
+    isProven(outcome)
+      ? `flow ${outcome.flow}: equal, up to ${outcome.startedAt.toISOString()}`
+      : `flow ${outcome.flow}: NOT proven equal`,
+  );
+}

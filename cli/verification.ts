@@ -1,0 +1,87 @@
+/** Composes comparisons: sides, stream, repairs. Shared by `waybill verify` and by the schedule of `waybill run`. */
+import { rereadRows } from '../capture/postgres/reread.ts';
+import { cdcStreamName } from '../core/cdc-stream.ts';
+import type { Config } from '../core/config.ts';
+import type { Logger } from '../core/logger.ts';
+import type { Nats } from '../core/nats.ts';
+import { closeSides, flowTables, openSides } from '../monitoring/drift/open-sides.ts';
+import type { DriftReport, FlowOutcome } from '../monitoring/drift/outcome.ts';
+import { runSchedule } from '../monitoring/drift/schedule.ts';
+import { verifyFlow, type Repairer } from '../monitoring/drift/verify-flow.ts';
+import { audit } from './audit.ts';
+
+export interface VerifyOptions {
+  readonly nats: Nats;
+  readonly repair: boolean;
+  readonly resume: boolean;
+  readonly maxLoad?: number | undefined;
+  readonly signal: AbortSignal;
+  readonly report?: DriftReport;
+}
+
+/** Compares one flow. Throws classified errors. */
+export async function verifyOnce(config: Config, flow: string, options: VerifyOptions): Promise<FlowOutcome> {
+  const settings = config.flows[flow]!;
+  const { nats, report, signal } = options;
+  const sides = await openSides(config, flow);
+  const repairer: Repairer = {
+    reread: (schema, table, keys, stop) =>
+      rereadRows({ nats, config: config.nats, source: settings.mirror, schema, table, keys, signal: stop }),
+  };
+  try {
+    const outcome = await verifyFlow({
+      flow,
+      sides,
+      nats,
+      stream: cdcStreamName(config.nats.prefix, settings.mirror),
+      includes: flowTables(config, flow),
+      targetSchema: settings.schema,
+      ignoreExtra: settings.deletes === 'ignore' || settings.truncate === 'ignore',
+      deleteExtra: settings.extra_rows === 'delete',
+      maxLoad: options.maxLoad ?? config.monitoring.verify.max_load,
+      graceMs: config.monitoring.verify.grace,
+      resume: options.resume,
+      repairer: options.repair ? repairer : undefined,
+      signal,
+      ...(report === undefined
+        ? {}
+        : { onTable: (table) => report.compared(table), onShare: (share) => report.coverage(share) }),
+    });
+    const repaired = outcome.tables.filter((table) => (table.repaired?.asked ?? 0) > 0);
+    if (repaired.length > 0)
+      await audit(config, [settings.to], {
+        action: 'repair',
+        subject: `flow ${flow}`,
+        detail: {
+          tables: repaired.map((table) => ({
+            table: `${table.schema}.${table.name}`,
+            asked: table.repaired!.asked,
+            left: table.repaired!.left.length,
+          })),
+        },
+      });
+    return outcome;
+  } finally {
+    await closeSides(sides);
+  }
+}
+
+export interface VerifyStageOptions {
+  readonly holder: string;
+  readonly leaseTtlMs: number;
+  readonly log: Logger;
+  readonly report: DriftReport;
+  readonly signal: AbortSignal;
+}
+
+/** Compares a flow as often as the configuration says, until the signal aborts. */
+export async function runVerifyStage(config: Config, flow: string, options: VerifyStageOptions): Promise<void> {
+  const { repair, every } = config.monitoring.verify;
+  await runSchedule({
+    flow,
+    everyMs: every!,
+    nats: config.nats,
+    ...options,
+    verify: (nats, signal) => verifyOnce(config, flow, { nats, repair, resume: true, signal, report: options.report }),
+  });
+}

@@ -1,0 +1,259 @@
+/**
+ * A frame as apply reads it: transactions and tables are decoded, rows are only indexed. Most rows of a busy stream are
+ * replaced by later ones of the same batch, or pass from the frame into the target byte for byte, so that decoding each
+ * into strings would be most of the work.
+ */
+import { ReplicationError } from './errors.ts';
+import {
+  decodeFrame,
+  decodeTail,
+  FRAME_VERSION,
+  type FramePayload,
+  type Op,
+  type RowChange,
+  type TableSchema,
+} from './frame.ts';
+
+const QUOTE = 0x22;
+const COMMA = 0x2c;
+const MINUS = 0x2d;
+const ZERO = 0x30;
+const NINE = 0x39;
+const OPEN = 0x5b;
+const BACKSLASH = 0x5c;
+const CLOSE = 0x5d;
+const LOWER_N = 0x6e;
+const HEAD = Buffer.from(`{"v":${FRAME_VERSION},"rows":[`, 'latin1');
+const TAIL = Buffer.from('],"tx":[', 'latin1');
+const OPS: Readonly<Record<number, Op>> = Object.fromEntries(
+  (['i', 'u', 'd', 'r', 't', 's', 'm'] as const).map((op) => [op.charCodeAt(0), op]),
+);
+
+/** Set for a row with a before-image. */
+const HAS_BEFORE = 1;
+/** Set for a row whose after-image leaves a column unchanged. */
+const HAS_UNCHANGED = 2;
+
+export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
+  readonly bytes: Buffer;
+  readonly tx: FramePayload['tx'];
+  readonly tables: readonly TableSchema[];
+  readonly length: number;
+  readonly #place: string;
+  readonly #starts: Uint32Array;
+  readonly #ops: Uint8Array;
+  readonly #tableIndexes: Int16Array;
+  readonly #flags: Uint8Array;
+
+  private constructor(bytes: Buffer, place: string, rowsEnd: number) {
+    this.bytes = bytes;
+    this.#place = place;
+    const tail = decodeTail(`{${bytes.toString('utf8', rowsEnd + 2)}`, place);
+    this.tx = tail.tx;
+    this.tables = tail.tables;
+    let rows = 0;
+    for (const entry of this.tx) rows += entry[4];
+    this.length = rows;
+    this.#starts = new Uint32Array(rows + 1);
+    this.#ops = new Uint8Array(rows);
+    this.#tableIndexes = new Int16Array(rows);
+    this.#flags = new Uint8Array(rows);
+    this.#index(rowsEnd);
+  }
+
+  /**
+   * Indexes and checks a frame's payload. Throws `frame_unreadable` or `frame_version`, naming `place`. A payload that
+   * another writer laid out in another way is decoded and laid out as ours first.
+   */
+  static open(payload: Uint8Array, place: string): IndexedFrame {
+    const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
+    const rowsEnd = bytes.lastIndexOf(TAIL);
+    if (rowsEnd >= HEAD.length - 1 && bytes.compare(HEAD, 0, HEAD.length, 0, HEAD.length) === 0)
+      return new IndexedFrame(bytes, place, rowsEnd);
+    const { v, rows, tx, tables } = decodeFrame(payload, place);
+    const again = Buffer.from(JSON.stringify({ v, rows, tx, tables }));
+    return new IndexedFrame(again, place, again.lastIndexOf(TAIL));
+  }
+
+  op(row: number): Op {
+    return OPS[this.#ops[row]!]!;
+  }
+
+  /** Index into `tables`; -1 for a logical message. */
+  tableIndex(row: number): number {
+    return this.#tableIndexes[row]!;
+  }
+
+  hasBefore(row: number): boolean {
+    return (this.#flags[row]! & HAS_BEFORE) !== 0;
+  }
+
+  hasUnchanged(row: number): boolean {
+    return (this.#flags[row]! & HAS_UNCHANGED) !== 0;
+  }
+
+  /** The row, decoded. Not for hot paths. */
+  row(row: number): RowChange {
+    const text = this.bytes.toString('utf8', this.#starts[row], this.#starts[row + 1]! - 1);
+    try {
+      return JSON.parse(text) as RowChange;
+    } catch (cause) {
+      throw new ReplicationError('frame_unreadable', `${this.#place}: row ${row} is not JSON`, { cause });
+    }
+  }
+
+  /** Offsets of the content of the value that was found last, without its quotes. */
+  valueStart = 0;
+  valueEnd = 0;
+
+  /** Finds a column of a row's after-image. False where it is null or unchanged. */
+  findValue(row: number, column: number): boolean {
+    const { bytes } = this;
+    let at = this.imageStart(row) + 1;
+    for (let i = 0; i < column; i++) at = endOfValue(bytes, at) + 1;
+    if (bytes[at] !== QUOTE) return false;
+    this.valueStart = at + 1;
+    this.valueEnd = endOfString(bytes, at + 1);
+    return true;
+  }
+
+  /** The value found last as an integer; it must be the text of one that a number holds exactly. */
+  valueAsInteger(): number {
+    const { bytes, valueEnd } = this;
+    let at = this.valueStart;
+    const negative = bytes[at] === MINUS;
+    if (negative) at += 1;
+    let value = 0;
+    for (; at < valueEnd; at++) value = value * 10 + bytes[at]! - ZERO;
+    return negative ? -value : value;
+  }
+
+  /** The value found last as text. */
+  valueAsText(): string {
+    const text = this.bytes.toString('utf8', this.valueStart, this.valueEnd);
+    return text.includes('\\') ? (JSON.parse(`"${text}"`) as string) : text;
+  }
+
+  /** Bytes that a row takes. */
+  rowBytes(row: number): number {
+    return this.#starts[row + 1]! - this.#starts[row]!;
+  }
+
+  /** Offset behind the value of an image that begins at `at`. */
+  endOfValue(at: number): number {
+    return endOfValue(this.bytes, at);
+  }
+
+  /** Offset of the `[` of a row's after-image. */
+  imageStart(row: number): number {
+    let at = this.#starts[row]! + 5;
+    while (this.bytes[at] !== COMMA) at += 1;
+    return at + 1;
+  }
+
+  #refuse(what: string): never {
+    throw new ReplicationError('frame_unreadable', `${this.#place}: ${what}`);
+  }
+
+  /** One pass over the rows: where each starts, and that each is whole and as wide as its table. */
+  #index(rowsEnd: number): void {
+    const { bytes, tables, length } = this;
+    let at = HEAD.length;
+    for (let row = 0; row < length; row++) {
+      this.#starts[row] = at;
+      if (bytes[at] !== OPEN || bytes[at + 1] !== QUOTE || bytes[at + 3] !== QUOTE || bytes[at + 4] !== COMMA)
+        this.#refuse(
+          at >= rowsEnd ? `its transactions count ${length} rows and it holds ${row}` : `row ${row} is damaged`,
+        );
+      const op = bytes[at + 2]!;
+      if (OPS[op] === undefined) this.#refuse(`unknown operation ${JSON.stringify(String.fromCharCode(op))}`);
+      this.#ops[row] = op;
+      at += 5;
+      const negative = bytes[at] === MINUS;
+      if (negative) at += 1;
+      let index = 0;
+      for (let byte = bytes[at]!; byte >= ZERO && byte <= NINE; byte = bytes[++at]!) index = index * 10 + byte - ZERO;
+      if (bytes[at] !== COMMA) this.#refuse(`row ${row} names no table`);
+      this.#tableIndexes[row] = negative ? -index : index;
+      at = this.#indexImages(row, at + 1, negative ? undefined : tables[index]);
+      this.#starts[row + 1] = at + 1;
+      const last = row === length - 1;
+      if (last ? at !== rowsEnd : bytes[at] !== COMMA)
+        this.#refuse(last ? `its transactions count ${length} rows and it holds more` : `row ${row} is damaged`);
+      at += 1;
+    }
+    if (length === 0 && rowsEnd !== HEAD.length) this.#refuse('its transactions count 0 rows and it holds more');
+  }
+
+  /** The images of a row from the first on; gives the offset behind the row's `]`. */
+  #indexImages(row: number, from: number, table: TableSchema | undefined): number {
+    const { bytes } = this;
+    const op = OPS[this.#ops[row]!]!;
+    if (table === undefined && op !== 'm')
+      this.#refuse(`row ${row} names table ${this.#tableIndexes[row]} of ${this.tables.length}`);
+    const width = table?.columns.length ?? 0;
+    const wide = op === 'i' || op === 'r' || op === 'u' || op === 'd';
+    let at = from;
+    let flags = 0;
+    if (bytes[at] === LOWER_N) {
+      if (wide && op !== 'd') this.#refuse(`a row of ${table!.name} has 0 of ${width} columns`);
+      at += 4;
+    } else {
+      at = this.#skipImage(row, at, wide ? width : -1, table);
+      if (this.#unchanged) flags |= HAS_UNCHANGED;
+    }
+    if (bytes[at] === COMMA) {
+      flags |= HAS_BEFORE;
+      if (bytes[at + 1] !== QUOTE || bytes[at + 3] !== QUOTE || bytes[at + 4] !== COMMA)
+        this.#refuse(`row ${row} is damaged`);
+      at = this.#skipImage(row, at + 5, width, table);
+    } else if (op === 'd') this.#refuse(`a deleted row of ${table!.name} has 0 of ${width} columns`);
+    if (bytes[at] !== CLOSE) this.#refuse(`row ${row} is damaged`);
+    this.#flags[row] = flags;
+    return at + 1;
+  }
+
+  #unchanged = false;
+
+  /** Passes over `[…]` and checks its width (-1: any); gives the offset behind it and notes unchanged columns. */
+  #skipImage(row: number, from: number, width: number, table: TableSchema | undefined): number {
+    const { bytes } = this;
+    this.#unchanged = false;
+    if (bytes[from] !== OPEN) this.#refuse('an image of a row is not a list');
+    let at = from + 1;
+    let count = 0;
+    if (bytes[at] === CLOSE) at += 1;
+    else
+      for (;;) {
+        const byte = bytes[at];
+        if (byte === ZERO) this.#unchanged = true;
+        else if (byte !== QUOTE && byte !== LOWER_N) this.#refuse(`row ${row} is damaged`);
+        at = endOfValue(bytes, at);
+        count += 1;
+        const next = bytes[at++];
+        if (next === CLOSE) break;
+        if (next !== COMMA) this.#refuse(`row ${row} is damaged`);
+      }
+    if (width >= 0 && count !== width) this.#refuse(`a row of ${table!.name} has ${count} of ${width} columns`);
+    return at;
+  }
+}
+
+/** Offset behind a value of an image that has been checked. */
+function endOfValue(bytes: Buffer, at: number): number {
+  const byte = bytes[at];
+  if (byte === QUOTE) return endOfString(bytes, at + 1) + 1;
+  return byte === LOWER_N ? at + 4 : at + 1;
+}
+
+/** Offset of the quote that ends a JSON string whose content begins at `from`; the end of the buffer where none does. */
+function endOfString(bytes: Buffer, from: number): number {
+  const { length } = bytes;
+  let at = from;
+  while (at < length) {
+    const byte = bytes[at]!;
+    if (byte === QUOTE) return at;
+    at += byte === BACKSLASH ? 2 : 1;
+  }
+  return length;
+}

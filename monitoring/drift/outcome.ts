@@ -1,0 +1,56 @@
+/** What a comparison found, and what follows from it. */
+import type { DriftKind, Finding } from './findings.ts';
+import type { TableProgress } from './verify-table.ts';
+
+export interface TableOutcome {
+  readonly schema: string;
+  readonly name: string;
+  readonly progress: TableProgress;
+  readonly estimatedRows: number;
+  readonly skippedColumns: readonly string[];
+  /** What a repair was asked for, and what still differs after it. */
+  readonly repaired?: { readonly asked: number; readonly left: readonly Finding[] };
+}
+
+export interface FlowOutcome {
+  readonly flow: string;
+  /** Everything that was committed before this moment has been compared. */
+  readonly startedAt: Date;
+  readonly tables: readonly TableOutcome[];
+}
+
+/** Findings that an outcome leaves standing. */
+export function openFindings(table: TableOutcome): readonly Finding[] {
+  return table.repaired?.left ?? table.progress.findings;
+}
+
+export function countKinds(findings: readonly Finding[]): Record<DriftKind, number> {
+  const counts = { missing: 0, extra: 0, different: 0 };
+  for (const { kind, copies } of findings) counts[kind] += copies;
+  return counts;
+}
+
+/** True when both sides were proven equal: nothing differs, and no row escaped by changing all the time. */
+export function isProven(outcome: FlowOutcome): boolean {
+  return outcome.tables.every((table) => openFindings(table).length === 0 && table.progress.unresolved === 0);
+}
+
+/** The share of rows that were compared and settled. */
+export function coverage(tables: readonly TableOutcome[]): number {
+  let rows = 0;
+  let settled = 0;
+  for (const { progress, estimatedRows } of tables) {
+    // A table that differs all over is not read to its end.
+    rows += progress.truncated ? Math.max(progress.rows, estimatedRows) : progress.rows;
+    settled += progress.rows - Math.min(progress.rows, progress.unresolved);
+  }
+  return rows === 0 ? 1 : settled / rows;
+}
+
+/** Told of comparisons as they go. */
+export interface DriftReport {
+  compared(table: TableOutcome): void;
+  /** The share of rows that the comparison under way has been through. */
+  coverage(share: number): void;
+  finished(outcome: FlowOutcome): void;
+}

@@ -1,0 +1,65 @@
+/** Tables of a Postgres database, with what it takes to compare them. */
+import type pg from 'pg';
+import type { SideTable } from '../side.ts';
+
+/**
+ * Generated columns are left out, as capture and apply leave them out; so are partitions, which their root stands for.
+ * The key is that of the replica identity where one is named, else the primary key.
+ */
+const QUERY = `
+select n.nspname as schema, c.relname as name,
+  (select json_agg(a.attname order by k.n) from pg_index i
+     cross join lateral unnest(i.indkey::int2[]) with ordinality k(attnum, n)
+     join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
+   where i.indrelid = c.oid and k.n <= i.indnkeyatts
+     and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary end) as key,
+  (select json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'bytewise',
+       case when a.attcollation = 0 then true
+            when l.collname = 'default' then (select datcollate in ('C', 'POSIX') and coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c'
+                                                from pg_database d where datname = current_database())
+            else l.collname in ('C', 'POSIX') end) order by a.attnum)
+   from pg_attribute a left join pg_collation l on l.oid = a.attcollation
+   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as columns,
+  coalesce(s.rows, 0)::text as rows
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  left join lateral (
+    select sum(case when l.reltuples > 0 then l.reltuples else pg_relation_size(p.relid) / 64 end)::bigint as rows
+    from (select c.oid::regclass as relid where c.relkind = 'r'
+          union all select relid from pg_partition_tree(c.oid) where isleaf and c.relkind = 'p') p
+      join pg_class l on l.oid = p.relid) s on true
+where c.relkind in ('r', 'p', 'f', 'v') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+  and n.nspname <> 'waybill' and not c.relispartition and c.relpersistence = 'p'
+order by n.nspname, c.relname`;
+
+interface CatalogRow {
+  readonly schema: string;
+  readonly name: string;
+  readonly key: string[] | null;
+  readonly columns: { name: string; type: string; bytewise: boolean }[] | null;
+  readonly rows: string;
+}
+
+/** Types whose order is the same in every database; text only where it is compared byte by byte. */
+const ORDERED = /^(smallint|integer|bigint|oid|numeric|uuid|date|boolean|bytea|timestamp)(?!.*\[\])/;
+const ORDERED_TEXT = /^(text|character varying)(?!.*\[\])/;
+
+/** All tables, or those that `include` accepts. */
+export async function readTables(
+  client: pg.Client,
+  include: (schema: string, name: string) => boolean,
+): Promise<SideTable[]> {
+  const { rows } = await client.query<CatalogRow>(QUERY);
+  return rows
+    .filter((row) => row.columns !== null && include(row.schema, row.name))
+    .map((row) => ({
+      schema: row.schema,
+      name: row.name,
+      key: row.key ?? [],
+      columns: row.columns!.map(({ name, type, bytewise }) => ({
+        name,
+        type,
+        ordered: ORDERED.test(type) || (ORDERED_TEXT.test(type) && bytewise),
+      })),
+      estimatedRows: Number(row.rows),
+    }));
+}

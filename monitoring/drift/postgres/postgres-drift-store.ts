@@ -1,0 +1,134 @@
+/** `waybill.drift` (findings) and `waybill.drift_run` (verifications) in a Postgres target. */
+import type pg from 'pg';
+import { DIGEST_FORMAT } from '../canonical-text.ts';
+import type { DriftRun, DriftStore } from '../drift-store.ts';
+import type { TableProgress } from '../verify-table.ts';
+import { sideError } from './session.ts';
+
+/** The same number as for the rest of schema `waybill`: only one process makes objects at a time. */
+const CREATION_LOCK = 7_492_114;
+
+const TABLES = `
+CREATE SCHEMA IF NOT EXISTS waybill;
+CREATE TABLE IF NOT EXISTS waybill.drift_run (
+  id bigserial PRIMARY KEY, flow text NOT NULL, source text NOT NULL, state text NOT NULL DEFAULT 'running',
+  digest_format int NOT NULL, started_at timestamptz NOT NULL DEFAULT clock_timestamp(), finished_at timestamptz,
+  tables jsonb NOT NULL DEFAULT '{}', error text);
+CREATE INDEX IF NOT EXISTS drift_run_flow ON waybill.drift_run (flow, id);
+CREATE TABLE IF NOT EXISTS waybill.drift (
+  id bigserial PRIMARY KEY, run bigint NOT NULL, flow text NOT NULL, source text NOT NULL, table_schema text NOT NULL,
+  table_name text NOT NULL, row_id text NOT NULL, kind text NOT NULL, key jsonb, source_digest text,
+  target_digest text, copies bigint NOT NULL, state text NOT NULL DEFAULT 'open',
+  found_at timestamptz NOT NULL DEFAULT clock_timestamp(), confirmed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  closed_at timestamptz);
+CREATE UNIQUE INDEX IF NOT EXISTS drift_open
+  ON waybill.drift (flow, table_schema, table_name, md5(row_id)) WHERE state = 'open';`;
+
+export class PostgresDriftStore implements DriftStore {
+  readonly #client: pg.Client;
+  readonly #flow: string;
+  readonly #source: string;
+
+  private constructor(client: pg.Client, flow: string, source: string) {
+    this.#client = client;
+    this.#flow = flow;
+    this.#source = source;
+  }
+
+  /** Takes over a connection, and makes the tables where they are missing. */
+  static async open(client: pg.Client, flow: string, source: string): Promise<PostgresDriftStore> {
+    const store = new PostgresDriftStore(client, flow, source);
+    await store.#query('preparing waybill.drift', async () => {
+      const { rows } = await client.query<{ there: boolean }>(
+        `select to_regclass('waybill.drift') is not null and to_regclass('waybill.drift_open') is not null as there`,
+      );
+      if (rows[0]?.there !== true)
+        await client.query(`BEGIN; SELECT pg_advisory_xact_lock(${CREATION_LOCK}); ${TABLES} COMMIT`);
+    });
+    return store;
+  }
+
+  async #query<T>(doing: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (thrown) {
+      throw sideError('target', thrown, doing);
+    }
+  }
+
+  async begin(resume: boolean): Promise<DriftRun> {
+    return await this.#query('beginning a verification', async () => {
+      type Row = { id: string; started_at: Date; tables: Record<string, TableProgress> };
+      if (resume) {
+        const { rows } = await this.#client.query<Row>(
+          `SELECT id, started_at, tables FROM waybill.drift_run
+            WHERE flow = $1 AND digest_format = $2 ORDER BY id DESC LIMIT 1`,
+          [this.#flow, DIGEST_FORMAT],
+        );
+        const state = await this.#client.query<{ state: string }>('SELECT state FROM waybill.drift_run WHERE id = $1', [
+          rows[0]?.id ?? null,
+        ]);
+        if (rows[0] !== undefined && state.rows[0]?.state === 'running') return toRun(rows[0]);
+      }
+      const { rows } = await this.#client.query<Row>(
+        'INSERT INTO waybill.drift_run (flow, source, digest_format) VALUES ($1, $2, $3) RETURNING id, started_at, tables',
+        [this.#flow, this.#source, DIGEST_FORMAT],
+      );
+      return toRun(rows[0]!);
+    });
+  }
+
+  async save(run: DriftRun, table: string): Promise<void> {
+    await this.#query('storing how far a verification is', () =>
+      this.#client.query(
+        'UPDATE waybill.drift_run SET tables = tables || jsonb_build_object($2::text, $3::jsonb) WHERE id = $1',
+        [run.id, table, JSON.stringify(run.tables.get(table))],
+      ),
+    );
+  }
+
+  async settle(run: DriftRun, schema: string, name: string): Promise<void> {
+    const findings = run.tables.get(`${schema}.${name}`)?.findings ?? [];
+    const rows = findings.map((finding) => ({
+      row_id: finding.id,
+      kind: finding.kind,
+      key: finding.key,
+      source_digest: finding.sourceDigest ?? null,
+      target_digest: finding.targetDigest ?? null,
+      copies: finding.copies,
+    }));
+    await this.#query('storing findings', () =>
+      this.#client.query(
+        `WITH found AS (SELECT * FROM jsonb_to_recordset($6::jsonb) AS f(row_id text, kind text, key jsonb,
+             source_digest text, target_digest text, copies bigint)),
+           gone AS (UPDATE waybill.drift d SET state = 'gone', closed_at = clock_timestamp()
+             WHERE flow = $2 AND table_schema = $4 AND table_name = $5 AND state = 'open'
+               AND NOT EXISTS (SELECT FROM found f WHERE f.row_id = d.row_id))
+         INSERT INTO waybill.drift (run, flow, source, table_schema, table_name, row_id, kind, key, source_digest,
+             target_digest, copies)
+           SELECT $1::bigint, $2, $3, $4, $5, row_id, kind, key, source_digest, target_digest, copies FROM found
+         ON CONFLICT (flow, table_schema, table_name, md5(row_id)) WHERE state = 'open'
+           DO UPDATE SET run = EXCLUDED.run, kind = EXCLUDED.kind, source_digest = EXCLUDED.source_digest,
+             target_digest = EXCLUDED.target_digest, copies = EXCLUDED.copies, confirmed_at = clock_timestamp()`,
+        [run.id, this.#flow, this.#source, schema, name, JSON.stringify(rows)],
+      ),
+    );
+  }
+
+  async finish(run: DriftRun, outcome: { readonly state: 'done' | 'failed'; readonly error?: string }): Promise<void> {
+    await this.#query('ending a verification', () =>
+      this.#client.query(
+        'UPDATE waybill.drift_run SET state = $2, error = $3, finished_at = clock_timestamp() WHERE id = $1',
+        [run.id, outcome.state, outcome.error ?? null],
+      ),
+    );
+  }
+
+  async close(): Promise<void> {
+    await this.#client.end().catch(() => undefined);
+  }
+}
+
+function toRun(row: { id: string; started_at: Date; tables: Record<string, TableProgress> }): DriftRun {
+  return { id: row.id, startedAt: row.started_at, tables: new Map(Object.entries(row.tables)) };
+}

@@ -1,0 +1,322 @@
+/** A Postgres database as one side of a comparison. */
+import type pg from 'pg';
+import { parsePosition, pgPosition, type Position } from '../../../core/position.ts';
+import { canonicalRow } from '../canonical-text.ts';
+import { Buckets, bucketOf, digestOf } from '../digest.ts';
+import { PieceSize, type Pace } from '../pace.ts';
+import type {
+  ComparedTable,
+  DigestedRow,
+  DriftSource,
+  DriftTarget,
+  KeyTexts,
+  Reading,
+  Scope,
+  SideTable,
+} from '../side.ts';
+import { readTables } from './catalog.ts';
+import { copyRows } from './copy-rows.ts';
+import {
+  digestsSql,
+  keyColumns,
+  keyJoinSql,
+  qualified,
+  quoteName,
+  rangeSql,
+  sumsSql,
+  textSql,
+  textsSql,
+} from './row-sql.ts';
+import { openSession, sideError, type Role } from './session.ts';
+
+/** Whether the server works digests out, or only gives the texts: where its encoding is not UTF-8, or it has no MD5. */
+export type DigestPlace = 'server' | 'here';
+
+export interface PostgresSideOptions {
+  readonly url: string;
+  readonly tls?: Parameters<typeof openSession>[1]['tls'];
+  readonly applicationName: string;
+  readonly include: (schema: string, name: string) => boolean;
+  /** Left out: on the server where that gives the same answer. */
+  readonly digests?: DigestPlace;
+}
+
+const FIRST_PAGES = 256;
+const MAX_PAGES = 65_536;
+const PIECE_MS = 250;
+const SNAPSHOT = 'begin isolation level repeatable read read only';
+
+interface Connected {
+  readonly client: pg.Client;
+  readonly place: DigestPlace;
+}
+
+async function connect(role: Role, options: PostgresSideOptions): Promise<Connected> {
+  const client = await openSession(role, options, options.applicationName);
+  return { client, place: options.digests ?? (await digestPlace(client)) };
+}
+
+class PostgresSide {
+  protected readonly client: pg.Client;
+  readonly #role: Role;
+  readonly #include: PostgresSideOptions['include'];
+  readonly #place: DigestPlace;
+
+  protected constructor(role: Role, connected: Connected, options: PostgresSideOptions) {
+    this.#role = role;
+    this.client = connected.client;
+    this.#place = connected.place;
+    this.#include = options.include;
+  }
+
+  async tables(): Promise<SideTable[]> {
+    return await this.guard('reading the catalog', () => readTables(this.client, this.#include));
+  }
+
+  async scan(table: ComparedTable, scope: Scope, mask: number, pace: Pace): Promise<Buckets> {
+    const buckets = new Buckets(mask);
+    await this.#pieces(table, scope, pace, (where) => this.#sum(table, where, buckets));
+    return buckets;
+  }
+
+  async #sum(table: ComparedTable, where: string, buckets: Buckets): Promise<void> {
+    if (this.#place === 'server') {
+      type Sum = { bucket: number; rows: string; high: string; low: string };
+      const { rows } = await this.client.query<Sum>(sumsSql(table, where, buckets.mask));
+      for (const row of rows) buckets.add(row.bucket, Number(row.rows), BigInt(row.high), BigInt(row.low));
+      return;
+    }
+    for await (const row of this.#digestHere(table, `${qualified(table)} t`, where)) buckets.addRow(row.digest);
+  }
+
+  async *#digestHere(table: ComparedTable, from: string, where: string): AsyncGenerator<DigestedRow, void, void> {
+    const kinds = table.columns.map((column) => column.kind);
+    for await (const values of copyRows(this.client, textsSql(table, from, where)))
+      yield { key: table.key.map((index) => values[index] ?? ''), digest: digestOf(canonicalRow(kinds, values)) };
+  }
+
+  async rows(
+    table: ComparedTable,
+    scope: Scope,
+    mask: number,
+    buckets: readonly number[],
+    pace: Pace,
+  ): Promise<Reading> {
+    const found: DigestedRow[] = [];
+    const wanted = new Set(buckets);
+    const facts = await this.#pieces(table, scope, pace, async (where) => {
+      const from = `${qualified(table)} t`;
+      if (this.#place === 'server')
+        found.push(...(await this.#query(table, digestsSql(table, from, where, { mask, list: buckets }))));
+      else
+        for await (const row of this.#digestHere(table, from, where))
+          if (wanted.has(bucketOf(row.digest, mask))) found.push(row);
+    });
+    return { rows: found, ...facts };
+  }
+
+  async #query(table: ComparedTable, sql: string, parameters: unknown[] = []): Promise<DigestedRow[]> {
+    const { rows } = await this.client.query({ text: sql, values: parameters, rowMode: 'array' });
+    const width = table.key.length;
+    return rows.map((row) => ({
+      key: row.slice(0, width),
+      digest: { high: BigInt(row[width]), low: BigInt(row[width + 1]) },
+    }));
+  }
+
+  /**
+   * Does `piece` for conditions that together make the scope, in one snapshot where there are several of them. A table
+   * without usable order is read by ranges of pages, in its physical order.
+   */
+  async #pieces(
+    table: ComparedTable,
+    scope: Scope,
+    pace: Pace,
+    piece: (where: string) => Promise<void>,
+  ): Promise<Pick<Reading, 'position' | 'inProgress'>> {
+    const doing = `reading ${table.schema}.${table.name}`;
+    if (scope.kind === 'range') {
+      const where = rangeSql(table, scope.after, scope.upTo);
+      return (await pace.work(() => this.inSnapshot(doing, () => piece(where)))).result;
+    }
+    return await this.inSnapshot(doing, async () => {
+      const pages = await this.#pages(table);
+      const size = new PieceSize(FIRST_PAGES, MAX_PAGES, PIECE_MS);
+      let from = 0;
+      while (from + size.size < pages) {
+        const to = from + size.size;
+        const { ms } = await pace.work(() => piece(`t.ctid >= '(${from},0)' and t.ctid < '(${to},0)'`));
+        from = to;
+        size.took(ms);
+      }
+      // The last piece has no end: the table may have grown.
+      await pace.work(() => piece(from === 0 ? 'true' : `t.ctid >= '(${from},0)'`));
+    });
+  }
+
+  /** Pages of the table or of its largest partition; 0 for what has none (views, foreign tables). */
+  async #pages(table: ComparedTable): Promise<number> {
+    const { rows } = await this.client.query<{ pages: string | null }>(
+      `select max(pg_relation_size(relid) / current_setting('block_size')::int)::text as pages
+         from (select $1::regclass as relid union all select relid from pg_partition_tree($1::regclass)) p`,
+      [qualified(table)],
+    );
+    return Number(rows[0]?.pages ?? 0);
+  }
+
+  async lookUp(table: ComparedTable, keys: readonly KeyTexts[]): Promise<Reading> {
+    const parameters = table.key.map((_, i) => keys.map((key) => key[i]!));
+    let rows: DigestedRow[] = [];
+    const facts = await this.inSnapshot(`looking rows of ${table.schema}.${table.name} up`, async () => {
+      const from = keyJoinSql(table);
+      if (this.#place === 'server') rows = await this.#query(table, digestsSql(table, from, 'true'), parameters);
+      else {
+        const kinds = table.columns.map((column) => column.kind);
+        const texts = await this.client.query({
+          text: textsSql(table, from, 'true'),
+          values: parameters,
+          rowMode: 'array',
+        });
+        rows = texts.rows.map((values) => ({
+          key: table.key.map((index) => values[index] ?? ''),
+          digest: digestOf(canonicalRow(kinds, values)),
+        }));
+      }
+    });
+    return { rows, ...facts };
+  }
+
+  /** Facts that belong to the snapshot just taken. */
+  protected async snapshotFacts(): Promise<Pick<Reading, 'position' | 'inProgress'>> {
+    return {};
+  }
+
+  protected async inSnapshot(
+    doing: string,
+    work: () => Promise<void>,
+  ): Promise<Pick<Reading, 'position' | 'inProgress'>> {
+    return await this.guard(doing, async () => {
+      await this.client.query(SNAPSHOT);
+      try {
+        const facts = await this.snapshotFacts();
+        await work();
+        return facts;
+      } finally {
+        await this.client.query('rollback').catch(() => undefined);
+      }
+    });
+  }
+
+  protected async guard<T>(doing: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (thrown) {
+      // What a pace throws when it is told to stop is not an error of the database.
+      if (thrown instanceof Error && thrown.name === 'AbortError') throw thrown;
+      throw sideError(this.#role, thrown, doing);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.client.end().catch(() => undefined);
+  }
+}
+
+/** MD5 is of the bytes in the server's encoding, and some builds of OpenSSL forbid it. */
+async function digestPlace(client: pg.Client): Promise<DigestPlace> {
+  const { rows } = await client.query<{ encoding: string }>(`select current_setting('server_encoding') as encoding`);
+  if (rows[0]?.encoding !== 'UTF8') return 'here';
+  try {
+    await client.query(`select md5('')`);
+    return 'server';
+  } catch {
+    return 'here';
+  }
+}
+
+export class PostgresDriftSource extends PostgresSide implements DriftSource {
+  readonly #markPrefix: string;
+
+  private constructor(source: string, connected: Connected, options: PostgresSideOptions) {
+    super('source', connected, options);
+    this.#markPrefix = `waybill:${source}`;
+  }
+
+  /** `source` is the name of the source, which its marks in the log carry. */
+  static async open(source: string, options: PostgresSideOptions): Promise<PostgresDriftSource> {
+    return new PostgresDriftSource(source, await connect('source', options), options);
+  }
+
+  async watermark(): Promise<Position> {
+    const { rows } = await this.guard('reading the end of the log', () =>
+      this.client.query<{ lsn: string }>(
+        `select ((case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end)
+                 - '0/0')::text as lsn`,
+      ),
+    );
+    return pgPosition(BigInt(rows[0]!.lsn));
+  }
+
+  async nudge(): Promise<void> {
+    await this.guard('writing a mark into the log of the source', () =>
+      this.client.query(
+        `select case when not pg_is_in_recovery() then pg_logical_emit_message(true, $1, '{"k":"heartbeat"}') end`,
+        [this.#markPrefix],
+      ),
+    );
+  }
+
+  async boundary(table: ComparedTable, after: KeyTexts | null, rows: number): Promise<KeyTexts | undefined> {
+    const key = keyColumns(table);
+    const order = key.map((column) => `t.${quoteName(column.name)}`).join(', ');
+    const result = await this.guard(`finding a range of ${table.schema}.${table.name}`, () =>
+      this.client.query({
+        text:
+          `select ${key.map(textSql).join(', ')} from ${qualified(table)} t where ${rangeSql(table, after, null)}` +
+          ` order by ${order} offset ${Math.max(0, rows - 1)} limit 1`,
+        rowMode: 'array',
+      }),
+    );
+    return result.rows[0];
+  }
+
+  protected override async snapshotFacts(): Promise<Pick<Reading, 'inProgress'>> {
+    const { rows } = await this.client.query<{ snapshot: string }>('select pg_current_snapshot()::text as snapshot');
+    const list = rows[0]!.snapshot.split(':')[2] ?? '';
+    // Frames carry the low 32 bits of a transaction's id.
+    const ids = list === '' ? [] : list.split(',').map((xid) => Number(BigInt.asUintN(32, BigInt(xid))));
+    return { inProgress: new Set(ids) };
+  }
+}
+
+export class PostgresDriftTarget extends PostgresSide implements DriftTarget {
+  readonly #flow: string;
+
+  private constructor(flow: string, connected: Connected, options: PostgresSideOptions) {
+    super('target', connected, options);
+    this.#flow = flow;
+  }
+
+  static async open(flow: string, options: PostgresSideOptions): Promise<PostgresDriftTarget> {
+    return new PostgresDriftTarget(flow, await connect('target', options), options);
+  }
+
+  async position(): Promise<Position | undefined> {
+    return await this.guard('reading the position of the flow', async () => {
+      const known = await this.client.query<{ there: boolean }>(
+        `select to_regclass('waybill.position') is not null as there`,
+      );
+      if (known.rows[0]?.there !== true) return undefined;
+      const { rows } = await this.client.query<{ position: string }>(
+        'select position from waybill.position where flow = $1',
+        [this.#flow],
+      );
+      return rows[0] === undefined ? undefined : parsePosition(rows[0].position);
+    });
+  }
+
+  protected override async snapshotFacts(): Promise<Pick<Reading, 'position'>> {
+    const position = await this.position();
+    return position === undefined ? {} : { position };
+  }
+}

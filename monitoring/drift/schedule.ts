@@ -1,0 +1,77 @@
+/** Compares again and again: one process at a time for each flow, and a comparison that was interrupted goes on. */
+import { asReplicationError, ReplicationError } from '../../core/errors.ts';
+import { acquireLease, openBucket } from '../../core/lease.ts';
+import type { NatsConfig } from '../../core/config.ts';
+import type { Logger } from '../../core/logger.ts';
+import { connectNats, type Nats } from '../../core/nats.ts';
+import { abortableDelay, runService } from '../../core/run-service.ts';
+import { countKinds, openFindings, type DriftReport, type FlowOutcome } from './outcome.ts';
+
+export interface ScheduleOptions {
+  readonly flow: string;
+  readonly everyMs: number;
+  readonly nats: NatsConfig;
+  readonly holder: string;
+  readonly leaseTtlMs: number;
+  readonly report: DriftReport;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+  /** One comparison, or the rest of one that was interrupted. */
+  readonly verify: (nats: Nats, signal: AbortSignal) => Promise<FlowOutcome>;
+}
+
+/** Runs until the signal aborts. Errors that pass are tried again; others are thrown as `ReplicationError`. */
+export async function runSchedule(options: ScheduleOptions): Promise<void> {
+  const { flow, everyMs, holder, leaseTtlMs, report, log, signal } = options;
+  await runService(
+    async (run) => {
+      const nats = await connectNats(options.nats, `waybill verify ${flow}`);
+      try {
+        const bucket = await openBucket(nats, options.nats);
+        const lease = await acquireLease(bucket, `lease.verify.${flow}`, {
+          holder,
+          ttlMs: leaseTtlMs,
+          signal: run.signal,
+        });
+        if (lease === undefined) return;
+        try {
+          while (!lease.signal.aborted) {
+            const startedMs = performance.now();
+            const outcome = await options.verify(nats, lease.signal);
+            report.finished(outcome);
+            tell(log, outcome);
+            run.progressed();
+            await abortableDelay(Math.max(0, everyMs - (performance.now() - startedMs)), lease.signal);
+          }
+          if (!run.signal.aborted) throw asReplicationError(lease.signal.reason);
+        } catch (thrown) {
+          if (run.signal.aborted) return;
+          throw lease.signal.aborted
+            ? new ReplicationError('lease_lost', `another process compares flow ${flow}`)
+            : thrown;
+        } finally {
+          await lease.release();
+        }
+      } finally {
+        await nats.close();
+      }
+    },
+    { name: `verify ${flow}`, signal, log },
+  );
+}
+
+function tell(log: Logger, outcome: FlowOutcome): void {
+  for (const table of outcome.tables) {
+    const findings = openFindings(table);
+    if (findings.length > 0)
+      log.warn(
+        { flow: outcome.flow, table: `${table.schema}.${table.name}`, ...countKinds(findings) },
+        'drift confirmed',
+      );
+  }
+  const rows = outcome.tables.reduce((sum, table) => sum + table.progress.rows, 0);
+  log.info(
+    { flow: outcome.flow, rows, seconds: Math.round((Date.now() - outcome.startedAt.getTime()) / 1000) },
+    'compared',
+  );
+}

@@ -1,0 +1,93 @@
+/**
+ * What a comparison needs of a database: one implementation for each kind of engine. Nothing here is about which side it
+ * is, but for `DriftSource` and `DriftTarget`.
+ */
+import type { Position } from '../../core/position.ts';
+import type { TextKind } from './canonical-text.ts';
+import type { Buckets, RowDigest } from './digest.ts';
+import type { Pace } from './pace.ts';
+
+export interface SideColumn {
+  readonly name: string;
+  /** As the engine prints it, with its modifiers. */
+  readonly type: string;
+  /** Sorts the same in every database: `C`, or a type that has no collation. */
+  readonly ordered: boolean;
+}
+
+/** A table as one side has it. */
+export interface SideTable {
+  readonly schema: string;
+  readonly name: string;
+  readonly columns: readonly SideColumn[];
+  /** Columns that tell rows apart; empty where only the whole row does. */
+  readonly key: readonly string[];
+  /** What the engine believes; only for the size of buckets and for shares. */
+  readonly estimatedRows: number;
+}
+
+/** A column as it is compared. */
+export interface ComparedColumn {
+  readonly name: string;
+  readonly type: string;
+  readonly kind: TextKind;
+}
+
+/** A table of one side as it is compared: the same columns and key, in the same order, on both sides. */
+export interface ComparedTable {
+  readonly schema: string;
+  readonly name: string;
+  readonly columns: readonly ComparedColumn[];
+  /** Positions in `columns`. */
+  readonly key: readonly number[];
+}
+
+/** Key values as canonical texts. */
+export type KeyTexts = readonly string[];
+
+/** Rows with keys in `(after, upTo]`, where null leaves an end open; or all rows of the table. */
+export type Scope =
+  | { readonly kind: 'range'; readonly after: KeyTexts | null; readonly upTo: KeyTexts | null }
+  | { readonly kind: 'all' };
+
+/** A row as far as a comparison looks at it. */
+export interface DigestedRow {
+  /** Empty in a table without a key. */
+  readonly key: KeyTexts;
+  readonly digest: RowDigest;
+}
+
+export interface DriftSide {
+  /** Tables with what it takes to compare them. */
+  tables(): Promise<SideTable[]>;
+  /** The sums of a scope. */
+  scan(table: ComparedTable, scope: Scope, mask: number, pace: Pace): Promise<Buckets>;
+  /** The rows of a scope that fall into the buckets of `mask` named. */
+  rows(table: ComparedTable, scope: Scope, mask: number, buckets: readonly number[], pace: Pace): Promise<Reading>;
+  /** The rows that have these keys. */
+  lookUp(table: ComparedTable, keys: readonly KeyTexts[]): Promise<Reading>;
+  close(): Promise<void>;
+}
+
+/** Rows, with what is known of the moment at which they were read: one snapshot. */
+export interface Reading {
+  readonly rows: readonly DigestedRow[];
+  /** Target: the position that the data reflects. */
+  readonly position?: Position;
+  /** Source: transactions (as frames name them) that this snapshot does not see yet. */
+  readonly inProgress?: ReadonlySet<number>;
+}
+
+export interface DriftSource extends DriftSide {
+  /** The end of the log now: everything that a snapshot taken before shows lies before it. */
+  watermark(): Promise<Position>;
+  /** Writes into the log, so that an idle stream passes the watermark. */
+  nudge(): Promise<void>;
+  /** The key that ends a range of about `rows` rows after `after`; undefined when fewer are left. */
+  boundary(table: ComparedTable, after: KeyTexts | null, rows: number): Promise<KeyTexts | undefined>;
+}
+
+export interface DriftTarget extends DriftSide {
+  /** Where the flow stands; undefined when it has never run. */
+  position(): Promise<Position | undefined>;
+}

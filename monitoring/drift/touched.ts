@@ -1,0 +1,107 @@
+/** Which rows of a table changed between two positions, from the frames of the stream. */
+import { findStartSequence, parseFrameHeaders, readFrames } from '../../core/cdc-stream.ts';
+import { decodeFrame, type FramePayload, type RowChange, type TableSchema, type Value } from '../../core/frame.ts';
+import type { Nats } from '../../core/nats.ts';
+import { comparePositions, entryPosition, type Position } from '../../core/position.ts';
+import { canonicalRow, canonicalValue } from './canonical-text.ts';
+import { digestOf, formatDigest } from './digest.ts';
+import type { ComparedTable } from './side.ts';
+
+/** One text for a key (or, without one, for the content of a row), the same for both sides and for frames. */
+export function rowId(key: readonly string[]): string {
+  return JSON.stringify(key);
+}
+
+export class Touched {
+  readonly #ids = new Set<string>();
+  #all = false;
+
+  add(id: string): void {
+    this.#ids.add(id);
+  }
+
+  /** Everything may have changed: a truncation, another version of the table, a value that only a database can read. */
+  addAll(): void {
+    this.#all = true;
+  }
+
+  has(id: string): boolean {
+    return this.#all || this.#ids.has(id);
+  }
+}
+
+export interface Span {
+  /** Frames are read from here on. */
+  readonly lookBack: Position;
+  /** Every change that commits from here on counts. */
+  readonly from: Position;
+  /** Frames that begin here or later do not count. */
+  readonly to: Position;
+  /** Transactions that the source's snapshot did not see, though the log may show their commit before `from`. */
+  readonly inProgress: ReadonlySet<number>;
+}
+
+/** The rows of `table` that changed in a span. The stream must hold it already. */
+export async function readTouched(nats: Nats, stream: string, table: ComparedTable, span: Span): Promise<Touched> {
+  const touched = new Touched();
+  const stop = new AbortController();
+  const startSeq = await findStartSequence(nats, stream, span.lookBack);
+  const first = await nats.manager.streams.getMessage(stream, { seq: startSeq });
+  if (first === null) return touched;
+  const position = parseFrameHeaders(first.header, `${stream} sequence ${startSeq}`).start;
+  for await (const frame of readFrames(nats, stream, { startSeq, position, signal: stop.signal })) {
+    if (comparePositions(frame.start, span.to) >= 0) break;
+    collect(decodeFrame(frame.payload, frame.place), table, span, touched);
+    if (comparePositions(frame.end, span.to) >= 0) break;
+  }
+  stop.abort();
+  return touched;
+}
+
+function collect(frame: FramePayload, table: ComparedTable, span: Span, touched: Touched): void {
+  const index = frame.tables.findIndex((each) => each.schema === table.schema && each.name === table.name);
+  if (index < 0) return;
+  const read = reader(frame.tables[index]!, table);
+  let at = 0;
+  for (const entry of frame.tx) {
+    const end = at + entry[4];
+    const counts = comparePositions(entryPosition(entry, 0), span.from) >= 0 || span.inProgress.has(entry[0]);
+    for (; at < end; at++) if (counts && frame.rows[at]![1] === index) touch(frame.rows[at]!, read, touched);
+  }
+}
+
+type Read = (image: readonly Value[], fallback?: readonly Value[]) => string | undefined;
+
+/** Gives the id of an image; undefined where it cannot be told. */
+function reader(schema: TableSchema, table: ComparedTable): Read {
+  const keyed = table.key.length > 0;
+  const columns = (keyed ? table.key : table.columns.map((_, index) => index)).map((index) => {
+    const column = table.columns[index]!;
+    const at = schema.columns.findIndex((each) => each.name === column.name);
+    const { type = '', portable = '' } = schema.columns[at] ?? {};
+    return { at, kind: column.kind, binary: type === 'bytea' || portable === 'bytea' };
+  });
+  const kinds = columns.map((column) => column.kind);
+  return (image, fallback) => {
+    const values: (string | null)[] = [];
+    for (const { at, kind, binary } of columns) {
+      let value = image[at];
+      if (value === 0) value = fallback?.[at];
+      if (value === undefined || value === 0) return undefined;
+      if (value !== null && binary) value = `\\x${Buffer.from(value, 'base64').toString('hex')}`;
+      const text = value === null ? null : canonicalValue(kind, value);
+      if (text === undefined) return undefined;
+      values.push(text);
+    }
+    if (!keyed) return formatDigest(digestOf(canonicalRow(kinds, values)));
+    return values.includes(null) ? undefined : rowId(values as string[]);
+  };
+}
+
+function touch(row: RowChange, read: Read, touched: Touched): void {
+  const [op, , after, , before] = row;
+  if (op === 't' || op === 's') return touched.addAll();
+  for (const id of [...(after === null ? [] : [read(after, before)]), ...(before === undefined ? [] : [read(before)])])
+    if (id === undefined) touched.addAll();
+    else touched.add(id);
+}

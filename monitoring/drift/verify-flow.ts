@@ -1,0 +1,159 @@
+/** Compares all tables of one flow, and repairs what differs when asked to. */
+import type { Nats } from '../../core/nats.ts';
+import type { TableFilter } from '../../core/table-pattern.ts';
+import { passed } from './alignment.ts';
+import { comparePlan, type ComparePlan } from './compare-plan.ts';
+import { confirm, LookBack, type Comparison } from './confirm.ts';
+import type { DriftStore } from './drift-store.ts';
+import type { Finding } from './findings.ts';
+import type { FlowOutcome, TableOutcome } from './outcome.ts';
+import { Pace } from './pace.ts';
+import type { DriftSource, DriftTarget, KeyTexts } from './side.ts';
+import { newTableProgress, verifyTable, type TableProgress } from './verify-table.ts';
+
+/** The connections of one verification. */
+export interface Sides {
+  readonly source: DriftSource;
+  readonly scanner: DriftSource;
+  readonly target: DriftTarget;
+  readonly store: DriftStore;
+}
+
+/** Reads rows again through the normal path: source, stream, target. Resolves when the stream holds them. */
+export interface Repairer {
+  reread(schema: string, table: string, keys: readonly KeyTexts[] | 'all', signal: AbortSignal): Promise<void>;
+}
+
+export interface FlowVerificationOptions {
+  readonly flow: string;
+  readonly sides: Sides;
+  readonly nats: Nats;
+  readonly stream: string;
+  readonly includes: TableFilter;
+  /** Where the flow puts all tables; left out: each into the schema of its name. */
+  readonly targetSchema?: string | undefined;
+  /** Deletes or truncations are not applied, so that extra rows are to be expected. */
+  readonly ignoreExtra: boolean;
+  /** Extra rows are deleted by a repair. */
+  readonly deleteExtra: boolean;
+  readonly maxLoad: number;
+  readonly graceMs: number;
+  readonly maxFindings?: number;
+  /** Go on with a run that was interrupted. */
+  readonly resume: boolean;
+  readonly repairer?: Repairer | undefined;
+  readonly signal: AbortSignal;
+  readonly onTable?: (table: TableOutcome) => void;
+  /** Told after each range: the share of the flow's rows that this run has been through. */
+  readonly onShare?: (share: number) => void;
+}
+
+const MAX_FINDINGS = 10_000;
+
+/** Throws classified errors; what was compared until then is stored and can be resumed. */
+export async function verifyFlow(options: FlowVerificationOptions): Promise<FlowOutcome> {
+  const { flow, sides, signal } = options;
+  const run = await sides.store.begin(options.resume);
+  const comparison: Comparison = {
+    source: sides.source,
+    target: sides.target,
+    nats: options.nats,
+    stream: options.stream,
+    pace: new Pace(options.maxLoad, signal),
+    graceMs: options.graceMs,
+    ignoreExtra: options.ignoreExtra,
+    lookBack: new LookBack(),
+  };
+  comparison.lookBack.note(await sides.source.watermark());
+  const tables: TableOutcome[] = [];
+  try {
+    const all = await plans(options);
+    const share = (): number => {
+      let done = 0;
+      let total = 0;
+      for (const { source, estimatedRows } of all) {
+        const progress = run.tables.get(`${source.schema}.${source.name}`);
+        const rows = progress?.rows ?? 0;
+        done += rows;
+        total += progress?.done === true ? rows : Math.max(rows, estimatedRows);
+      }
+      return total === 0 ? 1 : done / total;
+    };
+    for (const plan of all) {
+      const { schema, name } = plan.source;
+      const id = `${schema}.${name}`;
+      const progress = run.tables.get(id) ?? newTableProgress();
+      run.tables.set(id, progress);
+      await verifyTable({
+        ...comparison,
+        plan,
+        scanner: sides.scanner,
+        progress,
+        maxFindings: options.maxFindings ?? MAX_FINDINGS,
+        onProgress: async () => {
+          await sides.store.save(run, id);
+          options.onShare?.(share());
+        },
+      });
+      await sides.store.settle(run, schema, name);
+      let outcome: TableOutcome = {
+        schema,
+        name,
+        progress,
+        estimatedRows: plan.estimatedRows,
+        skippedColumns: plan.skipped,
+      };
+      if (options.repairer !== undefined && progress.findings.length > 0) {
+        outcome = { ...outcome, repaired: await repair(options, options.repairer, comparison, plan, progress) };
+        progress.findings = [...outcome.repaired!.left];
+        await sides.store.save(run, id);
+        await sides.store.settle(run, schema, name);
+      }
+      tables.push(outcome);
+      options.onTable?.(outcome);
+    }
+    await sides.store.finish(run, { state: 'done' });
+  } catch (thrown) {
+    // A run that was told to stop stays open, to be resumed.
+    if (!signal.aborted)
+      await sides.store
+        .finish(run, { state: 'failed', error: thrown instanceof Error ? thrown.message : String(thrown) })
+        .catch(() => undefined);
+    throw thrown;
+  }
+  return { flow, startedAt: run.startedAt, tables };
+}
+
+async function plans({ sides, includes, targetSchema }: FlowVerificationOptions): Promise<ComparePlan[]> {
+  const targets = await sides.target.tables();
+  const find = (schema: string, name: string): (typeof targets)[number] | undefined =>
+    targets.find((table) => table.schema === schema && table.name === name);
+  return (await sides.source.tables())
+    .filter((table) => includes(table.schema, table.name))
+    .map((table) => comparePlan(table, find(targetSchema ?? table.schema, table.name)));
+}
+
+/** Asks for the rows again and looks whether that mended them. */
+async function repair(
+  { deleteExtra, signal, sides, targetSchema }: FlowVerificationOptions,
+  repairer: Repairer,
+  comparison: Comparison,
+  plan: ComparePlan,
+  progress: TableProgress,
+): Promise<{ asked: number; left: readonly Finding[] }> {
+  const { schema, name } = plan.source;
+  const wanted = progress.findings.filter((finding) => finding.kind !== 'extra' || deleteExtra);
+  // Without a key only the whole table can be read again, which takes its extra rows away.
+  if (wanted.length === 0 || (!plan.keyed && !deleteExtra)) return { asked: 0, left: progress.findings };
+  const whole = !plan.keyed || progress.truncated;
+  await repairer.reread(schema, name, whole ? 'all' : wanted.map((finding) => finding.key!), signal);
+  await passed(sides.source, sides.target, await sides.source.watermark(), signal);
+  // The target may have got the table, or its rows, only now.
+  const target = (await sides.target.tables()).find(
+    (table) => table.name === name && table.schema === (plan.target?.schema ?? targetSchema ?? schema),
+  );
+  const source = (await sides.source.tables()).find((table) => table.name === name && table.schema === schema);
+  const again = source === undefined || plan.target !== undefined ? plan : comparePlan(source, target);
+  const { findings } = await confirm(comparison, again, progress.findings);
+  return { asked: wanted.length, left: findings };
+}

@@ -1,0 +1,241 @@
+/** Reading the stream of a source: without pauses, and over holes where that is allowed. */
+import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import pg from 'pg';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { runMirrorFlow } from '../../apply/mirror-flow.ts';
+import { readPositions } from '../../apply/postgres/position.ts';
+import { createPostgresStore } from '../../apply/postgres/store.ts';
+import { runPostgresCapture } from '../../capture/postgres/capture.ts';
+import { requestSnapshot } from '../../capture/postgres/snapshot-request.ts';
+import { cdcStreamName, ensureCdcStream, readFrames, readReset, readTail } from '../../core/cdc-stream.ts';
+import { parseConfig, type Config } from '../../core/config.ts';
+import { FramePublisher } from '../../core/frame-publisher.ts';
+import { createLogger } from '../../core/logger.ts';
+import { NO_CAPTURE_REPORT, NO_FLOW_REPORT } from '../../core/metrics.ts';
+import { connectNats, type Nats } from '../../core/nats.ts';
+import { asPgPosition, formatPosition, ORIGIN, pgPosition } from '../../core/position.ts';
+import { compareDatabases } from '../../sandbox/demo/equality.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { waitFor } from '../support/wait.ts';
+
+const log = createLogger('silent');
+let server: NatsServer;
+let nats: Nats;
+let source: PostgresServer;
+let target: PostgresServer;
+const running: { stop(): Promise<void> }[] = [];
+const clients: pg.Client[] = [];
+
+beforeAll(async () => {
+  [server, source, target] = await Promise.all([startNats(), startPostgres(), startPostgres()]);
+  nats = await connectNats(configFor('x').nats, 'test');
+});
+afterEach(async () => {
+  for (const one of running.splice(0)) await one.stop();
+  for (const client of clients.splice(0)) await client.end();
+});
+afterAll(async () => {
+  await nats?.close();
+  await Promise.all([server?.dispose(), source?.dispose(), target?.dispose()]);
+});
+
+function configFor(name: string, sourceUrl = 'postgresql://nowhere/db', targetUrl = sourceUrl): Config {
+  return parseConfig(
+    JSON.stringify({
+      version: 1,
+      nats: { servers: [server.url], stream: { sync_interval: '0s', max_bytes: '1GB' } },
+      sources: { [name]: { kind: 'postgres', url: sourceUrl, heartbeat: '1s' } },
+      targets: { store: { kind: 'postgres', url: targetUrl } },
+      flows: { [name]: { mirror: name, to: 'store', schema: 'copy' } },
+    }),
+    {},
+  );
+}
+
+it('a slow reader of small and large frames is never kept waiting', async () => {
+  const name = 'mixed';
+  const stream = cdcStreamName('waybill', name);
+  await ensureCdcStream(nats, configFor(name).nats, name);
+  const publisher = new FramePublisher(nats, configFor(name).nats, {
+    source: name,
+    origin: 'o',
+    epoch: 1,
+    tail: await readTail(nats, stream),
+  });
+  // Bytes that do not compress, in sizes that fill what is left of any budget by bytes in ever other ways.
+  const noise = Buffer.from(Array.from({ length: 1 << 20 }, (_, i) => ((i * 2_654_435_761) >>> 13) & 0xff));
+  const sizes = Array.from({ length: 240 }, (_, i) => (i % 3 === 0 ? (1 << 20) - 2048 - i * 97 : 200 + i * 331));
+  for (const [i, size] of sizes.entries())
+    await publisher.publish({
+      payload: noise.subarray(0, size),
+      start: i === 0 ? ORIGIN : pgPosition(BigInt(i)),
+      end: pgPosition(BigInt(i + 1)),
+      rows: 1,
+      transactions: 1,
+      timeUs: 0,
+    });
+  const received: number[] = [];
+  const stop = new AbortController();
+  let longestMs = 0;
+  let askedMs = performance.now();
+  for await (const frame of readFrames(nats, stream, { startSeq: 1, position: ORIGIN, signal: stop.signal })) {
+    longestMs = Math.max(longestMs, performance.now() - askedMs);
+    received.push(frame.payload.length);
+    if (received.length === sizes.length) break;
+    await delay(10);
+    askedMs = performance.now();
+  }
+  stop.abort();
+  expect(received).toEqual(sizes);
+  // A request that is only served again when it expires shows as a pause of several seconds.
+  expect(longestMs).toBeLessThan(2000);
+});
+
+describe('a flow whose next frame is gone', () => {
+  /** A source with its capture and flow. Frames expire when `forget` says so. */
+  async function prepare(name: string) {
+    const [sourceUrl, targetUrl] = await Promise.all([source.createDatabase(name), target.createDatabase(name)]);
+    const config = configFor(name, sourceUrl, targetUrl);
+    const stream = cdcStreamName('waybill', name);
+    const [db, store] = await Promise.all(
+      [sourceUrl, targetUrl].map(async (url) => {
+        const client = new pg.Client(url);
+        await client.connect();
+        clients.push(client);
+        return client;
+      }) as [Promise<pg.Client>, Promise<pg.Client>],
+    );
+    await db.query('create table t (id int primary key, v text)');
+    await db.query(`insert into t select i, 'first' from generate_series(1, 2000) i`);
+    const start = (run: (signal: AbortSignal) => Promise<void>): { stop(): Promise<void> } => {
+      const controller = new AbortController();
+      const done = run(controller.signal);
+      done.catch(() => {});
+      const stage = {
+        stop: async () => {
+          controller.abort();
+          await done;
+        },
+      };
+      running.push(stage);
+      return stage;
+    };
+    const common = { name, nats: config.nats, leaseTtlMs: 1000, log };
+    const settings = config.sources[name]!;
+    start((signal) =>
+      runPostgresCapture({ ...common, settings, holder: randomUUID(), signal, report: NO_CAPTURE_REPORT }),
+    );
+    const states: string[] = [];
+    const flow = (): { stop(): Promise<void> } =>
+      start((signal) =>
+        runMirrorFlow({
+          ...common,
+          settings: config.flows[name]!,
+          store: createPostgresStore({ kind: 'postgres', url: targetUrl }),
+          holder: randomUUID(),
+          signal,
+          report: { ...NO_FLOW_REPORT, state: (state, detail = '') => void states.push(`${state} ${detail}`) },
+        }),
+      );
+    /** Waits until all that is committed now is in the stream. */
+    const captured = async (): Promise<void> => {
+      const { rows } = await db.query<{ lsn: string }>(
+        `select pg_logical_emit_message(true, 'test', 'here') - '0/0' as lsn`,
+      );
+      const written = BigInt(rows[0]!.lsn);
+      await waitFor('the stream', async () => asPgPosition((await readTail(nats, stream)).end).lsn > written);
+    };
+    const copyEquals = async (): Promise<void> => {
+      await captured();
+      const { end } = await readTail(nats, stream);
+      await waitFor(`the target to stand where the stream does; states ${states.slice(-3).join(', ')}`, async () => {
+        const [at] = await readPositions(store);
+        return at !== undefined && at.position >= formatPosition(end);
+      });
+      expect(await compareDatabases(sourceUrl, targetUrl, ['public.t'], 'copy')).toEqual([]);
+    };
+    /** Asks for a snapshot from scratch, and waits until it is under way. */
+    const reset = async (): Promise<void> => {
+      const before = await readReset(nats, stream);
+      await requestSnapshot(config.nats, name, { reset: true });
+      await waitFor('the reset', async () => (await readReset(nats, stream)) > before);
+      await waitFor('the snapshot', async () => {
+        const stop = new AbortController();
+        const from = await readReset(nats, stream);
+        const { seq } = await readTail(nats, stream);
+        if (seq <= from) return false;
+        try {
+          for await (const frame of readFrames(nats, stream, {
+            startSeq: from,
+            position: ORIGIN,
+            signal: stop.signal,
+          })) {
+            const { rows } = JSON.parse(Buffer.from(frame.payload).toString()) as { rows: unknown[][] };
+            if (rows.some((row) => row[0] === 's' && (row[2] as string[])[1] === 'end')) return true;
+            if (frame.seq >= seq) return false;
+          }
+          return false;
+        } finally {
+          stop.abort();
+        }
+      });
+    };
+    /** Changes in several frames, deletions among them, that the flow does not see. */
+    const change = async (round: number): Promise<void> => {
+      for (let i = 0; i < 5; i++) {
+        const from = round * 200 + i * 20;
+        await db.query('delete from t where id between $1 and $2', [from + 1, from + 10]);
+        await db.query(`update t set v = $1 where id between $2 and $3`, [`${round}.${i}`, from + 11, from + 15]);
+        await db.query('insert into t values ($1, $2)', [10_000 + from, 'new']);
+        await captured();
+      }
+    };
+    const position = async (): Promise<number> => (await readPositions(store))[0]!.streamSeq;
+    const forget = (upTo: number): Promise<unknown> => nats.manager.streams.purge(stream, { seq: upTo + 1 });
+    return { stream, db, store, states, flow, copyEquals, reset, change, position, forget };
+  }
+
+  it('goes on from where everything was read again, though older frames are still there', async () => {
+    const { stream, store, states, flow, copyEquals, reset, change, position, forget } = await prepare('jumps');
+    const first = flow();
+    await copyEquals();
+    await first.stop();
+    await change(1);
+    await reset();
+    await change(2);
+    const at = await position();
+    const resetSeq = await readReset(nats, stream);
+    expect(resetSeq).toBeGreaterThan(at + 4);
+    await forget(at + 2);
+    const { state } = await nats.manager.streams.info(stream);
+    expect(state.first_seq, 'the first frame kept is not the reset').toBeLessThan(resetSeq);
+    flow();
+    await copyEquals();
+    expect(states.some((text) => text.startsWith('blocked'))).toBe(false);
+    // Nothing of the snapshot is left behind in the target.
+    expect((await store.query(`select from pg_class where relname like 'seen\\_%'`)).rowCount).toBe(0);
+  });
+
+  it('halts where that place is gone too, changes nothing, and goes on after the next reset', async () => {
+    const { stream, db, store, states, flow, copyEquals, reset, change, position, forget } = await prepare('expires');
+    const first = flow();
+    await copyEquals();
+    await first.stop();
+    await change(1);
+    await reset();
+    await change(2);
+    const at = await position();
+    const rows = async (): Promise<unknown> => (await store.query('select * from copy.t order by id')).rows;
+    const before = await rows();
+    await forget((await readReset(nats, stream)) + 1);
+    flow();
+    await waitFor('the flow to halt', async () => states.some((text) => text.startsWith('blocked stream_gap')));
+    expect(await position()).toBe(at);
+    expect(await rows()).toEqual(before);
+    await db.query(`insert into t values (20000, 'last')`);
+    await reset();
+    await copyEquals();
+  });
+});

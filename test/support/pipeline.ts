@@ -1,0 +1,162 @@
+/** A source, its capture, a flow and a target, all in this process: for tests of what watches them. */
+import { randomUUID } from 'node:crypto';
+import pg from 'pg';
+import { runMirrorFlow } from '../../apply/mirror-flow.ts';
+import { createPostgresStore } from '../../apply/postgres/store.ts';
+import { runPostgresCapture } from '../../capture/postgres/capture.ts';
+import { rereadRows } from '../../capture/postgres/reread.ts';
+import { cdcStreamName } from '../../core/cdc-stream.ts';
+import { parseConfig, type Config } from '../../core/config.ts';
+import { createLogger } from '../../core/logger.ts';
+import { connectNats, type Nats } from '../../core/nats.ts';
+import { closeSides, flowTables, openSides } from '../../monitoring/drift/open-sides.ts';
+import type { FlowOutcome } from '../../monitoring/drift/outcome.ts';
+import { verifyFlow, type FlowVerificationOptions } from '../../monitoring/drift/verify-flow.ts';
+import type { NatsServer } from '../../sandbox/nats.ts';
+import type { PostgresServer } from '../../sandbox/postgres.ts';
+import { waitFor } from './wait.ts';
+
+const log = createLogger('silent');
+
+export class Pipeline {
+  readonly config: Config;
+  readonly source: pg.Client;
+  readonly target: pg.Client;
+  readonly nats: Nats;
+  readonly #stop = new AbortController();
+  readonly #stages: Promise<void>[] = [];
+  failure: unknown;
+
+  /** The configuration as a file holds it. */
+  readonly yaml: string;
+
+  private constructor(yaml: string, source: pg.Client, target: pg.Client, nats: Nats) {
+    this.yaml = yaml;
+    this.config = parseConfig(yaml, {});
+    this.source = source;
+    this.target = target;
+    this.nats = nats;
+  }
+
+  /** Makes both databases on one server, runs `ddl` in the source, and starts nothing yet. */
+  static async open(
+    postgres: PostgresServer,
+    natsServer: NatsServer,
+    ddl: string,
+    flow: Record<string, unknown> = {},
+  ): Promise<Pipeline> {
+    const id = `p${randomUUID().slice(0, 8)}`;
+    const [sourceUrl, targetUrl] = [
+      await postgres.createDatabase(`${id}_source`),
+      await postgres.createDatabase(`${id}_target`),
+    ];
+    const yaml = JSON.stringify({
+      version: 1,
+      nats: { servers: [natsServer.url], prefix: id, stream: { sync_interval: '1s', max_bytes: '256MB' } },
+      sources: { wms: { kind: 'postgres', url: sourceUrl } },
+      targets: { vis: { kind: 'postgres', url: targetUrl } },
+      flows: { mirror: { mirror: 'wms', to: 'vis', ...flow } },
+    });
+    const [source, target] = [sourceUrl, targetUrl].map((url) => new pg.Client({ connectionString: url }));
+    for (const client of [source!, target!]) {
+      client.on('error', () => undefined);
+      await client.connect();
+    }
+    await source!.query(ddl);
+    return new Pipeline(yaml, source!, target!, await connectNats(parseConfig(yaml, {}).nats, 'test'));
+  }
+
+  start(stages: readonly ('capture' | 'apply')[] = ['capture', 'apply']): void {
+    const shared = { nats: this.config.nats, holder: 'test', leaseTtlMs: 1500, log, signal: this.#stop.signal };
+    if (stages.includes('capture'))
+      this.#keep(runPostgresCapture({ name: 'wms', settings: this.config.sources['wms']!, ...shared }));
+    if (stages.includes('apply'))
+      this.#keep(
+        runMirrorFlow({
+          name: 'mirror',
+          settings: this.config.flows['mirror']!,
+          store: createPostgresStore(this.config.targets['vis']!),
+          ...shared,
+        }),
+      );
+  }
+
+  #keep(stage: Promise<void>): void {
+    this.#stages.push(stage.catch((thrown: unknown) => void (this.failure ??= thrown)));
+  }
+
+  /** Waits until the target has as many rows as the source in each of the tables. */
+  async settled(tables: readonly string[], deadlineMs = 60_000): Promise<void> {
+    const count = async (client: pg.Client): Promise<string> => {
+      const counts = [];
+      for (const table of tables)
+        counts.push(
+          (
+            await client.query<{ n: string }>(
+              `select case when to_regclass($1) is null then -1 else (xpath('/row/n/text()',
+                 query_to_xml(format('select count(*) as n from %s', $1::text), false, true, '')))[1]::text::bigint end::text as n`,
+              [table],
+            )
+          ).rows[0]!.n,
+        );
+      return counts.join();
+    };
+    await waitFor(
+      `${tables.join()} in the target`,
+      async () => {
+        if (this.failure !== undefined) throw this.failure;
+        return (await count(this.source)) === (await count(this.target)) ? true : undefined;
+      },
+      deadlineMs,
+    );
+  }
+
+  async verify(options: Partial<FlowVerificationOptions> & { repair?: boolean } = {}): Promise<FlowOutcome> {
+    const { repair = false, ...rest } = options;
+    const settings = this.config.flows['mirror']!;
+    const sides = await openSides(this.config, 'mirror');
+    try {
+      return await verifyFlow({
+        flow: 'mirror',
+        sides,
+        nats: this.nats,
+        stream: cdcStreamName(this.config.nats.prefix, 'wms'),
+        includes: flowTables(this.config, 'mirror'),
+        targetSchema: settings.schema,
+        ignoreExtra: false,
+        deleteExtra: true,
+        maxLoad: 1,
+        graceMs: 500,
+        resume: false,
+        signal: AbortSignal.timeout(600_000),
+        ...(repair
+          ? {
+              repairer: {
+                reread: (schema, table, keys, signal) =>
+                  rereadRows({
+                    nats: this.nats,
+                    config: this.config.nats,
+                    source: 'wms',
+                    schema,
+                    table,
+                    keys,
+                    signal,
+                  }),
+              },
+            }
+          : {}),
+        ...rest,
+      });
+    } finally {
+      await closeSides(sides);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await Promise.all(this.#stages);
+    await this.source.end();
+    await this.target.end();
+    await this.nats.close();
+  }
+}
