@@ -72,6 +72,9 @@ async function query(client: pg.Client, rootsOnly: boolean, oid: number | null):
   }
 }
 
+/** pg_type.dat of PostgreSQL. */
+const BYTEA_OID = 17;
+
 const IDENTITIES = { d: 'default', i: 'index', f: 'full', n: 'nothing' } as const;
 
 function toCapturedTable(row: CatalogRow): CapturedTable {
@@ -99,7 +102,7 @@ function toCapturedTable(row: CatalogRow): CapturedTable {
 
 /**
  * The table as a relation message describes it: its columns in its order, with what the catalog knows of each. A
- * column that the catalog no longer has (the log lags behind a schema change) is carried as text.
+ * column that the catalog no longer has (the log lags behind a schema change) is carried as text, or as bytea.
  */
 export function reconcile(relation: RelationMessage, known: CapturedTable | undefined): CapturedTable {
   const byName = new Map(
@@ -108,7 +111,10 @@ export function reconcile(relation: RelationMessage, known: CapturedTable | unde
   const identity = IDENTITIES[relation.identity as keyof typeof IDENTITIES] ?? 'default';
   const columns = relation.columns.map(({ name, typeOid }) => {
     const found = byName.get(name);
-    return found ?? { column: { name, type: 'text', portable: 'text', notNull: false }, binary: typeOid === 17 };
+    if (found !== undefined) return found;
+    // Its values travel as base64, and the type is what says so.
+    const type = typeOid === BYTEA_OID ? 'bytea' : 'text';
+    return { column: { name, type, portable: type, notNull: false }, binary: typeOid === BYTEA_OID };
   });
   const names = new Set(relation.columns.map((column) => column.name));
   const catalogKey = known?.schema.key ?? [];

@@ -381,6 +381,30 @@ describe('changes', () => {
   });
 });
 
+describe('values of another kind of source', () => {
+  const days = { ...table('days', ['id int', 'd date']), dialect: 'mysql' as const };
+  const rows = Array.from({ length: 400 }, (_, n) => ins(String(n), n === 250 ? '0000-00-00' : '2026-11-24'));
+
+  test.each([
+    ['null', 400, null],
+    ['epoch', 400, '1970-01-01'],
+    ['reject', 399, undefined],
+  ])('a date of zeros in the middle of a COPY, zero_dates: %s', async (policy, count, stored) => {
+    fixture = await Fixture.open({ zero_dates: policy });
+    fixture.start();
+    await fixture.frame([days], [rows]);
+    await fixture.frame([days], [[upd('1', '2026-11-25')]]);
+    await fixture.caughtUp();
+    expect(await fixture.rows('SELECT count(*)::int FROM days')).toEqual([[count]]);
+    expect(await fixture.rows('SELECT d::text FROM days WHERE id = 250')).toEqual(
+      stored === undefined ? [] : [[stored]],
+    );
+    expect((await listQuarantine(fixture.client, 'mirror')).map((entry) => entry.key)).toEqual(
+      policy === 'reject' ? ['["250"]'] : [],
+    );
+  });
+});
+
 describe('quarantine', () => {
   beforeEach(async () => {
     fixture = await Fixture.open();
