@@ -17,7 +17,6 @@ const APPEND_LOCK = 7_492_115;
 
 /** The trigger keeps honest hands off; against others there is the chain. */
 const TABLES = `
-CREATE SCHEMA IF NOT EXISTS waybill;
 CREATE TABLE IF NOT EXISTS waybill.audit (
   id bigint PRIMARY KEY, at timestamptz NOT NULL, actor text NOT NULL, action text NOT NULL, subject text NOT NULL,
   detail text NOT NULL, previous text NOT NULL, hash text NOT NULL);
@@ -35,15 +34,19 @@ export class PostgresAuditLog implements AuditLog {
     this.#client = client;
   }
 
-  /** Takes over a connection, and makes the table where it is missing. */
+  /** Takes over a connection, and makes the table where it is missing. A connection that does not serve is closed. */
   static async open(client: pg.Client): Promise<PostgresAuditLog> {
     try {
-      const { rows } = await client.query<{ there: boolean }>(
-        `select exists (select from pg_trigger where tgname = 'audit_is_append_only' and tgrelid = to_regclass('waybill.audit')) as there`,
+      const { rows } = await client.query<{ complete: boolean; there: boolean }>(
+        `select exists (select from pg_trigger where tgname = 'audit_is_append_only' and tgrelid = to_regclass('waybill.audit'))
+             as complete, to_regnamespace('waybill') is not null as there`,
       );
-      if (rows[0]?.there !== true)
-        await client.query(`BEGIN; SELECT pg_advisory_xact_lock(${CREATION_LOCK}); ${TABLES} COMMIT`);
+      // Even with IF NOT EXISTS the statement needs CREATE on the database, which a DBA need not grant.
+      const schema = rows[0]?.there === true ? '' : 'CREATE SCHEMA IF NOT EXISTS waybill;';
+      if (rows[0]?.complete !== true)
+        await client.query(`BEGIN; SELECT pg_advisory_xact_lock(${CREATION_LOCK}); ${schema} ${TABLES} COMMIT`);
     } catch (thrown) {
+      await client.end().catch(() => undefined);
       throw sideError('target', thrown, 'preparing waybill.audit');
     }
     return new PostgresAuditLog(client);

@@ -9,7 +9,6 @@ import { sideError } from './session.ts';
 const CREATION_LOCK = 7_492_114;
 
 const TABLES = `
-CREATE SCHEMA IF NOT EXISTS waybill;
 CREATE TABLE IF NOT EXISTS waybill.drift_run (
   id bigserial PRIMARY KEY, flow text NOT NULL, source text NOT NULL, state text NOT NULL DEFAULT 'running',
   digest_format int NOT NULL, started_at timestamptz NOT NULL DEFAULT clock_timestamp(), finished_at timestamptz,
@@ -39,11 +38,14 @@ export class PostgresDriftStore implements DriftStore {
   static async open(client: pg.Client, flow: string, source: string): Promise<PostgresDriftStore> {
     const store = new PostgresDriftStore(client, flow, source);
     await store.#query('preparing waybill.drift', async () => {
-      const { rows } = await client.query<{ there: boolean }>(
-        `select to_regclass('waybill.drift') is not null and to_regclass('waybill.drift_open') is not null as there`,
+      const { rows } = await client.query<{ complete: boolean; there: boolean }>(
+        `select to_regclass('waybill.drift') is not null and to_regclass('waybill.drift_open') is not null as complete,
+           to_regnamespace('waybill') is not null as there`,
       );
-      if (rows[0]?.there !== true)
-        await client.query(`BEGIN; SELECT pg_advisory_xact_lock(${CREATION_LOCK}); ${TABLES} COMMIT`);
+      // Even with IF NOT EXISTS the statement needs CREATE on the database, which a DBA need not grant.
+      const schema = rows[0]?.there === true ? '' : 'CREATE SCHEMA IF NOT EXISTS waybill;';
+      if (rows[0]?.complete !== true)
+        await client.query(`BEGIN; SELECT pg_advisory_xact_lock(${CREATION_LOCK}); ${schema} ${TABLES} COMMIT`);
     });
     return store;
   }
