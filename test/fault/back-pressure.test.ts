@@ -77,7 +77,8 @@ it('a walsender does not time out while reading is paused', async () => {
         await delay(300);
         return (await sent()) === before;
       });
-      await delay(3 * WAL_SENDER_TIMEOUT_MS);
+      // Well below the 10 s after which the publisher gives an acknowledgement up.
+      await delay(1.5 * WAL_SENDER_TIMEOUT_MS);
       expect(await walsenders()).toEqual([walsender]);
     } finally {
       process.kill(nats.pid!, 'SIGCONT');
