@@ -12,7 +12,7 @@ import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { waitFor } from '../support/wait.ts';
 
-const WAL_SENDER_TIMEOUT_MS = 2000;
+const WAL_SENDER_TIMEOUT_MS = 1500;
 let nats: NatsServer;
 let postgres: PostgresServer;
 
@@ -77,7 +77,7 @@ it('a walsender does not time out while reading is paused', async () => {
         await delay(300);
         return (await sent()) === before;
       });
-      // Well below the 10 s after which the publisher gives an acknowledgement up.
+      // Well below the 5 s after which a request to the broker is given up, and the session with it.
       await delay(1.5 * WAL_SENDER_TIMEOUT_MS);
       expect(await walsenders()).toEqual([walsender]);
     } finally {
