@@ -85,7 +85,7 @@ describe.each([
       await primary.stop('fast');
       await primary.start();
       await queryRow(primary.urlFor('cut'), "insert into big values (6001, 'after the restart')");
-      await waitFor('the row after the restart', async () => (await again.folded('big')).has('["6001"]'), 30_000);
+      await waitFor('the row after the restart', async () => (await again.folded('big')).has('["6001"]'), 90_000);
       await again.stop();
     },
     timeoutMs,
@@ -107,7 +107,7 @@ describe.each([
           await s.run(`purge binary logs to '${newest}'`);
           return (await s.client.query('SHOW BINARY LOGS', 'test')).length === 1;
         },
-        30_000,
+        90_000,
       );
       s.start();
       await s.wait('the purged log noticed', async () =>
@@ -135,7 +135,7 @@ describe.each([
       await waitFor(
         'the replica to have all rows',
         async () => (await queryRow(replica.urlFor('moved'), 'select count(*) from t'))[0] === '101',
-        30_000,
+        90_000,
       );
       await primary.kill();
       await queryRow(replica.url, flavour === 'mysql' ? 'stop replica' : 'stop slave');
@@ -153,7 +153,7 @@ describe.each([
         await queryRow(url, 'create table t (id int primary key, v int)');
         const other = await made(Source.at('moved', url, flavour, nats));
         other.start();
-        await waitFor('the refusal', async () => other.failure, 30_000);
+        await waitFor('the refusal', async () => other.failure, 90_000);
         expect(other.failure).toMatchObject({ code: 'source_identity_mismatch' });
       } finally {
         await foreign.dispose();
