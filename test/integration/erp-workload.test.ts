@@ -71,6 +71,13 @@ describe.each(['mysql', 'mariadb'] as const)('the ERP of the demo on %s', (flavo
         await server.stop();
         await server.start();
         await until('every kind', () => ofKind('forget') > 0 && ofKind('purge') > 20 && ofKind('resource') > 5);
+        // Stages come and go: which of them are there at once is a matter of the moment.
+        const reader = await connect(url);
+        const fourStages = async (): Promise<void> => {
+          const stages = await rows(reader, 'select distinct status from purchase_orders');
+          if (stages.length < 4) throw new Error(JSON.stringify(stages));
+        };
+        await Promise.race([poll(fourStages, { what: 'orders in four stages', deadlineMs: 60_000 }), workload]);
       } finally {
         stop.abort();
       }
@@ -86,8 +93,6 @@ describe.each(['mysql', 'mariadb'] as const)('the ERP of the demo on %s', (flavo
         const [counted] = await rows<{ n: number }>(connection, `select count(*) as n from ${table}`);
         expect(counted?.n, table).toBeGreaterThan(0);
       }
-      const statuses = await rows<{ status: string }>(connection, 'select distinct status from purchase_orders');
-      expect(statuses.length, 'orders in all stages').toBeGreaterThan(3);
       expect(await problems(connection)).toEqual([]);
     },
     timeoutMs,
