@@ -4,7 +4,7 @@ import { failpoint } from '../../core/failpoint.ts';
 import type { SealedFrame } from '../../core/frame-publisher.ts';
 import { FrameWriter, partOf } from '../../core/frame-writer.ts';
 import type { Op } from '../../core/frame.ts';
-import { comparePositions, formatHexLsn, pgPosition, type PgPosition } from '../../core/position.ts';
+import { comparePositions, pgPosition, type PgPosition } from '../../core/position.ts';
 import type { CapturedTable } from './catalog.ts';
 import type { CopyRow } from './copy-lines.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
@@ -177,9 +177,8 @@ export class TransactionAssembler implements PgOutputHandler {
     return frame;
   }
 
-  #cutIfFull(): void {
-    if (this.#writer.bytes < this.#options.frameBytes) return;
-    const open = this.#open!;
+  /** Seals a frame that is full, when the transaction goes on: one that ends there shall end with it. */
+  #cut(open: OpenTransaction): void {
     this.#closeEntry(open, undefined);
     this.#options.onFrame(this.#seal(pgPosition(open.commitLsn, open.ordinal)));
     open.beganHere = false;
@@ -192,15 +191,8 @@ export class TransactionAssembler implements PgOutputHandler {
     const part = partOf(open.beganHere, endLsn !== undefined);
     // A part without rows says nothing, except that the transaction has ended.
     if (open.rowsHere === 0 && (part === 'whole' || part === 'first' || part === 'middle')) return;
-    this.#writer.addTransaction([
-      open.xid,
-      formatHexLsn(open.commitLsn),
-      formatHexLsn(endLsn ?? open.commitLsn),
-      open.timeUs,
-      open.rowsHere,
-      part,
-      open.firstOrdinal,
-    ]);
+    const { xid, commitLsn, timeUs, rowsHere, firstOrdinal } = open;
+    this.#writer.addLsnTransaction(xid, commitLsn, endLsn ?? commitLsn, timeUs, rowsHere, part, firstOrdinal);
   }
 
   /** Counts a change and says whether it is to be written. */
@@ -210,6 +202,7 @@ export class TransactionAssembler implements PgOutputHandler {
       if (this.#passing) return undefined;
       throw new ReplicationError('source_protocol', 'a change came outside of a transaction');
     }
+    if (this.#writer.size >= this.#options.frameBytes) this.#cut(open);
     open.ordinal += 1;
     return open.ordinal > open.skip ? open : undefined;
   }
@@ -253,7 +246,7 @@ export class TransactionAssembler implements PgOutputHandler {
     this.#newestTimeUs = commitTimeUs;
     this.#boundary = pgPosition(endLsn);
     this.#lastCommitEnd = endLsn;
-    if (this.#writer.bytes >= this.#options.frameBytes) this.#options.onFrame(this.#seal(this.#boundary));
+    if (this.#writer.size >= this.#options.frameBytes) this.#options.onFrame(this.#seal(this.#boundary));
   }
 
   relation(relation: RelationMessage): void {
@@ -429,7 +422,6 @@ export class TransactionAssembler implements PgOutputHandler {
     this.#writer.endRow();
     open.rowsHere += 1;
     if (relation !== undefined) relation.counts[op] = (relation.counts[op] ?? 0) + 1;
-    this.#cutIfFull();
   }
 
   origin(): void {}
