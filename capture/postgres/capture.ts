@@ -14,7 +14,7 @@ import { describePosition, ORIGIN, pgPosition } from '../../core/position.ts';
 import { abortableDelay, runService, type Run } from '../../core/run-service.ts';
 import { endStaleSessions, installationId, sessionName } from '../../core/stale-sessions.ts';
 import { CaptureSession } from './capture-session.ts';
-import { connectSource } from './connection.ts';
+import { connectShared } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireUsableSlot, slotState } from './slot.ts';
 import { clearRequest, newSnapshotId, ProgressStore, readRequest, type SnapshotProgress } from '../snapshot-request.ts';
@@ -126,7 +126,7 @@ async function captureWithLease(
   const frameBytes = maxFrameBytes(nats, settings.frame_bytes);
   await ensureCdcStream(nats, natsConfig, name);
   const installation = await installationId(bucket);
-  const client = await connectSource(settings, sessionName('capture', name, installation));
+  const client = await connectShared(settings, sessionName('capture', name, installation));
   try {
     await endOvertaken(client, name, installation, log);
     const source = await inspectSource(client);
