@@ -51,7 +51,8 @@ export async function run(options: RunOptions): Promise<number> {
     const [name, nth] = failpoint.split(':');
     armFailpoint(name!, Number(nth ?? 1));
   }
-  const metrics = new Metrics();
+  const stallMs = process.env['WAYBILL_STALL_MS'];
+  const metrics = new Metrics(stallMs === undefined ? {} : { stallMs: Number(stallMs) });
   const stages = chooseStages(createStages(config, metrics, log), options.only);
   const server = await startMonitoring(options.listen ?? config.monitoring.listen, metrics);
   log.info({ stages: stages.map((stage) => stage.id), monitoring: `http://127.0.0.1:${server.port}` }, 'waybill runs');
