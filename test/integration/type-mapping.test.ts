@@ -6,7 +6,7 @@ import { Client } from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { MysqlSession } from '../../apply/mysql/session.ts';
 import { targetOf } from '../../apply/target-kind.ts';
-import { columnTextSql } from '../../capture/mysql/column-text.ts';
+import { columnTextSql } from '../../core/mysql-column-text.ts';
 import { parseTypeText } from '../../core/column-kind.ts';
 import type { TargetConfig } from '../../core/config.ts';
 import type { ColumnSchema, Dialect, RowChange, TableSchema } from '../../core/frame.ts';
