@@ -7,7 +7,9 @@ import { serverCanReach } from './identity.ts';
 import { compareVersions, findPrograms, postgresFolders, programFolders, versionOf } from './path.ts';
 
 /** The major versions of PostgreSQL that a sandbox can have. */
-export type PostgresMajor = 15 | 18;
+export type PostgresMajor = 14 | 15 | 16 | 17 | 18;
+
+export const POSTGRES_MAJORS: readonly PostgresMajor[] = [14, 15, 16, 17, 18];
 
 /** PostgreSQL's server programs. */
 export interface PostgresPrograms {
