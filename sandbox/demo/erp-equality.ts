@@ -119,7 +119,7 @@ async function openMysql(url: string): Promise<Side> {
       const rows = await mysqlTexts(
         connection,
         `select column_name, data_type, column_key = 'PRI' from information_schema.columns
-          where table_schema = ? and table_name = ? and generation_expression = '' order by ordinal_position`,
+          where table_schema = ? and table_name = ? and coalesce(generation_expression, '') = '' order by ordinal_position`,
         [schema, table],
       );
       return rows.map(([name, type, inKey]) => ({ name: name!, type: type!.toLowerCase(), inKey: inKey === '1' }));
