@@ -30,10 +30,11 @@ function countDigits(value: number): number {
   return digits;
 }
 
+/** Of a number below 2^31. */
 function writeDigits(buffer: Buffer, at: number, value: number, digits: number): number {
   let left = value;
   for (let to = at + digits - 1; to >= at; to--) {
-    const tenth = Math.floor(left / 10);
+    const tenth = (left / 10) | 0;
     buffer[to] = ZERO + left - tenth * 10;
     left = tenth;
   }

@@ -1,22 +1,20 @@
-/** `waybill run`: composes the stages, and stops them. */
+/**
+ * `waybill run`: composes the stages, and stops them. What a stage needs is loaded when it runs: a process that captures
+ * from Postgres holds no code of MySQL, and none of the comparison.
+ */
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
-import { setFlagsFromString } from 'node:v8';
-import { runMirrorFlow } from '../../apply/mirror-flow.ts';
 import { targetOf } from '../../apply/target-kind.ts';
-import { runMysqlCapture } from '../../capture/mysql/capture.ts';
-import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Config } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import { armFailpoint } from '../../core/failpoint.ts';
 import { createLogger, type Logger, type LogLevel } from '../../core/logger.ts';
-import { openEnds } from '../../monitoring/drift/open-sides.ts';
-import { runHeartbeat } from '../../monitoring/heartbeat.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
+import { Observatory, observer, runObservation } from '../../monitoring/observation.ts';
 import { startMonitoring } from '../../monitoring/server.ts';
 import { audit, auditWhenReachable, describeConfiguration, keepsAuditLog, lastConfigurationHash } from '../audit.ts';
-import { runVerifyStage } from '../verification.ts';
+import { alongside, runAlerts } from '../watching.ts';
 import { EXIT, readConfig, unknownName, type GlobalOptions } from '../context.ts';
 
 export interface RunOptions extends GlobalOptions {
@@ -25,25 +23,24 @@ export interface RunOptions extends GlobalOptions {
   readonly logLevel: LogLevel;
 }
 
-/**
- * V8 lets a heap grow several times over before it collects, and the young part to 32 MB. Stages work on buffers of
- * bounded size with few objects (Invariant 6): memory matters more to them than the last tenth of speed.
- */
-function keepHeapSmall(): void {
-  setFlagsFromString('--semi-space-growth-factor=1');
-  setFlagsFromString('--heap-growing-percent=50');
-}
-
 interface Stage {
   readonly id: string;
   run(signal: AbortSignal): Promise<void>;
   blocked(detail: string): void;
+  /** It looks at what all processes observe. */
+  readonly watches?: boolean;
+}
+
+interface Surroundings {
+  readonly holder: string;
+  readonly metrics: Metrics;
+  readonly observatory: Observatory;
+  readonly log: Logger;
 }
 
 const DRAIN_DEADLINE_MS = 30_000;
 
 export async function run(options: RunOptions): Promise<number> {
-  keepHeapSmall();
   const config = readConfig(options);
   const log = createLogger(options.logLevel);
   const failpoint = process.env['WAYBILL_FAILPOINT'];
@@ -51,8 +48,12 @@ export async function run(options: RunOptions): Promise<number> {
     const [name, nth] = failpoint.split(':');
     armFailpoint(name!, Number(nth ?? 1));
   }
-  const metrics = new Metrics();
-  const stages = chooseStages(createStages(config, metrics, log), options.only);
+  const stallMs = process.env['WAYBILL_STALL_MS'];
+  const metrics = new Metrics(stallMs === undefined ? {} : { stallMs: Number(stallMs) });
+  const holder = `${hostname()}:${process.pid}:${randomBytes(4).toString('hex')}`;
+  const observe = observer(holder, metrics);
+  const observatory = new Observatory(observe);
+  const stages = chooseStages(createStages(config, { holder, metrics, observatory, log }), options.only);
   const server = await startMonitoring(options.listen ?? config.monitoring.listen, metrics);
   log.info({ stages: stages.map((stage) => stage.id), monitoring: `http://127.0.0.1:${server.port}` }, 'waybill runs');
 
@@ -68,10 +69,18 @@ export async function run(options: RunOptions): Promise<number> {
   };
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
+  const { nats } = config;
+  const beside = [
+    alongside('telling others', runObservation({ nats, observe, log, signal: stop.signal }), log),
+    ...(stages.some((stage) => stage.watches === true)
+      ? [alongside('hearing of others', observatory.run({ nats, log, signal: stop.signal }), log)]
+      : []),
+  ];
   const noted = noteStart(config, stages, log, stop.signal);
   const failed = await Promise.all(stages.map((stage) => supervise(stage, stop.signal, log)));
   stop.abort();
   await noted;
+  await Promise.all(beside);
   await noteStop(config, stages, log);
   await server.close();
   return failed.every((value) => value) ? EXIT.no : EXIT.good;
@@ -155,8 +164,8 @@ async function supervise(stage: Stage, signal: AbortSignal, log: Logger): Promis
   }
 }
 
-function createStages(config: Config, metrics: Metrics, log: Logger): (() => Stage)[] & { ids: string[] } {
-  const holder = `${hostname()}:${process.pid}:${randomBytes(4).toString('hex')}`;
+function createStages(config: Config, around: Surroundings): (() => Stage)[] & { ids: string[] } {
+  const { holder, metrics, observatory, log } = around;
   const ttl = Number(process.env['WAYBILL_LEASE_TTL_MS'] ?? 10_000);
   const makers: (() => Stage)[] = [];
   const ids: string[] = [];
@@ -168,11 +177,14 @@ function createStages(config: Config, metrics: Metrics, log: Logger): (() => Sta
       const stageLog = log.child({ stage: id });
       return {
         id,
-        run: (signal) => {
+        run: async (signal) => {
           const common = { name, nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
-          return settings.kind === 'postgres'
-            ? runPostgresCapture({ ...common, settings })
-            : runMysqlCapture({ ...common, settings });
+          if (settings.kind === 'postgres') {
+            const { runPostgresCapture } = await import('../../capture/postgres/capture.ts');
+            return runPostgresCapture({ ...common, settings });
+          }
+          const { runMysqlCapture } = await import('../../capture/mysql/capture.ts');
+          return runMysqlCapture({ ...common, settings });
         },
         blocked: (detail) => report.state('blocked', detail),
       };
@@ -189,6 +201,7 @@ function createStages(config: Config, metrics: Metrics, log: Logger): (() => Sta
         id,
         run: async (signal) => {
           const { store } = await targetOf(target);
+          const { runMirrorFlow } = await import('../../apply/mirror-flow.ts');
           await runMirrorFlow({
             name,
             settings,
@@ -213,7 +226,10 @@ function createStages(config: Config, metrics: Metrics, log: Logger): (() => Sta
       const stageLog = log.child({ stage: id });
       return {
         id,
-        run: (signal) => runVerifyStage(config, flow, { holder, leaseTtlMs: ttl, log: stageLog, report, signal }),
+        run: async (signal) => {
+          const { runVerifyStage } = await import('../verification.ts');
+          await runVerifyStage(config, flow, { holder, leaseTtlMs: ttl, log: stageLog, report, signal });
+        },
         blocked: () => {},
       };
     });
@@ -224,17 +240,33 @@ function createStages(config: Config, metrics: Metrics, log: Logger): (() => Sta
     ids.push(id);
     makers.push(() => ({
       id,
-      run: (signal) =>
-        runHeartbeat({
+      run: async (signal) => {
+        const { runHeartbeat } = await import('../../monitoring/heartbeat.ts');
+        const { openEnds } = await import('../../monitoring/drift/open-sides.ts');
+        await runHeartbeat({
           flow,
           everyMs: heartbeatMs!,
           open: () => openEnds(config, flow, `waybill heartbeat ${flow}`),
           report: (seconds) => metrics.heartbeat(settings.mirror, settings.to, seconds),
           log: log.child({ stage: id }),
           signal,
-        }),
+        });
+      },
       blocked: () => {},
     }));
+  }
+  if (Object.keys(config.monitoring.webhooks).length > 0) {
+    ids.push('alerts');
+    makers.push(() => {
+      const watching = {
+        observatory,
+        holder,
+        leaseTtlMs: ttl,
+        alertPace: Number(process.env['WAYBILL_ALERT_PACE'] ?? 1),
+        log: log.child({ stage: 'alerts' }),
+      };
+      return { id: 'alerts', watches: true, run: (signal) => runAlerts(config, watching, signal), blocked: () => {} };
+    });
   }
   return Object.assign(makers, { ids });
 }
