@@ -64,7 +64,8 @@ export async function run(options: RunOptions): Promise<number> {
     const [name, nth] = failpoint.split(':');
     armFailpoint(name!, Number(nth ?? 1));
   }
-  const metrics = new Metrics();
+  const stallMs = process.env['WAYBILL_STALL_MS'];
+  const metrics = new Metrics(stallMs === undefined ? {} : { stallMs: Number(stallMs) });
   const holder = `${hostname()}:${process.pid}:${randomBytes(4).toString('hex')}`;
   const roles: string[] = [];
   const observe = observer(holder, metrics, () => roles);

@@ -156,7 +156,7 @@ scrape_configs:
     );
     expect(await waitFor('a heartbeat', () => value('waybill_end_to_end_heartbeat_seconds'), 30_000)).toBeLessThan(10);
     expect(await value('waybill_apply_commit_lag_seconds_count > 0')).toBeGreaterThan(0);
-    expect(await value('max(waybill_stage_stalled_seconds)')).toBe(0);
+    expect(await value('max(waybill_stage_stalled_seconds)'), 'a batch is under way for a moment').toBeLessThan(10);
     await waitFor('quiet', async () => ((await firing()).length === 0 ? true : undefined), 30_000);
   });
 
