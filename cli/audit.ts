@@ -138,14 +138,12 @@ export function describeConfiguration(config: Config): { readonly hash: string; 
 export async function lastConfigurationHash(config: Config, target: string): Promise<string | undefined> {
   const log = await openAuditLog(config, target);
   try {
-    let hash: string | undefined;
-    let after = 0;
-    for (let page = await log.read(after, 1000); page.length > 0; page = await log.read(after, 1000))
-      for (const entry of page) {
-        after = entry.id;
-        if (entry.action === 'configuration') hash = (JSON.parse(entry.detail) as { after?: string }).after;
-      }
-    return hash;
+    let page = await log.latest(undefined, 1000);
+    for (; page.length > 0; page = await log.latest(page.at(-1)!.id, 1000)) {
+      const found = page.find((entry) => entry.action === 'configuration');
+      if (found !== undefined) return (JSON.parse(found.detail) as { after?: string }).after;
+    }
+    return undefined;
   } finally {
     await log.close();
   }

@@ -69,7 +69,7 @@ export class ConsoleScene {
       `insert into stock values ('SKU-9001', 'B1', 250000), ('SKU-9002', 'B1', 990000), ('SKU-9003', 'B2', 120000)`,
     );
     await waitFor('refused rows', async () => (await this.waiting()) === 3);
-    await source.query(`update stock set location = 'B7' where sku = 'SKU-9001'`);
+    await source.query(`update stock set on_hand = 2500, location = 'B7' where sku = 'SKU-9001'`);
     await waitFor('a row that waits', async () => (await this.waiting()) === 4);
   }
 

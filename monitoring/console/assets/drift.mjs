@@ -128,7 +128,7 @@ export function createDrift({ meta, argument }) {
     try {
       toast((await post(`${base}/verify`, { repair: mend })).done);
       close();
-      await restart();
+      await load(true);
     } catch (error) {
       toast(error.remedy === undefined ? error.message : `${error.message} ${error.remedy}`, 'bad');
     } finally {
@@ -157,10 +157,13 @@ export function createDrift({ meta, argument }) {
     }
   }
 
-  async function load() {
+  /** The next page; or, afresh, all that was shown before: the old rows stay until the new ones are here. */
+  async function load(afresh = false) {
     try {
-      const view = await get(`${base}/drift?${new URLSearchParams({ offset: shown, limit: PAGE })}`);
-      shown += view.findings.length;
+      const range = afresh ? { offset: 0, limit: Math.max(PAGE, shown) } : { offset: shown, limit: PAGE };
+      const view = await get(`${base}/drift?${new URLSearchParams(range)}`);
+      shown = range.offset + view.findings.length;
+      if (afresh) rows.replaceChildren();
       const { lastRun } = view;
       setText(
         state,
@@ -221,12 +224,6 @@ export function createDrift({ meta, argument }) {
     }
   }
 
-  async function restart() {
-    shown = 0;
-    rows.replaceChildren();
-    await load();
-  }
-
   const unlisten = onLockChange(refresh);
   refresh();
   void load();
@@ -259,7 +256,7 @@ export function createDrift({ meta, argument }) {
     update(overview) {
       const now = overview.flows.find((each) => each.name === flow);
       const mark = `${now?.drift} ${now?.verifiedAt}`;
-      if (known !== undefined && mark !== known && sheet.hidden) void restart();
+      if (known !== undefined && mark !== known && sheet.hidden) void load(true);
       known = mark;
     },
     close: unlisten,
