@@ -8,6 +8,8 @@ import type { PositionRow, TargetStore } from './target-store.ts';
 /** A session for looking at a target and for working on its quarantine. */
 export interface TargetDesk {
   readPositions(): Promise<PositionRow[]>;
+  /** How many changes wait in quarantine, by flow. */
+  countQuarantine(): Promise<Map<string, number>>;
   listQuarantine(flow?: string): Promise<QuarantineEntry[]>;
   showQuarantine(id: string | number): Promise<QuarantineDetail | undefined>;
   replayQuarantine(flow: string, which: ReplayChoice, settings: FlowConfig): Promise<ReplayResult>;

@@ -5,6 +5,7 @@ import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
 import { checkTarget } from './preflight.ts';
 import { discardQuarantine, listQuarantine, replayQuarantine, showQuarantine } from './quarantine.ts';
+import { countQuarantine } from './quarantine-count.ts';
 import { MysqlSession } from './session.ts';
 import { createMysqlStore } from './store.ts';
 
@@ -15,6 +16,7 @@ export function createMysqlTarget(settings: TargetConfig): Target {
       const session = await MysqlSession.open(settings, applicationName);
       return {
         readPositions: () => readPositions(session),
+        countQuarantine: () => countQuarantine(session),
         listQuarantine: (flow) => listQuarantine(session, flow),
         showQuarantine: (id) => showQuarantine(session, id),
         replayQuarantine: (flow, which) => replayQuarantine(session, flow, which),

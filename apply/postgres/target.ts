@@ -5,6 +5,7 @@ import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
 import { checkTarget } from './preflight.ts';
 import { discardQuarantine, listQuarantine, replayQuarantine, showQuarantine } from './quarantine.ts';
+import { countQuarantine } from './quarantine-count.ts';
 import { openTargetSession } from './session.ts';
 import { createPostgresStore } from './store.ts';
 
@@ -16,6 +17,7 @@ export function createPostgresTarget(settings: TargetConfig): Target {
       const { client } = session;
       return {
         readPositions: () => readPositions(client),
+        countQuarantine: () => countQuarantine(client),
         listQuarantine: (flow) => listQuarantine(client, flow),
         showQuarantine: (id) => showQuarantine(client, id),
         replayQuarantine: (flow, which, flowSettings) => replayQuarantine(client, flow, which, flowSettings),
