@@ -4,6 +4,7 @@ import type { CaptureReport, CaptureState, FlowReport, FlowState } from '../core
 import { coverage, countKinds, isProven, openFindings, type DriftReport } from './drift/outcome.ts';
 import { METRIC } from './metric-names.ts';
 import { STALL_MS, StageHealth, type StageFacts } from './health.ts';
+import type { Sample } from './observation.ts';
 
 const CAPTURE_STATES: readonly CaptureState[] = [
   'starting',
@@ -18,6 +19,8 @@ const CAPTURE_STATES: readonly CaptureState[] = [
 ];
 const FLOW_STATES: readonly FlowState[] = ['starting', 'standby', 'applying', 'idle', 'waiting', 'blocked', 'stopped'];
 const LAG_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 3600];
+/** Beyond this many, those that are zero are left out: an observation must fit a message. */
+const MAX_SAMPLES = 3000;
 const SECONDS_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 export class Metrics {
@@ -58,6 +61,17 @@ export class Metrics {
 
   facts(): StageFacts[] {
     return this.stages.map((stage) => stage.facts());
+  }
+
+  /** The present values of all gauges of Waybill: what alerts are about. */
+  async samples(): Promise<Sample[]> {
+    const samples: Sample[] = [];
+    for (const metric of await this.registry.getMetricsAsJSON())
+      // prom-client gives the type as text, whatever its declaration says.
+      if (metric.name.startsWith('waybill_') && (metric.type as unknown) === 'gauge')
+        for (const { labels, value } of metric.values)
+          samples.push({ name: metric.name, labels: labels as Record<string, string>, value });
+    return samples.length > MAX_SAMPLES ? samples.filter(({ value }) => value !== 0) : samples;
   }
 
   captureReport(source: string): CaptureReport {

@@ -47,7 +47,7 @@ export async function openMysqlProbe(name: string, settings: MysqlSourceConfig):
 
 function behind(executed: GtidSet, taken: GtidSet): Pick<SourceReading, 'behindTransactions'> {
   if (executed.kind !== 'mysql') return {};
-  return { behindTransactions: Number(executed.subtract(taken as MysqlGtidSet).size) };
+  return { behindTransactions: executed.subtract(taken as MysqlGtidSet).size };
 }
 
 /** Seconds for which the source keeps a log after it was written; 0: for ever. */

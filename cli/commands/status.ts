@@ -94,12 +94,15 @@ function header(title: string, width: number): string {
   return room < title.length ? right.slice(0, width) : `${title.padEnd(room)}  ${right}`;
 }
 
+/** q, Q, Ctrl-C, Ctrl-D. */
+const QUIT_BYTES = [0x71, 0x51, 0x03, 0x04];
+
 /** `q` and Ctrl-C end it. Gives what undoes the listening. */
 function listenForKeys(end: () => void): () => void {
   const { stdin } = process;
   if (!stdin.isTTY) return () => {};
   const onData = (data: Buffer): void => {
-    if (/[qQ\u0003\u0004]/.test(data.toString())) end();
+    if (QUIT_BYTES.some((byte) => data.includes(byte))) end();
   };
   stdin.setRawMode(true);
   stdin.on('data', onData);

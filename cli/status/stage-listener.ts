@@ -1,8 +1,9 @@
 /** Hears what the processes of an installation say of their stages. */
 import { setTimeout as delay } from 'node:timers/promises';
+import type { NatsConfig } from '../../core/config.ts';
 import type { Nats } from '../../core/nats.ts';
 import type { StageFacts } from '../../monitoring/health.ts';
-import { SILENT_MS, type Observation } from '../../monitoring/observation.ts';
+import { askSubject, observationSubject, SILENT_MS, type Observation } from '../../monitoring/observation.ts';
 
 export interface StageListener {
   /** The latest word of each stage (`capture:wms`), of the process that works on it where several have it. */
@@ -16,9 +17,9 @@ const HEAR_MS = 2500;
 const POLL_MS = 10;
 
 /** Listens until the connection is closed. */
-export function hearStages(nats: Nats, prefix: string): StageListener {
+export function hearStages(nats: Nats, config: NatsConfig): StageListener {
   const seen = new Map<string, { stages: readonly StageFacts[]; atMs: number }>();
-  nats.connection.subscribe(`${prefix}.observation`, {
+  nats.connection.subscribe(observationSubject(config), {
     callback: (error, message) => {
       if (error !== null) return;
       const observation = message.json<Observation>();
@@ -27,7 +28,7 @@ export function hearStages(nats: Nats, prefix: string): StageListener {
       else seen.set(observation.process, { stages: observation.stages, atMs: performance.now() });
     },
   });
-  nats.connection.publish(`${prefix}.observation.ask`);
+  nats.connection.publish(askSubject(config));
   const facts = (): Map<string, StageFacts> => {
     const found = new Map<string, StageFacts>();
     for (const { stages, atMs } of seen.values()) {

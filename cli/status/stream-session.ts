@@ -62,7 +62,7 @@ export class StreamSession {
     const nats = await connectNats(config.nats, 'waybill status');
     try {
       const bucket = await openBucket(nats, config.nats);
-      return new StreamSession(config, nats, bucket, hearStages(nats, config.nats.prefix));
+      return new StreamSession(config, nats, bucket, hearStages(nats, config.nats));
     } catch (thrown) {
       await nats.close();
       throw thrown;
