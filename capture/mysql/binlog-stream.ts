@@ -1,5 +1,6 @@
 /** The connection that a binlog comes over: session variables, dump request, back-pressure, liveness, errors. */
 import { createConnection, type Connection, type ConnectionOptions } from 'mysql2';
+import { dropConnection } from '../../core/drop-connection.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { MysqlGtidSet, type GtidSet } from '../../core/gtid-set.ts';
 import { BinlogDecoder } from './binlog-decoder.ts';
@@ -103,7 +104,7 @@ export class BinlogStream {
     } finally {
       clearInterval(watchdog);
       this.#done = true;
-      this.#connection?.destroy();
+      if (this.#connection !== undefined) dropConnection(this.#connection);
     }
   }
 
@@ -116,7 +117,7 @@ export class BinlogStream {
   #finish(failure: unknown): void {
     if (this.#settle === undefined) this.#done = true;
     this.#settle?.(failure);
-    this.#connection?.destroy();
+    if (this.#connection !== undefined) dropConnection(this.#connection);
   }
 
   async #connect(): Promise<void> {

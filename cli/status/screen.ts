@@ -31,7 +31,7 @@ export class Screen {
     const rows = this.#stream.rows ?? DEFAULT_ROWS;
     const shown =
       lines.length <= rows ? lines : [...lines.slice(0, rows - 1), `… ${lines.length - rows + 1} more lines`];
-    const text = `${shown.map((line) => line + TO_LINE_END).join('\r\n')}${TO_SCREEN_END}`;
+    const text = `${shown.map((line) => line + TO_LINE_END).join('\n')}${TO_SCREEN_END}`;
     this.#stream.write(`${this.#entered ? '' : ENTER}${HOME}${text}`);
     this.#entered = true;
   }
