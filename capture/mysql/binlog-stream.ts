@@ -1,6 +1,5 @@
 /** The connection that a binlog comes over: session variables, dump request, back-pressure, liveness, errors. */
 import { createConnection, type Connection, type ConnectionOptions } from 'mysql2';
-import { dropConnection } from '../../core/drop-connection.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { MysqlGtidSet, type GtidSet } from '../../core/gtid-set.ts';
 import { BinlogDecoder } from './binlog-decoder.ts';
@@ -47,6 +46,7 @@ interface Packet {
 
 /** What mysql2 asks of a command, and gives it; not in its types. */
 interface WireConnection {
+  readonly stream: { destroy(): unknown };
   addCommand(command: WireCommand): void;
   writePacket(packet: { buffer: Buffer; length(): number; writeHeader(sequenceId: number): void }): void;
   _resetSequenceId(): void;
@@ -104,7 +104,7 @@ export class BinlogStream {
     } finally {
       clearInterval(watchdog);
       this.#done = true;
-      if (this.#connection !== undefined) dropConnection(this.#connection);
+      this.#disconnect();
     }
   }
 
@@ -117,7 +117,13 @@ export class BinlogStream {
   #finish(failure: unknown): void {
     if (this.#settle === undefined) this.#done = true;
     this.#settle?.(failure);
-    if (this.#connection !== undefined) dropConnection(this.#connection);
+    this.#disconnect();
+  }
+
+  /** mysql2's `destroy` only says goodbye, which a source that sends its log does not hear: the socket goes as well. */
+  #disconnect(): void {
+    this.#connection?.destroy();
+    (this.#connection as unknown as WireConnection | undefined)?.stream.destroy();
   }
 
   async #connect(): Promise<void> {

@@ -205,7 +205,7 @@ function flowLine(
   })();
   const gap = gapError(flow.name, row, stream, state);
   const position = row === undefined ? undefined : parsePosition(row.position);
-  const verification = reading?.verifications?.get(flow.name);
+  const verification = reading?.verifications.get(flow.name);
   return {
     ...flow,
     state,

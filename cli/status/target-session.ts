@@ -2,7 +2,9 @@
 import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
 import type { PositionRow } from '../../apply/target-store.ts';
 import type { TargetConfig } from '../../core/config.ts';
-import { readVerifications } from '../../monitoring/drift/postgres/read-verifications.ts';
+import { readVerifications as readMysql } from '../../monitoring/drift/mysql/read-verifications.ts';
+import { CompareSession } from '../../monitoring/drift/mysql/session.ts';
+import { readVerifications as readPostgres } from '../../monitoring/drift/postgres/read-verifications.ts';
 import { openSession } from '../../monitoring/drift/postgres/session.ts';
 import type { Verification } from '../../monitoring/drift/verification.ts';
 
@@ -10,8 +12,8 @@ export interface TargetReading {
   readonly positions: readonly PositionRow[];
   /** Changes in quarantine, by flow. */
   readonly quarantined: ReadonlyMap<string, number>;
-  /** By flow; undefined for a target that keeps no results of comparisons. */
-  readonly verifications: ReadonlyMap<string, Verification> | undefined;
+  /** By flow; those that were never compared are not in it. */
+  readonly verifications: ReadonlyMap<string, Verification>;
 }
 
 /** Comparisons take minutes: looking for their results more often than this is of no use. */
@@ -20,10 +22,10 @@ const VERIFICATIONS_EVERY_MS = 10_000;
 export class TargetSession {
   readonly #flows: readonly string[];
   readonly #desk: TargetDesk;
-  readonly #results: Results | undefined;
+  readonly #results: Results;
   #verifications: { atMs: number; of: Map<string, Verification> } | undefined;
 
-  private constructor(flows: readonly string[], desk: TargetDesk, results: Results | undefined) {
+  private constructor(flows: readonly string[], desk: TargetDesk, results: Results) {
     this.#flows = flows;
     this.#desk = desk;
     this.#results = results;
@@ -44,13 +46,13 @@ export class TargetSession {
     const positions = await this.#desk.readPositions();
     const quarantined = await this.#desk.countQuarantine();
     const nowMs = performance.now();
-    if (this.#results !== undefined && nowMs - (this.#verifications?.atMs ?? -Infinity) > VERIFICATIONS_EVERY_MS)
+    if (this.#verifications === undefined || nowMs - this.#verifications.atMs > VERIFICATIONS_EVERY_MS)
       this.#verifications = { atMs: nowMs, of: await this.#results.read(this.#flows) };
-    return { positions, quarantined, verifications: this.#verifications?.of };
+    return { positions, quarantined, verifications: this.#verifications.of };
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#desk.close(), this.#results?.close()]);
+    await Promise.all([this.#desk.close(), this.#results.close()]);
   }
 }
 
@@ -59,9 +61,13 @@ interface Results {
   close(): Promise<void>;
 }
 
-/** Where the results of comparisons are kept; undefined for a kind of target that keeps none. */
-async function openResults(settings: TargetConfig): Promise<Results | undefined> {
-  if (settings.kind !== 'postgres') return undefined;
-  const client = await openSession('target', settings, 'waybill status');
-  return { read: (flows) => readVerifications(client, flows), close: () => client.end().catch(() => undefined) };
+/** Where the results of comparisons are kept. */
+async function openResults(settings: TargetConfig): Promise<Results> {
+  const { kind, url, tls } = settings;
+  if (kind === 'postgres') {
+    const client = await openSession('target', { url, tls }, 'waybill status');
+    return { read: (flows) => readPostgres(client, flows), close: () => client.end().catch(() => undefined) };
+  }
+  const session = await CompareSession.open('target', { kind, url, tls }, 'waybill status');
+  return { read: (flows) => readMysql(session, flows), close: async () => session.close() };
 }

@@ -20,6 +20,9 @@ export interface RunRow {
   readonly unresolved: number;
 }
 
+/** How many runs are looked through for one that proved a flow equal. */
+export const LATEST_RUNS = 30;
+
 /** What the latest runs of a flow say together; undefined without any. */
 export function summarize(runs: readonly RunRow[], driftRows: number): Verification | undefined {
   const [latest] = runs;

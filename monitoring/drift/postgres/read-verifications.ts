@@ -1,10 +1,7 @@
 /** Reads what comparisons found from `waybill.drift_run` and `waybill.drift` of a Postgres target. */
 import type pg from 'pg';
-import { summarize, type RunRow, type Verification } from '../verification.ts';
+import { LATEST_RUNS, summarize, type RunRow, type Verification } from '../verification.ts';
 import { sideError } from './session.ts';
-
-/** How many runs are looked through for one that proved a flow equal. */
-const RUNS = 30;
 
 /** By flow; flows that were never compared are not in it. */
 export async function readVerifications(
@@ -24,7 +21,7 @@ export async function readVerifications(
     for (const flow of flows) {
       const { rows } = await client.query<{ state: string; startedAt: Date; findings: string; unresolved: string }>(
         `SELECT r.state, r.started_at AS "startedAt", t.findings::text, t.unresolved::text
-           FROM (SELECT * FROM waybill.drift_run WHERE flow = $1 ORDER BY id DESC LIMIT ${RUNS}) r,
+           FROM (SELECT * FROM waybill.drift_run WHERE flow = $1 ORDER BY id DESC LIMIT ${LATEST_RUNS}) r,
              LATERAL (SELECT coalesce(sum(jsonb_array_length(value -> 'findings')), 0) AS findings,
                coalesce(sum((value ->> 'unresolved')::bigint), 0) AS unresolved FROM jsonb_each(r.tables)) t
           ORDER BY r.id DESC`,
