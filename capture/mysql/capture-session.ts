@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import type { KV } from '@nats-io/kv';
 import type { StreamTail } from '../../core/cdc-stream.ts';
 import type { MysqlSourceConfig } from '../../core/config.ts';
+import { ColumnRules } from '../../core/column-rules.ts';
 import { asReplicationError, isAbort, ReplicationError } from '../../core/errors.ts';
 import type { FramePublisher } from '../../core/frame-publisher.ts';
 import type { GtidPosition } from '../../core/gtid-position.ts';
@@ -25,6 +26,7 @@ import { BinlogStream } from './binlog-stream.ts';
 import { matchingTables, readTable, reconcile, tableName, type CapturedTable, type LoggedTable } from './catalog.ts';
 import { connectionOptions, connectSource, quoteLiteral, type SqlClient } from './connection.ts';
 import { GroupAssembler, type PendingFrame } from './group-assembler.ts';
+import { publishLogged, publishRead } from './published-table.ts';
 import { readRetainedBytes } from './retained-log.ts';
 import { SnapshotReader, type LogPort } from './snapshot.ts';
 import type { TableMap } from './table-map.ts';
@@ -70,6 +72,7 @@ export class CaptureSession {
   readonly #stream: BinlogStream;
   readonly #port: LogPort;
   readonly #included: (schema: string, name: string) => boolean;
+  readonly #rules: ColumnRules;
   readonly #catalog = new Map<string, CapturedTable | undefined>();
   /** Tables that the stored progress of snapshots knows. */
   readonly #planned = new Set<string>();
@@ -95,7 +98,13 @@ export class CaptureSession {
     this.#o = options;
     this.#acked = options.resume;
     this.#included = compileTablePatterns(options.settings.tables);
-    for (const table of options.tables) this.#catalog.set(tableName(table.schema), table);
+    this.#rules = ColumnRules.compile(options.settings.columns);
+    for (const rule of this.#rules.unmatched(options.tables.map(({ schema }) => schema)))
+      options.log.warn({ rule }, 'a rule of `columns` names no column of the captured tables');
+    for (const table of options.tables) {
+      this.#rules.publish(table.schema);
+      this.#catalog.set(tableName(table.schema), table);
+    }
     this.#assembler = new GroupAssembler({
       frameBytes: options.frameBytes,
       resume: options.resume,
@@ -219,12 +228,12 @@ export class CaptureSession {
     const id = tableName(map);
     if (this.#notATable.has(id)) return undefined;
     const known = this.#catalog.get(id);
-    return reconcile(map, known, this.#o.settings.kind).table;
+    return publishLogged(reconcile(map, known, this.#o.settings.kind).table, map, this.#rules);
   }
 
   #tableByName(schema: string, name: string): LoggedTable | undefined {
     const known = this.#included(schema, name) ? this.#catalog.get(`${schema}.${name}`) : undefined;
-    return known === undefined ? undefined : { schema: known.schema, keyIndexes: [], transactional: true };
+    return known === undefined ? undefined : publishRead(known, this.#rules).table;
   }
 
   #onStatement(_statement: LoggedStatement): void {
@@ -447,6 +456,7 @@ export class CaptureSession {
       await new SnapshotReader({
         client,
         flavour: settings.kind,
+        rules: this.#rules,
         progress: this.#o.progress,
         maxChunkRows: settings.snapshot_chunk_rows,
         log,

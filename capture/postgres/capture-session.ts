@@ -3,6 +3,7 @@ import type { KV } from '@nats-io/kv';
 import type pg from 'pg';
 import type { StreamTail } from '../../core/cdc-stream.ts';
 import type { PostgresSourceConfig } from '../../core/config.ts';
+import { ColumnRules } from '../../core/column-rules.ts';
 import { isAbort, ReplicationError } from '../../core/errors.ts';
 import type { FramePublisher } from '../../core/frame-publisher.ts';
 import type { Logger } from '../../core/logger.ts';
@@ -18,6 +19,7 @@ import { connectSource } from './connection.ts';
 import { LogBudget } from './log-budget.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, matchingTables } from './publication.ts';
+import { hasGuardedKey, publishTable, type PublishedTable } from './published-table.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { advanceSlot, logDistanceBytes, readSlot } from './slot.ts';
 import { emitMark, SnapshotReader } from './snapshot.ts';
@@ -58,7 +60,8 @@ const ADVANCE_SLOT_EVERY_MS = 30_000;
 export class CaptureSession {
   readonly #o: SessionOptions;
   readonly #markPrefix: string;
-  readonly #byOid = new Map<number, CapturedTable>();
+  readonly #rules: ColumnRules;
+  readonly #byOid = new Map<number, PublishedTable>();
   readonly #refreshed = new Set<string>();
   readonly #assembler: TransactionAssembler;
   /** What reads the log now: slices of it, or the replication stream. */
@@ -84,7 +87,10 @@ export class CaptureSession {
     this.#markPrefix = `waybill:${options.name}`;
     this.#included = compileTablePatterns(options.settings.tables);
     this.#acked = asPgPosition(options.tail.end);
-    for (const table of options.tables) this.#byOid.set(table.oid, table);
+    this.#rules = ColumnRules.compile(options.settings.columns);
+    for (const table of options.tables) this.#byOid.set(table.oid, publishTable(table, this.#rules));
+    for (const rule of this.#rules.unmatched(options.tables.map(({ schema }) => schema)))
+      options.log.warn({ rule }, 'a rule of `columns` names no column of the captured tables');
     this.#assembler = new TransactionAssembler({
       frameBytes: options.frameBytes,
       resume: this.#acked,
@@ -199,7 +205,7 @@ export class CaptureSession {
     }
   }
 
-  #resolve(relation: RelationMessage): CapturedTable | undefined {
+  #resolve(relation: RelationMessage): PublishedTable | undefined {
     if (!this.#included(relation.schema, relation.name)) return undefined;
     const known = this.#byOid.get(relation.oid);
     const fingerprint = JSON.stringify([relation.oid, relation.identity, relation.columns]);
@@ -210,15 +216,16 @@ export class CaptureSession {
       this.#reader!.holdUntil(this.#refresh(relation));
       return undefined;
     }
-    this.#byOid.set(relation.oid, table);
-    return table;
+    const published = publishTable(table, this.#rules);
+    this.#byOid.set(relation.oid, published);
+    return published;
   }
 
   /** Looks a changed table up and describes it to the assembler again, before any of its rows is decoded. */
   async #refresh(relation: RelationMessage): Promise<void> {
     const table = await readTable(this.#o.client, relation.oid);
     if (table === undefined) this.#byOid.delete(relation.oid);
-    else this.#byOid.set(relation.oid, table);
+    else this.#byOid.set(relation.oid, publishTable(table, this.#rules));
     this.#assembler.relation(relation);
   }
 
@@ -355,6 +362,7 @@ export class CaptureSession {
         client,
         progress: this.#o.progress,
         markPrefix: this.#markPrefix,
+        rules: this.#rules,
         maxChunkRows: settings.snapshot_chunk_rows,
         log,
         signal,
@@ -409,7 +417,8 @@ export class CaptureSession {
     if (request.cancel === true) return clearRequest(bucket, name);
     const tables = await matchingTables(client, settings.tables);
     await ensurePublication(client, publication, tables);
-    for (const table of tables) if (!this.#byOid.has(table.oid)) this.#byOid.set(table.oid, table);
+    for (const table of tables)
+      if (!this.#byOid.has(table.oid)) this.#byOid.set(table.oid, publishTable(table, this.#rules));
     const wanted = tables.filter(
       (table) => request.tables === undefined || request.tables.includes(`${table.schema.schema}.${table.schema.name}`),
     );
@@ -435,7 +444,10 @@ export class CaptureSession {
               cursor: null,
               rows: 0,
               request: request.id,
-              ...(request.keys === undefined ? {} : { keys: request.keys }),
+              // Keys that the stream shows as hashes name no row here: the whole table is read.
+              ...(request.keys === undefined || hasGuardedKey(publishTable(table, this.#rules))
+                ? {}
+                : { keys: request.keys }),
             }) as const,
         ),
       ],

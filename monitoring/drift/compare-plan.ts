@@ -1,4 +1,5 @@
 /** What of two tables is compared, and how: columns that both have, kinds of text, and whether ranges of keys can be read. */
+import { NO_COLUMN_RULES, type ColumnRules } from '../../core/column-rules.ts';
 import { isSized, textKind } from './canonical-text.ts';
 import type { ComparedColumn, ComparedTable, SideTable } from './side.ts';
 
@@ -10,18 +11,33 @@ export interface ComparePlan {
   readonly ranged: boolean;
   readonly keyed: boolean;
   readonly estimatedRows: number;
-  /** Columns of the source that the target does not have, or makes by itself. */
+  /** Columns of the source that the target does not have, makes by itself, or holds encrypted. */
   readonly skipped: readonly string[];
 }
 
-export function comparePlan(source: SideTable, target: SideTable | undefined): ComparePlan {
+/** `rules` are those of the source: what they hash or mask is compared as the stream carries it. */
+export function comparePlan(
+  source: SideTable,
+  target: SideTable | undefined,
+  rules: ColumnRules = NO_COLUMN_RULES,
+): ComparePlan {
   const columns: { source: ComparedColumn; target: ComparedColumn; ordered: boolean }[] = [];
   const skipped: string[] = [];
   for (const column of source.columns) {
     const { name, type } = column;
+    const rule = rules.ruleOf(source.schema, source.name, name);
     const other = target === undefined ? column : target.columns.find((each) => each.name === name);
-    if (other === undefined) {
+    // A ciphertext is another one each time.
+    if (other === undefined || rule === 'exclude' || rule?.rule === 'encrypt') {
       skipped.push(name);
+      continue;
+    }
+    if (rule !== undefined) {
+      columns.push({
+        source: { name, type, kind: 'sized', guard: rule },
+        target: { name, type: other.type, kind: 'sized' },
+        ordered: false,
+      });
       continue;
     }
     const kind = textKind(type, other.type);
@@ -32,7 +48,9 @@ export function comparePlan(source: SideTable, target: SideTable | undefined): C
     });
   }
   const key = source.key.map((name) => columns.findIndex((column) => column.source.name === name));
-  const keyed = key.length > 0 && !key.includes(-1);
+  // Rows cannot be looked up by a hashed key: then they are told apart by their content.
+  const keyed =
+    key.length > 0 && key.every((index) => columns[index] !== undefined && !hasGuard(columns[index].source));
   const shared = { key: keyed ? key : [] };
   return {
     source: {
@@ -50,6 +68,10 @@ export function comparePlan(source: SideTable, target: SideTable | undefined): C
     estimatedRows: Math.max(source.estimatedRows, target?.estimatedRows ?? 0),
     skipped,
   };
+}
+
+export function hasGuard(column: ComparedColumn): boolean {
+  return column.guard !== undefined;
 }
 
 /** Buckets of about 256 rows: a power of two, less one. */

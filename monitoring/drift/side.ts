@@ -2,6 +2,7 @@
  * What a comparison needs of a database: one implementation for each kind of engine. Nothing here is about which side it
  * is, but for `DriftSource` and `DriftTarget`.
  */
+import type { ColumnGuard } from '../../core/column-guard.ts';
 import type { Position } from '../../core/position.ts';
 import type { TextKind } from './canonical-text.ts';
 import type { Buckets, RowDigest } from './digest.ts';
@@ -31,6 +32,8 @@ export interface ComparedColumn {
   readonly name: string;
   readonly type: string;
   readonly kind: TextKind;
+  /** What the source's column rules made of its values on their way; such rows are digested here, not in the database. */
+  readonly guard?: ColumnGuard;
 }
 
 /** A table of one side as it is compared: the same columns and key, in the same order, on both sides. */

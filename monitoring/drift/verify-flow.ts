@@ -1,4 +1,5 @@
 /** Compares all tables of one flow, and repairs what differs when asked to. */
+import type { ColumnRules } from '../../core/column-rules.ts';
 import type { Nats } from '../../core/nats.ts';
 import type { TableFilter } from '../../core/table-pattern.ts';
 import { passed } from './alignment.ts';
@@ -30,6 +31,8 @@ export interface FlowVerificationOptions {
   readonly nats: Nats;
   readonly stream: string;
   readonly includes: TableFilter;
+  /** What the source does to columns before they reach the stream. */
+  readonly rules?: ColumnRules | undefined;
   /** Where the flow puts all tables; left out: each into the schema of its name. */
   readonly targetSchema?: string | undefined;
   /** Deletes or truncations are not applied, so that extra rows are to be expected. */
@@ -124,18 +127,18 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
   return { flow, startedAt: run.startedAt, tables };
 }
 
-async function plans({ sides, includes, targetSchema }: FlowVerificationOptions): Promise<ComparePlan[]> {
+async function plans({ sides, includes, targetSchema, rules }: FlowVerificationOptions): Promise<ComparePlan[]> {
   const targets = await sides.target.tables();
   const find = (schema: string, name: string): (typeof targets)[number] | undefined =>
     targets.find((table) => table.schema === schema && table.name === name);
   return (await sides.source.tables())
     .filter((table) => includes(table.schema, table.name))
-    .map((table) => comparePlan(table, find(targetSchema ?? table.schema, table.name)));
+    .map((table) => comparePlan(table, find(targetSchema ?? table.schema, table.name), rules));
 }
 
 /** Asks for the rows again and looks whether that mended them. */
 async function repair(
-  { deleteExtra, signal, sides, targetSchema }: FlowVerificationOptions,
+  { deleteExtra, signal, sides, targetSchema, rules }: FlowVerificationOptions,
   repairer: Repairer,
   comparison: Comparison,
   plan: ComparePlan,
@@ -153,7 +156,7 @@ async function repair(
     (table) => table.name === name && table.schema === (plan.target?.schema ?? targetSchema ?? schema),
   );
   const source = (await sides.source.tables()).find((table) => table.name === name && table.schema === schema);
-  const again = source === undefined || plan.target !== undefined ? plan : comparePlan(source, target);
+  const again = source === undefined || plan.target !== undefined ? plan : comparePlan(source, target, rules);
   const { findings } = await confirm(comparison, again, progress.findings);
   return { asked: wanted.length, left: findings };
 }

@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import { parsePosition, pgPosition, type Position } from '../../../core/position.ts';
 import { canonicalRow } from '../canonical-text.ts';
+import { hasGuard } from '../compare-plan.ts';
 import { Buckets, bucketOf, digestOf } from '../digest.ts';
 import { PieceSize, type Pace } from '../pace.ts';
 import type {
@@ -80,7 +81,7 @@ class PostgresSide {
   }
 
   async #sum(table: ComparedTable, where: string, buckets: Buckets): Promise<void> {
-    if (this.#place === 'server') {
+    if (this.#onServer(table)) {
       type Sum = { bucket: number; rows: string; high: string; low: string };
       const { rows } = await this.client.query<Sum>(sumsSql(table, where, buckets.mask));
       for (const row of rows) buckets.add(row.bucket, Number(row.rows), BigInt(row.high), BigInt(row.low));
@@ -89,10 +90,12 @@ class PostgresSide {
     for await (const row of this.#digestHere(table, `${qualified(table)} t`, where)) buckets.addRow(row.digest);
   }
 
+  #onServer(table: ComparedTable): boolean {
+    return this.#place === 'server' && !table.columns.some(hasGuard);
+  }
+
   async *#digestHere(table: ComparedTable, from: string, where: string): AsyncGenerator<DigestedRow, void, void> {
-    const kinds = table.columns.map((column) => column.kind);
-    for await (const values of copyRows(this.client, textsSql(table, from, where)))
-      yield { key: table.key.map((index) => values[index] ?? ''), digest: digestOf(canonicalRow(kinds, values)) };
+    for await (const values of copyRows(this.client, textsSql(table, from, where))) yield digestedRow(table, values);
   }
 
   async rows(
@@ -106,7 +109,7 @@ class PostgresSide {
     const wanted = new Set(buckets);
     const facts = await this.#pieces(table, scope, pace, async (where) => {
       const from = `${qualified(table)} t`;
-      if (this.#place === 'server')
+      if (this.#onServer(table))
         found.push(...(await this.#query(table, digestsSql(table, from, where, { mask, list: buckets }))));
       else
         for await (const row of this.#digestHere(table, from, where))
@@ -169,18 +172,14 @@ class PostgresSide {
     let rows: DigestedRow[] = [];
     const facts = await this.inSnapshot(`looking rows of ${table.schema}.${table.name} up`, async () => {
       const from = keyJoinSql(table);
-      if (this.#place === 'server') rows = await this.#query(table, digestsSql(table, from, 'true'), parameters);
+      if (this.#onServer(table)) rows = await this.#query(table, digestsSql(table, from, 'true'), parameters);
       else {
-        const kinds = table.columns.map((column) => column.kind);
         const texts = await this.client.query({
           text: textsSql(table, from, 'true'),
           values: parameters,
           rowMode: 'array',
         });
-        rows = texts.rows.map((values) => ({
-          key: table.key.map((index) => values[index] ?? ''),
-          digest: digestOf(canonicalRow(kinds, values)),
-        }));
+        rows = texts.rows.map((values) => digestedRow(table, values));
       }
     });
     return { rows, ...facts };
@@ -220,6 +219,17 @@ class PostgresSide {
   async close(): Promise<void> {
     await this.client.end().catch(() => undefined);
   }
+}
+
+/** A row of canonical texts, as it is compared. */
+function digestedRow(table: ComparedTable, values: readonly (string | null)[]): DigestedRow {
+  const texts = values.map((text, index) => {
+    const { guard, type } = table.columns[index]!;
+    if (guard === undefined || text === null) return text;
+    return guard.apply(type === 'bytea' ? Buffer.from(text.slice(2), 'hex') : Buffer.from(text, 'utf8'));
+  });
+  const kinds = table.columns.map((column) => column.kind);
+  return { key: table.key.map((index) => texts[index] ?? ''), digest: digestOf(canonicalRow(kinds, texts)) };
 }
 
 /** MD5 is of the bytes in the server's encoding, and some builds of OpenSSL forbid it. */
