@@ -1,7 +1,8 @@
 /** What of two tables is compared, and how: columns that both have, kinds of text, and whether ranges of keys can be read. */
 import { NO_COLUMN_RULES, type ColumnRules } from '../../core/column-rules.ts';
-import { isSized, textKind } from './canonical-text.ts';
-import type { ComparedColumn, ComparedTable, SideTable } from './side.ts';
+import { isSized, textKind, type TextKind } from './canonical-text.ts';
+import { crossKind, sortsAlike } from './cross-kind.ts';
+import type { ComparedColumn, ComparedTable, SideColumn, SideTable, ZeroDates } from './side.ts';
 
 export interface ComparePlan {
   readonly source: ComparedTable;
@@ -15,18 +16,22 @@ export interface ComparePlan {
   readonly skipped: readonly string[];
 }
 
-/** `rules` are those of the source: what they hash or mask is compared as the stream carries it. */
+/**
+ * `zeroDates`: what the flow makes of dates that the target does not have. `rules` are those of the source: what they hash
+ * or mask is compared as the stream carries it.
+ */
 export function comparePlan(
   source: SideTable,
   target: SideTable | undefined,
+  zeroDates: ZeroDates | 'reject' = 'reject',
   rules: ColumnRules = NO_COLUMN_RULES,
 ): ComparePlan {
   const columns: { source: ComparedColumn; target: ComparedColumn; ordered: boolean }[] = [];
   const skipped: string[] = [];
   for (const column of source.columns) {
     const { name, type } = column;
-    const rule = rules.ruleOf(source.schema, source.name, name);
     const other = target === undefined ? column : target.columns.find((each) => each.name === name);
+    const rule = rules.ruleOf(source.schema, source.name, name);
     // A ciphertext is another one each time.
     if (other === undefined || rule === 'exclude' || rule?.rule === 'encrypt') {
       skipped.push(name);
@@ -34,26 +39,34 @@ export function comparePlan(
     }
     if (rule !== undefined) {
       columns.push({
-        source: { name, type, kind: 'sized', guard: rule },
-        target: { name, type: other.type, kind: 'sized' },
+        source: { name, type: column.base, kind: 'sized', guard: rule },
+        target: { name, type: other.base, kind: 'sized' },
         ordered: false,
       });
       continue;
     }
-    const kind = textKind(type, other.type);
+    const crossing = source.dialect !== 'postgres' || (target !== undefined && target.dialect !== 'postgres');
+    const kind = crossing ? crossKindOf(source, column, target ?? source, other) : textKind(type, other.type);
+    const zeros =
+      zeroDates !== 'reject' && target?.dialect === 'postgres' && source.dialect !== 'postgres'
+        ? { zeroDates }
+        : undefined;
     columns.push({
-      source: { name, type, kind },
-      target: { name, type: other.type, kind },
-      ordered: column.ordered && other.ordered && (type === other.type || !isSized(kind)),
+      // Of a domain its own output is what its base type prints.
+      source: { name, type: crossing ? column.base : type, kind, ...zeros },
+      target: { name, type: crossing ? other.base : other.type, kind },
+      ordered: column.ordered && other.ordered && ordersAlike(kind, crossing, type === other.type),
     });
   }
   const key = source.key.map((name) => columns.findIndex((column) => column.source.name === name));
   // Rows cannot be looked up by a hashed key: then they are told apart by their content.
-  const keyed =
-    key.length > 0 && key.every((index) => columns[index] !== undefined && !hasGuard(columns[index].source));
-  const shared = { key: keyed ? key : [] };
+  const keyed = key.length > 0 && key.every((index) => index >= 0 && columns[index]!.source.guard === undefined);
+  const hash =
+    source.dialect === 'postgres' && (target === undefined || target.dialect === 'postgres') ? 'md5' : 'sha256';
+  const shared = { hash, key: keyed ? key : [] } as const;
   return {
     source: {
+      dialect: source.dialect,
       schema: source.schema,
       name: source.name,
       columns: columns.map((column) => column.source),
@@ -62,7 +75,13 @@ export function comparePlan(
     target:
       target === undefined
         ? undefined
-        : { schema: target.schema, name: target.name, columns: columns.map((column) => column.target), ...shared },
+        : {
+            dialect: target.dialect,
+            schema: target.schema,
+            name: target.name,
+            columns: columns.map((column) => column.target),
+            ...shared,
+          },
     ranged: keyed && key.every((index) => columns[index]!.ordered),
     keyed,
     estimatedRows: Math.max(source.estimatedRows, target?.estimatedRows ?? 0),
@@ -70,8 +89,13 @@ export function comparePlan(
   };
 }
 
-export function hasGuard(column: ComparedColumn): boolean {
-  return column.guard !== undefined;
+function crossKindOf(source: SideTable, column: SideColumn, target: SideTable, other: SideColumn): TextKind {
+  return crossKind({ dialect: source.dialect, type: column.base }, { dialect: target.dialect, type: other.base });
+}
+
+function ordersAlike(kind: TextKind, crossing: boolean, sameType: boolean): boolean {
+  if (crossing) return sortsAlike(kind) || kind === 'sized';
+  return sameType || !isSized(kind);
 }
 
 /** Buckets of about 256 rows: a power of two, less one. */

@@ -1,9 +1,8 @@
 /** A Postgres database as one side of a comparison. */
 import type pg from 'pg';
 import { parsePosition, pgPosition, type Position } from '../../../core/position.ts';
-import { canonicalRow } from '../canonical-text.ts';
-import { hasGuard } from '../compare-plan.ts';
-import { Buckets, bucketOf, digestOf } from '../digest.ts';
+import { Buckets, bucketOf } from '../digest.ts';
+import { digestRow, isDigestedHere } from '../row-digest.ts';
 import { PieceSize, type Pace } from '../pace.ts';
 import type {
   ComparedTable,
@@ -80,8 +79,12 @@ class PostgresSide {
     return buckets;
   }
 
+  #placeFor(table: ComparedTable): DigestPlace {
+    return isDigestedHere(table) ? 'here' : this.#place;
+  }
+
   async #sum(table: ComparedTable, where: string, buckets: Buckets): Promise<void> {
-    if (this.#onServer(table)) {
+    if (this.#placeFor(table) === 'server') {
       type Sum = { bucket: number; rows: string; high: string; low: string };
       const { rows } = await this.client.query<Sum>(sumsSql(table, where, buckets.mask));
       for (const row of rows) buckets.add(row.bucket, Number(row.rows), BigInt(row.high), BigInt(row.low));
@@ -90,12 +93,8 @@ class PostgresSide {
     for await (const row of this.#digestHere(table, `${qualified(table)} t`, where)) buckets.addRow(row.digest);
   }
 
-  #onServer(table: ComparedTable): boolean {
-    return this.#place === 'server' && !table.columns.some(hasGuard);
-  }
-
   async *#digestHere(table: ComparedTable, from: string, where: string): AsyncGenerator<DigestedRow, void, void> {
-    for await (const values of copyRows(this.client, textsSql(table, from, where))) yield digestedRow(table, values);
+    for await (const values of copyRows(this.client, textsSql(table, from, where))) yield digestRow(table, values);
   }
 
   async rows(
@@ -109,7 +108,7 @@ class PostgresSide {
     const wanted = new Set(buckets);
     const facts = await this.#pieces(table, scope, pace, async (where) => {
       const from = `${qualified(table)} t`;
-      if (this.#onServer(table))
+      if (this.#placeFor(table) === 'server')
         found.push(...(await this.#query(table, digestsSql(table, from, where, { mask, list: buckets }))));
       else
         for await (const row of this.#digestHere(table, from, where))
@@ -172,14 +171,15 @@ class PostgresSide {
     let rows: DigestedRow[] = [];
     const facts = await this.inSnapshot(`looking rows of ${table.schema}.${table.name} up`, async () => {
       const from = keyJoinSql(table);
-      if (this.#onServer(table)) rows = await this.#query(table, digestsSql(table, from, 'true'), parameters);
+      if (this.#placeFor(table) === 'server')
+        rows = await this.#query(table, digestsSql(table, from, 'true'), parameters);
       else {
         const texts = await this.client.query({
           text: textsSql(table, from, 'true'),
           values: parameters,
           rowMode: 'array',
         });
-        rows = texts.rows.map((values) => digestedRow(table, values));
+        rows = texts.rows.map((values: (string | null)[]) => digestRow(table, values));
       }
     });
     return { rows, ...facts };
@@ -221,17 +221,6 @@ class PostgresSide {
   }
 }
 
-/** A row of canonical texts, as it is compared. */
-function digestedRow(table: ComparedTable, values: readonly (string | null)[]): DigestedRow {
-  const texts = values.map((text, index) => {
-    const { guard, type } = table.columns[index]!;
-    if (guard === undefined || text === null) return text;
-    return guard.apply(type === 'bytea' ? Buffer.from(text.slice(2), 'hex') : Buffer.from(text, 'utf8'));
-  });
-  const kinds = table.columns.map((column) => column.kind);
-  return { key: table.key.map((index) => texts[index] ?? ''), digest: digestOf(canonicalRow(kinds, texts)) };
-}
-
 /** MD5 is of the bytes in the server's encoding, and some builds of OpenSSL forbid it. */
 async function digestPlace(client: pg.Client): Promise<DigestPlace> {
   const { rows } = await client.query<{ encoding: string }>(`select current_setting('server_encoding') as encoding`);
@@ -265,6 +254,10 @@ export class PostgresDriftSource extends PostgresSide implements DriftSource {
       ),
     );
     return pgPosition(BigInt(rows[0]!.lsn));
+  }
+
+  async horizon(): Promise<Position> {
+    return await this.watermark();
   }
 
   async nudge(): Promise<void> {
