@@ -12,7 +12,7 @@ import type { ColumnRules } from '../../core/column-rules.ts';
 import type { CapturedTable } from './catalog.ts';
 import { LineSplitter, parseCopyLine, type CopyRow } from './copy-lines.ts';
 import { qualifiedName, quoteIdent } from './publication.ts';
-import type { PublishedTable } from './published-table.ts';
+import { hasGuardedKey, type PublishedTable } from './published-table.ts';
 import {
   newSnapshotId,
   type KeyTexts,
@@ -79,7 +79,8 @@ export class SnapshotReader {
         if (captured === undefined) {
           log.warn({ table: `${table.schema}.${table.name}` }, 'a table of the snapshot is gone; left out');
           table.state = 'done';
-        } else if (table.keys !== undefined) await this.#readKeys(table, table.keys, captured);
+        } else if (table.keys !== undefined && !hasGuardedKey(captured))
+          await this.#readKeys(table, table.keys, captured);
         else await this.#readTable(progress, table, captured);
         await this.#ports.progress.write(progress);
       }

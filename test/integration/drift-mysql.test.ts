@@ -3,7 +3,7 @@
  * planted is found, and nothing else.
  */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { rereadRows } from '../../capture/postgres/reread.ts';
+import { rereadRows } from '../../capture/reread.ts';
 import type { Dialect } from '../../core/frame.ts';
 import { comparePlan } from '../../monitoring/drift/compare-plan.ts';
 import { MysqlDriftSource } from '../../monitoring/drift/mysql/mysql-side.ts';
