@@ -1,6 +1,7 @@
 /** Findings of comparisons, and the rows that they are about, side by side. */
 import type { Config } from '../../core/config.ts';
 import type { DriftFinding, DriftView, RowPairView } from '../../monitoring/console/views.ts';
+import { placeOf } from '../../monitoring/drift/open-sides.ts';
 import type { SqlReader, SqlRow } from '../../monitoring/sql-reader.ts';
 import { hiddenColumns, shown } from './hidden-columns.ts';
 
@@ -124,15 +125,6 @@ async function keyColumns(reader: SqlReader, place: Place): Promise<string[]> {
   return rows.map((row) => row['c']!);
 }
 
-/** The schema of the target that a table goes to: MySQL has no `public`, the database of the url stands for it. */
-function targetPlace(config: Config, flow: string, { schema, name }: Place): Place {
-  const settings = config.flows[flow]!;
-  const { kind, url } = config.targets[settings.to]!;
-  if (settings.schema !== undefined) return { schema: settings.schema, name };
-  const database = kind === 'postgres' ? '' : decodeURIComponent(new URL(url).pathname.slice(1));
-  return { schema: schema === 'public' && database !== '' ? database : schema, name };
-}
-
 /** Reads both rows now: what is shown may have been mended since it was found. */
 export async function readRowPair(
   config: Config,
@@ -163,7 +155,7 @@ export async function readRowPair(
   const key = names.map((name, i): [string, string] => [name, found.key![i]!]);
   const [left, right] = await Promise.all([
     readRow(source, place, key),
-    readRow(target, targetPlace(config, flow, place), key),
+    readRow(target, { schema: placeOf(config, flow)(place.schema), name: place.name }, key),
   ]);
   const hides = hiddenColumns(config, flow);
   const both = left.values.size > 0 && right.values.size > 0;
