@@ -4,8 +4,10 @@
 export type LagState =
   { readonly kind: 'unknown' } | { readonly kind: 'idle' } | { readonly kind: 'lagging'; readonly seconds: number };
 
+export type StageKind = 'capture' | 'transform' | 'apply';
+
 export interface StageFacts {
-  readonly kind: 'capture' | 'apply';
+  readonly kind: StageKind;
   readonly name: string;
   readonly state: string;
   readonly detail?: string;
@@ -25,7 +27,7 @@ const NOT_READY = new Set(['starting', 'slot_missing', 'slot_lost', 'blocked', '
 const RATE_WINDOW_MS = 5000;
 
 export class StageHealth {
-  readonly kind: 'capture' | 'apply';
+  readonly kind: StageKind;
   readonly name: string;
   readonly #now: () => number;
   #state = 'starting';
@@ -38,7 +40,7 @@ export class StageHealth {
   #movedMs: number;
   #window: { atMs: number; rows: number }[] = [];
 
-  constructor(kind: 'capture' | 'apply', name: string, now: () => number = () => performance.now()) {
+  constructor(kind: StageKind, name: string, now: () => number = () => performance.now()) {
     this.kind = kind;
     this.name = name;
     this.#now = now;

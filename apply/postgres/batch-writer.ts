@@ -149,7 +149,8 @@ export class BatchWriter implements BatchSink {
     // What waited for these rows has nothing to wait for any more.
     transaction.add(
       `DELETE FROM waybill.quarantine WHERE flow = ${quoteLiteral(flow)} AND source = ${quoteLiteral(settings.mirror)}` +
-        ` AND table_schema = ${quoteLiteral(plan.table.schema)} AND table_name = ${quoteLiteral(plan.table.name)}`,
+        ` AND table_schema = ${quoteLiteral(plan.table.schema)} AND table_name = ${quoteLiteral(plan.table.name)}` +
+        ' AND hold IS NULL',
     );
   }
 

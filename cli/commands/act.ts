@@ -4,7 +4,7 @@ import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { describeMysqlTeardown, teardownMysqlSource } from '../../capture/mysql/teardown.ts';
 import { describeTeardown, teardownSource } from '../../capture/postgres/teardown.ts';
-import type { Config, FlowConfig } from '../../core/config.ts';
+import { flowNames, flowSettings, type Config, type FlowConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { audit, auditIfReachable, targetsOf } from '../audit.ts';
 import {
@@ -87,7 +87,7 @@ async function withTarget<T>(
   flow: string,
   work: (desk: TargetDesk, settings: FlowConfig) => Promise<T>,
 ): Promise<T> {
-  const settings = config.flows[flow] ?? unknownName('flow', flow, Object.keys(config.flows));
+  const settings = flowSettings(config, flow) ?? unknownName('flow', flow, flowNames(config));
   const target = await targetOf(requireTarget(config, settings.to));
   const desk = await target.openDesk('waybill quarantine');
   try {
@@ -103,7 +103,7 @@ export async function quarantineList(
 ): Promise<number> {
   const config = readConfig(options);
   const entries = [];
-  for (const name of flow === undefined ? Object.keys(config.flows) : [flow])
+  for (const name of flow === undefined ? flowNames(config) : [flow])
     entries.push(...(await withTarget(config, name, (desk) => desk.listQuarantine(name))));
   if (options.json === true) console.log(JSON.stringify(entries, undefined, 2));
   else
@@ -142,7 +142,7 @@ export async function quarantineReplay(
   const result = await withTarget(config, flow, (desk, settings) =>
     desk.replayQuarantine(flow, options.all === true ? { all: true } : { ids }, settings),
   );
-  await audit(config, [config.flows[flow]!.to], {
+  await audit(config, [flowSettings(config, flow)!.to], {
     action: 'quarantine-replay',
     subject: `flow ${flow}`,
     detail: {
@@ -168,7 +168,7 @@ export async function quarantineDiscard(
     const discarded = options.all === true ? (await desk.listQuarantine(flow)).map((entry) => entry.id) : ids;
     return { discarded, count: await desk.discardQuarantine(flow, discarded) };
   });
-  await audit(config, [config.flows[flow]!.to], {
+  await audit(config, [flowSettings(config, flow)!.to], {
     action: 'quarantine-discard',
     subject: `flow ${flow}`,
     detail: { ids: discarded, count },

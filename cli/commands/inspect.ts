@@ -9,7 +9,7 @@ import { checkPostgresSource } from '../../capture/postgres/preflight.ts';
 import { sourceStatus } from '../../capture/postgres/status.ts';
 import type { SourceStatus } from '../../capture/source-status.ts';
 import { cdcStreamName, findStartSequence, readFrames } from '../../core/cdc-stream.ts';
-import { configJsonSchema, type Config } from '../../core/config.ts';
+import { configJsonSchema, flowNames, flowSettings, type Config } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import type { Finding } from '../../core/finding.ts';
 import { decodeFrame, type FramePayload, type RowChange, type TableSchema } from '../../core/frame.ts';
@@ -26,6 +26,7 @@ import {
   pgPosition,
   type Position,
 } from '../../core/position.ts';
+import { mappingFindings } from '../canonical-flows.ts';
 import { EXIT, printTable, readConfig, requireSource, type GlobalOptions } from '../context.ts';
 import { sourceTables } from '../source-tables.ts';
 
@@ -42,9 +43,14 @@ export async function check(options: JsonOption): Promise<number> {
         ? checkPostgresSource(name, settings, config.nats.prefix)
         : checkMysqlSource(name, settings, config.nats.prefix))),
     );
-  const tables = await flowTables(config);
+  const tables = await knownTables(config);
+  const ofFlow = Object.fromEntries(
+    Object.entries(config.flows).map(([flow, { mirror }]) => [flow, tables[mirror] ?? []]),
+  );
+  const flows = Object.fromEntries(flowNames(config).map((flow) => [flow, flowSettings(config, flow)!]));
   for (const [name, settings] of Object.entries(config.targets))
-    findings.push(...(await (await targetOf(settings)).check(name, config.flows, tables)));
+    findings.push(...(await (await targetOf(settings)).check(name, flows, ofFlow)));
+  findings.push(...(await mappingFindings(config, tables)));
   if (options.json === true) console.log(JSON.stringify(findings, undefined, 2));
   else
     for (const { severity, subject, message, remedy } of findings) {
@@ -54,16 +60,18 @@ export async function check(options: JsonOption): Promise<number> {
   return findings.some((finding) => finding.severity === 'error') ? EXIT.no : EXIT.good;
 }
 
-/** The tables of each flow's source, for sources that can be read; the source's own findings say why another cannot. */
-async function flowTables(config: Config): Promise<Record<string, readonly TableSchema[]>> {
+/** The tables of each source that a flow reads and that can be read; the source's own findings say why another cannot. */
+async function knownTables(config: Config): Promise<Record<string, readonly TableSchema[]>> {
   const ofSource: Record<string, readonly TableSchema[]> = {};
-  for (const name of new Set(Object.values(config.flows).map((flow) => flow.mirror)))
+  const mirrored = Object.values(config.flows).map((flow) => flow.mirror);
+  const mapped = Object.values(config.canonicalFlows).flatMap((flow) => Object.keys(flow.from));
+  for (const name of new Set([...mirrored, ...mapped]))
     try {
       ofSource[name] = await sourceTables(config.sources[name]!);
     } catch (thrown) {
       if (!(thrown instanceof ReplicationError)) throw thrown;
     }
-  return Object.fromEntries(Object.entries(config.flows).map(([flow, { mirror }]) => [flow, ofSource[mirror] ?? []]));
+  return ofSource;
 }
 
 async function checkNats(config: Config): Promise<Finding> {
@@ -144,7 +152,8 @@ async function gather(config: Config): Promise<{ sources: (SourceStatus & { name
     })),
   );
   const flows = await Promise.all(
-    Object.entries(config.flows).map(async ([name, flow]): Promise<FlowStatus> => {
+    flowNames(config).map(async (name): Promise<FlowStatus> => {
+      const flow = flowSettings(config, name)!;
       try {
         const target = await targetOf(config.targets[flow.to]!);
         const desk = await target.openDesk('waybill status');
@@ -153,7 +162,7 @@ async function gather(config: Config): Promise<{ sources: (SourceStatus & { name
           const row = (await desk.readPositions()).find((position) => position.flow === name);
           const quarantined = (await desk.listQuarantine(name)).length;
           if (row === undefined) return { name, quarantined };
-          const { state } = await nats.manager.streams.info(cdcStreamName(config.nats.prefix, flow.mirror));
+          const { state } = await nats.manager.streams.info(row.stream);
           const position = parsePosition(row.position);
           return {
             name,
@@ -191,7 +200,8 @@ export async function grants(name: string, options: GlobalOptions): Promise<numb
   const config = readConfig(options);
   const target = config.targets[name];
   if (target !== undefined) {
-    const schemas = Object.values(config.flows)
+    const schemas = flowNames(config)
+      .map((flow) => flowSettings(config, flow)!)
       .filter((flow) => flow.to === name)
       .map((flow) => flow.schema ?? (target.kind === 'postgres' ? 'public' : databaseName(target.url)));
     console.log((await targetOf(target)).grantsSql(userOf(target.url), [...new Set(schemas)]));
