@@ -120,8 +120,8 @@ export class CanonicalPipeline {
   /** The rows of a query of the target, each as one text; none while what it names is not there. */
   async lines(sql: string): Promise<string[]> {
     try {
-      const { rows } = await this.target.query<unknown[]>({ text: sql, rowMode: 'array' });
-      return rows.map((row) =>
+      const { rows } = await this.target.query({ text: sql, rowMode: 'array' });
+      return (rows as unknown[][]).map((row) =>
         row.map((value) => (typeof value === 'string' ? value : JSON.stringify(value))).join('|'),
       );
     } catch (thrown) {
