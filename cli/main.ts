@@ -57,7 +57,7 @@ command(program, 'tail <source>', 'the stream as JSON lines', async () => (await
 command(
   program,
   'snapshot <source> [tables...]',
-  'read tables again while the log streams',
+  'read tables again while the log streams; of a flow of records: write them all anew',
   async () => (await act()).snapshot,
 )
   .option('--cancel', 'stop the snapshot under way')

@@ -1,6 +1,7 @@
 /** Commands that change something: snapshot, teardown, quarantine. */
 import { createInterface } from 'node:readline/promises';
 import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
+import { requestAnew } from '../../transform/request.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { describeMysqlTeardown, teardownMysqlSource } from '../../capture/mysql/teardown.ts';
 import { describeTeardown, teardownSource } from '../../capture/postgres/teardown.ts';
@@ -23,6 +24,8 @@ export async function snapshot(
   options: GlobalOptions & { cancel?: boolean; reset?: boolean },
 ): Promise<number> {
   const config = readConfig(options);
+  if (config.canonicalFlows[source] !== undefined && config.sources[source] === undefined)
+    return await writeAnew(config, source, tables, options);
   requireSource(config, source);
   for (const table of tables)
     if (!table.includes('.'))
@@ -42,6 +45,25 @@ export async function snapshot(
     console.log(
       `snapshot ${id} of ${tables.length === 0 ? 'all tables' : tables.join(', ')} asked for; the running capture of ${source} takes it up (waybill status shows how far it is)`,
     );
+  return EXIT.good;
+}
+
+/** A flow of records has no tables to read: it works its records out and writes all of them anew. */
+async function writeAnew(
+  config: Config,
+  flow: string,
+  tables: readonly string[],
+  options: { cancel?: boolean; reset?: boolean },
+): Promise<number> {
+  if (tables.length > 0 || options.cancel === true || options.reset === true)
+    throw new ReplicationError('config_invalid', `${flow} is a flow of records: it is written anew as a whole`);
+  const id = await requestAnew(config.nats, flow);
+  await auditIfReachable(config, [config.canonicalFlows[flow]!.to], {
+    action: 'snapshot',
+    subject: `flow ${flow}`,
+    detail: { id },
+  });
+  console.log(`all records of ${flow} are asked for anew (${id}); its running transform takes it up`);
   return EXIT.good;
 }
 
@@ -152,6 +174,12 @@ export async function quarantineReplay(
     },
   });
   console.log(`${result.applied} applied, ${result.failed.length} failed`);
+  if (config.canonicalFlows[flow] !== undefined) {
+    await requestAnew(config.nats, flow);
+    console.log(
+      `the transform of ${flow} is asked to read its mapping again and write all records anew, with those that it held`,
+    );
+  }
   for (const failure of result.failed)
     console.log(`  ${failure.id}: ${failure.message} (SQLSTATE ${failure.sqlState})`);
   return result.failed.length === 0 ? EXIT.good : EXIT.no;

@@ -1,11 +1,12 @@
 /** A flow of canonical records on real servers: from the tables of an ERP and a shop to positions of stock in a target. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { requestAnew } from '../../transform/request.ts';
 import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
 import { ODOO_DDL, odooProducts } from '../support/odoo-tables.ts';
 
@@ -74,4 +75,89 @@ it('carries stock of an ERP into positions, over restarts of the transform', asy
   expect(rows).toEqual([{ lineage_table: 'public.product_product', id: '2', lineage_groups: null }]);
   await flow.stop('transform:stock', 'apply:stock', 'capture:wms');
   expect(flow.failure).toBeUndefined();
+});
+
+const HELD = `select source, key, reason, message, change->'row'->>'quantity', change->'lineage'->>'table'
+                from waybill.quarantine where flow = 'stock' order by key`;
+
+it('holds a group of a key that breaks a rule, and lets it go when a good value comes or the mapping is mended', async () => {
+  const wms = await source('odoo2', ODOO_DDL + odooProducts(4));
+  await wms.client.query(
+    `insert into stock_quant (product_id, location_id, quantity) values (1, 1, 5), (2, 1, 7), (3, 1, 8)`,
+  );
+  const map = join(folder, 'stock.yaml');
+  const mapping = (units: string): string => `version: 1
+name: own
+entities:
+  inventory_position:
+    from: stock_quant
+    join:
+      product: { table: product_product, on: { id: product_id } }
+      place: { table: stock_location, on: { id: location_id } }
+      template: { table: product_template, on: { id: product.product_tmpl_id } }
+    fields:
+      sku: product.default_code
+      location: place.complete_name
+      lot: { const: '' }
+      owner: { const: '' }
+      uom: { lookup: { of: template.tracking, values: ${units} } }
+      on_hand: quantity
+      allocated: reserved_quantity
+`;
+  await writeFile(map, mapping('{ none: EA }'));
+  const outcomes: Record<string, number> = {};
+  const flow = await pipeline({
+    sources: { wms: { kind: 'postgres', url: wms.url } },
+    targetUrl: await postgres.createDatabase('vis2'),
+    flows: { stock: { canonical: 'inventory_position', from: { wms: { map } } } },
+    report: { records: (outcome, count) => (outcomes[outcome] = (outcomes[outcome] ?? 0) + count) },
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  const onHand = 'select sku, on_hand, allocated, uom from canonical.inventory_position order by sku';
+  await flow.shows(onHand, ['A-1|5|0|EA', 'A-2|7|0|EA', 'A-3|8|0|EA']);
+  expect(await flow.lines(HELD)).toEqual([]);
+
+  // Of A-1 one group is held at its last good value while the other goes on; A-3 goes on as a whole.
+  await wms.client.query(`update stock_quant set quantity = 'NaN', reserved_quantity = 1 where product_id = 1;
+    update product_template set tracking = 'crate' where id = 2; update stock_quant set quantity = 9 where product_id = 3`);
+  await flow.shows(onHand, ['A-1|5|1|EA', 'A-2|7|0|EA', 'A-3|9|0|EA']);
+  await flow.shows(HELD, [
+    'wms|["A-1/WH/Stock//","on_hand"]|mapping|inventory_position A-1/WH/Stock//: on_hand must be a decimal number (it is letters of 3 characters)|NaN|public.stock_quant',
+    'wms|["A-2/WH/Stock//","on_hand"]|mapping|inventory_position A-2/WH/Stock//: uom must be in the look-up table of the mapping (it is letters of 5 characters)|null|public.product_template',
+  ]);
+  expect(outcomes['rejected']).toBe(2);
+
+  await wms.client.query(`update stock_quant set quantity = 6 where product_id = 1`);
+  await flow.shows(onHand, ['A-1|6|1|EA', 'A-2|7|0|EA', 'A-3|9|0|EA']);
+  await flow.shows(`select count(*) from waybill.quarantine`, ['1']);
+
+  await writeFile(map, mapping('{ none: EA, crate: KGM }'));
+  await requestAnew(flow.config.nats, 'stock');
+  await flow.shows(onHand, ['A-1|6|1|EA', 'A-2|7|0|KGM', 'A-3|9|0|EA']);
+  await flow.shows(`select count(*) from waybill.quarantine`, ['0']);
+  await wms.client.query('delete from stock_quant where product_id = 3');
+  await flow.shows(onHand, ['A-1|6|1|EA', 'A-2|7|0|KGM']);
+});
+
+it('a burst of ten thousand bad rows holds nothing else up', async () => {
+  const wms = await source('odoo3', ODOO_DDL + odooProducts(12_000));
+  await wms.client.query(
+    `insert into stock_quant (product_id, location_id, quantity) select i, 1, 1 from generate_series(1, 12000) i`,
+  );
+  const flow = await pipeline({
+    sources: { wms: { kind: 'postgres', url: wms.url } },
+    targetUrl: await postgres.createDatabase('vis3'),
+    flows: { stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } } } },
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  await flow.shows('select count(*) from canonical.inventory_position', ['12000']);
+  await wms.client.query(`update stock_quant set quantity = 'NaN' where product_id <= 10000`);
+  await wms.client.query(`update stock_quant set quantity = 2 where product_id = 12000`);
+  await flow.shows(`select on_hand from canonical.inventory_position where sku = 'A-12000'`, ['2']);
+  // They came in order: when the good row is there, all bad ones are; of each key its quantity and what is free of it.
+  expect(await flow.lines(`select count(*), count(distinct key) from waybill.quarantine`)).toEqual(['20000|20000']);
+  expect(await flow.lines('select sum(on_hand) from canonical.inventory_position')).toEqual(['12001']);
+  await wms.client.query(`update stock_quant set quantity = 3 where product_id <= 10000`);
+  await flow.shows('select count(*) from waybill.quarantine', ['0']);
+  expect(await flow.lines('select sum(on_hand) from canonical.inventory_position')).toEqual(['32001']);
 });
