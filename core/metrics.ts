@@ -48,6 +48,8 @@ export interface TransformReport {
   /** Groups of records that are held, by reason. */
   held(reason: string, keys: number): void;
   stateBytes(bytes: number): void;
+  /** Records of which something waits; since the last call, changes that a later one stood for, and their characters. */
+  delayed(delayed: { waiting: number; savedWrites: number; savedBytes: number }): void;
   /** Frames of the sources that are stored and not taken. */
   pendingFrames(source: string, frames: number): void;
   /** undefined: unknown; 0: idle, nothing outstanding. */
@@ -82,6 +84,7 @@ export const NO_TRANSFORM_REPORT: TransformReport = {
   invariant: nothing,
   held: nothing,
   stateBytes: nothing,
+  delayed: nothing,
   pendingFrames: nothing,
   lagSeconds: nothing,
 };

@@ -35,6 +35,9 @@ export class Metrics {
   readonly #transformRecords = this.#counter(METRIC.transformRecords, ['flow', 'entity', 'outcome']);
   readonly #transformLag = this.#gauge(METRIC.transformLag, ['flow']);
   readonly #transformStateBytes = this.#gauge(METRIC.transformStateBytes, ['flow']);
+  readonly #transformWaiting = this.#gauge(METRIC.transformWaiting, ['flow']);
+  readonly #transformSavedWrites = this.#counter(METRIC.transformSavedWrites, ['flow']);
+  readonly #transformSavedBytes = this.#counter(METRIC.transformSavedBytes, ['flow']);
   readonly #transformPublish = this.#histogram(METRIC.transformPublish, ['flow']);
   readonly #invariants = this.#counter(METRIC.invariantViolations, ['entity', 'invariant']);
   readonly #flowState = this.#gauge(METRIC.flowState, ['flow', 'target', 'state']);
@@ -142,6 +145,11 @@ export class Metrics {
       invariant: (invariant, count) => this.#invariants.inc({ entity, invariant }, count),
       held: (reason, keys) => this.#quarantine.set({ flow, reason }, keys),
       stateBytes: (bytes) => stateBytes.set(bytes),
+      delayed: ({ waiting: records, savedWrites, savedBytes }) => {
+        this.#transformWaiting.set({ flow }, records);
+        this.#transformSavedWrites.inc({ flow }, savedWrites);
+        this.#transformSavedBytes.inc({ flow }, savedBytes);
+      },
       pendingFrames: (source, frames) => {
         waiting.set(source, frames);
         health.pending([...waiting.values()].reduce((sum, each) => sum + each, 0));

@@ -21,6 +21,13 @@ export interface Checkpoint {
   /** The time by which rows have expired, microseconds since 1970. */
   readonly clockUs: number;
   readonly sources: Places;
+  /** By delayed tier: what the stream held when it was released last. */
+  readonly tiers: ReadonlyMap<string, Release>;
+}
+
+export interface Release {
+  readonly clockUs: number;
+  readonly sources: Places;
 }
 
 interface CheckpointText {
@@ -28,12 +35,23 @@ interface CheckpointText {
   readonly plan: string;
   readonly clock: number;
   readonly sources: Readonly<Record<string, readonly [position: string, seq: number]>>;
+  readonly tiers?: Readonly<Record<string, Pick<CheckpointText, 'clock' | 'sources'>>>;
 }
 
 const VERSION = 1;
 
-export function formatCheckpoint({ plan, clockUs, sources }: Checkpoint): string {
-  const text: CheckpointText = { v: VERSION, plan, clock: clockUs, sources: formatPlaces(sources) };
+export function formatCheckpoint({ plan, clockUs, sources, tiers }: Checkpoint): string {
+  const released = [...tiers].map(([id, release]) => [
+    id,
+    { clock: release.clockUs, sources: formatPlaces(release.sources) },
+  ]);
+  const text: CheckpointText = {
+    v: VERSION,
+    plan,
+    clock: clockUs,
+    sources: formatPlaces(sources),
+    ...(tiers.size === 0 ? {} : { tiers: Object.fromEntries(released) as CheckpointText['tiers'] & object }),
+  };
   return JSON.stringify(text);
 }
 
@@ -49,7 +67,12 @@ export function parseCheckpoint(text: string, place: string): Checkpoint {
     throw new ReplicationError('frame_version', `${place} has a checkpoint of version ${parsed.v}`);
   if (typeof parsed.sources !== 'object' || typeof parsed.clock !== 'number')
     throw new ReplicationError('frame_unreadable', `${place} has a checkpoint without sources`);
-  return { plan: parsed.plan, clockUs: parsed.clock, sources: parsePlaces(parsed.sources, place) };
+  const tiers = Object.entries(parsed.tiers ?? {}).map(([id, { clock, sources }]): [string, Release] => [
+    id,
+    { clockUs: clock, sources: parsePlaces(sources, place) },
+  ]);
+  const sources = parsePlaces(parsed.sources, place);
+  return { plan: parsed.plan, clockUs: parsed.clock, sources, tiers: new Map(tiers) };
 }
 
 function formatPlaces(places: Places): CheckpointText['sources'] {

@@ -7,6 +7,7 @@ import { nearest } from '../core/config.ts';
 import { messageOf, ReplicationError } from '../core/errors.ts';
 import { ENTITIES, ENTITY_NAMES } from './canonical/catalog.ts';
 import type { Entity } from './canonical/entity.ts';
+import { compileTiers, type Tiers } from './delivery-tiers.ts';
 import { compileMapping, type MappingPlan } from './mapping/block-plan.ts';
 import type { MappingFunction } from './mapping/evaluate.ts';
 import { loadMapping, type Mapping } from './mapping/mapping-file.ts';
@@ -28,6 +29,7 @@ export interface FlowPlan {
   readonly entity: Entity;
   readonly sources: readonly SourcePlan[];
   readonly ownership: Ownership;
+  readonly tiers: Tiers;
   /** Changes with everything that decides what records the same frames give. */
   readonly fingerprint: string;
 }
@@ -57,11 +59,12 @@ export async function loadFlowPlan(name: string, settings: CanonicalFlowConfig):
     hash.update(JSON.stringify([source, readText(place), code === undefined ? '' : readText(code)]));
   }
   const { ownership, problems: owning } = compileOwnership(entity, settings.owner, supplied);
-  problems.push(...owning.map((problem) => `${at}.${problem}`));
+  const { tiers, problems: delivering } = compileTiers(entity, settings.delivery);
+  problems.push(...[...owning, ...delivering].map((problem) => `${at}.${problem}`));
   if (problems.length > 0) throw invalid(problems);
   const { owner, tenant, delivery } = settings;
   hash.update(JSON.stringify([LOGIC_VERSION, entity.name, entity.version, owner, tenant, delivery]));
-  return { name, settings, entity, sources, ownership, fingerprint: hash.digest('hex').slice(0, 16) };
+  return { name, settings, entity, sources, ownership, tiers, fingerprint: hash.digest('hex').slice(0, 16) };
 }
 
 /** A mapping compiled for a flow. It holds the rows of its tables, so that every run needs one of its own. */

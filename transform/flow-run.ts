@@ -5,11 +5,13 @@
  */
 import type { StreamTail } from '../core/cdc-stream.ts';
 import type { FramePublisher } from '../core/frame-publisher.ts';
+import type { FrameWriter } from '../core/frame-writer.ts';
 import type { Logger } from '../core/logger.ts';
 import type { TransformReport } from '../core/metrics.ts';
 import type { Nats } from '../core/nats.ts';
 import { describePosition } from '../core/position.ts';
 import { formatCheckpoint, parseCheckpoint, type Checkpoint, type Places } from './checkpoint.ts';
+import type { Passing } from './delivery.ts';
 import type { FlowPlan } from './flow-plan.ts';
 import { FlowState, type Outcome } from './flow-state.ts';
 import { Output } from './output.ts';
@@ -97,9 +99,14 @@ class FlowRun {
     const resumed = await this.#resumable();
     for (const [source, history] of this.#histories)
       this.#feeds.set(source, new SourceFeed(nats, history, this.#signal, () => this.#changed()));
-    this.#state.clockUs = resumed?.clockUs ?? nowUs();
+    this.#state.clockUs = nowUs();
     const started = performance.now();
-    await this.#rebuild(resumed?.sources ?? this.#ends());
+    if (resumed === undefined) await this.#rebuild(this.#ends());
+    else {
+      // Rows that expired since then are to be seen to expire.
+      this.#state.clockUs = 0;
+      await this.#resume(resumed);
+    }
     if (this.#signal.aborted) return;
     for (const { id, held } of this.#state.resolver.heldEntries())
       if (held?.incomplete !== true) this.#countHeld(id, true);
@@ -121,12 +128,27 @@ class FlowRun {
     if (anew || tail.checkpoint === undefined) return undefined;
     const checkpoint = parseCheckpoint(tail.checkpoint, `${publisher.streamName} sequence ${tail.seq}`);
     if (checkpoint.plan !== plan.fingerprint) return undefined;
+    if (plan.tiers.delayed.some((tier) => !checkpoint.tiers.has(tier.id))) return undefined;
     for (const [source, history] of this.#histories) {
       const place = checkpoint.sources.get(source.name);
       // What tables held before a reset is not known after it, and so neither what has gone since.
       if (place === undefined || !history.whole || !(await leadsTo(nats, history, place))) return undefined;
     }
     return checkpoint;
+  }
+
+  /** Comes to where the checkpoint stands, by way of the places at which the tiers were released. */
+  async #resume({ tiers, sources, clockUs }: Checkpoint): Promise<void> {
+    const { delayed } = this.#options.plan.tiers;
+    const stops = delayed.map((tier) => ({ tier, release: tiers.get(tier.id)! }));
+    for (const { tier, release } of stops.sort((a, b) => a.release.clockUs - b.release.clockUs)) {
+      this.#state.clockUs = release.clockUs;
+      await this.#rebuild(release.sources);
+      if (this.#signal.aborted) return;
+      this.#state.release(tier);
+    }
+    this.#state.clockUs = clockUs;
+    await this.#rebuild(sources);
   }
 
   #ends(): Places {
@@ -144,7 +166,9 @@ class FlowRun {
           await this.#pause(TICK_MS);
           continue;
         }
-        if (!source.idle && !done() && source.step()) this.#state.settle(source);
+        if (source.idle || done() || !source.step()) continue;
+        const { changes } = this.#state.settle(source);
+        for (const change of changes) this.#state.delivery.take(change);
       }
       this.#options.log.info({ source: source.name, position: describePosition(source.place.position) }, 'source read');
     }
@@ -163,6 +187,8 @@ class FlowRun {
     const { runId, publisher, report, plan } = this.#options;
     const { resolver } = this.#state;
     const timeUs = Math.max(0, ...this.#state.sources.map((source) => source.reachedUs));
+    this.#state.delivery.clear();
+    for (const tier of plan.tiers.delayed) this.#state.noteReleased(tier);
     this.#incomplete = true;
     const firstSeq = publisher.lastSeq + 1;
     this.#output.markReset();
@@ -203,6 +229,8 @@ class FlowRun {
       if (performance.now() - this.#tickMs >= TICK_MS) {
         this.#tickMs = performance.now();
         for (const source of this.#state.expire()) this.#emit(this.#state.settle(source), source);
+        this.#release();
+        if (this.#output.full) await this.#output.room();
         if (await this.#options.wantsAnew()) {
           log.info({ flow: this.#options.plan.name }, 'all records are asked for anew');
           return;
@@ -225,9 +253,10 @@ class FlowRun {
     if (changes.length > 0) report.records('mapped', changes.length);
     for (const { invariant } of breaches) report.invariant(invariant, 1);
     this.#output.transaction(timeUs, (writer) => {
-      for (const { key, before, after, lineage } of changes)
-        if (after === undefined) this.#rows.remove(writer, before!);
-        else this.#rows.put(writer, before === undefined ? 'i' : 'u', after, lineage, this.#state.groups(key));
+      for (const change of changes) {
+        const passed = this.#state.delivery.take(change);
+        if (passed !== undefined) this.#pass(writer, passed);
+      }
       for (const { id, held: group } of held) {
         if (group?.incomplete === true) {
           if (this.#countHeld(id, false)) this.#rows.hold(writer, id, undefined);
@@ -238,6 +267,31 @@ class FlowRun {
         if (was || group !== undefined) this.#rows.hold(writer, id, group);
       }
     });
+  }
+
+  #pass(writer: FrameWriter, { key, before, after }: Passing): void {
+    if (after === undefined) this.#rows.remove(writer, before!);
+    else {
+      const op = before === undefined ? 'i' : 'u';
+      this.#rows.put(writer, op, after, this.#state.resolver.lineage(key)!, this.#state.groups(key));
+    }
+  }
+
+  /** Passes on what waits for tiers whose time has come. */
+  #release(): void {
+    const { plan, report } = this.#options;
+    const { clockUs, released, delivery } = this.#state;
+    for (const tier of plan.tiers.delayed) {
+      if (clockUs < tier.dueAfter(released.get(tier.id)!.clockUs)) continue;
+      const passed = this.#state.release(tier);
+      const timeUs = Math.max(0, ...this.#state.sources.map((source) => source.reachedUs));
+      this.#output.transaction(timeUs, (writer) => {
+        for (const each of passed) this.#pass(writer, each);
+      });
+    }
+    report.delayed({ waiting: delivery.waiting, savedWrites: delivery.savedWrites, savedBytes: delivery.savedBytes });
+    delivery.savedWrites = 0;
+    delivery.savedBytes = 0;
   }
 
   /** Keeps count of what is held. True when it was held before. */

@@ -1,7 +1,9 @@
 /** The state of a flow: what its sources contributed, the records that follow from it, and how far it has come. */
 import { oversold, STOCK } from './canonical/inventory.ts';
 import { InvariantMonitor, type Breach } from './canonical/inventory-invariants.ts';
-import type { Checkpoint } from './checkpoint.ts';
+import type { Checkpoint, Places, Release } from './checkpoint.ts';
+import { Delivery, type Passing } from './delivery.ts';
+import type { Tier } from './delivery-tiers.ts';
 import { compileSource, type FlowPlan } from './flow-plan.ts';
 import { MappingEngine } from './mapping/engine.ts';
 import { Resolver, type HeldChange, type ResolvedChange } from './ownership/resolver.ts';
@@ -21,6 +23,9 @@ export class FlowState {
   readonly plan: FlowPlan;
   readonly sources: readonly SourceState[];
   readonly resolver: Resolver;
+  readonly delivery: Delivery;
+  /** By delayed tier: what had been taken when it was released last. */
+  readonly released = new Map<string, Release>();
   /** The time by which rows have expired. It never goes back. */
   clockUs = 0;
   readonly #monitor: InvariantMonitor | undefined;
@@ -37,6 +42,7 @@ export class FlowState {
         new MappingEngine({ source: source.name, plan: compiled, stateBytes: settings.state_bytes }),
       );
     });
+    this.delivery = new Delivery(entity, plan.tiers);
     this.#shared =
       plan.sources.length > 1 || plan.sources[0]!.mapping.blocks.filter((block) => block.entity === entity).length > 1;
     this.resolver = new Resolver(ownership, { advisory: this.#shared });
@@ -73,12 +79,23 @@ export class FlowState {
     return this.#shared ? groupsJson(this.resolver.explain(key, this.clockUs) ?? []) : null;
   }
 
+  /** Passes on what waits for a tier, and notes that it did. */
+  release(tier: Tier): Passing[] {
+    this.noteReleased(tier);
+    return this.delivery.release(tier, (key) => this.resolver.record(key));
+  }
+
+  noteReleased(tier: Tier): void {
+    this.released.set(tier.id, { clockUs: this.clockUs, sources: this.#places() });
+  }
+
   checkpoint(): Checkpoint {
-    return {
-      plan: this.plan.fingerprint,
-      clockUs: this.clockUs,
-      sources: new Map(this.sources.map((source) => [source.name, source.place])),
-    };
+    const { clockUs, released } = this;
+    return { plan: this.plan.fingerprint, clockUs, sources: this.#places(), tiers: released };
+  }
+
+  #places(): Places {
+    return new Map(this.sources.map((source) => [source.name, source.place]));
   }
 }
 

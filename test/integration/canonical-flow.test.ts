@@ -161,3 +161,52 @@ it('a burst of ten thousand bad rows holds nothing else up', async () => {
   await flow.shows('select count(*) from waybill.quarantine', ['0']);
   expect(await flow.lines('select sum(on_hand) from canonical.inventory_position')).toEqual(['32001']);
 });
+
+it('passes slow groups on when it is their time, and everything when asked', async () => {
+  const wms = await source('odoo4', ODOO_DDL + odooProducts(2));
+  await wms.client.query(`insert into stock_quant (product_id, location_id, quantity) values (1, 1, 5)`);
+  const flow = await pipeline({
+    sources: { wms: { kind: 'postgres', url: wms.url } },
+    targetUrl: await postgres.createDatabase('vis4'),
+    flows: {
+      stock: {
+        canonical: 'inventory_position',
+        from: { wms: { pack: 'odoo' } },
+        delivery: { allocated: { cron: '0 0 29 2 *' }, in_transit: { every: '1s' } },
+      },
+    },
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  const seen = 'select sku, on_hand, allocated, available from canonical.inventory_position order by sku';
+  await flow.shows(seen, ['A-1|5|0|5']);
+  await wms.client.query('update stock_quant set quantity = 6, reserved_quantity = 2');
+  await flow.shows(seen, ['A-1|6|0|6']);
+  await flow.stop('transform:stock');
+  await wms.client.query(`update stock_quant set quantity = 7;
+    insert into stock_quant (product_id, location_id, quantity, reserved_quantity) values (2, 1, 3, 1)`);
+  flow.start('transform:stock');
+  // What waited before the restart goes on waiting; a record that is new comes whole.
+  await flow.shows(seen, ['A-1|7|0|7', 'A-2|3|1|2']);
+  await requestAnew(flow.config.nats, 'stock');
+  await flow.shows(seen, ['A-1|7|2|5', 'A-2|3|1|2']);
+});
+
+it('sends of many changes in an interval the last', async () => {
+  const wms = await source('odoo5', ODOO_DDL + odooProducts(1));
+  await wms.client.query(`insert into stock_quant (product_id, location_id, quantity) values (1, 1, 0)`);
+  let saved = 0;
+  const flow = await pipeline({
+    sources: { wms: { kind: 'postgres', url: wms.url } },
+    targetUrl: await postgres.createDatabase('vis5'),
+    flows: {
+      stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } }, delivery: { every: '2s' } },
+    },
+    report: { delayed: ({ savedWrites }) => (saved += savedWrites) },
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  const seen = 'select sku, on_hand from canonical.inventory_position';
+  await flow.shows(seen, ['A-1|0']);
+  for (let i = 1; i <= 300; i++) await wms.client.query('update stock_quant set quantity = $1', [i]);
+  await flow.shows(seen, ['A-1|300']);
+  expect(saved).toBeGreaterThan(100);
+});

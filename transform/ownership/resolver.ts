@@ -133,6 +133,11 @@ export class Resolver {
     return this.#records.get(key)?.given;
   }
 
+  /** Of the newest change among the values of a record. */
+  lineage(key: string): Lineage | undefined {
+    return this.#records.get(key)?.lineage;
+  }
+
   get records(): number {
     return this.#records.size;
   }
