@@ -23,8 +23,9 @@ export function actor(): string {
 
 /** The targets of all flows that read `source`. */
 export function targetsOf(config: Config, source: string): string[] {
-  const flows = Object.values(config.flows).filter((flow) => flow.mirror === source);
-  return [...new Set(flows.map((flow) => flow.to))];
+  const mirrors = Object.values(config.flows).filter((flow) => flow.mirror === source);
+  const records = Object.values(config.canonicalFlows).filter((flow) => flow.from[source] !== undefined);
+  return [...new Set([...mirrors, ...records].map((flow) => flow.to))];
 }
 
 /** Audit logs are kept in Postgres targets; those of MySQL and MariaDB have none yet. */

@@ -5,6 +5,7 @@ import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
 import { checkTarget } from './preflight.ts';
 import { discardQuarantine, listQuarantine, replayQuarantine, showQuarantine } from './quarantine.ts';
+import { readRow } from './read-row.ts';
 import { MysqlSession } from './session.ts';
 import { createMysqlStore } from './store.ts';
 
@@ -19,6 +20,7 @@ export function createMysqlTarget(settings: TargetConfig): Target {
         showQuarantine: (id) => showQuarantine(session, id),
         replayQuarantine: (flow, which) => replayQuarantine(session, flow, which),
         discardQuarantine: (flow, ids) => discardQuarantine(session, flow, ids),
+        readRow: (...row) => readRow(session, ...row),
         close: () => session.close(),
       };
     },

@@ -5,6 +5,7 @@ import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
 import { checkTarget } from './preflight.ts';
 import { discardQuarantine, listQuarantine, replayQuarantine, showQuarantine } from './quarantine.ts';
+import { readRow } from './read-row.ts';
 import { openTargetSession } from './session.ts';
 import { createPostgresStore } from './store.ts';
 
@@ -20,6 +21,7 @@ export function createPostgresTarget(settings: TargetConfig): Target {
         showQuarantine: (id) => showQuarantine(client, id),
         replayQuarantine: (flow, which, flowSettings) => replayQuarantine(client, flow, which, flowSettings),
         discardQuarantine: (flow, ids) => discardQuarantine(client, flow, ids),
+        readRow: (...row) => readRow(client, ...row),
         close: () => session.close(),
       };
     },

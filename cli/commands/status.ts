@@ -4,8 +4,7 @@ import { targetOf } from '../../apply/target-kind.ts';
 import { mysqlSourceStatus } from '../../capture/mysql/status.ts';
 import { sourceStatus } from '../../capture/postgres/status.ts';
 import type { SourceStatus } from '../../capture/source-status.ts';
-import { cdcStreamName } from '../../core/cdc-stream.ts';
-import type { Config } from '../../core/config.ts';
+import { flowNames, flowSettings, type Config } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import { connectNats } from '../../core/nats.ts';
 import { describePosition, parsePosition } from '../../core/position.ts';
@@ -70,7 +69,8 @@ async function gather(config: Config): Promise<{ sources: (SourceStatus & { name
     })),
   );
   const flows = await Promise.all(
-    Object.entries(config.flows).map(async ([name, flow]): Promise<FlowStatus> => {
+    flowNames(config).map(async (name): Promise<FlowStatus> => {
+      const flow = flowSettings(config, name)!;
       try {
         const target = await targetOf(config.targets[flow.to]!);
         const desk = await target.openDesk('waybill status');
@@ -79,7 +79,7 @@ async function gather(config: Config): Promise<{ sources: (SourceStatus & { name
           const row = (await desk.readPositions()).find((position) => position.flow === name);
           const quarantined = (await desk.listQuarantine(name)).length;
           if (row === undefined) return { name, quarantined };
-          const { state } = await nats.manager.streams.info(cdcStreamName(config.nats.prefix, flow.mirror));
+          const { state } = await nats.manager.streams.info(row.stream);
           const position = parsePosition(row.position);
           return {
             name,
