@@ -85,9 +85,18 @@ export class CopyOut implements pg.Submittable {
       if (data[at] === READY_FOR_QUERY) this.#giveBack();
       // A copy: pg may keep it, and these bytes move.
       const message = Buffer.from(data.subarray(at, end));
-      for (const listener of this.#pgListeners) listener(message);
+      this.#forward(message);
+    }
+    // After an error the connection is pg's, and so is the message that has come in part.
+    if (this.#connection === undefined && this.#at < this.#length) {
+      this.#forward(Buffer.from(data.subarray(this.#at, this.#length)));
+      this.#at = this.#length;
     }
     return false;
+  }
+
+  #forward(bytes: Buffer): void {
+    for (const listener of this.#pgListeners) listener(bytes);
   }
 
   /** For pg: the server refused, or the connection broke. */

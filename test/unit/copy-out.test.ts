@@ -68,6 +68,30 @@ describe('CopyOut', () => {
     expect(others).toBe('HcCZ');
   });
 
+  it('leaves all that follows an error to pg', async () => {
+    const bytes = Buffer.concat([message('E', Buffer.from('Mno\0\0')), message('Z', Buffer.from('I'))]);
+    for (let cut = 1; cut < bytes.length; cut++) {
+      const stream = Object.assign(new EventEmitter(), { pause: () => {}, resume: () => {} });
+      const copy = new CopyOut('copy');
+      const left: Buffer[] = [];
+      stream.on('data', (chunk: Buffer) => {
+        left.push(chunk);
+        if (chunk[0] === 0x45) copy.handleError(new Error('no'));
+      });
+      copy.submit({ stream, query: () => {} } as unknown as Connection);
+      const reading = (async () => {
+        while (await copy.more()) while (copy.next());
+      })();
+      reading.catch(() => {});
+      for (const chunk of [bytes.subarray(0, cut), bytes.subarray(cut)]) {
+        stream.emit('data', chunk);
+        await new Promise(setImmediate);
+      }
+      await expect(reading).rejects.toThrow('no');
+      expect(Buffer.concat(left).equals(bytes), `cut at ${cut}`).toBe(true);
+    }
+  });
+
   it('throws what ended the query', async () => {
     const stream = Object.assign(new EventEmitter(), { pause: () => {}, resume: () => {} });
     const copy = new CopyOut('copy');
