@@ -18,6 +18,8 @@ export interface VerifyOptions {
   readonly maxLoad?: number | undefined;
   readonly signal: AbortSignal;
   readonly report?: DriftReport;
+  /** Who asked, where it was not the user of this process. */
+  readonly actor?: string;
 }
 
 /** Compares one flow. Throws classified errors. */
@@ -53,6 +55,7 @@ export async function verifyOnce(config: Config, flow: string, options: VerifyOp
     const repaired = outcome.tables.filter((table) => (table.repaired?.asked ?? 0) > 0);
     if (repaired.length > 0)
       await audit(config, [settings.to], {
+        ...(options.actor === undefined ? {} : { actor: options.actor }),
         action: 'repair',
         subject: `flow ${flow}`,
         detail: {

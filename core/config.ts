@@ -135,6 +135,15 @@ const monitoringSchema = z.strictObject({
     .string()
     .regex(/^.+:\d{1,5}$/, 'must be host:port')
     .default('127.0.0.1:9464'),
+  /** Whoever has it may act from the console; left out: nobody may. */
+  token: z
+    .string()
+    .regex(/^[\x21-\x7e]{16,}$/, 'must be at least 16 printable characters without spaces')
+    .optional(),
+  /** Names by which the console is reached, beside addresses and localhost. */
+  hosts: z.array(z.string().min(1)).default([]),
+  /** Columns whose values the console never shows, beside those that a source hides and those named like secrets. */
+  hide: z.array(z.string().regex(/^[^.]+\..+\.[^.]+$/, 'must have the form schema.table.column')).default([]),
 });
 
 function isWebhookSecret(text: string): boolean {
