@@ -32,7 +32,7 @@ export async function mysqlSourceStatus(
       const progress = await readProgress(bucket, name);
       const lease = await bucket.get(`lease.capture.${name}`);
       const held = lease !== null && lease.operation === 'PUT' && lease.json<LeaseView>().released !== true;
-      const retained = await readRetainedBytes(client, settings.kind);
+      const retained = await readRetainedBytes(client);
       const open = progress?.tables.filter((table) => table.state !== 'done') ?? [];
       const position = asGtidPosition(tail.end);
       let state = position === undefined ? 'new' : held ? (open.length > 0 ? 'snapshot' : 'streaming') : 'stopped';

@@ -1,0 +1,15 @@
+import { startMysql } from '../sandbox/mysql.ts';
+import { startNats } from '../sandbox/nats.ts';
+import { Source } from './support/mysql-source.ts';
+const ms = (t: number) => Math.round(performance.now() - t);
+const [server, nats] = await Promise.all([startMysql({ flavour: 'mysql', version: '9.7' }), startNats()]);
+let t = performance.now(); await server.stop('fast'); console.log('plain stop', ms(t)); t = performance.now(); await server.start(); console.log('start', ms(t));
+const s = await Source.open('x', server, nats);
+await s.run('create table t (id int primary key)');
+t = performance.now(); await server.stop('fast'); console.log('stop with idle client', ms(t)); t = performance.now(); await server.start(); console.log('start', ms(t));
+const s2 = await Source.at('x', server.urlFor('x'), 'mysql', nats);
+s2.start(); await s2.loaded(1);
+t = performance.now(); await server.stop('fast'); console.log('stop with capture', ms(t)); t = performance.now(); await server.start(); console.log('start', ms(t));
+t = performance.now(); await s2.wait('again', async () => s2.states.length > 0 && (s2.states.at(-1) === 'streaming' || s2.states.at(-1) === 'idle')); console.log('capture again', ms(t), s2.states.slice(-8));
+await s2.stop().catch(console.log);
+await s.close().catch(() => {}); await s2.close().catch(() => {}); await server.dispose(); await nats.dispose(); process.exit(0);
