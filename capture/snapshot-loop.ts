@@ -39,7 +39,7 @@ export interface SnapshotLoopOptions {
   readonly tables: () => Promise<readonly TableName[]>;
 }
 
-const REQUEST_POLL_MS = 1000;
+const REQUEST_POLL_MS = 500;
 /** How long a table is left alone that changed too fast to be read. */
 const ASIDE_MS = 5000;
 

@@ -74,7 +74,7 @@ export class Source {
     const parsed = parseConfig(
       JSON.stringify({
         version: 1,
-        nats: { servers: [nats.url], prefix: `t_${name}` },
+        nats: { servers: [nats.url], prefix: `t_${name}`, stream: { max_bytes: '512MB' } },
         sources: { [name]: { kind: flavour, url, tables: [`${name}.*`], heartbeat: '1s', ...yaml } },
       }),
       {},
