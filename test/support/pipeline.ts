@@ -9,7 +9,7 @@ import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/config.ts';
 import { createLogger } from '../../core/logger.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
-import { closeSides, flowTables, openSides } from '../../monitoring/drift/open-sides.ts';
+import { closeSides, flowTables, openSides, placeOf } from '../../monitoring/drift/open-sides.ts';
 import type { FlowOutcome } from '../../monitoring/drift/outcome.ts';
 import { verifyFlow, type FlowVerificationOptions } from '../../monitoring/drift/verify-flow.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
@@ -116,7 +116,6 @@ export class Pipeline {
 
   async verify(options: Partial<FlowVerificationOptions> & { repair?: boolean } = {}): Promise<FlowOutcome> {
     const { repair = false, ...rest } = options;
-    const settings = this.config.flows['mirror']!;
     const sides = await openSides(this.config, 'mirror');
     try {
       return await verifyFlow({
@@ -125,7 +124,7 @@ export class Pipeline {
         nats: this.nats,
         stream: cdcStreamName(this.config.nats.prefix, 'wms'),
         includes: flowTables(this.config, 'mirror'),
-        targetSchema: settings.schema,
+        placeOf: placeOf(this.config, 'mirror'),
         ignoreExtra: false,
         deleteExtra: true,
         maxLoad: 1,
