@@ -51,6 +51,7 @@ interface Packet {
 
 /** What mysql2 asks of a command, and gives it; not in its types. */
 interface WireConnection {
+  readonly stream: { destroy(): unknown };
   addCommand(command: WireCommand): void;
   writePacket(packet: { buffer: Buffer; length(): number; writeHeader(sequenceId: number): void }): void;
   _resetSequenceId(): void;
@@ -108,7 +109,7 @@ export class BinlogStream {
     } finally {
       clearInterval(watchdog);
       this.#done = true;
-      this.#connection?.destroy();
+      this.#disconnect();
     }
   }
 
@@ -121,7 +122,13 @@ export class BinlogStream {
   #finish(failure: unknown): void {
     if (this.#settle === undefined) this.#done = true;
     this.#settle?.(failure);
+    this.#disconnect();
+  }
+
+  /** mysql2's `destroy` only says goodbye, which a source that sends its log does not hear: the socket goes as well. */
+  #disconnect(): void {
     this.#connection?.destroy();
+    (this.#connection as unknown as WireConnection | undefined)?.stream.destroy();
   }
 
   async #connect(): Promise<void> {

@@ -65,8 +65,10 @@ export class SqlClient {
     });
   }
 
+  /** A source that is busy sending does not hear a goodbye: the socket goes as well. */
   end(): void {
     this.#connection.destroy();
+    (this.#connection as unknown as { readonly stream: { destroy(): unknown } }).stream.destroy();
   }
 }
 
