@@ -99,7 +99,6 @@ export class SnapshotLoop {
   }
 
   async #read(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {
-    const { log } = this.#o;
     this.#cancel = false;
     this.#running = true;
     const poll = setInterval(() => void this.#pollCancel(), REQUEST_POLL_MS);
@@ -113,16 +112,21 @@ export class SnapshotLoop {
       await this.#o.read(task, signal);
       for (const [table, { untilMs }] of this.#aside)
         if (table.state === 'done' || untilMs <= performance.now()) this.#aside.delete(table);
-      if (this.#cancel) {
-        this.#aside.clear();
-        for (const table of progress.tables) table.state = 'done';
-        await this.#o.progress.write(progress);
-        log.info('snapshot cancelled');
-      }
+      if (this.#cancel) await this.#cancelled();
     } finally {
       clearInterval(poll);
       this.#running = false;
     }
+  }
+
+  /** What is still to be read is not: also what waits for another try. */
+  async #cancelled(): Promise<void> {
+    const progress = await this.progress();
+    this.#aside.clear();
+    if (progress.tables.every((table) => table.state === 'done')) return;
+    for (const table of progress.tables) table.state = 'done';
+    await this.#o.progress.write(progress);
+    this.#o.log.info('snapshot cancelled');
   }
 
   #isDue(table: TableProgress): boolean {
@@ -153,7 +157,10 @@ export class SnapshotLoop {
     // A reset begins at another place of the log: the next run does that.
     if (request.reset === true)
       throw new ReplicationError('stream_conflict', `a snapshot from scratch was asked for (${request.id})`);
-    if (request.cancel === true) return clearRequest(bucket, source);
+    if (request.cancel === true) {
+      await this.#cancelled();
+      return clearRequest(bucket, source);
+    }
     const chosen = await this.#o.tables();
     const wanted = chosen.filter((table) => request.tables === undefined || request.tables.includes(nameOf(table)));
     const names = new Set(wanted.map(nameOf));
