@@ -43,7 +43,7 @@ export interface LoggedStatement {
   readonly verb: string;
   /** The table that a TRUNCATE TABLE empties; undefined for all other statements. */
   readonly truncates: { readonly schema: string; readonly name: string } | undefined;
-  /** ALTER TABLE that takes rows away or brings them without logging them (partitions, tablespaces). */
+  /** DDL that takes rows away from a name or brings them, and logs none: partitions, tablespaces, tables renamed or made anew. */
   readonly movesRows: boolean;
   /** Whether rows of the same group may follow (CREATE … SELECT). */
   readonly inGroup: boolean;

@@ -51,7 +51,7 @@ interface Packet {
 
 /** What mysql2 asks of a command, and gives it; not in its types. */
 interface WireConnection {
-  readonly stream: { destroy(): unknown };
+  readonly stream: { destroy(error: Error): unknown };
   addCommand(command: WireCommand): void;
   writePacket(packet: { buffer: Buffer; length(): number; writeHeader(sequenceId: number): void }): void;
   _resetSequenceId(): void;
@@ -128,7 +128,8 @@ export class BinlogStream {
   /** mysql2's `destroy` only says goodbye, which a source that sends its log does not hear: the socket goes as well. */
   #disconnect(): void {
     this.#connection?.destroy();
-    (this.#connection as unknown as WireConnection | undefined)?.stream.destroy();
+    // With an error, or a statement that waits for its answer would wait for ever.
+    (this.#connection as unknown as WireConnection | undefined)?.stream.destroy(new Error('the connection was closed'));
   }
 
   async #connect(): Promise<void> {
@@ -162,6 +163,7 @@ export class BinlogStream {
       }
       this.#decoder = new BinlogDecoder({ flavour, charsets, checksum: checksum !== 'NONE', handler });
     } catch (thrown) {
+      if (this.#done) return;
       throw sourceError(thrown, 'connecting to the source');
     }
   }

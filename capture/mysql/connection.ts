@@ -65,10 +65,11 @@ export class SqlClient {
     });
   }
 
-  /** A source that is busy sending does not hear a goodbye: the socket goes as well. */
+  /** A source that is busy sending does not hear a goodbye: the socket goes as well. What waits for an answer fails. */
   end(): void {
     this.#connection.destroy();
-    (this.#connection as unknown as { readonly stream: { destroy(): unknown } }).stream.destroy();
+    const { stream } = this.#connection as unknown as { readonly stream: { destroy(error: Error): unknown } };
+    stream.destroy(new Error('the connection was closed'));
   }
 }
 

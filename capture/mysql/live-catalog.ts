@@ -1,4 +1,5 @@
 /** What the tables in the log are, while DDL changes them: the catalog, asked again when it may be out of date. */
+import { asReplicationError } from '../../core/errors.ts';
 import type { Logger } from '../../core/logger.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import type { Flavour, LoggedStatement } from './binlog-handler.ts';
@@ -95,12 +96,22 @@ export class LiveCatalog {
     return table === undefined || table === 'absent' || map === undefined ? table : withLabels(flavour, table, map);
   }
 
-  /** The tables that the configuration chooses now. */
+  /** The tables that the configuration chooses now, of which the caller sees to it that they are read. */
   async current(): Promise<readonly TableName[]> {
-    const { client, flavour, patterns } = this.#o;
-    const tables = (await matchingTables(client, flavour, patterns)).map(({ schema }) => schema);
+    const tables = await this.#matching();
     for (const table of tables) this.#planned.add(tableName(table));
     return tables;
+  }
+
+  async #matching(): Promise<readonly TableName[]> {
+    const { client, flavour, patterns } = this.#o;
+    try {
+      return (await matchingTables(client, flavour, patterns)).map(({ schema }) => schema);
+    } catch (thrown) {
+      // For a moment, while a table is made anew.
+      if (asReplicationError(thrown).code === 'source_table_missing') return [];
+      throw thrown;
+    }
   }
 
   /** The table of a map; undefined for one that is left out. */
@@ -126,8 +137,12 @@ export class LiveCatalog {
   }
 
   async #rowsMoved(statement: LoggedStatement): Promise<void> {
-    // Also tables that the statement itself made.
-    const tables = (await this.current()).filter((table) => mentions(statement, table));
+    // Also tables that the statement itself made, and a name that it gave; but a new table is read when rows come.
+    const made = statement.verb === 'CREATE' || statement.verb === 'DROP';
+    const tables = (await this.#matching()).filter(
+      (table) => mentions(statement, table) && (!made || this.#planned.has(tableName(table))),
+    );
+    for (const table of tables) this.#planned.add(tableName(table));
     if (tables.length > 0) await this.#o.onRowsMoved(tables);
   }
 }

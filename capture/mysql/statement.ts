@@ -1,8 +1,8 @@
 /**
  * What a QUERY event says. No SQL is understood here: statements that mark transactions are recognised, whole, in the
  * form in which the servers write them; DML is recognised by its keyword, since with it rows are missing from the log;
- * of all the rest only what changes rows and logs none is recognised: TRUNCATE TABLE, and ALTER TABLE with partitions or
- * tablespaces that go, come or are emptied.
+ * of all the rest only what changes rows and logs none is recognised: TRUNCATE TABLE; ALTER TABLE with partitions or
+ * tablespaces that go, come or are emptied; and a name that stands for another table from now on.
  */
 import { xidText } from './gtid-event.ts';
 
@@ -36,6 +36,11 @@ const GAP = '(?:\\s|/\\*(?!M?!)[\\s\\S]*?\\*/)+';
 /** Looked for anywhere in the text: found in a literal by chance, it costs a table that is read again. */
 const MOVES_ROWS = new RegExp(
   `\\b(?:DROP|TRUNCATE|EXCHANGE|CONVERT|IMPORT|DISCARD)${GAP}PARTITION\\b|\\bCONVERT${GAP}TABLE\\b|\\b(?:IMPORT|DISCARD)${GAP}TABLESPACE\\b`,
+  'i',
+);
+/** A table of that name is another one from here on. */
+const REPLACES = new RegExp(
+  `^(?:CREATE${GAP}(?:OR${GAP}REPLACE${GAP})?|DROP${GAP}|RENAME${GAP})TABLES?\\b|^ALTER\\b[^]*\\bRENAME${GAP}(?!COLUMN\\b|INDEX\\b|KEY\\b)`,
   'i',
 );
 const SAVEPOINT = new RegExp(`^(SAVEPOINT|ROLLBACK\\s+(?:WORK\\s+)?TO(?:\\s+SAVEPOINT)?)\\s+(${NAME})`, 'i');
@@ -84,11 +89,16 @@ export function classifyStatement(sql: string, schema: string): Statement {
       return alter(text);
     default:
   }
-  return { kind: 'other', verb, truncates: undefined, movesRows: false };
+  return { kind: 'other', verb, truncates: undefined, movesRows: REPLACES.test(text) };
 }
 
 function alter(text: string): Statement {
-  return { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: MOVES_ROWS.test(text) };
+  return {
+    kind: 'other',
+    verb: 'ALTER',
+    truncates: undefined,
+    movesRows: MOVES_ROWS.test(text) || REPLACES.test(text),
+  };
 }
 
 function classifyXa(text: string): Statement {

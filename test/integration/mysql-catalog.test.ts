@@ -104,6 +104,35 @@ describe.each([
   );
 
   it(
+    'reads tables again whose name stands for another one',
+    async () => {
+      const s = await source('names');
+      await s.run('create table t (id int primary key, v int) engine=InnoDB; insert into t values (1, 1), (2, 2)');
+      await s.run(
+        'create table next_t (id int primary key, v int) engine=InnoDB; insert into next_t values (2, 20), (3, 30)',
+      );
+      s.start();
+      await s.loaded(2);
+      await s.run('rename table t to old_t, next_t to t');
+      await s.loaded(4);
+      await s.expectEqual('t');
+      await s.expectEqual('old_t');
+      await s.run(
+        'drop table t; create table t (id int primary key, v int) engine=InnoDB; insert into t values (9, 9)',
+      );
+      await s.wait('the new table', async () => {
+        await s.caughtUp();
+        return [...(await s.folded('t')).keys()].join() === '["9"]';
+      });
+      await s.expectEqual('t');
+      const types = (await s.changes()).map(({ row }) => row[0]);
+      expect(types).not.toContain('d');
+      await s.stop();
+    },
+    timeoutMs,
+  );
+
+  it(
     'sets a table aside that changes faster than it can be read, and says so; the rest goes on',
     async () => {
       // MySQL: a table whose definition changes; MariaDB: one without a key that is written to.
