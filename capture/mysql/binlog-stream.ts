@@ -1,5 +1,6 @@
 /** The connection that a binlog comes over: session variables, dump request, back-pressure, liveness, errors. */
 import { createConnection, type Connection, type ConnectionOptions } from 'mysql2';
+import { dropConnection } from '../../core/drop-connection.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
 import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
@@ -51,7 +52,6 @@ interface Packet {
 
 /** What mysql2 asks of a command, and gives it; not in its types. */
 interface WireConnection {
-  readonly stream: { destroy(error: Error): unknown };
   addCommand(command: WireCommand): void;
   writePacket(packet: { buffer: Buffer; length(): number; writeHeader(sequenceId: number): void }): void;
   _resetSequenceId(): void;
@@ -125,11 +125,8 @@ export class BinlogStream {
     this.#disconnect();
   }
 
-  /** mysql2's `destroy` only says goodbye, which a source that sends its log does not hear: the socket goes as well. */
   #disconnect(): void {
-    this.#connection?.destroy();
-    // With an error, or a statement that waits for its answer would wait for ever.
-    (this.#connection as unknown as WireConnection | undefined)?.stream.destroy(new Error('the connection was closed'));
+    if (this.#connection !== undefined) dropConnection(this.#connection);
   }
 
   async #connect(): Promise<void> {

@@ -7,6 +7,7 @@ import type { Flavour } from './binlog-handler.ts';
 import { columnTextSql } from '../../core/mysql-column-text.ts';
 import { quoteIdent, quoteLiteral, type SqlClient } from './connection.ts';
 import { baseType, HINTED, logTypeText, showsAs, typesAgree } from './log-type.ts';
+import type { Guards } from './published-table.ts';
 import type { ColumnHint, TableMap } from './table-map.ts';
 
 interface CatalogColumn {
@@ -34,6 +35,8 @@ export interface LoggedTable {
   /** Positions of the key's columns in the log's rows. */
   readonly keyIndexes: readonly number[];
   readonly transactional: boolean;
+  /** By the log's columns; undefined where no column rule concerns the table. */
+  readonly guards: Guards | undefined;
 }
 
 const SYSTEM = "('mysql', 'sys', 'information_schema', 'performance_schema')";
@@ -300,14 +303,10 @@ export function reconcile(
       schema,
       keyIndexes: schema.key.map((column) => map.columns.findIndex(({ name }) => name === column)),
       transactional: known?.transactional ?? true,
+      guards: undefined,
     },
     exact,
   };
-}
-
-/** A table as read from, not as logged. */
-export function asLogged({ schema, transactional }: CapturedTable): LoggedTable {
-  return { schema, keyIndexes: [], transactional };
 }
 
 export function tableName(table: { readonly schema: string; readonly name: string }): string {

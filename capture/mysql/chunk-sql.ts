@@ -4,8 +4,16 @@ import type { CapturedTable } from './catalog.ts';
 import { quoteIdent, quoteLiteral } from './connection.ts';
 import { baseType } from './log-type.ts';
 
-/** The statement that reads one chunk in key order after `cursor`. */
-export function chunkSql(table: CapturedTable, cursor: KeyTexts | null, limit: number | undefined): string {
+/**
+ * The statement that reads one chunk in key order after `cursor`: all columns of the table's schema, those that are
+ * `excluded` as NULL.
+ */
+export function chunkSql(
+  table: CapturedTable,
+  cursor: KeyTexts | null,
+  limit: number | undefined,
+  excluded?: ReadonlySet<string>,
+): string {
   const parts = keyTypes(table).map(({ name, type }, index) => ({
     sql: orderedBy(name, type),
     literal: cursor === null ? '' : keyLiteral(cursor[index]!, type),
@@ -19,12 +27,12 @@ export function chunkSql(table: CapturedTable, cursor: KeyTexts | null, limit: n
     .join(' OR ');
   const where = cursor === null || parts.length === 0 ? '' : ` WHERE ${after}`;
   const order = parts.length === 0 ? '' : ` ORDER BY ${parts.map(({ sql }) => sql).join(', ')}`;
-  return `${selectFrom(table)}${where}${order}${limit === undefined ? '' : ` LIMIT ${limit}`}`;
+  return `${selectFrom(table, excluded)}${where}${order}${limit === undefined ? '' : ` LIMIT ${limit}`}`;
 }
 
 /** The statement that reads the rows with these keys. */
-export function keysSql(table: CapturedTable, keys: readonly KeyTexts[]): string {
-  return `${selectFrom(table)} WHERE ${keys.map((key) => hasKey(table, key)).join(' OR ')}`;
+export function keysSql(table: CapturedTable, keys: readonly KeyTexts[], excluded?: ReadonlySet<string>): string {
+  return `${selectFrom(table, excluded)} WHERE ${keys.map((key) => hasKey(table, key)).join(' OR ')}`;
 }
 
 /** The statement that says for each key, as a column of `0` or `1`, whether there is a row with it. */
@@ -32,8 +40,10 @@ export function existSql(table: CapturedTable, keys: readonly KeyTexts[]): strin
   return `SELECT ${keys.map((key) => `EXISTS (SELECT 1 FROM ${qualified(table)} WHERE ${hasKey(table, key)})`).join(', ')}`;
 }
 
-function selectFrom(table: CapturedTable): string {
-  const columns = table.columns.filter((column) => !column.generated).map((column) => column.textSql);
+function selectFrom(table: CapturedTable, excluded?: ReadonlySet<string>): string {
+  const columns = table.columns
+    .filter((column) => !column.generated)
+    .map((column) => (excluded?.has(column.schema.name) === true ? 'NULL' : column.textSql));
   return `SELECT ${columns.join(', ')} FROM ${qualified(table)}`;
 }
 

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { createConnection, type Connection, type ConnectionOptions } from 'mysql2';
 import type { MysqlSourceConfig } from '../../core/config.ts';
+import { dropConnection } from '../../core/drop-connection.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { endSession, takeSessionName } from '../../core/session-lock.ts';
 import { sourceError } from './source-error.ts';
@@ -65,11 +66,8 @@ export class SqlClient {
     });
   }
 
-  /** A source that is busy sending does not hear a goodbye: the socket goes as well. What waits for an answer fails. */
   end(): void {
-    this.#connection.destroy();
-    const { stream } = this.#connection as unknown as { readonly stream: { destroy(error: Error): unknown } };
-    stream.destroy(new Error('the connection was closed'));
+    dropConnection(this.#connection);
   }
 }
 

@@ -3,17 +3,20 @@
  * of DBLog. What the log brings between the two is dropped from the chunk, and the rest is published once the log has
  * come to the second.
  */
+import type { ColumnRules } from '../../core/column-rules.ts';
 import { failpoint } from '../../core/failpoint.ts';
+import type { TableSchema } from '../../core/frame.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
 import type { Logger } from '../../core/logger.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
 import type { KeyTexts, ProgressStore, TableProgress } from '../snapshot-request.ts';
-import { asLogged, type CapturedTable } from './catalog.ts';
+import type { CapturedTable } from './catalog.ts';
 import { ChunkReader, type ChunkReaderOptions } from './chunk-reader.ts';
 import { chunkSql, existSql, keysSql, keyTextIsKey } from './chunk-sql.ts';
 import { keyText } from './chunk-window.ts';
 import type { TextRow } from './connection.ts';
+import { guarded, publishRead } from './published-table.ts';
 
 const FIRST_CHUNK_ROWS = 1000;
 const CHUNK_BYTES = 4 << 20;
@@ -25,6 +28,7 @@ const KEYS_A_STATEMENT = 100;
 export interface SnapshotPorts extends ChunkReaderOptions {
   /** A table as the catalog has it now. */
   readonly readTable: (schema: string, name: string) => Promise<CapturedTable | 'absent' | undefined>;
+  readonly rules: ColumnRules;
   readonly progress: ProgressStore;
   readonly maxChunkRows: number;
   readonly log: Logger;
@@ -41,7 +45,10 @@ interface Chunk {
 
 interface ChunkRow {
   readonly json: Buffer;
+  /** As the source has it: the place in the table. */
   readonly key: readonly string[];
+  /** As frames carry it. */
+  readonly published: readonly string[];
 }
 
 /** Reads tables one after another. One instance per run of a capture. */
@@ -71,10 +78,17 @@ export class SnapshotReader {
       if (captured === 'absent' || captured === undefined) {
         log.warn({ table: `${table.schema}.${table.name}` }, 'a table of the snapshot is gone; left out');
         table.state = 'done';
-      } else if (table.keys !== undefined) await this.#readKeys(table, table.keys, captured);
+      } else if (table.keys !== undefined && !this.#hasGuardedKey(captured))
+        await this.#readKeys(table, table.keys, captured);
       else await this.#readTable(table, captured);
       await this.#store();
     }
+  }
+
+  /** Of rows whose key is hashed or the like nobody can ask by name. */
+  #hasGuardedKey(table: CapturedTable): boolean {
+    const { guards } = publishRead(table, this.#ports.rules);
+    return table.schema.columns.some(({ name }, i) => guards?.[i] !== undefined && table.schema.key.includes(name));
   }
 
   async #store(): Promise<void> {
@@ -92,11 +106,13 @@ export class SnapshotReader {
       await this.#ports.stored();
       await this.#store();
     }
+    const { rules } = this.#ports;
+    let cursor = rules.openCursor(rules.publish(captured.schema), table.cursor);
     let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
     while (!this.#stopped) {
       const chunk = await this.#publishChunk(table, captured, async (current) => {
         if (keyless) await this.#mark(current, id, 'begin');
-        return await this.#read(current, [chunkSql(current, table.cursor, limit)], []);
+        return await this.#read(current, (excluded) => [chunkSql(current, cursor, limit, excluded)], []);
       });
       if (chunk === 'aside') return;
       if (chunk === undefined) break;
@@ -106,7 +122,8 @@ export class SnapshotReader {
       table.rows += rows.length;
       const last = rows.at(-1);
       if (limit === undefined || rows.length < limit || last === undefined) break;
-      table.cursor = [...last.key];
+      cursor = last.key;
+      table.cursor = rules.sealCursor(rules.publish(captured.schema), cursor);
       await this.#store();
       const bytes = rows.reduce((sum, row) => sum + row.json.length, 0);
       limit = Math.max(100, Math.min(this.#ports.maxChunkRows, Math.floor(CHUNK_BYTES / (bytes / rows.length))));
@@ -124,7 +141,9 @@ export class SnapshotReader {
     const fits = (current: CapturedTable): boolean => keys.every((key) => key.length === current.schema.key.length);
     if (captured.schema.key.length > 0 && fits(captured)) {
       const chunk = await this.#publishChunk(table, captured, async (current) =>
-        fits(current) ? await this.#read(current, keyStatements(current, keys), keys) : undefined,
+        fits(current)
+          ? await this.#read(current, (excluded) => keyStatements(current, keys, excluded), keys)
+          : undefined,
       );
       if (chunk === 'aside' || this.#stopped) return;
       await this.#ports.stored();
@@ -171,7 +190,7 @@ export class SnapshotReader {
     const content = Buffer.from(JSON.stringify([id, kind]));
     await this.#ports.atBoundary(
       () => true,
-      (port) => port.publish(asLogged(table), 's', [content]),
+      (port) => port.publish(publishRead(table, this.#ports.rules).table, 's', [content]),
     );
   }
 
@@ -186,12 +205,12 @@ export class SnapshotReader {
         // Where equal keys may have different texts, a change of an absent key might not be known as one: then none is
         // said to be deleted, and whoever asked asks again.
         const gone = window.touched && !keyTextIsKey(table) ? [] : absent.filter((key) => window.keeps(keyText(key)));
-        const kept = rows.filter((row) => window.keeps(keyText(row.key)));
-        const logged = asLogged(table);
+        const kept = rows.filter((row) => window.keeps(keyText(row.published)));
+        const logged = publishRead(table, this.#ports.rules).table;
         port.publish(
           logged,
           'd',
-          gone.map((key) => keyImage(table, key)),
+          gone.map((key) => keyImage(logged.schema, key)),
         );
         port.publish(
           logged,
@@ -205,19 +224,28 @@ export class SnapshotReader {
 
   async #read(
     table: CapturedTable,
-    statements: readonly string[],
+    statements: (excluded: ReadonlySet<string>) => readonly string[],
     keys: readonly KeyTexts[],
   ): Promise<{ chunk: Chunk; high: GtidSet }> {
     const { client } = this.#ports;
     const doing = `reading a chunk of ${table.schema.schema}.${table.schema.name}`;
+    const { guards, excluded } = publishRead(table, this.#ports.rules);
+    const omitted = table.schema.columns.map(({ name }) => excluded.has(name));
     const keyIndexes = table.schema.key.map((key) => table.schema.columns.findIndex(({ name }) => name === key));
+    const keyOf = (row: TextRow): string[] => keyIndexes.map((index) => row[index] ?? '');
+    const chunkRow = (row: TextRow): ChunkRow => {
+      if (guards === undefined) {
+        const key = keyOf(row);
+        return { json: Buffer.from(JSON.stringify(row)), key, published: key };
+      }
+      const values = row.map((text, i) => (text === null || guards[i] === undefined ? text : guarded(guards[i], text)));
+      const json = Buffer.from(JSON.stringify(values.filter((_, i) => !omitted[i]!)));
+      return { json, key: keyOf(row), published: keyOf(values) };
+    };
     const { result, high } = await this.#chunks.read(table, doing, async () => {
       const found: TextRow[] = [];
-      for (const sql of statements) found.push(...(await client.query(sql, doing)));
-      const rows = found.map((row) => ({
-        json: Buffer.from(JSON.stringify(row)),
-        key: keyIndexes.map((index) => row[index] ?? ''),
-      }));
+      for (const sql of statements(excluded)) found.push(...(await client.query(sql, doing)));
+      const rows = found.map(chunkRow);
       const there = new Set(rows.map(({ key }) => keyText(key)));
       const unseen = keys.filter((key) => !there.has(keyText(key)));
       const absent: KeyTexts[] = [];
@@ -232,8 +260,8 @@ export class SnapshotReader {
   }
 }
 
-function keyStatements(table: CapturedTable, keys: readonly KeyTexts[]): string[] {
-  return [...inGroups(keys)].map((some) => keysSql(table, some));
+function keyStatements(table: CapturedTable, keys: readonly KeyTexts[], excluded: ReadonlySet<string>): string[] {
+  return [...inGroups(keys)].map((some) => keysSql(table, some, excluded));
 }
 
 function* inGroups<T>(items: readonly T[]): Generator<T[]> {
@@ -241,7 +269,7 @@ function* inGroups<T>(items: readonly T[]): Generator<T[]> {
 }
 
 /** A row of which only the key is known, as frames carry it. */
-function keyImage({ schema }: CapturedTable, key: KeyTexts): Buffer {
+function keyImage(schema: TableSchema, key: KeyTexts): Buffer {
   const image: (string | null)[] = schema.columns.map(() => null);
   for (const [i, name] of schema.key.entries()) image[schema.columns.findIndex((c) => c.name === name)] = key[i]!;
   return Buffer.from(JSON.stringify(image));
