@@ -1,7 +1,8 @@
 /** The connection that a binlog comes over: session variables, dump request, back-pressure, liveness, errors. */
 import { createConnection, type Connection, type ConnectionOptions } from 'mysql2';
 import { ReplicationError } from '../../core/errors.ts';
-import { MysqlGtidSet, type GtidSet } from '../../core/gtid-set.ts';
+import type { GtidSet } from '../../core/gtid-set.ts';
+import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import { BinlogDecoder } from './binlog-decoder.ts';
 import type { BinlogHandler, Flavour } from './binlog-handler.ts';
 import { loadCharsets } from './charset-tables.ts';
@@ -46,6 +47,7 @@ interface Packet {
 
 /** What mysql2 asks of a command, and gives it; not in its types. */
 interface WireConnection {
+  readonly stream: { destroy(): unknown };
   addCommand(command: WireCommand): void;
   writePacket(packet: { buffer: Buffer; length(): number; writeHeader(sequenceId: number): void }): void;
   _resetSequenceId(): void;
@@ -103,7 +105,7 @@ export class BinlogStream {
     } finally {
       clearInterval(watchdog);
       this.#done = true;
-      this.#connection?.destroy();
+      this.#disconnect();
     }
   }
 
@@ -116,7 +118,13 @@ export class BinlogStream {
   #finish(failure: unknown): void {
     if (this.#settle === undefined) this.#done = true;
     this.#settle?.(failure);
+    this.#disconnect();
+  }
+
+  /** mysql2's `destroy` only says goodbye, which a source that sends its log does not hear: the socket goes as well. */
+  #disconnect(): void {
     this.#connection?.destroy();
+    (this.#connection as unknown as WireConnection | undefined)?.stream.destroy();
   }
 
   async #connect(): Promise<void> {
