@@ -16,9 +16,11 @@ import type { PositionRow, TargetStore } from './target-store.ts';
 /** A session for looking at a target and for working on its quarantine. */
 export interface TargetDesk {
   readPositions(): Promise<PositionRow[]>;
+  /** How many changes wait in quarantine, by flow. */
+  countQuarantine(): Promise<Map<string, number>>;
   listQuarantine(flow?: string): Promise<QuarantineEntry[]>;
   /** How many changes of a flow wait, by reason. */
-  countQuarantine(flow: string): Promise<ReasonCount[]>;
+  countReasons(flow: string): Promise<ReasonCount[]>;
   pageQuarantine(flow: string, slice: QuarantineSlice): Promise<QuarantineEntry[]>;
   /** Puts new values into a quarantined row; the flow stands still meanwhile. Throws `config_invalid` for what cannot be. */
   editQuarantine(flow: string, id: string, edit: RowEdit): Promise<void>;

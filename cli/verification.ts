@@ -1,6 +1,7 @@
 /** Composes comparisons: sides, stream, repairs. Shared by `waybill verify` and by the schedule of `waybill run`. */
 import { rereadRows } from '../capture/reread.ts';
 import { cdcStreamName } from '../core/cdc-stream.ts';
+import { ColumnRules } from '../core/column-rules.ts';
 import type { Config } from '../core/config.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Nats } from '../core/nats.ts';
@@ -38,6 +39,7 @@ export async function verifyOnce(config: Config, flow: string, options: VerifyOp
       stream: cdcStreamName(config.nats.prefix, settings.mirror),
       includes: flowTables(config, flow),
       placeOf: placeOf(config, flow),
+      rules: ColumnRules.compile(config.sources[settings.mirror]!.columns),
       zeroDates: settings.zero_dates,
       ignoreExtra: settings.deletes === 'ignore' || settings.truncate === 'ignore',
       deleteExtra: settings.extra_rows === 'delete',

@@ -87,7 +87,7 @@ export async function listQuarantine(session: MysqlSession, flow?: string): Prom
 }
 
 /** How many changes of a flow wait, by reason. */
-export async function countQuarantine(session: MysqlSession, flow: string): Promise<ReasonCount[]> {
+export async function countReasons(session: MysqlSession, flow: string): Promise<ReasonCount[]> {
   try {
     if (!(await exists(session))) return [];
     const rows = await session.rows(

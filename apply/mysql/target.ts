@@ -5,7 +5,7 @@ import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
 import { checkTarget } from './preflight.ts';
 import {
-  countQuarantine,
+  countReasons,
   discardQuarantine,
   editQuarantine,
   listQuarantine,
@@ -13,6 +13,7 @@ import {
   replayQuarantine,
   showQuarantine,
 } from './quarantine.ts';
+import { countQuarantine } from './quarantine-count.ts';
 import { MysqlSession } from './session.ts';
 import { createMysqlStore } from './store.ts';
 
@@ -23,8 +24,9 @@ export function createMysqlTarget(settings: TargetConfig): Target {
       const session = await MysqlSession.open(settings, applicationName);
       return {
         readPositions: () => readPositions(session),
+        countQuarantine: () => countQuarantine(session),
         listQuarantine: (flow) => listQuarantine(session, flow),
-        countQuarantine: (flow) => countQuarantine(session, flow),
+        countReasons: (flow) => countReasons(session, flow),
         pageQuarantine: (flow, slice) => pageQuarantine(session, flow, slice),
         editQuarantine: (flow, id, edit) => editQuarantine(session, flow, id, edit),
         showQuarantine: (id) => showQuarantine(session, id),

@@ -65,7 +65,7 @@ export async function listQuarantine(client: ClientBase, flow?: string): Promise
 }
 
 /** How many changes of a flow wait, by reason. */
-export async function countQuarantine(client: ClientBase, flow: string): Promise<ReasonCount[]> {
+export async function countReasons(client: ClientBase, flow: string): Promise<ReasonCount[]> {
   try {
     if (!(await exists(client))) return [];
     const { rows } = await client.query<{ reason: string; count: string }>(

@@ -5,7 +5,7 @@ import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
 import { checkTarget } from './preflight.ts';
 import {
-  countQuarantine,
+  countReasons,
   discardQuarantine,
   editQuarantine,
   listQuarantine,
@@ -13,6 +13,7 @@ import {
   replayQuarantine,
   showQuarantine,
 } from './quarantine.ts';
+import { countQuarantine } from './quarantine-count.ts';
 import { openTargetSession } from './session.ts';
 import { createPostgresStore } from './store.ts';
 
@@ -24,8 +25,9 @@ export function createPostgresTarget(settings: TargetConfig): Target {
       const { client } = session;
       return {
         readPositions: () => readPositions(client),
+        countQuarantine: () => countQuarantine(client),
         listQuarantine: (flow) => listQuarantine(client, flow),
-        countQuarantine: (flow) => countQuarantine(client, flow),
+        countReasons: (flow) => countReasons(client, flow),
         pageQuarantine: (flow, slice) => pageQuarantine(client, flow, slice),
         editQuarantine: (flow, id, edit) => editQuarantine(client, flow, id, edit),
         showQuarantine: (id) => showQuarantine(client, id),

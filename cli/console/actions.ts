@@ -28,7 +28,7 @@ async function withDesk<T>(config: Config, flow: string, work: (desk: TargetDesk
 
 /** What waits, by reason, for the lines of audit: before and after. */
 async function waiting(desk: TargetDesk, flow: string): Promise<Record<string, number>> {
-  return Object.fromEntries((await desk.countQuarantine(flow)).map(({ reason, count }) => [reason, count]));
+  return Object.fromEntries((await desk.countReasons(flow)).map(({ reason, count }) => [reason, count]));
 }
 
 function named(ids: readonly string[] | 'all'): unknown {

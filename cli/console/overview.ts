@@ -212,7 +212,7 @@ async function ownWord(connections: Connections, target: string, flow: string): 
       connections
         .desk(target)
         .use(async (desk) => (await desk.readPositions()).find((position) => position.flow === flow)),
-      connections.desk(target).use((desk) => desk.countQuarantine(flow)),
+      connections.desk(target).use((desk) => desk.countReasons(flow)),
       connections.target(target).use((reader) => countFindings(reader, flow)),
       connections.target(target).use((reader) => lastRun(reader, flow)),
     ]);

@@ -47,7 +47,7 @@ export async function readPage(
   flow: string,
   options: { offset: number; limit: number; reason?: string },
 ): Promise<QuarantinePage> {
-  const reasons = await desk.countQuarantine(flow);
+  const reasons = await desk.countReasons(flow);
   const counted = reasons.filter(({ reason }) => options.reason === undefined || reason === options.reason);
   return {
     total: counted.reduce((sum, { count }) => sum + count, 0),

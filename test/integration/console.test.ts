@@ -218,6 +218,8 @@ describe('actions', () => {
       location: 'B7',
     });
     expect(await scene.waiting()).toBe(2);
+    await page.waitForSelector('.count:has-text("2 changes wait")');
+    await page.waitForSelector('.sheet', { state: 'hidden' });
     await page.locator('.list .row', { hasText: 'SKU-9002' }).click();
     await page.waitForSelector('.sheet:has-text("SKU-9002")');
     await page.click('.sheet button:has-text("Discard")');

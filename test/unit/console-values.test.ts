@@ -54,7 +54,7 @@ describe('hidden columns', () => {
     const columns = {
       exclude: ['public.a.one'],
       hash: { columns: ['public.a.two'], salt: 'a.b.c' },
-      mask: [{ columns: ['public.*.three'], keep_first: 1 }],
+      mask: [{ columns: ['public.*.three'], keep_first: 1, keep_last: 0 }],
     };
     const source = { ...known.sources['s']!, columns };
     const hides = hiddenColumns({ ...known, sources: { s: source } }, 'f');
