@@ -124,7 +124,7 @@ export function createRow({ base, discard, changed }) {
       );
     });
     editors = editable;
-    const [first] = detail.columns;
+    const [first = {}] = detail.columns;
     const head = ['Column', ...('before' in first ? ['Before'] : []), ...('after' in first ? ['After'] : [])];
     const save = h(
       'button',
