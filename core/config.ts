@@ -5,8 +5,8 @@ import { dirname, resolve } from 'node:path';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { z } from 'zod';
 import { CANONICAL_SOURCE, canonicalFlowSchema, type CanonicalFlowConfig } from './canonical-config.ts';
-import { ColumnRules, columnRulesSchema } from './column-rules.ts';
 import { durationSchema, nameSchema, sizeSchema } from './config-values.ts';
+import { ColumnRules, columnRulesSchema } from './column-rules.ts';
 import { ReplicationError } from './errors.ts';
 import { compileTablePatterns } from './table-pattern.ts';
 

@@ -262,7 +262,12 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
       return {
         id: applyId,
         run: async (signal) => {
-          const { store } = await targetOf(config.targets[settings.to]!);
+          const target = config.targets[settings.to]!;
+          const { store } = await targetOf(target);
+          if (settings.views) {
+            const { ensureVisibility } = await import('../visibility.ts');
+            await ensureVisibility(target, settings.schema, { log: stageLog, signal });
+          }
           const common = { name, nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
           await runMirrorFlow({ ...common, settings: recordFlowSettings(settings), store, stream });
         },
