@@ -224,7 +224,8 @@ describe('actions', () => {
     await page.waitForSelector('.sheet:has-text("SKU-9002")');
     await page.click('.sheet button:has-text("Discard")');
     await page.click('dialog button:has-text("Discard")');
-    await waitFor('one less', async () => (await scene.waiting()) === 1);
+    await page.waitForSelector('.toast:has-text("1 discarded")');
+    expect(await scene.waiting()).toBe(1);
     await page.goto(`${scene.url}/#/audit/vis`);
     await page.waitForSelector('.lines li:has-text("quarantine-discard")');
     await page.waitForSelector('.lines li:has-text("quarantine-replay"):has-text("Ada Lovelace (console, 127.0.0.1)")');
