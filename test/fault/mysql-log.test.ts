@@ -10,7 +10,7 @@ import { asGtidPosition } from '../../core/position.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { queryRow } from '../../sandbox/mysql-client.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { Source } from '../support/mysql-source.ts';
+import { endDumps, Source } from '../support/mysql-source.ts';
 import { Stage } from '../support/stage.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -372,14 +372,15 @@ describe.each([
       await s.loaded(1);
       await s.run("xa start 'a'; insert into t values (1); xa end 'a'; xa prepare 'a'");
       await s.caughtUp();
+      await s.stop();
+      await endDumps(server);
       await server.stop('fast');
       await server.start();
       const after = await made(Source.at('xa', server.urlFor('xa'), flavour, nats));
+      after.start();
       await after.run('insert into t values (2)');
       await after.wait('the row after the restart', async () => (await after.folded('t')).has('["2"]'));
       expect((await after.folded('t')).has('["1"]')).toBe(false);
-      await s.stop();
-      after.start();
       await after.run("xa commit 'a'");
       await after.expectEqual('t');
       expect((await after.changes()).filter(({ row }) => row[0] === 's')).toHaveLength(2);
