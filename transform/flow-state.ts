@@ -1,6 +1,6 @@
 /** The state of a flow: what its sources contributed, the records that follow from it, and how far it has come. */
 import { oversold, STOCK } from './canonical/inventory.ts';
-import { InvariantMonitor, type Breach } from './canonical/inventory-invariants.ts';
+import { positionBreaches, type Breach } from './canonical/inventory-invariants.ts';
 import type { Checkpoint, Places, Release } from './checkpoint.ts';
 import { Delivery, type Passing } from './delivery.ts';
 import type { Tier } from './delivery-tiers.ts';
@@ -19,6 +19,8 @@ export interface Outcome {
   readonly timeUs: number;
 }
 
+const NO_BREACH: readonly Breach[] = [];
+
 export class FlowState {
   readonly plan: FlowPlan;
   readonly sources: readonly SourceState[];
@@ -28,7 +30,7 @@ export class FlowState {
   readonly released = new Map<string, Release>();
   /** The time by which rows have expired. It never goes back. */
   clockUs = 0;
-  readonly #monitor: InvariantMonitor | undefined;
+  readonly #isStock: boolean;
   /** Several contributions may make one record, so that it takes more than its own lineage to explain it. */
   readonly #shared: boolean;
 
@@ -46,7 +48,7 @@ export class FlowState {
     this.#shared =
       plan.sources.length > 1 || plan.sources[0]!.mapping.blocks.filter((block) => block.entity === entity).length > 1;
     this.resolver = new Resolver(ownership, { advisory: this.#shared });
-    this.#monitor = entity.name === 'inventory_position' ? new InvariantMonitor() : undefined;
+    this.#isStock = entity.name === 'inventory_position';
   }
 
   /** Bytes that are kept of the sources' rows. */
@@ -58,11 +60,12 @@ export class FlowState {
   settle(source: SourceState): Outcome {
     const contributed = source.engine.flush(this.clockUs);
     const changes = this.resolver.apply(source.name, contributed, source.reachedUs, this.clockUs);
-    const observed = changes.map(({ entity, before, after }) => ({ entity: entity.name, before, after }));
     return {
       changes,
       held: this.resolver.takeHeldChanges(),
-      breaches: this.#monitor === undefined || changes.length === 0 ? [] : this.#monitor.observe(observed),
+      breaches: this.#isStock
+        ? changes.flatMap(({ after }) => (after === undefined ? NO_BREACH : positionBreaches(after)))
+        : NO_BREACH,
       timeUs: source.reachedUs,
     };
   }

@@ -44,7 +44,8 @@ interface Contribution {
   held: ReadonlyMap<string, readonly Violation[]>;
 }
 
-const NOTHING_HELD: ReadonlyMap<string, readonly Violation[]> = new Map();
+/** Shared, and never written. */
+const NOTHING_HELD = new Map<string, Violation[]>();
 /** Name under which a row is held that gives no record at all. */
 export const WHOLE_RECORD = '*';
 
@@ -231,12 +232,14 @@ export class BlockState {
       into.push({ ...this.#base(record, cause, lineageOf), values: undefined, held: NOTHING_HELD });
       return;
     }
-    const keys = [...rows].sort();
+    const keys = rows.size === 1 ? [...rows] : [...rows].sort();
     const members = keys.map((key) => this.#members.get(key)!);
-    const values: (string | null | undefined)[] = entity.fields.map(() => undefined);
-    for (const [position, index] of entity.keyIndexes.entries()) values[index] = members[0]!.keyValues[position]!;
-    const held = new Map<string, Violation[]>();
+    const values = new Array<string | null | undefined>(entity.fields.length).fill(undefined);
+    const { keyIndexes } = entity;
+    for (let i = 0; i < keyIndexes.length; i++) values[keyIndexes[i]!] = members[0]!.keyValues[i]!;
+    let held: Map<string, Violation[]> = NOTHING_HELD;
     const hold = (group: string, field: string, fault: Fault): void => {
+      if (held === NOTHING_HELD) held = new Map();
       const violation = { entity: entity.name, key: describeKey(entity, values as string[]), field };
       held.set(group, [...(held.get(group) ?? []), { ...violation, valueClass: fault.valueClass, rule: fault.rule }]);
     };
@@ -246,7 +249,8 @@ export class BlockState {
         entity.key.join(', '),
         new Fault('must be unique, and several rows have it', `${members.length} rows`),
       );
-    for (const [position, field] of fields.entries()) {
+    for (let position = 0; position < fields.length; position++) {
+      const field = fields[position]!;
       const definition = entity.fields[field.field]!;
       const cell = combine(field, members, position);
       if (isFault(cell)) {

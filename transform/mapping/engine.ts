@@ -51,6 +51,8 @@ export class MappingEngine {
   readonly #scans = new Map<TablePlan, Scan>();
   readonly #scanned = new Set<TablePlan>();
   #keptBytes = 0;
+  #timeUs = Number.NaN;
+  #time = '';
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -186,13 +188,22 @@ export class MappingEngine {
     for (const key of plan.store.rows.keys()) if (!scan.seen.has(key)) this.#remove(reader, key, place);
   }
 
+  /** The changes of a transaction, and of a chunk that is read, have one time. */
+  #timeText(timeUs: number): string {
+    if (timeUs !== this.#timeUs) {
+      this.#timeUs = timeUs;
+      this.#time = timestampOfMicros(timeUs);
+    }
+    return this.#time;
+  }
+
   #lineage(cause: Cause): Lineage {
     return {
       source: this.#options.source,
       table: cause.reader.name,
       key: cause.reader.keyJson(cause.key),
       position: cause.position,
-      time: timestampOfMicros(cause.timeUs),
+      time: this.#timeText(cause.timeUs),
     };
   }
 }
