@@ -1,5 +1,6 @@
 /** The state of a flow: what its sources contributed, the records that follow from it, and how far it has come. */
 import { oversold, STOCK } from './canonical/inventory.ts';
+import { ReplicationError } from '../core/errors.ts';
 import { positionBreaches, type Breach } from './canonical/inventory-invariants.ts';
 import type { Checkpoint, Places, Release } from './checkpoint.ts';
 import { Delivery, type Passing } from './delivery.ts';
@@ -51,15 +52,24 @@ export class FlowState {
     this.#isStock = entity.name === 'inventory_position';
   }
 
-  /** Bytes that are kept of the sources' rows. */
+  /** Estimated bytes of the sources' rows and of the records that they make. */
   get stateBytes(): number {
-    return this.sources.reduce((sum, source) => sum + source.engine.stateBytes, 0);
+    let { bytes } = this.resolver;
+    for (const source of this.sources) bytes += source.engine.stateBytes;
+    return bytes;
   }
 
   /** Works out what a source did since the last call. Only while it has no transaction open. */
   settle(source: SourceState): Outcome {
     const contributed = source.engine.flush(this.clockUs);
     const changes = this.resolver.apply(source.name, contributed, source.reachedUs, this.clockUs);
+    // Invariant 6: memory is bounded, and what does not fit is refused.
+    const { state_bytes: limit } = this.plan.settings;
+    if (this.stateBytes > limit)
+      throw new ReplicationError(
+        'transform_state_full',
+        `flow ${this.plan.name} keeps more than ${limit} bytes: ${this.resolver.records} records, and the rows that they are made of`,
+      );
     return {
       changes,
       held: this.resolver.takeHeldChanges(),

@@ -59,9 +59,12 @@ export class MappingEngine {
     this.#blocks = options.plan.blocks.map((block, index) => new BlockState(block, index));
   }
 
-  /** Estimated bytes of the rows kept. */
+  /** Estimated bytes of the rows kept, and of what they give. */
   get stateBytes(): number {
-    return this.#options.plan.tables.reduce((sum, table) => sum + table.store.bytes, 0);
+    let bytes = 0;
+    for (const table of this.#options.plan.tables) bytes += table.store.bytes;
+    for (const block of this.#blocks) bytes += block.bytes;
+    return bytes;
   }
 
   /** Rows that wait for a row they join and that has not come. */

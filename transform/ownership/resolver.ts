@@ -80,6 +80,11 @@ export interface HeldChange {
   readonly held: HeldGroup | undefined;
 }
 
+/** Measured in a heap of 50,000 records of stock. */
+const RECORD_BYTES = 500;
+const CONTRIBUTION_BYTES = 600;
+const HELD_BYTES = 1500;
+
 export class Resolver {
   readonly #ownership: Ownership;
   readonly #validate: Validator;
@@ -89,6 +94,7 @@ export class Resolver {
   readonly #heldOf = new Map<string, readonly string[]>();
   readonly #heldChanged = new Set<string>();
   readonly #advisory: boolean;
+  #contributions = 0;
   /** Commit time that each source's stream has reached. */
   readonly #reached = new Map<string, number>();
   readonly #usesFallback: boolean;
@@ -156,6 +162,11 @@ export class Resolver {
     return this.#records.get(key)?.lineage;
   }
 
+  /** Estimated bytes held. */
+  get bytes(): number {
+    return this.#records.size * RECORD_BYTES + this.#contributions * CONTRIBUTION_BYTES + this.#held.size * HELD_BYTES;
+  }
+
   get records(): number {
     return this.#records.size;
   }
@@ -212,7 +223,7 @@ export class Resolver {
     if (values === undefined) {
       this.#hold(change, source);
       if (entry === undefined) return;
-      entry.contributions.delete(id);
+      if (entry.contributions.delete(id)) this.#contributions -= 1;
       for (const counter of entry.counters.values()) counter.forget(source);
       return;
     }
@@ -221,6 +232,7 @@ export class Resolver {
       this.#records.set(change.key, entry);
     }
     const before = entry.contributions.get(id);
+    if (before === undefined) this.#contributions += 1;
     const lineage = new Map<string, Lineage>();
     for (const { group, indexes } of this.#groups) {
       if (!suppliesAny(values, indexes)) continue;
