@@ -7,7 +7,12 @@ import { durationSchema, nameSchema, sizeSchema } from './config-values.ts';
 
 /** How a source becomes records: a mapping that comes with Waybill, or a file of one's own. */
 const mappingSchema = z
-  .strictObject({ pack: z.string().min(1).optional(), map: z.string().min(1).optional() })
+  .strictObject({
+    pack: z.string().min(1).optional(),
+    map: z.string().min(1).optional(),
+    /** The zone of times without one, which belongs to an installation and not to a pack: an IANA name. */
+    zone: z.string().min(1).optional(),
+  })
   .refine((given) => (given.pack === undefined) !== (given.map === undefined), 'must have either a pack or a map');
 
 const fallback = z.strictObject({ source: nameSchema, stale_after: durationSchema });
@@ -55,6 +60,8 @@ export const canonicalFlowSchema = z.strictObject({
   frame_bytes: sizeSchema.prefault('512KB'),
   batch_bytes: sizeSchema.prefault('4MB'),
   deletes: z.enum(['apply', 'ignore']).default('apply'),
+  /** Views beside the tables (docs/visibility.md), in targets of kind postgres. */
+  views: z.boolean().default(true),
 });
 
 export type CanonicalFlowConfig = z.infer<typeof canonicalFlowSchema>;

@@ -7,6 +7,7 @@ import { nearest } from '../core/config.ts';
 import { messageOf, ReplicationError } from '../core/errors.ts';
 import { ENTITIES, ENTITY_NAMES } from './canonical/catalog.ts';
 import type { Entity } from './canonical/entity.ts';
+import { isTimeZone } from './canonical/timestamp.ts';
 import { compileTiers, type Tiers } from './delivery-tiers.ts';
 import { compileMapping, type MappingPlan } from './mapping/block-plan.ts';
 import type { MappingFunction } from './mapping/evaluate.ts';
@@ -48,7 +49,9 @@ export async function loadFlowPlan(name: string, settings: CanonicalFlowConfig):
   const problems: string[] = [];
   for (const [source, choice] of Object.entries(settings.from)) {
     const place = mappingPlace(`${at}.from.${source}`, choice);
-    const mapping = loadMapping(place);
+    if (choice.zone !== undefined && !isTimeZone(choice.zone))
+      throw invalid([`${at}.from.${source}.zone: is not a time zone that is known`]);
+    const mapping = loadMapping(place, { zone: choice.zone });
     const functions = await loadFunctions(mapping);
     const blocks = mapping.blocks.filter((block) => block.entity === entity);
     if (blocks.length === 0) problems.push(`${at}.from.${source}: ${place} has nothing for ${entity.name}`);
@@ -56,7 +59,14 @@ export async function loadFlowPlan(name: string, settings: CanonicalFlowConfig):
     supplied.set(source, new Set(fields.map((field) => entity.fields[field]!.group).filter((group) => group !== '')));
     sources.push({ name: source, mapping, functions });
     const code = functionsPath(mapping);
-    hash.update(JSON.stringify([source, readText(place), code === undefined ? '' : readText(code)]));
+    hash.update(
+      JSON.stringify([
+        source,
+        ...(choice.zone === undefined ? [] : [choice.zone]),
+        readText(place),
+        code === undefined ? '' : readText(code),
+      ]),
+    );
   }
   const { ownership, problems: owning } = compileOwnership(entity, settings.owner, supplied);
   const { tiers, problems: delivering } = compileTiers(entity, settings.delivery);

@@ -114,7 +114,7 @@ it(
         const logFile = join(folder, `${name}-${only.replace(':', '-')}.log`);
         const stage = new Stage({ configFile, only, logFile, leaseTtlMs: 1000 });
         stages[only] = stage;
-        cleanups.push(async () => await stage.end('SIGKILL'));
+        cleanups.push(async () => void (await stage.end('SIGKILL')));
       }
       return { stages, target: await postgres(targetUrl) };
     };
