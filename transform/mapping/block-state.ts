@@ -245,7 +245,7 @@ export class BlockState {
     }
     const keys = rows.size === 1 ? [...rows] : [...rows].sort();
     const members = keys.map((key) => this.#members.get(key)!);
-    const values = new Array<string | null | undefined>(entity.fields.length).fill(undefined);
+    const values: (string | null | undefined)[] = entity.fields.map(() => undefined);
     const { keyIndexes } = entity;
     for (let i = 0; i < keyIndexes.length; i++) values[keyIndexes[i]!] = members[0]!.keyValues[i]!;
     let held: Map<string, Violation[]> = NOTHING_HELD;
