@@ -1,8 +1,7 @@
 /** The state of a flow: what its sources contributed, the records that follow from it, and how far it has come. */
-import { oversold, STOCK } from './canonical/inventory.ts';
 import { ReplicationError } from '../core/errors.ts';
 import { positionBreaches, type Breach } from './canonical/inventory-invariants.ts';
-import type { Checkpoint, Places, Release } from './checkpoint.ts';
+import type { Checkpoint, Release, SourcePlace } from './checkpoint.ts';
 import { Delivery, type Passing } from './delivery.ts';
 import type { Tier } from './delivery-tiers.ts';
 import { compileSource, type FlowPlan } from './flow-plan.ts';
@@ -92,9 +91,8 @@ export class FlowState {
     return this.#shared ? groupsJson(this.resolver.explain(key, this.clockUs) ?? []) : null;
   }
 
-  /** Passes on what waits for a tier, and notes that it did. */
+  /** What waits for a tier is to be passed on; `noteReleased` says that it has been. */
   release(tier: Tier): Passing[] {
-    this.noteReleased(tier);
     return this.delivery.release(tier, (key) => this.resolver.record(key));
   }
 
@@ -102,21 +100,15 @@ export class FlowState {
     this.released.set(tier.id, { clockUs: this.clockUs, sources: this.#places() });
   }
 
-  checkpoint(): Checkpoint {
+  /** What has been passed on; of the last transaction of `partly` only a part, so that it counts as not taken. */
+  checkpoint(partly?: SourceState): Checkpoint {
     const { clockUs, released } = this;
-    return { plan: this.plan.fingerprint, clockUs, sources: this.#places(), tiers: released };
+    const places = this.#places();
+    if (partly !== undefined) places.set(partly.name, partly.previous);
+    return { plan: this.plan.fingerprint, clockUs, sources: places, tiers: released };
   }
 
-  #places(): Places {
+  #places(): Map<string, SourcePlace> {
     return new Map(this.sources.map((source) => [source.name, source.place]));
   }
-}
-
-/** Units that a change of a position promises beyond what is there, and those that it did before. */
-export function oversoldBy({ entity, before, after }: ResolvedChange): { before: string; after: string } | undefined {
-  if (entity.name !== 'inventory_position') return undefined;
-  return {
-    before: oversold(before?.[STOCK.available] ?? null),
-    after: oversold(after?.[STOCK.available] ?? null),
-  };
 }
