@@ -144,9 +144,9 @@ entities:
 });
 
 it('a burst of ten thousand bad rows holds nothing else up', async () => {
-  const wms = await source('odoo3', ODOO_DDL + odooProducts(12_000));
+  const wms = await source('odoo3', ODOO_DDL + odooProducts(10_100));
   await wms.client.query(
-    `insert into stock_quant (product_id, location_id, quantity) select i, 1, 1 from generate_series(1, 12000) i`,
+    `insert into stock_quant (product_id, location_id, quantity) select i, 1, 1 from generate_series(1, 10100) i`,
   );
   const flow = await pipeline({
     sources: { wms: { kind: 'postgres', url: wms.url } },
@@ -154,17 +154,17 @@ it('a burst of ten thousand bad rows holds nothing else up', async () => {
     flows: { stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } } } },
   });
   flow.start('capture:wms', 'transform:stock', 'apply:stock');
-  await flow.shows('select count(*) from canonical.inventory_position', ['12000']);
+  await flow.shows('select count(*) from canonical.inventory_position', ['10100']);
   await wms.client.query(`update stock_quant set quantity = 'NaN' where product_id <= 10000`);
-  await wms.client.query(`update stock_quant set quantity = 2 where product_id = 12000`);
-  await flow.shows(`select on_hand from canonical.inventory_position where sku = 'A-12000'`, ['2']);
+  await wms.client.query(`update stock_quant set quantity = 2 where product_id = 10100`);
+  await flow.shows(`select on_hand from canonical.inventory_position where sku = 'A-10100'`, ['2']);
   // They came in order: when the good row is there, all bad ones are; of each key its quantity and what is free of it.
   expect(await flow.lines(`select count(*), count(distinct key) from waybill.quarantine`)).toEqual(['20000|20000']);
-  expect(await flow.lines('select sum(on_hand) from canonical.inventory_position')).toEqual(['12001']);
+  expect(await flow.lines('select sum(on_hand) from canonical.inventory_position')).toEqual(['10101']);
   await wms.client.query(`update stock_quant set quantity = 3 where product_id <= 10000`);
   await flow.shows('select count(*) from waybill.quarantine', ['0']);
-  expect(await flow.lines('select sum(on_hand) from canonical.inventory_position')).toEqual(['32001']);
-});
+  expect(await flow.lines('select sum(on_hand) from canonical.inventory_position')).toEqual(['30101']);
+}, 300_000);
 
 it('passes slow groups on when it is their time, and everything when asked', async () => {
   const wms = await source('odoo4', ODOO_DDL + odooProducts(2));
