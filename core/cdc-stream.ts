@@ -350,7 +350,8 @@ export async function* readFrames(
             { context: { stream, seq: message.seq } },
           );
         position = headers.end;
-        const payload = headers.chunk === undefined ? message.data : Buffer.concat(pieces);
+        // The client's own buffer of a message that came in several packets is up to twice as large.
+        const payload = headers.chunk === undefined ? Buffer.from(message.data) : Buffer.concat(pieces);
         pieces = [];
         yield { ...headers, seq: message.seq, payload, place };
       }
