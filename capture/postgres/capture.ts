@@ -12,7 +12,7 @@ import { planSnapshot } from '../snapshot-plan.ts';
 import { clearRequest, ProgressStore, readRequest } from '../snapshot-request.ts';
 import { beginStream } from '../stream-start.ts';
 import { CaptureSession } from './capture-session.ts';
-import { connectSource } from './connection.ts';
+import { connectShared } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireUsableSlot, slotState } from './slot.ts';
 import { sourceError } from './source-error.ts';
@@ -34,7 +34,7 @@ export async function runPostgresCapture(options: CaptureOptions<PostgresSourceC
 
 async function capture(held: HeldCapture<PostgresSourceConfig>): Promise<void> {
   const { name, settings, natsConfig, nats, bucket, installation, log } = held;
-  const client = await connectSource(settings, sessionName('capture', name, installation));
+  const client = await connectShared(settings, sessionName('capture', name, installation));
   try {
     await endOvertaken(client, name, installation, log);
     const source = await inspectSource(client);
