@@ -92,7 +92,9 @@ export class BatchQueue {
     const bytesPerRow = received.payload.byteLength / Math.max(1, frame.length);
     let firstEntry = 0;
     let from = 0;
-    if (comparePositions(received.start, this.#skipTo) < 0)
+    // Everything is read again from there: in another history the numbers of this one mean something else.
+    if (received.reset) this.#skipTo = received.end;
+    else if (comparePositions(received.start, this.#skipTo) < 0)
       while (firstEntry < tx.length && entryLiesBefore(tx[firstEntry]!, this.#skipTo)) from += tx[firstEntry++]![4];
     let to = from;
     let transactions = 0;

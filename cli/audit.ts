@@ -1,7 +1,8 @@
 /** Writes to the audit logs of targets on behalf of commands. */
 import { createHash } from 'node:crypto';
 import { hostname, userInfo } from 'node:os';
-import { redactUrl, type Config } from '../core/config.ts';
+import type { Config } from '../core/config.ts';
+import { redactUrl } from '../core/source-url.ts';
 import { asReplicationError, ReplicationError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import { connectNats } from '../core/nats.ts';

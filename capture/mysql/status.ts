@@ -7,7 +7,7 @@ import { connectNats } from '../../core/nats.ts';
 import { asGtidPosition, describePosition } from '../../core/position.ts';
 import { readProgress } from '../snapshot-request.ts';
 import type { SourceStatus } from '../source-status.ts';
-import { connectSource } from './connection.ts';
+import { connectChosen } from './choose-server.ts';
 import { contains, readExecuted, requireLineage } from './executed.ts';
 import { readRetainedBytes } from './retained-log.ts';
 
@@ -22,7 +22,7 @@ export async function mysqlSourceStatus(
 ): Promise<SourceStatus> {
   try {
     const nats = await connectNats(config, 'waybill status');
-    const client = await connectSource(settings).catch(async (thrown: unknown) => {
+    const { client } = await connectChosen(settings).catch(async (thrown: unknown) => {
       await nats.close();
       throw thrown;
     });

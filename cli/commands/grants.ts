@@ -3,6 +3,7 @@ import { targetOf } from '../../apply/target-kind.ts';
 import { mysqlGrantsSql } from '../../capture/mysql/grants.ts';
 import { sourceGrantsSql } from '../../capture/postgres/grants.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import { serverUrls } from '../../core/source-url.ts';
 import { EXIT, readConfig, requireSource, type GlobalOptions } from '../context.ts';
 
 export async function grants(name: string, options: GlobalOptions): Promise<number> {
@@ -15,7 +16,7 @@ export async function grants(name: string, options: GlobalOptions): Promise<numb
     console.log((await targetOf(target)).grantsSql(userOf(target.url), [...new Set(schemas)]));
   } else {
     const source = requireSource(config, name);
-    const user = userOf(source.url);
+    const user = userOf(serverUrls(source.url)[0]!);
     console.log(
       source.kind === 'postgres'
         ? sourceGrantsSql(name, source, config.nats.prefix, user)

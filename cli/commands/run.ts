@@ -17,6 +17,7 @@ import { Metrics } from '../../monitoring/metrics.ts';
 import { Observatory, observer, runObservation } from '../../monitoring/observation.ts';
 import { startMonitoring } from '../../monitoring/server.ts';
 import { audit, auditWhenReachable, describeConfiguration, keepsAuditLog, lastConfigurationHash } from '../audit.ts';
+import { withChosenServer } from '../source-server.ts';
 import { runVerifyStage } from '../verification.ts';
 import { alongside, runAlerts } from '../watching.ts';
 import { EXIT, readConfig, unknownName, type GlobalOptions } from '../context.ts';
@@ -251,7 +252,7 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
         runHeartbeat({
           flow,
           everyMs: heartbeatMs!,
-          open: () => openEnds(config, flow, `waybill heartbeat ${flow}`),
+          open: async () => openEnds(await withChosenServer(config, flow), flow, `waybill heartbeat ${flow}`),
           report: (seconds) => metrics.heartbeat(settings.mirror, settings.to, seconds),
           log: log.child({ stage: id }),
           signal,
