@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { createConnection, type Connection, type ConnectionOptions } from 'mysql2';
 import type { MysqlSourceConfig } from '../../core/config.ts';
+import { dropConnection } from '../../core/drop-connection.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { sourceError } from './source-error.ts';
 
@@ -63,7 +64,7 @@ export class SqlClient {
   }
 
   end(): void {
-    this.#connection.destroy();
+    dropConnection(this.#connection);
   }
 }
 

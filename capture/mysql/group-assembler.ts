@@ -240,15 +240,15 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     if (rows.op === 'd') {
       writer.writeNull();
       writer.before('f');
-      rows.write(writer, 'before');
+      rows.write(writer, 'before', table.guards);
       return;
     }
     // The old row of an update is needed where the key changed, and where the whole row is the key.
     const before = rows.op === 'u' && (table.keyIndexes.length === 0 || rows.differs(table.keyIndexes));
-    rows.write(writer, 'after');
+    rows.write(writer, 'after', table.guards);
     if (!before) return;
     writer.before('f');
-    rows.write(writer, 'before');
+    rows.write(writer, 'before', table.guards);
   }
 
   #countRow(open: OpenGroup): void {

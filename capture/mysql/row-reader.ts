@@ -3,6 +3,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';
 import type { Charsets } from './charset.ts';
 import { planColumns, planSizes, READ, type ColumnPlan } from './column-plan.ts';
+import { guarded, type Guards } from './published-table.ts';
 import type { TableMap } from './table-map.ts';
 import { ValueWriter } from './value-writer.ts';
 
@@ -137,9 +138,10 @@ export class RowReader {
 
   /**
    * Writes an image as a JSON array with all columns of the map that are not omitted. A column that the after-image of an update leaves out
-   * has the value of the before-image; where that has none either it is *unchanged*.
+   * has the value of the before-image; where that has none either it is *unchanged*. Values of columns with a guard are
+   * written through it.
    */
-  write(writer: FrameWriter, image: Image): void {
+  write(writer: FrameWriter, image: Image, guards?: Guards): void {
     const plan = this.#planned();
     const buffer = this.#buffer;
     const present = image === 'before' ? this.#event.before : this.#event.after;
@@ -160,11 +162,12 @@ export class RowReader {
       if (!first) writer.comma();
       first = false;
       if (!whole && !bit(buffer, present, i)) {
-        this.#writeAbsent(writer, plan, image, i);
+        this.#writeAbsent(writer, plan, image, i, guards);
         continue;
       }
       if (((buffer[nulls + (n >> 3)]! >> (n & 7)) & 1) === 1) writer.writeNull();
-      else at = this.#writeValue(writer, plan, i, at);
+      else if (guards === undefined) at = this.#writeValue(writer, plan, i, at);
+      else at = this.#writeGuarded(writer, plan, i, at, guards);
       n += 1;
     }
     writer.endTuple();
@@ -188,18 +191,35 @@ export class RowReader {
     return false;
   }
 
-  /** Texts of some columns; null for NULL, undefined for a column not in the image. For keys; not for hot paths. */
+  /**
+   * Texts of some columns as the source has them; null for NULL, undefined for a column not in the image. For keys; not
+   * for hot paths.
+   */
   values(image: Image, indexes: readonly number[]): (string | null | undefined)[] {
     const plan = this.#planned();
     return indexes.map((index) => {
       const [start] = this.#locate(image, index);
       if (start < 0) return undefined;
       if (this.#isNull(image, index)) return null;
-      this.#scratch.reset();
-      const from = this.#scratch.bytes;
-      this.#writeValue(this.#scratch, plan, index, start);
-      return JSON.parse(this.#scratch.textFrom(from)) as string;
+      return this.#text(plan, index, start)[0];
     });
+  }
+
+  /** A value as text, and where it ends. */
+  #text(plan: ColumnPlan, index: number, at: number): [text: string, end: number] {
+    this.#scratch.reset();
+    const from = this.#scratch.bytes;
+    const end = this.#writeValue(this.#scratch, plan, index, at);
+    return [JSON.parse(this.#scratch.textFrom(from)) as string, end];
+  }
+
+  /** `writeValue` for a table with column rules. */
+  #writeGuarded(writer: FrameWriter, plan: ColumnPlan, index: number, at: number, guards: Guards): number {
+    const guard = guards[index];
+    if (guard === undefined) return this.#writeValue(writer, plan, index, at);
+    const [text, end] = this.#text(plan, index, at);
+    writer.writeString(guarded(guard, text));
+    return end;
   }
 
   #planned(): ColumnPlan {
@@ -239,11 +259,11 @@ export class RowReader {
     return this.#walk(start, present, count, this.#width);
   }
 
-  #writeAbsent(writer: FrameWriter, plan: ColumnPlan, image: Image, index: number): void {
+  #writeAbsent(writer: FrameWriter, plan: ColumnPlan, image: Image, index: number, guards: Guards = []): void {
     const [start] = image === 'after' && this.op === 'u' ? this.#locate('before', index) : [-1];
     if (start < 0) writer.writeUnchanged();
     else if (this.#isNull('before', index)) writer.writeNull();
-    else this.#writeValue(writer, plan, index, start);
+    else this.#writeGuarded(writer, plan, index, start, guards);
   }
 
   /** Where column `until` starts (the end of the image for `until` = width) in the image that starts at `start`. */
