@@ -96,7 +96,9 @@ export class BatchQueue {
     const bytesPerRow = received.payload.byteLength / Math.max(1, frame.length);
     let firstEntry = 0;
     let from = 0;
-    if (comparePositions(received.start, this.#skipTo) < 0)
+    // Everything is read again from there: in another history the numbers of this one mean something else.
+    if (received.reset) this.#skipTo = received.end;
+    else if (comparePositions(received.start, this.#skipTo) < 0)
       while (firstEntry < frame.transactions && entryLiesBefore(frame.tx[firstEntry]!, this.#skipTo))
         from += frame.rowsOf(firstEntry++);
     let to = from;

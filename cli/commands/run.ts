@@ -15,6 +15,7 @@ import { Metrics } from '../../monitoring/metrics.ts';
 import { Observatory, observer, runObservation } from '../../monitoring/observation.ts';
 import { startMonitoring, type Pages } from '../../monitoring/server.ts';
 import { audit, auditWhenReachable, describeConfiguration, lastConfigurationHash } from '../audit.ts';
+import { withChosenServer } from '../source-server.ts';
 import { checkCanonicalFlows } from '../canonical-flows.ts';
 import { alongside, createConsole, runAlerts } from '../watching.ts';
 import { EXIT, readConfig, unknownName, type GlobalOptions } from '../context.ts';
@@ -294,7 +295,7 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
         await runHeartbeat({
           flow,
           everyMs: heartbeatMs!,
-          open: () => openEnds(config, flow, `waybill heartbeat ${flow}`),
+          open: async () => openEnds(await withChosenServer(config, flow), flow, `waybill heartbeat ${flow}`),
           report: (seconds) => metrics.heartbeat(settings.mirror, settings.to, seconds),
           log: log.child({ stage: id }),
           signal,

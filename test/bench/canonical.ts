@@ -10,8 +10,8 @@ import { connectNats } from '../../core/nats.ts';
 import { median, Program, scalar, sql, until } from './contenders.ts';
 import { lines, nats, rounds, say, scale, source, target } from './setting.ts';
 
-const ROWS = Math.round(50_000 * scale);
-const PASSES = 6;
+const ROWS = Math.round(100_000 * scale);
+const PASSES = 3;
 const BLOCK = 500;
 
 const MAP = `version: 1
