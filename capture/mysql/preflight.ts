@@ -39,7 +39,7 @@ export async function checkMysqlSource(name: string, settings: MysqlSourceConfig
       add,
     );
     await checkPreparedXa(client, add);
-    const retained = await readRetainedBytes(client, settings.kind);
+    const retained = await readRetainedBytes(client);
     add(
       retained === undefined ? 'warning' : 'ok',
       'retained log',
