@@ -9,13 +9,15 @@ import type { Logger } from '../../core/logger.ts';
 import { asGtidPosition } from '../../core/position.ts';
 import { endSession } from '../../core/session-lock.ts';
 import { sessionName } from '../../core/stale-sessions.ts';
+import { serverName, serverUrls } from '../../core/source-url.ts';
 import { runCapture, type CaptureOptions, type HeldCapture, type SourceKind } from '../capture-loop.ts';
 import { planSnapshot } from '../snapshot-plan.ts';
 import { clearRequest, ProgressStore, readRequest } from '../snapshot-request.ts';
 import { beginStream } from '../stream-start.ts';
 import { CaptureSession } from './capture-session.ts';
 import { matchingTables } from './catalog.ts';
-import { connectSource, type SqlClient } from './connection.ts';
+import { connectChosen, watchServers } from './choose-server.ts';
+import { takeSession, type SqlClient } from './connection.ts';
 import { readExecuted, requireLineage } from './executed.ts';
 import { readFacts, requireSettings } from './inspect.ts';
 
@@ -37,8 +39,11 @@ export async function runMysqlCapture(options: CaptureOptions<MysqlSourceConfig>
 
 async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
   const { name, settings, natsConfig, nats, bucket, log } = held;
-  const client = await connectSource(settings, sessionName('capture', name, held.installation));
+  const { client, settings: server } = await connectChosen(settings);
   try {
+    const several = serverUrls(settings.url).length > 1;
+    if (several) log.info({ server: serverName(server.url) }, 'reads from this server of the source');
+    await takeSession(client, sessionName('capture', name, held.installation));
     await endOvertaken(client, name, held.installation, log);
     const facts = await readFacts(client, settings.kind);
     requireSettings(facts, settings.kind);
@@ -67,8 +72,14 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
     const names = tables.map(({ schema }) => schema);
     await planSnapshot(progress, names, { startAfresh, read: settings.snapshot === 'initial' || reset });
     if (reset) await clearRequest(bucket, name);
-    await new CaptureSession({
-      held,
+    const moved = new AbortController();
+    const over = new AbortController();
+    const session = new CaptureSession({
+      held: {
+        ...held,
+        settings: server,
+        run: { ...held.run, signal: AbortSignal.any([held.run.signal, moved.signal]) },
+      },
       progress,
       client,
       publisher,
@@ -77,7 +88,22 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
       tables,
       serverId: serverId(name, settings, natsConfig.prefix),
       keepaliveMs: keepaliveMs(natsConfig),
-    }).run();
+    });
+    let failure: unknown;
+    const watch = watchServers(settings, server.url, settings.heartbeat, over.signal, (other) => {
+      log.warn({ server: other }, 'another server of the source is to be read now');
+      moved.abort();
+    }).catch((thrown: unknown) => {
+      failure = thrown;
+      moved.abort();
+    });
+    try {
+      await session.run();
+    } finally {
+      over.abort();
+      await watch;
+    }
+    if (failure !== undefined) throw failure;
   } finally {
     client.end();
   }

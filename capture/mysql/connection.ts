@@ -82,16 +82,19 @@ export async function connectSource(settings: MysqlSourceConfig, name?: string):
   const client = new SqlClient(connection);
   try {
     await client.query(SESSION, 'cannot connect to the source');
-    if (name !== undefined) {
-      const query = async (sql: string): Promise<TextRow[]> => await client.query(sql, 'taking over a session');
-      await endSession(query, name);
-      await takeSessionName(query, name, TAKEOVER_SECONDS);
-    }
+    if (name !== undefined) await takeSession(client, name);
   } catch (thrown) {
     client.end();
     throw thrown;
   }
   return client;
+}
+
+/** Gives a session its name; the session of an overtaken process that bears it is ended. */
+export async function takeSession(client: SqlClient, name: string): Promise<void> {
+  const query = async (sql: string): Promise<TextRow[]> => await client.query(sql, 'taking over a session');
+  await endSession(query, name);
+  await takeSessionName(query, name, TAKEOVER_SECONDS);
 }
 
 export function quoteIdent(name: string): string {

@@ -9,7 +9,6 @@ import type { ActionResult, Actor, ConsoleData, ShownValue } from '../../monitor
 import { coverage, isProven, openFindings } from '../../monitoring/drift/outcome.ts';
 import { requestAnew } from '../../transform/request.ts';
 import { audit, targetsOf } from '../audit.ts';
-import { verifyOnce } from '../verification.ts';
 import { isHeldByMapping } from './quarantine.ts';
 import { hiddenColumns, shown } from './hidden-columns.ts';
 
@@ -139,6 +138,7 @@ export function createActions(config: Config, log: Logger, stop: AbortSignal): A
       try {
         const nats = await connectNats(config.nats, 'waybill console');
         try {
+          const { verifyOnce } = await import('../verification.ts');
           const outcome = await verifyOnce(config, flow, {
             nats,
             repair,

@@ -9,7 +9,7 @@ import { asGtidPosition } from '../../core/position.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { queryRow } from '../../sandbox/mysql-client.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { Source } from '../support/mysql-source.ts';
+import { endDumps, Source } from '../support/mysql-source.ts';
 import { Stage } from '../support/stage.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -166,16 +166,6 @@ describe.each([
     timeoutMs,
   );
 });
-
-/** Before it stops, MySQL waits eight seconds for dumps whose readers have left without a word. */
-async function endDumps(server: MysqlServer): Promise<void> {
-  const dumps = `select min(id) from information_schema.processlist where command like 'Binlog Dump%'`;
-  for (;;) {
-    const [id] = await queryRow(server.url, dumps);
-    if (id === null || id === undefined) return;
-    await queryRow(server.url, `kill ${id}`).catch(() => {});
-  }
-}
 
 async function replicate(primary: MysqlServer, replica: MysqlServer): Promise<void> {
   await queryRow(primary.url, "create user repl@'%' identified by 'secret'");

@@ -10,7 +10,7 @@ import { asGtidPosition } from '../../core/position.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { queryRow } from '../../sandbox/mysql-client.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { Source } from '../support/mysql-source.ts';
+import { endDumps, Source } from '../support/mysql-source.ts';
 import { Stage } from '../support/stage.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -183,16 +183,16 @@ describe.each([
         // The broker stands still while far more comes than sockets hold, for several times the server's patience.
         process.kill(own.pid!, 'SIGSTOP');
         try {
-          for (let i = 0; i < 10; i++)
+          for (let i = 0; i < 5; i++)
             await s.run(
               `insert into big values ${Array.from({ length: 10 }, (_, n) => `(${i * 10 + n}, repeat('x', 500000))`).join(',')}`,
             );
-          await delay(4000);
+          await delay(3000);
         } finally {
           process.kill(own.pid!, 'SIGCONT');
         }
         await s.expectEqual('big');
-        expect(await inserted(s)).toEqual(Array.from({ length: 100 }, (_, i) => i));
+        expect(await inserted(s)).toEqual(Array.from({ length: 50 }, (_, i) => i));
         expect(s.states.slice(from).filter((state) => state.includes('source_unreachable'))).toEqual([]);
         await s.stop();
       } finally {
@@ -238,14 +238,14 @@ describe.each([
     async () => {
       const s = await source('hung', { snapshot_chunk_rows: 100 });
       await s.run('create table t (id int primary key, filler varchar(200)) engine=InnoDB');
-      await s.run(`insert into t values ${rows(0, 20_000)}`);
+      await s.run(`insert into t values ${rows(0, 10_000)}`);
       const first = await stageOf(s, { snapshot_chunk_rows: 100 });
       first.start();
       // In the middle of the load, so that it has a session for it, too.
       const sessions = async (): Promise<string[]> =>
         (
           await s.client.query(
-            `SELECT ID FROM information_schema.PROCESSLIST WHERE DB IS NULL AND ID <> CONNECTION_ID()`,
+            `SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'root' AND DB IS NULL AND ID <> CONNECTION_ID()`,
             'test',
           )
         ).map(([id]) => id!);
@@ -256,11 +256,9 @@ describe.each([
       second.start();
       const { epoch } = await readTail(s.nats, s.stream);
       await s.wait('the takeover', async () => (await readTail(s.nats, s.stream)).epoch > epoch);
-      // Gone, although their process still hangs.
-      await s.wait('the end of the sessions', async () => {
-        const now = await sessions();
-        return now.filter((id) => left.has(id)).length <= left.size - 3;
-      });
+      // Gone, although their process still hangs: what reads the log, and what else it had.
+      expect(left.size).toBeGreaterThan(1);
+      await s.wait('the end of the sessions', async () => !(await sessions()).some((id) => left.has(id)));
       first.signal('SIGCONT');
       await s.run('insert into t values (100000, null)');
       await s.loaded(1);
@@ -374,14 +372,15 @@ describe.each([
       await s.loaded(1);
       await s.run("xa start 'a'; insert into t values (1); xa end 'a'; xa prepare 'a'");
       await s.caughtUp();
+      await s.stop();
+      await endDumps(server);
       await server.stop('fast');
       await server.start();
       const after = await made(Source.at('xa', server.urlFor('xa'), flavour, nats));
+      after.start();
       await after.run('insert into t values (2)');
       await after.wait('the row after the restart', async () => (await after.folded('t')).has('["2"]'));
       expect((await after.folded('t')).has('["1"]')).toBe(false);
-      await s.stop();
-      after.start();
       await after.run("xa commit 'a'");
       await after.expectEqual('t');
       expect((await after.changes()).filter(({ row }) => row[0] === 's')).toHaveLength(2);

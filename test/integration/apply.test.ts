@@ -80,6 +80,25 @@ describe('changes', () => {
     ).toEqual([[500, 500, '00ff5c0a', '1.50', '{"a,b",NULL,"NULL"}', '\n', 'infinity']]);
   });
 
+  test('many updates write the rows that the target lacks', async () => {
+    fixture.feed.start();
+    const many = (count: number, name: string): RowChange[] =>
+      Array.from({ length: count }, (_, id) => upd(String(id), name, null));
+    await fixture.feed.frame([items], [Array.from({ length: 200 }, (_, id) => ins(String(id), 'new', null))]);
+    await fixture.feed.frame([items], [many(200, 'a')]);
+    await fixture.feed.caughtUp();
+    const names = 'SELECT name, count(*)::int FROM items GROUP BY 1 ORDER BY 1';
+    expect(await fixture.rows(names)).toEqual([['a', 200]]);
+    await fixture.client.query('DELETE FROM items WHERE id % 2 = 0');
+    await fixture.feed.frame([items], [many(200, 'b')]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows(names)).toEqual([['b', 200]]);
+    await fixture.client.query('DELETE FROM items');
+    await fixture.feed.frame([items], [many(300, 'c')]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows(names)).toEqual([['c', 300]]);
+  });
+
   test('the last state of a key counts, and partial images are merged', async () => {
     await fixture.feed.frame(
       [items],

@@ -14,6 +14,7 @@ import { NO_CAPTURE_REPORT } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { asGtidPosition, ORIGIN } from '../../core/position.ts';
 import type { MysqlServer } from '../../sandbox/mysql.ts';
+import { queryRow } from '../../sandbox/mysql-client.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
 import { waitFor } from './wait.ts';
 
@@ -222,5 +223,15 @@ export class Source {
     const [folded, actual] = [await this.folded(table), await this.actual(table)];
     const sorted = (rows: Map<string, readonly Value[]>): unknown => [...rows].sort(([a], [b]) => (a < b ? -1 : 1));
     expect(sorted(folded)).toEqual(sorted(actual));
+  }
+}
+
+/** Before it stops, MySQL waits eight seconds for those that read its log, also for readers that have left without a word. */
+export async function endDumps(server: MysqlServer): Promise<void> {
+  const dumps = `select min(id) from information_schema.processlist where command like 'Binlog Dump%'`;
+  for (;;) {
+    const [id] = await queryRow(server.url, dumps);
+    if (id === null || id === undefined) return;
+    await queryRow(server.url, `kill ${id}`).catch(() => {});
   }
 }

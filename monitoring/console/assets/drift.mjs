@@ -107,7 +107,8 @@ export function createDrift({ meta, argument }) {
     more,
   );
   const nothing = empty('No drift', 'The latest comparison found no row that differs.');
-  const work = h('div', { class: 'split' }, table, sheet);
+  nothing.hidden = true;
+  const work = h('div', { class: 'split', hidden: true }, table, sheet);
   const compare = h('button', { type: 'button', onclick: () => void verify(false) }, 'Compare now');
   const repair = h('button', { type: 'button', onclick: () => void verify(true) }, 'Compare and repair');
   let shown = 0;
