@@ -32,8 +32,9 @@ export function datetimeText(text: string): string {
   return text;
 }
 
-/** Timestamps with time zone, which frames carry in UTC. */
+/** Timestamps with time zone, which frames carry in UTC: as Postgres prints them, or, of records, as RFC 3339 does. */
 export function utcText(text: string): string {
+  if (text.endsWith('Z') && text.charCodeAt(4) === MINUS) return datetimeText(text.slice(0, -1).replace('T', ' '));
   if (text.charCodeAt(4) !== MINUS || !text.endsWith('+00'))
     throw new ValueMisfit('the timestamp is infinite, before the year 1 or after 9999, or not in UTC');
   return datetimeText(text.slice(0, -3));

@@ -170,7 +170,7 @@ it(
     const all = Object.values(stages);
     for (const stage of all) stage.start();
     const transform = stages['transform:stock']!;
-    for (let kill = 0; kill < 6; kill++) {
+    for (let kill = 0; kill < 4; kill++) {
       const before = committed;
       await waitFor('more transactions', async () => failed !== undefined || committed > before + 100);
       expect(failed).toBeUndefined();
