@@ -69,7 +69,7 @@ async function checkServer(
       add,
     );
     await checkPreparedXa(client, add);
-    const retained = await readRetainedBytes(client, settings.kind);
+    const retained = await readRetainedBytes(client);
     add(
       retained === undefined ? 'warning' : 'ok',
       'retained log',

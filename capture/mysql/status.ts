@@ -16,7 +16,7 @@ export async function openMysqlProbe(name: string, settings: MysqlSourceConfig):
   const { kind } = settings;
   return {
     async read(tail): Promise<SourceReading> {
-      const retained = await readRetainedBytes(client, kind);
+      const retained = await readRetainedBytes(client);
       const keeps = await readRetention(client);
       const position = tail === undefined ? undefined : asGtidPosition(tail.end);
       let reading: SourceReading = { state: tail === undefined ? 'ready' : 'new' };

@@ -72,7 +72,7 @@ function sideBySide(pair, close) {
 }
 
 export function createDrift({ meta, argument }) {
-  const flows = meta.flows.map(({ name }) => name);
+  const flows = meta.flows.filter(({ compared }) => compared).map(({ name }) => name);
   if (flows.length === 0) return { element: empty('No flows', 'There is nothing to compare.') };
   const flow = flows.includes(argument) ? argument : flows[0];
   const base = `flows/${encodeURIComponent(flow)}`;
