@@ -39,12 +39,12 @@ export async function runMysqlCapture(options: CaptureOptions<MysqlSourceConfig>
 
 async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
   const { name, settings, natsConfig, nats, bucket, log } = held;
-  const { client, settings: server } = await connectChosen(settings);
+  const named = sessionName('capture', name, held.installation);
+  const { client, settings: server } = await connectChosen(settings, { name: named });
   try {
+    await endOvertaken(client, name, held.installation, log);
     const several = serverUrls(settings.url).length > 1;
     if (several) log.info({ server: serverName(server.url) }, 'reads from this server of the source');
-    await takeSession(client, sessionName('capture', name, held.installation));
-    await endOvertaken(client, name, held.installation, log);
     const facts = await readFacts(client, settings.kind);
     requireSettings(facts, settings.kind);
     const tables = await matchingTables(client, settings.kind, settings.tables);

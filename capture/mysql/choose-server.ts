@@ -63,12 +63,16 @@ export interface ChosenServer {
 /**
  * Connects to the server that a source is to be read from; where the url names one only, to that.
  *
- * @param current url of the server in use, which is kept among equals
+ * @param options `current`: url of the server in use, which is kept among equals; `name`: as of `connectSource`
  * @throws `source_unreachable` when none answers, `source_auth` and the like when none lets us in, `source_ambiguous`
  */
-export async function connectChosen(settings: MysqlSourceConfig, current?: string): Promise<ChosenServer> {
+export async function connectChosen(
+  settings: MysqlSourceConfig,
+  options: { readonly current?: string; readonly name?: string } = {},
+): Promise<ChosenServer> {
+  const { current, name } = options;
   const urls = serverUrls(settings.url);
-  if (urls.length === 1) return { client: await connectSource(settings), settings };
+  if (urls.length === 1) return { client: await connectSource(settings, name), settings };
   const servers = urls.map((url) => ({ ...settings, url }));
   const tries = await Promise.allSettled(servers.map(async (server) => await connectSource(server)));
   const open = tries.flatMap((result, index) =>
@@ -80,7 +84,10 @@ export async function connectChosen(settings: MysqlSourceConfig, current?: strin
     const usable = await lookAt(open);
     const inUse = usable.findIndex(({ server }) => server.settings.url === current);
     chosen = usable[chooseCandidate(usable, inUse)]!.server;
-    return chosen;
+    if (name === undefined) return chosen;
+    const named = await connectSource(chosen.settings, name);
+    chosen.client.end();
+    return { client: named, settings: chosen.settings };
   } finally {
     for (const { client } of open) if (client !== chosen?.client) client.end();
   }
@@ -145,7 +152,7 @@ export async function watchServers(
     await delay(everyMs, undefined, { signal }).catch(() => undefined);
     if (signal.aborted) return;
     try {
-      const chosen = await connectChosen(settings, current);
+      const chosen = await connectChosen(settings, { current });
       chosen.client.end();
       if (chosen.settings.url === current) continue;
       onOther(serverName(chosen.settings.url));

@@ -94,6 +94,15 @@ export class Store {
     )!;
   }
 
+  /** Waits until somebody reads the log; gives the moment from which that is timed. */
+  async beingRead(): Promise<number> {
+    await until('the log to be read', performance.now(), async () => {
+      const [sessions] = await this.sql.query<RowDataPacket[]>('show processlist');
+      return sessions.some((session) => String(session['Command']).startsWith('Binlog Dump'));
+    });
+    return performance.now();
+  }
+
   async newFile(): Promise<string> {
     await this.run('flush binary logs');
     const [logs] = await this.sql.query<RowDataPacket[]>('show binary logs');

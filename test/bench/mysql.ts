@@ -73,8 +73,8 @@ export async function benchMysqlCapture(flavour: Flavour): Promise<void> {
         const { prefix, config } = setups[round]!;
         const ours = async (): Promise<number> =>
           await withBroker(async (broker) => {
-            const began = performance.now();
             const capture = Program.start(config, 'capture:bench');
+            const began = await source.beingRead();
             const seconds = await until('capture', began, async () => await holds(broker, prefix, goal));
             const usage = capture.usage();
             cpu.push((usage.cpuSeconds / CAPTURED[kind]) * 1e6);
@@ -141,8 +141,11 @@ export async function benchMysqlDrain(flavour: Flavour): Promise<void> {
         return seconds;
       };
       const ours = async (): Promise<number> => {
-        const began = performance.now();
-        const stages = ['apply:replica', 'capture:bench'].map((only) => Program.start(config, only));
+        const apply = Program.start(config, 'apply:replica');
+        const there = `select count(*) from information_schema.tables where table_schema = 'waybill' and table_name = 'position'`;
+        await until('the flow', performance.now(), async () => (await target.value(there)) === '1');
+        const capture = Program.start(config, 'capture:bench');
+        const began = await source.beingRead();
         const seconds = await until('waybill', began, async () => {
           const text = await target
             .value(`select position from waybill.position where flow = 'replica'`)
@@ -150,7 +153,7 @@ export async function benchMysqlDrain(flavour: Flavour): Promise<void> {
           const position = text === undefined ? undefined : parsePosition(text);
           return position?.kind === flavour && covers(position.gtids, goal);
         });
-        for (const stage of stages) await stage.stop();
+        for (const stage of [apply, capture]) await stage.stop();
         await target.run('drop database waybill');
         await withBroker(async (broker) => await broker.manager.streams.delete(cdcStreamName(prefix, 'bench')));
         return seconds;
