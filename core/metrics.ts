@@ -20,6 +20,14 @@ export interface CaptureReport {
   lagSeconds(seconds: number | undefined): void;
 }
 
+/** A table that a flow does not follow, or that the source no longer has. */
+export interface TableNotice {
+  readonly schema: string;
+  readonly name: string;
+  readonly state: 'stopped' | 'gone';
+  readonly reason: string;
+}
+
 /** What an apply says of itself. Called per batch. */
 export interface FlowReport {
   state(state: FlowState, detail?: string): void;
@@ -28,6 +36,8 @@ export interface FlowReport {
   pendingFrames(frames: number): void;
   lagSeconds(seconds: number | undefined): void;
   quarantined(reason: string, keys: number): void;
+  /** All tables that are not followed; called at the start and whenever that changes. */
+  tables(notices: readonly TableNotice[]): void;
 }
 
 const nothing = (): void => {};
@@ -49,4 +59,5 @@ export const NO_FLOW_REPORT: FlowReport = {
   pendingFrames: nothing,
   lagSeconds: nothing,
   quarantined: nothing,
+  tables: nothing,
 };
