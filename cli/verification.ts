@@ -1,5 +1,5 @@
 /** Composes comparisons: sides, stream, repairs. Shared by `waybill verify` and by the schedule of `waybill run`. */
-import { rereadRows } from '../capture/postgres/reread.ts';
+import { rereadRows } from '../capture/reread.ts';
 import { cdcStreamName } from '../core/cdc-stream.ts';
 import type { Config } from '../core/config.ts';
 import type { Logger } from '../core/logger.ts';

@@ -1,6 +1,7 @@
 /** The position of a flow: it lives in the target, next to the data it describes. Invariant 4. */
 import { ReplicationError } from '../../core/errors.ts';
-import { formatPosition, parsePosition, ORIGIN, type Position } from '../../core/position.ts';
+import { formatPosition, parsePosition, ORIGIN } from '../../core/position.ts';
+import type { Move } from '../batch-store.ts';
 import type { FlowPosition, PositionRow } from '../target-store.ts';
 import type { MysqlSession } from './session.ts';
 import { quoteLiteral } from './sql.ts';
@@ -35,17 +36,6 @@ export async function readPosition(
   } catch (thrown) {
     throw targetError(thrown, `reading the position of flow ${flow}`);
   }
-}
-
-export interface Move {
-  readonly flow: string;
-  readonly source: string;
-  readonly expected: Position;
-  readonly next: Position;
-  readonly stream: string;
-  readonly seq: number;
-  readonly commitTimeUs: number;
-  readonly quarantineVersion: number;
 }
 
 /**

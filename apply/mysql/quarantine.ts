@@ -13,12 +13,12 @@ import {
 import { keyShape, touchedKeys } from '../row-key.ts';
 import { applyRow } from './apply-row.ts';
 import { utcDate } from './position.ts';
-import { underSavepoint } from './row-replay.ts';
 import type { MysqlSession } from './session.ts';
 import { quoteLiteral } from './sql.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
 import { ensureTargetTable } from './target-table.ts';
+import { underSavepoint } from './under-savepoint.ts';
 import { waybillTables } from './waybill-database.ts';
 
 const COLUMNS =

@@ -2,8 +2,9 @@
 import { createHash } from 'node:crypto';
 import type { TargetConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import { BatchWriter } from '../batch-writer.ts';
 import type { BatchSink, SinkOptions, StoreSession, TargetStore } from '../target-store.ts';
-import { BatchWriter } from './batch-writer.ts';
+import { MysqlBatches } from './mysql-batches.ts';
 import { readPosition } from './position.ts';
 import { databaseOf, MysqlSession } from './session.ts';
 import { targetError } from './target-error.ts';
@@ -24,7 +25,8 @@ export function createMysqlStore(target: TargetConfig): TargetStore {
           await takeOver(session, `${options.stream} ${options.flow}`);
           await prepareWaybillDatabase(session);
           const at = await readPosition(session, options.flow, options.settings.mirror, options.stream);
-          return await BatchWriter.create({ session, database: databaseOf(target.url), ...options, at });
+          const batches = new MysqlBatches(session, databaseOf(target.url), options.flow, options.settings);
+          return await BatchWriter.create(batches, options, at);
         },
       };
     },

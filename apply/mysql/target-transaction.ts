@@ -1,13 +1,14 @@
 /** One target transaction: statements are gathered and sent together, so that a small batch costs few round trips. */
 import { failpoint } from '../../core/failpoint.ts';
+import type { Move, StoreTransaction } from '../batch-store.ts';
 import { ValueMisfit } from '../value-misfit.ts';
 import { loadPieces } from './load-data.ts';
-import { advanceSql, moveRefused, type Move } from './position.ts';
+import { advanceSql, moveRefused } from './position.ts';
 import type { MysqlSession, Outcome } from './session.ts';
 
 const FLUSH_CHARS = 256 * 1024;
 
-export class TargetTransaction {
+export class TargetTransaction implements StoreTransaction {
   readonly #session: MysqlSession;
   #text = '';
 

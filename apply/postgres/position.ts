@@ -1,7 +1,8 @@
 /** The position of a flow: it lives in the target, next to the data it describes. Invariant 4. */
 import type { ClientBase } from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
-import { formatPosition, parsePosition, ORIGIN, type Position } from '../../core/position.ts';
+import { formatPosition, parsePosition, ORIGIN } from '../../core/position.ts';
+import type { Move } from '../batch-store.ts';
 import type { FlowPosition, PositionRow } from '../target-store.ts';
 import { quoteLiteral } from './sql.ts';
 import { targetError } from './target-error.ts';
@@ -39,16 +40,7 @@ export async function readPosition(
 }
 
 /** The statement that moves a flow from one position to the next, or fails with WB001 or WB002. */
-export function advanceSql(move: {
-  readonly flow: string;
-  readonly source: string;
-  readonly expected: Position;
-  readonly next: Position;
-  readonly stream: string;
-  readonly seq: number;
-  readonly commitTimeUs: number;
-  readonly quarantineVersion: number;
-}): string {
+export function advanceSql(move: Move): string {
   const time =
     move.commitTimeUs === 0
       ? 'NULL'

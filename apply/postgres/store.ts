@@ -2,10 +2,11 @@
 import type { Client } from 'pg';
 import type { TargetConfig } from '../../core/config.ts';
 import { endStaleSessions } from '../../core/stale-sessions.ts';
+import { BatchWriter } from '../batch-writer.ts';
 import type { BatchSink, SinkOptions, StoreSession, TargetStore } from '../target-store.ts';
-import { BatchWriter } from './batch-writer.ts';
 import { targetError } from './target-error.ts';
 import { readPosition } from './position.ts';
+import { PostgresBatches } from './postgres-batches.ts';
 import { openTargetSession } from './session.ts';
 import { prepareWaybillSchema } from './waybill-schema.ts';
 
@@ -22,7 +23,7 @@ export function createPostgresStore(target: TargetConfig): TargetStore {
           await endOvertaken(client, applicationName);
           await prepareWaybillSchema(client);
           const at = await readPosition(client, options.flow, options.settings.mirror, options.stream);
-          return await BatchWriter.create({ client, ...options, at });
+          return await BatchWriter.create(new PostgresBatches(client, options.flow, options.settings), options, at);
         },
       };
     },

@@ -1,11 +1,12 @@
 /** One target transaction: statements are gathered and sent together, so that a small batch costs one round trip. */
 import type { ClientBase } from 'pg';
 import { failpoint } from '../../core/failpoint.ts';
+import type { StoreTransaction } from '../batch-store.ts';
 import { copyPieces } from './copy-text.ts';
 
 const FLUSH_CHARS = 256 * 1024;
 
-export class TargetTransaction {
+export class TargetTransaction implements StoreTransaction {
   readonly #client: ClientBase;
   #text = 'BEGIN';
 

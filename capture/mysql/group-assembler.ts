@@ -11,25 +11,21 @@
  */
 import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
-import type { SealedFrame } from '../../core/frame-publisher.ts';
-import { FrameWriter, partOf } from '../../core/frame-writer.ts';
-import type { Op, RowChange } from '../../core/frame.ts';
+import { partOf, type FrameWriter } from '../../core/frame-writer.ts';
+import type { Op } from '../../core/frame.ts';
 import { containsGtid, gtidPosition, readName, sameGtid, type GtidPosition } from '../../core/gtid-position.ts';
-import { formatGtid, GtidCursor, MariadbGtidSet, MysqlGtidSet, type Gtid, type GtidSet } from '../../core/gtid-set.ts';
+import { formatGtid, GtidCursor, type Gtid, type GtidSet } from '../../core/gtid-set.ts';
+import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
+import type { FrameSource } from '../publish-loop.ts';
+import { RowCounts } from '../row-counts.ts';
 import type { BinlogHandler, GroupEnd, GroupInfo, LoggedStatement, Xid } from './binlog-handler.ts';
 import type { LoggedTable } from './catalog.ts';
 import type { ChunkWindow } from './chunk-window.ts';
-import { addOrdinal, HeldRows, writeChange, type HeldRow } from './held-rows.ts';
+import { addOrdinal, writeChange, type HeldRow } from './held-rows.ts';
+import { OpenGroup } from './open-group.ts';
+import { PreparedTransactions } from './prepared-transactions.ts';
 import type { RowReader } from './row-reader.ts';
 import type { TableMap } from './table-map.ts';
-
-/** A sealed frame together with the writer whose buffer it lies in; give the writer back with `recycle`. */
-export interface PendingFrame extends SealedFrame {
-  readonly start: GtidPosition;
-  readonly end: GtidPosition;
-  readonly writer: FrameWriter;
-  readonly bytes: number;
-}
 
 export interface AssemblerOptions {
   readonly frameBytes: number;
@@ -50,75 +46,39 @@ export interface AssemblerOptions {
   readonly room: () => Promise<void>;
   /** The second phase of an XA transaction whose changes were never seen. */
   readonly onUnknownXa: (xid: Xid) => void;
-  readonly onFrame: (frame: PendingFrame) => void;
+  readonly onFrame: (frame: PendingFrame<GtidPosition>) => void;
   /** A group has ended. */
   readonly onBoundary: () => void;
 }
 
-interface OpenGroup {
-  readonly gtid: Gtid;
-  readonly info: GroupInfo;
-  /** pass: the stream has it, or its turn comes after another one. */
-  mode: 'live' | 'held' | 'pass';
-  held: HeldRows | undefined;
-  /** Known to end in a commit, so that its parts may be published. */
-  sure: boolean;
-  ordinal: number;
-  readonly skip: number;
-  /** Where its rows begin in the writer at hand, while none of them was published. */
-  mark: { readonly bytes: number; readonly rows: number } | undefined;
-  /** Ordinals of its rows in the writer: first and length of each run. */
-  runs: number[];
-  readonly savepoints: Map<string, number>;
-  /** The XA transaction whose second phase this is. */
-  xid: Xid | undefined;
-  beganHere: boolean;
-  rowsHere: number;
-  firstOrdinal: number;
-}
-
-interface Prepared {
-  readonly gtid: Gtid;
-  readonly held: HeldRows;
-  /** MariaDB: the position of its domain before it. */
-  readonly before: Gtid | undefined;
-}
-
-export class GroupAssembler implements BinlogHandler {
+export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> {
   readonly #options: AssemblerOptions;
   readonly #cursor: GtidCursor;
   readonly #tables = new WeakMap<TableMap, { readonly table: LoggedTable | undefined }>();
   /** Tables by what frames carry of them. */
   readonly #tableOfSchema = new WeakMap<object, LoggedTable>();
-  readonly #counts = new Map<LoggedTable, Partial<Record<Op, number>>>();
-  readonly #pool: FrameWriter[] = [];
-  readonly #prepared = new Map<Xid, Prepared>();
-  #writer: FrameWriter;
+  readonly #counts = new RowCounts<LoggedTable>();
+  readonly #frame: FrameFiller<GtidPosition>;
+  readonly #prepared: PreparedTransactions;
   #open: OpenGroup | undefined;
   #releasing = false;
   /** The transaction that the stream holds in part: nothing else is taken before it. */
   #unfinished: GtidPosition['open'];
   #passedOver = false;
   #reads: number;
-  #sealed: GtidPosition;
   #moved = false;
   #progressDue = false;
-  #newestTimeUs = 0;
   #file = '';
   #offset = 0;
-  /** MariaDB: the last group of each domain that came. */
-  readonly #logged = new Map<number, Gtid>();
   window: ChunkWindow | undefined;
 
   constructor(options: AssemblerOptions) {
     this.#options = options;
-    this.#writer = new FrameWriter(options.frameBytes);
+    this.#frame = new FrameFiller(options.frameBytes, options.resume);
+    this.#prepared = new PreparedTransactions(options.start);
     this.#cursor = new GtidCursor(options.resume.gtids);
     this.#reads = options.resume.reads;
     this.#unfinished = options.resume.open;
-    this.#sealed = options.resume;
-    const { start } = options;
-    if (start.kind === 'mariadb') for (const domain of start.domains) this.#logged.set(domain, start.last(domain)!);
   }
 
   get inGroup(): boolean {
@@ -135,13 +95,12 @@ export class GroupAssembler implements BinlogHandler {
     return this.#passedOver && this.#unfinished === undefined && !this.inGroup;
   }
 
-  /** Everything taken is in frames that were given away. */
   get outstanding(): boolean {
-    return this.inGroup || this.#moved || !this.#writer.empty;
+    return this.inGroup || this.#moved || !this.#frame.writer.empty;
   }
 
   get newestTimeUs(): number {
-    return this.#newestTimeUs;
+    return this.#frame.newestTimeUs;
   }
 
   /** End of the last group delivered, in the source's files; '' before the first. */
@@ -159,22 +118,16 @@ export class GroupAssembler implements BinlogHandler {
     this.#progressDue = true;
   }
 
-  /** Row counts by table and operation since the last call. */
-  *takeCounts(): Generator<{ table: LoggedTable; op: Op; count: number }> {
-    for (const [table, counts] of this.#counts)
-      for (const op of Object.keys(counts) as Op[]) if (counts[op]! > 0) yield { table, op, count: counts[op]! };
-    this.#counts.clear();
+  takeCounts(): Iterable<{ table: LoggedTable; op: Op; count: number }> {
+    return this.#counts.take();
   }
 
   recycle(writer: FrameWriter): void {
-    if (this.#pool.length >= 2) return;
-    writer.reset();
-    this.#pool.push(writer);
+    this.#frame.recycle(writer);
   }
 
-  /** The frame at hand when there is something to publish and no group is open. */
-  sealAtBoundary(): PendingFrame | undefined {
-    if (this.inGroup || (this.#writer.empty && !this.#progressDue)) return undefined;
+  sealAtBoundary(): PendingFrame<GtidPosition> | undefined {
+    if (this.inGroup || (this.#frame.writer.empty && !this.#progressDue)) return undefined;
     this.#progressDue = false;
     return this.#seal(this.#boundary());
   }
@@ -183,48 +136,18 @@ export class GroupAssembler implements BinlogHandler {
     return gtidPosition(this.#cursor.toSet(), this.#reads, this.#unfinished);
   }
 
-  #seal(end: GtidPosition): PendingFrame {
-    const writer = this.#writer;
-    const { rows, transactions } = writer;
-    const payload = writer.finish();
-    const replay = this.#replay();
-    const frame: PendingFrame = {
-      payload,
-      start: this.#sealed,
-      end,
-      rows,
-      transactions,
-      timeUs: this.#newestTimeUs,
-      writer,
-      bytes: payload.length,
+  #seal(end: GtidPosition): PendingFrame<GtidPosition> {
+    const replay = this.#prepared.replayFrom(() => this.#cursor.toSet());
+    this.#moved = false;
+    return this.#frame.seal(end, {
       ...(this.#file === '' ? {} : { log: `${this.#file}:${this.#offset}` }),
       ...(replay === undefined ? {} : { replay: replay.toString() }),
-    };
-    this.#sealed = end;
-    this.#moved = false;
-    this.#writer = this.#pool.pop() ?? new FrameWriter(this.#options.frameBytes);
-    return frame;
-  }
-
-  /** From where the log must be read again: what is taken, without what is prepared. */
-  #replay(): GtidSet | undefined {
-    if (this.#prepared.size === 0) return undefined;
-    const taken = this.#cursor.toSet();
-    const prepared = [...this.#prepared.values()];
-    if (taken.kind === 'mysql')
-      return taken.subtract(
-        prepared.reduce((set, { gtid }) => (gtid.kind === 'mysql' ? set.add(gtid) : set), MysqlGtidSet.EMPTY),
-      );
-    const last = new Map(taken.domains.map((domain) => [domain, taken.last(domain)]));
-    // In the order in which they were prepared: the first of a domain counts.
-    for (const { gtid, before } of prepared.toReversed())
-      if (gtid.kind === 'mariadb') last.set(gtid.domain, before?.kind === 'mariadb' ? before : undefined);
-    return MariadbGtidSet.of([...last.values()].filter((gtid) => gtid !== undefined));
+    });
   }
 
   gtid(gtid: Gtid, info: GroupInfo): void {
     const { resume } = this.#options;
-    let mode: OpenGroup['mode'] = 'live';
+    let mode: 'live' | 'pass' = 'live';
     let skip = 0;
     if (containsGtid(resume.gtids, gtid)) mode = 'pass';
     else if (this.#unfinished !== undefined) {
@@ -235,22 +158,7 @@ export class GroupAssembler implements BinlogHandler {
         this.#passedOver = true;
       }
     }
-    this.#open = {
-      gtid,
-      info,
-      mode,
-      held: undefined,
-      sure: info.transactional,
-      ordinal: 0,
-      skip,
-      mark: this.#writer.mark(),
-      runs: [],
-      savepoints: new Map(),
-      xid: undefined,
-      beganHere: skip === 0,
-      rowsHere: 0,
-      firstOrdinal: skip,
-    };
+    this.#open = new OpenGroup(gtid, info, mode, skip, this.#frame.writer.mark());
   }
 
   /** A domain of MariaDB is one ordered log: what comes before the unfinished transaction must have been taken. */
@@ -266,8 +174,7 @@ export class GroupAssembler implements BinlogHandler {
     const open = this.#open!;
     // Passed over for another one: it is read again. Taken already: its second phase may still need the rows.
     if (open.mode === 'pass' && !containsGtid(this.#options.resume.gtids, open.gtid)) return;
-    open.mode = 'held';
-    open.held = new HeldRows();
+    open.hold();
   }
 
   tableMap(map: TableMap): void {
@@ -315,17 +222,17 @@ export class GroupAssembler implements BinlogHandler {
       }
       window?.touch(table, rows);
       if (open.ordinal <= open.skip) continue;
-      const writer = this.#writer;
+      const writer = this.#frame.writer;
       writer.beginRow(op, table.schema);
       this.#writeImages(writer, rows, table);
       writer.endRow();
       this.#countRow(open);
       written += 1;
-      if (open.sure && writer.bytes >= this.#options.frameBytes) this.#cut(open);
+      if (open.sure && this.#frame.full) this.#cut(open);
     }
     if (written === 0) return;
     this.#count(table, op, written);
-    if (!open.sure && this.#writer.bytes >= this.#options.frameBytes) this.#options.hold(this.#decide(open));
+    if (!open.sure && this.#frame.full) this.#options.hold(this.#decide(open));
   }
 
   #writeImages(writer: FrameWriter, rows: RowReader, table: LoggedTable): void {
@@ -350,12 +257,8 @@ export class GroupAssembler implements BinlogHandler {
   }
 
   #count(table: LoggedTable, op: Op, rows: number): void {
-    let counts = this.#counts.get(table);
-    if (counts === undefined) {
-      this.#counts.set(table, (counts = {}));
-      this.#tableOfSchema.set(table.schema, table);
-    }
-    counts[op] = (counts[op] ?? 0) + rows;
+    this.#tableOfSchema.set(table.schema, table);
+    this.#counts.add(table, op, rows);
   }
 
   /** A group has outgrown a frame: it is cut when it is known to end in a commit, else held to its end. */
@@ -370,26 +273,13 @@ export class GroupAssembler implements BinlogHandler {
   /** Takes the rows of an open group out of the frame again; they wait for its end. */
   #toHeld(open: OpenGroup): void {
     if (open.mode === 'held') return;
-    const held = new HeldRows();
-    if (open.mark !== undefined && open.rowsHere > 0) {
-      const text = this.#writer.textFrom(open.mark.bytes);
-      const changes = JSON.parse(`[${text.startsWith(',') ? text.slice(1) : text}]`) as RowChange[];
-      const tables = this.#writer.tables;
-      let at = 0;
-      for (let run = 0; run < open.runs.length; run += 2)
-        for (let i = 0; i < open.runs[run + 1]!; i++) {
-          const change = changes[at++]!;
-          const schema = tables[change[1]]!;
-          const table = this.#tableOfSchema.get(schema)!;
-          held.add({ change, table, ordinal: open.runs[run]! + i });
-          this.#count(table, change[0], -1);
-        }
-      this.#writer.rewind(open.mark);
-      open.rowsHere = 0;
-      open.runs = [];
+    const held = open.hold();
+    const { tables } = this.#frame.writer;
+    for (const { change, ordinal } of open.takeBack(this.#frame.writer)) {
+      const table = this.#tableOfSchema.get(tables[change[1]]!)!;
+      held.add({ change, table, ordinal });
+      this.#count(table, change[0], -1);
     }
-    open.mode = 'held';
-    open.held = held;
   }
 
   #cut(open: OpenGroup): void {
@@ -398,10 +288,7 @@ export class GroupAssembler implements BinlogHandler {
       this.#seal(gtidPosition(this.#cursor.toSet(), this.#reads, { gtid: open.gtid, ordinal: open.ordinal })),
     );
     this.#unfinished = { gtid: open.gtid, ordinal: open.ordinal };
-    open.mark = undefined;
-    open.beganHere = false;
-    open.rowsHere = 0;
-    open.firstOrdinal = open.ordinal;
+    open.wasCut();
     failpoint('capture.mid-transaction');
   }
 
@@ -410,7 +297,7 @@ export class GroupAssembler implements BinlogHandler {
     // A part without rows says nothing, except that the transaction has ended.
     if (open.rowsHere === 0 && part !== 'last') return;
     const name = formatGtid(open.gtid);
-    this.#writer.addTransaction([0, name, name, open.info.commitTimeUs, open.rowsHere, part, open.firstOrdinal]);
+    this.#frame.writer.addTransaction([0, name, name, open.info.commitTimeUs, open.rowsHere, part, open.firstOrdinal]);
   }
 
   statement(statement: LoggedStatement): void {
@@ -423,9 +310,9 @@ export class GroupAssembler implements BinlogHandler {
       open.ordinal += 1;
       if (this.window?.concerns(table) === true) this.window.truncate();
       if (open.ordinal <= open.skip) return;
-      this.#writer.beginRow('t', table.schema);
-      this.#writer.writeJson(Buffer.from('[]'));
-      this.#writer.endRow();
+      this.#frame.writer.beginRow('t', table.schema);
+      this.#frame.writer.writeJson(Buffer.from('[]'));
+      this.#frame.writer.endRow();
       this.#countRow(open);
       this.#count(table, 't', 1);
       return;
@@ -436,22 +323,15 @@ export class GroupAssembler implements BinlogHandler {
   savepoint(name: string): void {
     const open = this.#open!;
     if (open.mode === 'pass') return;
-    open.savepoints.set(name, open.ordinal);
+    open.savepoint(name);
     // What follows may be undone, and could not be taken back once a part was published.
-    if (open.mode === 'live' && open.mark === undefined && !open.info.transactional) {
-      open.mode = 'held';
-      open.held = new HeldRows();
-    }
+    if (open.mode === 'live' && open.mark === undefined && !open.info.transactional) open.hold();
   }
 
   rollbackTo(name: string): void {
     const open = this.#open!;
     if (open.mode === 'pass') return;
-    const at = open.savepoints.get(name);
-    if (at === undefined)
-      throw new ReplicationError('source_protocol', `the log rolls back to savepoint ${name}, which it did not set`, {
-        context: { gtid: formatGtid(open.gtid) },
-      });
+    const at = open.ordinalAt(name);
     this.#toHeld(open);
     open.held!.undo(at, open.ordinal);
   }
@@ -461,28 +341,25 @@ export class GroupAssembler implements BinlogHandler {
     const taken = open.mode === 'pass' || containsGtid(this.#options.resume.gtids, open.gtid);
     switch (end.kind) {
       case 'xa-prepare': {
-        if (open.held !== undefined) {
-          const before = open.gtid.kind === 'mariadb' ? this.#logged.get(open.gtid.domain) : undefined;
-          this.#prepared.set(end.xid, { gtid: open.gtid, held: open.held, before });
-        }
+        if (open.held !== undefined) this.#prepared.add(end.xid, open.gtid, open.held);
         open.held = undefined;
         return this.#finish(open);
       }
       case 'xa-commit':
       case 'xa-rollback': {
-        const prepared = this.#prepared.get(end.xid);
+        const held = this.#prepared.rowsOf(end.xid);
         if (open.mode === 'pass' && !taken) return this.#finish(open);
         open.xid = end.xid;
         if (taken) {
-          prepared?.held.dispose();
+          held?.dispose();
           return this.#finish(open);
         }
-        if (prepared === undefined) {
+        if (held === undefined) {
           if (end.kind === 'xa-commit') this.#options.onUnknownXa(end.xid);
           return this.#finish(open);
         }
         open.mode = 'held';
-        open.held = prepared.held;
+        open.held = held;
         if (end.kind === 'xa-rollback') open.held.undo(0, Infinity);
         return this.#options.hold(this.#release(open));
       }
@@ -521,31 +398,31 @@ export class GroupAssembler implements BinlogHandler {
     open.ordinal = ordinal;
     if (this.window?.concerns(table) === true) this.window.touchHeld(row);
     if (ordinal <= open.skip) return;
-    this.#writer.beginRow(change[0], table.schema);
-    writeChange(this.#writer, change);
-    this.#writer.endRow();
+    this.#frame.writer.beginRow(change[0], table.schema);
+    writeChange(this.#frame.writer, change);
+    this.#frame.writer.endRow();
     this.#countRow(open);
     this.#count(table, change[0], 1);
-    if (this.#writer.bytes >= this.#options.frameBytes) this.#cut(open);
+    if (this.#frame.full) this.#cut(open);
   }
 
   #finish(open: OpenGroup): void {
     const { gtid } = open;
     this.#open = undefined;
-    if (gtid.kind === 'mariadb') this.#logged.set(gtid.domain, gtid);
+    this.#prepared.ended(gtid);
     const passed = open.mode === 'pass' || containsGtid(this.#options.resume.gtids, gtid);
     // Not earlier: a restart inside of the second phase needs the rows again.
     if (open.xid !== undefined && !(passed && !containsGtid(this.#options.resume.gtids, gtid)))
-      this.#prepared.delete(open.xid);
+      this.#prepared.forget(open.xid);
     if (!passed) {
       this.#closeEntry(open, true);
       this.#cursor.add(gtid);
       this.#moved = true;
-      this.#newestTimeUs = open.info.commitTimeUs;
+      this.#frame.newestTimeUs = open.info.commitTimeUs;
       if (this.#unfinished !== undefined && sameGtid(this.#unfinished.gtid, gtid)) this.#unfinished = undefined;
     }
     this.#options.onBoundary();
-    if (this.#writer.bytes >= this.#options.frameBytes) this.#options.onFrame(this.#seal(this.#boundary()));
+    if (this.#frame.full) this.#options.onFrame(this.#seal(this.#boundary()));
   }
 
   rotate(file: string, offset: number): void {
@@ -564,16 +441,16 @@ export class GroupAssembler implements BinlogHandler {
       if (here === 0) return;
       this.#reads += 1;
       const name = readName(this.#reads);
-      this.#writer.addTransaction([0, name, name, timeUs, here, 'whole', 0]);
+      this.#frame.writer.addTransaction([0, name, name, timeUs, here, 'whole', 0]);
       this.#moved = true;
       here = 0;
     };
     for (const json of rows) {
-      this.#writer.beginRow(op, table.schema);
-      this.#writer.writeJson(json);
-      this.#writer.endRow();
+      this.#frame.writer.beginRow(op, table.schema);
+      this.#frame.writer.writeJson(json);
+      this.#frame.writer.endRow();
       here += 1;
-      if (this.#writer.bytes < this.#options.frameBytes) continue;
+      if (!this.#frame.full) continue;
       close();
       this.#options.onFrame(this.#seal(this.#boundary()));
     }

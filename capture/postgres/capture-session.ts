@@ -1,17 +1,19 @@
-/** One run of a capture on open connections: the replication stream, the publish loop, marks, snapshots, confirmation. */
-import type { KV } from '@nats-io/kv';
+/** One run of a Postgres capture on open connections: the log, marks, snapshots, confirmation. */
 import type pg from 'pg';
 import type { StreamTail } from '../../core/cdc-stream.ts';
 import type { PostgresSourceConfig } from '../../core/config.ts';
-import { isAbort, ReplicationError } from '../../core/errors.ts';
+import { ReplicationError } from '../../core/errors.ts';
 import type { FramePublisher } from '../../core/frame-publisher.ts';
-import type { Logger } from '../../core/logger.ts';
-import type { CaptureReport } from '../../core/metrics.ts';
-import type { Nats } from '../../core/nats.ts';
 import { asPgPosition, comparePositions, formatPosition, pgPosition, type PgPosition } from '../../core/position.ts';
-import { abortableDelay, untilAborted, type Run } from '../../core/run-service.ts';
+import { abortableDelay } from '../../core/run-service.ts';
 import { sessionName } from '../../core/stale-sessions.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
+import type { HeldCapture } from '../capture-loop.ts';
+import type { PendingFrame } from '../frame-filler.ts';
+import { PublishLoop } from '../publish-loop.ts';
+import { runParts } from '../session-parts.ts';
+import { SnapshotLoop } from '../snapshot-loop.ts';
+import type { ProgressStore, SnapshotProgress } from '../snapshot-request.ts';
 import { CatchUpReader } from './catch-up.ts';
 import { readTable, reconcile, type CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
@@ -21,14 +23,10 @@ import { ensurePublication, matchingTables } from './publication.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { advanceSlot, logDistanceBytes, readSlot } from './slot.ts';
 import { emitMark, SnapshotReader } from './snapshot.ts';
-import { clearRequest, readRequest, type ProgressStore, type SnapshotProgress } from '../snapshot-request.ts';
-import { TransactionAssembler, type PendingFrame } from './transaction-assembler.ts';
+import { TransactionAssembler } from './transaction-assembler.ts';
 
 export interface SessionOptions {
-  readonly name: string;
-  readonly settings: PostgresSourceConfig;
-  readonly nats: Nats;
-  readonly bucket: KV;
+  readonly held: HeldCapture<PostgresSourceConfig>;
   readonly progress: ProgressStore;
   /** A connection for catalog look-ups and heartbeats. */
   readonly client: pg.Client;
@@ -37,19 +35,12 @@ export interface SessionOptions {
   readonly tables: readonly CapturedTable[];
   readonly slot: string;
   readonly publication: string;
-  /** Id of this installation, for the names of sessions. */
-  readonly installation: string;
-  readonly frameBytes: number;
-  readonly report: CaptureReport;
-  readonly log: Logger;
-  readonly run: Run;
   /** How long an acknowledged frame may be lost with the broker's power. */
   readonly syncMs: number;
 }
 
 const STATUS_EVERY_MS = 1000;
 const SLOT_CHECK_EVERY_MS = 5000;
-const REQUEST_POLL_MS = 1000;
 /** From this much unread log on it is read in slices; a walsender is quicker to bring what is new. */
 const FAR_BEHIND_BYTES = 16 << 20;
 /** While slices are read, the slot is brought forward this often. */
@@ -61,88 +52,73 @@ export class CaptureSession {
   readonly #byOid = new Map<number, CapturedTable>();
   readonly #refreshed = new Set<string>();
   readonly #assembler: TransactionAssembler;
+  readonly #publishing: PublishLoop<PgPosition>;
+  readonly #snapshots: SnapshotLoop;
   /** What reads the log now: slices of it, or the replication stream. */
   #reader: LogReader | undefined;
   #stream: ReplicationStream | undefined;
   readonly #included: (schema: string, name: string) => boolean;
-  readonly #ready: PendingFrame[] = [];
   /** Ends of stored frames that the slot may be confirmed at, once they are old enough to be on disk. */
   readonly #stored: { lsn: bigint; atMs: number }[] = [];
-  #acked: PgPosition;
   /** The source may forget what lies before. */
   #safeLsn = 0n;
-  #wake: (() => void) | undefined;
-  #woken = false;
-  #storedWaiters: { upTo: PgPosition; resolve: () => void }[] = [];
   #snapshot: SnapshotReader | undefined;
-  #cancelSnapshot = false;
-  #lastCommitUs = 0;
-  #lastActivityMs = performance.now();
 
   constructor(options: SessionOptions) {
+    const { held, tail, publisher, tables, progress } = options;
+    const resume = asPgPosition(tail.end);
     this.#o = options;
-    this.#markPrefix = `waybill:${options.name}`;
-    this.#included = compileTablePatterns(options.settings.tables);
-    this.#acked = asPgPosition(options.tail.end);
-    for (const table of options.tables) this.#byOid.set(table.oid, table);
+    this.#markPrefix = `waybill:${held.name}`;
+    this.#included = compileTablePatterns(held.settings.tables);
+    for (const table of tables) this.#byOid.set(table.oid, table);
     this.#assembler = new TransactionAssembler({
-      frameBytes: options.frameBytes,
-      resume: this.#acked,
+      frameBytes: held.frameBytes,
+      resume,
       markPrefix: this.#markPrefix,
       resolve: (relation) => this.#resolve(relation),
       tableByOid: (oid) => this.#byOid.get(oid),
       takeChunk: (id) => this.#snapshot?.takeChunk(id),
       chunkDone: (id, kept) => this.#snapshot?.chunkDone(id, kept),
-      onFrame: (frame) => this.#enqueue(frame),
+      onFrame: (frame) => this.#publishing.enqueue(frame),
+    });
+    this.#publishing = new PublishLoop({
+      publisher,
+      source: this.#assembler,
+      resume,
+      report: held.report,
+      progressed: held.run.progressed,
+      pause: () => this.#reader?.pause(),
+      goOn: () => this.#reader?.resume(),
+      onStored: (frame) => this.#onStored(frame),
+    });
+    this.#snapshots = new SnapshotLoop({
+      source: held.name,
+      bucket: held.bucket,
+      progress,
+      log: held.log,
+      read: (wanted, cancelled, signal) => this.#readSnapshot(wanted, cancelled, signal),
+      tables: () => this.#matchingTables(),
     });
   }
 
   /** Runs until the signal aborts (then drains) or one of its parts fails. */
   async run(): Promise<void> {
-    const { run } = this.#o;
-    const stop = new AbortController();
-    const signal = AbortSignal.any([run.signal, stop.signal]);
-    // A signal that aborted while this session was prepared tells nobody any more.
-    if (signal.aborted) return;
-    let failure: unknown;
-    const part = async (work: Promise<void>): Promise<void> => {
-      try {
-        await work;
-        if (!signal.aborted) throw new ReplicationError('source_unreachable', 'the replication connection was closed');
-      } catch (thrown) {
-        if (isAbort(thrown, signal)) return;
-        failure ??= thrown;
-      } finally {
-        if (!stop.signal.aborted) stop.abort();
-        this.#signal();
-      }
-    };
-    const onDisconnect = this.#o.nats.connection.closed().then((error) => {
-      if (error instanceof Error)
-        throw new ReplicationError('nats_unreachable', `the connection to NATS was closed: ${error.message}`, {
-          cause: error,
-        });
-    });
-    const parts = [
-      this.#readLog(signal),
-      this.#publishLoop(signal),
-      this.#statusLoop(signal),
-      this.#heartbeatLoop(signal),
-      this.#snapshotLoop(signal),
-    ].map(part);
-    onDisconnect.catch((thrown: unknown) => {
-      failure ??= thrown;
-      stop.abort();
-    });
-    await Promise.all(parts);
-    if (failure !== undefined) throw failure;
+    const { run, nats } = this.#o.held;
+    await runParts(run.signal, nats, () => this.#publishing.wake(), [
+      (signal) => this.#readLog(signal),
+      (signal) => this.#publishing.run(signal),
+      (signal) => this.#statusLoop(signal),
+      (signal) => this.#heartbeatLoop(signal),
+      (signal) => this.#snapshots.run(signal),
+    ]);
   }
 
   /** Slices while far behind, then the stream. */
   async #readLog(signal: AbortSignal): Promise<void> {
     await this.#catchUp(signal);
     if (signal.aborted) return;
-    const { settings, name, slot, publication, installation } = this.#o;
+    const { slot, publication } = this.#o;
+    const { settings, name, installation } = this.#o.held;
     const stream = new ReplicationStream({
       settings,
       applicationName: sessionName('stream', name, installation),
@@ -150,12 +126,12 @@ export class CaptureSession {
       publication,
       startLsn: this.#assembler.boundary.lsn,
       handler: this.#assembler,
-      onActivity: () => this.#signal(),
+      onActivity: () => this.#publishing.wake(),
       onKeepalive: (walEnd) => this.#assembler.advance(walEnd),
     });
     this.#reader = stream;
     this.#stream = stream;
-    if (this.#ready.length > 0) stream.pause();
+    if (this.#publishing.waiting) stream.pause();
     const onStop = (): void => void stream.stop();
     signal.addEventListener('abort', onStop, { once: true });
     try {
@@ -166,8 +142,9 @@ export class CaptureSession {
   }
 
   async #catchUp(signal: AbortSignal): Promise<void> {
-    const { settings, name, slot, publication, log, client, installation } = this.#o;
-    if ((await logDistanceBytes(client, this.#acked.lsn)) < FAR_BEHIND_BYTES) return;
+    const { slot, publication, client } = this.#o;
+    const { settings, name, log, installation } = this.#o.held;
+    if ((await logDistanceBytes(client, this.#publishing.acked.lsn)) < FAR_BEHIND_BYTES) return;
     const own = await connectSource(settings, sessionName('slices', name, installation));
     const onStop = (): void => void own.end().catch(() => {});
     signal.addEventListener('abort', onStop, { once: true });
@@ -176,15 +153,15 @@ export class CaptureSession {
         client: own,
         slot,
         publication,
-        from: this.#acked,
+        from: this.#publishing.acked,
         handler: this.#assembler,
-        onActivity: () => this.#signal(),
+        onActivity: () => this.#publishing.wake(),
       });
       if (!(await reader.open())) {
         log.info({ slot }, 'far behind, and the source has no slot to spare for reading in slices: streaming');
         return;
       }
-      log.info({ position: formatPosition(this.#acked) }, 'far behind: reading the log in slices');
+      log.info({ position: formatPosition(this.#publishing.acked) }, 'far behind: reading the log in slices');
       this.#reader = reader;
       while (!signal.aborted) {
         const more = await reader.readSlice(signal);
@@ -222,51 +199,9 @@ export class CaptureSession {
     this.#assembler.relation(relation);
   }
 
-  #enqueue(frame: PendingFrame): void {
-    this.#ready.push(frame);
-    // Invariant 6: with one frame in flight and one waiting, reading stops.
-    this.#reader?.pause();
-    this.#signal();
-  }
-
-  #signal(): void {
-    this.#woken = true;
-    this.#wake?.();
-  }
-
-  /** Publishes one frame at a time; while one is in flight the next is filled (group commit). */
-  async #publishLoop(signal: AbortSignal): Promise<void> {
-    const { publisher, report, run } = this.#o;
-    for (;;) {
-      const frame = this.#ready.shift() ?? this.#assembler.sealAtBoundary();
-      if (frame === undefined) {
-        if (signal.aborted) return;
-        if (!this.#woken) await new Promise<void>((resolve) => (this.#wake = resolve));
-        this.#wake = undefined;
-        this.#woken = false;
-        continue;
-      }
-      const startedMs = performance.now();
-      await publisher.publish(frame);
-      this.#acked = frame.end;
-      this.#stored.push({ lsn: frame.end.lsn, atMs: performance.now() });
-      this.#lastCommitUs = frame.timeUs;
-      this.#lastActivityMs = performance.now();
-      report.published({
-        rows: frame.rows,
-        transactions: frame.transactions,
-        bytes: frame.bytes,
-        seconds: (performance.now() - startedMs) / 1000,
-        commitTimeUs: frame.timeUs,
-      });
-      this.#assembler.recycle(frame.writer);
-      run.progressed();
-      if (this.#ready.length === 0) this.#reader?.resume();
-      if (this.#o.syncMs === 0) this.#confirm();
-      const waiters = this.#storedWaiters;
-      this.#storedWaiters = waiters.filter(({ upTo }) => comparePositions(upTo, this.#acked) > 0);
-      for (const waiter of waiters) if (comparePositions(waiter.upTo, this.#acked) <= 0) waiter.resolve();
-    }
+  #onStored(frame: PendingFrame<PgPosition>): void {
+    this.#stored.push({ lsn: frame.end.lsn, atMs: performance.now() });
+    if (this.#o.syncMs === 0) this.#confirm();
   }
 
   /** Lets the source forget what has been stored for longer than the broker may take to sync it. */
@@ -280,7 +215,8 @@ export class CaptureSession {
   }
 
   async #statusLoop(signal: AbortSignal): Promise<void> {
-    const { report, client, slot } = this.#o;
+    const { client, slot } = this.#o;
+    const { report } = this.#o.held;
     let slotCheckedMs = -Infinity;
     let slotAdvancedMs = performance.now();
     const budget = new LogBudget();
@@ -291,19 +227,7 @@ export class CaptureSession {
         slotAdvancedMs = performance.now();
         if (this.#safeLsn > 0n) await advanceSlot(client, slot, this.#safeLsn);
       }
-      for (const { table, op, count } of this.#assembler.takeCounts())
-        report.rows(table.schema.schema, table.schema.name, op, count);
-      const outstanding =
-        comparePositions(this.#assembler.boundary, this.#acked) > 0 ||
-        this.#assembler.inTransaction ||
-        this.#ready.length > 0;
-      const idle = !outstanding && performance.now() - this.#lastActivityMs > 2 * STATUS_EVERY_MS;
-      report.state(this.#snapshot === undefined ? (idle ? 'idle' : 'streaming') : 'snapshot');
-      report.position(formatPosition(this.#acked));
-      const newestUs = this.#assembler.newestTimeUs;
-      report.lagSeconds(
-        !outstanding || newestUs <= this.#lastCommitUs ? 0 : Math.max(0, Date.now() / 1000 - newestUs / 1e6),
-      );
+      this.#publishing.reportStatus(this.#snapshots.running);
       if (performance.now() - slotCheckedMs > SLOT_CHECK_EVERY_MS) {
         slotCheckedMs = performance.now();
         const info = await readSlot(client, slot);
@@ -322,7 +246,8 @@ export class CaptureSession {
   }
 
   async #heartbeatLoop(signal: AbortSignal): Promise<void> {
-    const { client, settings } = this.#o;
+    const { client } = this.#o;
+    const { settings } = this.#o.held;
     const standby =
       (await client.query<{ standby: boolean }>('select pg_is_in_recovery() as standby')).rows[0]?.standby === true;
     while (!signal.aborted) {
@@ -331,25 +256,13 @@ export class CaptureSession {
       // A standby's log cannot be written to: there, keepalives alone bring an idle slot forward.
       if (standby) this.#assembler.requestProgress();
       else await emitMark(client, this.#markPrefix, { k: 'heartbeat' });
-      this.#signal();
+      this.#publishing.wake();
     }
   }
 
-  /** Reads what the stored progress asks for, then waits for requests. */
-  async #snapshotLoop(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      const progress = await this.#o.progress.read();
-      if (progress?.tables.some((table) => table.state !== 'done') === true) await this.#runSnapshot(progress, signal);
-      await this.#takeRequest();
-      await abortableDelay(REQUEST_POLL_MS, signal);
-    }
-  }
-
-  async #runSnapshot(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {
-    const { settings, name, installation, log } = this.#o;
+  async #readSnapshot(progress: SnapshotProgress, cancelled: () => boolean, signal: AbortSignal): Promise<void> {
+    const { settings, name, installation, log } = this.#o.held;
     const client = await connectSource(settings, sessionName('load', name, installation));
-    this.#cancelSnapshot = false;
-    const poll = setInterval(() => void this.#pollCancel(), REQUEST_POLL_MS);
     try {
       this.#snapshot = new SnapshotReader({
         client,
@@ -363,16 +276,10 @@ export class CaptureSession {
         trackTransactions: (on) => this.#assembler.trackTransactions(on),
         forgetTransactionsBefore: (xid) => this.#assembler.forgetTransactionsBefore(xid),
         stored: () => this.#whenStored(client, signal),
-        cancelled: () => this.#cancelSnapshot,
+        cancelled,
       });
       await this.#snapshot.run(progress);
-      if (this.#cancelSnapshot) {
-        for (const table of progress.tables) table.state = 'done';
-        await this.#o.progress.write(progress);
-        log.info('snapshot cancelled');
-      }
     } finally {
-      clearInterval(poll);
       this.#snapshot = undefined;
       await client.end().catch(() => {});
     }
@@ -382,65 +289,16 @@ export class CaptureSession {
   async #whenStored(client: pg.Client, signal: AbortSignal): Promise<void> {
     const result = await client.query<{ lsn: string }>("select (pg_current_wal_insert_lsn() - '0/0')::text as lsn");
     const upTo = pgPosition(BigInt(result.rows[0]!.lsn));
-    const stored = new Promise<void>((resolve) => this.#storedWaiters.push({ upTo, resolve }));
     // The heartbeat commits behind that point, so that the stream passes it even when nothing else happens.
     await emitMark(client, this.#markPrefix, { k: 'heartbeat' });
-    await untilAborted(stored, signal);
+    await this.#publishing.stored((acked) => comparePositions(upTo, acked) <= 0, signal);
   }
 
-  async #pollCancel(): Promise<void> {
-    try {
-      if ((await readRequest(this.#o.bucket, this.#o.name))?.cancel === true) {
-        this.#cancelSnapshot = true;
-        await clearRequest(this.#o.bucket, this.#o.name);
-      }
-    } catch (thrown) {
-      this.#o.log.debug({ err: String(thrown) }, 'looking for a cancel request failed; looking again');
-    }
-  }
-
-  async #takeRequest(): Promise<void> {
-    const { bucket, name, client, settings, publication, log } = this.#o;
-    const request = await readRequest(bucket, name);
-    if (request === undefined) return;
-    // A reset needs a new slot: the next run makes it.
-    if (request.reset === true)
-      throw new ReplicationError('stream_conflict', `a snapshot from scratch was asked for (${request.id})`);
-    if (request.cancel === true) return clearRequest(bucket, name);
-    const tables = await matchingTables(client, settings.tables);
+  async #matchingTables(): Promise<readonly { schema: string; name: string }[]> {
+    const { client, publication, held } = this.#o;
+    const tables = await matchingTables(client, held.settings.tables);
     await ensurePublication(client, publication, tables);
     for (const table of tables) if (!this.#byOid.has(table.oid)) this.#byOid.set(table.oid, table);
-    const wanted = tables.filter(
-      (table) => request.tables === undefined || request.tables.includes(`${table.schema.schema}.${table.schema.name}`),
-    );
-    const names = new Set(wanted.map((table) => `${table.schema.schema}.${table.schema.name}`));
-    const others =
-      (await this.#o.progress.read())?.tables.filter((table) =>
-        request.keys === undefined
-          ? !names.has(`${table.schema}.${table.name}`)
-          : table.keys === undefined || table.state !== 'done',
-      ) ?? [];
-    log.info({ tables: [...names], keys: request.keys?.length }, 'snapshot requested');
-    await this.#o.progress.write({
-      v: 1,
-      id: request.id,
-      tables: [
-        ...others,
-        ...wanted.map(
-          (table) =>
-            ({
-              schema: table.schema.schema,
-              name: table.schema.name,
-              state: 'pending',
-              cursor: null,
-              rows: 0,
-              request: request.id,
-              ...(request.keys === undefined ? {} : { keys: request.keys }),
-            }) as const,
-        ),
-      ],
-    });
-    // Only now: a crash before this line finds the request again, and taking it up twice does no harm.
-    await clearRequest(bucket, name);
+    return tables.map(({ schema }) => schema);
   }
 }

@@ -1,131 +1,39 @@
-/** The capture of one Postgres source: from its log into its stream, in a loop that survives everything it can. */
-import type { KV } from '@nats-io/kv';
+/** The capture of one Postgres source: from its log into its stream. */
 import type pg from 'pg';
-import { cdcStreamName, ensureCdcStream, noteReset, readTail, type StreamTail } from '../../core/cdc-stream.ts';
+import { cdcStreamName, readTail, type StreamTail } from '../../core/cdc-stream.ts';
 import { publicationName, slotName, type NatsConfig, type PostgresSourceConfig } from '../../core/config.ts';
-import { asReplicationError, policyFor, ReplicationError } from '../../core/errors.ts';
-import { FramePublisher, maxFrameBytes } from '../../core/frame-publisher.ts';
-import { FrameWriter } from '../../core/frame-writer.ts';
-import { acquireLease, openBucket } from '../../core/lease.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import { FramePublisher } from '../../core/frame-publisher.ts';
 import type { Logger } from '../../core/logger.ts';
-import { NO_CAPTURE_REPORT, type CaptureReport } from '../../core/metrics.ts';
-import { connectNats, type Nats } from '../../core/nats.ts';
-import { describePosition, ORIGIN, pgPosition } from '../../core/position.ts';
-import { abortableDelay, runService, type Run } from '../../core/run-service.ts';
-import { endStaleSessions, installationId, sessionName } from '../../core/stale-sessions.ts';
+import { pgPosition } from '../../core/position.ts';
+import { endStaleSessions, sessionName } from '../../core/stale-sessions.ts';
+import { runCapture, type CaptureOptions, type HeldCapture, type SourceKind } from '../capture-loop.ts';
+import { planSnapshot } from '../snapshot-plan.ts';
+import { clearRequest, ProgressStore, readRequest } from '../snapshot-request.ts';
+import { beginStream } from '../stream-start.ts';
 import { CaptureSession } from './capture-session.ts';
 import { connectSource } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireUsableSlot, slotState } from './slot.ts';
-import { clearRequest, newSnapshotId, ProgressStore, readRequest, type SnapshotProgress } from '../snapshot-request.ts';
 import { sourceError } from './source-error.ts';
-import type { CapturedTable } from './catalog.ts';
-
-export interface CaptureOptions {
-  readonly name: string;
-  readonly settings: PostgresSourceConfig;
-  readonly nats: NatsConfig;
-  /** Names this process among those that may hold the lease. */
-  readonly holder: string;
-  readonly leaseTtlMs?: number;
-  readonly log: Logger;
-  readonly signal: AbortSignal;
-  readonly report?: CaptureReport;
-}
 
 const MIN_SERVER_VERSION = 140_000;
-const DEFAULT_LEASE_TTL_MS = 10_000;
 
-/**
- * Captures until the signal aborts. Errors that may pass are retried; one that needs a snapshot from scratch waits for
- * `waybill snapshot SOURCE --reset`; any other is thrown.
- */
-export async function runPostgresCapture(options: CaptureOptions): Promise<void> {
-  const { name, signal, log } = options;
-  const report = options.report ?? NO_CAPTURE_REPORT;
-  report.state('starting');
-  while (!signal.aborted) {
-    try {
-      await runService((run) => captureOnce(options, report, run), {
-        name: `capture:${name}`,
-        signal,
-        log,
-        onError: (error, willRetry) => {
-          report.lagSeconds(undefined);
-          if (willRetry) report.state('starting', `${error.code}: ${error.message}`);
-        },
-      });
-    } catch (thrown) {
-      const error = asReplicationError(thrown);
-      report.state(blockedState(error), `${error.code}: ${error.message}`);
-      if (policyFor(error.code).action !== 'resnapshot') throw error;
-      log.error({ code: error.code, remedy: error.remedy, context: error.context }, error.message);
-      await waitForReset(options);
-    }
-  }
-  report.state('stopped');
+const POSTGRES: SourceKind<PostgresSourceConfig> = {
+  capture,
+  stateAfter: ({ code }) => {
+    if (code === 'source_slot_missing') return 'slot_missing';
+    return code === 'source_slot_lost' ? 'slot_lost' : 'blocked';
+  },
+};
+
+/** Captures until the signal aborts: see `runCapture`. */
+export async function runPostgresCapture(options: CaptureOptions<PostgresSourceConfig>): Promise<void> {
+  await runCapture(POSTGRES, options);
 }
 
-function blockedState(error: ReplicationError): 'slot_missing' | 'slot_lost' | 'blocked' {
-  if (error.code === 'source_slot_missing') return 'slot_missing';
-  return error.code === 'source_slot_lost' ? 'slot_lost' : 'blocked';
-}
-
-/** Waits until somebody asks for a snapshot from scratch. */
-async function waitForReset({ name, nats: config, signal, log }: CaptureOptions): Promise<void> {
-  await runService(
-    async () => {
-      const nats = await connectNats(config, `waybill capture ${name}`);
-      try {
-        const bucket = await openBucket(nats, config);
-        while (!signal.aborted && (await readRequest(bucket, name))?.reset !== true) await abortableDelay(1000, signal);
-      } finally {
-        await nats.close();
-      }
-    },
-    { name: `capture:${name}:blocked`, signal, log },
-  );
-}
-
-async function captureOnce(options: CaptureOptions, report: CaptureReport, run: Run): Promise<void> {
-  const { name, log } = options;
-  const nats = await connectNats(options.nats, `waybill capture ${name}`);
-  try {
-    const bucket = await openBucket(nats, options.nats);
-    const lease = await acquireLease(bucket, `lease.capture.${name}`, {
-      holder: options.holder,
-      ttlMs: options.leaseTtlMs ?? DEFAULT_LEASE_TTL_MS,
-      signal: run.signal,
-      onWaiting: (holder) => {
-        report.state('standby', `held by ${holder}`);
-        log.info({ holder }, 'standing by: another capture holds the lease');
-      },
-    });
-    if (lease === undefined) return;
-    try {
-      await captureWithLease(options, report, { ...run, signal: lease.signal }, nats, bucket, lease.epoch);
-      if (!run.signal.aborted && lease.signal.aborted) throw lease.signal.reason;
-    } finally {
-      await lease.release();
-    }
-  } finally {
-    await nats.close();
-  }
-}
-
-async function captureWithLease(
-  options: CaptureOptions,
-  report: CaptureReport,
-  run: Run,
-  nats: Nats,
-  bucket: KV,
-  epoch: number,
-): Promise<void> {
-  const { name, settings, nats: natsConfig, log } = options;
-  report.state('starting');
-  const frameBytes = maxFrameBytes(nats, settings.frame_bytes);
-  await ensureCdcStream(nats, natsConfig, name);
-  const installation = await installationId(bucket);
+async function capture(held: HeldCapture<PostgresSourceConfig>): Promise<void> {
+  const { name, settings, natsConfig, nats, bucket, installation, log } = held;
   const client = await connectSource(settings, sessionName('capture', name, installation));
   try {
     await endOvertaken(client, name, installation, log);
@@ -142,42 +50,24 @@ async function captureWithLease(
         'source_identity_mismatch',
         `source ${name} is now database ${source.origin}, but its stream was captured from ${tail.origin}`,
       );
-    const publisher = new FramePublisher(nats, natsConfig, { source: name, origin: source.origin, epoch, tail });
-    const request = await readRequest(bucket, name);
-    const prepared = await prepareSlot(client, { slot, tail, source, reset: request?.reset === true });
-    if (prepared.startAfresh) {
-      await publisher.publish(emptyFrame(tail, prepared.lsn));
-      await noteReset(nats, publisher.streamName, publisher.lastSeq);
-      tail = { ...tail, seq: publisher.lastSeq, end: pgPosition(prepared.lsn) };
-      log.info({ slot, position: describePosition(tail.end) }, 'capture starts here');
+    const publisher = new FramePublisher(nats, natsConfig, {
+      source: name,
+      origin: source.origin,
+      epoch: held.epoch,
+      tail,
+    });
+    const reset = (await readRequest(bucket, name))?.reset === true;
+    const { startAfresh, lsn } = await prepareSlot(client, { slot, tail, source, reset });
+    if (startAfresh) {
+      await beginStream(nats, publisher, tail, pgPosition(lsn), log);
+      tail = { ...tail, seq: publisher.lastSeq, end: pgPosition(lsn) };
     }
     const progress = new ProgressStore(bucket, name);
-    await planSnapshot(progress, settings, tables, {
-      startAfresh: prepared.startAfresh,
-      reset: request?.reset === true,
-    });
-    if (request?.reset === true) await clearRequest(bucket, name);
-
-    const session = new CaptureSession({
-      name,
-      settings,
-      nats,
-      bucket,
-      progress,
-      client,
-      publisher,
-      tail,
-      tables,
-      slot,
-      publication,
-      installation,
-      frameBytes,
-      report,
-      log,
-      run,
-      syncMs: syncDelayMs(natsConfig),
-    });
-    await session.run();
+    const names = tables.map(({ schema }) => schema);
+    await planSnapshot(progress, names, { startAfresh, read: settings.snapshot === 'initial' || reset });
+    if (reset) await clearRequest(bucket, name);
+    const syncMs = syncDelayMs(natsConfig);
+    await new CaptureSession({ held, progress, client, publisher, tail, tables, slot, publication, syncMs }).run();
   } finally {
     await client.end().catch(() => {});
   }
@@ -260,44 +150,4 @@ async function prepareSlot(
     return { startAfresh: true, lsn: await createSlot(client, slot, source.version) };
   requireUsableSlot(slotState(info, source.database, streamEnd), slot, info, streamEnd);
   return { startAfresh: streamEnd === undefined, lsn: info!.confirmedLsn };
-}
-
-/** The frame that begins a stream, or begins it anew: no rows, only the place from which everything is captured. */
-function emptyFrame(tail: StreamTail, lsn: bigint): Parameters<FramePublisher['publish']>[0] {
-  const start = tail.seq === 0 ? ORIGIN : tail.end;
-  return {
-    payload: new FrameWriter(64).finish(),
-    start,
-    end: pgPosition(lsn),
-    rows: 0,
-    transactions: 0,
-    timeUs: 0,
-    reset: true,
-  };
-}
-
-/** Adds to the stored progress what has to be read: everything at first, tables that are new later. */
-async function planSnapshot(
-  store: ProgressStore,
-  settings: PostgresSourceConfig,
-  tables: readonly CapturedTable[],
-  how: { startAfresh: boolean; reset: boolean },
-): Promise<void> {
-  const before = await store.read();
-  const stored = how.startAfresh || how.reset ? undefined : before;
-  const known = new Set(stored?.tables.map((table) => `${table.schema}.${table.name}`));
-  const added = tables.filter((table) => !known.has(`${table.schema.schema}.${table.schema.name}`));
-  if (stored !== undefined && added.length === 0) return;
-  const state = settings.snapshot === 'initial' || how.reset ? 'pending' : 'done';
-  const progress: SnapshotProgress = {
-    v: 1,
-    id: stored?.id ?? newSnapshotId(),
-    tables: [
-      ...(stored?.tables ?? []),
-      ...added.map(
-        (table) => ({ schema: table.schema.schema, name: table.schema.name, state, cursor: null, rows: 0 }) as const,
-      ),
-    ],
-  };
-  await store.write(progress);
 }

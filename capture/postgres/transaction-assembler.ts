@@ -1,22 +1,15 @@
 /** Turns decoded pgoutput messages into frames: cuts, positions, ordinals, and the windows of snapshot chunks. */
 import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
-import type { SealedFrame } from '../../core/frame-publisher.ts';
-import { FrameWriter, partOf } from '../../core/frame-writer.ts';
+import { partOf, type FrameWriter } from '../../core/frame-writer.ts';
 import type { Op } from '../../core/frame.ts';
 import { comparePositions, formatHexLsn, pgPosition, type PgPosition } from '../../core/position.ts';
+import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
+import type { FrameSource } from '../publish-loop.ts';
 import type { CapturedTable } from './catalog.ts';
 import type { CopyRow } from './copy-lines.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
 import { hasUnchanged, keyText, tupleKey, writeTuple } from './tuple-writer.ts';
-
-/** A sealed frame together with the writer whose buffer it lies in; give the writer back with `recycle`. */
-export interface PendingFrame extends SealedFrame {
-  readonly start: PgPosition;
-  readonly end: PgPosition;
-  readonly writer: FrameWriter;
-  readonly bytes: number;
-}
 
 /** A chunk that was read between its two watermarks. */
 export interface Chunk {
@@ -47,7 +40,7 @@ export interface AssemblerOptions {
   readonly takeChunk: (chunk: string) => Chunk | undefined;
   /** A chunk's fate: the rows it kept, or undefined when it must be read again; final once `end` is stored. */
   readonly chunkDone: (chunk: string, kept: number | undefined) => void;
-  readonly onFrame: (frame: PendingFrame) => void;
+  readonly onFrame: (frame: PendingFrame<PgPosition>) => void;
 }
 
 interface Relation {
@@ -69,19 +62,15 @@ interface OpenTransaction {
   firstOrdinal: number;
 }
 
-export class TransactionAssembler implements PgOutputHandler {
+export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosition> {
   readonly #options: AssemblerOptions;
   readonly #relations = new Map<number, Relation | undefined>();
-  readonly #pool: FrameWriter[] = [];
-  #writer: FrameWriter;
+  readonly #frame: FrameFiller<PgPosition>;
   #open: OpenTransaction | undefined;
   /** Set while a transaction that the stream holds whole is passed over. */
   #passing = false;
-  /** End of what has been sealed. */
-  #sealed: PgPosition;
   /** End of what has been written, at the last transaction boundary. */
   #boundary: PgPosition;
-  #newestTimeUs = 0;
   /** End of the newest commit record seen: commits come in order, so that an earlier one is a repeat. */
   #lastCommitEnd = 0n;
   #window: { oid: number; keys: Set<string>; partial: Set<string>; before: Set<number> } | undefined;
@@ -90,8 +79,7 @@ export class TransactionAssembler implements PgOutputHandler {
 
   constructor(options: AssemblerOptions) {
     this.#options = options;
-    this.#writer = new FrameWriter(options.frameBytes);
-    this.#sealed = options.resume;
+    this.#frame = new FrameFiller(options.frameBytes, options.resume);
     this.#boundary = options.resume;
   }
 
@@ -100,13 +88,12 @@ export class TransactionAssembler implements PgOutputHandler {
     return this.#boundary;
   }
 
-  get inTransaction(): boolean {
-    return this.#open !== undefined;
+  get outstanding(): boolean {
+    return this.#open !== undefined || comparePositions(this.#boundary, this.#frame.sealed) > 0;
   }
 
-  /** Commit time of the newest transaction seen, microseconds since 1970. */
   get newestTimeUs(): number {
-    return this.#newestTimeUs;
+    return this.#frame.newestTimeUs;
   }
 
   /** Starts or stops to remember the ids of transactions that pass: chunks need them. */
@@ -144,44 +131,22 @@ export class TransactionAssembler implements PgOutputHandler {
   }
 
   recycle(writer: FrameWriter): void {
-    if (this.#pool.length >= 2) return;
-    writer.reset();
-    this.#pool.push(writer);
+    this.#frame.recycle(writer);
   }
 
-  /** The frame at hand when there is something to publish and no transaction is open. */
-  sealAtBoundary(): PendingFrame | undefined {
+  sealAtBoundary(): PendingFrame<PgPosition> | undefined {
     if (this.#open !== undefined) return undefined;
-    const moved = comparePositions(this.#boundary, this.#sealed) > 0;
-    if (!moved || (this.#writer.empty && !this.#progressDue)) return undefined;
+    const moved = comparePositions(this.#boundary, this.#frame.sealed) > 0;
+    if (!moved || (this.#frame.writer.empty && !this.#progressDue)) return undefined;
     this.#progressDue = false;
-    return this.#seal(this.#boundary);
-  }
-
-  #seal(end: PgPosition): PendingFrame {
-    const writer = this.#writer;
-    const { rows, transactions } = writer;
-    const payload = writer.finish();
-    const frame = {
-      payload,
-      start: this.#sealed,
-      end,
-      rows,
-      transactions,
-      timeUs: this.#newestTimeUs,
-      writer,
-      bytes: payload.length,
-    };
-    this.#sealed = end;
-    this.#writer = this.#pool.pop() ?? new FrameWriter(this.#options.frameBytes);
-    return frame;
+    return this.#frame.seal(this.#boundary);
   }
 
   #cutIfFull(): void {
-    if (this.#writer.bytes < this.#options.frameBytes) return;
+    if (!this.#frame.full) return;
     const open = this.#open!;
     this.#closeEntry(open, undefined);
-    this.#options.onFrame(this.#seal(pgPosition(open.commitLsn, open.ordinal)));
+    this.#options.onFrame(this.#frame.seal(pgPosition(open.commitLsn, open.ordinal)));
     open.beganHere = false;
     open.rowsHere = 0;
     open.firstOrdinal = open.ordinal;
@@ -192,7 +157,7 @@ export class TransactionAssembler implements PgOutputHandler {
     const part = partOf(open.beganHere, endLsn !== undefined);
     // A part without rows says nothing, except that the transaction has ended.
     if (open.rowsHere === 0 && (part === 'whole' || part === 'first' || part === 'middle')) return;
-    this.#writer.addTransaction([
+    this.#frame.writer.addTransaction([
       open.xid,
       formatHexLsn(open.commitLsn),
       formatHexLsn(endLsn ?? open.commitLsn),
@@ -250,10 +215,10 @@ export class TransactionAssembler implements PgOutputHandler {
     this.#closeEntry(open, endLsn);
     this.#xids?.add(open.xid);
     this.#open = undefined;
-    this.#newestTimeUs = commitTimeUs;
+    this.#frame.newestTimeUs = commitTimeUs;
     this.#boundary = pgPosition(endLsn);
     this.#lastCommitEnd = endLsn;
-    if (this.#writer.bytes >= this.#options.frameBytes) this.#options.onFrame(this.#seal(this.#boundary));
+    if (this.#frame.full) this.#options.onFrame(this.#frame.seal(this.#boundary));
   }
 
   relation(relation: RelationMessage): void {
@@ -269,8 +234,8 @@ export class TransactionAssembler implements PgOutputHandler {
     const { table } = relation;
     if (this.#window?.oid === table.oid) this.#touch(table, buffer, after);
     if (open === undefined) return;
-    this.#writer.beginRow('i', table.schema);
-    writeTuple(this.#writer, buffer, after, table.binary);
+    this.#frame.writer.beginRow('i', table.schema);
+    writeTuple(this.#frame.writer, buffer, after, table.binary);
     this.#endRow(open, relation, 'i');
   }
 
@@ -284,11 +249,11 @@ export class TransactionAssembler implements PgOutputHandler {
       this.#touch(table, buffer, after);
     }
     if (open === undefined) return;
-    this.#writer.beginRow('u', table.schema);
-    writeTuple(this.#writer, buffer, after, table.binary);
+    this.#frame.writer.beginRow('u', table.schema);
+    writeTuple(this.#frame.writer, buffer, after, table.binary);
     if (kind !== undefined) {
-      this.#writer.before(kind === 'K' ? 'k' : 'f');
-      writeTuple(this.#writer, buffer, before, table.binary);
+      this.#frame.writer.before(kind === 'K' ? 'k' : 'f');
+      writeTuple(this.#frame.writer, buffer, before, table.binary);
     }
     this.#endRow(open, relation, 'u');
   }
@@ -300,10 +265,10 @@ export class TransactionAssembler implements PgOutputHandler {
     const { table } = relation;
     if (this.#window?.oid === table.oid) this.#touch(table, buffer, before);
     if (open === undefined) return;
-    this.#writer.beginRow('d', table.schema);
-    this.#writer.writeNull();
-    this.#writer.before(kind === 'K' ? 'k' : 'f');
-    writeTuple(this.#writer, buffer, before, table.binary);
+    this.#frame.writer.beginRow('d', table.schema);
+    this.#frame.writer.writeNull();
+    this.#frame.writer.before(kind === 'K' ? 'k' : 'f');
+    writeTuple(this.#frame.writer, buffer, before, table.binary);
     this.#endRow(open, relation, 'd');
   }
 
@@ -315,11 +280,11 @@ export class TransactionAssembler implements PgOutputHandler {
       // Everything that a chunk read before the truncation is gone.
       if (this.#window?.oid === oid) this.#window.keys.add(TRUNCATED);
       if (open === undefined) continue;
-      this.#writer.beginRow('t', relation.table.schema);
+      this.#frame.writer.beginRow('t', relation.table.schema);
       const options = [cascade ? 'cascade' : '', restartIdentity ? 'restart_identity' : ''].filter(
         (option) => option !== '',
       );
-      this.#writer.writeJson(Buffer.from(JSON.stringify(options)));
+      this.#frame.writer.writeJson(Buffer.from(JSON.stringify(options)));
       this.#endRow(open, relation, 't');
     }
   }
@@ -332,8 +297,8 @@ export class TransactionAssembler implements PgOutputHandler {
     if (!transactional) return;
     const open = this.#take();
     if (open === undefined) return;
-    this.#writer.beginRow('m', undefined);
-    this.#writer.writeJson(Buffer.from(JSON.stringify([prefix, content.toString('base64')])));
+    this.#frame.writer.beginRow('m', undefined);
+    this.#frame.writer.writeJson(Buffer.from(JSON.stringify([prefix, content.toString('base64')])));
     this.#endRow(open, undefined, 'm');
   }
 
@@ -349,8 +314,8 @@ export class TransactionAssembler implements PgOutputHandler {
       case 'end': {
         const open = this.#take();
         if (open === undefined) return;
-        this.#writer.beginRow('s', table.schema);
-        this.#writer.writeJson(Buffer.from(JSON.stringify([mark.id, mark.k])));
+        this.#frame.writer.beginRow('s', table.schema);
+        this.#frame.writer.writeJson(Buffer.from(JSON.stringify([mark.id, mark.k])));
         this.#endRow(open, undefined, 's');
         return;
       }
@@ -388,17 +353,17 @@ export class TransactionAssembler implements PgOutputHandler {
       kept += 1;
       const open = this.#take();
       if (open === undefined) continue;
-      this.#writer.beginRow('r', chunk.table.schema);
-      this.#writer.writeJson(row.json);
+      this.#frame.writer.beginRow('r', chunk.table.schema);
+      this.#frame.writer.writeJson(row.json);
       this.#endRow(open, relation, 'r');
     }
     for (const key of this.#stillAbsent(chunk, window.keys)) {
       const open = this.#take();
       if (open === undefined) continue;
-      this.#writer.beginRow('d', chunk.table.schema);
-      this.#writer.writeNull();
-      this.#writer.before('k');
-      this.#writer.writeJson(keyImage(chunk.table, key));
+      this.#frame.writer.beginRow('d', chunk.table.schema);
+      this.#frame.writer.writeNull();
+      this.#frame.writer.before('k');
+      this.#frame.writer.writeJson(keyImage(chunk.table, key));
       this.#endRow(open, relation, 'd');
     }
     this.#options.chunkDone(id, kept);
@@ -426,7 +391,7 @@ export class TransactionAssembler implements PgOutputHandler {
   }
 
   #endRow(open: OpenTransaction, relation: Relation | undefined, op: Op): void {
-    this.#writer.endRow();
+    this.#frame.writer.endRow();
     open.rowsHere += 1;
     if (relation !== undefined) relation.counts[op] = (relation.counts[op] ?? 0) + 1;
     this.#cutIfFull();

@@ -4,7 +4,7 @@ import pg from 'pg';
 import { runMirrorFlow } from '../../apply/mirror-flow.ts';
 import { createPostgresStore } from '../../apply/postgres/store.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
-import { rereadRows } from '../../capture/postgres/reread.ts';
+import { rereadRows } from '../../capture/reread.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/config.ts';
 import { createLogger } from '../../core/logger.ts';

@@ -1,10 +1,10 @@
 /** Asks the running capture of a source to read rows again, and waits until the stream holds them. */
 import type { KV } from '@nats-io/kv';
-import type { NatsConfig } from '../../core/config.ts';
-import { ReplicationError } from '../../core/errors.ts';
-import { openBucket } from '../../core/lease.ts';
-import { natsError, type Nats } from '../../core/nats.ts';
-import { abortableDelay } from '../../core/run-service.ts';
+import type { NatsConfig } from '../core/config.ts';
+import { ReplicationError } from '../core/errors.ts';
+import { openBucket } from '../core/lease.ts';
+import { natsError, type Nats } from '../core/nats.ts';
+import { abortableDelay } from '../core/run-service.ts';
 import {
   newSnapshotId,
   readProgress,
@@ -12,7 +12,7 @@ import {
   requestKey,
   type KeyTexts,
   type SnapshotRequest,
-} from '../snapshot-request.ts';
+} from './snapshot-request.ts';
 
 /** What one request names at most: requests and progress are messages of the bucket. */
 const KEYS_PER_REQUEST = 1000;

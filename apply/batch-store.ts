@@ -1,0 +1,67 @@
+/** What a kind of target does its own way when batches are written; the order in which it is done is batch-writer.ts. */
+import type { Position } from '../core/position.ts';
+import type { Batch } from './batch.ts';
+import type { Plans, Segment, SourceRow } from './compact.ts';
+import type { HeldKeys } from './held-keys.ts';
+import type { RowFailure } from './quarantine-entry.ts';
+import type { PlanShape } from './table-changes.ts';
+
+/** One transaction of a target: statements are gathered and sent together. */
+export interface StoreTransaction {
+  add(sql: string): void;
+  /** `add`, and sends what has gathered when that is much. */
+  addAndFlushIfLarge(sql: string): Promise<void>;
+  /** Sends what has gathered. */
+  flush(): Promise<void>;
+  /** Forgets what has not been sent and returns to a savepoint. */
+  rollbackTo(savepoint: string): Promise<void>;
+  commit(): Promise<void>;
+  rollback(): Promise<void>;
+}
+
+/** A step of a flow's position. */
+export interface Move {
+  readonly flow: string;
+  readonly source: string;
+  readonly expected: Position;
+  readonly next: Position;
+  readonly stream: string;
+  readonly seq: number;
+  readonly commitTimeUs: number;
+  readonly quarantineVersion: number;
+}
+
+/** A change that did not go in, and why. */
+export interface Left<P extends PlanShape> {
+  readonly item: SourceRow<P>;
+  readonly failure: RowFailure;
+}
+
+export interface BatchStore<P extends PlanShape, T extends StoreTransaction> {
+  /** The plans for the tables of a batch's frames. Makes tables that are missing. */
+  plansFor(batch: Batch, open: T | undefined): Promise<Plans<P>>;
+  /** Makes what segments need that cannot be made in a transaction. `open` is the one under way, if any. */
+  prepare?(segments: readonly Segment<P>[], open: T | undefined): Promise<void>;
+  /** Begins with the position. Invariant 5: it comes first, so that a writer that was overtaken touches no data. */
+  begin(move: Move): Promise<T>;
+  /** Moves the position once more, at the end of a transaction that came in several batches. */
+  advance(transaction: T, move: Move): Promise<void>;
+  /** What is run before a batch's savepoint is released, for constraints that must fail while it is there. */
+  readonly settleSql: string;
+  writeSegment(transaction: T, segment: Segment<P>): Promise<void>;
+  /** Does a snapshot mark, or truncates that follow each other. */
+  barrier(transaction: T, rows: readonly SourceRow<P>[]): Promise<void>;
+  /** Loads, again, what the target knows of snapshots under way, and gives the keys in quarantine. */
+  load(): Promise<HeldKeys>;
+  quarantineSql(item: SourceRow<P>, failure: RowFailure): string;
+  /** Applies one change by itself; gives the failure when it failed because of its row, and then nothing is left of it. */
+  tryRow(item: SourceRow<P>): Promise<RowFailure | undefined>;
+  /** Runs `passes`, which try the rows of one source transaction, so that what they leave is all that is wrong. */
+  settleTransaction(passes: () => Promise<Left<P>[]>): Promise<Left<P>[]>;
+  /** The row exists at the source: the end of a snapshot under way must not delete what the target has of it. */
+  recordSeen(transaction: T, item: SourceRow<P>): Promise<void>;
+  /** True when the failure belongs to a row, so that replaying row by row finds which. */
+  isRowError(thrown: unknown): boolean;
+  /** Classifies what was thrown while `doing` something. */
+  error(thrown: unknown, doing: string): Error;
+}

@@ -1,0 +1,161 @@
+/**
+ * Writes batches, each with the position it brings, in one target transaction. Invariant 4. A source transaction that
+ * comes in several batches keeps the target transaction open until its end. Invariant 3.
+ */
+import { formatPosition, type Position } from '../core/position.ts';
+import type { Batch } from './batch.ts';
+import type { BatchStore, Move, StoreTransaction } from './batch-store.ts';
+import { compact, type Compacted, type Plans, type SourceRow, type TableCount } from './compact.ts';
+import type { HeldKeys } from './held-keys.ts';
+import { HELD } from './quarantine-entry.ts';
+import { quarantine, replayRows, type ReplayContext } from './row-replay.ts';
+import type { PlanShape } from './table-changes.ts';
+import type { BatchSink, FlowPosition, SinkOptions } from './target-store.ts';
+
+export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implements BatchSink {
+  readonly #store: BatchStore<P, T>;
+  readonly #options: SinkOptions;
+  readonly #at: FlowPosition;
+  #held!: HeldKeys;
+  #position: Position;
+  #open: T | undefined;
+
+  private constructor(store: BatchStore<P, T>, options: SinkOptions, at: FlowPosition) {
+    this.#store = store;
+    this.#options = options;
+    this.#at = at;
+    this.#position = at.position;
+  }
+
+  /** `at`: where the flow stands in the target. */
+  static async create<P extends PlanShape, T extends StoreTransaction>(
+    store: BatchStore<P, T>,
+    options: SinkOptions,
+    at: FlowPosition,
+  ): Promise<BatchWriter<P, T>> {
+    const writer = new BatchWriter(store, options, at);
+    writer.#held = await store.load();
+    return writer;
+  }
+
+  /** A source transaction has been written in part; nobody else sees it yet. */
+  get open(): boolean {
+    return this.#open !== undefined;
+  }
+
+  get position(): Position {
+    return this.#position;
+  }
+
+  /** Writes and, at a transaction's end, commits. Errors are classified; after one the session must be closed. */
+  async write(batch: Batch): Promise<void> {
+    const started = performance.now();
+    try {
+      const counts = await this.#write(batch);
+      if (batch.next !== undefined) this.#position = batch.next;
+      this.#report(batch, counts, (performance.now() - started) / 1000);
+    } catch (thrown) {
+      throw this.#store.error(thrown, `writing a batch of flow ${this.#options.flow}`);
+    }
+  }
+
+  async #write(batch: Batch): Promise<readonly TableCount[]> {
+    const store = this.#store;
+    const plansOf = await store.plansFor(batch, this.#open);
+    const compacted = compact(batch.runs, plansOf, this.#options.settings, this.#held);
+    await store.prepare?.(compacted.segments, this.#open);
+    const partial = this.#open !== undefined || batch.next === undefined;
+    const transaction = this.#open ?? (await store.begin(this.#move(batch)));
+    if (partial) {
+      transaction.add('SAVEPOINT part');
+      // A failure that needs no server must find the savepoint, too.
+      await transaction.flush();
+    }
+    try {
+      await this.#writeSegments(transaction, compacted);
+      await this.#finish(transaction, batch, partial);
+    } catch (thrown) {
+      if (!store.isRowError(thrown)) throw thrown;
+      await this.#replay(transaction, batch, plansOf, partial);
+    }
+    return compacted.counts;
+  }
+
+  async #writeSegments(transaction: T, { segments, held }: Compacted<P>): Promise<void> {
+    const store = this.#store;
+    // Truncates that follow each other are done together.
+    let truncates: SourceRow<P>[] = [];
+    const truncate = async (): Promise<void> => {
+      const rows = truncates;
+      truncates = [];
+      if (rows.length > 0) await store.barrier(transaction, rows);
+    };
+    for (const segment of segments) {
+      const { barrier } = segment;
+      if (segment.tables.size > 0 || barrier?.row[0] !== 't') await truncate();
+      await store.writeSegment(transaction, segment);
+      if (barrier?.row[0] === 't') truncates.push(barrier);
+      else if (barrier !== undefined) await store.barrier(transaction, [barrier]);
+    }
+    await truncate();
+    for (const item of held) await quarantine(this.#context(), transaction, item, HELD);
+  }
+
+  /** The batch once more, row by row. */
+  async #replay(transaction: T, batch: Batch, plansOf: Plans<P>, partial: boolean): Promise<void> {
+    if (partial) await transaction.rollbackTo('part');
+    else await transaction.rollback();
+    const again = partial ? transaction : await this.#store.begin(this.#move(batch));
+    // The compaction that failed may have held or released keys, and begun or ended snapshots.
+    this.#held = await this.#store.load();
+    await replayRows(this.#context(), again, batch.runs, plansOf);
+    await this.#finish(again, batch, partial);
+  }
+
+  async #finish(transaction: T, batch: Batch, partial: boolean): Promise<void> {
+    if (batch.next === undefined) {
+      await transaction.flush();
+      this.#open = transaction;
+      return;
+    }
+    if (this.#open !== undefined) await this.#store.advance(transaction, this.#move(batch));
+    if (partial) {
+      transaction.add(this.#store.settleSql);
+      transaction.add('RELEASE SAVEPOINT part');
+    }
+    await transaction.commit();
+    this.#open = undefined;
+  }
+
+  #move(batch: Batch): Move {
+    const { flow, settings, stream } = this.#options;
+    return {
+      flow,
+      source: settings.mirror,
+      expected: this.#position,
+      next: batch.next ?? this.#position,
+      stream,
+      seq: batch.seq,
+      commitTimeUs: batch.commitTimeUs,
+      quarantineVersion: this.#at.quarantineVersion,
+    };
+  }
+
+  #context(): ReplayContext<P, T> {
+    const { settings, report } = this.#options;
+    return {
+      store: this.#store,
+      settings,
+      held: this.#held,
+      quarantined: (reason, keys) => report.quarantined(reason, keys),
+    };
+  }
+
+  #report(batch: Batch, counts: readonly TableCount[], seconds: number): void {
+    const { report } = this.#options;
+    const { rows, transactions, commitTimeUs } = batch;
+    report.applied({ rows, transactions, seconds, commitTimeUs, position: formatPosition(this.#position) });
+    for (const { table, counts: byOp } of counts)
+      for (const [op, count] of Object.entries(byOp)) if (count > 0) report.rows(table.schema, table.name, op, count);
+  }
+}

@@ -1,0 +1,130 @@
+/** How batches are written into MySQL and MariaDB. */
+import type { FlowConfig } from '../../core/config.ts';
+import type { IndexedFrame } from '../../core/indexed-frame.ts';
+import type { Batch } from '../batch.ts';
+import type { BatchStore, Left, Move } from '../batch-store.ts';
+import type { Plans, Segment, SourceRow } from '../compact.ts';
+import type { HeldKeys } from '../held-keys.ts';
+import type { RowFailure } from '../quarantine-entry.ts';
+import { applyRow, runExactly } from './apply-row.ts';
+import { quarantineSql } from './quarantine-insert.ts';
+import { loadHeldKeys } from './quarantine.ts';
+import { seenSql } from './seen-keys.ts';
+import { SegmentWriter } from './segment-writer.ts';
+import type { MysqlSession } from './session.ts';
+import { SnapshotMarks } from './snapshot-marks.ts';
+import { qualifiedName, quoteLiteral } from './sql.ts';
+import type { TablePlan } from './table-plan.ts';
+import { TablePlans } from './table-plans.ts';
+import { isRowError, targetError } from './target-error.ts';
+import { TargetTransaction } from './target-transaction.ts';
+import { TransactionDdl } from './transaction-ddl.ts';
+import { underSavepoint } from './under-savepoint.ts';
+
+export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
+  readonly #session: MysqlSession;
+  readonly #flow: string;
+  readonly #settings: FlowConfig;
+  readonly #plans: TablePlans;
+  readonly #marks: SnapshotMarks;
+  readonly #segments: SegmentWriter;
+  /** No constraint is deferred. */
+  readonly settleSql = '';
+
+  /** `database`: the one that the target's url names. */
+  constructor(session: MysqlSession, database: string | undefined, flow: string, settings: FlowConfig) {
+    this.#session = session;
+    this.#flow = flow;
+    this.#settings = settings;
+    this.#plans = new TablePlans(session, settings, database);
+    this.#marks = new SnapshotMarks(session, flow, settings);
+    this.#segments = new SegmentWriter(this.#plans, this.#marks, session.facts.localInfile);
+  }
+
+  async plansFor(batch: Batch, open: TargetTransaction | undefined): Promise<Plans<TablePlan>> {
+    const ddl = new TransactionDdl(this.#session, open);
+    const resolved = new Map<IndexedFrame, readonly (TablePlan | undefined)[]>();
+    for (const { frame } of batch.runs) resolved.set(frame, await this.#plans.resolve(frame, ddl.run));
+    ddl.check();
+    await this.#plans.prepareOrder();
+    return ({ frame }) => resolved.get(frame)!;
+  }
+
+  async prepare(segments: readonly Segment<TablePlan>[], open: TargetTransaction | undefined): Promise<void> {
+    const ddl = new TransactionDdl(this.#session, open);
+    await this.#marks.prepare(segments, ddl.run);
+    ddl.check();
+  }
+
+  async begin(move: Move): Promise<TargetTransaction> {
+    return await TargetTransaction.begin(this.#session, move);
+  }
+
+  async advance(transaction: TargetTransaction, move: Move): Promise<void> {
+    await transaction.advance(move);
+  }
+
+  async writeSegment(transaction: TargetTransaction, segment: Segment<TablePlan>): Promise<void> {
+    await this.#segments.write(transaction, segment);
+  }
+
+  /** Truncates that follow each other are done children first. */
+  async barrier(transaction: TargetTransaction, rows: readonly SourceRow<TablePlan>[]): Promise<void> {
+    const ordered = rows.toSorted((a, b) => this.#plans.rank(b.plan) - this.#plans.rank(a.plan));
+    for (const { plan, row } of ordered)
+      if (row[0] === 's') await this.#marks.apply(transaction, plan, String(row[2]?.[1]));
+      else this.#truncate(transaction, plan, row[2]?.includes('cascade') === true);
+  }
+
+  /** TRUNCATE commits implicitly, so it is a DELETE. */
+  #truncate(transaction: TargetTransaction, plan: TablePlan, cascade: boolean): void {
+    if (cascade)
+      for (const [schema, name] of this.#plans.descendants(plan))
+        transaction.add(`DELETE FROM ${qualifiedName(schema, name)}`);
+    transaction.add(`DELETE FROM ${plan.qualified}`);
+    // What waited for these rows has nothing to wait for any more.
+    transaction.add(
+      `DELETE FROM waybill.quarantine WHERE flow = ${quoteLiteral(this.#flow)} AND source = ${quoteLiteral(this.#settings.mirror)}` +
+        ` AND table_schema = ${quoteLiteral(plan.table.schema)} AND table_name = ${quoteLiteral(plan.table.name)}`,
+    );
+  }
+
+  async load(): Promise<HeldKeys> {
+    await this.#marks.load();
+    return await loadHeldKeys(this.#session, this.#flow, this.#settings.mirror);
+  }
+
+  quarantineSql(item: SourceRow<TablePlan>, failure: RowFailure): string {
+    return quarantineSql(this.#flow, this.#settings.mirror, item, failure);
+  }
+
+  async tryRow({ plan, row }: SourceRow<TablePlan>): Promise<RowFailure | undefined> {
+    const seen = this.#marks.seenTable(plan);
+    return await underSavepoint(this.#session, async () => {
+      await applyRow(this.#session, plan, row);
+      if (seen !== undefined) for (const sql of seenSql(plan, seen, [row])) await runExactly(this.#session, sql);
+    });
+  }
+
+  async settleTransaction(passes: () => Promise<Left<TablePlan>[]>): Promise<Left<TablePlan>[]> {
+    return await passes();
+  }
+
+  async recordSeen(transaction: TargetTransaction, { plan, row }: SourceRow<TablePlan>): Promise<void> {
+    const seen = this.#marks.seenTable(plan);
+    if (seen === undefined) return;
+    await transaction.flush();
+    // A key without a form in the target: no row there can have it, and the failure is of no account.
+    await underSavepoint(this.#session, async () => {
+      for (const sql of seenSql(plan, seen, [row])) await runExactly(this.#session, sql);
+    });
+  }
+
+  isRowError(thrown: unknown): boolean {
+    return isRowError(thrown);
+  }
+
+  error(thrown: unknown, doing: string): Error {
+    return targetError(thrown, doing);
+  }
+}

@@ -1,0 +1,155 @@
+/** How batches are written into Postgres. */
+import type { ClientBase } from 'pg';
+import type { FlowConfig } from '../../core/config.ts';
+import { messageOf } from '../../core/errors.ts';
+import type { IndexedFrame } from '../../core/indexed-frame.ts';
+import type { Batch } from '../batch.ts';
+import type { BatchStore, Left, Move } from '../batch-store.ts';
+import type { Plans, Segment, SourceRow } from '../compact.ts';
+import type { HeldKeys } from '../held-keys.ts';
+import type { RowFailure } from '../quarantine-entry.ts';
+import { advanceSql } from './position.ts';
+import { quarantineSql } from './quarantine-insert.ts';
+import { loadHeldKeys } from './quarantine.ts';
+import { rowStatement } from './row-statement.ts';
+import { seenSql } from './seen-keys.ts';
+import { SegmentWriter } from './segment-writer.ts';
+import { SnapshotMarks } from './snapshot-marks.ts';
+import { quoteLiteral } from './sql.ts';
+import type { TablePlan } from './table-plan.ts';
+import { TablePlans } from './table-plans.ts';
+import { isRowError, rowFailureReason, sqlStateOf, targetError } from './target-error.ts';
+import { TargetTransaction } from './target-transaction.ts';
+
+export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction> {
+  readonly #client: ClientBase;
+  readonly #flow: string;
+  readonly #settings: FlowConfig;
+  readonly #plans: TablePlans;
+  readonly #marks: SnapshotMarks;
+  readonly #segments: SegmentWriter;
+  /** A deferred constraint must fail while there is still a savepoint to go back to. */
+  readonly settleSql = 'SET CONSTRAINTS ALL IMMEDIATE';
+
+  constructor(client: ClientBase, flow: string, settings: FlowConfig) {
+    this.#client = client;
+    this.#flow = flow;
+    this.#settings = settings;
+    this.#plans = new TablePlans(client, settings);
+    this.#marks = new SnapshotMarks(client, flow, settings);
+    this.#segments = new SegmentWriter(this.#plans, this.#marks);
+  }
+
+  async plansFor(batch: Batch): Promise<Plans<TablePlan>> {
+    const resolved = new Map<IndexedFrame, readonly (TablePlan | undefined)[]>();
+    for (const { frame } of batch.runs) resolved.set(frame, await this.#plans.resolve(frame));
+    await this.#plans.prepareOrder();
+    return ({ frame }) => resolved.get(frame)!;
+  }
+
+  async begin(move: Move): Promise<TargetTransaction> {
+    const transaction = new TargetTransaction(this.#client);
+    await this.advance(transaction, move);
+    return transaction;
+  }
+
+  async advance(transaction: TargetTransaction, move: Move): Promise<void> {
+    await transaction.addAndFlushIfLarge(advanceSql(move));
+  }
+
+  async writeSegment(transaction: TargetTransaction, segment: Segment<TablePlan>): Promise<void> {
+    await this.#segments.write(transaction, segment);
+  }
+
+  async barrier(transaction: TargetTransaction, rows: readonly SourceRow<TablePlan>[]): Promise<void> {
+    for (const { plan, row } of rows) {
+      if (row[0] === 't') {
+        this.#truncate(transaction, plan, row[2] ?? []);
+        continue;
+      }
+      const [id, mark] = row[2] ?? [];
+      await this.#marks.apply(transaction, plan, String(id), String(mark));
+    }
+  }
+
+  #truncate(transaction: TargetTransaction, plan: TablePlan, options: readonly unknown[]): void {
+    const restart = options.includes('restart_identity') ? ' RESTART IDENTITY' : '';
+    transaction.add(`TRUNCATE ${plan.qualified}${restart}${options.includes('cascade') ? ' CASCADE' : ''}`);
+    // What waited for these rows has nothing to wait for any more.
+    transaction.add(
+      `DELETE FROM waybill.quarantine WHERE flow = ${quoteLiteral(this.#flow)} AND source = ${quoteLiteral(this.#settings.mirror)}` +
+        ` AND table_schema = ${quoteLiteral(plan.table.schema)} AND table_name = ${quoteLiteral(plan.table.name)}`,
+    );
+  }
+
+  async load(): Promise<HeldKeys> {
+    await this.#marks.load();
+    return await loadHeldKeys(this.#client, this.#flow, this.#settings.mirror);
+  }
+
+  quarantineSql(item: SourceRow<TablePlan>, failure: RowFailure): string {
+    return quarantineSql(this.#flow, this.#settings.mirror, item, failure);
+  }
+
+  async tryRow({ plan, row }: SourceRow<TablePlan>): Promise<RowFailure | undefined> {
+    const seen = this.#marks.seenTable(plan);
+    return await this.#underSavepoint(() => {
+      const record = seen === undefined ? '' : seenSql(plan, seen, [row]);
+      return `${rowStatement(plan, row)}; ${record}`;
+    });
+  }
+
+  /** Gives the failure when the statements failed because of a row, and then nothing is left of them. */
+  async #underSavepoint(statements: () => string): Promise<RowFailure | undefined> {
+    let begun = false;
+    try {
+      // A value without a form in the target throws here, before anything is sent.
+      const sql = statements();
+      begun = true;
+      await this.#client.query(`SAVEPOINT one_row; ${sql}; RELEASE SAVEPOINT one_row`);
+      return undefined;
+    } catch (thrown) {
+      if (!isRowError(thrown)) throw thrown;
+      if (begun) await this.#client.query('ROLLBACK TO SAVEPOINT one_row');
+      const sqlState = sqlStateOf(thrown)!;
+      return { reason: rowFailureReason(sqlState), sqlState, message: messageOf(thrown) };
+    }
+  }
+
+  async settleTransaction(passes: () => Promise<Left<TablePlan>[]>): Promise<Left<TablePlan>[]> {
+    const client = this.#client;
+    await client.query('SAVEPOINT replayed');
+    let left = await passes();
+    if (left.length === 0) {
+      try {
+        await client.query('SET CONSTRAINTS ALL IMMEDIATE');
+        await client.query('SET CONSTRAINTS ALL DEFERRED');
+      } catch (thrown) {
+        if (!isRowError(thrown)) throw thrown;
+        // A deferred constraint is broken: find the row by checking each one at once.
+        await client.query('ROLLBACK TO SAVEPOINT replayed');
+        await client.query('SET CONSTRAINTS ALL IMMEDIATE');
+        left = await passes();
+        await client.query('SET CONSTRAINTS ALL DEFERRED');
+      }
+    }
+    await client.query('RELEASE SAVEPOINT replayed');
+    return left;
+  }
+
+  async recordSeen(transaction: TargetTransaction, { plan, row }: SourceRow<TablePlan>): Promise<void> {
+    const seen = this.#marks.seenTable(plan);
+    if (seen === undefined) return;
+    await transaction.flush();
+    // A key without a form in the target: no row there can have it, and the failure is of no account.
+    await this.#underSavepoint(() => seenSql(plan, seen, [row]));
+  }
+
+  isRowError(thrown: unknown): boolean {
+    return isRowError(thrown);
+  }
+
+  error(thrown: unknown, doing: string): Error {
+    return targetError(thrown, doing);
+  }
+}

@@ -1,0 +1,68 @@
+/** Work that must be done between two groups of the log, when the log has come far enough. */
+import { untilAborted } from '../../core/run-service.ts';
+import type { GroupAssembler } from './group-assembler.ts';
+import type { LogPort } from './snapshot.ts';
+
+interface Waiter {
+  readonly ready: (port: LogPort) => boolean;
+  readonly run: (port: LogPort) => void;
+}
+
+export class LogBoundary {
+  readonly #assembler: GroupAssembler;
+  readonly #port: LogPort;
+  #waiters: Waiter[] = [];
+
+  /** `onPublish`: rows of a table were written into the frame at hand. */
+  constructor(assembler: GroupAssembler, onPublish: () => void) {
+    this.#assembler = assembler;
+    this.#port = {
+      get taken() {
+        return assembler.taken;
+      },
+      get place() {
+        return assembler.logPlace;
+      },
+      get window() {
+        return assembler.window;
+      },
+      set window(window) {
+        assembler.window = window;
+      },
+      publish: (table, op, rows) => {
+        assembler.publishRead(table, op, rows, Date.now() * 1000);
+        onPublish();
+      },
+    };
+  }
+
+  /** Does what waits and is ready, unless a group is open. */
+  serve(): void {
+    if (this.#waiters.length === 0 || this.#assembler.inGroup) return;
+    const waiting = this.#waiters;
+    this.#waiters = [];
+    for (const waiter of waiting) {
+      if (waiter.ready(this.#port)) waiter.run(this.#port);
+      else this.#waiters.push(waiter);
+    }
+  }
+
+  /** Does `work` between two groups, once `ready` says so. Rejects when the signal aborts first. */
+  async do<T>(ready: (port: LogPort) => boolean, work: (port: LogPort) => T, signal: AbortSignal): Promise<T> {
+    const done = new Promise<T>((resolve, reject) => {
+      this.#waiters.push({
+        ready,
+        run: (port) => {
+          try {
+            resolve(work(port));
+          } catch (thrown) {
+            reject(thrown as Error);
+          }
+        },
+      });
+    });
+    // The source may have nothing more to say: what it has said is enough to look again.
+    this.serve();
+    return await untilAborted(done, signal);
+  }
+}
