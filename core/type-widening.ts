@@ -39,8 +39,9 @@ export function classifyTypeChange(from: string, to: string): TypeChange {
   if (b.name === 'real' && DIGITS_IN_REAL.has(a.name)) return 'rewritten';
   if (a.name === 'character' && b.name === 'character varying')
     return room !== undefined && room >= (limit ?? 1) ? 'rewritten' : 'narrower';
-  if (a.name === 'date' && /^timestamp/.test(b.name)) return 'rewritten';
-  if (/^timestamp/.test(a.name) && /^timestamp/.test(b.name) && (room ?? 6) >= (limit ?? 6)) return 'rewritten';
+  if (a.name === 'date' && b.name.startsWith('timestamp')) return 'rewritten';
+  if (a.name.startsWith('timestamp') && b.name.startsWith('timestamp') && (room ?? 6) >= (limit ?? 6))
+    return 'rewritten';
   if (a.name === 'cidr' && b.name === 'inet') return 'same';
   if (/^jsonb?$/.test(a.name) && /^jsonb?$/.test(b.name)) return 'rewritten';
   return 'narrower';

@@ -1,4 +1,5 @@
 /** Readiness is progress: a stage that is blocked, or whose position stands still while there is work, is not ready. */
+import type { TableNotice } from '../core/metrics.ts';
 
 /** Unknown, idle and lagging are three states, not one number. */
 export type LagState =
@@ -15,6 +16,8 @@ export interface StageFacts {
   readonly rowsPerSecond: number;
   readonly retainedLogBytes?: number;
   readonly pendingFrames?: number;
+  /** Tables that a flow does not follow. */
+  readonly tables?: readonly TableNotice[];
   readonly ready: boolean;
   readonly reason?: string;
 }
@@ -34,6 +37,7 @@ export class StageHealth {
   #lagSeconds: number | undefined;
   #retained: number | undefined;
   #pending: number | undefined;
+  #tables: readonly TableNotice[] = [];
   #rows = 0;
   #movedMs: number;
   #window: { atMs: number; rows: number }[] = [];
@@ -77,6 +81,10 @@ export class StageHealth {
     this.#pending = frames;
   }
 
+  tables(notices: readonly TableNotice[]): void {
+    this.#tables = notices;
+  }
+
   lagState(): LagState {
     if (this.#lagSeconds === undefined) return { kind: 'unknown' };
     return this.#lagSeconds === 0 ? { kind: 'idle' } : { kind: 'lagging', seconds: this.#lagSeconds };
@@ -110,6 +118,7 @@ export class StageHealth {
       rowsPerSecond: Math.round(rows / (RATE_WINDOW_MS / 1000)),
       ...(this.#retained === undefined ? {} : { retainedLogBytes: this.#retained }),
       ...(this.#pending === undefined ? {} : { pendingFrames: this.#pending }),
+      ...(this.#tables.length === 0 ? {} : { tables: this.#tables }),
       ready: reason === undefined,
       ...(reason === undefined ? {} : { reason }),
     };

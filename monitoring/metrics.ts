@@ -39,6 +39,7 @@ export class Metrics {
   readonly #heartbeat = this.#gauge(METRIC.heartbeat, ['source', 'target']);
   readonly #quarantine = this.#gauge(METRIC.quarantineKeys, ['flow', 'reason']);
 
+  readonly #tableStopped = this.#gauge(METRIC.tableStopped, ['flow', 'table']);
   readonly #driftRows = this.#gauge(METRIC.driftRows, ['flow', 'table', 'kind']);
   readonly #driftInFlight = this.#gauge(METRIC.driftInFlight, ['flow']);
   readonly #driftVerified = this.#gauge(METRIC.driftVerified, ['flow']);
@@ -92,6 +93,7 @@ export class Metrics {
     const health = this.#stage('apply', flow);
     const batch = this.#batch.labels(flow, target);
     const commitLag = this.#commitLag.labels(flow, target);
+    let stopped: string[] = [];
     return {
       state: (state, detail) => {
         health.state(state, detail);
@@ -114,6 +116,12 @@ export class Metrics {
         else this.#applyLag.set({ flow, target }, seconds);
       },
       quarantined: (reason, keys) => this.#quarantine.set({ flow, reason }, keys),
+      tables: (notices) => {
+        health.tables(notices);
+        for (const table of stopped) this.#tableStopped.remove({ flow, table });
+        stopped = notices.filter(({ state }) => state === 'stopped').map(({ schema, name }) => `${schema}.${name}`);
+        for (const table of stopped) this.#tableStopped.set({ flow, table }, 1);
+      },
     };
   }
 
