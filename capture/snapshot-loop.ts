@@ -36,6 +36,7 @@ export class SnapshotLoop {
   #own: SnapshotProgress | undefined;
   #running = false;
   #cancel = false;
+  #wake: (() => void) | undefined;
 
   constructor(options: SnapshotLoopOptions) {
     this.#o = options;
@@ -58,7 +59,10 @@ export class SnapshotLoop {
       const progress = await this.progress();
       if (progress.tables.some((table) => table.state !== 'done')) await this.#read(progress, signal);
       await this.#takeRequest();
-      await abortableDelay(REQUEST_POLL_MS, signal);
+      await Promise.race([
+        abortableDelay(REQUEST_POLL_MS, signal),
+        new Promise<void>((resolve) => (this.#wake = resolve)),
+      ]);
     }
   }
 
@@ -80,6 +84,15 @@ export class SnapshotLoop {
       ...tables.map(({ schema, name }): TableProgress => ({ schema, name, state: 'pending', cursor: null, rows: 0 })),
     ];
     await this.#o.progress.write(progress);
+    this.#wake?.();
+  }
+
+  /** Has one partition of a table read, whose rows came with it; stored when this resolves. */
+  async readPart({ schema, name }: TableName, part: TableName): Promise<void> {
+    const progress = await this.progress();
+    progress.tables.push({ schema, name, state: 'pending', cursor: null, rows: 0, part: { ...part } });
+    await this.#o.progress.write(progress);
+    this.#wake?.();
   }
 
   async #read(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {

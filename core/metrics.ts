@@ -18,6 +18,8 @@ export interface CaptureReport {
   logBudgetSeconds(seconds: number | undefined): void;
   /** undefined: unknown; 0: idle, nothing outstanding. */
   lagSeconds(seconds: number | undefined): void;
+  /** All tables that the configuration chooses and that cannot be captured. */
+  tables(leftOut: readonly { readonly schema: string; readonly name: string; readonly reason: string }[]): void;
 }
 
 /** A table that a flow does not follow, or that the source no longer has. */
@@ -50,6 +52,7 @@ export const NO_CAPTURE_REPORT: CaptureReport = {
   retainedLogBytes: nothing,
   logBudgetSeconds: nothing,
   lagSeconds: nothing,
+  tables: nothing,
 };
 
 export const NO_FLOW_REPORT: FlowReport = {

@@ -39,6 +39,7 @@ export class Metrics {
   readonly #heartbeat = this.#gauge(METRIC.heartbeat, ['source', 'target']);
   readonly #quarantine = this.#gauge(METRIC.quarantineKeys, ['flow', 'reason']);
 
+  readonly #tableLeftOut = this.#gauge(METRIC.tableLeftOut, ['source', 'table']);
   readonly #tableStopped = this.#gauge(METRIC.tableStopped, ['flow', 'table']);
   readonly #driftRows = this.#gauge(METRIC.driftRows, ['flow', 'table', 'kind']);
   readonly #driftInFlight = this.#gauge(METRIC.driftInFlight, ['flow']);
@@ -61,6 +62,7 @@ export class Metrics {
     const publish = this.#publish.labels(source);
     const transactions = this.#transactions.labels(source);
     const retained = this.#retained.labels(source);
+    let out: string[] = [];
     return {
       state: (state, detail) => {
         health.state(state, detail);
@@ -85,6 +87,12 @@ export class Metrics {
         health.lag(seconds);
         if (seconds === undefined) this.#captureLag.remove({ source });
         else this.#captureLag.set({ source }, seconds);
+      },
+      tables: (leftOut) => {
+        health.tables(leftOut.map((table) => ({ ...table, state: 'stopped' })));
+        for (const table of out) this.#tableLeftOut.remove({ source, table });
+        out = leftOut.map(({ schema, name }) => `${schema}.${name}`);
+        for (const table of out) this.#tableLeftOut.set({ source, table }, 1);
       },
     };
   }

@@ -530,7 +530,7 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     await source.query(`insert into huge values (2, 'after')`);
     const tail = await source.caughtUp(60_000);
     expect(tail.seq - from.seq).toBeGreaterThan(40);
-    const changes = await source.changes(from);
+    const changes = (await source.changes(from)).filter(({ table }) => table?.name === 'huge');
     const [[value]] = (await source.query('select v from huge where id = 1')) as [[string]];
     expect(changes.map(({ row }) => row[2]?.[0])).toEqual(['1', '2']);
     expect(value).toHaveLength(40 << 20);
