@@ -54,6 +54,7 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
       const batch = queue.take(options.batchBytes);
       if (batch !== undefined) {
         options.report.state('applying');
+        idle.taking(batch.commitTimeUs);
         const startedMs = performance.now();
         await sink.write(batch);
         options.log.debug(
@@ -123,9 +124,14 @@ class IdleReport {
     this.#queue = queue;
   }
 
+  /** Work is at hand: a write that never ends must not look like having nothing to do. */
+  taking(commitTimeUs: number): void {
+    if (commitTimeUs > 0) this.#options.report.lagSeconds(Math.max(0.001, Date.now() / 1000 - commitTimeUs / 1e6));
+  }
+
   applied(seq: number, commitTimeUs: number): void {
     this.#appliedSeq = seq;
-    if (commitTimeUs > 0) this.#options.report.lagSeconds(Math.max(0, Date.now() / 1000 - commitTimeUs / 1e6));
+    this.taking(commitTimeUs);
   }
 
   tick(): void {

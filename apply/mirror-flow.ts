@@ -6,7 +6,7 @@ import { acquireLease, openBucket } from '../core/lease.ts';
 import type { Logger } from '../core/logger.ts';
 import { NO_FLOW_REPORT, type FlowReport } from '../core/metrics.ts';
 import { connectNats, type Nats } from '../core/nats.ts';
-import { describePosition } from '../core/position.ts';
+import { describePosition, formatPosition } from '../core/position.ts';
 import { abortableDelay, runService, type Run } from '../core/run-service.ts';
 import { installationId, sessionName } from '../core/stale-sessions.ts';
 import { runFlow } from './flow-run.ts';
@@ -120,6 +120,7 @@ async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowRepor
     const session = await options.store.open(sessionName('apply', name, await installationId(bucket)));
     try {
       const sink = await session.openSink({ flow: name, settings, stream, report });
+      report.position(formatPosition(sink.position));
       log.info({ flow: name, position: describePosition(sink.position), epoch: lease.epoch }, 'flow started');
       await runFlow({
         nats,

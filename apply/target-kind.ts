@@ -2,12 +2,15 @@
 import type { FlowConfig, TargetConfig } from '../core/config.ts';
 import type { Finding } from '../core/finding.ts';
 import type { TableSchema } from '../core/frame.ts';
+import type { TableNotice } from '../core/metrics.ts';
 import type { QuarantineDetail, QuarantineEntry, ReplayChoice, ReplayResult } from './quarantine-entry.ts';
 import type { PositionRow, TargetStore } from './target-store.ts';
 
 /** A session for looking at a target and for working on its quarantine. */
 export interface TargetDesk {
   readPositions(): Promise<PositionRow[]>;
+  /** The tables that a flow does not follow. */
+  tableNotices(flow: string): Promise<TableNotice[]>;
   listQuarantine(flow?: string): Promise<QuarantineEntry[]>;
   showQuarantine(id: string | number): Promise<QuarantineDetail | undefined>;
   replayQuarantine(flow: string, which: ReplayChoice, settings: FlowConfig): Promise<ReplayResult>;

@@ -32,25 +32,29 @@ command(program, 'run', 'run all stages, or those named', async () => (await imp
     new Option('--log-level <level>').choices(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
   );
 
-const inspect = () => import('./commands/inspect.ts');
 const act = () => import('./commands/act.ts');
 command(
   program,
   'check',
   'preflight: configuration, servers, rights; every finding with its remedy',
-  async () => (await inspect()).check,
+  async () => (await import('./commands/check.ts')).check,
 ).option('--json');
-command(program, 'status', 'a line per source and flow', async () => (await inspect()).status)
+command(program, 'status', 'a line per source and flow', async () => (await import('./commands/status.ts')).status)
   .option('--watch', 'again every second')
   .option('--json');
 command(
   program,
   'grants <source-or-target>',
   'the least-privilege SQL for a DBA',
-  async () => (await inspect()).grants,
+  async () => (await import('./commands/grants.ts')).grants,
 );
-command(program, 'schema', 'JSON Schema of the configuration', async () => (await inspect()).schema);
-command(program, 'tail <source>', 'the stream as JSON lines', async () => (await inspect()).tail)
+command(
+  program,
+  'schema',
+  'JSON Schema of the configuration',
+  async () => (await import('./commands/schema.ts')).schema,
+);
+command(program, 'tail <source>', 'the stream as JSON lines', async () => (await import('./commands/tail.ts')).tail)
   .option('--table <schema.table>')
   .option('--from <position>', 'an LSN, or a position as printed')
   .option('--limit <rows>');

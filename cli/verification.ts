@@ -4,7 +4,7 @@ import { cdcStreamName } from '../core/cdc-stream.ts';
 import type { Config } from '../core/config.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Nats } from '../core/nats.ts';
-import { closeSides, flowTables, openSides } from '../monitoring/drift/open-sides.ts';
+import { closeSides, flowTables, openSides, placeOf } from '../monitoring/drift/open-sides.ts';
 import type { DriftReport, FlowOutcome } from '../monitoring/drift/outcome.ts';
 import { runSchedule } from '../monitoring/drift/schedule.ts';
 import { verifyFlow, type Repairer } from '../monitoring/drift/verify-flow.ts';
@@ -35,7 +35,8 @@ export async function verifyOnce(config: Config, flow: string, options: VerifyOp
       nats,
       stream: cdcStreamName(config.nats.prefix, settings.mirror),
       includes: flowTables(config, flow),
-      targetSchema: settings.schema,
+      placeOf: placeOf(config, flow),
+      zeroDates: settings.zero_dates,
       ignoreExtra: settings.deletes === 'ignore' || settings.truncate === 'ignore',
       deleteExtra: settings.extra_rows === 'delete',
       maxLoad: options.maxLoad ?? config.monitoring.verify.max_load,

@@ -137,7 +137,17 @@ const verifySchema = z.strictObject({
   repair: z.boolean().default(false),
 });
 
+const webhookSchema = z.strictObject({
+  url: z.string().regex(/^https?:\/\/./, 'must be an http or https url'),
+  /** As the Standard Webhooks write it: whsec_ and 24 to 64 bytes in base64. */
+  secret: z.string().refine(isWebhookSecret, 'must be whsec_ followed by 24 to 64 bytes in base64'),
+  /** The least severity that is sent. */
+  severity: z.enum(['warning', 'critical']).default('warning'),
+});
+
 const monitoringSchema = z.strictObject({
+  /** Where alerts are sent, by names of your own. */
+  webhooks: z.record(name, webhookSchema).default({}),
   /** How often a heartbeat is sent through each flow and timed; left out: never. */
   heartbeat: duration.optional(),
   verify: verifySchema.prefault({}),
@@ -146,6 +156,12 @@ const monitoringSchema = z.strictObject({
     .regex(/^.+:\d{1,5}$/, 'must be host:port')
     .default('127.0.0.1:9464'),
 });
+
+function isWebhookSecret(text: string): boolean {
+  if (!/^whsec_[A-Za-z0-9+/]+={0,2}$/.test(text)) return false;
+  const bytes = Buffer.from(text.slice('whsec_'.length), 'base64').length;
+  return bytes >= 24 && bytes <= 64;
+}
 
 export const configSchema = z.strictObject({
   version: z.literal(1),
@@ -163,6 +179,7 @@ export type PostgresSourceConfig = Extract<SourceConfig, { kind: 'postgres' }>;
 export type MysqlSourceConfig = Exclude<SourceConfig, { kind: 'postgres' }>;
 export type TargetConfig = z.infer<typeof targetSchema>;
 export type FlowConfig = z.infer<typeof mirrorFlowSchema>;
+export type WebhookConfig = z.infer<typeof webhookSchema>;
 export type TlsConfig = z.infer<typeof tls>;
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -222,7 +239,7 @@ function expand(value: unknown, path: string, environment: Environment, problems
   for (const [key, item] of Object.entries(value)) {
     const at = path === '' ? key : `${path}.${key}`;
     const expandedItem = expand(item, at, environment, problems);
-    const secret = /^(url|password|token)_file$/.exec(key)?.[1];
+    const secret = /^(url|password|token|secret)_file$/.exec(key)?.[1];
     if (secret === undefined || typeof expandedItem !== 'string') {
       result[key] = expandedItem;
       continue;
@@ -268,7 +285,7 @@ function knownKeysAt(path: readonly PropertyKey[], root: unknown): string[] {
     if (node?.oneOf !== undefined) node = node.oneOf.find((variant) => variant.properties?.['kind']?.const === kind);
   }
   const keys = Object.keys(node?.properties ?? {});
-  return keys.flatMap((key) => (/^(url|password|token)$/.test(key) ? [key, `${key}_file`] : [key]));
+  return keys.flatMap((key) => (/^(url|password|token|secret)$/.test(key) ? [key, `${key}_file`] : [key]));
 }
 
 /** The candidate with the smallest edit distance, when that is small enough to be a typing error. */

@@ -33,6 +33,8 @@ export interface TableNotice {
 /** What an apply says of itself. Called per batch. */
 export interface FlowReport {
   state(state: FlowState, detail?: string): void;
+  /** Where the target stands when the flow begins. */
+  position(text: string): void;
   applied(batch: { rows: number; transactions: number; seconds: number; commitTimeUs: number; position: string }): void;
   rows(schema: string, table: string, op: string, count: number): void;
   pendingFrames(frames: number): void;
@@ -57,6 +59,7 @@ export const NO_CAPTURE_REPORT: CaptureReport = {
 
 export const NO_FLOW_REPORT: FlowReport = {
   state: nothing,
+  position: nothing,
   applied: nothing,
   rows: nothing,
   pendingFrames: nothing,

@@ -92,6 +92,15 @@ export function orderPositions(a: Position, b: Position): -1 | 0 | 1 | undefined
   return 0;
 }
 
+/**
+ * Whether `position` has taken all that lies before `mark`, which need not be a place of the same stream: GTID sets of a
+ * server may have no order.
+ */
+export function hasReached(position: Position, mark: Position): boolean {
+  const order = orderPositions(position, mark);
+  return order !== undefined && order >= 0;
+}
+
 /** LSN 0 is no place in a Postgres log, so that it stands for the origin too. */
 function isOrigin(position: Position): boolean {
   return position.kind === 'origin' || (position.kind === 'pg' && position.lsn === 0n && position.ordinal === 0);

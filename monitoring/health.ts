@@ -15,6 +15,8 @@ export interface StageFacts {
   readonly rows: number;
   readonly rowsPerSecond: number;
   readonly retainedLogBytes?: number;
+  /** Seconds until the source drops log that is still needed; absent while unknown or without limit. */
+  readonly logBudgetSeconds?: number;
   readonly pendingFrames?: number;
   /** Tables that a flow does not follow. */
   readonly tables?: readonly TableNotice[];
@@ -26,26 +28,36 @@ export interface StageFacts {
 export const STALL_MS = 60_000;
 const NOT_READY = new Set(['starting', 'slot_missing', 'slot_lost', 'blocked', 'stopped', 'waiting']);
 const RATE_WINDOW_MS = 5000;
+/** A stage that reports its lag does so every second; what is older than this has aged meanwhile. */
+const LAG_AGES_AFTER_MS = 2500;
 
 export class StageHealth {
   readonly kind: 'capture' | 'apply';
   readonly name: string;
   readonly #now: () => number;
+  readonly #stallMs: number;
   #state = 'starting';
   #detail: string | undefined;
   #position: string | undefined;
   #lagSeconds: number | undefined;
+  #lagAtMs = 0;
   #retained: number | undefined;
+  #budget: number | undefined;
   #pending: number | undefined;
   #tables: readonly TableNotice[] = [];
   #rows = 0;
   #movedMs: number;
   #window: { atMs: number; rows: number }[] = [];
 
-  constructor(kind: 'capture' | 'apply', name: string, now: () => number = () => performance.now()) {
+  constructor(
+    kind: 'capture' | 'apply',
+    name: string,
+    { now = () => performance.now(), stallMs = STALL_MS }: { now?: () => number; stallMs?: number } = {},
+  ) {
     this.kind = kind;
     this.name = name;
     this.#now = now;
+    this.#stallMs = stallMs;
     this.#movedMs = now();
   }
 
@@ -53,6 +65,8 @@ export class StageHealth {
     if (state !== this.#state) this.#movedMs = this.#now();
     this.#state = state;
     this.#detail = detail;
+    // It had nothing to do then; whether it has now, it cannot know.
+    if (NOT_READY.has(state) && this.#lagSeconds === 0) this.#lagSeconds = undefined;
   }
 
   /** The position moved, bringing `rows` rows. */
@@ -71,10 +85,15 @@ export class StageHealth {
 
   lag(seconds: number | undefined): void {
     this.#lagSeconds = seconds;
+    this.#lagAtMs = this.#now();
   }
 
   retained(bytes: number): void {
     this.#retained = bytes;
+  }
+
+  budget(seconds: number | undefined): void {
+    this.#budget = seconds;
   }
 
   pending(frames: number): void {
@@ -87,24 +106,27 @@ export class StageHealth {
 
   lagState(): LagState {
     if (this.#lagSeconds === undefined) return { kind: 'unknown' };
-    return this.#lagSeconds === 0 ? { kind: 'idle' } : { kind: 'lagging', seconds: this.#lagSeconds };
+    if (this.#lagSeconds === 0) return { kind: 'idle' };
+    // A stage that hangs says nothing any more, and what it waits for grows older all the same.
+    const silentMs = this.#now() - this.#lagAtMs;
+    return { kind: 'lagging', seconds: this.#lagSeconds + (silentMs > LAG_AGES_AFTER_MS ? silentMs / 1000 : 0) };
   }
 
   /** How long it has had work and not moved. */
   stalledSeconds(): number {
-    return this.lagState().kind === 'lagging' ? Math.max(0, (this.#now() - this.#movedMs) / 1000) : 0;
+    const busy = this.#state === 'applying' || this.lagState().kind === 'lagging';
+    return busy ? Math.max(0, (this.#now() - this.#movedMs) / 1000) : 0;
   }
 
   facts(): StageFacts {
     const nowMs = this.#now();
     this.#prune(nowMs);
     const lag = this.lagState();
-    const stalled = lag.kind === 'lagging' && nowMs - this.#movedMs > STALL_MS;
-    const blocked = NOT_READY.has(this.#state);
-    const reason = blocked
+    const stalledSeconds = this.stalledSeconds();
+    const reason = NOT_READY.has(this.#state)
       ? `${this.#state}${this.#detail === undefined ? '' : `: ${this.#detail}`}`
-      : stalled
-        ? `no progress for ${Math.round((nowMs - this.#movedMs) / 1000)} s`
+      : stalledSeconds * 1000 > this.#stallMs
+        ? this.#stallReason(stalledSeconds, lag)
         : undefined;
     const rows = this.#window.reduce((sum, entry) => sum + entry.rows, 0);
     return {
@@ -117,11 +139,26 @@ export class StageHealth {
       rows: this.#rows,
       rowsPerSecond: Math.round(rows / (RATE_WINDOW_MS / 1000)),
       ...(this.#retained === undefined ? {} : { retainedLogBytes: this.#retained }),
+      ...(this.#budget === undefined ? {} : { logBudgetSeconds: Math.round(this.#budget) }),
       ...(this.#pending === undefined ? {} : { pendingFrames: this.#pending }),
       ...(this.#tables.length === 0 ? {} : { tables: this.#tables }),
       ready: reason === undefined,
       ...(reason === undefined ? {} : { reason }),
     };
+  }
+
+  /** What stands still, since when, and where to look. */
+  #stallReason(seconds: number, lag: LagState): string {
+    const facts = [
+      `no progress for ${Math.round(seconds)} s`,
+      ...(this.#position === undefined ? [] : [`at ${this.#position}`]),
+      ...(lag.kind === 'lagging' ? [`the oldest change that waits is ${Math.round(lag.seconds)} s old`] : []),
+    ];
+    const look =
+      this.kind === 'apply'
+        ? 'is a session of the target locked (pg_stat_activity, SHOW PROCESSLIST)?'
+        : 'does the broker take frames (disk, quorum), and does the source answer?';
+    return `${facts.join(', ')}; ${look}`;
   }
 
   #prune(nowMs: number): void {

@@ -2,7 +2,7 @@
  * A heartbeat through the whole path: a mark in the log of the source, and the time until the position in the target has
  * passed it. It asks both databases and none of the stages, so it cannot be fooled by what those believe of themselves.
  */
-import { comparePositions } from '../core/position.ts';
+import { hasReached } from '../core/position.ts';
 import type { Logger } from '../core/logger.ts';
 import { abortableDelay, runService } from '../core/run-service.ts';
 import type { Ends } from './drift/open-sides.ts';
@@ -35,7 +35,7 @@ export async function runHeartbeat({ flow, everyMs, open, report, log, signal }:
           await sides.source.nudge();
           for (let waitMs = POLL_MS; !signal.aborted; waitMs = Math.min(MAX_POLL_MS, waitMs * 1.2)) {
             const position = await sides.target.position();
-            if (position !== undefined && comparePositions(position, place) >= 0) break;
+            if (position !== undefined && hasReached(position, place)) break;
             report((performance.now() - sentMs) / 1000);
             await abortableDelay(waitMs, signal);
           }

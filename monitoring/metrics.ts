@@ -3,7 +3,8 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom
 import type { CaptureReport, CaptureState, FlowReport, FlowState } from '../core/metrics.ts';
 import { coverage, countKinds, isProven, openFindings, type DriftReport } from './drift/outcome.ts';
 import { METRIC } from './metric-names.ts';
-import { StageHealth, type StageFacts } from './health.ts';
+import { STALL_MS, StageHealth, type StageFacts } from './health.ts';
+import type { Sample } from './observation.ts';
 
 const CAPTURE_STATES: readonly CaptureState[] = [
   'starting',
@@ -18,13 +19,16 @@ const CAPTURE_STATES: readonly CaptureState[] = [
 ];
 const FLOW_STATES: readonly FlowState[] = ['starting', 'standby', 'applying', 'idle', 'waiting', 'blocked', 'stopped'];
 const LAG_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 3600];
+/** Beyond this many, those that are zero are left out: an observation must fit a message. */
+const MAX_SAMPLES = 3000;
 const SECONDS_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 export class Metrics {
   readonly registry = new Registry();
   readonly stages: StageHealth[] = [];
   readonly #captureState = this.#gauge(METRIC.captureState, ['source', 'state']);
-  readonly #captureLag = this.#gauge(METRIC.captureLag, ['source']);
+  readonly #labels = new Map<StageHealth, Record<string, string>>();
+  readonly #captureLag = this.#lagGauge(METRIC.captureLag, 'capture', ['source']);
   readonly #retained = this.#gauge(METRIC.captureRetained, ['source']);
   readonly #budget = this.#gauge(METRIC.captureBudget, ['source']);
   readonly #captureRows = this.#counter(METRIC.captureRows, ['source', 'table', 'op']);
@@ -32,7 +36,7 @@ export class Metrics {
   readonly #publish = this.#histogram(METRIC.publishSeconds, ['source']);
   readonly #pending = this.#gauge(METRIC.pendingFrames, ['stream', 'consumer']);
   readonly #flowState = this.#gauge(METRIC.flowState, ['flow', 'target', 'state']);
-  readonly #applyLag = this.#gauge(METRIC.applyLag, ['flow', 'target']);
+  readonly #applyLag = this.#lagGauge(METRIC.applyLag, 'apply', ['flow', 'target']);
   readonly #applyRows = this.#counter(METRIC.applyRows, ['flow', 'target', 'table', 'op']);
   readonly #batch = this.#histogram(METRIC.applyBatch, ['flow', 'target']);
   readonly #commitLag = this.#histogram(METRIC.applyCommitLag, ['flow', 'target'], LAG_BUCKETS);
@@ -47,9 +51,13 @@ export class Metrics {
   readonly #driftCoverage = this.#gauge(METRIC.driftCoverage, ['flow']);
 
   readonly #stalled = this.#stalledGauge();
+  readonly #stallMs: number;
 
-  constructor() {
+  /** `stallMs`: after how long without progress a stage that has work is not ready. */
+  constructor({ stallMs = STALL_MS }: { stallMs?: number } = {}) {
+    this.#stallMs = stallMs;
     collectDefaultMetrics({ register: this.registry });
+    for (const gauge of [this.#captureLag, this.#applyLag]) this.registry.registerMetric(gauge);
     this.registry.registerMetric(this.#stalled);
   }
 
@@ -57,8 +65,19 @@ export class Metrics {
     return this.stages.map((stage) => stage.facts());
   }
 
+  /** The present values of all gauges of Waybill: what alerts are about. */
+  async samples(): Promise<Sample[]> {
+    const samples: Sample[] = [];
+    for (const metric of await this.registry.getMetricsAsJSON())
+      // prom-client gives the type as text, whatever its declaration says.
+      if (metric.name.startsWith('waybill_') && (metric.type as unknown) === 'gauge')
+        for (const { labels, value } of metric.values)
+          samples.push({ name: metric.name, labels: labels as Record<string, string>, value });
+    return samples.length > MAX_SAMPLES ? samples.filter(({ value }) => value !== 0) : samples;
+  }
+
   captureReport(source: string): CaptureReport {
-    const health = this.#stage('capture', source);
+    const health = this.#stage('capture', source, { source });
     const publish = this.#publish.labels(source);
     const transactions = this.#transactions.labels(source);
     const retained = this.#retained.labels(source);
@@ -80,14 +99,11 @@ export class Metrics {
         retained.set(bytes);
       },
       logBudgetSeconds: (seconds) => {
+        health.budget(seconds);
         if (seconds === undefined) this.#budget.remove({ source });
         else this.#budget.set({ source }, seconds);
       },
-      lagSeconds: (seconds) => {
-        health.lag(seconds);
-        if (seconds === undefined) this.#captureLag.remove({ source });
-        else this.#captureLag.set({ source }, seconds);
-      },
+      lagSeconds: (seconds) => health.lag(seconds),
       tables: (leftOut) => {
         health.tables(leftOut.map((table) => ({ ...table, state: 'stopped' })));
         for (const table of out) this.#tableLeftOut.remove({ source, table });
@@ -98,7 +114,7 @@ export class Metrics {
   }
 
   flowReport(flow: string, target: string, stream: string): FlowReport {
-    const health = this.#stage('apply', flow);
+    const health = this.#stage('apply', flow, { flow, target });
     const batch = this.#batch.labels(flow, target);
     const commitLag = this.#commitLag.labels(flow, target);
     let stopped: string[] = [];
@@ -107,6 +123,7 @@ export class Metrics {
         health.state(state, detail);
         for (const each of FLOW_STATES) this.#flowState.set({ flow, target, state: each }, each === state ? 1 : 0);
       },
+      position: (text) => health.position(text),
       applied: (done) => {
         health.moved(done.rows);
         health.position(done.position);
@@ -118,11 +135,7 @@ export class Metrics {
         health.pending(frames);
         this.#pending.set({ stream, consumer: flow }, frames);
       },
-      lagSeconds: (seconds) => {
-        health.lag(seconds);
-        if (seconds === undefined) this.#applyLag.remove({ flow, target });
-        else this.#applyLag.set({ flow, target }, seconds);
-      },
+      lagSeconds: (seconds) => health.lag(seconds),
       quarantined: (reason, keys) => this.#quarantine.set({ flow, reason }, keys),
       tables: (notices) => {
         health.tables(notices);
@@ -157,9 +170,10 @@ export class Metrics {
     };
   }
 
-  #stage(kind: 'capture' | 'apply', name: string): StageHealth {
-    const stage = new StageHealth(kind, name);
+  #stage(kind: 'capture' | 'apply', name: string, labels: Record<string, string>): StageHealth {
+    const stage = new StageHealth(kind, name, { stallMs: this.#stallMs });
     this.stages.push(stage);
+    this.#labels.set(stage, labels);
     return stage;
   }
 
@@ -174,6 +188,30 @@ export class Metrics {
       registers: [],
       collect() {
         for (const stage of stages) this.set({ stage: stage.kind, name: stage.name }, stage.stalledSeconds());
+      },
+    });
+  }
+
+  /** Worked out when it is read, as above: what a stage waits for grows older while it hangs. */
+  #lagGauge<L extends string>(
+    [name, help]: readonly [string, string],
+    kind: StageHealth['kind'],
+    labelNames: L[],
+  ): Gauge<L> {
+    const { stages } = this;
+    const labels = this.#labels;
+    return new Gauge({
+      name,
+      help,
+      labelNames,
+      registers: [],
+      collect() {
+        this.reset();
+        for (const stage of stages) {
+          const lag = stage.lagState();
+          if (stage.kind !== kind || lag.kind === 'unknown') continue;
+          this.set(labels.get(stage) as Record<L, string>, lag.kind === 'idle' ? 0 : lag.seconds);
+        }
       },
     });
   }

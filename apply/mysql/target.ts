@@ -1,5 +1,6 @@
 /** A MySQL or MariaDB target as the command line sees it. */
 import type { TargetConfig } from '../../core/config.ts';
+import { noticesOf } from '../followed-tables.ts';
 import type { Target, TargetDesk } from '../target-kind.ts';
 import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
@@ -7,6 +8,7 @@ import { checkTarget } from './preflight.ts';
 import { discardQuarantine, listQuarantine, replayQuarantine, showQuarantine } from './quarantine.ts';
 import { MysqlSession } from './session.ts';
 import { createMysqlStore } from './store.ts';
+import { readTableRecords } from './table-records.ts';
 
 export function createMysqlTarget(settings: TargetConfig): Target {
   return {
@@ -15,6 +17,7 @@ export function createMysqlTarget(settings: TargetConfig): Target {
       const session = await MysqlSession.open(settings, applicationName);
       return {
         readPositions: () => readPositions(session),
+        tableNotices: async (flow) => noticesOf(await readTableRecords(session, flow)),
         listQuarantine: (flow) => listQuarantine(session, flow),
         showQuarantine: (id) => showQuarantine(session, id),
         replayQuarantine: (flow, which) => replayQuarantine(session, flow, which),

@@ -1,5 +1,6 @@
 /** A Postgres target as the command line sees it. */
 import type { TargetConfig } from '../../core/config.ts';
+import { noticesOf } from '../followed-tables.ts';
 import type { Target, TargetDesk } from '../target-kind.ts';
 import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
@@ -7,6 +8,7 @@ import { checkTarget } from './preflight.ts';
 import { discardQuarantine, listQuarantine, replayQuarantine, showQuarantine } from './quarantine.ts';
 import { openTargetSession } from './session.ts';
 import { createPostgresStore } from './store.ts';
+import { readTableRecords } from './table-records.ts';
 
 export function createPostgresTarget(settings: TargetConfig): Target {
   return {
@@ -16,6 +18,7 @@ export function createPostgresTarget(settings: TargetConfig): Target {
       const { client } = session;
       return {
         readPositions: () => readPositions(client),
+        tableNotices: async (flow) => noticesOf(await readTableRecords(client, flow)),
         listQuarantine: (flow) => listQuarantine(client, flow),
         showQuarantine: (id) => showQuarantine(client, id),
         replayQuarantine: (flow, which, flowSettings) => replayQuarantine(client, flow, which, flowSettings),

@@ -4,7 +4,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import type { Flavour } from './binlog-handler.ts';
-import { columnTextSql } from './column-text.ts';
+import { columnTextSql } from '../../core/mysql-column-text.ts';
 import { quoteIdent, quoteLiteral, type SqlClient } from './connection.ts';
 import { baseType, HINTED, logTypeText, typesAgree } from './log-type.ts';
 import type { ColumnHint, TableMap } from './table-map.ts';

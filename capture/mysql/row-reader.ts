@@ -40,7 +40,7 @@ export interface RowsEvent {
  *     while (rows.next()) { writer.beginRow(rows.op, schema); rows.write(writer, 'after'); …; writer.endRow(); }
  *
  * Inserts have an `after` image, deletes a `before` image, updates both, which may be written in either order, or not
- * at all. Values have the canonical text of column-text.ts.
+ * at all. Values have the canonical text of core/mysql-column-text.ts.
  */
 export class RowReader {
   readonly #charsets: Charsets;

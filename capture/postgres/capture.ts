@@ -14,7 +14,7 @@ import { beginStream } from '../stream-start.ts';
 import { TableRegistry } from '../table-registry.ts';
 import { CaptureSession } from './capture-session.ts';
 import { hasIdentity, type CapturedTable } from './catalog.ts';
-import { connectSource } from './connection.ts';
+import { connectShared, connectSource } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireUsableSlot, slotState } from './slot.ts';
 import { sourceError } from './source-error.ts';
@@ -36,7 +36,7 @@ export async function runPostgresCapture(options: CaptureOptions<PostgresSourceC
 
 async function capture(held: HeldCapture<PostgresSourceConfig>): Promise<void> {
   const { name, settings, natsConfig, nats, bucket, installation, log } = held;
-  const client = await connectSource(settings, sessionName('capture', name, installation));
+  const client = await connectShared(settings, sessionName('capture', name, installation));
   let watchClient: pg.Client | undefined;
   try {
     await endOvertaken(client, name, installation, log);

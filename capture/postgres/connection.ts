@@ -42,3 +42,19 @@ export async function connectSource(settings: PostgresSourceConfig, applicationN
   }
   return client;
 }
+
+/**
+ * Connects like `connectSource`, for several loops that share the connection: each statement waits here until the one
+ * before it is done. Statements only, no streams and no transactions over several of them.
+ */
+export async function connectShared(settings: PostgresSourceConfig, applicationName: string): Promise<pg.Client> {
+  const client = await connectSource(settings, applicationName);
+  const query = client.query.bind(client) as (...args: unknown[]) => Promise<unknown>;
+  let last: Promise<unknown> = Promise.resolve();
+  const inTurn = (...args: unknown[]): Promise<unknown> => {
+    const result = last.then(() => query(...args));
+    last = result.catch(() => {});
+    return result;
+  };
+  return Object.assign(client, { query: inTurn as typeof client.query });
+}

@@ -14,9 +14,11 @@ import { createLogger, type Logger, type LogLevel } from '../../core/logger.ts';
 import { openEnds } from '../../monitoring/drift/open-sides.ts';
 import { runHeartbeat } from '../../monitoring/heartbeat.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
+import { Observatory, observer, runObservation } from '../../monitoring/observation.ts';
 import { startMonitoring } from '../../monitoring/server.ts';
 import { audit, auditWhenReachable, describeConfiguration, keepsAuditLog, lastConfigurationHash } from '../audit.ts';
 import { runVerifyStage } from '../verification.ts';
+import { alongside, runAlerts } from '../watching.ts';
 import { EXIT, readConfig, unknownName, type GlobalOptions } from '../context.ts';
 
 export interface RunOptions extends GlobalOptions {
@@ -38,6 +40,15 @@ interface Stage {
   readonly id: string;
   run(signal: AbortSignal): Promise<void>;
   blocked(detail: string): void;
+  /** It looks at what all processes observe. */
+  readonly watches?: boolean;
+}
+
+interface Surroundings {
+  readonly holder: string;
+  readonly metrics: Metrics;
+  readonly observatory: Observatory;
+  readonly log: Logger;
 }
 
 const DRAIN_DEADLINE_MS = 30_000;
@@ -51,8 +62,12 @@ export async function run(options: RunOptions): Promise<number> {
     const [name, nth] = failpoint.split(':');
     armFailpoint(name!, Number(nth ?? 1));
   }
-  const metrics = new Metrics();
-  const stages = chooseStages(createStages(config, metrics, log), options.only);
+  const stallMs = process.env['WAYBILL_STALL_MS'];
+  const metrics = new Metrics(stallMs === undefined ? {} : { stallMs: Number(stallMs) });
+  const holder = `${hostname()}:${process.pid}:${randomBytes(4).toString('hex')}`;
+  const observe = observer(holder, metrics);
+  const observatory = new Observatory(observe);
+  const stages = chooseStages(createStages(config, { holder, metrics, observatory, log }), options.only);
   const server = await startMonitoring(options.listen ?? config.monitoring.listen, metrics);
   log.info({ stages: stages.map((stage) => stage.id), monitoring: `http://127.0.0.1:${server.port}` }, 'waybill runs');
 
@@ -68,10 +83,18 @@ export async function run(options: RunOptions): Promise<number> {
   };
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
+  const { nats } = config;
+  const beside = [
+    alongside('telling others', runObservation({ nats, observe, log, signal: stop.signal }), log),
+    ...(stages.some((stage) => stage.watches === true)
+      ? [alongside('hearing of others', observatory.run({ nats, log, signal: stop.signal }), log)]
+      : []),
+  ];
   const noted = noteStart(config, stages, log, stop.signal);
   const failed = await Promise.all(stages.map((stage) => supervise(stage, stop.signal, log)));
   stop.abort();
   await noted;
+  await Promise.all(beside);
   await noteStop(config, stages, log);
   await server.close();
   return failed.every((value) => value) ? EXIT.no : EXIT.good;
@@ -155,8 +178,8 @@ async function supervise(stage: Stage, signal: AbortSignal, log: Logger): Promis
   }
 }
 
-function createStages(config: Config, metrics: Metrics, log: Logger): (() => Stage)[] & { ids: string[] } {
-  const holder = `${hostname()}:${process.pid}:${randomBytes(4).toString('hex')}`;
+function createStages(config: Config, around: Surroundings): (() => Stage)[] & { ids: string[] } {
+  const { holder, metrics, observatory, log } = around;
   const ttl = Number(process.env['WAYBILL_LEASE_TTL_MS'] ?? 10_000);
   const makers: (() => Stage)[] = [];
   const ids: string[] = [];
@@ -235,6 +258,19 @@ function createStages(config: Config, metrics: Metrics, log: Logger): (() => Sta
         }),
       blocked: () => {},
     }));
+  }
+  if (Object.keys(config.monitoring.webhooks).length > 0) {
+    ids.push('alerts');
+    makers.push(() => {
+      const watching = {
+        observatory,
+        holder,
+        leaseTtlMs: ttl,
+        alertPace: Number(process.env['WAYBILL_ALERT_PACE'] ?? 1),
+        log: log.child({ stage: 'alerts' }),
+      };
+      return { id: 'alerts', watches: true, run: (signal) => runAlerts(config, watching, signal), blocked: () => {} };
+    });
   }
   return Object.assign(makers, { ids });
 }

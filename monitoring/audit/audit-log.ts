@@ -6,7 +6,16 @@
 import { createHash } from 'node:crypto';
 
 export type AuditAction =
-  'start' | 'stop' | 'configuration' | 'snapshot' | 'repair' | 'quarantine-replay' | 'quarantine-discard' | 'teardown';
+  | 'start'
+  | 'stop'
+  | 'configuration'
+  | 'snapshot'
+  | 'repair'
+  | 'quarantine-replay'
+  | 'quarantine-discard'
+  | 'quarantine-edit'
+  | 'notification'
+  | 'teardown';
 
 /** What is told; the log adds its place, time and hashes. */
 export interface AuditEvent {

@@ -1,6 +1,6 @@
 /** Brings both sides to one place of the log: the source is read first, then the target once it has passed that place. */
 import { ReplicationError } from '../../core/errors.ts';
-import { comparePositions, describePosition, type Position } from '../../core/position.ts';
+import { comparePositions, describePosition, hasReached, type Position } from '../../core/position.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import type { DriftSource, DriftTarget } from './side.ts';
 
@@ -23,7 +23,7 @@ export async function passed(
   let nudgedMs = -Infinity;
   for (let waitMs = POLL_MS; ; waitMs = Math.min(MAX_POLL_MS, waitMs * 1.5)) {
     const position = await target.position();
-    if (position !== undefined && comparePositions(position, watermark) >= 0) return;
+    if (position !== undefined && hasReached(position, watermark)) return;
     const now = performance.now();
     if (position !== undefined && (last === undefined || comparePositions(position, last) !== 0)) {
       last = position;

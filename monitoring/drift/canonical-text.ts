@@ -14,8 +14,39 @@ export const DIGEST_FORMAT = 1;
  * How a column is written. plain: its own text. decimal: a number without exponent and without trailing zeros.
  * sized: its own text behind its length. padded: the same without trailing spaces. json: as jsonb prints it. moment: a
  * date as the timestamp of its midnight. network: as inet prints it.
+ *
+ * Where one side is MySQL or MariaDB also: integer: digits, of a boolean too. float4, float8: the number, of that
+ * precision. hex: bytes. bits: binary digits. date. micros: a time of day or a duration in microseconds. document: JSON
+ * in the form of document-text.ts. address: an address as URLs write it.
  */
-export type TextKind = 'plain' | 'decimal' | 'sized' | 'padded' | 'json' | 'moment' | 'network';
+export type TextKind =
+  | 'plain'
+  | 'decimal'
+  | 'sized'
+  | 'padded'
+  | 'json'
+  | 'moment'
+  | 'network'
+  | 'integer'
+  | 'float4'
+  | 'float8'
+  | 'hex'
+  | 'bits'
+  | 'date'
+  | 'micros'
+  | 'document'
+  | 'address';
+
+const SIZED: ReadonlySet<TextKind> = new Set([
+  'sized',
+  'padded',
+  'json',
+  'network',
+  'hex',
+  'bits',
+  'document',
+  'address',
+]);
 
 /** Types whose text is never empty and never holds a semicolon. */
 const PLAIN =
@@ -47,7 +78,7 @@ export function textKind(source: string, target: string): TextKind {
 }
 
 export function isSized(kind: TextKind): boolean {
-  return kind === 'sized' || kind === 'padded' || kind === 'json' || kind === 'network';
+  return SIZED.has(kind);
 }
 
 /**
@@ -69,7 +100,7 @@ export function canonicalValue(kind: TextKind, text: string): string | undefined
 }
 
 /** A number without exponent and without zeros that say nothing; `NaN` and `Infinity` as they are. */
-function plainDecimal(text: string): string {
+export function plainDecimal(text: string): string {
   const match = /^(-?)(\d+)(?:\.(\d*))?(?:e([+-]?\d+))?$/i.exec(text);
   if (match === null) return text;
   const [, sign, whole = '', fraction = '', exponent = '0'] = match;

@@ -1,6 +1,7 @@
 /** What of two tables is compared, and how: columns that both have, kinds of text, and whether ranges of keys can be read. */
-import { isSized, textKind } from './canonical-text.ts';
-import type { ComparedColumn, ComparedTable, SideTable } from './side.ts';
+import { isSized, textKind, type TextKind } from './canonical-text.ts';
+import { crossKind, sortsAlike } from './cross-kind.ts';
+import type { ComparedColumn, ComparedTable, SideColumn, SideTable, ZeroDates } from './side.ts';
 
 export interface ComparePlan {
   readonly source: ComparedTable;
@@ -14,7 +15,12 @@ export interface ComparePlan {
   readonly skipped: readonly string[];
 }
 
-export function comparePlan(source: SideTable, target: SideTable | undefined): ComparePlan {
+/** `zeroDates`: what the flow makes of dates that the target does not have. */
+export function comparePlan(
+  source: SideTable,
+  target: SideTable | undefined,
+  zeroDates: ZeroDates | 'reject' = 'reject',
+): ComparePlan {
   const columns: { source: ComparedColumn; target: ComparedColumn; ordered: boolean }[] = [];
   const skipped: string[] = [];
   for (const column of source.columns) {
@@ -24,18 +30,27 @@ export function comparePlan(source: SideTable, target: SideTable | undefined): C
       skipped.push(name);
       continue;
     }
-    const kind = textKind(type, other.type);
+    const crossing = source.dialect !== 'postgres' || (target !== undefined && target.dialect !== 'postgres');
+    const kind = crossing ? crossKindOf(source, column, target ?? source, other) : textKind(type, other.type);
+    const zeros =
+      zeroDates !== 'reject' && target?.dialect === 'postgres' && source.dialect !== 'postgres'
+        ? { zeroDates }
+        : undefined;
     columns.push({
-      source: { name, type, kind },
-      target: { name, type: other.type, kind },
-      ordered: column.ordered && other.ordered && (type === other.type || !isSized(kind)),
+      // Of a domain its own output is what its base type prints.
+      source: { name, type: crossing ? column.base : type, kind, ...zeros },
+      target: { name, type: crossing ? other.base : other.type, kind },
+      ordered: column.ordered && other.ordered && ordersAlike(kind, crossing, type === other.type),
     });
   }
   const key = source.key.map((name) => columns.findIndex((column) => column.source.name === name));
   const keyed = key.length > 0 && !key.includes(-1);
-  const shared = { key: keyed ? key : [] };
+  const hash =
+    source.dialect === 'postgres' && (target === undefined || target.dialect === 'postgres') ? 'md5' : 'sha256';
+  const shared = { hash, key: keyed ? key : [] } as const;
   return {
     source: {
+      dialect: source.dialect,
       schema: source.schema,
       name: source.name,
       columns: columns.map((column) => column.source),
@@ -44,12 +59,27 @@ export function comparePlan(source: SideTable, target: SideTable | undefined): C
     target:
       target === undefined
         ? undefined
-        : { schema: target.schema, name: target.name, columns: columns.map((column) => column.target), ...shared },
+        : {
+            dialect: target.dialect,
+            schema: target.schema,
+            name: target.name,
+            columns: columns.map((column) => column.target),
+            ...shared,
+          },
     ranged: keyed && key.every((index) => columns[index]!.ordered),
     keyed,
     estimatedRows: Math.max(source.estimatedRows, target?.estimatedRows ?? 0),
     skipped,
   };
+}
+
+function crossKindOf(source: SideTable, column: SideColumn, target: SideTable, other: SideColumn): TextKind {
+  return crossKind({ dialect: source.dialect, type: column.base }, { dialect: target.dialect, type: other.base });
+}
+
+function ordersAlike(kind: TextKind, crossing: boolean, sameType: boolean): boolean {
+  if (crossing) return sortsAlike(kind) || kind === 'sized';
+  return sameType || !isSized(kind);
 }
 
 /** Buckets of about 256 rows: a power of two, less one. */

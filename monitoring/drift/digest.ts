@@ -1,7 +1,9 @@
 /**
- * Digests of rows and of sets of rows. A row's digest is the MD5 of its canonical text, read as two signed 64-bit
- * halves; a set is a row count and the sums of both halves, from which Σ digest mod 2^128 follows. Sums, not XOR: XOR
- * forgets rows that come in pairs. MD5 because every database computes it; nobody chooses rows to make it collide.
+ * Digests of rows and of sets of rows. A row's digest is 128 bits of a hash of its canonical text, read as two signed
+ * 64-bit halves; a set is a row count and the sums of both halves, from which Σ digest mod 2^128 follows. Sums, not XOR:
+ * XOR forgets rows that come in pairs. Between Postgres databases the hash is MD5, the fastest that they compute (nobody
+ * chooses rows to make it collide); where MySQL or MariaDB take part the first half of SHA-256, because MySQL has had no
+ * MD5 since 9.6.
  */
 import { createHash } from 'node:crypto';
 
@@ -10,12 +12,14 @@ export interface RowDigest {
   readonly low: bigint;
 }
 
-export function digestOf(canonicalText: string): RowDigest {
-  const bytes = createHash('md5').update(canonicalText, 'utf8').digest();
+export type DigestHash = 'md5' | 'sha256';
+
+export function digestOf(canonicalText: string, hash: DigestHash): RowDigest {
+  const bytes = createHash(hash).update(canonicalText, 'utf8').digest();
   return { high: bytes.readBigInt64BE(0), low: bytes.readBigInt64BE(8) };
 }
 
-/** 32 hexadecimal digits: the MD5 itself. */
+/** 32 hexadecimal digits: the first half of the hash, or all of the MD5. */
 export function formatDigest({ high, low }: RowDigest): string {
   const hex = (half: bigint): string => BigInt.asUintN(64, half).toString(16).padStart(16, '0');
   return hex(high) + hex(low);

@@ -1,7 +1,10 @@
 /** Opens the sides of a flow for the engines that its source and its target are. */
 import type { Config } from '../../core/config.ts';
-import { ReplicationError } from '../../core/errors.ts';
 import { compileTablePatterns, type TableFilter } from '../../core/table-pattern.ts';
+import type { DriftStore } from './drift-store.ts';
+import { MysqlDriftStore } from './mysql/mysql-drift-store.ts';
+import { MysqlDriftSource, MysqlDriftTarget } from './mysql/mysql-side.ts';
+import { CompareSession } from './mysql/session.ts';
 import { PostgresDriftStore } from './postgres/postgres-drift-store.ts';
 import { PostgresDriftSource, PostgresDriftTarget } from './postgres/postgres-side.ts';
 import { openSession } from './postgres/session.ts';
@@ -16,24 +19,30 @@ export function flowTables(config: Config, flow: string): TableFilter {
   return (schema, name) => captured(schema, name) && taken(schema, name);
 }
 
+/**
+ * The schema (MySQL: database) of the target that tables of a schema of the source go to: the flow's, else the one of
+ * that name; in MySQL the database of the url stands for `public`.
+ */
+export function placeOf(config: Config, flow: string): (schema: string) => string {
+  const { schema, to } = config.flows[flow]!;
+  const { kind, url } = config.targets[to]!;
+  if (schema !== undefined) return () => schema;
+  if (kind === 'postgres') return (name) => name;
+  const database = decodeURIComponent(new URL(url).pathname.slice(1));
+  return (name) => (name === 'public' && database !== '' ? database : name);
+}
+
 /** The two databases of a flow. */
 export interface Ends {
   readonly source: DriftSource;
   readonly target: DriftTarget;
 }
 
-/** Connects to both databases. Throws `config_invalid` for an engine that cannot be compared yet. */
+/** Connects to both databases. */
 export async function openEnds(config: Config, flow: string, applicationName: string): Promise<Ends> {
-  const settings = config.flows[flow]!;
-  const target = config.targets[settings.to]!;
-  if ((target.kind as string) !== 'postgres') throw notYet(flow, `target ${settings.to}`, target.kind);
   const source = await openSource(config, flow, applicationName);
   try {
-    const { url, tls } = target;
-    return {
-      source,
-      target: await PostgresDriftTarget.open(flow, { url, tls, applicationName, include: () => true }),
-    };
+    return { source, target: await openTarget(config, flow, applicationName) };
   } catch (thrown) {
     await source.close();
     throw thrown;
@@ -43,26 +52,39 @@ export async function openEnds(config: Config, flow: string, applicationName: st
 async function openSource(config: Config, flow: string, applicationName: string): Promise<DriftSource> {
   const name = config.flows[flow]!.mirror;
   const { url, tls, kind } = config.sources[name]!;
-  if ((kind as string) !== 'postgres') throw notYet(flow, `source ${name}`, kind);
-  return await PostgresDriftSource.open(name, { url, tls, applicationName, include: flowTables(config, flow) });
+  const options = { url, tls, applicationName, include: flowTables(config, flow) };
+  return kind === 'postgres'
+    ? await PostgresDriftSource.open(name, options)
+    : await MysqlDriftSource.open({ ...options, kind });
 }
 
-function notYet(flow: string, what: string, kind: string): ReplicationError {
-  return new ReplicationError('config_invalid', `flow ${flow}: ${what} is ${kind}, which cannot be compared yet`);
+async function openTarget(config: Config, flow: string, applicationName: string): Promise<DriftTarget> {
+  const { url, tls, kind } = config.targets[config.flows[flow]!.to]!;
+  const options = { url, tls, applicationName, include: () => true };
+  return kind === 'postgres'
+    ? await PostgresDriftTarget.open(flow, options)
+    : await MysqlDriftTarget.open(flow, { ...options, kind });
+}
+
+async function openStore(config: Config, flow: string, applicationName: string): Promise<DriftStore> {
+  const { to, mirror } = config.flows[flow]!;
+  const { url, tls, kind } = config.targets[to]!;
+  if (kind !== 'postgres') {
+    const session = await CompareSession.open('target', { kind, url, tls }, applicationName);
+    return await MysqlDriftStore.open(session, flow, mirror);
+  }
+  return await PostgresDriftStore.open(await openSession('target', { url, tls }, applicationName), flow, mirror);
 }
 
 /** Connects to all that a comparison needs. The caller closes it with `closeSides`. */
 export async function openSides(config: Config, flow: string): Promise<Sides> {
-  const settings = config.flows[flow]!;
   const applicationName = `waybill verify ${flow}`;
   const ends = await openEnds(config, flow, applicationName);
   const opened: { close(): Promise<void> }[] = [ends.source, ends.target];
   try {
     const scanner = await openSource(config, flow, applicationName);
     opened.push(scanner);
-    const client = await openSession('target', config.targets[settings.to]!, applicationName);
-    opened.push({ close: () => client.end() });
-    return { ...ends, scanner, store: await PostgresDriftStore.open(client, flow, settings.mirror) };
+    return { ...ends, scanner, store: await openStore(config, flow, applicationName) };
   } catch (thrown) {
     await Promise.all(opened.map((side) => side.close()));
     throw thrown;

@@ -2,21 +2,26 @@
  * What a comparison needs of a database: one implementation for each kind of engine. Nothing here is about which side it
  * is, but for `DriftSource` and `DriftTarget`.
  */
+import type { FlowConfig } from '../../core/config.ts';
+import type { Dialect } from '../../core/frame.ts';
 import type { Position } from '../../core/position.ts';
 import type { TextKind } from './canonical-text.ts';
-import type { Buckets, RowDigest } from './digest.ts';
+import type { Buckets, DigestHash, RowDigest } from './digest.ts';
 import type { Pace } from './pace.ts';
 
 export interface SideColumn {
   readonly name: string;
   /** As the engine prints it, with its modifiers. */
   readonly type: string;
+  /** What a domain is made of; the type itself where it is none. */
+  readonly base: string;
   /** Sorts the same in every database: `C`, or a type that has no collation. */
   readonly ordered: boolean;
 }
 
 /** A table as one side has it. */
 export interface SideTable {
+  readonly dialect: Dialect;
   readonly schema: string;
   readonly name: string;
   readonly columns: readonly SideColumn[];
@@ -31,10 +36,17 @@ export interface ComparedColumn {
   readonly name: string;
   readonly type: string;
   readonly kind: TextKind;
+  /** Only in a source of the MySQL kind whose target has no such dates: what they are taken for. */
+  readonly zeroDates?: ZeroDates;
 }
+
+/** What becomes of 0000-00-00 on the way; left out where such rows go to quarantine. */
+export type ZeroDates = Exclude<FlowConfig['zero_dates'], 'reject'>;
 
 /** A table of one side as it is compared: the same columns and key, in the same order, on both sides. */
 export interface ComparedTable {
+  readonly dialect: Dialect;
+  readonly hash: DigestHash;
   readonly schema: string;
   readonly name: string;
   readonly columns: readonly ComparedColumn[];
@@ -81,6 +93,11 @@ export interface Reading {
 export interface DriftSource extends DriftSide {
   /** The end of the log now: everything that a snapshot taken before shows lies before it. */
   watermark(): Promise<Position>;
+  /**
+   * A place of the log: every transaction before it is visible to snapshots taken from now on, but for those that such
+   * a snapshot itself names as `inProgress`.
+   */
+  horizon(): Promise<Position>;
   /** Writes into the log, so that an idle stream passes the watermark. */
   nudge(): Promise<void>;
   /** The key that ends a range of about `rows` rows after `after`; undefined when fewer are left. */

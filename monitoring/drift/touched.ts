@@ -1,9 +1,17 @@
 /** Which rows of a table changed between two positions, from the frames of the stream. */
 import { findStartSequence, parseFrameHeaders, readFrames } from '../../core/cdc-stream.ts';
-import { decodeFrame, type FramePayload, type RowChange, type TableSchema, type Value } from '../../core/frame.ts';
+import {
+  decodeFrame,
+  type FramePayload,
+  type RowChange,
+  type TableSchema,
+  type TransactionEntry,
+  type Value,
+} from '../../core/frame.ts';
 import type { Nats } from '../../core/nats.ts';
-import { comparePositions, entryPosition, type Position } from '../../core/position.ts';
-import { canonicalRow, canonicalValue } from './canonical-text.ts';
+import { comparePositions, entryLiesBefore, entryPosition, type Position } from '../../core/position.ts';
+import { canonicalRow } from './canonical-text.ts';
+import { frameValue } from './canonical-value.ts';
 import { digestOf, formatDigest } from './digest.ts';
 import type { ComparedTable } from './side.ts';
 
@@ -65,9 +73,14 @@ function collect(frame: FramePayload, table: ComparedTable, span: Span, touched:
   let at = 0;
   for (const entry of frame.tx) {
     const end = at + entry[4];
-    const counts = comparePositions(entryPosition(entry, 0), span.from) >= 0 || span.inProgress.has(entry[0]);
+    const counts = !liesBefore(entry, span.from) || span.inProgress.has(entry[0]);
     for (; at < end; at++) if (counts && frame.rows[at]![1] === index) touch(frame.rows[at]!, read, touched);
   }
+}
+
+function liesBefore(entry: TransactionEntry, from: Position): boolean {
+  if (from.kind === 'mysql' || from.kind === 'mariadb') return entryLiesBefore(entry, from);
+  return comparePositions(entryPosition(entry, 0), from) < 0;
 }
 
 type Read = (image: readonly Value[], fallback?: readonly Value[]) => string | undefined;
@@ -79,21 +92,22 @@ function reader(schema: TableSchema, table: ComparedTable): Read {
     const column = table.columns[index]!;
     const at = schema.columns.findIndex((each) => each.name === column.name);
     const { type = '', portable = '' } = schema.columns[at] ?? {};
-    return { at, kind: column.kind, binary: type === 'bytea' || portable === 'bytea' };
+    return { at, kind: column.kind, zeroDates: column.zeroDates, type, portable };
   });
+  const { dialect = 'postgres' } = schema;
   const kinds = columns.map((column) => column.kind);
   return (image, fallback) => {
     const values: (string | null)[] = [];
-    for (const { at, kind, binary } of columns) {
+    for (const column of columns) {
+      const { at, kind, zeroDates } = column;
       let value = image[at];
       if (value === 0) value = fallback?.[at];
       if (value === undefined || value === 0) return undefined;
-      if (value !== null && binary) value = `\\x${Buffer.from(value, 'base64').toString('hex')}`;
-      const text = value === null ? null : canonicalValue(kind, value);
+      const text = value === null ? null : frameValue(column, dialect, kind, zeroDates, value);
       if (text === undefined) return undefined;
       values.push(text);
     }
-    if (!keyed) return formatDigest(digestOf(canonicalRow(kinds, values)));
+    if (!keyed) return formatDigest(digestOf(canonicalRow(kinds, values), table.hash));
     return values.includes(null) ? undefined : rowId(values as string[]);
   };
 }

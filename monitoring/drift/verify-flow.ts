@@ -1,4 +1,5 @@
 /** Compares all tables of one flow, and repairs what differs when asked to. */
+import type { FlowConfig } from '../../core/config.ts';
 import type { Nats } from '../../core/nats.ts';
 import type { TableFilter } from '../../core/table-pattern.ts';
 import { passed } from './alignment.ts';
@@ -30,8 +31,10 @@ export interface FlowVerificationOptions {
   readonly nats: Nats;
   readonly stream: string;
   readonly includes: TableFilter;
-  /** Where the flow puts all tables; left out: each into the schema of its name. */
-  readonly targetSchema?: string | undefined;
+  /** The schema (MySQL: database) of the target that tables of a schema of the source go to. */
+  readonly placeOf: (schema: string) => string;
+  /** What the flow makes of dates that the target does not have. */
+  readonly zeroDates?: FlowConfig['zero_dates'];
   /** Deletes or truncations are not applied, so that extra rows are to be expected. */
   readonly ignoreExtra: boolean;
   /** Extra rows are deleted by a repair. */
@@ -124,18 +127,26 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
   return { flow, startedAt: run.startedAt, tables };
 }
 
-async function plans({ sides, includes, targetSchema }: FlowVerificationOptions): Promise<ComparePlan[]> {
+async function plans({ sides, includes, placeOf, zeroDates }: FlowVerificationOptions): Promise<ComparePlan[]> {
   const targets = await sides.target.tables();
   const find = (schema: string, name: string): (typeof targets)[number] | undefined =>
     targets.find((table) => table.schema === schema && table.name === name);
   return (await sides.source.tables())
     .filter((table) => includes(table.schema, table.name))
-    .map((table) => comparePlan(table, find(targetSchema ?? table.schema, table.name)));
+    .map((table) => comparePlan(table, find(placeOf(table.schema), table.name), zeroDates));
+}
+
+/** A key as the frames of the source carry it. */
+function sourceKey({ source }: ComparePlan, key: KeyTexts): KeyTexts {
+  if (source.dialect === 'postgres') return key;
+  return key.map((text, i) =>
+    source.columns[source.key[i]!]!.kind === 'hex' ? Buffer.from(text, 'hex').toString('base64') : text,
+  );
 }
 
 /** Asks for the rows again and looks whether that mended them. */
 async function repair(
-  { deleteExtra, signal, sides, targetSchema }: FlowVerificationOptions,
+  { deleteExtra, signal, sides, placeOf, zeroDates }: FlowVerificationOptions,
   repairer: Repairer,
   comparison: Comparison,
   plan: ComparePlan,
@@ -146,14 +157,14 @@ async function repair(
   // Without a key only the whole table can be read again, which takes its extra rows away.
   if (wanted.length === 0 || (!plan.keyed && !deleteExtra)) return { asked: 0, left: progress.findings };
   const whole = !plan.keyed || progress.truncated;
-  await repairer.reread(schema, name, whole ? 'all' : wanted.map((finding) => finding.key!), signal);
+  await repairer.reread(schema, name, whole ? 'all' : wanted.map((finding) => sourceKey(plan, finding.key!)), signal);
   await passed(sides.source, sides.target, await sides.source.watermark(), signal);
   // The target may have got the table, or its rows, only now.
   const target = (await sides.target.tables()).find(
-    (table) => table.name === name && table.schema === (plan.target?.schema ?? targetSchema ?? schema),
+    (table) => table.name === name && table.schema === (plan.target?.schema ?? placeOf(schema)),
   );
   const source = (await sides.source.tables()).find((table) => table.name === name && table.schema === schema);
-  const again = source === undefined || plan.target !== undefined ? plan : comparePlan(source, target);
+  const again = source === undefined || plan.target !== undefined ? plan : comparePlan(source, target, zeroDates);
   const { findings } = await confirm(comparison, again, progress.findings);
   return { asked: wanted.length, left: findings };
 }

@@ -510,6 +510,7 @@ describe('transactions and restarts', () => {
     fixture = await Fixture.open({ batch_bytes: 3000 });
     fixture.start();
     await fixture.frame([items], [[ins('0', 'before', null)]]);
+    await fixture.caughtUp();
     const rows = (from: number): RowChange[] =>
       Array.from({ length: 150 }, (_, id) => ins(String(from + id), 'n', null));
     await fixture.frame([items], [rows(1)], 'first', 0);

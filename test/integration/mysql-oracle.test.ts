@@ -7,7 +7,7 @@ import { createConnection, type Connection, type RowDataPacket } from 'mysql2/pr
 import { describe, expect, it } from 'vitest';
 import type { BinlogHandler, Flavour } from '../../capture/mysql/binlog-handler.ts';
 import { BinlogStream } from '../../capture/mysql/binlog-stream.ts';
-import { columnTextSql, type CatalogColumn } from '../../capture/mysql/column-text.ts';
+import { columnTextSql, type CatalogColumn } from '../../core/mysql-column-text.ts';
 import type { Image, RowReader } from '../../capture/mysql/row-reader.ts';
 import type { ColumnHint, TableMap } from '../../capture/mysql/table-map.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';

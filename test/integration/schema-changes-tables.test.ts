@@ -1,5 +1,6 @@
 /** docs/schema-changes.md, row by row: tables, partitions and what stops, Postgres to Postgres on real servers. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { targetOf } from '../../apply/target-kind.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -136,6 +137,17 @@ describe('what cannot be followed', () => {
     ]);
     expect(await it.target('items')).toHaveLength(50);
     await it.pipe.stop(['apply']);
+    const { config } = it.pipe;
+    const target = await targetOf(config.targets['vis']!);
+    const desk = await target.openDesk('test');
+    expect(await desk.tableNotices('mirror')).toEqual(it.pipe.notices);
+    await desk.close();
+    expect(await target.check('vis', config.flows, {})).toContainEqual({
+      severity: 'error',
+      subject: 'target vis: flow mirror',
+      message: expect.stringMatching(/public.items is not followed: .*was text/),
+      remedy: expect.stringMatching(/waybill snapshot wms public.items/),
+    });
     it.pipe.start(['apply']);
     await it.run("insert into items values (101, 'later', 1)");
     await requestSnapshot(it.pipe.config.nats, 'wms', { tables: ['public.items'] });

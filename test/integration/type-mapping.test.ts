@@ -6,7 +6,7 @@ import { Client } from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { MysqlSession } from '../../apply/mysql/session.ts';
 import { targetOf } from '../../apply/target-kind.ts';
-import { columnTextSql } from '../../capture/mysql/column-text.ts';
+import { columnTextSql } from '../../core/mysql-column-text.ts';
 import { parseTypeText } from '../../core/column-kind.ts';
 import type { TargetConfig } from '../../core/config.ts';
 import type { ColumnSchema, Dialect, RowChange, TableSchema } from '../../core/frame.ts';
@@ -23,7 +23,7 @@ type Flavour = 'mysql' | 'mariadb';
 
 const ROWS = 250;
 const LITERAL_ROWS = 60;
-const FRAME_CHARS = 120_000;
+const FRAME_BYTES = 300_000;
 const TIMEOUT_MS = 240_000;
 const seed = Number(process.env['WAYBILL_TEST_SEED'] ?? 267_803_490);
 
@@ -90,14 +90,16 @@ async function apply(target: TargetConfig, table: TableSchema, rows: readonly Ro
 
 async function publish(to: FrameFeed, table: TableSchema, rows: readonly Row[]): Promise<void> {
   let piece: RowChange[] = [];
-  let chars = 0;
+  let bytes = 0;
   for (const row of rows) {
+    const size = Buffer.byteLength(JSON.stringify(row));
+    if (piece.length > 0 && bytes + size > FRAME_BYTES) {
+      await to.frame([table], [piece]);
+      piece = [];
+      bytes = 0;
+    }
     piece.push(ins(...row));
-    chars += JSON.stringify(row).length;
-    if (chars < FRAME_CHARS) continue;
-    await to.frame([table], [piece]);
-    piece = [];
-    chars = 0;
+    bytes += size;
   }
   if (piece.length > 0) await to.frame([table], [piece]);
 }

@@ -10,7 +10,7 @@ import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/
 import { createLogger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT, NO_FLOW_REPORT, type TableNotice } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
-import { closeSides, flowTables, openSides } from '../../monitoring/drift/open-sides.ts';
+import { closeSides, flowTables, openSides, placeOf } from '../../monitoring/drift/open-sides.ts';
 import type { FlowOutcome } from '../../monitoring/drift/outcome.ts';
 import { verifyFlow, type FlowVerificationOptions } from '../../monitoring/drift/verify-flow.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
@@ -133,7 +133,6 @@ export class Pipeline {
 
   async verify(options: Partial<FlowVerificationOptions> & { repair?: boolean } = {}): Promise<FlowOutcome> {
     const { repair = false, ...rest } = options;
-    const settings = this.config.flows['mirror']!;
     const sides = await openSides(this.config, 'mirror');
     try {
       return await verifyFlow({
@@ -142,7 +141,7 @@ export class Pipeline {
         nats: this.nats,
         stream: cdcStreamName(this.config.nats.prefix, 'wms'),
         includes: flowTables(this.config, 'mirror'),
-        targetSchema: settings.schema,
+        placeOf: placeOf(this.config, 'mirror'),
         ignoreExtra: false,
         deleteExtra: true,
         maxLoad: 1,

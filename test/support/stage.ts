@@ -13,6 +13,7 @@ export interface StageOptions {
   readonly only: string;
   readonly logFile: string;
   readonly leaseTtlMs: number;
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export class Stage {
@@ -34,7 +35,7 @@ export class Stage {
 
   /** Starts the process; `failpoint` makes it kill itself there. */
   start(failpoint?: string): void {
-    const { configFile, only, logFile, leaseTtlMs } = this.#options;
+    const { configFile, only, logFile, leaseTtlMs, env } = this.#options;
     const child = spawn(
       process.execPath,
       [PROGRAM, 'run', '--config', configFile, '--only', only, '--listen', '127.0.0.1:0', '--log-level', 'info'],
@@ -42,6 +43,7 @@ export class Stage {
         stdio: ['ignore', 'pipe', 'pipe'],
         env: {
           ...process.env,
+          ...env,
           WAYBILL_LEASE_TTL_MS: String(leaseTtlMs),
           ...(failpoint === undefined ? {} : { WAYBILL_FAILPOINT: failpoint }),
         },
@@ -72,12 +74,17 @@ export class Stage {
     if (child !== undefined && this.running) await once(child, 'exit');
   }
 
-  /** What the process says of itself at /status: the first of its stages. */
-  async status(): Promise<StageFacts> {
+  /** Where the process that was started last serves HTTP. Throws until it does. */
+  url(): string {
     const started = [...readFileSync(this.#options.logFile, 'utf8').matchAll(/"monitoring":"([^"]+)"/g)];
     const url = started[this.#starts - 1]?.[1];
     if (url === undefined) throw new Error('the process does not listen yet');
-    const response = await fetch(`${url}/status`, { signal: AbortSignal.timeout(2000) });
+    return url;
+  }
+
+  /** What the process says of itself at /status: the first of its stages. */
+  async status(): Promise<StageFacts> {
+    const response = await fetch(`${this.url()}/status`, { signal: AbortSignal.timeout(2000) });
     return ((await response.json()) as { stages: StageFacts[] }).stages[0]!;
   }
 

@@ -4,7 +4,7 @@ import { STALL_MS, StageHealth } from '../../monitoring/health.ts';
 /** A stage whose clock the test moves. */
 function stage(): { health: StageHealth; pass(ms: number): void } {
   let nowMs = 1000;
-  return { health: new StageHealth('apply', 'copy', () => nowMs), pass: (ms) => void (nowMs += ms) };
+  return { health: new StageHealth('apply', 'copy', { now: () => nowMs }), pass: (ms) => void (nowMs += ms) };
 }
 
 describe('lag', () => {
@@ -18,17 +18,36 @@ describe('lag', () => {
     health.lag(undefined);
     expect(health.facts().lag).toEqual({ kind: 'unknown' });
   });
+
+  it('grows while a stage that hangs says nothing', () => {
+    const { health, pass } = stage();
+    health.lag(2);
+    pass(2000);
+    expect(health.facts().lag).toEqual({ kind: 'lagging', seconds: 2 });
+    pass(8000);
+    expect(health.facts().lag).toEqual({ kind: 'lagging', seconds: 12 });
+  });
+
+  it('is not idle any more when the stage cannot work', () => {
+    const { health } = stage();
+    health.lag(0);
+    health.state('waiting', 'target_unreachable');
+    expect(health.facts().lag).toEqual({ kind: 'unknown' });
+  });
 });
 
 describe('readiness', () => {
   it('is progress: standing still makes a stage unready only while something is outstanding', () => {
     const { health, pass } = stage();
-    health.state('applying');
+    health.state('idle');
     health.lag(0);
     pass(10 * STALL_MS);
     expect(health.facts().ready, 'idle for ever').toBe(true);
     health.lag(30);
-    expect(health.facts()).toMatchObject({ ready: false, reason: 'no progress for 600 s' });
+    expect(health.facts()).toMatchObject({
+      ready: false,
+      reason: expect.stringMatching(/^no progress for 600 s/) as unknown,
+    });
     health.moved(1);
     pass(STALL_MS);
     expect(health.facts().ready, 'lagging, but moving').toBe(true);
@@ -36,6 +55,18 @@ describe('readiness', () => {
     expect(health.facts().ready).toBe(false);
     health.position('0/1');
     expect(health.facts().ready).toBe(true);
+  });
+
+  it('is lost by a write that never ends, whatever was known of the lag before it', () => {
+    const { health, pass } = stage();
+    health.position('pg1/1');
+    health.lag(0);
+    health.state('applying');
+    pass(STALL_MS + 1000);
+    const { ready, reason } = health.facts();
+    expect(ready).toBe(false);
+    expect(reason).toMatch(/^no progress for 61 s, at pg1\/1; is a session of the target locked/);
+    expect(health.stalledSeconds()).toBe(61);
   });
 
   it('is refused in every state that does not do the work, with the reason', () => {

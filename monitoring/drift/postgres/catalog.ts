@@ -13,12 +13,14 @@ select n.nspname as schema, c.relname as name,
      join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
    where i.indrelid = c.oid and k.n <= i.indnkeyatts
      and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary end) as key,
-  (select json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'bytewise',
+  (select json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
+       'base', case y.typtype when 'd' then format_type(y.typbasetype, y.typtypmod) else format_type(a.atttypid, a.atttypmod) end,
+       'bytewise',
        case when a.attcollation = 0 then true
             when l.collname = 'default' then (select datcollate in ('C', 'POSIX') and coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c'
                                                 from pg_database d where datname = current_database())
             else l.collname in ('C', 'POSIX') end) order by a.attnum)
-   from pg_attribute a left join pg_collation l on l.oid = a.attcollation
+   from pg_attribute a join pg_type y on y.oid = a.atttypid left join pg_collation l on l.oid = a.attcollation
    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as columns,
   coalesce(s.rows, 0)::text as rows
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -35,7 +37,7 @@ interface CatalogRow {
   readonly schema: string;
   readonly name: string;
   readonly key: string[] | null;
-  readonly columns: { name: string; type: string; bytewise: boolean }[] | null;
+  readonly columns: { name: string; type: string; base: string; bytewise: boolean }[] | null;
   readonly rows: string;
 }
 
@@ -52,12 +54,14 @@ export async function readTables(
   return rows
     .filter((row) => row.columns !== null && include(row.schema, row.name))
     .map((row) => ({
+      dialect: 'postgres' as const,
       schema: row.schema,
       name: row.name,
       key: row.key ?? [],
-      columns: row.columns!.map(({ name, type, bytewise }) => ({
+      columns: row.columns!.map(({ name, type, base, bytewise }) => ({
         name,
         type,
+        base,
         ordered: ORDERED.test(type) || (ORDERED_TEXT.test(type) && bytewise),
       })),
       estimatedRows: Number(row.rows),

@@ -1,8 +1,9 @@
 /** A Postgres database as one side of a comparison. */
 import type pg from 'pg';
 import { parsePosition, pgPosition, type Position } from '../../../core/position.ts';
-import { canonicalRow } from '../canonical-text.ts';
-import { Buckets, bucketOf, digestOf } from '../digest.ts';
+import { isWorkedOutHere } from '../canonical-value.ts';
+import { Buckets, bucketOf } from '../digest.ts';
+import { digestRow } from '../row-digest.ts';
 import { PieceSize, type Pace } from '../pace.ts';
 import type {
   ComparedTable,
@@ -79,8 +80,12 @@ class PostgresSide {
     return buckets;
   }
 
+  #placeFor(table: ComparedTable): DigestPlace {
+    return table.columns.some((column) => isWorkedOutHere(column.kind)) ? 'here' : this.#place;
+  }
+
   async #sum(table: ComparedTable, where: string, buckets: Buckets): Promise<void> {
-    if (this.#place === 'server') {
+    if (this.#placeFor(table) === 'server') {
       type Sum = { bucket: number; rows: string; high: string; low: string };
       const { rows } = await this.client.query<Sum>(sumsSql(table, where, buckets.mask));
       for (const row of rows) buckets.add(row.bucket, Number(row.rows), BigInt(row.high), BigInt(row.low));
@@ -90,9 +95,7 @@ class PostgresSide {
   }
 
   async *#digestHere(table: ComparedTable, from: string, where: string): AsyncGenerator<DigestedRow, void, void> {
-    const kinds = table.columns.map((column) => column.kind);
-    for await (const values of copyRows(this.client, textsSql(table, from, where)))
-      yield { key: table.key.map((index) => values[index] ?? ''), digest: digestOf(canonicalRow(kinds, values)) };
+    for await (const values of copyRows(this.client, textsSql(table, from, where))) yield digestRow(table, values);
   }
 
   async rows(
@@ -106,7 +109,7 @@ class PostgresSide {
     const wanted = new Set(buckets);
     const facts = await this.#pieces(table, scope, pace, async (where) => {
       const from = `${qualified(table)} t`;
-      if (this.#place === 'server')
+      if (this.#placeFor(table) === 'server')
         found.push(...(await this.#query(table, digestsSql(table, from, where, { mask, list: buckets }))));
       else
         for await (const row of this.#digestHere(table, from, where))
@@ -169,18 +172,15 @@ class PostgresSide {
     let rows: DigestedRow[] = [];
     const facts = await this.inSnapshot(`looking rows of ${table.schema}.${table.name} up`, async () => {
       const from = keyJoinSql(table);
-      if (this.#place === 'server') rows = await this.#query(table, digestsSql(table, from, 'true'), parameters);
+      if (this.#placeFor(table) === 'server')
+        rows = await this.#query(table, digestsSql(table, from, 'true'), parameters);
       else {
-        const kinds = table.columns.map((column) => column.kind);
         const texts = await this.client.query({
           text: textsSql(table, from, 'true'),
           values: parameters,
           rowMode: 'array',
         });
-        rows = texts.rows.map((values) => ({
-          key: table.key.map((index) => values[index] ?? ''),
-          digest: digestOf(canonicalRow(kinds, values)),
-        }));
+        rows = texts.rows.map((values: (string | null)[]) => digestRow(table, values));
       }
     });
     return { rows, ...facts };
@@ -255,6 +255,10 @@ export class PostgresDriftSource extends PostgresSide implements DriftSource {
       ),
     );
     return pgPosition(BigInt(rows[0]!.lsn));
+  }
+
+  async horizon(): Promise<Position> {
+    return await this.watermark();
   }
 
   async nudge(): Promise<void> {

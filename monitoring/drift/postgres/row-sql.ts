@@ -34,9 +34,17 @@ function valueSql({ name, type, kind }: ComparedColumn): string {
     case 'json':
       return `${column}::jsonb`;
     case 'moment':
-      return `${column}::timestamp`;
-    default:
+      return type.includes('with time zone') ? `${column} at time zone 'UTC'` : `${column}::timestamp`;
+    case 'integer':
+      return type === 'boolean' ? `${column}::int` : column;
+    case 'hex':
+      return `encode(${column}, 'hex')`;
+    case 'micros':
+      return `(extract(epoch from ${column}) * 1000000)::bigint`;
+    case 'network':
       return `${column}::inet`;
+    default:
+      return column;
   }
 }
 
@@ -66,6 +74,22 @@ export function rowSql(columns: readonly ComparedColumn[]): string {
   return groups.join(' || ');
 }
 
+/** A canonical text as a value of the key's type. */
+function keyValueSql(text: string, { type, kind }: ComparedColumn): string {
+  switch (kind) {
+    case 'hex':
+      return `decode(${text}, 'hex')`;
+    case 'integer':
+      return type === 'boolean' ? `(${text}) = '1'` : `(${text})::${castType(type)}`;
+    case 'micros':
+      return `((${text})::bigint * interval '1 microsecond')::${castType(type)}`;
+    case 'moment':
+      return type.includes('with time zone') ? `(${text} || '+00')::timestamptz` : `(${text})::${castType(type)}`;
+    default:
+      return `(${text})::${castType(type)}`;
+  }
+}
+
 /** A type that reads a key's text without cutting it. */
 function castType(type: string): string {
   if (/^(character\(|character$|bpchar)/.test(type)) return 'bpchar';
@@ -81,7 +105,7 @@ export function keyColumns(table: ComparedTable): readonly ComparedColumn[] {
 export function rangeSql(table: ComparedTable, after: KeyTexts | null, upTo: KeyTexts | null): string {
   const key = keyColumns(table);
   const bound = (texts: KeyTexts): string =>
-    key.map((column, i) => `${quoteLiteral(texts[i]!)}::${castType(column.type)}`).join(', ');
+    key.map((column, i) => keyValueSql(quoteLiteral(texts[i]!), column)).join(', ');
   const names = key.map((column) => `t.${quoteName(column.name)}`).join(', ');
   const sides = [
     ...(after === null ? [] : [`(${names}) > (${bound(after)})`]),
@@ -95,14 +119,20 @@ export function keyJoinSql(table: ComparedTable): string {
   const key = keyColumns(table);
   const parameters = key.map((_, i) => `$${i + 1}::text[]`).join(', ');
   const names = key.map((_, i) => `k${i}`).join(', ');
-  const same = key.map((column, i) => `t.${quoteName(column.name)} = w.k${i}::${castType(column.type)}`);
+  const same = key.map((column, i) => `t.${quoteName(column.name)} = ${keyValueSql(`w.k${i}`, column)}`);
   return `unnest(${parameters}) w(${names}) join ${qualified(table)} t on ${same.join(' and ')}`;
 }
 
-/** Rows `h` (the MD5) and `k0`, `k1`, … (canonical key) of `from`, each worked out once. */
+/** The hash of a row `t`, 32 hexadecimal digits or more of which the first count. */
+function hashSql(table: ComparedTable): string {
+  const text = rowSql(table.columns);
+  return table.hash === 'md5' ? `md5(${text})` : `left(encode(sha256(convert_to(${text}, 'UTF8')), 'hex'), 32)`;
+}
+
+/** Rows `h` (the hash) and `k0`, `k1`, … (canonical key) of `from`, each worked out once. */
 function hashedSql(table: ComparedTable, from: string, where: string, withKey: boolean): string {
   const keys = withKey ? keyColumns(table).map((column, i) => `${textSql(column)} as k${i}, `) : [];
-  return `select ${keys.join('')}md5(${rowSql(table.columns)}) as h from ${from} where ${where} offset 0`;
+  return `select ${keys.join('')}${hashSql(table)} as h from ${from} where ${where} offset 0`;
 }
 
 const HALVES = `('x' || left(h, 16))::bit(64)::bigint as high, ('x' || right(h, 16))::bit(64)::bigint as low`;

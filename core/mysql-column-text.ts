@@ -24,7 +24,8 @@
  * | json (MariaDB)                          | it is text there: as stored                                             |
  * | uuid, inet4, inet6 (MariaDB)            | as the server prints them                                               |
  */
-import type { Flavour } from './binlog-handler.ts';
+/** The two servers that speak the MySQL protocol; their texts differ. */
+export type Flavour = 'mysql' | 'mariadb';
 
 /** What the SQL depends on, from information_schema.COLUMNS. */
 export interface CatalogColumn {

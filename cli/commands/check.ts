@@ -1,0 +1,67 @@
+/** `waybill check`: looks at everything before the start. */
+import { targetOf } from '../../apply/target-kind.ts';
+import { checkMysqlSource } from '../../capture/mysql/preflight.ts';
+import { checkPostgresSource } from '../../capture/postgres/preflight.ts';
+import type { Config } from '../../core/config.ts';
+import { asReplicationError, ReplicationError } from '../../core/errors.ts';
+import type { Finding } from '../../core/finding.ts';
+import type { TableSchema } from '../../core/frame.ts';
+import { connectNats } from '../../core/nats.ts';
+import { EXIT, readConfig, type GlobalOptions } from '../context.ts';
+import { sourceTables } from '../source-tables.ts';
+
+export interface CheckOptions extends GlobalOptions {
+  readonly json?: boolean;
+}
+
+export async function check(options: CheckOptions): Promise<number> {
+  const config = readConfig(options);
+  const findings: Finding[] = [{ severity: 'ok', subject: 'configuration', message: 'valid' }, await checkNats(config)];
+  for (const [name, settings] of Object.entries(config.sources))
+    findings.push(
+      ...(await (settings.kind === 'postgres'
+        ? checkPostgresSource(name, settings, config.nats.prefix)
+        : checkMysqlSource(name, settings, config.nats.prefix))),
+    );
+  const tables = await flowTables(config);
+  for (const [name, settings] of Object.entries(config.targets))
+    findings.push(...(await (await targetOf(settings)).check(name, config.flows, tables)));
+  if (options.json === true) console.log(JSON.stringify(findings, undefined, 2));
+  else
+    for (const { severity, subject, message, remedy } of findings) {
+      console.log(`${severity.padEnd(7)}  ${subject}: ${message}`);
+      if (remedy !== undefined) console.log(`         remedy: ${remedy}`);
+    }
+  return findings.some((finding) => finding.severity === 'error') ? EXIT.no : EXIT.good;
+}
+
+/** The tables of each flow's source, for sources that can be read; the source's own findings say why another cannot. */
+async function flowTables(config: Config): Promise<Record<string, readonly TableSchema[]>> {
+  const ofSource: Record<string, readonly TableSchema[]> = {};
+  for (const name of new Set(Object.values(config.flows).map((flow) => flow.mirror)))
+    try {
+      ofSource[name] = await sourceTables(config.sources[name]!);
+    } catch (thrown) {
+      if (!(thrown instanceof ReplicationError)) throw thrown;
+    }
+  return Object.fromEntries(Object.entries(config.flows).map(([flow, { mirror }]) => [flow, ofSource[mirror] ?? []]));
+}
+
+async function checkNats(config: Config): Promise<Finding> {
+  try {
+    const nats = await connectNats(config.nats, 'waybill check');
+    const limit = nats.connection.info?.max_payload ?? 0;
+    await nats.close();
+    if (limit < 65_536)
+      return {
+        severity: 'error',
+        subject: 'nats',
+        message: `max_payload is ${limit} bytes`,
+        remedy: new ReplicationError('nats_payload_too_small', '').remedy,
+      };
+    return { severity: 'ok', subject: 'nats', message: `JetStream answers; max_payload ${limit} bytes` };
+  } catch (thrown) {
+    const error = asReplicationError(thrown);
+    return { severity: 'error', subject: `nats: ${error.code}`, message: error.message, remedy: error.remedy };
+  }
+}

@@ -1,0 +1,39 @@
+/** `waybill grants`: the least privileges, as SQL for a DBA to review and run. */
+import { targetOf } from '../../apply/target-kind.ts';
+import { mysqlGrantsSql } from '../../capture/mysql/grants.ts';
+import { sourceGrantsSql } from '../../capture/postgres/grants.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import { EXIT, readConfig, requireSource, type GlobalOptions } from '../context.ts';
+
+export async function grants(name: string, options: GlobalOptions): Promise<number> {
+  const config = readConfig(options);
+  const target = config.targets[name];
+  if (target !== undefined) {
+    const schemas = Object.values(config.flows)
+      .filter((flow) => flow.to === name)
+      .map((flow) => flow.schema ?? (target.kind === 'postgres' ? 'public' : databaseName(target.url)));
+    console.log((await targetOf(target)).grantsSql(userOf(target.url), [...new Set(schemas)]));
+  } else {
+    const source = requireSource(config, name);
+    const user = userOf(source.url);
+    console.log(
+      source.kind === 'postgres'
+        ? sourceGrantsSql(name, source, config.nats.prefix, user)
+        : mysqlGrantsSql(name, source, user),
+    );
+  }
+  return EXIT.good;
+}
+
+/** The database that a url names, else the one that a source's tables usually lie in. */
+function databaseName(url: string): string {
+  return decodeURIComponent(new URL(url).pathname.slice(1)) || 'public';
+}
+
+function userOf(url: string): string {
+  try {
+    return decodeURIComponent(new URL(url).username) || 'waybill';
+  } catch {
+    throw new ReplicationError('config_invalid', 'the url of this source or target is not a url');
+  }
+}

@@ -1,0 +1,119 @@
+/** `waybill tail`: the stream as JSON lines. */
+import { cdcStreamName, findStartSequence, readFrames } from '../../core/cdc-stream.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import { decodeFrame, type FramePayload, type RowChange, type TableSchema } from '../../core/frame.ts';
+import { isGtidEntry } from '../../core/gtid-position.ts';
+import { connectNats } from '../../core/nats.ts';
+import {
+  comparePositions,
+  entryPosition,
+  formatPosition,
+  parseLsn,
+  parsePosition,
+  ORIGIN,
+  pgPosition,
+  type Position,
+} from '../../core/position.ts';
+import { EXIT, readConfig, requireSource, type GlobalOptions } from '../context.ts';
+
+export async function tail(
+  source: string,
+  options: GlobalOptions & { table?: string; from?: string; limit?: string },
+): Promise<number> {
+  const config = readConfig(options);
+  requireSource(config, source);
+  const from = parseFrom(options.from);
+  const limit = options.limit === undefined ? Infinity : Number(options.limit);
+  const nats = await connectNats(config.nats, 'waybill tail');
+  const stop = new AbortController();
+  process.once('SIGINT', () => stop.abort());
+  try {
+    const stream = cdcStreamName(config.nats.prefix, source);
+    let startSeq: number;
+    let position: Position;
+    if (from === undefined) {
+      const { state } = await nats.manager.streams.info(stream);
+      startSeq = state.first_seq;
+      const first = state.messages === 0 ? null : await nats.manager.streams.getMessage(stream, { seq: startSeq });
+      position = parsePosition(first?.header.get('Waybill-Start') ?? '') ?? ORIGIN;
+    } else {
+      startSeq = await findStartSequence(nats, stream, from);
+      const first = await nats.manager.streams.getMessage(stream, { seq: startSeq });
+      position = parsePosition(first?.header.get('Waybill-Start') ?? '') ?? from;
+    }
+    let printed = 0;
+    for await (const frame of readFrames(nats, stream, { startSeq, position, signal: stop.signal })) {
+      for (const line of describeRows(decodeFrame(frame.payload, frame.place), frame.seq)) {
+        if (options.table !== undefined && line['table'] !== options.table) continue;
+        // A frame begins before the position that lies in it.
+        if (from !== undefined && comparePositions(parsePosition(line['position'] as string)!, from) <= 0) continue;
+        if (!process.stdout.write(`${JSON.stringify(line)}\n`))
+          await new Promise((resolve) => process.stdout.once('drain', resolve));
+        printed += 1;
+        if (printed >= limit) return EXIT.good;
+      }
+    }
+    return EXIT.good;
+  } finally {
+    await nats.close();
+  }
+}
+
+function parseFrom(text: string | undefined): Position | undefined {
+  if (text === undefined) return undefined;
+  const position = parsePosition(text);
+  if (position !== undefined) return position;
+  const lsn = parseLsn(text);
+  if (lsn === undefined)
+    throw new ReplicationError(
+      'config_invalid',
+      `--from ${text} is neither an LSN such as 0/16B3748 nor a position as tail prints it`,
+    );
+  return pgPosition(lsn);
+}
+
+/** The rows of a frame as objects, for people and for jq. */
+export function* describeRows(frame: FramePayload, seq: number): Generator<Record<string, unknown>> {
+  let at = 0;
+  for (const entry of frame.tx) {
+    const [xid, commit, , timeUs, rows, , ordinal] = entry;
+    for (let i = 0; i < rows; i++) {
+      const row = frame.rows[at++]!;
+      const position = formatPosition(entryPosition(entry, ordinal + i + 1));
+      yield {
+        seq,
+        position,
+        ...(isGtidEntry(commit) ? { gtid: commit } : { xid }),
+        commitTime: new Date(timeUs / 1000).toISOString(),
+        ...describeRow(row, frame.tables[row[1]]),
+      };
+    }
+  }
+}
+
+const OPS: Readonly<Record<RowChange[0], string>> = {
+  i: 'insert',
+  u: 'update',
+  d: 'delete',
+  r: 'snapshot',
+  t: 'truncate',
+  s: 'mark',
+  m: 'message',
+};
+
+function describeRow(row: RowChange, table: TableSchema | undefined): Record<string, unknown> {
+  const [op, , after, kind, before] = row;
+  const named = (values: readonly unknown[], only?: readonly string[]): Record<string, unknown> =>
+    Object.fromEntries(
+      table!.columns.flatMap((column, index) =>
+        values[index] === 0 || only?.includes(column.name) === false ? [] : [[column.name, values[index]]],
+      ),
+    );
+  const head = { op: OPS[op], ...(table === undefined ? {} : { table: `${table.schema}.${table.name}` }) };
+  if (table === undefined || op === 't' || op === 's') return { ...head, content: after };
+  return {
+    ...head,
+    ...(before === undefined ? {} : { before: named(before, kind === 'k' ? table.key : undefined) }),
+    ...(after === null ? {} : { after: named(after) }),
+  };
+}

@@ -1,0 +1,68 @@
+/** Composes what watches all processes of an installation: the alerts. */
+import type { Config } from '../core/config.ts';
+import { asReplicationError } from '../core/errors.ts';
+import type { Logger } from '../core/logger.ts';
+import { runNotifier } from '../monitoring/alerts/notifier.ts';
+import type { OutboxEntry } from '../monitoring/alerts/outbox.ts';
+import type { Labels } from '../monitoring/alerts/sample-set.ts';
+import type { Observatory } from '../monitoring/observation.ts';
+import { audit, targetsOf } from './audit.ts';
+
+export interface WatchOptions {
+  readonly observatory: Observatory;
+  readonly holder: string;
+  readonly leaseTtlMs: number;
+  /** Scales the times of alerts; 1 but in tests. */
+  readonly alertPace: number;
+  readonly log: Logger;
+}
+
+/** Tells the webhooks of the configuration of alerts, until the signal aborts. */
+export async function runAlerts(config: Config, options: WatchOptions, signal: AbortSignal): Promise<void> {
+  await runNotifier({
+    nats: config.nats,
+    webhooks: config.monitoring.webhooks,
+    observatory: options.observatory,
+    holder: options.holder,
+    leaseTtlMs: options.leaseTtlMs,
+    pace: options.alertPace,
+    log: options.log,
+    signal,
+    audit: (entry) => noteNotification(config, entry),
+  });
+}
+
+async function noteNotification(config: Config, entry: OutboxEntry): Promise<void> {
+  await audit(config, concerned(config, entry.labels), {
+    action: 'notification',
+    subject: `webhook ${entry.webhook}`,
+    detail: {
+      id: entry.id,
+      alert: entry.alert,
+      state: entry.state,
+      labels: entry.labels,
+      attempts: entry.attempts,
+      outcome: entry.outcome,
+    },
+  });
+}
+
+/** The targets that an alert is about; all of them where it names none. */
+function concerned(config: Config, labels: Labels): string[] {
+  const { source, target, stage, name } = labels;
+  const flow = config.flows[labels['flow'] ?? (stage === 'apply' ? (name ?? '') : '')];
+  if (flow !== undefined) return [flow.to];
+  if (target !== undefined && config.targets[target] !== undefined) return [target];
+  const captured = source ?? (stage === 'capture' ? name : undefined);
+  return captured === undefined ? Object.keys(config.targets) : targetsOf(config, captured);
+}
+
+/** Runs what a process can do without: that it failed is logged, and the stages go on. */
+export async function alongside(what: string, work: Promise<void>, log: Logger): Promise<void> {
+  try {
+    await work;
+  } catch (thrown) {
+    const error = asReplicationError(thrown);
+    log.error({ code: error.code, remedy: error.remedy }, `${what}: ${error.message}`);
+  }
+}

@@ -1,0 +1,195 @@
+/**
+ * The conditions of monitoring/prometheus/waybill.rules.yml for those without Prometheus: the same names, severities,
+ * patience, labels and sentences. test/unit/alert-rules.test.ts runs both on the same series.
+ */
+import { METRIC } from '../metric-names.ts';
+import type { History } from './history.ts';
+import { humanBytes, humanDuration } from './human.ts';
+import type { Labels, Point, SampleSet } from './sample-set.ts';
+
+export type Severity = 'warning' | 'critical';
+
+/** Whether a condition holds for a set of labels. What is not among the verdicts of a moment is not known then. */
+export interface Verdict extends Point {
+  readonly holds: boolean;
+}
+
+export interface Moment {
+  readonly nowMs: number;
+  readonly samples: SampleSet;
+  readonly history: History;
+}
+
+export interface AlertRule {
+  readonly alert: string;
+  readonly severity: Severity;
+  /** How long the condition must hold. */
+  readonly forMs: number;
+  /** Section of docs/runbook.md. */
+  readonly runbook: string;
+  judge(moment: Moment): Verdict[];
+  summary(labels: Labels, value: number): string;
+}
+
+const MINUTE_MS = 60_000;
+
+function threshold(points: readonly Point[], holds: (value: number) => boolean): Verdict[] {
+  return points.map((point) => ({ ...point, holds: holds(point.value) }));
+}
+
+/** The same condition with two limits. */
+function lagRules(
+  alert: string,
+  [metric]: readonly [string, string],
+  by: readonly string[],
+  summary: AlertRule['summary'],
+): AlertRule[] {
+  const rule = (name: string, severity: Severity, limit: number): AlertRule => ({
+    alert: name,
+    severity,
+    forMs: MINUTE_MS,
+    runbook: alert.toLowerCase(),
+    judge: ({ samples }) => threshold(samples.max(metric, by), (seconds) => seconds > limit),
+    summary,
+  });
+  return [rule(alert, 'warning', 60), rule(`${alert}Critical`, 'critical', 600)];
+}
+
+const among =
+  (...states: string[]) =>
+  (labels: Labels): number =>
+    states.includes(labels['state'] ?? '') ? 1 : 0;
+
+export const ALERT_RULES: readonly AlertRule[] = [
+  ...lagRules(
+    'WaybillCaptureLag',
+    METRIC.captureLag,
+    ['source'],
+    ({ source }, value) => `Source ${source}: changes wait ${humanDuration(value)} before they are in the stream`,
+  ),
+  ...lagRules(
+    'WaybillApplyLag',
+    METRIC.applyLag,
+    ['flow', 'target'],
+    ({ flow }, value) => `Flow ${flow}: the target is ${humanDuration(value)} behind the source`,
+  ),
+  {
+    alert: 'WaybillHeartbeatLate',
+    severity: 'warning',
+    forMs: MINUTE_MS,
+    runbook: 'waybillheartbeatlate',
+    judge: ({ samples }) =>
+      threshold(samples.max(METRIC.heartbeat[0], ['source', 'target']), (seconds) => seconds > 60),
+    summary: ({ source, target }, value) =>
+      `A heartbeat from ${source} has not reached ${target} for ${humanDuration(value)}`,
+  },
+  {
+    alert: 'WaybillCaptureNotStreaming',
+    severity: 'critical',
+    forMs: 5 * MINUTE_MS,
+    runbook: 'waybillcapturenotstreaming',
+    judge: ({ samples }) =>
+      threshold(
+        samples.sum(METRIC.captureState[0], ['source'], among('streaming', 'idle', 'snapshot')),
+        (captures) => captures === 0,
+      ),
+    summary: ({ source }) => `Source ${source} is not being captured; its log piles up`,
+  },
+  {
+    alert: 'WaybillCaptureAbsent',
+    severity: 'critical',
+    forMs: 5 * MINUTE_MS,
+    runbook: 'waybillcaptureabsent',
+    judge: ({ samples }) => [{ labels: {}, value: 1, holds: samples.all(METRIC.captureState[0]).length === 0 }],
+    summary: () => 'No capture reports at all',
+  },
+  {
+    alert: 'WaybillCaptureVanished',
+    severity: 'critical',
+    forMs: 5 * MINUTE_MS,
+    runbook: 'waybillcaptureabsent',
+    judge: ({ samples, history, nowMs }) => {
+      const here = new Set(samples.all(METRIC.captureState[0]).map(({ labels }) => labels['source']));
+      const gone = [...history.sourcesAt(nowMs, 10 * MINUTE_MS)].filter((source) => !here.has(source));
+      return [
+        ...gone.map((source) => ({ labels: { source }, value: 1, holds: true })),
+        ...[...here].map((source) => ({ labels: { source: source! }, value: 0, holds: false })),
+      ];
+    },
+    summary: ({ source }) => `Source ${source} was captured ten minutes ago, and now nothing reports it`,
+  },
+  {
+    alert: 'WaybillFlowNotRunning',
+    severity: 'critical',
+    forMs: 5 * MINUTE_MS,
+    runbook: 'waybillflownotrunning',
+    judge: ({ samples }) =>
+      threshold(
+        samples.sum(METRIC.flowState[0], ['flow', 'target'], among('applying', 'idle')),
+        (running) => running === 0,
+      ),
+    summary: ({ flow }) => `Flow ${flow} does not apply changes`,
+  },
+  {
+    alert: 'WaybillRetainedLog',
+    severity: 'warning',
+    forMs: 10 * MINUTE_MS,
+    runbook: 'waybillretainedlog',
+    judge: ({ samples }) =>
+      threshold(samples.max(METRIC.captureRetained[0], ['source']), (bytes) => bytes > 1_073_741_824),
+    summary: ({ source }, value) => `Source ${source} keeps ${humanBytes(value)} of log for Waybill`,
+  },
+  {
+    alert: 'WaybillLogBudget',
+    severity: 'critical',
+    forMs: MINUTE_MS,
+    runbook: 'waybilllogbudget',
+    judge: ({ samples }) => threshold(samples.max(METRIC.captureBudget[0], ['source']), (seconds) => seconds < 3600),
+    summary: ({ source }, value) => `Source ${source} drops log that is still needed in ${humanDuration(value)}`,
+  },
+  {
+    alert: 'WaybillDrift',
+    severity: 'critical',
+    forMs: 15 * MINUTE_MS,
+    runbook: 'waybilldrift',
+    judge: ({ samples }) => threshold(samples.sum(METRIC.driftRows[0], ['flow', 'table', 'kind']), (rows) => rows > 0),
+    summary: ({ flow, table, kind }, value) => `Flow ${flow}: ${value} rows of ${table} are ${kind}`,
+  },
+  {
+    alert: 'WaybillUnverified',
+    severity: 'warning',
+    forMs: 5 * MINUTE_MS,
+    runbook: 'waybillunverified',
+    judge: ({ samples, nowMs }) =>
+      threshold(
+        samples
+          .max(METRIC.driftVerified[0], ['flow'])
+          .map(({ labels, value }) => ({ labels, value: nowMs / 1000 - value })),
+        (seconds) => seconds > 86_400,
+      ),
+    summary: ({ flow }, value) => `Flow ${flow} has not been proven equal for ${humanDuration(value)}`,
+  },
+  {
+    alert: 'WaybillQuarantineGrows',
+    severity: 'warning',
+    forMs: 30 * MINUTE_MS,
+    runbook: 'waybillquarantinegrows',
+    judge: ({ samples, history, nowMs }) => {
+      const rise = history.quarantineRise(nowMs, 30 * MINUTE_MS);
+      return samples.sum(METRIC.quarantineKeys[0], ['flow']).map(({ labels, value }) => ({
+        labels,
+        value: rise.get(labels['flow']!) ?? 0,
+        holds: value > 0 && (rise.get(labels['flow']!) ?? 0) > 0,
+      }));
+    },
+    summary: ({ flow }) => `Flow ${flow}: more and more keys wait in quarantine`,
+  },
+  {
+    alert: 'WaybillStalled',
+    severity: 'critical',
+    forMs: 0,
+    runbook: 'waybillstalled',
+    judge: ({ samples }) => threshold(samples.max(METRIC.stalled[0], ['stage', 'name']), (seconds) => seconds > 300),
+    summary: ({ stage, name }, value) => `${stage} ${name} has work and has not moved for ${humanDuration(value)}`,
+  },
+];

@@ -1,0 +1,168 @@
+/** `waybill.drift` (findings) and `waybill.drift_run` (verifications) in a MySQL or MariaDB target. */
+import { createHash } from 'node:crypto';
+import { DIGEST_FORMAT } from '../canonical-text.ts';
+import type { DriftRun, DriftStore } from '../drift-store.ts';
+import type { Finding } from '../findings.ts';
+import type { TableProgress } from '../verify-table.ts';
+import { quoteText, type CompareSession } from './session.ts';
+
+const RUNS = `CREATE TABLE IF NOT EXISTS waybill.drift_run (
+  id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, flow varchar(64) NOT NULL, source varchar(64) NOT NULL,
+  state varchar(16) NOT NULL DEFAULT 'running', digest_format int NOT NULL, started_at datetime(6) NOT NULL,
+  finished_at datetime(6) NULL, tables longtext NOT NULL, error text NULL, KEY drift_run_flow (flow, id))
+  ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`;
+const FINDINGS = `CREATE TABLE IF NOT EXISTS waybill.drift (
+  id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, run bigint unsigned NOT NULL, flow varchar(64) NOT NULL,
+  source varchar(64) NOT NULL, table_schema varchar(64) NOT NULL, table_name varchar(64) NOT NULL,
+  row_hash char(32) NOT NULL, row_id longtext NOT NULL, kind varchar(16) NOT NULL, \`key\` longtext NULL,
+  source_digest char(32) NULL, target_digest char(32) NULL, copies bigint NOT NULL,
+  state varchar(16) NOT NULL DEFAULT 'open', found_at datetime(6) NOT NULL, confirmed_at datetime(6) NOT NULL,
+  closed_at datetime(6) NULL, KEY drift_row (flow, table_schema, table_name, state, row_hash))
+  ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`;
+/** Findings that one statement writes. */
+const ROWS_PER_INSERT = 500;
+
+const hashOf = (id: string): string => createHash('md5').update(id).digest('hex');
+const literal = (text: string | null | undefined): string => (text == null ? 'NULL' : quoteText(text));
+
+export class MysqlDriftStore implements DriftStore {
+  readonly #session: CompareSession;
+  readonly #flow: string;
+  readonly #source: string;
+
+  private constructor(session: CompareSession, flow: string, source: string) {
+    this.#session = session;
+    this.#flow = flow;
+    this.#source = source;
+  }
+
+  /** Takes over a session, and makes the tables where they are missing. */
+  static async open(session: CompareSession, flow: string, source: string): Promise<MysqlDriftStore> {
+    const doing = 'preparing waybill.drift';
+    const there = await session.query(
+      `SELECT TABLE_NAME FROM information_schema.TABLES
+        WHERE TABLE_SCHEMA = 'waybill' AND TABLE_NAME IN ('drift', 'drift_run')`,
+      doing,
+    );
+    if (there.length < 2) {
+      const [database] = await session.query(
+        "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = 'waybill'",
+        doing,
+      );
+      if (database === undefined) await session.query('CREATE DATABASE IF NOT EXISTS waybill', doing);
+      await session.query(RUNS, doing);
+      await session.query(FINDINGS, doing);
+    }
+    return new MysqlDriftStore(session, flow, source);
+  }
+
+  async begin(resume: boolean): Promise<DriftRun> {
+    const doing = 'beginning a verification';
+    const flow = quoteText(this.#flow);
+    if (resume) {
+      const [row] = await this.#session.query(
+        `SELECT id, started_at, tables, state FROM waybill.drift_run
+          WHERE flow = ${flow} AND digest_format = ${DIGEST_FORMAT} ORDER BY id DESC LIMIT 1`,
+        doing,
+      );
+      if (row?.[3] === 'running') return toRun(row[0]!, row[1]!, row[2]!);
+    }
+    await this.#session.query(
+      `INSERT INTO waybill.drift_run (flow, source, digest_format, started_at, tables)
+       VALUES (${flow}, ${quoteText(this.#source)}, ${DIGEST_FORMAT}, UTC_TIMESTAMP(6), '{}')`,
+      doing,
+    );
+    const [row] = await this.#session.query(
+      'SELECT id, started_at, tables FROM waybill.drift_run WHERE id = LAST_INSERT_ID()',
+      doing,
+    );
+    return toRun(row![0]!, row![1]!, row![2]!);
+  }
+
+  async save(run: DriftRun, _table: string): Promise<void> {
+    await this.#session.query(
+      `UPDATE waybill.drift_run SET tables = ${quoteText(JSON.stringify(Object.fromEntries(run.tables)))} WHERE id = ${Number(run.id)}`,
+      'storing how far a verification is',
+    );
+  }
+
+  async settle(run: DriftRun, schema: string, name: string): Promise<void> {
+    const doing = 'storing findings';
+    const findings = run.tables.get(`${schema}.${name}`)?.findings ?? [];
+    const table = `flow = ${quoteText(this.#flow)} AND table_schema = ${quoteText(schema)} AND table_name = ${quoteText(name)}`;
+    await this.#session.query('START TRANSACTION', doing);
+    try {
+      const open = await this.#session.query(
+        `SELECT row_hash, found_at FROM waybill.drift WHERE ${table} AND state = 'open' FOR UPDATE`,
+        doing,
+      );
+      const foundAt = new Map(open.map(([hash, at]) => [hash!, at!]));
+      const found = new Set(findings.map((finding) => hashOf(finding.id)));
+      const gone = [...foundAt.keys()].filter((hash) => !found.has(hash));
+      await this.#close(table, gone, "state = 'gone', closed_at = UTC_TIMESTAMP(6)");
+      const still = [...foundAt.keys()].filter((hash) => found.has(hash));
+      for (const piece of pieces(still))
+        await this.#session.query(
+          `DELETE FROM waybill.drift WHERE ${table} AND state = 'open' AND row_hash IN (${piece.map(quoteText).join(', ')})`,
+          doing,
+        );
+      for (const piece of pieces(findings)) {
+        const rows = piece.map((finding) => this.#row(run, schema, name, finding, foundAt));
+        await this.#session.query(
+          'INSERT INTO waybill.drift (run, flow, source, table_schema, table_name, row_hash, row_id, kind, `key`,' +
+            ` source_digest, target_digest, copies, found_at, confirmed_at) VALUES ${rows.join(', ')}`,
+          doing,
+        );
+      }
+      await this.#session.query('COMMIT', doing);
+    } catch (thrown) {
+      await this.#session.query('ROLLBACK', doing).catch(() => undefined);
+      throw thrown;
+    }
+  }
+
+  async #close(table: string, hashes: readonly string[], change: string): Promise<void> {
+    for (const piece of pieces(hashes))
+      await this.#session.query(
+        `UPDATE waybill.drift SET ${change} WHERE ${table} AND state = 'open' AND row_hash IN (${piece.map(quoteText).join(', ')})`,
+        'closing findings',
+      );
+  }
+
+  #row(run: DriftRun, schema: string, name: string, finding: Finding, foundAt: ReadonlyMap<string, string>): string {
+    const hash = hashOf(finding.id);
+    const since = foundAt.get(hash);
+    const key = finding.key === null ? 'NULL' : quoteText(JSON.stringify(finding.key));
+    const texts = [this.#flow, this.#source, schema, name, hash, finding.id, finding.kind].map(quoteText).join(', ');
+    return (
+      `(${Number(run.id)}, ${texts}, ${key}, ${literal(finding.sourceDigest)}, ${literal(finding.targetDigest)},` +
+      ` ${finding.copies}, ${since === undefined ? 'UTC_TIMESTAMP(6)' : quoteText(since)}, UTC_TIMESTAMP(6))`
+    );
+  }
+
+  async finish(run: DriftRun, outcome: { readonly state: 'done' | 'failed'; readonly error?: string }): Promise<void> {
+    await this.#session.query(
+      `UPDATE waybill.drift_run SET state = ${quoteText(outcome.state)}, error = ${literal(outcome.error)},
+         finished_at = UTC_TIMESTAMP(6) WHERE id = ${Number(run.id)}`,
+      'ending a verification',
+    );
+  }
+
+  async close(): Promise<void> {
+    this.#session.close();
+  }
+}
+
+function pieces<T>(all: readonly T[]): T[][] {
+  const result: T[][] = [];
+  for (let at = 0; at < all.length; at += ROWS_PER_INSERT) result.push(all.slice(at, at + ROWS_PER_INSERT));
+  return result;
+}
+
+function toRun(id: string, startedAt: string, tables: string): DriftRun {
+  return {
+    id,
+    startedAt: new Date(`${startedAt.replace(' ', 'T')}Z`),
+    tables: new Map(Object.entries(JSON.parse(tables) as Record<string, TableProgress>)),
+  };
+}

@@ -1,0 +1,126 @@
+/**
+ * What the stages of one process are at, told to all others through NATS (plain messages, nothing is stored): so that
+ * the alerts and the console of one process know of all of them. It is never what decides about data.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { NatsConfig } from '../core/config.ts';
+import type { Logger } from '../core/logger.ts';
+import { connectNats } from '../core/nats.ts';
+import { abortableDelay, runService } from '../core/run-service.ts';
+import type { StageFacts } from './health.ts';
+import type { Metrics } from './metrics.ts';
+
+export interface Sample {
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly value: number;
+}
+
+export interface Observation {
+  readonly v: 1;
+  /** `host:pid:random`. */
+  readonly process: string;
+  readonly startedAt: string;
+  /** The gauges of the process. */
+  readonly samples: readonly Sample[];
+  readonly stages: readonly StageFacts[];
+  /** The process ends: it is to be forgotten at once. */
+  readonly leaves?: boolean;
+}
+
+const EVERY_MS = 2000;
+const FLUSH_MS = 1000;
+/** A process that is silent for this long is gone. */
+export const SILENT_MS = 10_000;
+
+const subject = (config: NatsConfig): string => `${config.prefix}.observation`;
+
+/** Tells the others, every two seconds, until the signal aborts. */
+export async function runObservation(options: {
+  readonly nats: NatsConfig;
+  readonly observe: () => Promise<Observation>;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+}): Promise<void> {
+  const { observe, log, signal } = options;
+  await runService(
+    async (run) => {
+      const nats = await connectNats(options.nats, 'waybill observation');
+      try {
+        while (!signal.aborted) {
+          nats.connection.publish(subject(options.nats), JSON.stringify(await observe()));
+          run.progressed();
+          await abortableDelay(EVERY_MS, signal);
+        }
+        nats.connection.publish(subject(options.nats), JSON.stringify({ ...(await observe()), leaves: true }));
+        // A broker that is away is not waited for: the others notice the silence.
+        await Promise.race([nats.connection.flush(), delay(FLUSH_MS, undefined, { ref: false })]);
+      } finally {
+        await nats.close();
+      }
+    },
+    { name: 'observation', signal, log },
+  );
+}
+
+/** What `process` observes of itself, from what its stages reported. */
+export function observer(process: string, metrics: Metrics): () => Promise<Observation> {
+  const startedAt = new Date().toISOString();
+  return async () => ({
+    v: 1,
+    process,
+    startedAt,
+    samples: await metrics.samples(),
+    stages: metrics.facts(),
+  });
+}
+
+/** Collects the observations of all processes. */
+export class Observatory {
+  readonly #own: () => Promise<Observation>;
+  readonly #now: () => number;
+  readonly #seen = new Map<string, { observation: Observation; atMs: number }>();
+
+  /** `own` is what this process observes of itself: known without NATS. */
+  constructor(own: () => Promise<Observation>, now: () => number = () => performance.now()) {
+    this.#own = own;
+    this.#now = now;
+  }
+
+  /** Listens until the signal aborts. */
+  async run(options: { readonly nats: NatsConfig; readonly log: Logger; readonly signal: AbortSignal }): Promise<void> {
+    const { log, signal } = options;
+    await runService(
+      async (run) => {
+        const nats = await connectNats(options.nats, 'waybill observatory');
+        const subscription = nats.connection.subscribe(subject(options.nats));
+        const stop = (): void => subscription.unsubscribe();
+        signal.addEventListener('abort', stop, { once: true });
+        try {
+          run.progressed();
+          for await (const message of subscription) this.take(message.json<Observation>());
+        } finally {
+          signal.removeEventListener('abort', stop);
+          await nats.close();
+        }
+      },
+      { name: 'observatory', signal, log },
+    );
+  }
+
+  take(observation: Observation): void {
+    if (observation.v !== 1) return;
+    if (observation.leaves === true) this.#seen.delete(observation.process);
+    else this.#seen.set(observation.process, { observation, atMs: this.#now() });
+  }
+
+  /** The newest observation of each process that is alive, this one first. */
+  async current(): Promise<Observation[]> {
+    const own = await this.#own();
+    const current = [own];
+    for (const [process, { observation, atMs }] of this.#seen)
+      if (this.#now() - atMs > SILENT_MS) this.#seen.delete(process);
+      else if (process !== own.process) current.push(observation);
+    return current;
+  }
+}
