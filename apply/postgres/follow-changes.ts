@@ -130,6 +130,7 @@ class TableChange {
   async #drop(): Promise<void> {
     for (const { name } of this.#diff.dropped) {
       const found = this.#columns.get(name);
+      this.pending.delete(name);
       if (found === undefined) continue;
       if (this.#o.settings.dropped_columns === 'drop') {
         await this.#alter(`DROP COLUMN ${quoteName(name)}`);
@@ -158,6 +159,7 @@ class TableChange {
     await this.#alter(`RENAME COLUMN ${quoteName(from)} TO ${quoteName(to)}`);
     this.#columns.set(to, { ...this.#columns.get(from)!, name: to });
     this.#columns.delete(from);
+    if (this.pending.delete(from)) this.pending.add(to);
   }
 
   async #retype(types: { before: ReadonlyMap<string, string>; after: ReadonlyMap<string, string> }): Promise<void> {

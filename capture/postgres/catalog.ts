@@ -17,6 +17,8 @@ export interface CapturedTable {
   readonly types: readonly (readonly [oid: number, modifier: number])[];
   /** Columns that may have got values, when they were added, of which no change in the log tells. */
   readonly filled: readonly boolean[];
+  /** The transactions that changed the definition of each column last. */
+  readonly stamps: readonly string[];
   readonly partitioned: boolean;
   /** Partitions that hold rows, with their files: rows come and go with them without a change in the log. */
   readonly parts: readonly Partition[];
@@ -50,6 +52,7 @@ interface CatalogColumn extends ColumnType {
   readonly default: string | null;
   readonly existing: string | null;
   readonly filled: boolean;
+  readonly stamp: string;
   readonly typeOid: string;
   readonly modifier: number;
 }
@@ -80,7 +83,7 @@ select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relre
   (select json_agg(json_build_object(
        'id', a.attnum, 'name', a.attname, 'notNull', a.attnotnull, ${typeSql('a.atttypid', 'a.atttypmod')},
        'typeOid', a.atttypid::int8::text, 'modifier', a.atttypmod,
-       'existing', case when a.atthasmissing then (a.attmissingval::text::text[])[1] end,
+       'stamp', a.xmin::text, 'existing', case when a.atthasmissing then (a.attmissingval::text::text[])[1] end,
        'filled', not a.atthasmissing and (a.atthasdef or a.attidentity <> '' or t.typdefault is not null),
        'default', pg_get_expr(d.adbin, d.adrelid)) order by a.attnum)
    from pg_attribute a join pg_type t on t.oid = a.atttypid
@@ -160,6 +163,7 @@ export function tableOfRow(row: CatalogRow): CapturedTable {
       binary: column.base === 'bytea',
       type: [Number(column.typeOid), column.modifier],
       filled: column.filled,
+      stamp: column.stamp,
     })),
     partitioned: row.partitioned,
     parts: (row.parts ?? []).map((part) => ({ ...part, oid: Number(part.oid), file: Number(part.file) })),
@@ -188,6 +192,7 @@ interface ColumnFacts {
   readonly binary: boolean;
   readonly type: readonly [oid: number, modifier: number];
   readonly filled: boolean;
+  readonly stamp: string;
 }
 
 /** Whether a table is, as far as a relation message tells, as the message describes it. */
@@ -230,7 +235,9 @@ export function reconcile(
     const gone = typeOid === BYTEA_OID ? 'bytea' : 'text';
     const { type, portable, base } = types[index] ?? { type: gone, portable: gone, base: gone };
     const first = known === undefined ? now : before;
-    const notNull = first?.column.notNull === true && now?.column.notNull !== false;
+    // What was changed since the version before may have been looser in between.
+    const changed = before !== undefined && now !== undefined && before.stamp !== now.stamp;
+    const notNull = first?.column.notNull === true && now?.column.notNull !== false && !changed;
     const preset = first === undefined ? now?.column.default : first.column.default;
     return {
       column: {
@@ -245,6 +252,7 @@ export function reconcile(
       binary: base === 'bytea',
       type: [typeOid, typmod],
       filled: now?.filled ?? false,
+      stamp: (now ?? before)?.stamp ?? '',
     };
   });
   const names = new Set(relation.columns.map((column) => column.name));
@@ -263,8 +271,14 @@ export function reconcile(
 function columnById(table: CapturedTable | undefined, id: number | undefined): ColumnFacts | undefined {
   const index = id === undefined ? -1 : (table?.schema.columns.findIndex((column) => column.id === id) ?? -1);
   if (index < 0) return undefined;
-  const { schema, binary, types, filled } = table!;
-  return { column: schema.columns[index]!, binary: binary[index]!, type: types[index]!, filled: filled[index]! };
+  const { schema, binary, types, filled, stamps } = table!;
+  return {
+    column: schema.columns[index]!,
+    binary: binary[index]!,
+    type: types[index]!,
+    filled: filled[index]!,
+    stamp: stamps[index]!,
+  };
 }
 
 /**
@@ -279,8 +293,9 @@ function alignColumns(
 ): { readonly ids: readonly (number | undefined)[]; readonly sure: boolean } {
   const now = catalog?.schema.columns ?? [];
   const names = relation.columns.map((column) => column.name);
-  if (now.length === names.length && now.every((column, index) => column.name === names[index]))
-    return { ids: now.map((column) => column.id), sure: true };
+  for (const columns of [known?.schema.columns, now])
+    if (columns?.length === names.length && columns.every((column, index) => column.name === names[index]))
+      return { ids: columns.map((column) => column.id), sure: columns === now || !sharesNames(known, catalog) };
   const idOf = (name: string): number | undefined => {
     const before = known?.schema.columns.find((column) => column.name === name)?.id;
     const after = now.find((column) => column.name === name)?.id;
@@ -308,6 +323,12 @@ function alignColumns(
   return { ids, sure };
 }
 
+/** Whether a name stands for one column in one version and for another in the other. */
+function sharesNames(a: CapturedTable | undefined, b: CapturedTable | undefined): boolean {
+  const ids = new Map(a?.schema.columns.map((column) => [column.name, column.id]));
+  return b?.schema.columns.some(({ name, id }) => ids.has(name) && ids.get(name) !== id) ?? false;
+}
+
 function buildTable(facts: {
   readonly oid: number;
   readonly schema: string;
@@ -331,6 +352,7 @@ function buildTable(facts: {
     keyIndexes: key.map((keyName) => columns.findIndex((column) => column.name === keyName)),
     types: facts.columns.map((column) => column.type),
     filled: facts.columns.map((column) => column.filled),
+    stamps: facts.columns.map((column) => column.stamp),
     partitioned,
     parts,
   };

@@ -63,6 +63,11 @@ export class SchemaWatch {
   readonly #tables: Map<number, CapturedTable>;
   /** The catalog, where it differs from what the stream carries; undefined: not there any more. */
   readonly #newer = new Map<number, CapturedTable | undefined>();
+  /** The catalog, where it is as the stream has it, but was changed in between. */
+  readonly #restamped = new Map<number, CapturedTable>();
+  /** Counts the readings of the catalog, and which of them each table was compared with. */
+  #reading = 0;
+  readonly #comparedAt = new Map<number, number>();
   /** The version of each table that a mark was written for in this session. */
   readonly #marked = new Map<number, string>();
   /** Relations that are no tables of their own (partitions), or no longer there. */
@@ -98,6 +103,8 @@ export class SchemaWatch {
     const known = this.#tables.get(relation.oid);
     if (known === undefined && this.#ignored.has(relation.oid) && lsn <= this.#lookedUpTo) return undefined;
     if (known === undefined || lsn > this.#lookedUpTo || !fits(known, relation)) return 'look';
+    const changed = this.#newer.has(relation.oid) || this.#restamped.has(relation.oid);
+    if (changed && this.#comparedAt.get(relation.oid) !== this.#reading) return 'look';
     this.#root = known;
     return known;
   }
@@ -124,18 +131,21 @@ export class SchemaWatch {
     // A catalog that lags behind the log (of a standby) is looked at once all the same.
     if (lsn > this.#lookedUpTo) this.#lookedUpTo = lsn;
     const known = this.#tables.get(relation.oid);
-    if (known !== undefined && !this.#newer.has(relation.oid) && fits(known, relation)) return;
+    const restamped = this.#restamped.get(relation.oid);
+    if (known !== undefined && !this.#newer.has(relation.oid) && restamped === undefined && fits(known, relation))
+      return;
     if (known === undefined && this.#newer.get(relation.oid) === undefined) {
       this.#ignored.add(relation.oid);
       await this.#lostPartition(relation.oid);
       return;
     }
-    const catalog = this.#newer.has(relation.oid) ? this.#newer.get(relation.oid) : known;
+    const catalog = this.#newer.has(relation.oid) ? this.#newer.get(relation.oid) : (restamped ?? known);
     const types = await readTypes(
       client,
       relation.columns.map(({ typeOid, typmod }) => [typeOid, typmod] as const),
     );
     const { table, sure } = reconcile(relation, known, catalog, types);
+    this.#comparedAt.set(relation.oid, this.#reading);
     await this.#acceptRelation(known, table, !sure);
   }
 
@@ -166,7 +176,13 @@ export class SchemaWatch {
         );
         this.#newer.clear();
         this.#ignored.clear();
-        for (const [oid, table] of found) if (differs(this.#tables.get(oid), table)) this.#newer.set(oid, table);
+        this.#restamped.clear();
+        this.#reading += 1;
+        for (const [oid, table] of found) {
+          const known = this.#tables.get(oid);
+          if (differs(known, table)) this.#newer.set(oid, table);
+          else if (known!.stamps.join() !== table.stamps.join()) this.#restamped.set(oid, table);
+        }
         for (const oid of this.#tables.keys()) if (!found.has(oid)) this.#newer.set(oid, undefined);
         for (const table of found.values()) if (table.partitioned) await this.#lookAtParts(table);
         this.#fingerprint = fingerprint;
@@ -214,6 +230,7 @@ export class SchemaWatch {
     }
     await registry.put(next.oid, next);
     this.#tables.set(next.oid, next);
+    this.#restamped.delete(next.oid);
     const newest = this.#newer.get(next.oid);
     if (newest !== undefined && !differs(next, newest)) this.#newer.delete(next.oid);
     else if (newest !== undefined) this.#wake?.();
@@ -237,6 +254,8 @@ export class SchemaWatch {
     }
     const former = known?.former ?? (isRenamed(known, next) ? known?.schema : undefined);
     if (differs(known, next)) await this.#accept(known, next, false);
+    // What changed behind the mark is compared with what it says.
+    this.#comparedAt.delete(next.oid);
     const gone =
       known === undefined || former === undefined
         ? []

@@ -1,5 +1,6 @@
 /** docs/schema-changes.md, row by row: columns and keys, Postgres to Postgres on real servers. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { ddlTriggerSql } from '../../capture/postgres/ddl-trigger.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { definitions } from '../support/definitions.ts';
@@ -159,4 +160,18 @@ describe('keys', () => {
     await it.settle(async () => it.contents());
     await waitFor('the key', async () => (await definitions(it.pipe.target))[0]!.endsWith('key id'));
   });
+});
+
+test('with the event trigger changes come in their place, also several within a moment', async () => {
+  await open(ITEMS, { dropped_columns: 'drop', dropped_tables: 'drop', renamed_tables: 'rename' });
+  await it.run(ddlTriggerSql());
+  await it.run(`begin; alter table items rename name to title; update items set qty = 5 where id = 1;
+    alter table items rename qty to name; alter table items rename title to qty; update items set name = 6 where id = 2; commit`);
+  await it.run('alter table items alter qty drop not null; insert into items values (100)');
+  await it.run("update items set qty = '' where qty is null; alter table items alter qty set not null");
+  await it.run('create table more (id int primary key); alter table more rename to less; insert into less values (1)');
+  await it.equal();
+  await it.run('drop table less; alter table items rename to goods');
+  await it.equal();
+  expect(it.pipe.notices).toEqual([]);
 });

@@ -16,7 +16,8 @@ export async function definitions(client: pg.Client, schema = 'public'): Promise
       group by c.oid, c.relname order by c.relname`,
     [schema],
   );
-  return rows.map((row) => row.line);
+  // A day as a timestamp means its midnight.
+  return rows.map((row) => row.line.replaceAll(/ 00:00:00(?=')/g, ''));
 }
 
 /** The rows of a table as JSON, sorted, columns by name: those that are named, or all. */

@@ -67,12 +67,19 @@ export class SchemaCase {
     const same = (): boolean =>
       last.every((list, index) => index % 2 === 1 || JSON.stringify(list) === JSON.stringify(last[index + 1]));
     try {
-      await waitFor('both sides to be equal', async () => {
-        if (pipe.failure !== undefined) return true;
-        last = await read();
-        return same();
-      });
+      await waitFor(
+        'both sides to be equal',
+        async () => {
+          if (pipe.failure !== undefined) return true;
+          last = await read();
+          return same();
+        },
+        30_000,
+      );
     } catch (thrown) {
+      const { rows } = await pipe.target.query('select table_name, op, reason, message from waybill.quarantine');
+      if (rows.length > 0) throw new Error(`rows in quarantine: ${JSON.stringify(rows)}`, { cause: thrown });
+      if (pipe.notices.length > 0) throw new Error(`not followed: ${JSON.stringify(pipe.notices)}`, { cause: thrown });
       for (let index = 0; index < last.length; index += 2) expect(last[index + 1]).toEqual(last[index]);
       throw thrown;
     }
