@@ -59,10 +59,9 @@ export class SnapshotLoop {
       const progress = await this.progress();
       if (progress.tables.some((table) => table.state !== 'done')) await this.#read(progress, signal);
       await this.#takeRequest();
-      await Promise.race([
-        abortableDelay(REQUEST_POLL_MS, signal),
-        new Promise<void>((resolve) => (this.#wake = resolve)),
-      ]);
+      const woken = new AbortController();
+      this.#wake = () => woken.abort();
+      await abortableDelay(REQUEST_POLL_MS, AbortSignal.any([signal, woken.signal]));
     }
   }
 

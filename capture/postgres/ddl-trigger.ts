@@ -4,7 +4,8 @@ import { DDL_PREFIX } from './transaction-assembler.ts';
 
 /**
  * The SQL that makes the trigger, for a superuser or whoever may make event triggers. It needs no right of those who
- * change tables, and what fails in it is a warning: it never keeps a change from being made.
+ * change tables. It has no exception handler: that would be a subtransaction, whose messages are decoded behind the
+ * other changes of their transaction.
  */
 export function ddlTriggerSql(): string {
   const row = CATALOG_SQL.replaceAll('$1', 'true').replaceAll('$2', 'v_oid').trim();
@@ -30,8 +31,6 @@ BEGIN
         json_build_object('k', 'table', 'oid', v_oid::int8, 'row', v_row)::text);
     END IF;
   END LOOP;
-EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING 'waybill.note_ddl: %', SQLERRM;
 END $waybill$;
 DROP EVENT TRIGGER IF EXISTS waybill_ddl;
 CREATE EVENT TRIGGER waybill_ddl ON ddl_command_end EXECUTE FUNCTION waybill.note_ddl();

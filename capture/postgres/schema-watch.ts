@@ -286,7 +286,9 @@ export class SchemaWatch {
         if (!standby) await this.#writeMarks();
       });
       const pauseMs = Math.min(LONGEST_POLL_MS, Math.max(SHORTEST_POLL_MS, tookMs * POLL_PARTS));
-      await Promise.race([abortableDelay(pauseMs, signal), new Promise<void>((resolve) => (this.#wake = resolve))]);
+      const woken = new AbortController();
+      this.#wake = () => woken.abort();
+      await abortableDelay(pauseMs, AbortSignal.any([signal, woken.signal]));
       this.#wake = undefined;
     }
   }
