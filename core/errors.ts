@@ -75,6 +75,11 @@ const POLICIES = {
     action: 'halt',
     remedy: 'Correct `tables` in the configuration: at least one pattern must match a table that this user may read.',
   },
+  source_columns: {
+    action: 'halt',
+    remedy:
+      'Correct `columns` of the source in the configuration as the message says, then start again. Nothing was captured in the clear.',
+  },
   source_encoding: {
     action: 'halt',
     remedy:
@@ -196,6 +201,11 @@ const POLICIES = {
   mapping_invalid: {
     action: 'halt',
     remedy: 'Correct the mapping at the lines named and start again; nothing was skipped.',
+  },
+  transform_history: {
+    action: 'resnapshot',
+    remedy:
+      'Frames that a mapping needs to rebuild what it keeps have expired from the stream of its source. Run `waybill snapshot SOURCE --reset` to have all its tables read again, and give the stream more room.',
   },
   transform_state_full: {
     action: 'halt',

@@ -24,6 +24,8 @@ export interface Observation {
   /** The gauges of the process. */
   readonly samples: readonly Sample[];
   readonly stages: readonly StageFacts[];
+  /** All stages of the process, also those that report nothing: `capture:wms`, `console`. */
+  readonly roles?: readonly string[];
   /** The process ends: it is to be forgotten at once. */
   readonly leaves?: boolean;
 }
@@ -33,9 +35,11 @@ const FLUSH_MS = 1000;
 /** A process that is silent for this long is gone. */
 export const SILENT_MS = 10_000;
 
-const subject = (config: NatsConfig): string => `${config.prefix}.observation`;
+export const observationSubject = (config: NatsConfig): string => `${config.prefix}.observation`;
+/** Whoever has just come may ask on this subject: all tell at once. */
+export const askSubject = (config: NatsConfig): string => `${config.prefix}.observation.ask`;
 
-/** Tells the others, every two seconds, until the signal aborts. */
+/** Tells the others, every two seconds and when asked, until the signal aborts. */
 export async function runObservation(options: {
   readonly nats: NatsConfig;
   readonly observe: () => Promise<Observation>;
@@ -46,13 +50,21 @@ export async function runObservation(options: {
   await runService(
     async (run) => {
       const nats = await connectNats(options.nats, 'waybill observation');
+      const tell = async (): Promise<void> =>
+        nats.connection.publish(observationSubject(options.nats), JSON.stringify(await observe()));
+      nats.connection.subscribe(askSubject(options.nats), {
+        callback: () => void tell().catch((thrown: unknown) => log.debug({ err: String(thrown) }, 'not told')),
+      });
       try {
         while (!signal.aborted) {
-          nats.connection.publish(subject(options.nats), JSON.stringify(await observe()));
+          await tell();
           run.progressed();
           await abortableDelay(EVERY_MS, signal);
         }
-        nats.connection.publish(subject(options.nats), JSON.stringify({ ...(await observe()), leaves: true }));
+        nats.connection.publish(
+          observationSubject(options.nats),
+          JSON.stringify({ ...(await observe()), leaves: true }),
+        );
         // A broker that is away is not waited for: the others notice the silence.
         await Promise.race([nats.connection.flush(), delay(FLUSH_MS, undefined, { ref: false })]);
       } finally {
@@ -64,7 +76,11 @@ export async function runObservation(options: {
 }
 
 /** What `process` observes of itself, from what its stages reported. */
-export function observer(process: string, metrics: Metrics): () => Promise<Observation> {
+export function observer(
+  process: string,
+  metrics: Metrics,
+  roles: () => readonly string[],
+): () => Promise<Observation> {
   const startedAt = new Date().toISOString();
   return async () => ({
     v: 1,
@@ -72,6 +88,7 @@ export function observer(process: string, metrics: Metrics): () => Promise<Obser
     startedAt,
     samples: await metrics.samples(),
     stages: metrics.facts(),
+    roles: roles(),
   });
 }
 
@@ -93,7 +110,7 @@ export class Observatory {
     await runService(
       async (run) => {
         const nats = await connectNats(options.nats, 'waybill observatory');
-        const subscription = nats.connection.subscribe(subject(options.nats));
+        const subscription = nats.connection.subscribe(observationSubject(options.nats));
         const stop = (): void => subscription.unsubscribe();
         signal.addEventListener('abort', stop, { once: true });
         try {

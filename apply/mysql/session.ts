@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { createConnection, type Connection, type ConnectionOptions, type ResultSetHeader } from 'mysql2';
+import { dropConnection } from '../../core/drop-connection.ts';
 import type { TargetConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { targetError } from './target-error.ts';
@@ -138,7 +139,7 @@ export class MysqlSession {
       late.addEventListener('abort', () => resolve(), { once: true });
       this.#connection.end(() => resolve());
     });
-    this.#connection.destroy();
+    dropConnection(this.#connection);
   }
 }
 

@@ -6,13 +6,13 @@ import { quoteLiteral } from './sql.ts';
 import { targetError } from './target-error.ts';
 import { waybillTables } from './waybill-database.ts';
 
-/** The records of a flow; none where the target has never been written to. */
-export async function readTableRecords(session: MysqlSession, flow: string): Promise<TableRecord[]> {
+/** The records of a flow, none where the target has never been written to; with `noted` only those not followed. */
+export async function readTableRecords(session: MysqlSession, flow: string, noted = false): Promise<TableRecord[]> {
   try {
     if (!(await waybillTables(session)).has('tables')) return [];
     const rows = await session.rows(
       `SELECT table_schema, table_name, definition, kept, pending, state, reason FROM waybill.\`tables\`
-        WHERE flow = ${quoteLiteral(flow)} ORDER BY table_schema, table_name`,
+        WHERE flow = ${quoteLiteral(flow)} ${noted ? "AND state <> 'follows'" : ''} ORDER BY table_schema, table_name`,
     );
     return rows.map(([schema, name, definition, kept, pending, state, reason]) => ({
       schema: schema!,

@@ -61,7 +61,7 @@ export async function checkTarget(
         if (included(table.schema, table.name))
           for (const problem of foreignProblems(table, settings))
             add('error', `flow ${flow}`, `table ${table.schema}.${table.name}: ${problem}`, 'see docs/type-mapping.md');
-      for (const { schema, name: table, state, reason } of noticesOf(await readTableRecords(client, flow)))
+      for (const { schema, name: table, state, reason } of noticesOf(await readTableRecords(client, flow, true)))
         if (state === 'stopped')
           add(
             'error',

@@ -15,14 +15,14 @@ interface Row {
   readonly reason: string | null;
 }
 
-/** The records of a flow; of every flow that writes to this target where none is named. */
-export async function readTableRecords(client: ClientBase, flow: string): Promise<TableRecord[]> {
+/** The records of a flow; with `noted` only of tables that it does not follow. */
+export async function readTableRecords(client: ClientBase, flow: string, noted = false): Promise<TableRecord[]> {
   try {
     const there = await client.query<{ there: boolean }>("SELECT to_regclass('waybill.tables') IS NOT NULL AS there");
     if (there.rows[0]?.there !== true) return [];
     const { rows } = await client.query<Row>(
       `SELECT table_schema AS schema, table_name AS name, definition, kept, pending, state, reason
-         FROM waybill.tables WHERE flow = $1 ORDER BY table_schema, table_name`,
+         FROM waybill.tables WHERE flow = $1 ${noted ? "AND state <> 'follows'" : ''} ORDER BY table_schema, table_name`,
       [flow],
     );
     return rows.map((row) => ({ ...row, definition: row.definition ?? undefined, reason: row.reason ?? undefined }));

@@ -5,7 +5,17 @@ import type { Target, TargetDesk } from '../target-kind.ts';
 import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
 import { checkTarget } from './preflight.ts';
-import { discardQuarantine, listQuarantine, replayQuarantine, showQuarantine } from './quarantine.ts';
+import {
+  countReasons,
+  discardQuarantine,
+  editQuarantine,
+  listQuarantine,
+  pageQuarantine,
+  replayQuarantine,
+  showQuarantine,
+} from './quarantine.ts';
+import { countQuarantine } from './quarantine-count.ts';
+import { readRow } from './read-row.ts';
 import { openTargetSession } from './session.ts';
 import { createPostgresStore } from './store.ts';
 import { readTableRecords } from './table-records.ts';
@@ -18,11 +28,16 @@ export function createPostgresTarget(settings: TargetConfig): Target {
       const { client } = session;
       return {
         readPositions: () => readPositions(client),
-        tableNotices: async (flow) => noticesOf(await readTableRecords(client, flow)),
+        tableNotices: async (flow) => noticesOf(await readTableRecords(client, flow, true)),
+        countQuarantine: () => countQuarantine(client),
         listQuarantine: (flow) => listQuarantine(client, flow),
+        countReasons: (flow) => countReasons(client, flow),
+        pageQuarantine: (flow, slice) => pageQuarantine(client, flow, slice),
+        editQuarantine: (flow, id, edit) => editQuarantine(client, flow, id, edit),
         showQuarantine: (id) => showQuarantine(client, id),
         replayQuarantine: (flow, which, flowSettings) => replayQuarantine(client, flow, which, flowSettings),
         discardQuarantine: (flow, ids) => discardQuarantine(client, flow, ids),
+        readRow: (...row) => readRow(client, ...row),
         close: () => session.close(),
       };
     },

@@ -4,7 +4,7 @@
  */
 import { crc32 } from 'node:zlib';
 import { ReplicationError } from '../../core/errors.ts';
-import { formatGtid, type Gtid } from '../../core/gtid-set.ts';
+import { formatGtid, type Gtid } from '../../core/gtid.ts';
 import type { BinlogHandler, Flavour, GroupEnd, Xid } from './binlog-handler.ts';
 import { ByteReader } from './byte-reader.ts';
 import type { Charsets } from './charset.ts';
@@ -388,7 +388,8 @@ export class BinlogDecoder {
         );
       case 'other': {
         const inGroup = this.#group === 'open';
-        this.#handler.statement({ schema, sql, verb: statement.verb, truncates: statement.truncates, inGroup });
+        const { verb, truncates, movesRows } = statement;
+        this.#handler.statement({ schema, sql, verb, truncates, movesRows, inGroup });
         if (!inGroup) this.#end({ kind: 'commit' });
       }
     }

@@ -1,5 +1,5 @@
 /** What the binlog decoder tells its handler. docs: MySQL "Replication Event Classes", MariaDB "Replication Protocol". */
-import type { Gtid } from '../../core/gtid-set.ts';
+import type { Gtid } from '../../core/gtid.ts';
 import type { RowReader } from './row-reader.ts';
 import type { TableMap } from './table-map.ts';
 
@@ -43,6 +43,8 @@ export interface LoggedStatement {
   readonly verb: string;
   /** The table that a TRUNCATE TABLE empties; undefined for all other statements. */
   readonly truncates: { readonly schema: string; readonly name: string } | undefined;
+  /** DDL that takes rows away from a name or brings them, and logs none: partitions, tablespaces, tables renamed or made anew. */
+  readonly movesRows: boolean;
   /** Whether rows of the same group may follow (CREATE … SELECT). */
   readonly inGroup: boolean;
 }

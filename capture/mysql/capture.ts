@@ -7,6 +7,8 @@ import { gtidPosition, parseGtidSet, withGtid, type GtidPosition } from '../../c
 import type { GtidSet } from '../../core/gtid-set.ts';
 import type { Logger } from '../../core/logger.ts';
 import { asGtidPosition } from '../../core/position.ts';
+import { endSession } from '../../core/session-lock.ts';
+import { sessionName } from '../../core/stale-sessions.ts';
 import { runCapture, type CaptureOptions, type HeldCapture, type SourceKind } from '../capture-loop.ts';
 import { planSnapshot } from '../snapshot-plan.ts';
 import { clearRequest, ProgressStore, readRequest } from '../snapshot-request.ts';
@@ -35,8 +37,9 @@ export async function runMysqlCapture(options: CaptureOptions<MysqlSourceConfig>
 
 async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
   const { name, settings, natsConfig, nats, bucket, log } = held;
-  const client = await connectSource(settings);
+  const client = await connectSource(settings, sessionName('capture', name, held.installation));
   try {
+    await endOvertaken(client, name, held.installation, log);
     const facts = await readFacts(client, settings.kind);
     requireSettings(facts, settings.kind);
     const tables = await matchingTables(client, settings.kind, settings.tables);
@@ -78,6 +81,17 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
   } finally {
     client.end();
   }
+}
+
+/** A holder that hangs may keep an open transaction, or the lock of a table that it was reading, for ever. */
+async function endOvertaken(client: SqlClient, name: string, installation: string, log: Logger): Promise<void> {
+  let ended = 0;
+  for (const purpose of ['stream', 'load'] as const) {
+    const session = sessionName(purpose, name, installation);
+    if (await endSession((sql) => client.query(sql, 'ending the sessions of an overtaken process'), session))
+      ended += 1;
+  }
+  if (ended > 0) log.warn({ sessions: ended }, 'ended the sessions that an overtaken process left on the source');
 }
 
 function keepaliveMs({ stream }: NatsConfig): number {

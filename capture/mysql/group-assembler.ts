@@ -14,7 +14,8 @@ import { failpoint } from '../../core/failpoint.ts';
 import { partOf, type FrameWriter } from '../../core/frame-writer.ts';
 import type { Op } from '../../core/frame.ts';
 import { containsGtid, gtidPosition, readName, sameGtid, type GtidPosition } from '../../core/gtid-position.ts';
-import { formatGtid, GtidCursor, type Gtid, type GtidSet } from '../../core/gtid-set.ts';
+import { GtidCursor, type GtidSet } from '../../core/gtid-set.ts';
+import { formatGtid, type Gtid } from '../../core/gtid.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
 import { RowCounts } from '../row-counts.ts';
@@ -239,15 +240,15 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     if (rows.op === 'd') {
       writer.writeNull();
       writer.before('f');
-      rows.write(writer, 'before');
+      rows.write(writer, 'before', table.guards);
       return;
     }
     // The old row of an update is needed where the key changed, and where the whole row is the key.
     const before = rows.op === 'u' && (table.keyIndexes.length === 0 || rows.differs(table.keyIndexes));
-    rows.write(writer, 'after');
+    rows.write(writer, 'after', table.guards);
     if (!before) return;
     writer.before('f');
-    rows.write(writer, 'before');
+    rows.write(writer, 'before', table.guards);
   }
 
   #countRow(open: OpenGroup): void {
@@ -433,8 +434,8 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     this.#options.onBoundary();
   }
 
-  /** Publishes rows that were read from a table: marks (`s`) or rows (`r`). To be called between groups only. */
-  publishRead(table: LoggedTable, op: 'r' | 's', rows: readonly Buffer[], timeUs: number): void {
+  /** Publishes what was read of a table: rows (`r`), marks (`s`), keys that are gone (`d`). Between groups only. */
+  publishRead(table: LoggedTable, op: 'r' | 's' | 'd', rows: readonly Buffer[], timeUs: number): void {
     if (this.inGroup) throw new ReplicationError('internal', 'rows of a table were to be published inside of a group');
     let here = 0;
     const close = (): void => {
@@ -447,6 +448,10 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     };
     for (const json of rows) {
       this.#frame.writer.beginRow(op, table.schema);
+      if (op === 'd') {
+        this.#frame.writer.writeNull();
+        this.#frame.writer.before('k');
+      }
       this.#frame.writer.writeJson(json);
       this.#frame.writer.endRow();
       here += 1;

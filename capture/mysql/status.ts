@@ -1,70 +1,62 @@
-/** What `waybill status` says of a MySQL or MariaDB source, read from the source and the stream themselves. */
-import { cdcStreamName, readTail } from '../../core/cdc-stream.ts';
-import type { MysqlSourceConfig, NatsConfig } from '../../core/config.ts';
+/** What `waybill status` asks of a MySQL or MariaDB source. */
+import type { MysqlSourceConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
-import { openBucket } from '../../core/lease.ts';
-import { connectNats } from '../../core/nats.ts';
-import { asGtidPosition, describePosition } from '../../core/position.ts';
-import { readProgress } from '../snapshot-request.ts';
-import type { SourceStatus } from '../source-status.ts';
-import { connectSource } from './connection.ts';
+import type { GtidSet } from '../../core/gtid-set.ts';
+import type { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
+import { asGtidPosition } from '../../core/position.ts';
+import type { SourceProbe, SourceReading } from '../source-status.ts';
+import { connectSource, type SqlClient } from './connection.ts';
 import { contains, readExecuted, requireLineage } from './executed.ts';
 import { readRetainedBytes } from './retained-log.ts';
 
-interface LeaseView {
-  readonly released?: boolean;
-}
-
-export async function mysqlSourceStatus(
-  name: string,
-  settings: MysqlSourceConfig,
-  config: NatsConfig,
-): Promise<SourceStatus> {
-  try {
-    const nats = await connectNats(config, 'waybill status');
-    const client = await connectSource(settings).catch(async (thrown: unknown) => {
-      await nats.close();
-      throw thrown;
-    });
-    try {
-      const tail = await readTail(nats, cdcStreamName(config.prefix, name));
-      const bucket = await openBucket(nats, config);
-      const progress = await readProgress(bucket, name);
-      const lease = await bucket.get(`lease.capture.${name}`);
-      const held = lease !== null && lease.operation === 'PUT' && lease.json<LeaseView>().released !== true;
-      const retained = await readRetainedBytes(client, settings.kind);
-      const open = progress?.tables.filter((table) => table.state !== 'done') ?? [];
-      const position = asGtidPosition(tail.end);
-      let state = position === undefined ? 'new' : held ? (open.length > 0 ? 'snapshot' : 'streaming') : 'stopped';
-      let detail: string | undefined;
+/** Connects. Throws `source_unreachable`, `source_auth`. */
+export async function openMysqlProbe(name: string, settings: MysqlSourceConfig): Promise<SourceProbe> {
+  const client = await connectSource(settings);
+  const { kind } = settings;
+  return {
+    async read(tail): Promise<SourceReading> {
+      const retained = await readRetainedBytes(client);
+      const keeps = await readRetention(client);
+      const position = tail === undefined ? undefined : asGtidPosition(tail.end);
+      let reading: SourceReading = { state: tail === undefined ? 'ready' : 'new' };
       if (position !== undefined)
         try {
-          await requireLineage(client, settings.kind, position.gtids, name);
-          const executed = await readExecuted(client, settings.kind);
-          if (state === 'streaming' && contains(position.gtids, executed)) state = 'idle';
+          await requireLineage(client, kind, position.gtids, name);
+          const executed = await readExecuted(client, kind);
+          reading = {
+            state: 'ready',
+            caughtUp: position.open === undefined && contains(position.gtids, executed),
+            ...behind(executed, position.gtids),
+          };
         } catch (thrown) {
-          const error = asReplicationError(thrown);
-          state = error.code === 'source_log_purged' ? 'slot_lost' : 'blocked';
-          detail = `${error.code}: ${error.message}`;
+          const { code, message } = asReplicationError(thrown);
+          if (code === 'source_unreachable') throw thrown;
+          reading = {
+            state: code === 'source_log_purged' ? 'slot_lost' : 'blocked',
+            detail: `${code}: ${message}`,
+          };
         }
       return {
-        state,
-        ...(position === undefined ? {} : { position: describePosition(position) }),
+        ...reading,
         ...(retained === undefined ? {} : { retainedLogBytes: retained }),
-        ...(open.length === 0
-          ? {}
-          : { snapshot: `${progress!.tables.length - open.length}/${progress!.tables.length} tables` }),
-        ...(detail === undefined ? {} : { detail }),
+        ...(keeps === 0 ? {} : { keepsLogSeconds: keeps }),
       };
-    } finally {
-      client.end();
-      await nats.close();
-    }
-  } catch (thrown) {
-    const error = asReplicationError(thrown);
-    return {
-      state: error.code === 'stream_missing' ? 'new' : 'unreachable',
-      detail: `${error.code}: ${error.message}`,
-    };
-  }
+    },
+    close: async () => client.end(),
+  };
+}
+
+function behind(executed: GtidSet, taken: GtidSet): Pick<SourceReading, 'behindTransactions'> {
+  if (executed.kind !== 'mysql') return {};
+  return { behindTransactions: executed.subtract(taken as MysqlGtidSet).size };
+}
+
+/** Seconds for which the source keeps a log after it was written; 0: for ever. */
+async function readRetention(client: SqlClient): Promise<number> {
+  const rows = await client.query(
+    "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('binlog_expire_logs_seconds', 'expire_logs_days')",
+    'reading how long the log is kept',
+  );
+  const value = (variable: string): number => Number(rows.find(([key]) => key === variable)?.[1] ?? 0);
+  return value('binlog_expire_logs_seconds') || value('expire_logs_days') * 86_400;
 }

@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import type { StreamTail } from '../../core/cdc-stream.ts';
 import type { PostgresSourceConfig } from '../../core/config.ts';
+import type { ColumnRules } from '../../core/column-rules.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { FramePublisher } from '../../core/frame-publisher.ts';
 import { asPgPosition, comparePositions, formatPosition, pgPosition, type PgPosition } from '../../core/position.ts';
@@ -9,18 +10,20 @@ import { abortableDelay } from '../../core/run-service.ts';
 import { sessionName } from '../../core/stale-sessions.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import type { HeldCapture } from '../capture-loop.ts';
+import { compileColumnRules } from '../column-findings.ts';
 import type { PendingFrame } from '../frame-filler.ts';
 import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
-import { SnapshotLoop } from '../snapshot-loop.ts';
-import type { ProgressStore, SnapshotProgress } from '../snapshot-request.ts';
+import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
+import type { ProgressStore } from '../snapshot-request.ts';
 import type { TableRegistry } from '../table-registry.ts';
 import { CatchUpReader } from './catch-up.ts';
 import type { CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
-import { LogBudget } from './log-budget.ts';
+import { LogBudget } from '../log-budget.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, matchingTables } from './publication.ts';
+import { publishTable, type PublishedTable } from './published-table.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { SchemaWatch } from './schema-watch.ts';
 import { advanceSlot, logDistanceBytes, readSlot } from './slot.ts';
@@ -57,7 +60,9 @@ const ADVANCE_SLOT_EVERY_MS = 30_000;
 export class CaptureSession {
   readonly #o: SessionOptions;
   readonly #markPrefix: string;
+  readonly #rules: ColumnRules;
   readonly #schemas: SchemaWatch;
+  readonly #published = new WeakMap<CapturedTable, PublishedTable>();
   readonly #assembler: TransactionAssembler;
   readonly #publishing: PublishLoop<PgPosition>;
   readonly #snapshots: SnapshotLoop;
@@ -75,6 +80,7 @@ export class CaptureSession {
     const resume = asPgPosition(tail.end);
     this.#o = options;
     this.#markPrefix = `waybill:${held.name}`;
+    this.#rules = compileColumnRules(held, [...tables.values()]);
     this.#schemas = new SchemaWatch({
       client: watchClient,
       publication,
@@ -96,7 +102,7 @@ export class CaptureSession {
       markPrefix: this.#markPrefix,
       resolve: (relation, lsn) => this.#resolve(relation, lsn),
       takeMark: (mark, write) => this.#takeMark(mark, write),
-      tableByOid: (oid) => this.#schemas.byOid(oid),
+      tableByOid: (oid) => this.#publish(this.#schemas.byOid(oid)),
       takeChunk: (id) => this.#snapshot?.takeChunk(id),
       chunkDone: (id, kept) => this.#snapshot?.chunkDone(id, kept),
       onFrame: (frame) => this.#publishing.enqueue(frame),
@@ -116,7 +122,7 @@ export class CaptureSession {
       bucket: held.bucket,
       progress,
       log: held.log,
-      read: (wanted, cancelled, signal) => this.#readSnapshot(wanted, cancelled, signal),
+      read: (task, signal) => this.#readSnapshot(task, signal),
       tables: () => this.#matchingTables(),
     });
   }
@@ -200,9 +206,9 @@ export class CaptureSession {
     }
   }
 
-  #resolve(relation: RelationMessage, lsn: bigint): CapturedTable | undefined {
+  #resolve(relation: RelationMessage, lsn: bigint): PublishedTable | undefined {
     const table = this.#schemas.resolve(relation, lsn);
-    if (table !== 'look') return table;
+    if (table !== 'look') return this.#publish(table);
     // Described to the assembler again, before any of its rows is decoded.
     const looked = this.#schemas.look(relation, lsn).then(() => this.#assembler.relation(relation));
     this.#reader!.holdUntil(looked);
@@ -210,7 +216,19 @@ export class CaptureSession {
   }
 
   #takeMark(mark: SchemaMark, write: (versions: readonly MarkedVersion[]) => void): void {
-    this.#reader!.holdUntil(this.#schemas.takeMark(mark).then(write));
+    const taken = this.#schemas.takeMark(mark);
+    this.#reader!.holdUntil(
+      taken.then((versions) => write(versions.map((each) => ({ ...each, table: this.#publish(each.table) })))),
+    );
+  }
+
+  /** The table as frames carry it: one object for each version. */
+  #publish<T extends CapturedTable | undefined>(table: T): T extends undefined ? undefined : PublishedTable;
+  #publish(table: CapturedTable | undefined): PublishedTable | undefined {
+    if (table === undefined) return undefined;
+    let published = this.#published.get(table);
+    if (published === undefined) this.#published.set(table, (published = publishTable(table, this.#rules)));
+    return published;
   }
 
   #onStored(frame: PendingFrame<PgPosition>): void {
@@ -241,7 +259,7 @@ export class CaptureSession {
         slotAdvancedMs = performance.now();
         if (this.#safeLsn > 0n) await advanceSlot(client, slot, this.#safeLsn);
       }
-      this.#publishing.reportStatus(this.#snapshots.running);
+      this.#publishing.reportStatus(this.#snapshots.status);
       if (performance.now() - slotCheckedMs > SLOT_CHECK_EVERY_MS) {
         slotCheckedMs = performance.now();
         const info = await readSlot(client, slot);
@@ -274,7 +292,7 @@ export class CaptureSession {
     }
   }
 
-  async #readSnapshot(progress: SnapshotProgress, cancelled: () => boolean, signal: AbortSignal): Promise<void> {
+  async #readSnapshot(task: SnapshotTask, signal: AbortSignal): Promise<void> {
     const { settings, name, installation, log } = this.#o.held;
     const client = await connectSource(settings, sessionName('load', name, installation));
     try {
@@ -282,16 +300,17 @@ export class CaptureSession {
         client,
         progress: this.#o.progress,
         markPrefix: this.#markPrefix,
+        rules: this.#rules,
         maxChunkRows: settings.snapshot_chunk_rows,
         log,
         signal,
-        tableByName: (schema, table) => this.#schemas.byName(schema, table),
+        tableByName: (schema, table) => this.#publish(this.#schemas.byName(schema, table)),
         trackTransactions: (on) => this.#assembler.trackTransactions(on),
         forgetTransactionsBefore: (xid) => this.#assembler.forgetTransactionsBefore(xid),
         stored: () => this.#whenStored(client, signal),
-        cancelled,
+        task,
       });
-      await this.#snapshot.run(progress);
+      await this.#snapshot.run();
     } finally {
       this.#snapshot = undefined;
       await client.end().catch(() => {});

@@ -237,7 +237,7 @@ export class SchemaWatch {
   }
 
   /** A mark in the log: from there on the table is as it says. The versions to write into the stream, in order. */
-  async takeMark(mark: SchemaMark): Promise<readonly MarkedVersion[]> {
+  async takeMark(mark: SchemaMark): Promise<readonly MarkedVersion<CapturedTable>[]> {
     const known = this.#tables.get(mark.oid);
     if (mark.k === 'gone') {
       if (known === undefined) return [];

@@ -9,9 +9,12 @@ import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
 import type { Logger } from '../../core/logger.ts';
 import { abortableDelay, untilAborted } from '../../core/run-service.ts';
+import type { ColumnRules } from '../../core/column-rules.ts';
 import type { CapturedTable } from './catalog.ts';
 import { LineSplitter, parseCopyLine, type CopyRow } from './copy-lines.ts';
 import { qualifiedName, quoteIdent } from './publication.ts';
+import type { SnapshotTask } from '../snapshot-loop.ts';
+import { hasGuardedKey, type PublishedTable } from './published-table.ts';
 import {
   newSnapshotId,
   type KeyTexts,
@@ -26,6 +29,8 @@ const FIRST_CHUNK_ROWS = 1000;
 const CHUNK_BYTES = 4 << 20;
 /** Undefined column or table, and types that do not go together: the table changed. PostgreSQL documentation, appendix A. */
 const CHANGED_TABLE: ReadonlySet<string> = new Set(['42703', '42P01', '42883', '42804', '22P02', '0A000']);
+/** So often a chunk is read before its table is set aside. */
+const MOST_ATTEMPTS = 20;
 
 export interface SnapshotPorts {
   readonly client: pg.Client;
@@ -34,7 +39,8 @@ export interface SnapshotPorts {
   readonly maxChunkRows: number;
   readonly log: Logger;
   readonly signal: AbortSignal;
-  readonly tableByName: (schema: string, name: string) => CapturedTable | undefined;
+  readonly rules: ColumnRules;
+  readonly tableByName: (schema: string, name: string) => PublishedTable | undefined;
   readonly trackTransactions: (on: boolean) => void;
   readonly forgetTransactionsBefore: (xid: number) => void;
   /**
@@ -42,7 +48,7 @@ export interface SnapshotPorts {
    * the signal aborts: a cursor must never pass rows that are not stored (Invariant 1).
    */
   readonly stored: () => Promise<void>;
-  readonly cancelled: () => boolean;
+  readonly task: SnapshotTask;
 }
 
 /** Reads tables one after another. One instance per run of a capture. */
@@ -67,19 +73,21 @@ export class SnapshotReader {
     this.#outcome = undefined;
   }
 
-  /** Reads every table of `progress` that is not done, storing the cursor after each chunk. */
-  async run(progress: SnapshotProgress): Promise<void> {
+  /** Reads every table that is due, storing the cursor after each chunk. */
+  async run(): Promise<void> {
     const { log, signal } = this.#ports;
+    const { progress, isDue } = this.#ports.task;
     this.#ports.trackTransactions(true);
     try {
       await this.#waitForOlderTransactions();
       for (const table of progress.tables) {
-        if (table.state === 'done' || signal.aborted || this.#ports.cancelled()) continue;
+        if (!isDue(table) || signal.aborted || this.#ports.task.cancelled()) continue;
         const captured = this.#ports.tableByName(table.schema, table.name);
         if (captured === undefined) {
           log.warn({ table: `${table.schema}.${table.name}` }, 'a table of the snapshot is gone; left out');
           table.state = 'done';
-        } else if (table.keys !== undefined) await this.#readKeys(table, table.keys, captured);
+        } else if (table.keys !== undefined && !hasGuardedKey(captured))
+          await this.#readKeys(table, table.keys, captured);
         else await this.#readTable(progress, table, captured);
         await this.#ports.progress.write(progress);
       }
@@ -106,8 +114,8 @@ export class SnapshotReader {
     }
   }
 
-  async #readTable(progress: SnapshotProgress, table: TableProgress, first: CapturedTable): Promise<void> {
-    const { signal, log, progress: store } = this.#ports;
+  async #readTable(progress: SnapshotProgress, table: TableProgress, first: PublishedTable): Promise<void> {
+    const { signal, log, progress: store, rules } = this.#ports;
     let captured = first;
     // A table that loses its key while it is read is read in one piece from then on, and the other way round.
     const keyless = captured.keyIndexes.length === 0;
@@ -119,8 +127,9 @@ export class SnapshotReader {
       await this.#ports.stored();
       await store.write(progress);
     }
+    let cursor = rules.openCursor(captured.publication, table.cursor);
     let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
-    for (let attempt = 1; !signal.aborted && !this.#ports.cancelled();) {
+    for (let attempt = 1; !signal.aborted && !this.#ports.task.cancelled();) {
       const id = newSnapshotId() + attempt;
       const current = this.#ports.tableByName(table.schema, table.name);
       // It is to be read from the beginning.
@@ -139,7 +148,7 @@ export class SnapshotReader {
       captured = current;
       if (keyless) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
       await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
-      const read = await this.#readUnchanged(captured, chunkSql(captured, table.cursor, limit, part));
+      const read = await this.#readUnchanged(captured, chunkSql(captured, cursor, limit, part));
       if (read === undefined) {
         // What it is like by now is on its way through the log.
         attempt += 1;
@@ -156,9 +165,11 @@ export class SnapshotReader {
         attempt += 1;
         // A smaller chunk is less likely to meet a change while it is read.
         if (limit !== undefined) limit = Math.max(10, Math.floor(limit / 2));
-        if (attempt % 10 === 0)
-          log.warn({ table: table.name, attempt }, 'a chunk changed while it was read; reading it again');
-        await abortableDelay(Math.min(2000, 20 * attempt), signal);
+        if (attempt > MOST_ATTEMPTS) {
+          this.#ports.task.setAside(table, `${MOST_ATTEMPTS} times running it changed while a chunk of it was read`);
+          return;
+        }
+        await abortableDelay(20 * attempt, signal);
         continue;
       }
       attempt = 1;
@@ -167,14 +178,15 @@ export class SnapshotReader {
       table.rows += chunk.rows.length;
       const last = chunk.rows.at(-1);
       if (keyless || limit === undefined || chunk.rows.length < limit || last === undefined) break;
-      table.cursor = [...last.key];
+      cursor = last.key;
+      table.cursor = rules.sealCursor(captured.publication, cursor);
       await store.write(progress);
       limit = Math.max(
         100,
         Math.min(this.#ports.maxChunkRows, Math.floor(CHUNK_BYTES / Math.max(1, bytes / chunk.rows.length))),
       );
     }
-    if (signal.aborted || this.#ports.cancelled()) return;
+    if (signal.aborted || this.#ports.task.cancelled()) return;
     if (part === undefined) await this.#mark({ k: 'end', id: tableId, oid: captured.oid });
     await this.#ports.stored();
     table.state = 'done';
@@ -182,14 +194,14 @@ export class SnapshotReader {
   }
 
   /** Reads single rows again. What others of the table are there stays as it is: no begin, no end. */
-  async #readKeys(table: TableProgress, keys: readonly KeyTexts[], first: CapturedTable): Promise<void> {
+  async #readKeys(table: TableProgress, keys: readonly KeyTexts[], first: PublishedTable): Promise<void> {
     const { signal, log } = this.#ports;
     let captured = first;
     if (captured.keyIndexes.length === 0) {
       table.state = 'done';
       return;
     }
-    for (let attempt = 1; !signal.aborted && !this.#ports.cancelled(); attempt++) {
+    for (let attempt = 1; !signal.aborted && !this.#ports.task.cancelled(); attempt++) {
       const id = newSnapshotId() + attempt;
       await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
       const read = await this.#readUnchanged(captured, keysSql(captured, keys), absentSql(captured, keys));
@@ -210,8 +222,11 @@ export class SnapshotReader {
       const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
       await this.#mark({ k: 'high', chunk: id, oid: captured.oid });
       if ((await untilAborted(outcome, signal)) === undefined) {
-        if (attempt % 10 === 0) log.warn({ table: table.name, attempt }, 'rows changed while they were read again');
-        await abortableDelay(Math.min(2000, 20 * attempt), signal);
+        if (attempt === MOST_ATTEMPTS) {
+          this.#ports.task.setAside(table, `${MOST_ATTEMPTS} times running rows changed while they were read again`);
+          return;
+        }
+        await abortableDelay(20 * attempt, signal);
         continue;
       }
       await this.#ports.stored();
@@ -224,7 +239,7 @@ export class SnapshotReader {
 
   /** A chunk; undefined when the table is no longer as the log told so far, and its columns cannot be read so. */
   async #readUnchanged(
-    table: CapturedTable,
+    table: PublishedTable,
     sql: string,
     absentKeysSql?: string,
   ): Promise<{ chunk: Chunk; xmin: number; bytes: number } | undefined> {
@@ -242,7 +257,7 @@ export class SnapshotReader {
   }
 
   async #readChunk(
-    table: CapturedTable,
+    table: PublishedTable,
     sql: string,
     absentKeysSql?: string,
   ): Promise<{ chunk: Chunk; xmin: number; bytes: number }> {
@@ -255,8 +270,7 @@ export class SnapshotReader {
       const splitter = new LineSplitter();
       for await (const data of client.query(copyTo(`copy (${sql}) to stdout`))) {
         bytes += (data as Buffer).length;
-        for (const line of splitter.push(data as Buffer))
-          rows.push(parseCopyLine(line, table.binary, table.keyIndexes));
+        for (const line of splitter.push(data as Buffer)) rows.push(parseCopyLine(line, table));
       }
       const absent =
         absentKeysSql === undefined ? [] : (await client.query({ text: absentKeysSql, rowMode: 'array' })).rows;
@@ -294,15 +308,24 @@ export async function emitMark(client: pg.Client, prefix: string, mark: Mark): P
   }
 }
 
+type ReadTable = CapturedTable & Partial<Pick<PublishedTable, 'writes'>>;
+
+/** The columns to read; what is left out is not even read. */
+function columnsSql({ schema, writes }: ReadTable, prefix = ''): string {
+  return schema.columns
+    .map((column, index) => (writes?.[index] === 'omit' ? 'null' : prefix + quoteIdent(column.name)))
+    .join(', ');
+}
+
 /** The statement that reads one chunk in key order after `cursor`. */
 export function chunkSql(
-  table: CapturedTable,
+  table: ReadTable,
   cursor: readonly string[] | null,
   limit: number | undefined,
   part?: { readonly schema: string; readonly name: string },
 ): string {
   const { schema, keyIndexes } = table;
-  const columns = schema.columns.map((column) => quoteIdent(column.name)).join(', ');
+  const columns = columnsSql(table);
   const key = schema.key.map(quoteIdent).join(', ');
   const literals = keyIndexes
     .map((index, i) => `${quoteLiteral(cursor?.[i] ?? '')}::${schema.columns[index]!.type}`)
@@ -330,8 +353,8 @@ function sameKey(table: CapturedTable): string {
 }
 
 /** The statement that reads the rows with these keys. */
-function keysSql(table: CapturedTable, keys: readonly KeyTexts[]): string {
-  const columns = table.schema.columns.map((column) => `t.${quoteIdent(column.name)}`).join(', ');
+function keysSql(table: ReadTable, keys: readonly KeyTexts[]): string {
+  const columns = columnsSql(table, 't.');
   return `select ${columns} from ${keysList(table, keys)} join ${qualifiedName(table.schema)} t on ${sameKey(table)}`;
 }
 

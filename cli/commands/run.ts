@@ -7,7 +7,8 @@ import { targetOf } from '../../apply/target-kind.ts';
 import { runMysqlCapture } from '../../capture/mysql/capture.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
-import type { Config } from '../../core/config.ts';
+import { canonicalStreamName } from '../../core/canonical-stream.ts';
+import { flowSettings, recordFlowSettings, type Config } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import { armFailpoint } from '../../core/failpoint.ts';
 import { createLogger, type Logger, type LogLevel } from '../../core/logger.ts';
@@ -15,10 +16,11 @@ import { openEnds } from '../../monitoring/drift/open-sides.ts';
 import { runHeartbeat } from '../../monitoring/heartbeat.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { Observatory, observer, runObservation } from '../../monitoring/observation.ts';
-import { startMonitoring } from '../../monitoring/server.ts';
-import { audit, auditWhenReachable, describeConfiguration, keepsAuditLog, lastConfigurationHash } from '../audit.ts';
+import { startMonitoring, type Pages } from '../../monitoring/server.ts';
+import { audit, auditWhenReachable, describeConfiguration, lastConfigurationHash } from '../audit.ts';
 import { runVerifyStage } from '../verification.ts';
-import { alongside, runAlerts } from '../watching.ts';
+import { checkCanonicalFlows } from '../canonical-flows.ts';
+import { alongside, createConsole, runAlerts } from '../watching.ts';
 import { EXIT, readConfig, unknownName, type GlobalOptions } from '../context.ts';
 
 export interface RunOptions extends GlobalOptions {
@@ -42,6 +44,8 @@ interface Stage {
   blocked(detail: string): void;
   /** It looks at what all processes observe. */
   readonly watches?: boolean;
+  /** What it serves over HTTP. */
+  readonly pages?: Pages;
 }
 
 interface Surroundings {
@@ -62,13 +66,17 @@ export async function run(options: RunOptions): Promise<number> {
     const [name, nth] = failpoint.split(':');
     armFailpoint(name!, Number(nth ?? 1));
   }
+  await checkCanonicalFlows(config);
   const stallMs = process.env['WAYBILL_STALL_MS'];
   const metrics = new Metrics(stallMs === undefined ? {} : { stallMs: Number(stallMs) });
   const holder = `${hostname()}:${process.pid}:${randomBytes(4).toString('hex')}`;
-  const observe = observer(holder, metrics);
+  const roles: string[] = [];
+  const observe = observer(holder, metrics, () => roles);
   const observatory = new Observatory(observe);
   const stages = chooseStages(createStages(config, { holder, metrics, observatory, log }), options.only);
-  const server = await startMonitoring(options.listen ?? config.monitoring.listen, metrics);
+  roles.push(...stages.map((stage) => stage.id));
+  const pages = stages.find((stage) => stage.pages !== undefined)?.pages;
+  const server = await startMonitoring(options.listen ?? config.monitoring.listen, metrics, pages);
   log.info({ stages: stages.map((stage) => stage.id), monitoring: `http://127.0.0.1:${server.port}` }, 'waybill runs');
 
   const stop = new AbortController();
@@ -103,8 +111,8 @@ export async function run(options: RunOptions): Promise<number> {
 /** The targets that the stages of this process write to or compare. One that only captures may not reach any. */
 function stageTargets(config: Config, stages: readonly Stage[]): string[] {
   const flows = stages.map((stage) => /^(?:apply|verify):(.+)$/.exec(stage.id)?.[1]);
-  const targets = new Set(flows.flatMap((flow) => (flow === undefined ? [] : [config.flows[flow]!.to])));
-  return [...targets].filter((target) => keepsAuditLog(config, target));
+  const targets = new Set(flows.flatMap((flow) => (flow === undefined ? [] : [flowSettings(config, flow)!.to])));
+  return [...targets];
 }
 
 /** How long the end of a process waits for its last line in the audit log. */
@@ -228,6 +236,45 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
       };
     });
   }
+  for (const [name, settings] of Object.entries(config.canonicalFlows)) {
+    const { prefix } = config.nats;
+    const transformId = `transform:${name}`;
+    ids.push(transformId);
+    makers.push(() => {
+      const report = metrics.transformReport(name, settings.canonical, (source) => cdcStreamName(prefix, source));
+      const stageLog = log.child({ stage: transformId });
+      return {
+        id: transformId,
+        run: async (signal) => {
+          const { runCanonicalFlow } = await import('../../transform/canonical-flow.ts');
+          const common = { name, nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
+          await runCanonicalFlow({ ...common, settings });
+        },
+        blocked: (detail) => report.state('blocked', detail),
+      };
+    });
+    const applyId = `apply:${name}`;
+    ids.push(applyId);
+    makers.push(() => {
+      const stream = canonicalStreamName(prefix, settings.canonical);
+      const report = metrics.flowReport(name, settings.to, stream);
+      const stageLog = log.child({ stage: applyId });
+      return {
+        id: applyId,
+        run: async (signal) => {
+          const target = config.targets[settings.to]!;
+          const { store } = await targetOf(target);
+          if (settings.views) {
+            const { ensureVisibility } = await import('../visibility.ts');
+            await ensureVisibility(target, settings.schema, { log: stageLog, signal });
+          }
+          const common = { name, nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
+          await runMirrorFlow({ ...common, settings: recordFlowSettings(settings), store, stream });
+        },
+        blocked: (detail) => report.state('blocked', detail),
+      };
+    });
+  }
   for (const flow of config.monitoring.verify.every === undefined ? [] : Object.keys(config.flows)) {
     const id = `verify:${flow}`;
     ids.push(id);
@@ -259,16 +306,16 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
       blocked: () => {},
     }));
   }
+  const alertPace = Number(process.env['WAYBILL_ALERT_PACE'] ?? 1);
+  ids.push('console');
+  makers.push(() => {
+    const { run, pages } = createConsole(config, { observatory, alertPace, log: log.child({ stage: 'console' }) });
+    return { id: 'console', watches: true, pages, run, blocked: () => {} };
+  });
   if (Object.keys(config.monitoring.webhooks).length > 0) {
     ids.push('alerts');
     makers.push(() => {
-      const watching = {
-        observatory,
-        holder,
-        leaseTtlMs: ttl,
-        alertPace: Number(process.env['WAYBILL_ALERT_PACE'] ?? 1),
-        log: log.child({ stage: 'alerts' }),
-      };
+      const watching = { observatory, holder, leaseTtlMs: ttl, alertPace, log: log.child({ stage: 'alerts' }) };
       return { id: 'alerts', watches: true, run: (signal) => runAlerts(config, watching, signal), blocked: () => {} };
     });
   }
@@ -278,7 +325,7 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
 function chooseStages(makers: ReturnType<typeof createStages>, only: string | undefined): Stage[] {
   const wanted = only?.split(',').map((id) => id.trim());
   for (const id of wanted ?? []) if (!makers.ids.includes(id)) unknownName('stage', id, makers.ids);
-  if (makers.length === 0)
+  if (makers.ids.every((id) => id === 'console'))
     throw new ReplicationError(
       'config_invalid',
       'the configuration has neither sources nor flows: there is nothing to run',

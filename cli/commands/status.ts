@@ -1,127 +1,132 @@
-/** `waybill status`: a line for each source and flow. */
-import { setTimeout as delay } from 'node:timers/promises';
-import { targetOf } from '../../apply/target-kind.ts';
-import { mysqlSourceStatus } from '../../capture/mysql/status.ts';
-import { sourceStatus } from '../../capture/postgres/status.ts';
-import type { SourceStatus } from '../../capture/source-status.ts';
-import { cdcStreamName } from '../../core/cdc-stream.ts';
-import type { Config } from '../../core/config.ts';
-import { asReplicationError } from '../../core/errors.ts';
-import type { TableNotice } from '../../core/metrics.ts';
-import { connectNats } from '../../core/nats.ts';
-import { describePosition, parsePosition } from '../../core/position.ts';
-import { EXIT, printTable, readConfig, type GlobalOptions } from '../context.ts';
+/** `waybill status`: a line for each source and flow, once or again and again. */
+import { abortableDelay } from '../../core/run-service.ts';
+import { EXIT, readConfig, type GlobalOptions } from '../context.ts';
+import { LOOK_EVERY_MS, StatusBoard } from '../status/board.ts';
+import { renderStatus } from '../status/render.ts';
+import type { Lag, StatusReport } from '../status/report.ts';
+import { Screen } from '../status/screen.ts';
+import { coloured, plain, type Paint } from '../status/table.ts';
 
-export async function status(options: GlobalOptions & { json?: boolean; watch?: boolean }): Promise<number> {
+export interface StatusOptions extends GlobalOptions {
+  readonly json?: boolean;
+  readonly watch?: boolean;
+}
+
+/** Exit status 3 when a system could not be reached; what stands still for other reasons is in the report. */
+export async function status(options: StatusOptions): Promise<number> {
   const config = readConfig(options);
-  for (;;) {
-    const report = await gather(config);
-    if (options.json === true) console.log(JSON.stringify(report));
-    else {
-      if (options.watch === true) process.stdout.write('\u001B[2J\u001B[H');
-      printTable(
-        ['SOURCE', 'STATE', 'POSITION', 'BEHIND', 'RETAINED', 'SNAPSHOT', 'DETAIL'],
-        report.sources.map((s) => [
-          s.name,
-          s.state,
-          s.position ?? '-',
-          bytes(s.behindBytes),
-          bytes(s.retainedLogBytes),
-          s.snapshot ?? '-',
-          s.detail ?? '',
-        ]),
-      );
-      console.log();
-      printTable(
-        ['FLOW', 'POSITION', 'FRAMES BEHIND', 'LAST COMMIT', 'QUARANTINE', 'DETAIL'],
-        report.flows.map((f) => [
-          f.name,
-          f.position ?? '-',
-          f.pendingFrames === undefined ? '-' : String(f.pendingFrames),
-          f.commitTime ?? '-',
-          String(f.quarantined ?? '-'),
-          f.detail ?? '',
-        ]),
-      );
-      const notices = report.flows.flatMap((f) => (f.tables ?? []).map((table) => [f.name, table] as const));
-      if (notices.length > 0) console.log();
-      if (notices.length > 0)
-        printTable(
-          ['FLOW', 'TABLE', 'STATE', 'REASON'],
-          notices.map(([flow, { schema, name, state, reason }]) => [flow, `${schema}.${name}`, state, reason]),
-        );
+  const board = new StatusBoard(config);
+  try {
+    if (options.watch === true) {
+      await watch(board, options.json === true, `waybill status  ${config.nats.prefix}`);
+      return EXIT.good;
     }
-    if (options.watch !== true)
-      return report.sources.some((s) => s.state === 'unreachable') || report.flows.some((f) => f.detail !== undefined)
-        ? EXIT.unreachable
-        : EXIT.good;
-    await delay(1000);
+    const report = await board.look();
+    if (options.json === true) console.log(JSON.stringify(report));
+    else for (const line of renderStatus(report, { width: lineWidth(), paint: paint() })) console.log(line);
+    return unreachable(report) ? EXIT.unreachable : EXIT.good;
+  } finally {
+    board.close();
   }
 }
 
-interface FlowStatus {
-  name: string;
-  position?: string;
-  pendingFrames?: number;
-  commitTime?: string;
-  quarantined?: number;
-  /** Tables that the flow does not follow. */
-  tables?: readonly TableNotice[];
-  detail?: string;
+function unreachable({ nats, sources, flows }: StatusReport): boolean {
+  const away = /_(unreachable|auth|timeout|no_jetstream)$/;
+  return (
+    nats.state === 'unreachable' ||
+    [...sources, ...flows].some((line) => line.state === 'unreachable' || away.test(line.problem?.code ?? ''))
+  );
 }
 
-async function gather(config: Config): Promise<{ sources: (SourceStatus & { name: string })[]; flows: FlowStatus[] }> {
-  const sources = await Promise.all(
-    Object.entries(config.sources).map(async ([name, settings]) => ({
-      name,
-      ...(await (settings.kind === 'postgres'
-        ? sourceStatus(name, settings, config.nats)
-        : mysqlSourceStatus(name, settings, config.nats))),
-    })),
-  );
-  const flows = await Promise.all(
-    Object.entries(config.flows).map(async ([name, flow]): Promise<FlowStatus> => {
-      try {
-        const target = await targetOf(config.targets[flow.to]!);
-        const desk = await target.openDesk('waybill status');
-        const nats = await connectNats(config.nats, 'waybill status');
-        try {
-          const row = (await desk.readPositions()).find((position) => position.flow === name);
-          const quarantined = (await desk.listQuarantine(name)).length;
-          const tables = await desk.tableNotices(name);
-          const more = tables.length === 0 ? {} : { tables };
-          if (row === undefined) return { name, quarantined };
-          const { state } = await nats.manager.streams.info(cdcStreamName(config.nats.prefix, flow.mirror));
-          const position = parsePosition(row.position);
-          return {
-            name,
-            quarantined,
-            ...more,
-            pendingFrames: Math.max(0, state.last_seq - row.streamSeq),
-            ...(position === undefined ? {} : { position: describePosition(position) }),
-            ...(row.commitTime === null ? {} : { commitTime: row.commitTime.toISOString() }),
-          };
-        } finally {
-          await nats.close();
-          await desk.close();
-        }
-      } catch (thrown) {
-        const error = asReplicationError(thrown);
-        return { name, detail: `${error.code}: ${error.message}` };
-      }
-    }),
-  );
-  return { sources, flows };
+function isTerminal(): boolean {
+  return process.stdout.isTTY && process.env['TERM'] !== 'dumb';
 }
 
-function bytes(value: number | undefined): string {
-  if (value === undefined) return '-';
-  const units = ['B', 'KB', 'MB', 'GB', 'TB'];
-  let scaled = value;
-  let unit = 0;
-  while (scaled >= 1024 && unit < units.length - 1) {
-    scaled /= 1024;
-    unit += 1;
+/** Colours only on a terminal, and not where NO_COLOR is set (https://no-color.org). */
+function paint(): Paint {
+  return isTerminal() && (process.env['NO_COLOR'] ?? '') === '' ? coloured : plain;
+}
+
+function lineWidth(): number {
+  return isTerminal() ? process.stdout.columns : Infinity;
+}
+
+/** Shows the board every second until a signal, `q`, or until nobody reads any more. */
+async function watch(board: StatusBoard, json: boolean, title: string): Promise<void> {
+  const stop = new AbortController();
+  const end = (): void => stop.abort();
+  process.once('SIGINT', end);
+  process.once('SIGTERM', end);
+  process.stdout.once('error', end);
+  const looking = board.watch(stop.signal);
+  const terminal = isTerminal() && !json;
+  const closeKeys = terminal ? listenForKeys(end) : () => {};
+  const trends = new Trends();
+  const screen = new Screen(process.stdout);
+  const lines = (width: number): string[] =>
+    renderStatus(board.report(), { width, paint: paint(), trends: trends.lags });
+  const draw = (): void => screen.draw([paint()(header(title, screen.width), 'bold'), '', ...lines(screen.width)]);
+  if (terminal) process.stdout.on('resize', draw);
+  try {
+    // The first look takes a moment; half a table would only alarm.
+    await Promise.race([board.complete(), abortableDelay(FIRST_LOOK_MS, stop.signal)]);
+    while (!stop.signal.aborted) {
+      trends.add(board.report());
+      if (terminal) draw();
+      else if (json) console.log(JSON.stringify(board.report()));
+      else console.log(`${lines(Infinity).join('\n')}\n`);
+      await abortableDelay(LOOK_EVERY_MS, stop.signal);
+    }
+  } finally {
+    if (terminal) screen.leave(lines(screen.width));
+    process.stdout.off('resize', draw);
+    closeKeys();
+    board.close();
+    await looking;
   }
-  return `${unit === 0 ? scaled : scaled.toFixed(1)} ${units[unit]}`;
+}
+
+const FIRST_LOOK_MS = 3000;
+
+function header(title: string, width: number): string {
+  const right = `${new Date().toISOString().slice(0, 19).replace('T', ' ')} UTC  q quits`;
+  const room = width - right.length - 2;
+  return room < title.length ? right.slice(0, width) : `${title.padEnd(room)}  ${right}`;
+}
+
+/** q, Q, Ctrl-C, Ctrl-D. */
+const QUIT_BYTES = [0x71, 0x51, 0x03, 0x04];
+
+/** `q` and Ctrl-C end it. Gives what undoes the listening. */
+function listenForKeys(end: () => void): () => void {
+  const { stdin } = process;
+  if (!stdin.isTTY) return () => {};
+  const onData = (data: Buffer): void => {
+    if (QUIT_BYTES.some((byte) => data.includes(byte))) end();
+  };
+  stdin.setRawMode(true);
+  stdin.on('data', onData);
+  return () => {
+    stdin.off('data', onData);
+    stdin.setRawMode(false);
+    stdin.pause();
+  };
+}
+
+const TREND_SAMPLES = 120;
+
+/** The lags of each line, as far as they are shown. */
+class Trends {
+  readonly lags = new Map<string, Lag[]>();
+
+  add({ sources, flows }: StatusReport): void {
+    for (const line of sources) this.#push(`source ${line.name}`, line.lag);
+    for (const line of flows) this.#push(`flow ${line.name}`, line.lag);
+  }
+
+  #push(key: string, lag: Lag): void {
+    const lags = this.lags.get(key) ?? [];
+    lags.push(lag);
+    this.lags.set(key, lags.slice(-TREND_SAMPLES));
+  }
 }

@@ -1,8 +1,9 @@
 /**
  * Benchmarks against what Postgres itself offers, side by side in one run: the same log, equal servers, the order of
  * the contenders alternating, medians of paired ratios.
- * `npm run bench -- [capture] [drain | small insert update] [latency] [memory] [--scale 0.1] [--rounds 4]`.
+ * `npm run bench -- [capture] [drain | small insert update] [canonical] [latency] [memory] [--scale 0.1] [--rounds 4]`.
  */
+import { benchCanonical } from './canonical.ts';
 import { benchCapture } from './capture.ts';
 import { benchDrain } from './drain.ts';
 import { benchLatency } from './latency.ts';
@@ -16,6 +17,7 @@ try {
   }
   for (const kind of ['small', 'insert', 'update'] as const)
     if (wanted('drain') || wanted(kind)) await benchDrain(kind);
+  if (wanted('canonical')) await benchCanonical();
   if (wanted('latency')) await benchLatency();
   if (wanted('memory')) await benchMemory();
 } finally {

@@ -92,7 +92,7 @@ describe.each([
       const stage = (only: string): Stage =>
         new Stage({ configFile, only, logFile: join(folder, `${only.replace(':', '-')}.log`), leaseTtlMs: 1000 });
       const stages = [stage('capture:erp'), stage('apply:erp_replica')];
-      for (const each of stages) cleanups.push(async () => await each.end('SIGKILL'));
+      for (const each of stages) cleanups.push(async () => void (await each.end('SIGKILL')));
 
       const stop = new AbortController();
       let committed = 0;

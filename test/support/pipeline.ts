@@ -6,6 +6,7 @@ import { createPostgresStore } from '../../apply/postgres/store.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { rereadRows } from '../../capture/reread.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
+import { ColumnRules } from '../../core/column-rules.ts';
 import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/config.ts';
 import { createLogger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT, NO_FLOW_REPORT, type TableNotice } from '../../core/metrics.ts';
@@ -142,6 +143,7 @@ export class Pipeline {
         stream: cdcStreamName(this.config.nats.prefix, 'wms'),
         includes: flowTables(this.config, 'mirror'),
         placeOf: placeOf(this.config, 'mirror'),
+        rules: ColumnRules.compile(this.config.sources['wms']!.columns),
         ignoreExtra: false,
         deleteExtra: true,
         maxLoad: 1,

@@ -60,13 +60,14 @@ export class Stage {
     this.#child?.kill(signal);
   }
 
-  /** Sends a signal and waits until the process is gone. */
-  async end(signal: NodeJS.Signals): Promise<void> {
+  /** Sends a signal and waits until the process is gone; gives its exit status, null where the signal ended it. */
+  async end(signal: NodeJS.Signals): Promise<number | null> {
     const child = this.#child;
-    if (child === undefined || !this.running) return;
+    if (child === undefined || !this.running) return child?.exitCode ?? null;
     const gone = once(child, 'exit');
     child.kill(signal);
     await gone;
+    return child.exitCode;
   }
 
   async exited(): Promise<void> {
