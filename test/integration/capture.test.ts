@@ -211,7 +211,8 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     const changes = await source.changes(from);
     expect(new Set(changes.map(({ table }) => table?.name))).toEqual(new Set(['part']));
     // A row that moves to another partition is deleted and inserted.
-    expect(changes.map(({ row }) => row[0])).toEqual(['i', 'd', 'i', 'i', 'i']);
+    // A new partition is read, too: it might have come with rows.
+    expect(changes.map(({ row }) => row[0]).filter((op) => op !== 'r')).toEqual(['i', 'd', 'i', 'i', 'i']);
     expect(await source.folded('public', 'part')).toEqual(await source.table('public', 'part'));
   });
 
