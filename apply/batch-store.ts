@@ -2,6 +2,7 @@
 import type { Position } from '../core/position.ts';
 import type { Batch } from './batch.ts';
 import type { Plans, Segment, SourceRow } from './compact.ts';
+import type { FollowedTables, SchemaStep } from './followed-tables.ts';
 import type { HeldKeys } from './held-keys.ts';
 import type { RowFailure } from './quarantine-entry.ts';
 import type { PlanShape } from './table-changes.ts';
@@ -38,7 +39,15 @@ export interface Left<P extends PlanShape> {
 }
 
 export interface BatchStore<P extends PlanShape, T extends StoreTransaction> {
-  /** The plans for the tables of a batch's frames. Makes tables that are missing. */
+  readonly followed: FollowedTables;
+  /** Whether tables can be changed in the transaction that brings rows, or only before it. */
+  readonly changesInside: boolean;
+  /**
+   * Makes target tables fit the versions that follow, in `transaction` where they can be changed inside; otherwise
+   * `transaction` is the one under way, if any. A table that cannot be made to fit is stopped, alone.
+   */
+  follow(steps: readonly SchemaStep[], transaction: T | undefined): Promise<void>;
+  /** The plans for the tables of a batch's frames that are current; undefined for all others. */
   plansFor(batch: Batch, open: T | undefined): Promise<Plans<P>>;
   /** Makes what segments need that cannot be made in a transaction. `open` is the one under way, if any. */
   prepare?(segments: readonly Segment<P>[], open: T | undefined): Promise<void>;
@@ -51,7 +60,7 @@ export interface BatchStore<P extends PlanShape, T extends StoreTransaction> {
   writeSegment(transaction: T, segment: Segment<P>): Promise<void>;
   /** Does a snapshot mark, or truncates that follow each other. */
   barrier(transaction: T, rows: readonly SourceRow<P>[]): Promise<void>;
-  /** Loads, again, what the target knows of snapshots under way, and gives the keys in quarantine. */
+  /** Loads, again, what the target knows of tables and of snapshots under way, and gives the keys in quarantine. */
   load(): Promise<HeldKeys>;
   quarantineSql(item: SourceRow<P>, failure: RowFailure): string;
   /** Applies one change by itself; gives the failure when it failed because of its row, and then nothing is left of it. */

@@ -9,6 +9,7 @@ import { compact, type Compacted, type Plans, type SourceRow, type TableCount } 
 import type { HeldKeys } from './held-keys.ts';
 import { HELD } from './quarantine-entry.ts';
 import { quarantine, replayRows, type ReplayContext } from './row-replay.ts';
+import { splitBatch, type BatchPart } from './split-batch.ts';
 import type { PlanShape } from './table-changes.ts';
 import type { BatchSink, FlowPosition, SinkOptions } from './target-store.ts';
 
@@ -37,6 +38,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
   ): Promise<BatchWriter<P, T>> {
     const writer = new BatchWriter(store, options, at);
     writer.#held = await store.load();
+    writer.#notice();
     return writer;
   }
 
@@ -55,26 +57,33 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
 
   /** Writes and, at a transaction's end, commits. Errors are classified; after one the session must be closed. */
   async write(batch: Batch): Promise<void> {
-    const started = performance.now();
     try {
-      const counts = await this.#write(batch);
-      if (batch.next !== undefined) {
-        this.#position = batch.next;
-        this.#seq = batch.seq;
+      for (const part of splitBatch(batch, this.#store.followed)) {
+        const started = performance.now();
+        const counts = await this.#write(part);
+        if (part.batch.next !== undefined) {
+          this.#position = part.batch.next;
+          this.#seq = part.batch.seq;
+        }
+        this.#report(part.batch, counts, (performance.now() - started) / 1000);
       }
-      this.#report(batch, counts, (performance.now() - started) / 1000);
+      this.#notice();
     } catch (thrown) {
       throw this.#store.error(thrown, `writing a batch of flow ${this.#options.flow}`);
     }
   }
 
-  async #write(batch: Batch): Promise<readonly TableCount[]> {
+  async #write({ batch, steps }: BatchPart): Promise<readonly TableCount[]> {
     const store = this.#store;
+    // Where the target can change tables in a transaction, it is the one that brings the rows.
+    const begun =
+      steps.length > 0 && store.changesInside ? (this.#open ?? (await store.begin(this.#move(batch)))) : undefined;
+    if (steps.length > 0) await store.follow(steps, begun ?? this.#open);
     const plansOf = await store.plansFor(batch, this.#open);
     const compacted = compact(batch.runs, plansOf, this.#options.settings, this.#held);
     await store.prepare?.(compacted.segments, this.#open);
-    const partial = this.#open !== undefined || batch.next === undefined;
-    const transaction = this.#open ?? (await store.begin(this.#move(batch)));
+    const partial = begun !== undefined || this.#open !== undefined || batch.next === undefined;
+    const transaction = begun ?? this.#open ?? (await store.begin(this.#move(batch)));
     if (partial) {
       transaction.add('SAVEPOINT part');
       // A failure that needs no server must find the savepoint, too.
@@ -158,6 +167,11 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
       held: this.#held,
       quarantined: (reason, keys) => report.quarantined(reason, keys),
     };
+  }
+
+  #notice(): void {
+    const notices = this.#store.followed.takeNotices();
+    if (notices !== undefined) this.#options.report.tables(notices);
   }
 
   #report(batch: Batch, counts: readonly TableCount[], seconds: number): void {

@@ -11,9 +11,13 @@ import {
   type Position,
 } from '../core/position.ts';
 
-/** The rows `[from, to)` of a frame, which are those of its transactions `[firstEntry, endEntry)`. */
+/** The rows `[from, to)` of a frame: of its transactions `[firstEntry, endEntry)`, perhaps without some at either end. */
 export interface Run {
   readonly frame: IndexedFrame;
+  /** Where the frame begins in the source's log. */
+  readonly start: Position;
+  /** The first row of transaction `firstEntry` in the frame. */
+  readonly entryFrom: number;
   readonly from: number;
   readonly to: number;
   readonly firstEntry: number;
@@ -33,24 +37,28 @@ export interface Batch {
 /** The part of a run that belongs to one transaction. */
 export interface TransactionRun {
   readonly entry: TransactionEntry;
+  readonly index: number;
+  /** The first row of the transaction in the frame; `from` may lie behind it. */
+  readonly start: number;
   readonly from: number;
   readonly to: number;
 }
 
 /** A run, transaction by transaction. */
 export function* transactionsOf(run: Run): Generator<TransactionRun> {
-  let from = run.from;
+  let start = run.entryFrom;
   for (let index = run.firstEntry; index < run.endEntry; index++) {
     const entry = run.frame.tx[index]!;
-    yield { entry, from, to: from + entry[4] };
-    from += entry[4];
+    const end = start + entry[4];
+    yield { entry, index, start, from: Math.max(start, run.from), to: Math.min(end, run.to) };
+    start = end;
   }
 }
 
 /** The place of a row, as the quarantine names it: its transaction, and its ordinal there. */
 export function rowPlace(run: Run, row: number): { position: string; ordinal: number } {
-  for (const { entry, from, to } of transactionsOf(run))
-    if (row < to) return { position: formatPosition(entryPosition(entry, 0)), ordinal: entry[6] + row - from };
+  for (const { entry, start, to } of transactionsOf(run))
+    if (row < to) return { position: formatPosition(entryPosition(entry, 0)), ordinal: entry[6] + row - start };
   throw new RangeError(`row ${row} is not in a run of rows ${run.from} to ${run.to}`);
 }
 
@@ -105,7 +113,7 @@ export class BatchQueue {
     let transactions = 0;
     const push = (endEntry: number, boundary: Position | undefined): void => {
       const bytes = Math.ceil((to - from) * bytesPerRow);
-      const run = { frame, from, to, firstEntry, endEntry };
+      const run = { frame, start: received.start, entryFrom: from, from, to, firstEntry, endEntry };
       const commitTimeUs = frame.newestTime(firstEntry, endEntry);
       this.#pieces.push({ run, transactions, commitTimeUs, bytes, seq: received.seq, boundary });
       this.#bytes += bytes;

@@ -33,7 +33,8 @@ export interface MirrorFlowOptions {
  * `ReplicationError`.
  */
 export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
-  const { name, log, signal, report = NO_FLOW_REPORT } = options;
+  const { name, log, signal } = options;
+  const report = noted(options.report ?? NO_FLOW_REPORT, log);
   const stream = streamOf(options);
   let nats: Nats | undefined;
   /** The newest reset of the stream when the flow last looked for its place. */
@@ -81,6 +82,22 @@ async function waitForReset(
     },
     { name: `apply ${name}: blocked`, signal, log },
   );
+}
+
+/** A table that is not followed any more is a line in the log, once. */
+function noted(report: FlowReport, log: Logger): FlowReport {
+  const known = new Set<string>();
+  return {
+    ...report,
+    tables: (notices) => {
+      for (const { schema, name, state, reason } of notices) {
+        const line = `table ${schema}.${name} is ${state}: ${reason}`;
+        if (!known.has(line)) log.warn({ table: `${schema}.${name}`, state }, line);
+        known.add(line);
+      }
+      report.tables(notices);
+    },
+  };
 }
 
 function streamOf({ stream, nats, settings }: MirrorFlowOptions): string {

@@ -42,7 +42,7 @@ export async function replayRows<P extends PlanShape, T extends StoreTransaction
   };
   for (const run of runs) {
     const plans = plansOf(run);
-    for (const { entry, from, to } of transactionsOf(run)) {
+    for (const { entry, start, from, to } of transactionsOf(run)) {
       if (entry[5] === 'whole' || entry[5] === 'first') {
         await passBarriers();
         await settle();
@@ -52,7 +52,7 @@ export async function replayRows<P extends PlanShape, T extends StoreTransaction
         const plan = plans[run.frame.tableIndex(index)];
         if (plan === undefined || isIgnored(run.frame.op(index), context.settings)) continue;
         const row = run.frame.row(index);
-        const item = { plan, row, position, ordinal: entry[6] + index - from };
+        const item = { plan, row, position, ordinal: entry[6] + index - start };
         if (row[0] === 't' || row[0] === 's') {
           await settle();
           if (row[0] === 's') await passBarriers();

@@ -2,6 +2,7 @@
 import type { FlowConfig, TargetConfig } from '../core/config.ts';
 import type { Finding } from '../core/finding.ts';
 import type { TableSchema } from '../core/frame.ts';
+import type { TableNotice } from '../core/metrics.ts';
 import type { RowEdit } from './quarantine-edit.ts';
 import type {
   QuarantineDetail,
@@ -16,6 +17,8 @@ import type { PositionRow, TargetStore } from './target-store.ts';
 /** A session for looking at a target and for working on its quarantine. */
 export interface TargetDesk {
   readPositions(): Promise<PositionRow[]>;
+  /** The tables that a flow does not follow. */
+  tableNotices(flow: string): Promise<TableNotice[]>;
   /** How many changes wait in quarantine, by flow. */
   countQuarantine(): Promise<Map<string, number>>;
   listQuarantine(flow?: string): Promise<QuarantineEntry[]>;

@@ -50,6 +50,7 @@ export class SnapshotLoop {
   readonly #aside = new Map<TableProgress, { readonly untilMs: number; readonly why: string }>();
   #running = false;
   #cancel = false;
+  #wake: (() => void) | undefined;
 
   constructor(options: SnapshotLoopOptions) {
     this.#o = options;
@@ -74,7 +75,9 @@ export class SnapshotLoop {
       for (const table of this.#aside.keys()) if (!progress.tables.includes(table)) this.#aside.delete(table);
       if (progress.tables.some((table) => this.#isDue(table))) await this.#read(progress, signal);
       await this.#takeRequest();
-      await abortableDelay(REQUEST_POLL_MS, signal);
+      const woken = new AbortController();
+      this.#wake = () => woken.abort();
+      await abortableDelay(REQUEST_POLL_MS, AbortSignal.any([signal, woken.signal]));
     }
   }
 
@@ -96,6 +99,15 @@ export class SnapshotLoop {
       ...tables.map(({ schema, name }): TableProgress => ({ schema, name, state: 'pending', cursor: null, rows: 0 })),
     ];
     await this.#o.progress.write(progress);
+    this.#wake?.();
+  }
+
+  /** Has one partition of a table read, whose rows came with it; stored when this resolves. */
+  async readPart({ schema, name }: TableName, part: TableName): Promise<void> {
+    const progress = await this.progress();
+    progress.tables.push({ schema, name, state: 'pending', cursor: null, rows: 0, part: { ...part } });
+    await this.#o.progress.write(progress);
+    this.#wake?.();
   }
 
   async #read(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {

@@ -29,6 +29,8 @@ export interface TableProgress {
   rows: number;
   /** The request that this answers. */
   request?: string;
+  /** Only the rows of this partition are read. */
+  part?: { readonly schema: string; readonly name: string };
   /** Only these rows are read. */
   keys?: readonly KeyTexts[];
 }

@@ -100,6 +100,13 @@ const mirrorFlowSchema = z.strictObject({
   tables: z.array(tablePattern).min(1).optional(),
   deletes: z.enum(['apply', 'ignore']).default('apply'),
   truncate: z.enum(['apply', 'ignore']).default('apply'),
+  /** `stop`: a table whose definition changes at the source is no longer written until it is read again. */
+  schema_changes: z.enum(['follow', 'stop']).default('follow'),
+  /** What becomes of a column in the target that the source dropped: its values, or the column too. */
+  dropped_columns: z.enum(['keep', 'drop']).default('keep'),
+  dropped_tables: z.enum(['keep', 'drop']).default('keep'),
+  /** `keep`: the old name stays as it is, and the new one is loaded as a new table. */
+  renamed_tables: z.enum(['keep', 'rename']).default('keep'),
   batch_bytes: size.prefault('4MB'),
   /** What becomes of 0000-00-00 and its like in a target that has no such dates (Postgres). */
   zero_dates: z.enum(['reject', 'null', 'epoch']).default('reject'),
@@ -245,6 +252,10 @@ export function recordFlowSettings(flow: CanonicalFlowConfig): FlowConfig {
     schema: flow.schema,
     deletes: flow.deletes,
     truncate: 'apply',
+    schema_changes: 'follow',
+    dropped_columns: 'keep',
+    dropped_tables: 'keep',
+    renamed_tables: 'keep',
     batch_bytes: flow.batch_bytes,
     zero_dates: 'reject',
     extra_rows: 'report',

@@ -33,7 +33,7 @@ export const HEADER = {
 /** A column's value: its canonical text (binary as base64), null, or 0 for *unchanged* (not sent by the source). */
 export type Value = string | null | 0;
 
-/** i insert, u update, d delete, r snapshot read, t truncate, s snapshot mark, m logical message. */
+/** i insert, u update, d delete, r snapshot read, t truncate, s mark of a snapshot or of the schema, m logical message. */
 export type Op = 'i' | 'u' | 'd' | 'r' | 't' | 's' | 'm';
 
 /** k: only the identity columns are given (others are null); f: the whole old row. */
@@ -42,7 +42,8 @@ export type BeforeKind = 'k' | 'f';
 /**
  * One change: operation, index into the frame's tables (-1 for messages), after-image, kind of before-image,
  * before-image. Images are positional by the table's columns. For `t` the image is the options (`cascade`,
- * `restart_identity`), for `s` it is [snapshot id, `begin` | `end`], for `m` [prefix, content in base64].
+ * `restart_identity`), for `s` it is [snapshot id, `begin` | `end`] or [what, `schema` | `gone`], for `m` [prefix,
+ * content in base64].
  */
 export type RowChange = readonly [
   op: Op,
@@ -75,6 +76,8 @@ export type Dialect = 'postgres' | 'mysql' | 'mariadb';
 
 export interface ColumnSchema {
   readonly name: string;
+  /** What tells the column from others of the table under whatever name (Postgres: attnum); absent where none is known. */
+  readonly id?: number;
   /** As the source itself writes it: `numeric(12,2)` (format_type), `bigint unsigned`, `enum('a','b')` (COLUMN_TYPE). */
   readonly type: string;
   /** A type every database of this kind has, for types that a target may lack (enums, domains, extensions). */
@@ -84,6 +87,8 @@ export interface ColumnSchema {
   readonly default?: string;
   /** The collation of a character column (MySQL and MariaDB). */
   readonly collation?: string;
+  /** What rows have in it that were there when the column was added; absent: NULL. Not part of the version. */
+  readonly existing?: string;
 }
 
 export interface TableSchema {
@@ -91,6 +96,8 @@ export interface TableSchema {
   readonly dialect?: Dialect;
   readonly schema: string;
   readonly name: string;
+  /** What tells the table from others of its source under whatever name (Postgres: oid); absent where none is known. */
+  readonly id?: number;
   /** Changes whenever anything below does. */
   readonly version: string;
   readonly identity: 'default' | 'index' | 'full' | 'nothing';

@@ -18,6 +18,16 @@ export interface CaptureReport {
   logBudgetSeconds(seconds: number | undefined): void;
   /** undefined: unknown; 0: idle, nothing outstanding. */
   lagSeconds(seconds: number | undefined): void;
+  /** All tables that the configuration chooses and that cannot be captured. */
+  tables(leftOut: readonly { readonly schema: string; readonly name: string; readonly reason: string }[]): void;
+}
+
+/** A table that a flow does not follow, or that the source no longer has. */
+export interface TableNotice {
+  readonly schema: string;
+  readonly name: string;
+  readonly state: 'stopped' | 'gone';
+  readonly reason: string;
 }
 
 /** What an apply says of itself. Called per batch. */
@@ -30,6 +40,8 @@ export interface FlowReport {
   pendingFrames(frames: number): void;
   lagSeconds(seconds: number | undefined): void;
   quarantined(reason: string, keys: number): void;
+  /** All tables that are not followed; called at the start and whenever that changes. */
+  tables(notices: readonly TableNotice[]): void;
 }
 
 /** What a transform says of itself. Called per transaction, frame or second. */
@@ -70,6 +82,7 @@ export const NO_CAPTURE_REPORT: CaptureReport = {
   retainedLogBytes: nothing,
   logBudgetSeconds: nothing,
   lagSeconds: nothing,
+  tables: nothing,
 };
 
 export const NO_FLOW_REPORT: FlowReport = {
@@ -80,6 +93,7 @@ export const NO_FLOW_REPORT: FlowReport = {
   pendingFrames: nothing,
   lagSeconds: nothing,
   quarantined: nothing,
+  tables: nothing,
 };
 
 export const NO_TRANSFORM_REPORT: TransformReport = {

@@ -1,4 +1,5 @@
 /** Readiness is progress: a stage that is blocked, or whose position stands still while there is work, is not ready. */
+import type { TableNotice } from '../core/metrics.ts';
 
 /** Unknown, idle and lagging are three states, not one number. */
 export type LagState =
@@ -19,6 +20,8 @@ export interface StageFacts {
   /** Seconds until the source drops log that is still needed; absent while unknown or without limit. */
   readonly logBudgetSeconds?: number;
   readonly pendingFrames?: number;
+  /** Tables that a flow does not follow. */
+  readonly tables?: readonly TableNotice[];
   readonly ready: boolean;
   readonly reason?: string;
 }
@@ -43,6 +46,7 @@ export class StageHealth {
   #retained: number | undefined;
   #budget: number | undefined;
   #pending: number | undefined;
+  #tables: readonly TableNotice[] = [];
   #rows = 0;
   #movedMs: number;
   #window: { atMs: number; rows: number }[] = [];
@@ -98,6 +102,10 @@ export class StageHealth {
     this.#pending = frames;
   }
 
+  tables(notices: readonly TableNotice[]): void {
+    this.#tables = notices;
+  }
+
   lagState(): LagState {
     if (this.#lagSeconds === undefined) return { kind: 'unknown' };
     if (this.#lagSeconds === 0) return { kind: 'idle' };
@@ -135,6 +143,7 @@ export class StageHealth {
       ...(this.#retained === undefined ? {} : { retainedLogBytes: this.#retained }),
       ...(this.#budget === undefined ? {} : { logBudgetSeconds: Math.round(this.#budget) }),
       ...(this.#pending === undefined ? {} : { pendingFrames: this.#pending }),
+      ...(this.#tables.length === 0 ? {} : { tables: this.#tables }),
       ready: reason === undefined,
       ...(reason === undefined ? {} : { reason }),
     };

@@ -56,6 +56,14 @@ export const METRIC = {
   applyRows: ['waybill_apply_rows_total', 'Row changes applied to the target'],
   applyBatch: ['waybill_apply_batch_seconds', 'Duration of a target transaction'],
   quarantineKeys: ['waybill_quarantine_keys', 'Keys held in quarantine'],
+  tableLeftOut: [
+    'waybill_table_left_out',
+    '1 for a new table of a source that cannot be captured; /status says why; absent otherwise',
+  ],
+  tableStopped: [
+    'waybill_table_stopped',
+    '1 for a table that its flow cannot follow and no longer writes, until it is read again; absent otherwise',
+  ],
   driftRows: ['waybill_drift_rows', 'Rows that differ between source and target: confirmed, not in flight'],
   driftInFlight: [
     'waybill_drift_in_flight_buckets',

@@ -53,6 +53,8 @@ export class Metrics {
   readonly #heartbeat = this.#gauge(METRIC.heartbeat, ['source', 'target']);
   readonly #quarantine = this.#gauge(METRIC.quarantineKeys, ['flow', 'reason']);
 
+  readonly #tableLeftOut = this.#gauge(METRIC.tableLeftOut, ['source', 'table']);
+  readonly #tableStopped = this.#gauge(METRIC.tableStopped, ['flow', 'table']);
   readonly #driftRows = this.#gauge(METRIC.driftRows, ['flow', 'table', 'kind']);
   readonly #driftInFlight = this.#gauge(METRIC.driftInFlight, ['flow']);
   readonly #driftVerified = this.#gauge(METRIC.driftVerified, ['flow']);
@@ -89,6 +91,7 @@ export class Metrics {
     const publish = this.#publish.labels(source);
     const transactions = this.#transactions.labels(source);
     const retained = this.#retained.labels(source);
+    let out: string[] = [];
     return {
       state: (state, detail) => {
         health.state(state, detail);
@@ -111,6 +114,12 @@ export class Metrics {
         else this.#budget.set({ source }, seconds);
       },
       lagSeconds: (seconds) => health.lag(seconds),
+      tables: (leftOut) => {
+        health.tables(leftOut.map((table) => ({ ...table, state: 'stopped' })));
+        for (const table of out) this.#tableLeftOut.remove({ source, table });
+        out = leftOut.map(({ schema, name }) => `${schema}.${name}`);
+        for (const table of out) this.#tableLeftOut.set({ source, table }, 1);
+      },
     };
   }
 
@@ -118,6 +127,7 @@ export class Metrics {
     const health = this.#stage('apply', flow, { flow, target });
     const batch = this.#batch.labels(flow, target);
     const commitLag = this.#commitLag.labels(flow, target);
+    let stopped: string[] = [];
     return {
       state: (state, detail) => {
         health.state(state, detail);
@@ -137,6 +147,12 @@ export class Metrics {
       },
       lagSeconds: (seconds) => health.lag(seconds),
       quarantined: (reason, keys) => this.#quarantine.set({ flow, reason }, keys),
+      tables: (notices) => {
+        health.tables(notices);
+        for (const table of stopped) this.#tableStopped.remove({ flow, table });
+        stopped = notices.filter(({ state }) => state === 'stopped').map(({ schema, name }) => `${schema}.${name}`);
+        for (const table of stopped) this.#tableStopped.set({ flow, table }, 1);
+      },
     };
   }
 

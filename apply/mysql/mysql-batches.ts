@@ -4,6 +4,7 @@ import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import type { Batch } from '../batch.ts';
 import type { BatchStore, Left, Move } from '../batch-store.ts';
 import type { Plans, Segment, SourceRow } from '../compact.ts';
+import { FollowedTables, type SchemaStep } from '../followed-tables.ts';
 import type { HeldKeys } from '../held-keys.ts';
 import type { RowFailure } from '../quarantine-entry.ts';
 import { applyRow, runExactly } from './apply-row.ts';
@@ -25,6 +26,9 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
   readonly #session: MysqlSession;
   readonly #flow: string;
   readonly #settings: FlowConfig;
+  readonly followed: FollowedTables;
+  /** DDL commits implicitly. */
+  readonly changesInside = false;
   readonly #plans: TablePlans;
   readonly #marks: SnapshotMarks;
   readonly #segments: SegmentWriter;
@@ -36,6 +40,7 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     this.#session = session;
     this.#flow = flow;
     this.#settings = settings;
+    this.followed = new FollowedTables(settings);
     this.#plans = new TablePlans(session, settings, database);
     this.#marks = new SnapshotMarks(session, flow, settings);
     this.#segments = new SegmentWriter(this.#plans, this.#marks, session.facts.localInfile);
@@ -48,6 +53,19 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     ddl.check();
     await this.#plans.prepareOrder();
     return ({ frame }) => resolved.get(frame)!;
+  }
+
+  async follow(steps: readonly SchemaStep[]): Promise<void> {
+    for (const { table } of steps)
+      this.followed.set({
+        schema: table.schema,
+        name: table.name,
+        definition: table,
+        kept: [],
+        pending: [],
+        state: 'follows',
+        reason: undefined,
+      });
   }
 
   async prepare(segments: readonly Segment<TablePlan>[], open: TargetTransaction | undefined): Promise<void> {

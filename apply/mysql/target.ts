@@ -1,5 +1,6 @@
 /** A MySQL or MariaDB target as the command line sees it. */
 import type { TargetConfig } from '../../core/config.ts';
+import { noticesOf } from '../followed-tables.ts';
 import type { Target, TargetDesk } from '../target-kind.ts';
 import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
@@ -17,6 +18,7 @@ import { countQuarantine } from './quarantine-count.ts';
 import { readRow } from './read-row.ts';
 import { MysqlSession } from './session.ts';
 import { createMysqlStore } from './store.ts';
+import { readTableRecords } from './table-records.ts';
 
 export function createMysqlTarget(settings: TargetConfig): Target {
   return {
@@ -25,6 +27,7 @@ export function createMysqlTarget(settings: TargetConfig): Target {
       const session = await MysqlSession.open(settings, applicationName);
       return {
         readPositions: () => readPositions(session),
+        tableNotices: async (flow) => noticesOf(await readTableRecords(session, flow, true)),
         countQuarantine: () => countQuarantine(session),
         listQuarantine: (flow) => listQuarantine(session, flow),
         countReasons: (flow) => countReasons(session, flow),

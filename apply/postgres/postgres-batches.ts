@@ -6,6 +6,7 @@ import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import type { Batch } from '../batch.ts';
 import type { BatchStore, Left, Move } from '../batch-store.ts';
 import type { Plans, Segment, SourceRow } from '../compact.ts';
+import { FollowedTables, type SchemaStep } from '../followed-tables.ts';
 import type { HeldKeys } from '../held-keys.ts';
 import type { RowFailure } from '../quarantine-entry.ts';
 import { advanceSql } from './position.ts';
@@ -16,6 +17,7 @@ import { seenSql } from './seen-keys.ts';
 import { SegmentWriter } from './segment-writer.ts';
 import { SnapshotMarks } from './snapshot-marks.ts';
 import { quoteLiteral } from './sql.ts';
+import { TableFollower } from './table-follower.ts';
 import type { TablePlan } from './table-plan.ts';
 import { TablePlans } from './table-plans.ts';
 import { isRowError, rowFailureReason, sqlStateOf, targetError } from './target-error.ts';
@@ -25,7 +27,10 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
   readonly #client: ClientBase;
   readonly #flow: string;
   readonly #settings: FlowConfig;
+  readonly followed: FollowedTables;
+  readonly changesInside = true;
   readonly #plans: TablePlans;
+  readonly #follower: TableFollower;
   readonly #marks: SnapshotMarks;
   readonly #segments: SegmentWriter;
   /** A deferred constraint must fail while there is still a savepoint to go back to. */
@@ -35,7 +40,9 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
     this.#client = client;
     this.#flow = flow;
     this.#settings = settings;
-    this.#plans = new TablePlans(client, settings);
+    this.followed = new FollowedTables(settings);
+    this.#plans = new TablePlans(client, settings, this.followed);
+    this.#follower = new TableFollower(client, flow, settings, this.followed);
     this.#marks = new SnapshotMarks(client, flow, settings);
     this.#segments = new SegmentWriter(this.#plans, this.#marks);
   }
@@ -45,6 +52,11 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
     for (const { frame } of batch.runs) resolved.set(frame, await this.#plans.resolve(frame));
     await this.#plans.prepareOrder();
     return ({ frame }) => resolved.get(frame)!;
+  }
+
+  async follow(steps: readonly SchemaStep[], transaction: TargetTransaction | undefined): Promise<void> {
+    for (const step of steps) await this.#follower.follow(step, transaction!);
+    this.#plans.reset();
   }
 
   async begin(move: Move): Promise<TargetTransaction> {
@@ -68,8 +80,14 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
         continue;
       }
       const [id, mark] = row[2] ?? [];
-      await this.#marks.apply(transaction, plan, String(id), String(mark));
+      if (mark === 'gone') await this.#gone(transaction, plan, String(id));
+      else await this.#marks.apply(transaction, plan, String(id), String(mark));
+      if (mark === 'end') await this.#follower.loaded(plan.table, transaction);
     }
+  }
+
+  async #gone(transaction: TargetTransaction, plan: TablePlan, why: string): Promise<void> {
+    if (await this.#follower.gone(plan.table, why, transaction)) this.#marks.forget(transaction, plan);
   }
 
   #truncate(transaction: TargetTransaction, plan: TablePlan, options: readonly unknown[]): void {
@@ -84,6 +102,7 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
 
   async load(): Promise<HeldKeys> {
     await this.#marks.load();
+    await this.#follower.load();
     return await loadHeldKeys(this.#client, this.#flow, this.#settings.mirror);
   }
 

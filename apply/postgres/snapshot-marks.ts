@@ -75,6 +75,13 @@ export class SnapshotMarks {
     this.#seen.set(plan.id, name);
   }
 
+  /** A table that the source no longer has is not read to its end. */
+  forget(transaction: TargetTransaction, plan: TablePlan): void {
+    const seen = this.#seen.get(plan.id);
+    if (seen !== undefined) transaction.add(`DROP TABLE IF EXISTS ${seen}`);
+    this.#seen.delete(plan.id);
+  }
+
   #end(transaction: TargetTransaction, plan: TablePlan): void {
     const seen = this.#seen.get(plan.id);
     if (seen === undefined) return;

@@ -2,7 +2,7 @@
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema } from '../../core/frame.ts';
-import { compileTablePatterns, type TableFilter } from '../../core/table-pattern.ts';
+import type { FollowedTables } from '../followed-tables.ts';
 import { parentsFirst } from '../parents-first.ts';
 import { targetSchema } from '../target-schema.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
@@ -12,25 +12,34 @@ import { ensureTargetTable } from './target-table.ts';
 export class TablePlans {
   readonly #client: ClientBase;
   readonly #settings: FlowConfig;
-  readonly #includes: TableFilter;
+  readonly #followed: FollowedTables;
   readonly #plans = new Map<string, TablePlan>();
-  readonly #ofFrame = new WeakMap<object, (TablePlan | undefined)[]>();
+  #ofFrame = new WeakMap<object, (TablePlan | undefined)[]>();
   #order: Map<number, number> | undefined;
   #referenced = new Set<number>();
 
-  constructor(client: ClientBase, settings: FlowConfig) {
+  constructor(client: ClientBase, settings: FlowConfig, followed: FollowedTables) {
     this.#client = client;
     this.#settings = settings;
-    this.#includes = settings.tables === undefined ? () => true : compileTablePatterns(settings.tables);
+    this.#followed = followed;
   }
 
-  /** The plans for the tables of a frame, by their index; undefined for tables that the flow leaves out. */
+  /** Forgets all plans: a table of the target was changed. */
+  reset(): void {
+    this.#plans.clear();
+    this.#ofFrame = new WeakMap();
+    this.#order = undefined;
+  }
+
+  /** The plans for the tables of a frame, by their index; undefined for those that the flow leaves out or does not follow. */
   async resolve(frame: { readonly tables: readonly TableSchema[] }): Promise<readonly (TablePlan | undefined)[]> {
     const known = this.#ofFrame.get(frame);
     if (known !== undefined) return known;
     const plans: (TablePlan | undefined)[] = [];
     for (const table of frame.tables)
-      plans.push(this.#includes(table.schema, table.name) ? await this.#planFor(table) : undefined);
+      plans.push(
+        this.#followed.includes(table) && this.#followed.isCurrent(table) ? await this.#planFor(table) : undefined,
+      );
     this.#ofFrame.set(frame, plans);
     return plans;
   }

@@ -1,15 +1,15 @@
-/** Target tables: made when missing, followed when the source gets a column, refused when their shape does not fit. */
+/** Target tables: made when missing, refused when their shape does not fit. What changes later is follow-changes.ts. */
 import type { ClientBase } from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
 import type { FlowConfig } from '../../core/config.ts';
 import { dialectOf } from '../../core/column-kind.ts';
-import type { TableSchema } from '../../core/frame.ts';
+import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import { mapToPostgres } from '../type-mapping.ts';
 import { qualifiedName, quoteName } from './sql.ts';
 import type { TargetColumn, TargetTable } from './table-plan.ts';
 import { targetError } from './target-error.ts';
 
-interface FoundColumn extends TargetColumn {
+export interface FoundColumn extends TargetColumn {
   readonly name: string;
   readonly notNull: boolean;
   readonly defaulted: boolean;
@@ -79,7 +79,7 @@ export function foreignProblems(table: TableSchema, settings: Pick<FlowConfig, '
 }
 
 /** The type that each column has in the target: the source's where it exists there, else the portable one. */
-async function targetTypes(
+export async function targetTypes(
   client: ClientBase,
   table: TableSchema,
   settings: Pick<FlowConfig, 'zero_dates'>,
@@ -106,9 +106,7 @@ async function createTable(
 ): Promise<void> {
   const own = dialectOf(table) === 'postgres';
   const lines = table.columns.map((column) => {
-    // A zero date that becomes NULL needs room for one.
-    const mayBeNull = !own && settings.zero_dates === 'null' && /^(date|timestamp)/.test(types.get(column.name)!);
-    const notNull = column.notNull && (!mayBeNull || table.key.includes(column.name));
+    const notNull = column.notNull && !mayBeNull(table, column, types.get(column.name)!, settings);
     return (
       `${quoteName(column.name)} ${types.get(column.name)}${notNull ? ' NOT NULL' : ''}` +
       (own && column.default !== undefined ? ` DEFAULT ${column.default}` : '')
@@ -120,7 +118,18 @@ async function createTable(
   await client.query(`CREATE TABLE IF NOT EXISTS ${qualifiedName(schema, table.name)} (${lines.join(', ')})`);
 }
 
-async function readTable(
+/** A zero date that becomes NULL needs room for one. */
+export function mayBeNull(
+  table: TableSchema,
+  column: ColumnSchema,
+  type: string,
+  settings: Pick<FlowConfig, 'zero_dates'>,
+): boolean {
+  if (dialectOf(table) === 'postgres' || settings.zero_dates !== 'null') return false;
+  return /^(date|timestamp)/.test(type) && !table.key.includes(column.name);
+}
+
+export async function readTable(
   client: ClientBase,
   schema: string,
   name: string,
@@ -190,15 +199,20 @@ async function checkShape(
         `column ${extra.name} (${extra.type}) is not in the source, and is NOT NULL without a default`,
       );
   if (table.key.length === 0) return;
-  const unique = await client.query(
+  if (!(await hasUniqueKey(client, found.oid, table.key)))
+    throw shapeError(schema, table.name, `it has no unique index on its key columns (${table.key.join(', ')})`);
+}
+
+/** Whether rows can be told apart in the target by these columns. */
+export async function hasUniqueKey(client: ClientBase, oid: number, key: readonly string[]): Promise<boolean> {
+  const { rowCount } = await client.query(
     `SELECT 1 FROM pg_index i WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate
         AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnkeyatts = cardinality($2::text[])
         AND (SELECT bool_and(a.attname = ANY ($2::text[])) FROM pg_attribute a
               WHERE a.attrelid = $1 AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])) LIMIT 1`,
-    [found.oid, table.key],
+    [oid, key],
   );
-  if (unique.rowCount === 0)
-    throw shapeError(schema, table.name, `it has no unique index on its key columns (${table.key.join(', ')})`);
+  return (rowCount ?? 0) > 0;
 }
 
 const FAMILIES: readonly RegExp[] = [
@@ -210,7 +224,7 @@ const FAMILIES: readonly RegExp[] = [
 ];
 
 /** Whether a column of type `target` reads the text of type `source`. Rows that do not fit go to quarantine. */
-function accepts(target: string, source: string): boolean {
+export function accepts(target: string, source: string): boolean {
   const bare = (type: string): string => type.replace(/\([^)]*\)/, '');
   if (bare(target) === bare(source)) return true;
   if (/^(text|citext|character varying)$/.test(target)) return true;
@@ -219,7 +233,7 @@ function accepts(target: string, source: string): boolean {
   return FAMILIES.some((family) => family.test(target) && family.test(source));
 }
 
-function shapeError(schema: string, name: string, what: string): ReplicationError {
+export function shapeError(schema: string, name: string, what: string): ReplicationError {
   return new ReplicationError('target_shape', `target table ${schema}.${name}: ${what}`, {
     context: { table: `${schema}.${name}` },
   });

@@ -1,5 +1,6 @@
 /** A Postgres target as the command line sees it. */
 import type { TargetConfig } from '../../core/config.ts';
+import { noticesOf } from '../followed-tables.ts';
 import type { Target, TargetDesk } from '../target-kind.ts';
 import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
@@ -17,6 +18,7 @@ import { countQuarantine } from './quarantine-count.ts';
 import { readRow } from './read-row.ts';
 import { openTargetSession } from './session.ts';
 import { createPostgresStore } from './store.ts';
+import { readTableRecords } from './table-records.ts';
 
 export function createPostgresTarget(settings: TargetConfig): Target {
   return {
@@ -26,6 +28,7 @@ export function createPostgresTarget(settings: TargetConfig): Target {
       const { client } = session;
       return {
         readPositions: () => readPositions(client),
+        tableNotices: async (flow) => noticesOf(await readTableRecords(client, flow, true)),
         countQuarantine: () => countQuarantine(client),
         listQuarantine: (flow) => listQuarantine(client, flow),
         countReasons: (flow) => countReasons(client, flow),

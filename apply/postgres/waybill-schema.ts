@@ -18,7 +18,11 @@ CREATE TABLE IF NOT EXISTS waybill.quarantine (
   created_at timestamptz NOT NULL DEFAULT now(), hold text);
 ALTER TABLE waybill.quarantine ADD COLUMN IF NOT EXISTS hold text;
 CREATE UNIQUE INDEX IF NOT EXISTS quarantine_hold ON waybill.quarantine (flow, hold);
-CREATE INDEX IF NOT EXISTS quarantine_key ON waybill.quarantine (flow, table_schema, table_name, id);`;
+CREATE INDEX IF NOT EXISTS quarantine_key ON waybill.quarantine (flow, table_schema, table_name, id);
+CREATE TABLE IF NOT EXISTS waybill.tables (
+  flow text NOT NULL, source text NOT NULL, table_schema text NOT NULL, table_name text NOT NULL, definition jsonb,
+  kept jsonb NOT NULL DEFAULT '[]', pending jsonb NOT NULL DEFAULT '[]', state text NOT NULL, reason text,
+  updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (flow, source, table_schema, table_name));`;
 
 /**
  * Compare-and-set of the position. Invariant 5: it is called first in every target transaction, so its row lock
@@ -49,6 +53,7 @@ export async function prepareWaybillSchema(client: ClientBase): Promise<void> {
   try {
     const { rows } = await client.query<{ complete: boolean; there: boolean }>(
       `SELECT to_regclass('waybill.position') IS NOT NULL AND to_regclass('waybill.quarantine_hold') IS NOT NULL
+          AND to_regclass('waybill.tables') IS NOT NULL
           AND to_regprocedure('waybill.advance(text,text,text,text,text,bigint,timestamptz,bigint)') IS NOT NULL
           AS complete, to_regnamespace('waybill') IS NOT NULL AS there`,
     );

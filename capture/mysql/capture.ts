@@ -17,7 +17,7 @@ import { beginStream } from '../stream-start.ts';
 import { CaptureSession } from './capture-session.ts';
 import { matchingTables } from './catalog.ts';
 import { connectChosen, watchServers } from './choose-server.ts';
-import { takeSession, type SqlClient } from './connection.ts';
+import type { SqlClient } from './connection.ts';
 import { readExecuted, requireLineage } from './executed.ts';
 import { readFacts, requireSettings } from './inspect.ts';
 

@@ -8,7 +8,7 @@ import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import type { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import { serverName, serverUrls } from '../../core/source-url.ts';
 import type { Flavour } from './binlog-handler.ts';
-import { connectSource, type SqlClient } from './connection.ts';
+import { connectSource, takeSession, type SqlClient } from './connection.ts';
 import { readExecuted } from './executed.ts';
 
 /** What one server has executed: a set, or on MariaDB, where numbers alone are alike on all servers, by server. */
@@ -83,11 +83,10 @@ export async function connectChosen(
     if (open.length === 0) throw noneAnswers(tries);
     const usable = await lookAt(open);
     const inUse = usable.findIndex(({ server }) => server.settings.url === current);
-    chosen = usable[chooseCandidate(usable, inUse)]!.server;
-    if (name === undefined) return chosen;
-    const named = await connectSource(chosen.settings, name);
-    chosen.client.end();
-    return { client: named, settings: chosen.settings };
+    const { server } = usable[chooseCandidate(usable, inUse)]!;
+    if (name !== undefined) await takeSession(server.client, name);
+    chosen = server;
+    return chosen;
   } finally {
     for (const { client } of open) if (client !== chosen?.client) client.end();
   }

@@ -16,17 +16,19 @@ import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
 import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
 import type { ProgressStore } from '../snapshot-request.ts';
+import type { TableRegistry } from '../table-registry.ts';
 import { CatchUpReader } from './catch-up.ts';
-import { readTable, reconcile, type CapturedTable } from './catalog.ts';
+import type { CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
 import { LogBudget } from '../log-budget.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, matchingTables } from './publication.ts';
 import { publishTable, type PublishedTable } from './published-table.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
+import { SchemaWatch } from './schema-watch.ts';
 import { advanceSlot, logDistanceBytes, readSlot } from './slot.ts';
 import { emitMark, SnapshotReader } from './snapshot.ts';
-import { TransactionAssembler } from './transaction-assembler.ts';
+import { TransactionAssembler, type MarkedVersion, type SchemaMark } from './transaction-assembler.ts';
 
 export interface SessionOptions {
   readonly held: HeldCapture<PostgresSourceConfig>;
@@ -35,7 +37,13 @@ export interface SessionOptions {
   readonly client: pg.Client;
   readonly publisher: FramePublisher;
   readonly tail: StreamTail;
-  readonly tables: readonly CapturedTable[];
+  /** A connection for watching the definitions of tables. */
+  readonly watchClient: pg.Client;
+  /** The tables as the stream carries them last. */
+  readonly tables: ReadonlyMap<number, CapturedTable>;
+  /** Those of them that are new since the capture ran last. */
+  readonly added: readonly CapturedTable[];
+  readonly registry: TableRegistry<CapturedTable>;
   readonly slot: string;
   readonly publication: string;
   /** How long an acknowledged frame may be lost with the broker's power. */
@@ -53,15 +61,14 @@ export class CaptureSession {
   readonly #o: SessionOptions;
   readonly #markPrefix: string;
   readonly #rules: ColumnRules;
-  readonly #byOid = new Map<number, PublishedTable>();
-  readonly #refreshed = new Set<string>();
+  readonly #schemas: SchemaWatch;
+  readonly #published = new WeakMap<CapturedTable, PublishedTable>();
   readonly #assembler: TransactionAssembler;
   readonly #publishing: PublishLoop<PgPosition>;
   readonly #snapshots: SnapshotLoop;
   /** What reads the log now: slices of it, or the replication stream. */
   #reader: LogReader | undefined;
   #stream: ReplicationStream | undefined;
-  readonly #included: (schema: string, name: string) => boolean;
   /** Ends of stored frames that the slot may be confirmed at, once they are old enough to be on disk. */
   readonly #stored: { lsn: bigint; atMs: number }[] = [];
   /** The source may forget what lies before. */
@@ -69,19 +76,33 @@ export class CaptureSession {
   #snapshot: SnapshotReader | undefined;
 
   constructor(options: SessionOptions) {
-    const { held, tail, publisher, tables, progress } = options;
+    const { held, tail, publisher, tables, progress, registry, publication, watchClient } = options;
     const resume = asPgPosition(tail.end);
     this.#o = options;
     this.#markPrefix = `waybill:${held.name}`;
-    this.#included = compileTablePatterns(held.settings.tables);
-    this.#rules = compileColumnRules(held, tables);
-    for (const table of tables) this.#byOid.set(table.oid, publishTable(table, this.#rules));
+    this.#rules = compileColumnRules(held, [...tables.values()]);
+    this.#schemas = new SchemaWatch({
+      client: watchClient,
+      publication,
+      markPrefix: this.#markPrefix,
+      included: compileTablePatterns(held.settings.tables),
+      registry,
+      tables,
+      log: held.log,
+      read: ({ schema }, how) =>
+        how === 'again' || held.settings.snapshot === 'initial'
+          ? this.#snapshots.readAgain([schema])
+          : this.#snapshots.plan(schema.schema, schema.name, 'done'),
+      readPart: ({ schema }, part) => this.#snapshots.readPart(schema, part),
+      leftOut: (some) => held.report.tables(some),
+    });
     this.#assembler = new TransactionAssembler({
       frameBytes: held.frameBytes,
       resume,
       markPrefix: this.#markPrefix,
-      resolve: (relation) => this.#resolve(relation),
-      tableByOid: (oid) => this.#byOid.get(oid),
+      resolve: (relation, lsn) => this.#resolve(relation, lsn),
+      takeMark: (mark, write) => this.#takeMark(mark, write),
+      tableByOid: (oid) => this.#publish(this.#schemas.byOid(oid)),
       takeChunk: (id) => this.#snapshot?.takeChunk(id),
       chunkDone: (id, kept) => this.#snapshot?.chunkDone(id, kept),
       onFrame: (frame) => this.#publishing.enqueue(frame),
@@ -108,13 +129,17 @@ export class CaptureSession {
 
   /** Runs until the signal aborts (then drains) or one of its parts fails. */
   async run(): Promise<void> {
-    const { run, nats } = this.#o.held;
+    const { run, nats, settings } = this.#o.held;
+    const { added } = this.#o;
+    if (added.length > 0 && settings.snapshot === 'initial')
+      await this.#snapshots.readAgain(added.map((table) => table.schema));
     await runParts(run.signal, nats, () => this.#publishing.wake(), [
       (signal) => this.#readLog(signal),
       (signal) => this.#publishing.run(signal),
       (signal) => this.#statusLoop(signal),
       (signal) => this.#heartbeatLoop(signal),
       (signal) => this.#snapshots.run(signal),
+      (signal) => this.#schemas.run(signal),
     ]);
   }
 
@@ -181,28 +206,29 @@ export class CaptureSession {
     }
   }
 
-  #resolve(relation: RelationMessage): PublishedTable | undefined {
-    if (!this.#included(relation.schema, relation.name)) return undefined;
-    const known = this.#byOid.get(relation.oid);
-    const fingerprint = JSON.stringify([relation.oid, relation.identity, relation.columns]);
-    const table = reconcile(relation, known);
-    const complete = known !== undefined && known.schema.version === table.schema.version;
-    if (!complete && !this.#refreshed.has(fingerprint)) {
-      this.#refreshed.add(fingerprint);
-      this.#reader!.holdUntil(this.#refresh(relation));
-      return undefined;
-    }
-    const published = publishTable(table, this.#rules);
-    this.#byOid.set(relation.oid, published);
-    return published;
+  #resolve(relation: RelationMessage, lsn: bigint): PublishedTable | undefined {
+    const table = this.#schemas.resolve(relation, lsn);
+    if (table !== 'look') return this.#publish(table);
+    // Described to the assembler again, before any of its rows is decoded.
+    const looked = this.#schemas.look(relation, lsn).then(() => this.#assembler.relation(relation));
+    this.#reader!.holdUntil(looked);
+    return undefined;
   }
 
-  /** Looks a changed table up and describes it to the assembler again, before any of its rows is decoded. */
-  async #refresh(relation: RelationMessage): Promise<void> {
-    const table = await readTable(this.#o.client, relation.oid);
-    if (table === undefined) this.#byOid.delete(relation.oid);
-    else this.#byOid.set(relation.oid, publishTable(table, this.#rules));
-    this.#assembler.relation(relation);
+  #takeMark(mark: SchemaMark, write: (versions: readonly MarkedVersion[]) => void): void {
+    const taken = this.#schemas.takeMark(mark);
+    this.#reader!.holdUntil(
+      taken.then((versions) => write(versions.map((each) => ({ ...each, table: this.#publish(each.table) })))),
+    );
+  }
+
+  /** The table as frames carry it: one object for each version. */
+  #publish<T extends CapturedTable | undefined>(table: T): T extends undefined ? undefined : PublishedTable;
+  #publish(table: CapturedTable | undefined): PublishedTable | undefined {
+    if (table === undefined) return undefined;
+    let published = this.#published.get(table);
+    if (published === undefined) this.#published.set(table, (published = publishTable(table, this.#rules)));
+    return published;
   }
 
   #onStored(frame: PendingFrame<PgPosition>): void {
@@ -278,8 +304,7 @@ export class CaptureSession {
         maxChunkRows: settings.snapshot_chunk_rows,
         log,
         signal,
-        tableByName: (schema, table) =>
-          [...this.#byOid.values()].find((t) => t.schema.schema === schema && t.schema.name === table),
+        tableByName: (schema, table) => this.#publish(this.#schemas.byName(schema, table)),
         trackTransactions: (on) => this.#assembler.trackTransactions(on),
         forgetTransactionsBefore: (xid) => this.#assembler.forgetTransactionsBefore(xid),
         stored: () => this.#whenStored(client, signal),
@@ -305,8 +330,6 @@ export class CaptureSession {
     const { client, publication, held } = this.#o;
     const tables = await matchingTables(client, held.settings.tables);
     await ensurePublication(client, publication, tables);
-    for (const table of tables)
-      if (!this.#byOid.has(table.oid)) this.#byOid.set(table.oid, publishTable(table, this.#rules));
     return tables.map(({ schema }) => schema);
   }
 }

@@ -11,8 +11,10 @@ import { runCapture, type CaptureOptions, type HeldCapture, type SourceKind } fr
 import { planSnapshot } from '../snapshot-plan.ts';
 import { clearRequest, ProgressStore, readRequest } from '../snapshot-request.ts';
 import { beginStream } from '../stream-start.ts';
+import { TableRegistry } from '../table-registry.ts';
 import { CaptureSession } from './capture-session.ts';
-import { connectShared } from './connection.ts';
+import { hasIdentity, type CapturedTable } from './catalog.ts';
+import { connectShared, connectSource } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireUsableSlot, slotState } from './slot.ts';
 import { sourceError } from './source-error.ts';
@@ -35,16 +37,20 @@ export async function runPostgresCapture(options: CaptureOptions<PostgresSourceC
 async function capture(held: HeldCapture<PostgresSourceConfig>): Promise<void> {
   const { name, settings, natsConfig, nats, bucket, installation, log } = held;
   const client = await connectShared(settings, sessionName('capture', name, installation));
+  let watchClient: pg.Client | undefined;
   try {
     await endOvertaken(client, name, installation, log);
     const source = await inspectSource(client);
     const slot = slotName(name, settings, natsConfig.prefix);
     const publication = publicationName(name, settings, natsConfig.prefix);
-    const tables = await matchingTables(client, settings.tables);
-    requireIdentities(tables);
+    const registry = new TableRegistry<CapturedTable>(bucket, name);
+    let tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name));
+    const matching = await matchingTables(client, settings.tables);
+    if (tail.seq === 0) requireIdentities(matching);
+    // Later on a table without identity is left out, and the others go on.
+    const tables = matching.filter(({ schema }) => hasIdentity(schema));
     await ensurePublication(client, publication, tables);
 
-    let tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name));
     if (tail.origin !== undefined && tail.origin !== '' && tail.origin !== source.origin)
       throw new ReplicationError(
         'source_identity_mismatch',
@@ -66,16 +72,45 @@ async function capture(held: HeldCapture<PostgresSourceConfig>): Promise<void> {
     const names = tables.map(({ schema }) => schema);
     await planSnapshot(progress, names, { startAfresh, read: settings.snapshot === 'initial' || reset });
     if (reset) await clearRequest(bucket, name);
+    const { known, added } = await knownTables(registry, tables, startAfresh);
+    watchClient = await connectSource(settings, sessionName('schema', name, installation));
     const syncMs = syncDelayMs(natsConfig);
-    await new CaptureSession({ held, progress, client, publisher, tail, tables, slot, publication, syncMs }).run();
+    const more = { watchClient, added, registry, slot, publication, syncMs };
+    await new CaptureSession({ held, progress, client, publisher, tail, tables: known, ...more }).run();
   } finally {
     await client.end().catch(() => {});
+    await watchClient?.end().catch(() => {});
   }
+}
+
+/**
+ * The tables as the stream carries them last: what the registry says, and the catalog for those that it does not know,
+ * which are read from the beginning. A stream that begins afresh begins with the catalog.
+ */
+async function knownTables(
+  registry: TableRegistry<CapturedTable>,
+  tables: readonly CapturedTable[],
+  startAfresh: boolean,
+): Promise<{ known: Map<number, CapturedTable>; added: CapturedTable[] }> {
+  const known = await registry.load();
+  const none = known.size === 0;
+  if (startAfresh) {
+    const current = new Set(tables.map((table) => table.oid));
+    for (const oid of known.keys()) if (!current.has(oid)) await registry.delete(oid);
+    known.clear();
+  }
+  const added = tables.filter((table) => !known.has(table.oid));
+  for (const table of added) {
+    await registry.put(table.oid, table);
+    known.set(table.oid, table);
+  }
+  // A stream without a registry, or without anything, is loaded as a whole.
+  return { known, added: none || startAfresh ? [] : added };
 }
 
 /** A holder that hangs keeps the slot in use until the walsender gives it up, and a chunk's transaction for ever. */
 async function endOvertaken(client: pg.Client, name: string, installation: string, log: Logger): Promise<void> {
-  const names = (['capture', 'stream', 'slices', 'load'] as const).map((purpose) =>
+  const names = (['capture', 'stream', 'slices', 'load', 'schema'] as const).map((purpose) =>
     sessionName(purpose, name, installation),
   );
   try {

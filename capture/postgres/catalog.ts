@@ -13,18 +13,67 @@ export interface CapturedTable {
   readonly binary: readonly boolean[];
   /** Positions of the key columns in the row. */
   readonly keyIndexes: readonly number[];
+  /** Oid and modifier of each column's type, as relation messages give them. */
+  readonly types: readonly (readonly [oid: number, modifier: number])[];
+  /** Columns that may have got values, when they were added, of which no change in the log tells. */
+  readonly filled: readonly boolean[];
+  /** The transactions that changed the definition of each column last. */
+  readonly stamps: readonly string[];
+  readonly partitioned: boolean;
+  /** Partitions that hold rows, with their files: rows come and go with them without a change in the log. */
+  readonly parts: readonly Partition[];
+  /** The name it had before, while the stream does not tell of the rename yet. */
+  readonly former?: { readonly schema: string; readonly name: string };
 }
 
-interface CatalogRow {
-  oid: number;
-  schema: string;
-  name: string;
-  identity: string;
-  key: string[] | null;
-  columns: { name: string; type: string; portable: string; notNull: boolean; default: string | null; base: string }[];
+export interface Partition {
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly file: number;
 }
 
-const QUERY = `
+/** One row of `CATALOG_SQL`. */
+export interface CatalogRow {
+  readonly oid: string;
+  readonly schema: string;
+  readonly name: string;
+  readonly identity: string;
+  readonly key: string[] | null;
+  readonly columns: CatalogColumn[] | null;
+  readonly partitioned: boolean;
+  readonly parts: { oid: string; schema: string; name: string; file: string }[] | null;
+}
+
+interface CatalogColumn extends ColumnType {
+  readonly id: number;
+  readonly name: string;
+  readonly notNull: boolean;
+  readonly default: string | null;
+  readonly existing: string | null;
+  readonly filled: boolean;
+  readonly stamp: string;
+  readonly typeOid: string;
+  readonly modifier: number;
+}
+
+export interface ColumnType {
+  readonly type: string;
+  readonly portable: string;
+  readonly base: string;
+}
+
+/** What a type is called, of the type row `t` and a modifier; `b` is the base type of a domain. */
+const typeSql = (oid: string, modifier: string): string => `
+  'type', format_type(${oid}, ${modifier}),
+  'portable', case
+    when t.oid < 16384 then format_type(${oid}, ${modifier})
+    when t.typtype = 'd' and t.typbasetype < 16384 then format_type(t.typbasetype, case when t.typtypmod >= 0 then t.typtypmod else ${modifier} end)
+    when t.typcategory = 'A' then 'text[]' else 'text' end,
+  'base', coalesce(b.typname, t.typname)`;
+
+/** Ordinary and partitioned tables. `$1`: leave partitions out; `$2`: one table by its oid, or all. */
+export const CATALOG_SQL = `
 select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relreplident as identity,
   (select json_agg(a.attname order by k.n) from pg_index i
      cross join lateral unnest(i.indkey::int2[]) with ordinality k(attnum, n)
@@ -32,17 +81,19 @@ select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relre
    where i.indrelid = c.oid and k.n <= i.indnkeyatts
      and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary end) as key,
   (select json_agg(json_build_object(
-       'name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'notNull', a.attnotnull,
-       'portable', case
-         when t.oid < 16384 then format_type(a.atttypid, a.atttypmod)
-         when t.typtype = 'd' and t.typbasetype < 16384 then format_type(t.typbasetype, case when t.typtypmod >= 0 then t.typtypmod else a.atttypmod end)
-         when t.typcategory = 'A' then 'text[]' else 'text' end,
-       'base', coalesce(b.typname, t.typname),
+       'id', a.attnum, 'name', a.attname, 'notNull', a.attnotnull, ${typeSql('a.atttypid', 'a.atttypmod')},
+       'typeOid', a.atttypid::int8::text, 'modifier', a.atttypmod,
+       'stamp', a.xmin::text, 'existing', case when a.atthasmissing then (a.attmissingval::text::text[])[1] end,
+       'filled', not a.atthasmissing and (a.atthasdef or a.attidentity <> '' or t.typdefault is not null),
        'default', pg_get_expr(d.adbin, d.adrelid)) order by a.attnum)
    from pg_attribute a join pg_type t on t.oid = a.atttypid
      left join pg_type b on t.typtype = 'd' and b.oid = t.typbasetype
      left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as columns
+   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as columns,
+  c.relkind = 'p' as partitioned, case when c.relkind = 'p' then (select json_agg(json_build_object('oid', l.oid::int8::text, 'schema', ln.nspname,
+       'name', l.relname, 'file', l.relfilenode::int8::text) order by l.oid)
+     from pg_partition_tree(c.oid) p join pg_class l on l.oid = p.relid join pg_namespace ln on ln.oid = l.relnamespace
+     where p.isleaf) end as parts
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_' and not (c.relispartition and $1)
   and ($2::oid is null or c.oid = $2) and c.relpersistence = 'p'
@@ -54,21 +105,42 @@ const PORTABLE_DEFAULT =
 
 /** Reads all ordinary and partitioned tables (partitions left out: they are published through their root), small ones first. */
 export async function readCatalog(client: pg.Client): Promise<CapturedTable[]> {
-  return (await query(client, true, null)).map(toCapturedTable);
+  return (await query(client, true, null)).map(tableOfRow);
 }
 
-/** Reads one table by its oid, whatever it is; undefined when it is gone. */
-export async function readTable(client: pg.Client, oid: number): Promise<CapturedTable | undefined> {
-  const [row] = await query(client, false, oid);
-  return row === undefined ? undefined : toCapturedTable(row);
+/** Reads one table by its oid; undefined when it is gone, or a partition. */
+export async function readTable(
+  client: pg.Client,
+  oid: number,
+): Promise<{ readonly row: CatalogRow; readonly table: CapturedTable } | undefined> {
+  const [row] = await query(client, true, oid);
+  return row === undefined ? undefined : { row, table: tableOfRow(row) };
 }
 
 async function query(client: pg.Client, rootsOnly: boolean, oid: number | null): Promise<CatalogRow[]> {
   try {
-    const result = await client.query<Omit<CatalogRow, 'oid'> & { oid: string }>(QUERY, [rootsOnly, oid]);
-    return result.rows.filter((row) => row.columns !== null).map((row) => ({ ...row, oid: Number(row.oid) }));
+    const result = await client.query<CatalogRow>(CATALOG_SQL, [rootsOnly, oid]);
+    return result.rows.filter((row) => row.columns !== null);
   } catch (thrown) {
     throw sourceError(thrown, 'reading the catalog of the source');
+  }
+}
+
+/** What types are called, by their oids and modifiers as the log gives them; undefined for one that is no more. */
+export async function readTypes(
+  client: pg.Client,
+  types: readonly (readonly [oid: number, modifier: number])[],
+): Promise<(ColumnType | undefined)[]> {
+  try {
+    const { rows } = await client.query<{ type: ColumnType | null }>(
+      `select case when t.oid is not null then json_build_object(${typeSql('u.oid', 'u.modifier')}) end as type
+         from unnest($1::oid[], $2::int4[]) with ordinality u(oid, modifier, n) left join pg_type t on t.oid = u.oid
+         left join pg_type b on t.typtype = 'd' and b.oid = t.typbasetype order by u.n`,
+      [types.map(([oid]) => oid), types.map(([, modifier]) => modifier)],
+    );
+    return rows.map((row) => row.type ?? undefined);
+  } catch (thrown) {
+    throw sourceError(thrown, 'reading the types of the source');
   }
 }
 
@@ -77,82 +149,212 @@ const BYTEA_OID = 17;
 
 const IDENTITIES = { d: 'default', i: 'index', f: 'full', n: 'nothing' } as const;
 
-function toCapturedTable(row: CatalogRow): CapturedTable {
-  const columns = row.columns.map((column) => {
-    const base: ColumnSchema = {
-      name: column.name,
-      type: column.type,
-      portable: column.portable,
-      notNull: column.notNull,
-    };
-    // Without its cast, whose type the target may lack: the column's own type gives the constant its meaning.
-    const constant = PORTABLE_DEFAULT.exec(column.default ?? '')?.[1];
-    return constant === undefined ? base : { ...base, default: constant };
+/** A row of the catalog as a captured table. */
+export function tableOfRow(row: CatalogRow): CapturedTable {
+  const columns = row.columns ?? [];
+  return buildTable({
+    oid: Number(row.oid),
+    schema: row.schema,
+    name: row.name,
+    identity: IDENTITIES[row.identity as keyof typeof IDENTITIES],
+    key: row.key ?? [],
+    columns: columns.map((column) => ({
+      column: columnSchema(column),
+      binary: column.base === 'bytea',
+      type: [Number(column.typeOid), column.modifier],
+      filled: column.filled,
+      stamp: column.stamp,
+    })),
+    partitioned: row.partitioned,
+    parts: (row.parts ?? []).map((part) => ({ ...part, oid: Number(part.oid), file: Number(part.file) })),
   });
-  return buildTable(
-    row.oid,
-    row.schema,
-    row.name,
-    IDENTITIES[row.identity as keyof typeof IDENTITIES],
-    row.key ?? [],
-    columns,
-    row.columns.map((c) => c.base === 'bytea'),
+}
+
+function columnSchema(column: CatalogColumn): ColumnSchema {
+  // Without its cast, whose type the target may lack: the column's own type gives the constant its meaning.
+  const constant = PORTABLE_DEFAULT.exec(column.default ?? '')?.[1];
+  const { existing } = column;
+  return {
+    id: column.id,
+    name: column.name,
+    type: column.type,
+    portable: column.portable,
+    notNull: column.notNull,
+    ...(constant === undefined ? {} : { default: constant }),
+    ...(existing === null
+      ? {}
+      : { existing: column.base === 'bytea' ? Buffer.from(existing.slice(2), 'hex').toString('base64') : existing }),
+  };
+}
+
+interface ColumnFacts {
+  readonly column: ColumnSchema;
+  readonly binary: boolean;
+  readonly type: readonly [oid: number, modifier: number];
+  readonly filled: boolean;
+  readonly stamp: string;
+}
+
+/** Whether a table is, as far as a relation message tells, as the message describes it. */
+export function fits(table: CapturedTable, relation: RelationMessage): boolean {
+  const { schema, types } = table;
+  const identity = IDENTITIES[relation.identity as keyof typeof IDENTITIES];
+  if (schema.schema !== relation.schema || schema.name !== relation.name || schema.identity !== identity) return false;
+  return (
+    schema.columns.length === relation.columns.length &&
+    relation.columns.every(
+      ({ name, typeOid, typmod, key }, index) =>
+        schema.columns[index]!.name === name &&
+        types[index]![0] === typeOid &&
+        types[index]![1] === typmod &&
+        (identity === 'full' || key === schema.key.includes(name)),
+    )
   );
 }
 
 /**
- * The table as a relation message describes it: its columns in its order, with what the catalog knows of each. A
- * column that the catalog no longer has (the log lags behind a schema change) is carried as text, or as bytea.
+ * The table as a relation message describes it at its place in the log. `known` is the version before it, `catalog` the
+ * table as it is by now, perhaps after further changes; `types` are those of the message. What the message does not tell
+ * (NULLs, defaults) is taken from the version before and only ever loosened: a later version, which the catalog was
+ * read for at its own place in the log, brings the rest. `sure` is false where columns could have been renamed or
+ * replaced without a way to tell.
  */
-export function reconcile(relation: RelationMessage, known: CapturedTable | undefined): CapturedTable {
-  const byName = new Map(
-    known?.schema.columns.map((column, index) => [column.name, { column, binary: known.binary[index]! }]),
-  );
+export function reconcile(
+  relation: RelationMessage,
+  known: CapturedTable | undefined,
+  catalog: CapturedTable | undefined,
+  types: readonly (ColumnType | undefined)[],
+): { readonly table: CapturedTable; readonly sure: boolean } {
   const identity = IDENTITIES[relation.identity as keyof typeof IDENTITIES] ?? 'default';
-  const columns = relation.columns.map(({ name, typeOid }) => {
-    const found = byName.get(name);
-    if (found !== undefined) return found;
+  const { ids, sure } = alignColumns(relation, known, catalog);
+  const facts = relation.columns.map(({ name, typeOid, typmod, key }, index): ColumnFacts => {
+    const id = ids[index];
+    const before = columnById(known, id);
+    const now = columnById(catalog, id);
     // Its values travel as base64, and the type is what says so.
-    const type = typeOid === BYTEA_OID ? 'bytea' : 'text';
-    return { column: { name, type, portable: type, notNull: false }, binary: typeOid === BYTEA_OID };
+    const gone = typeOid === BYTEA_OID ? 'bytea' : 'text';
+    const { type, portable, base } = types[index] ?? { type: gone, portable: gone, base: gone };
+    const first = known === undefined ? now : before;
+    // What was changed since the version before may have been looser in between.
+    const changed = before !== undefined && now !== undefined && before.stamp !== now.stamp;
+    const notNull = first?.column.notNull === true && now?.column.notNull !== false && !changed;
+    const preset = first === undefined ? now?.column.default : first.column.default;
+    return {
+      column: {
+        ...(id === undefined ? {} : { id }),
+        name,
+        type,
+        portable,
+        notNull: notNull || (key && identity !== 'full'),
+        ...(preset === undefined ? {} : { default: preset }),
+        ...(now?.column.existing === undefined ? {} : { existing: now.column.existing }),
+      },
+      binary: base === 'bytea',
+      type: [typeOid, typmod],
+      filled: now?.filled ?? false,
+      stamp: (now ?? before)?.stamp ?? '',
+    };
   });
   const names = new Set(relation.columns.map((column) => column.name));
-  const catalogKey = known?.schema.key ?? [];
+  const catalogKey = (catalog ?? known)?.schema.key ?? [];
   const messageKey = relation.columns.filter((column) => column.key).map((column) => column.name);
   // With identity full every column is flagged, so the key is the catalog's; otherwise the message decides which
   // columns identify a row, and the catalog in which order.
   let key = catalogKey.filter((name) => names.has(name));
   if (identity !== 'full' && (key.length !== messageKey.length || messageKey.some((name) => !key.includes(name))))
     key = messageKey;
-  return buildTable(
-    relation.oid,
-    relation.schema,
-    relation.name,
-    identity,
-    key,
-    columns.map((c) => c.column),
-    columns.map((c) => c.binary),
-  );
+  const { oid, schema, name } = relation;
+  const { partitioned = false, parts = [] } = known ?? catalog ?? {};
+  return { table: buildTable({ oid, schema, name, identity, key, columns: facts, partitioned, parts }), sure };
 }
 
-function buildTable(
-  oid: number,
-  schema: string,
-  name: string,
-  identity: TableSchema['identity'],
-  key: readonly string[],
-  columns: readonly ColumnSchema[],
-  binary: readonly boolean[],
-): CapturedTable {
+function columnById(table: CapturedTable | undefined, id: number | undefined): ColumnFacts | undefined {
+  const index = id === undefined ? -1 : (table?.schema.columns.findIndex((column) => column.id === id) ?? -1);
+  if (index < 0) return undefined;
+  const { schema, binary, types, filled, stamps } = table!;
+  return {
+    column: schema.columns[index]!,
+    binary: binary[index]!,
+    type: types[index]!,
+    filled: filled[index]!,
+    stamp: stamps[index]!,
+  };
+}
+
+/**
+ * The ids (attnum) of a relation message's columns. They come in the order of their ids, and ids are never used twice.
+ * Where the catalog has the same names, it tells them; where it has changed again since, the version before and the
+ * catalog are searched by name, and what is left over gets the ids that fit in between, if just as many do.
+ */
+function alignColumns(
+  relation: RelationMessage,
+  known: CapturedTable | undefined,
+  catalog: CapturedTable | undefined,
+): { readonly ids: readonly (number | undefined)[]; readonly sure: boolean } {
+  const now = catalog?.schema.columns ?? [];
+  const names = relation.columns.map((column) => column.name);
+  for (const columns of [known?.schema.columns, now])
+    if (columns?.length === names.length && columns.every((column, index) => column.name === names[index]))
+      return { ids: columns.map((column) => column.id), sure: columns === now || !sharesNames(known, catalog) };
+  const idOf = (name: string): number | undefined => {
+    const before = known?.schema.columns.find((column) => column.name === name)?.id;
+    const after = now.find((column) => column.name === name)?.id;
+    // A name that stands for another column by now says nothing.
+    return before !== undefined && after !== undefined && before !== after ? undefined : (before ?? after);
+  };
+  const ids = names.map(idOf);
+  const free = (low: number, high: number): number[] =>
+    [...new Set([...(known?.schema.columns ?? []), ...now].map((column) => column.id!))]
+      .filter((id) => id > low && id < high && !ids.includes(id))
+      .sort((a, b) => a - b);
+  let sure = true;
+  for (let index = 0; index < ids.length; index++) {
+    if (ids[index] !== undefined) continue;
+    sure = false;
+    let end = index;
+    while (end < ids.length && ids[end] === undefined) end += 1;
+    const fitting = free(ids[index - 1] ?? 0, ids[end] ?? Infinity);
+    if (fitting.length === end - index) for (let i = index; i < end; i++) ids[i] = fitting[i - index];
+    index = end;
+  }
+  const fixed = ids.filter((id) => id !== undefined);
+  if (fixed.some((id, index) => index > 0 && id <= fixed[index - 1]!))
+    return { ids: names.map(() => undefined), sure: false };
+  return { ids, sure };
+}
+
+/** Whether a name stands for one column in one version and for another in the other. */
+function sharesNames(a: CapturedTable | undefined, b: CapturedTable | undefined): boolean {
+  const ids = new Map(a?.schema.columns.map((column) => [column.name, column.id]));
+  return b?.schema.columns.some(({ name, id }) => ids.has(name) && ids.get(name) !== id) ?? false;
+}
+
+function buildTable(facts: {
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly identity: TableSchema['identity'];
+  readonly key: readonly string[];
+  readonly columns: readonly ColumnFacts[];
+  readonly partitioned: boolean;
+  readonly parts: readonly Partition[];
+}): CapturedTable {
+  const { oid, schema, name, identity, key, partitioned, parts } = facts;
+  const columns = facts.columns.map(({ column }) => column);
   const version = createHash('sha256')
-    .update(JSON.stringify([schema, name, identity, key, columns]))
+    .update(JSON.stringify([schema, name, oid, identity, key, columns.map(({ existing: _, ...column }) => column)]))
     .digest('hex')
     .slice(0, 12);
   return {
     oid,
-    schema: { schema, name, version, identity, key, columns },
-    binary,
+    schema: { schema, name, id: oid, version, identity, key, columns },
+    binary: facts.columns.map((column) => column.binary),
     keyIndexes: key.map((keyName) => columns.findIndex((column) => column.name === keyName)),
+    types: facts.columns.map((column) => column.type),
+    filled: facts.columns.map((column) => column.filled),
+    stamps: facts.columns.map((column) => column.stamp),
+    partitioned,
+    parts,
   };
 }
 

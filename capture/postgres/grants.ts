@@ -1,4 +1,5 @@
 import { publicationName, type PostgresSourceConfig } from '../../core/config.ts';
+import { ddlTriggerSql } from './ddl-trigger.ts';
 import { quoteIdent } from './publication.ts';
 
 /**
@@ -32,6 +33,11 @@ export function sourceGrantsSql(name: string, settings: PostgresSourceConfig, pr
         `-- CREATE PUBLICATION ${publication} FOR TABLES IN SCHEMA ${quoteIdent(schema)} WITH (publish_via_partition_root = true);`,
     ),
     '-- (PostgreSQL 15 and later; on 14 name the tables: FOR TABLE a, b, c.)',
+    '-- Optional: changes of definitions at once and in their exact place, by event triggers. For a superuser, or whoever',
+    '-- may make event triggers on a managed service; nothing depends on them (docs/schema-changes.md):',
+    ...ddlTriggerSql()
+      .split('\n')
+      .map((line) => `-- ${line}`),
   ];
   return `${lines.join('\n')}\n`;
 }

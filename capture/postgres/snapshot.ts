@@ -5,6 +5,7 @@
  */
 import type pg from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
+import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
 import type { Logger } from '../../core/logger.ts';
 import { abortableDelay, untilAborted } from '../../core/run-service.ts';
@@ -26,6 +27,8 @@ import type { Chunk, Mark } from './transaction-assembler.ts';
 
 const FIRST_CHUNK_ROWS = 1000;
 const CHUNK_BYTES = 4 << 20;
+/** Undefined column or table, and types that do not go together: the table changed. PostgreSQL documentation, appendix A. */
+const CHANGED_TABLE: ReadonlySet<string> = new Set(['42703', '42P01', '42883', '42804', '22P02', '0A000']);
 /** So often a chunk is read before its table is set aside. */
 const MOST_ATTEMPTS = 20;
 
@@ -111,12 +114,15 @@ export class SnapshotReader {
     }
   }
 
-  async #readTable(progress: SnapshotProgress, table: TableProgress, captured: PublishedTable): Promise<void> {
+  async #readTable(progress: SnapshotProgress, table: TableProgress, first: PublishedTable): Promise<void> {
     const { signal, log, progress: store, rules } = this.#ports;
+    let captured = first;
+    // A table that loses its key while it is read is read in one piece from then on, and the other way round.
     const keyless = captured.keyIndexes.length === 0;
+    const { part } = table;
     const tableId = `${progress.id}_${captured.oid}`;
     if (table.state === 'pending') {
-      if (!keyless) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
+      if (!keyless && part === undefined) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
       table.state = 'running';
       await this.#ports.stored();
       await store.write(progress);
@@ -125,9 +131,31 @@ export class SnapshotReader {
     let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
     for (let attempt = 1; !signal.aborted && !this.#ports.task.cancelled();) {
       const id = newSnapshotId() + attempt;
+      const current = this.#ports.tableByName(table.schema, table.name);
+      // It is to be read from the beginning.
+      if (!progress.tables.includes(table)) return;
+      if (current === undefined || current.oid !== captured.oid || !holds(current, part)) {
+        log.warn({ table: `${table.schema}.${table.name}` }, 'a table went away while it was read');
+        table.state = 'done';
+        return;
+      }
+      if (current.schema.version !== captured.schema.version && keyOf(current) !== keyOf(captured)) {
+        // Its key is another one: from the beginning.
+        table.state = 'pending';
+        table.cursor = null;
+        return this.#readTable(progress, table, current);
+      }
+      captured = current;
       if (keyless) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
       await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
-      const { chunk, xmin, bytes } = await this.#readChunk(captured, chunkSql(captured, cursor, limit));
+      const read = await this.#readUnchanged(captured, chunkSql(captured, cursor, limit, part));
+      if (read === undefined) {
+        // What it is like by now is on its way through the log.
+        attempt += 1;
+        await abortableDelay(Math.min(2000, 20 * attempt), signal);
+        continue;
+      }
+      const { chunk, xmin, bytes } = read;
       this.#chunks.set(id, chunk);
       const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
       failpoint('capture.mid-snapshot');
@@ -159,15 +187,16 @@ export class SnapshotReader {
       );
     }
     if (signal.aborted || this.#ports.task.cancelled()) return;
-    await this.#mark({ k: 'end', id: tableId, oid: captured.oid });
+    if (part === undefined) await this.#mark({ k: 'end', id: tableId, oid: captured.oid });
     await this.#ports.stored();
     table.state = 'done';
     log.info({ table: `${table.schema}.${table.name}`, rows: table.rows }, 'table read');
   }
 
   /** Reads single rows again. What others of the table are there stays as it is: no begin, no end. */
-  async #readKeys(table: TableProgress, keys: readonly KeyTexts[], captured: PublishedTable): Promise<void> {
+  async #readKeys(table: TableProgress, keys: readonly KeyTexts[], first: PublishedTable): Promise<void> {
     const { signal, log } = this.#ports;
+    let captured = first;
     if (captured.keyIndexes.length === 0) {
       table.state = 'done';
       return;
@@ -175,7 +204,20 @@ export class SnapshotReader {
     for (let attempt = 1; !signal.aborted && !this.#ports.task.cancelled(); attempt++) {
       const id = newSnapshotId() + attempt;
       await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
-      const { chunk } = await this.#readChunk(captured, keysSql(captured, keys), absentSql(captured, keys));
+      const read = await this.#readUnchanged(captured, keysSql(captured, keys), absentSql(captured, keys));
+      const current = this.#ports.tableByName(table.schema, table.name);
+      if (read === undefined || current === undefined || keyOf(current) !== keyOf(captured)) {
+        if (current === undefined || keyOf(current) !== keyOf(captured)) {
+          // The keys name nothing any more.
+          table.state = 'done';
+          return;
+        }
+        captured = current;
+        await abortableDelay(Math.min(2000, 20 * attempt), signal);
+        continue;
+      }
+      captured = current;
+      const { chunk } = read;
       this.#chunks.set(id, chunk);
       const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
       await this.#mark({ k: 'high', chunk: id, oid: captured.oid });
@@ -192,6 +234,21 @@ export class SnapshotReader {
       table.state = 'done';
       log.info({ table: `${table.schema}.${table.name}`, rows: table.rows, keys: keys.length }, 'rows read again');
       return;
+    }
+  }
+
+  /** A chunk; undefined when the table is no longer as the log told so far, and its columns cannot be read so. */
+  async #readUnchanged(
+    table: PublishedTable,
+    sql: string,
+    absentKeysSql?: string,
+  ): Promise<{ chunk: Chunk; xmin: number; bytes: number } | undefined> {
+    try {
+      return await this.#readChunk(table, sql, absentKeysSql);
+    } catch (thrown) {
+      if (!CHANGED_TABLE.has(sqlStateOf(thrown) ?? '')) throw thrown;
+      await this.#ports.client.query('rollback');
+      return undefined;
     }
   }
 
@@ -225,6 +282,23 @@ export class SnapshotReader {
   }
 }
 
+function sqlStateOf(thrown: unknown): string | undefined {
+  const cause = thrown instanceof ReplicationError ? thrown.cause : thrown;
+  return (cause as { code?: string } | undefined)?.code;
+}
+
+/** Whether the table has the partition that is to be read. */
+function holds(table: CapturedTable, part: TableProgress['part']): boolean {
+  return part === undefined || table.parts.some(({ schema, name }) => schema === part.schema && name === part.name);
+}
+
+function keyOf({ schema }: CapturedTable): string {
+  return JSON.stringify([
+    schema.key,
+    schema.key.map((name) => schema.columns.find((each) => each.name === name)?.type),
+  ]);
+}
+
 /** Writes a mark into the source's log, in a transaction of its own. */
 export async function emitMark(client: pg.Client, prefix: string, mark: Mark): Promise<void> {
   try {
@@ -244,7 +318,12 @@ function columnsSql({ schema, writes }: ReadTable, prefix = ''): string {
 }
 
 /** The statement that reads one chunk in key order after `cursor`. */
-export function chunkSql(table: ReadTable, cursor: readonly string[] | null, limit: number | undefined): string {
+export function chunkSql(
+  table: ReadTable,
+  cursor: readonly string[] | null,
+  limit: number | undefined,
+  part?: { readonly schema: string; readonly name: string },
+): string {
   const { schema, keyIndexes } = table;
   const columns = columnsSql(table);
   const key = schema.key.map(quoteIdent).join(', ');
@@ -253,7 +332,7 @@ export function chunkSql(table: ReadTable, cursor: readonly string[] | null, lim
     .join(', ');
   const after = cursor === null || keyIndexes.length === 0 ? '' : ` where (${key}) > (${literals})`;
   const order = keyIndexes.length === 0 ? '' : ` order by ${key}`;
-  return `select ${columns} from ${qualifiedName(schema)}${after}${order}${limit === undefined ? '' : ` limit ${limit}`}`;
+  return `select ${columns} from ${qualifiedName(part ?? schema)}${after}${order}${limit === undefined ? '' : ` limit ${limit}`}`;
 }
 
 /** The keys as a list of rows `w(k0, k1, …)`, each value in the type of its column. */

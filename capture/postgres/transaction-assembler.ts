@@ -6,6 +6,7 @@ import type { Op } from '../../core/frame.ts';
 import { comparePositions, pgPosition, type PgPosition } from '../../core/position.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
+import type { CatalogRow } from './catalog.ts';
 import type { CopyRow } from './copy-lines.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
 import { publishedRow, type PublishedTable } from './published-table.ts';
@@ -25,15 +26,42 @@ export interface Chunk {
 export type Mark =
   | { readonly k: 'heartbeat' }
   | { readonly k: 'begin' | 'end'; readonly id: string; readonly oid: number }
-  | { readonly k: 'low' | 'high'; readonly chunk: string; readonly oid: number };
+  | { readonly k: 'low' | 'high'; readonly chunk: string; readonly oid: number }
+  | SchemaMark;
+
+/** What a table is like from this place of the log on, or that it is gone. The event trigger writes the same. */
+export type SchemaMark =
+  | {
+      readonly k: 'table';
+      readonly oid: number;
+      readonly row: CatalogRow;
+      /** Written by the capture: the publication has the table. */
+      readonly published?: boolean;
+    }
+  | { readonly k: 'gone'; readonly oid: number; readonly why: string };
+
+/** A version of a table that begins, or ends, at a mark. */
+export interface MarkedVersion<T = PublishedTable> {
+  readonly table: T;
+  readonly what: string;
+  readonly mark: 'schema' | 'gone';
+}
+
+/** Prefix of the messages that the event trigger writes. */
+export const DDL_PREFIX = 'waybill.ddl';
 
 export interface AssemblerOptions {
   readonly frameBytes: number;
   readonly resume: PgPosition;
   /** Prefix of the logical messages that are ours. */
   readonly markPrefix: string;
-  /** The table of a relation message; undefined for one that the configuration leaves out. */
-  readonly resolve: (relation: RelationMessage) => PublishedTable | undefined;
+  /**
+   * The table of a relation message in a transaction that commits at `lsn`; undefined for one that the configuration
+   * leaves out, or whose look-up holds the log until it is described again.
+   */
+  readonly resolve: (relation: RelationMessage, lsn: bigint) => PublishedTable | undefined;
+  /** A schema mark. Holds the log until `write` has been called with what goes into the stream. */
+  readonly takeMark: (mark: SchemaMark, write: (versions: readonly MarkedVersion[]) => void) => void;
   /** A captured table by oid, for marks. */
   readonly tableByOid: (oid: number) => PublishedTable | undefined;
   /** The chunk that a high watermark closes; undefined when this process did not read it. */
@@ -65,7 +93,10 @@ interface OpenTransaction {
 export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosition> {
   readonly #options: AssemblerOptions;
   readonly #relations = new Map<number, Relation | undefined>();
+  /** Described inside transactions that the stream holds: what they were then is of no account. */
+  readonly #unresolved = new Map<number, RelationMessage>();
   readonly #frame: FrameFiller<PgPosition>;
+  #commitLsn = 0n;
   #open: OpenTransaction | undefined;
   /** Set while a transaction that the stream holds whole is passed over. */
   #passing = false;
@@ -186,6 +217,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       this.#passing = true;
       return;
     }
+    this.#commitLsn = finalLsn;
     const skip = finalLsn === resume.lsn ? resume.ordinal : 0;
     this.#open = {
       xid,
@@ -197,6 +229,11 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       rowsHere: 0,
       firstOrdinal: skip,
     };
+    if (this.#unresolved.size > 0) {
+      const relations = [...this.#unresolved.values()];
+      this.#unresolved.clear();
+      for (const relation of relations) this.relation(relation);
+    }
   }
 
   commit(_commitLsn: bigint, endLsn: bigint, commitTimeUs: number): void {
@@ -215,7 +252,12 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
   }
 
   relation(relation: RelationMessage): void {
-    const table = this.#options.resolve(relation);
+    if (this.#passing) {
+      this.#unresolved.set(relation.oid, relation);
+      this.#relations.set(relation.oid, undefined);
+      return;
+    }
+    const table = this.#options.resolve(relation, this.#commitLsn);
     const counts = this.#relations.get(relation.oid)?.counts ?? {};
     this.#relations.set(relation.oid, table === undefined ? undefined : { table, counts });
   }
@@ -288,6 +330,10 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       return;
     }
     if (!transactional) return;
+    if (prefix === DDL_PREFIX) {
+      this.#schemaMark(JSON.parse(content.toString('utf8')) as SchemaMark);
+      return;
+    }
     const open = this.#take();
     if (open === undefined) return;
     this.#frame.writer.beginRow('m', undefined);
@@ -300,16 +346,16 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       this.#progressDue = true;
       return;
     }
+    if (mark.k === 'table' || mark.k === 'gone') {
+      this.#schemaMark(mark);
+      return;
+    }
     const table = this.#options.tableByOid(mark.oid);
     if (table === undefined) return;
     switch (mark.k) {
       case 'begin':
       case 'end': {
-        const open = this.#take();
-        if (open === undefined) return;
-        this.#frame.writer.beginRow('s', table.published);
-        this.#frame.writer.writeJson(Buffer.from(JSON.stringify([mark.id, mark.k])));
-        this.#endRow(open, undefined, 's');
+        this.#writeMark(table, mark.id, mark.k);
         return;
       }
       case 'low':
@@ -318,6 +364,32 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       case 'high':
         this.#closeWindow(mark.chunk);
     }
+  }
+
+  #writeMark(table: PublishedTable, what: string, mark: string): void {
+    const open = this.#take();
+    if (open === undefined) return;
+    this.#frame.writer.beginRow('s', table.published);
+    this.#frame.writer.writeJson(Buffer.from(JSON.stringify([what, mark])));
+    this.#endRow(open, undefined, 's');
+  }
+
+  /**
+   * Takes one place in its transaction, however many rows it brings: the same place whenever the log is read. No frame is
+   * cut between them.
+   */
+  #schemaMark(mark: SchemaMark): void {
+    const open = this.#take();
+    if (open === undefined) return;
+    this.#options.takeMark(mark, (versions) => {
+      for (const { table, what, mark: kind } of versions) {
+        this.#relations.set(table.oid, { table, counts: this.#relations.get(table.oid)?.counts ?? {} });
+        this.#frame.writer.beginRow('s', table.published);
+        this.#frame.writer.writeJson(Buffer.from(JSON.stringify([what, kind])));
+        this.#frame.writer.endRow();
+        open.rowsHere += 1;
+      }
+    });
   }
 
   /** Publishes what is left of a chunk at the place of its high watermark. */
@@ -333,7 +405,9 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     // A change without all its columns cannot stand in for the chunk's row: the target may not have the row yet.
     const incomplete =
       window !== undefined && window.partial.size > 0 && chunk.rows.some((row) => window.partial.has(keyText(row.key)));
-    if (stale || incomplete || (keyless && window.keys.size > 0)) {
+    // Rows of another version than the one that the stream is at.
+    const outdated = this.#options.tableByOid(chunk.table.oid)?.schema.version !== chunk.table.schema.version;
+    if (stale || incomplete || outdated || (keyless && window.keys.size > 0)) {
       this.#options.chunkDone(id, undefined);
       return;
     }

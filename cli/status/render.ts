@@ -21,6 +21,9 @@ export function renderStatus(report: StatusReport, view: View): string[] {
   const lines: string[] = [];
   if (report.sources.length > 0) lines.push(...tableLines(sourceColumns(view), report.sources, view), '');
   if (report.flows.length > 0) lines.push(...tableLines(flowColumns(report, view), report.flows, view), '');
+  for (const { name, tables = [] } of report.flows)
+    for (const table of tables)
+      lines.push(paint(`${name}: table ${table.schema}.${table.name} is ${table.state}: ${table.reason}`, 'warn'));
   for (const { what, problem } of problems(report)) lines.push(...problemLines(what, problem, width, paint));
   while (lines.at(-1) === '') lines.pop();
   return lines;

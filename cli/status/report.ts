@@ -7,6 +7,7 @@ import { ERROR_CODES, ReplicationError } from '../../core/errors.ts';
 import { describePosition, parsePosition } from '../../core/position.ts';
 import type { Verification } from '../../monitoring/drift/verification.ts';
 import type { LagState, StageFacts } from '../../monitoring/health.ts';
+import type { TableNotice } from '../../core/metrics.ts';
 import type { NatsReading, StreamReading } from './stream-session.ts';
 import type { TargetReading } from './target-session.ts';
 
@@ -59,6 +60,8 @@ export interface FlowLine {
   /** When the newest change was committed that the target has. */
   readonly commitTime?: string;
   readonly quarantined?: number;
+  /** Tables that the flow does not follow. */
+  readonly tables?: readonly TableNotice[];
   readonly verified?: VerifiedLine;
   readonly problem?: Problem;
 }
@@ -216,6 +219,10 @@ function flowLine(
     ...optional('pendingFrames', pending),
     ...optional('commitTime', row?.commitTime?.toISOString()),
     ...optional('quarantined', reading === undefined ? undefined : (reading.quarantined.get(flow.name) ?? 0)),
+    ...optional(
+      'tables',
+      (reading?.tables.get(flow.name) ?? []).length === 0 ? undefined : reading?.tables.get(flow.name),
+    ),
     ...optional('verified', verification === undefined ? undefined : verifiedLine(verification)),
     ...problemOf(known.error ?? gap ?? errorIn(facts?.detail)),
   };

@@ -2,6 +2,7 @@
 import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
 import type { PositionRow } from '../../apply/target-store.ts';
 import type { TargetConfig } from '../../core/config.ts';
+import type { TableNotice } from '../../core/metrics.ts';
 import { readVerifications as readMysql } from '../../monitoring/drift/mysql/read-verifications.ts';
 import { CompareSession } from '../../monitoring/drift/mysql/session.ts';
 import { readVerifications as readPostgres } from '../../monitoring/drift/postgres/read-verifications.ts';
@@ -12,6 +13,8 @@ export interface TargetReading {
   readonly positions: readonly PositionRow[];
   /** Changes in quarantine, by flow. */
   readonly quarantined: ReadonlyMap<string, number>;
+  /** Tables that are not followed, by flow. */
+  readonly tables: ReadonlyMap<string, readonly TableNotice[]>;
   /** By flow; those that were never compared are not in it. */
   readonly verifications: ReadonlyMap<string, Verification>;
 }
@@ -45,10 +48,12 @@ export class TargetSession {
   async read(): Promise<TargetReading> {
     const positions = await this.#desk.readPositions();
     const quarantined = await this.#desk.countQuarantine();
+    const tables = new Map<string, readonly TableNotice[]>();
+    for (const flow of this.#flows) tables.set(flow, await this.#desk.tableNotices(flow));
     const nowMs = performance.now();
     if (this.#verifications === undefined || nowMs - this.#verifications.atMs > VERIFICATIONS_EVERY_MS)
       this.#verifications = { atMs: nowMs, of: await this.#results.read(this.#flows) };
-    return { positions, quarantined, verifications: this.#verifications.of };
+    return { positions, quarantined, tables, verifications: this.#verifications.of };
   }
 
   async close(): Promise<void> {

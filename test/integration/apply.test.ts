@@ -231,14 +231,18 @@ describe('changes', () => {
     await fixture.feed.caughtUp();
   });
 
-  test('a table of another shape halts the flow with both types named', async () => {
+  test('a table of another shape is stopped with both types named, and the others go on', async () => {
     await fixture.client.query('CREATE TABLE items (id bigint PRIMARY KEY, name integer, doc text)');
-    const { done } = fixture.feed.start();
-    await fixture.feed.frame([items], [[ins('1', 'a', null)]]);
-    await expect(done).rejects.toMatchObject({
-      code: 'target_shape',
-      message: expect.stringMatching(/name is integer.*text/),
-    });
+    const notices: unknown[] = [];
+    fixture.feed.start({ tables: (tables) => void notices.splice(0, notices.length, ...tables) });
+    const others = tableOf('others', ['id bigint']);
+    await fixture.feed.frame([items, others], [[ins('1', 'a', null), ['i', 1, ['7']]]]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT id FROM others')).toEqual([['7']]);
+    expect(await fixture.rows('SELECT id FROM items')).toEqual([]);
+    expect(notices).toEqual([
+      { schema: 'public', name: 'items', state: 'stopped', reason: expect.stringMatching(/name is integer.*text/) },
+    ]);
   });
 });
 

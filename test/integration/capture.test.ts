@@ -211,7 +211,8 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     const changes = await source.changes(from);
     expect(new Set(changes.map(({ table }) => table?.name))).toEqual(new Set(['part']));
     // A row that moves to another partition is deleted and inserted.
-    expect(changes.map(({ row }) => row[0])).toEqual(['i', 'd', 'i', 'i', 'i']);
+    // A new partition is read, too: it might have come with rows.
+    expect(changes.map(({ row }) => row[0]).filter((op) => op !== 'r')).toEqual(['i', 'd', 'i', 'i', 'i']);
     expect(await source.folded('public', 'part')).toEqual(await source.table('public', 'part'));
   });
 
@@ -233,7 +234,7 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     await source.query(`insert into huge values (2, 'after')`);
     const tail = await source.caughtUp(60_000);
     expect(tail.seq - from.seq).toBeGreaterThan(40);
-    const changes = await source.changes(from);
+    const changes = (await source.changes(from)).filter(({ table }) => table?.name === 'huge');
     const [[value]] = (await source.query('select v from huge where id = 1')) as [[string]];
     expect(changes.map(({ row }) => row[2]?.[0])).toEqual(['1', '2']);
     expect(value).toHaveLength(40 << 20);

@@ -9,6 +9,7 @@ import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { ColumnRules } from '../../core/column-rules.ts';
 import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/config.ts';
 import { createLogger } from '../../core/logger.ts';
+import { NO_CAPTURE_REPORT, NO_FLOW_REPORT, type TableNotice } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { closeSides, flowTables, openSides, placeOf } from '../../monitoring/drift/open-sides.ts';
 import type { FlowOutcome } from '../../monitoring/drift/outcome.ts';
@@ -17,16 +18,19 @@ import type { NatsServer } from '../../sandbox/nats.ts';
 import type { PostgresServer } from '../../sandbox/postgres.ts';
 import { waitFor } from './wait.ts';
 
-const log = createLogger('silent');
+const log = createLogger(process.env['DEBUG_PIPELINE'] === undefined ? 'silent' : 'debug');
 
 export class Pipeline {
   readonly config: Config;
   readonly source: pg.Client;
   readonly target: pg.Client;
   readonly nats: Nats;
-  readonly #stop = new AbortController();
-  readonly #stages: Promise<void>[] = [];
+  readonly #running = new Map<string, { stop: AbortController; done: Promise<void> }>();
   failure: unknown;
+  /** Tables that the flow does not follow, as it reported them last. */
+  notices: readonly TableNotice[] = [];
+  /** Tables that the capture leaves out, as it reported them last. */
+  leftOut: readonly { schema: string; name: string; reason: string }[] = [];
 
   /** The configuration as a file holds it. */
   readonly yaml: string;
@@ -60,34 +64,46 @@ export class Pipeline {
       targets: { vis: { kind: 'postgres', url: targetUrl } },
       flows: { mirror: { mirror: 'wms', to: 'vis', ...flow } },
     });
-    const [from, to] = [sourceUrl, targetUrl].map((url) => new pg.Client({ connectionString: url }));
-    for (const client of [from!, to!]) {
+    const clients = [sourceUrl, targetUrl].map((url) => new pg.Client({ connectionString: url }));
+    for (const client of clients) {
       client.on('error', () => undefined);
       await client.connect();
     }
-    await from!.query(ddl);
-    return new Pipeline(yaml, from!, to!, await connectNats(parseConfig(yaml, {}).nats, 'test'));
+    await clients[0]!.query(ddl);
+    return new Pipeline(yaml, clients[0]!, clients[1]!, await connectNats(parseConfig(yaml, {}).nats, 'test'));
   }
 
   start(stages: readonly ('capture' | 'apply')[] = ['capture', 'apply']): void {
-    const shared = { nats: this.config.nats, holder: 'test', leaseTtlMs: 1500, log, signal: this.#stop.signal };
-    if (stages.includes('capture'))
-      this.#keep(
-        runPostgresCapture({ name: 'wms', settings: this.config.sources['wms'] as PostgresSourceConfig, ...shared }),
-      );
-    if (stages.includes('apply'))
-      this.#keep(
-        runMirrorFlow({
-          name: 'mirror',
-          settings: this.config.flows['mirror']!,
-          store: createPostgresStore(this.config.targets['vis']!),
-          ...shared,
-        }),
-      );
+    for (const stage of stages) {
+      const stop = new AbortController();
+      const shared = { nats: this.config.nats, holder: 'test', leaseTtlMs: 1500, log, signal: stop.signal };
+      const done =
+        stage === 'capture'
+          ? runPostgresCapture({
+              name: 'wms',
+              settings: this.config.sources['wms'] as PostgresSourceConfig,
+              ...shared,
+              report: { ...NO_CAPTURE_REPORT, tables: (leftOut) => void (this.leftOut = leftOut) },
+            })
+          : runMirrorFlow({
+              name: 'mirror',
+              settings: this.config.flows['mirror']!,
+              store: createPostgresStore(this.config.targets['vis']!),
+              ...shared,
+              report: { ...NO_FLOW_REPORT, tables: (notices) => void (this.notices = notices) },
+            });
+      this.#running.set(stage, { stop, done: done.catch((thrown: unknown) => void (this.failure ??= thrown)) });
+    }
   }
 
-  #keep(stage: Promise<void>): void {
-    this.#stages.push(stage.catch((thrown: unknown) => void (this.failure ??= thrown)));
+  /** Stops one stage, or both; they can be started again. */
+  async stop(stages: readonly ('capture' | 'apply')[] = ['capture', 'apply']): Promise<void> {
+    for (const stage of stages) {
+      const running = this.#running.get(stage);
+      running?.stop.abort();
+      await running?.done;
+      this.#running.delete(stage);
+    }
   }
 
   /** Waits until the target has as many rows as the source in each of the tables. */
@@ -158,8 +174,11 @@ export class Pipeline {
   }
 
   async close(): Promise<void> {
-    this.#stop.abort();
-    await Promise.all(this.#stages);
+    await this.stop();
+    // Servers have room for a few slots only.
+    await this.source.query(
+      'select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database() and not active',
+    );
     await this.source.end();
     await this.target.end();
     await this.nats.close();

@@ -13,7 +13,7 @@ it('calls a binary column that the catalog no longer has what its values are', (
       { name: 'dropped', key: false, typeOid: 17, typmod: -1 },
     ],
   };
-  const { schema, binary } = reconcile(relation, undefined);
+  const { schema, binary } = reconcile(relation, undefined, undefined, []).table;
   expect(binary).toEqual([false, true]);
   expect(schema.columns.map((column) => column.type)).toEqual(['text', 'bytea']);
 });

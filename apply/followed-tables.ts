@@ -1,0 +1,98 @@
+/** What a flow knows of the tables that it follows: the version that the target has, and what it does not follow. */
+import type { FlowConfig } from '../core/config.ts';
+import type { TableSchema } from '../core/frame.ts';
+import type { TableNotice } from '../core/metrics.ts';
+import { compileTablePatterns, type TableFilter } from '../core/table-pattern.ts';
+
+/** One row of the table `tables` that Waybill keeps in a target. */
+export interface TableRecord {
+  readonly schema: string;
+  readonly name: string;
+  /** The version that the target table was last made to fit; undefined when none ever did. */
+  readonly definition: TableSchema | undefined;
+  /** Names in the target of columns that the source dropped. */
+  readonly kept: readonly string[];
+  /** Columns that become NOT NULL once the rows that are being read again are there. */
+  readonly pending: readonly string[];
+  /** `stopped`: nothing is written until the table is read again. `gone`: the source no longer has it. */
+  readonly state: 'follows' | 'stopped' | 'gone';
+  readonly reason: string | undefined;
+}
+
+/** A table whose target must be made to fit `table` before rows of it are written. */
+export interface SchemaStep {
+  readonly table: TableSchema;
+  /** It was stopped, and is now read from the beginning: what the target has of it may go. */
+  readonly restart: boolean;
+}
+
+export class FollowedTables {
+  readonly #includes: TableFilter;
+  readonly #records = new Map<string, TableRecord>();
+  #changed = true;
+
+  constructor(settings: Pick<FlowConfig, 'tables'>) {
+    this.#includes = settings.tables === undefined ? () => true : compileTablePatterns(settings.tables);
+  }
+
+  /** Replaces everything that is known. */
+  load(records: readonly TableRecord[]): void {
+    this.#records.clear();
+    for (const record of records) this.#records.set(nameOf(record), record);
+    this.#changed = true;
+  }
+
+  includes(table: TableSchema): boolean {
+    return this.#includes(table.schema, table.name);
+  }
+
+  of(table: { readonly schema: string; readonly name: string }): TableRecord | undefined {
+    return this.#records.get(nameOf(table));
+  }
+
+  /** The table that had this id in the source under another name. */
+  underOtherName(table: TableSchema): TableRecord | undefined {
+    if (table.id === undefined) return undefined;
+    for (const record of this.#records.values())
+      if (record.definition?.id === table.id && nameOf(record) !== nameOf(table)) return record;
+    return undefined;
+  }
+
+  /** Whether rows of this version may be written as they are. */
+  isCurrent(table: TableSchema): boolean {
+    const record = this.of(table);
+    return record?.state === 'follows' && record.definition?.version === table.version;
+  }
+
+  isStopped(table: TableSchema): boolean {
+    return this.of(table)?.state === 'stopped';
+  }
+
+  set(record: TableRecord): void {
+    this.#records.set(nameOf(record), record);
+    this.#changed = true;
+  }
+
+  delete(table: { readonly schema: string; readonly name: string }): void {
+    this.#records.delete(nameOf(table));
+    this.#changed = true;
+  }
+
+  /** What to report when something may have changed since the last call; undefined when nothing did. */
+  takeNotices(): readonly TableNotice[] | undefined {
+    if (!this.#changed) return undefined;
+    this.#changed = false;
+    return noticesOf([...this.#records.values()]);
+  }
+}
+
+/** The tables that are not followed. */
+export function noticesOf(records: readonly TableRecord[]): TableNotice[] {
+  return records.flatMap(({ schema, name, state, reason }) =>
+    state === 'follows' ? [] : [{ schema, name, state, reason: reason ?? '' }],
+  );
+}
+
+export function nameOf(table: { readonly schema: string; readonly name: string }): string {
+  return `${table.schema}.${table.name}`;
+}

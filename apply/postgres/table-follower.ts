@@ -1,0 +1,173 @@
+/** Makes target tables follow their source tables, each under a savepoint of its own: one that cannot is stopped alone. */
+import type { ClientBase } from 'pg';
+import type { FlowConfig } from '../../core/config.ts';
+import { asReplicationError, type ErrorCode } from '../../core/errors.ts';
+import type { TableSchema } from '../../core/frame.ts';
+import { nameOf, type FollowedTables, type SchemaStep, type TableRecord } from '../followed-tables.ts';
+import { followChanges } from './follow-changes.ts';
+import { qualifiedName, quoteName } from './sql.ts';
+import { deleteRecordSql, readTableRecords, storeRecordSql } from './table-records.ts';
+import { isRowError, targetError } from './target-error.ts';
+import { ensureTargetTable } from './target-table.ts';
+import type { TargetTransaction } from './target-transaction.ts';
+
+/** What is not the table's fault: the flow waits, or halts, as a whole. */
+const OF_THE_FLOW: ReadonlySet<ErrorCode> = new Set([
+  'target_unreachable',
+  'target_auth',
+  'target_conflict',
+  'target_fenced',
+  'target_full',
+  'internal',
+]);
+
+export class TableFollower {
+  readonly #client: ClientBase;
+  readonly #flow: string;
+  readonly #settings: FlowConfig;
+  readonly #followed: FollowedTables;
+
+  constructor(client: ClientBase, flow: string, settings: FlowConfig, followed: FollowedTables) {
+    this.#client = client;
+    this.#flow = flow;
+    this.#settings = settings;
+    this.#followed = followed;
+  }
+
+  async load(): Promise<void> {
+    this.#followed.load(await readTableRecords(this.#client, this.#flow));
+  }
+
+  /** Makes the target table fit, or stops the table. Throws what concerns the flow as a whole. */
+  async follow(step: SchemaStep, transaction: TargetTransaction): Promise<void> {
+    const { table } = step;
+    await transaction.flush();
+    const before = this.#followed.of(table);
+    await this.#client.query('SAVEPOINT schema_step');
+    try {
+      const record = await this.#fit(step, before);
+      await this.#client.query('RELEASE SAVEPOINT schema_step');
+      this.#remember(record, transaction);
+    } catch (thrown) {
+      const error = asReplicationError(targetError(thrown, `following the definition of ${nameOf(table)}`));
+      const first = before?.definition === undefined;
+      if (OF_THE_FLOW.has(error.code) || (first && error.code === 'target_privilege')) throw error;
+      await this.#client.query('ROLLBACK TO SAVEPOINT schema_step');
+      this.#remember(
+        {
+          schema: table.schema,
+          name: table.name,
+          definition: before?.definition,
+          kept: before?.kept ?? [],
+          pending: before?.pending ?? [],
+          state: 'stopped',
+          reason: error.message,
+        },
+        transaction,
+      );
+    }
+    await transaction.flush();
+  }
+
+  async #fit({ table, restart }: SchemaStep, known: TableRecord | undefined): Promise<TableRecord> {
+    const { schema: source, name } = table;
+    const schema = this.#settings.schema ?? source;
+    const previous = known ?? (await this.#takeOverRenamed(table, schema));
+    const { definition: before, kept = [], pending = [] } = previous ?? {};
+    const followed =
+      before === undefined
+        ? { kept: [], pending: [] }
+        : await followChanges({
+            client: this.#client,
+            settings: this.#settings,
+            schema,
+            before,
+            after: table,
+            kept,
+            pending,
+            restart,
+          });
+    await ensureTargetTable(this.#client, table, schema, this.#settings);
+    return { schema: source, name, definition: table, ...followed, state: 'follows', reason: undefined };
+  }
+
+  /** With renamed_tables: rename, the target table goes along with the name; its record under the old one is gone. */
+  async #takeOverRenamed(table: TableSchema, schema: string): Promise<TableRecord | undefined> {
+    if (this.#settings.renamed_tables !== 'rename') return undefined;
+    const old = this.#followed.underOtherName(table);
+    if (old === undefined || old.state === 'gone') return undefined;
+    const oldSchema = this.#settings.schema ?? old.schema;
+    if (old.name !== table.name)
+      await this.#client.query(`ALTER TABLE ${qualifiedName(oldSchema, old.name)} RENAME TO ${quoteName(table.name)}`);
+    if (oldSchema !== schema) {
+      await this.#client.query(`CREATE SCHEMA IF NOT EXISTS ${quoteName(schema)}`);
+      await this.#client.query(`ALTER TABLE ${qualifiedName(oldSchema, table.name)} SET SCHEMA ${quoteName(schema)}`);
+    }
+    await this.#client.query(deleteRecordSql(this.#flow, this.#settings.mirror, old));
+    this.#followed.delete(old);
+    return old;
+  }
+
+  #remember(record: TableRecord, transaction: TargetTransaction): void {
+    this.#followed.set(record);
+    transaction.add(storeRecordSql(this.#flow, this.#settings.mirror, record));
+  }
+
+  /** The source no longer has the table under this name. False when nothing is to be done about it. */
+  async gone(table: TableSchema, why: string, transaction: TargetTransaction): Promise<boolean> {
+    if (this.#settings.renamed_tables === 'rename' && /^renamed to [^,]*$/.test(why)) return false;
+    const record = this.#followed.of(table);
+    if (record === undefined) return false;
+    let reason = `${why} at the source; the table in the target stays as it is`;
+    if (this.#settings.dropped_tables === 'drop' && why === 'dropped') {
+      const kept = await this.#dropTable(table, transaction);
+      if (kept === undefined) {
+        this.#followed.delete(table);
+        transaction.add(deleteRecordSql(this.#flow, this.#settings.mirror, table));
+        return true;
+      }
+      reason = `dropped at the source; the table in the target could not be dropped: ${kept}`;
+    }
+    this.#remember({ ...record, state: 'gone', reason }, transaction);
+    return true;
+  }
+
+  /** Why it could not be dropped. */
+  async #dropTable(table: TableSchema, transaction: TargetTransaction): Promise<string | undefined> {
+    await transaction.flush();
+    await this.#client.query('SAVEPOINT drop_table');
+    try {
+      await this.#client.query(
+        `DROP TABLE IF EXISTS ${qualifiedName(this.#settings.schema ?? table.schema, table.name)}`,
+      );
+      await this.#client.query('RELEASE SAVEPOINT drop_table');
+      return undefined;
+    } catch (thrown) {
+      const error = asReplicationError(targetError(thrown, `dropping ${nameOf(table)}`));
+      if (OF_THE_FLOW.has(error.code)) throw error;
+      await this.#client.query('ROLLBACK TO SAVEPOINT drop_table');
+      return error.message;
+    }
+  }
+
+  /** All rows have been read again: what had to wait for them is done. */
+  async loaded(table: TableSchema, transaction: TargetTransaction): Promise<void> {
+    const record = this.#followed.of(table);
+    if (record === undefined || record.pending.length === 0) return;
+    await transaction.flush();
+    const left: string[] = [];
+    const qualified = qualifiedName(this.#settings.schema ?? table.schema, table.name);
+    for (const column of record.pending) {
+      await this.#client.query('SAVEPOINT tighten');
+      try {
+        await this.#client.query(`ALTER TABLE ${qualified} ALTER COLUMN ${quoteName(column)} SET NOT NULL`);
+        await this.#client.query('RELEASE SAVEPOINT tighten');
+      } catch (thrown) {
+        if (!isRowError(thrown)) throw thrown;
+        await this.#client.query('ROLLBACK TO SAVEPOINT tighten');
+        left.push(column);
+      }
+    }
+    this.#remember({ ...record, pending: left }, transaction);
+  }
+}

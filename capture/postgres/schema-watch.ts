@@ -1,0 +1,404 @@
+/**
+ * The tables of a source as the stream carries them, and how they come to change. Relation messages of the log tell
+ * names and types at their place; NULLs, defaults, new and dropped tables, and renames are looked up in the catalog and
+ * written into the log as marks, which have a place too: while a mark is written, the table is locked against changes
+ * of its definition, so that a mark says what is true exactly there.
+ */
+import type pg from 'pg';
+import { ReplicationError } from '../../core/errors.ts';
+import type { Logger } from '../../core/logger.ts';
+import { abortableDelay } from '../../core/run-service.ts';
+import { classifyTypeChange } from '../../core/type-widening.ts';
+import type { TableRegistry } from '../table-registry.ts';
+import {
+  fits,
+  hasIdentity,
+  readCatalog,
+  readTable,
+  readTypes,
+  reconcile,
+  tableOfRow,
+  type CapturedTable,
+} from './catalog.ts';
+import type { RelationMessage } from './pgoutput.ts';
+import { ensurePublication, qualifiedName } from './publication.ts';
+import { emitMark } from './snapshot.ts';
+import { sourceError } from './source-error.ts';
+import type { MarkedVersion, SchemaMark } from './transaction-assembler.ts';
+
+/** What was captured under the registry's versions. */
+export interface SchemaWatchOptions {
+  readonly client: pg.Client;
+  readonly publication: string;
+  readonly markPrefix: string;
+  readonly included: (schema: string, name: string) => boolean;
+  readonly registry: TableRegistry<CapturedTable>;
+  /** The versions that the stream carries last. */
+  readonly tables: ReadonlyMap<number, CapturedTable>;
+  readonly log: Logger;
+  /** Has a table read that is new to the capture, or again; stored when it resolves. */
+  readonly read: (table: CapturedTable, how: 'new' | 'again') => Promise<void>;
+  readonly readPart: (table: CapturedTable, part: { schema: string; name: string }) => Promise<void>;
+  readonly leftOut: (tables: readonly { schema: string; name: string; reason: string }[]) => void;
+}
+
+/** Changes whenever a table, column, default, key or partition does. Cheap: it reads row headers only. */
+const FINGERPRINT = `
+with t as materialized (select oid, xmin from pg_class where oid >= 16384 and relkind in ('r', 'p') and relpersistence = 'p')
+select concat_ws(' ',
+  (select sum(hashint8extended(t.xmin::text::int8, t.oid::int8)) from t),
+  (select sum(hashint8extended(a.xmin::text::int8, a.attrelid::int8 * 4096 + a.attnum)) from pg_attribute a where a.attnum > 0 and a.attrelid in (select oid from t)),
+  (select sum(hashint8extended(d.xmin::text::int8, d.oid::int8)) from pg_attrdef d),
+  (select sum(hashint8extended(i.xmin::text::int8, i.indexrelid::int8)) from pg_index i where i.indrelid in (select oid from t)),
+  (select sum(hashint8extended(h.xmin::text::int8, h.inhrelid::int8)) from pg_inherits h)) as fingerprint`;
+
+const SHORTEST_POLL_MS = 1000;
+const LONGEST_POLL_MS = 10_000;
+/** The share of time that looking may take is one part in this many. */
+const POLL_PARTS = 30;
+const LOCK_TIMEOUT = '2s';
+
+export class SchemaWatch {
+  readonly #o: SchemaWatchOptions;
+  readonly #tables: Map<number, CapturedTable>;
+  /** The catalog, where it differs from what the stream carries; undefined: not there any more. */
+  readonly #newer = new Map<number, CapturedTable | undefined>();
+  /** The catalog, where it is as the stream has it, but was changed in between. */
+  readonly #restamped = new Map<number, CapturedTable>();
+  /** Counts the readings of the catalog, and which of them each table was compared with. */
+  #reading = 0;
+  readonly #comparedAt = new Map<number, number>();
+  /** The version of each table that a mark was written for in this session. */
+  readonly #marked = new Map<number, string>();
+  /** Relations that are no tables of their own (partitions), or no longer there. */
+  readonly #ignored = new Set<number>();
+  /** The partitions of each table when the catalog was read last. */
+  readonly #seenParts = new Map<number, ReadonlySet<number>>();
+  /** The table of the last relation message: before each partition its root is described. */
+  #root: CapturedTable | undefined;
+  #fingerprint = '';
+  /** Up to here in the log the catalog has been looked at. */
+  #lookedUpTo = -1n;
+  #wake: (() => void) | undefined;
+  #busy: Promise<void> = Promise.resolve();
+
+  constructor(options: SchemaWatchOptions) {
+    this.#o = options;
+    this.#tables = new Map(options.tables);
+  }
+
+  byOid(oid: number): CapturedTable | undefined {
+    return this.#tables.get(oid);
+  }
+
+  byName(schema: string, name: string): CapturedTable | undefined {
+    for (const table of this.#tables.values())
+      if (table.schema.schema === schema && table.schema.name === name) return table;
+    return undefined;
+  }
+
+  /** The table of a relation message in a transaction that commits at `lsn`; `look` when `look` must run before. */
+  resolve(relation: RelationMessage, lsn: bigint): CapturedTable | undefined | 'look' {
+    if (!this.#o.included(relation.schema, relation.name)) return undefined;
+    const known = this.#tables.get(relation.oid);
+    if (known === undefined && this.#ignored.has(relation.oid) && lsn <= this.#lookedUpTo) return undefined;
+    if (known === undefined || lsn > this.#lookedUpTo || !fits(known, relation)) return 'look';
+    const changed = this.#newer.has(relation.oid) || this.#restamped.has(relation.oid);
+    if (changed && this.#comparedAt.get(relation.oid) !== this.#reading) return 'look';
+    this.#root = known;
+    return known;
+  }
+
+  /** Looks at the catalog, and takes the table of a relation message as it is at its place in the log. */
+  async look(relation: RelationMessage, lsn: bigint): Promise<void> {
+    await this.#alone(() => this.#look(relation, lsn));
+  }
+
+  /** One use of the connection at a time: a mark is written in a transaction. */
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
+    const before = this.#busy;
+    const done = before.then(work);
+    this.#busy = done.then(
+      () => undefined,
+      () => undefined,
+    );
+    return await done;
+  }
+
+  async #look(relation: RelationMessage, lsn: bigint): Promise<void> {
+    const { client } = this.#o;
+    await this.#lookAround();
+    // A catalog that lags behind the log (of a standby) is looked at once all the same.
+    if (lsn > this.#lookedUpTo) this.#lookedUpTo = lsn;
+    const known = this.#tables.get(relation.oid);
+    const restamped = this.#restamped.get(relation.oid);
+    if (known !== undefined && !this.#newer.has(relation.oid) && restamped === undefined && fits(known, relation))
+      return;
+    if (known === undefined && this.#newer.get(relation.oid) === undefined) {
+      this.#ignored.add(relation.oid);
+      await this.#lostPartition(relation.oid);
+      return;
+    }
+    const catalog = this.#newer.has(relation.oid) ? this.#newer.get(relation.oid) : (restamped ?? known);
+    const types = await readTypes(
+      client,
+      relation.columns.map(({ typeOid, typmod }) => [typeOid, typmod] as const),
+    );
+    const { table, sure } = reconcile(relation, known, catalog, types);
+    this.#comparedAt.set(relation.oid, this.#reading);
+    await this.#acceptRelation(known, table, !sure);
+  }
+
+  /** A partition that came and went between two looks took rows along of which no change in the log tells. */
+  async #lostPartition(oid: number): Promise<void> {
+    const root = this.#root;
+    if (root?.partitioned !== true) return;
+    const parts = [...this.#tables.values(), ...this.#newer.values()].flatMap((table) => table?.parts ?? []);
+    if (parts.some((part) => part.oid === oid)) return;
+    this.#o.log.info({ table: nameOf(root) }, 'a partition went away: the table is read again');
+    await this.#o.read(root, 'again');
+  }
+
+  /** Reads the catalog when something in it changed since the last time. */
+  async #lookAround(): Promise<void> {
+    const { client, included } = this.#o;
+    try {
+      const position = await client.query<{ lsn: string }>(
+        `select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end - '0/0')::text as lsn`,
+      );
+      const { rows } = await client.query<{ fingerprint: string }>(FINGERPRINT);
+      const { fingerprint } = rows[0]!;
+      if (fingerprint !== this.#fingerprint) {
+        const found = new Map(
+          (await readCatalog(client))
+            .filter(({ schema, oid }) => included(schema.schema, schema.name) || this.#tables.has(oid))
+            .map((table) => [table.oid, table]),
+        );
+        this.#newer.clear();
+        this.#ignored.clear();
+        this.#restamped.clear();
+        this.#reading += 1;
+        for (const [oid, table] of found) {
+          const known = this.#tables.get(oid);
+          if (differs(known, table)) this.#newer.set(oid, table);
+          else if (known!.stamps.join() !== table.stamps.join()) this.#restamped.set(oid, table);
+        }
+        for (const oid of this.#tables.keys()) if (!found.has(oid)) this.#newer.set(oid, undefined);
+        for (const table of found.values()) if (table.partitioned) await this.#lookAtParts(table);
+        this.#fingerprint = fingerprint;
+      }
+      const lsn = BigInt(position.rows[0]!.lsn);
+      if (lsn > this.#lookedUpTo) this.#lookedUpTo = lsn;
+    } catch (thrown) {
+      throw sourceError(thrown, 'looking for changed tables');
+    }
+  }
+
+  /** As `#accept`, of a table whose new name, if it has one, a relation message told: a mark tells the old one later. */
+  async #acceptRelation(known: CapturedTable | undefined, told: CapturedTable, uncertain: boolean): Promise<void> {
+    const former = known?.former ?? (isRenamed(known, told) ? known?.schema : undefined);
+    const { schema = '', name = '' } = former ?? {};
+    await this.#accept(known, former === undefined ? told : { ...told, former: { schema, name } }, uncertain);
+  }
+
+  /** Of a partition that went before the stream told that it came, no mark tells either. */
+  async #lookAtParts({ oid, parts }: CapturedTable): Promise<void> {
+    const known = this.#tables.get(oid);
+    const now = new Set(parts.map((part) => part.oid));
+    const told = new Set(known?.parts.map((part) => part.oid));
+    const lost = [...(this.#seenParts.get(oid) ?? [])].some((part) => !now.has(part) && !told.has(part));
+    this.#seenParts.set(oid, now);
+    if (lost && known !== undefined) await this.#o.read(known, 'again');
+  }
+
+  /** From here in the log on the table is `next`. Everything that must outlive this process is stored when it resolves. */
+  async #accept(known: CapturedTable | undefined, next: CapturedTable, uncertain: boolean): Promise<void> {
+    const { log, registry, read, readPart } = this.#o;
+    const { schema, name } = next.schema;
+    if (known === undefined) {
+      log.info({ table: `${schema}.${name}` }, 'a table is new');
+      await read(next, 'new');
+      // It may have come and gone while the log waited.
+      this.#fingerprint = '';
+    } else {
+      // The log is behind what was known of it: what was known comes again.
+      if (!this.#newer.has(next.oid)) this.#newer.set(next.oid, known);
+      const why = uncertain ? 'its columns changed more than once' : rereadReason(known, next);
+      log.info({ table: `${schema}.${name}`, version: next.schema.version, why }, 'a table changed');
+      if (why !== undefined) await read(next, 'again');
+      else for (const part of addedParts(known, next)) await readPart(next, part);
+    }
+    await registry.put(next.oid, next);
+    this.#tables.set(next.oid, next);
+    this.#restamped.delete(next.oid);
+    const newest = this.#newer.get(next.oid);
+    if (newest !== undefined && !differs(next, newest)) this.#newer.delete(next.oid);
+    else if (newest !== undefined) this.#wake?.();
+  }
+
+  /** A mark in the log: from there on the table is as it says. The versions to write into the stream, in order. */
+  async takeMark(mark: SchemaMark): Promise<readonly MarkedVersion<CapturedTable>[]> {
+    const known = this.#tables.get(mark.oid);
+    if (mark.k === 'gone') {
+      if (known === undefined) return [];
+      await this.#o.registry.delete(mark.oid);
+      this.#tables.delete(mark.oid);
+      return [{ table: known, what: mark.why, mark: 'gone' }];
+    }
+    const next = tableOfRow(mark.row);
+    const { schema, name } = next.schema;
+    // Of a table that the publication does not have yet nothing can be followed: the next look adds it.
+    if (!this.#o.included(schema, name) || (known === undefined && !mark.published)) {
+      this.#wake?.();
+      return [];
+    }
+    const former = known?.former ?? (isRenamed(known, next) ? known?.schema : undefined);
+    if (differs(known, next)) await this.#accept(known, next, false);
+    // What changed behind the mark is compared with what it says.
+    this.#comparedAt.delete(next.oid);
+    const gone =
+      known === undefined || former === undefined
+        ? []
+        : [
+            {
+              table: { ...known, schema: { ...known.schema, schema: former.schema, name: former.name } },
+              what: `renamed to ${schema}.${name}`,
+              mark: 'gone' as const,
+            },
+          ];
+    return [...gone, { table: next, what: '', mark: 'schema' }];
+  }
+
+  /** Looks for what no relation message tells, until the signal aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { client } = this.#o;
+    const { rows } = await this.#alone(() =>
+      client.query<{ standby: boolean }>('select pg_is_in_recovery() as standby'),
+    );
+    // Nothing can be written into the log of a standby.
+    const standby = rows[0]?.standby === true;
+    while (!signal.aborted) {
+      let tookMs = 0;
+      await this.#alone(async () => {
+        const startedMs = performance.now();
+        await this.#lookAround();
+        tookMs = performance.now() - startedMs;
+        if (!standby) await this.#writeMarks();
+      });
+      const pauseMs = Math.min(LONGEST_POLL_MS, Math.max(SHORTEST_POLL_MS, tookMs * POLL_PARTS));
+      const woken = new AbortController();
+      this.#wake = () => woken.abort();
+      await abortableDelay(pauseMs, AbortSignal.any([signal, woken.signal]));
+      this.#wake = undefined;
+    }
+  }
+
+  async #writeMarks(): Promise<void> {
+    const { included, client, leftOut } = this.#o;
+    const without: { schema: string; name: string; reason: string }[] = [];
+    for (const [oid, table] of this.#newer) {
+      const known = this.#tables.get(oid);
+      const where = table?.schema;
+      if (where !== undefined && included(where.schema, where.name)) {
+        if (this.#marked.get(oid) === markId(table!)) continue;
+        if (known === undefined && !hasIdentity(where)) {
+          // Publishing it would make its updates fail at the source.
+          without.push({
+            schema: where.schema,
+            name: where.name,
+            reason: `it has no primary key and no replica identity; run: ALTER TABLE ${qualifiedName(where)} REPLICA IDENTITY FULL;`,
+          });
+          continue;
+        }
+        const refused = known === undefined ? await this.#publish(table!) : undefined;
+        if (refused !== undefined) without.push({ schema: where.schema, name: where.name, reason: refused });
+        else if (await this.#markTable(table!)) this.#marked.set(oid, markId(table!));
+      } else if (known !== undefined && this.#marked.get(oid) !== 'gone') {
+        const why =
+          where === undefined ? 'dropped' : `renamed to ${where.schema}.${where.name}, which is not among the tables`;
+        await emitMark(client, this.#o.markPrefix, { k: 'gone', oid, why });
+        this.#marked.set(oid, 'gone');
+      }
+    }
+    leftOut(without);
+  }
+
+  /** Why a new table cannot be captured. */
+  async #publish(table: CapturedTable): Promise<string | undefined> {
+    try {
+      await ensurePublication(this.#o.client, this.#o.publication, [table]);
+      return undefined;
+    } catch (thrown) {
+      if (!(thrown instanceof ReplicationError) || thrown.code !== 'source_publication') throw thrown;
+      return thrown.message;
+    }
+  }
+
+  /** Writes what a table is like now, locked against changes meanwhile. False when it changed again or is in use. */
+  async #markTable(expected: CapturedTable): Promise<boolean> {
+    const { client, markPrefix } = this.#o;
+    try {
+      await client.query(`begin; set local lock_timeout = '${LOCK_TIMEOUT}'`);
+      await client.query(`lock table only ${qualifiedName(expected.schema)} in access share mode`);
+      const found = await readTable(client, expected.oid);
+      const same = found !== undefined && !differs(expected, found.table);
+      if (same)
+        await emitMark(client, markPrefix, {
+          k: 'table',
+          oid: expected.oid,
+          row: found.row,
+          published: true,
+        });
+      else this.#fingerprint = '';
+      await client.query('commit');
+      return same;
+    } catch (thrown) {
+      await client.query('rollback').catch(() => undefined);
+      const { code } = (thrown ?? {}) as { code?: unknown };
+      // In use by whoever changes it, or gone: it is looked at again.
+      if (code !== '55P03' && code !== '42P01') throw sourceError(thrown, 'writing a mark for a table');
+      this.#fingerprint = '';
+      return false;
+    }
+  }
+}
+
+function differs(a: CapturedTable | undefined, b: CapturedTable): boolean {
+  return a === undefined || markId(a) !== markId(b);
+}
+
+function isRenamed(before: CapturedTable | undefined, after: CapturedTable): boolean {
+  return before !== undefined && nameOf(before) !== nameOf(after);
+}
+
+function nameOf({ schema }: CapturedTable): string {
+  return qualifiedName(schema);
+}
+
+function markId({ schema, parts, former }: CapturedTable): string {
+  return `${schema.version} ${former === undefined ? '' : qualifiedName(former)} ${parts.map((part) => `${part.oid}/${part.file}`).join()}`;
+}
+
+/** Why the rows that are there may have changed without a change in the log; undefined when they did not. */
+function rereadReason(before: CapturedTable, after: CapturedTable): string | undefined {
+  if (isRenamed(before, after)) return 'it has another name';
+  const old = new Map(before.schema.columns.map((column) => [column.id ?? column.name, column]));
+  for (const [index, column] of after.schema.columns.entries()) {
+    const known = old.get(column.id ?? column.name);
+    if (
+      known === undefined ? after.filled[index] === true : classifyTypeChange(known.type, column.type) === 'rewritten'
+    )
+      return `column ${column.name} has new values in all rows`;
+  }
+  if (after.keyIndexes.length === 0 && addedParts(before, after).length > 0) return 'it has new partitions';
+  const now = new Map(after.parts.map((part) => [part.oid, part.file]));
+  if (before.parts.some((part) => now.get(part.oid) !== part.file))
+    return 'partitions were detached, emptied or rewritten';
+  return undefined;
+}
+
+function addedParts(before: CapturedTable, after: CapturedTable): readonly { schema: string; name: string }[] {
+  if (after.keyIndexes.length === 0) return [];
+  const known = new Set(before.parts.map((part) => part.oid));
+  return after.parts.filter((part) => !known.has(part.oid));
+}

@@ -1,0 +1,177 @@
+/** docs/schema-changes.md, row by row: tables, partitions and what stops, Postgres to Postgres on real servers. */
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { targetOf } from '../../apply/target-kind.ts';
+import { requestSnapshot } from '../../capture/snapshot-request.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { ITEMS, SchemaCase } from '../support/schema-case.ts';
+import { waitFor } from '../support/wait.ts';
+
+let postgres: PostgresServer;
+let natsServer: NatsServer;
+let it: SchemaCase;
+
+beforeAll(async () => {
+  [postgres, natsServer] = await Promise.all([startPostgres(), startNats()]);
+}, 180_000);
+afterAll(async () => {
+  await Promise.all([postgres?.dispose(), natsServer?.dispose()]);
+});
+afterEach(async () => {
+  await it?.close();
+});
+
+async function open(ddl = ITEMS, flow: Record<string, unknown> = {}): Promise<void> {
+  it = await SchemaCase.open(postgres, natsServer, ddl, flow);
+}
+
+describe('tables', () => {
+  test('a new table is captured and loaded without a restart', async () => {
+    await open();
+    await it.run(
+      "create table orders (id int primary key, at timestamptz); insert into orders values (1, '2026-01-01')",
+    );
+    await it.equal();
+    await it.run("insert into orders values (2, '2026-01-02')");
+    await it.equal();
+    await it.run('create table empty (id int primary key)');
+    await it.equal();
+  });
+
+  test('a new table without identity is left out, and said to be', async () => {
+    await open();
+    await it.run('create table loose (name text); insert into loose values ($$a$$)');
+    await waitFor('the report', async () => it.pipe.leftOut.length > 0);
+    expect(it.pipe.leftOut).toEqual([
+      { schema: 'public', name: 'loose', reason: expect.stringMatching(/REPLICA IDENTITY FULL/) },
+    ]);
+    await it.run("update loose set name = 'b'");
+    await it.run('alter table loose replica identity full');
+    await it.equal();
+  });
+
+  test('a dropped table is kept, and said to be', async () => {
+    await open();
+    await it.run('create table orders (id int primary key); insert into orders values (1)');
+    await it.equal();
+    await it.run('drop table orders');
+    await it.notices();
+    expect(it.pipe.notices).toEqual([
+      { schema: 'public', name: 'orders', state: 'gone', reason: expect.stringMatching(/^dropped/) },
+    ]);
+    expect(await it.target('orders')).toEqual(['{"id":1}']);
+  });
+
+  test('with dropped_tables: drop it is dropped, and may come again', async () => {
+    await open(ITEMS, { dropped_tables: 'drop' });
+    await it.run('drop table items');
+    await it.run('create table other (id int primary key)');
+    await it.equal();
+    await it.run("create table items (code text primary key); insert into items values ('a')");
+    await it.equal();
+  });
+
+  test('a renamed table is loaded under its new name, and kept under the old one', async () => {
+    await open();
+    await it.run('alter table items rename to goods');
+    await it.run("insert into goods values (100, 'x', 1)");
+    await it.settle(async () => [await it.source('goods'), await it.target('goods')]);
+    await it.notices();
+    expect(it.pipe.notices).toEqual([
+      { schema: 'public', name: 'items', state: 'gone', reason: expect.stringMatching(/^renamed to public.goods/) },
+    ]);
+    expect(await it.target('items')).toHaveLength(50);
+  });
+
+  test('with renamed_tables: rename it is renamed', async () => {
+    await open(ITEMS, { renamed_tables: 'rename' });
+    await it.run('alter table items rename to goods');
+    await it.run("insert into goods values (100, 'x', 1)");
+    await it.equal();
+  });
+});
+
+describe('partitions', () => {
+  const PARTS = `create table log (id int, day date, note text, primary key (id, day)) partition by range (day);
+    create table log_1 partition of log for values from ('2026-01-01') to ('2026-02-01');
+    insert into log select n, '2026-01-10', 'x' from generate_series(1, 20) n;`;
+
+  test('a new one, and one that is attached with its rows', async () => {
+    await open(PARTS);
+    await it.run("create table log_2 partition of log for values from ('2026-02-01') to ('2026-03-01')");
+    await it.run("insert into log values (21, '2026-02-10', 'y')");
+    await it.run(`begin; create table log_3 (like log including all); insert into log_3 select n, '2026-03-05', 'z' from generate_series(1, 30) n;
+      alter table log attach partition log_3 for values from ('2026-03-01') to ('2026-04-01'); commit`);
+    await it.equal();
+  });
+
+  test('one that is dropped, detached or emptied takes its rows along', async () => {
+    await open(PARTS);
+    await it.run(`create table log_2 partition of log for values from ('2026-02-01') to ('2026-03-01');
+      create table log_3 partition of log for values from ('2026-03-01') to ('2026-04-01');
+      insert into log values (1, '2026-02-10', 'y'), (1, '2026-03-10', 'z')`);
+    await it.equal();
+    await it.run('drop table log_2');
+    await it.equal();
+    await it.run('truncate log_3');
+    await it.equal();
+    await it.run('alter table log detach partition log_1; drop table log_1');
+    await it.equal();
+  });
+});
+
+describe('what cannot be followed', () => {
+  test('a narrower type stops its table alone until it is read again', async () => {
+    await open(`${ITEMS} create table other (id int primary key)`);
+    await it.run('alter table items alter name type varchar(10)');
+    await it.run("insert into items values (100, 'short', 1); insert into other values (1)");
+    await it.settle(async () => [await it.source('other'), await it.target('other')]);
+    await it.notices();
+    expect(it.pipe.notices).toEqual([
+      {
+        schema: 'public',
+        name: 'items',
+        state: 'stopped',
+        reason: expect.stringMatching(/name was text and is character varying\(10\)/),
+      },
+    ]);
+    expect(await it.target('items')).toHaveLength(50);
+    await it.pipe.stop(['apply']);
+    const { config } = it.pipe;
+    const target = await targetOf(config.targets['vis']!);
+    const desk = await target.openDesk('test');
+    expect(await desk.tableNotices('mirror')).toEqual(it.pipe.notices);
+    await desk.close();
+    expect(await target.check('vis', config.flows, {})).toContainEqual({
+      severity: 'error',
+      subject: 'target vis: flow mirror',
+      message: expect.stringMatching(/public.items is not followed: .*was text/),
+      remedy: expect.stringMatching(/waybill snapshot wms public.items/),
+    });
+    it.pipe.start(['apply']);
+    await it.run("insert into items values (101, 'later', 1)");
+    await requestSnapshot(it.pipe.config.nats, 'wms', { tables: ['public.items'] });
+    await it.equal();
+    expect(it.pipe.notices).toEqual([]);
+  });
+
+  test('with schema_changes: stop any change stops its table', async () => {
+    await open(ITEMS, { schema_changes: 'stop' });
+    await it.run('alter table items add column note text');
+    await it.notices();
+    expect(it.pipe.notices[0]?.reason).toMatch(/column note is new/);
+    await requestSnapshot(it.pipe.config.nats, 'wms', { tables: ['public.items'] });
+    await it.equal();
+  });
+
+  test('a view in the target that is in the way', async () => {
+    await open(ITEMS, { dropped_columns: 'drop' });
+    await it.pipe.target.query('create view names as select id, name from items');
+    await it.run('alter table items drop column name');
+    await it.notices();
+    expect(it.pipe.notices[0]?.reason).toMatch(/depend/);
+    await it.pipe.target.query('drop view names');
+    await requestSnapshot(it.pipe.config.nats, 'wms', { tables: ['public.items'] });
+    await it.equal();
+  });
+});

@@ -1,0 +1,177 @@
+/** docs/schema-changes.md, row by row: columns and keys, Postgres to Postgres on real servers. */
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { ddlTriggerSql } from '../../capture/postgres/ddl-trigger.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { definitions } from '../support/definitions.ts';
+import { ITEMS, SchemaCase } from '../support/schema-case.ts';
+import { waitFor } from '../support/wait.ts';
+
+let postgres: PostgresServer;
+let natsServer: NatsServer;
+let it: SchemaCase;
+
+beforeAll(async () => {
+  [postgres, natsServer] = await Promise.all([startPostgres(), startNats()]);
+}, 180_000);
+afterAll(async () => {
+  await Promise.all([postgres?.dispose(), natsServer?.dispose()]);
+});
+afterEach(async () => {
+  await it?.close();
+});
+
+async function open(ddl = ITEMS, flow: Record<string, unknown> = {}): Promise<void> {
+  it = await SchemaCase.open(postgres, natsServer, ddl, flow);
+}
+
+describe('columns', () => {
+  test('a new column, with and without a default, filled and empty', async () => {
+    await open();
+    await it.run('alter table items add column note text');
+    await it.run("insert into items values (100, 'new', 1, 'with a note')");
+    await it.run(
+      "alter table items add column colour text not null default 'red', add column seen timestamptz default now()",
+    );
+    await it.run("update items set colour = 'blue' where id < 10");
+    await it.run('alter table items add column data bytea, add column amount numeric(10,2) default 0.5');
+    await it.equal();
+  });
+
+  test('a new column whose values no event tells is read again', async () => {
+    await open();
+    await it.run('alter table items add column code uuid not null default gen_random_uuid(), add column n serial');
+    await it.run("insert into items (id, name) values (100, 'new')");
+    // The default calls a sequence that the target does not have.
+    await it.settle(async () => it.contents());
+    await waitFor('columns that may not be NULL', async () =>
+      /code uuid not null.* n integer not null/.test((await definitions(it.pipe.target))[0]!),
+    );
+  });
+
+  test('a dropped column is kept in the target, and new rows have none', async () => {
+    await open();
+    await it.run("alter table items add column code text not null default 'x'");
+    await it.equal();
+    await it.run('alter table items drop column name, drop column code');
+    await it.run('insert into items values (100, 7)');
+    await it.settle(async () => [await it.source('items', ['id', 'qty']), await it.target('items', ['id', 'qty'])]);
+    expect((await definitions(it.pipe.target))[0]).toMatch(/name text,/);
+    expect((await it.pipe.target.query('select name from items where id = 5')).rows).toEqual([{ name: 'item 5' }]);
+  });
+
+  test('with dropped_columns: drop it is dropped', async () => {
+    await open(ITEMS, { dropped_columns: 'drop' });
+    await it.run('alter table items drop column name');
+    await it.run('insert into items values (100, 7)');
+    await it.equal();
+  });
+
+  test('a column that is dropped and comes again is another one', async () => {
+    await open();
+    await it.run('alter table items drop column name');
+    await it.run('alter table items add column name int');
+    await it.run('insert into items values (100, 7, 8)');
+    await it.settle(async () => [await it.source('items'), await it.target('items', ['id', 'qty', 'name'])]);
+    expect((await it.pipe.target.query('select name_dropped from items where id = 5')).rows).toEqual([
+      { name_dropped: 'item 5' },
+    ]);
+  });
+
+  test('a renamed column keeps its values, also when names are exchanged', async () => {
+    await open('create table items (id int primary key, a text, b text); insert into items values (1, $$a$$, $$b$$)');
+    await it.run('alter table items rename column a to title');
+    await it.run("insert into items values (2, 'c', 'd')");
+    await it.equal();
+    await it.run(
+      'begin; alter table items rename column title to x; alter table items rename column b to title; alter table items rename column x to b; commit',
+    );
+    await it.run("insert into items values (3, 'e', 'f')");
+    await it.equal();
+  });
+
+  test('a wider type', async () => {
+    await open(
+      `create table items (id int primary key, small smallint, code varchar(5), price numeric(6,2), born date, doc json);
+       insert into items values (1, 7, 'abc', 12.50, '2026-02-03', '{"a": 1}')`,
+    );
+    await it.run('alter table items alter code type varchar(50), alter price type numeric(12,2)');
+    await it.run("insert into items values (2, 8, 'longer than five', 1234567.89)");
+    await it.equal();
+    await it.run(
+      'alter table items alter id type bigint, alter small type int, alter born type timestamp, alter doc type jsonb, alter code type text',
+    );
+    await it.run("insert into items values (5000000000, 100000, 'x', 1, '2026-01-01 12:00')");
+    await it.equal();
+  });
+
+  test('defaults and NULLs', async () => {
+    await open();
+    await it.run('alter table items alter name drop not null, alter qty set default 7');
+    await it.run('insert into items (id) values (100)');
+    await it.equal();
+    await it.run(
+      "update items set name = 'x' where name is null; alter table items alter name set not null, alter qty drop default",
+    );
+    await it.equal();
+  });
+
+  test('changes of definition and of rows in one transaction', async () => {
+    await open(ITEMS, { dropped_columns: 'drop' });
+    await it.run(`begin; insert into items values (100, 'before', 1); alter table items add column note text;
+      insert into items values (101, 'between', 1, 'n'); update items set qty = 9 where id = 100;
+      alter table items drop column qty; alter table items rename note to remark; insert into items values (102, 'after', 'r'); commit`);
+    await it.equal();
+  });
+
+  test('what changed while nothing ran', async () => {
+    await open(ITEMS, { dropped_columns: 'drop' });
+    await it.pipe.stop();
+    await it.run("alter table items rename name to title; insert into items values (100, 'x', 1)");
+    await it.run('alter table items drop column qty; alter table items add column weight numeric default random()');
+    await it.run("insert into items values (101, 'y', 2)");
+    await it.run('create table more (id int primary key); insert into more values (1)');
+    it.pipe.start();
+    await it.settle(async () => it.contents());
+  });
+});
+
+describe('keys', () => {
+  test('another primary key', async () => {
+    await open(
+      "create table items (id int primary key, code text not null, n int); insert into items values (1, 'a', 1), (2, 'b', 2)",
+    );
+    await it.run('alter table items drop constraint items_pkey, add primary key (code)');
+    await it.run(
+      "update items set n = 5 where code = 'a'; delete from items where code = 'b'; insert into items values (1, 'c', 3)",
+    );
+    await it.equal();
+    await it.run('alter table items drop constraint items_pkey, add primary key (code, n)');
+    await it.run("update items set n = 6 where code = 'a'");
+    await it.equal();
+  });
+
+  test('a key that is made of a new column', async () => {
+    await open(
+      'create table items (name text); alter table items replica identity full; insert into items values ($$a$$), ($$b$$)',
+    );
+    await it.run('alter table items add column id bigserial primary key; alter table items replica identity default');
+    await it.run("update items set name = 'c' where name = 'a'");
+    await it.settle(async () => it.contents());
+    await waitFor('the key', async () => (await definitions(it.pipe.target))[0]!.endsWith('key id'));
+  });
+});
+
+test('with the event trigger changes come in their place, also several within a moment', async () => {
+  await open(ITEMS, { dropped_columns: 'drop', dropped_tables: 'drop', renamed_tables: 'rename' });
+  await it.run(ddlTriggerSql());
+  await it.run(`begin; alter table items rename name to title; update items set qty = 5 where id = 1;
+    alter table items rename qty to name; alter table items rename title to qty; update items set name = 6 where id = 2; commit`);
+  await it.run('alter table items alter qty drop not null; insert into items values (100)');
+  await it.run("update items set qty = '' where qty is null; alter table items alter qty set not null");
+  await it.run('create table more (id int primary key); alter table more rename to less; insert into less values (1)');
+  await it.equal();
+  await it.run('drop table less; alter table items rename to goods');
+  await it.equal();
+  expect(it.pipe.notices).toEqual([]);
+});

@@ -1,0 +1,97 @@
+/** Two Postgres databases with a capture and a flow in between, and ways to see whether both sides are equal. */
+import { expect } from 'vitest';
+import type { NatsServer } from '../../sandbox/nats.ts';
+import type { PostgresServer } from '../../sandbox/postgres.ts';
+import { definitions, rowsOf, tablesOf } from './definitions.ts';
+import { Pipeline } from './pipeline.ts';
+import { waitFor } from './wait.ts';
+
+export const ITEMS = `create table items (id int primary key, name text not null, qty int default 1);
+  insert into items select n, 'item ' || n, n from generate_series(1, 50) n;`;
+
+export class SchemaCase {
+  readonly pipe: Pipeline;
+
+  private constructor(pipe: Pipeline) {
+    this.pipe = pipe;
+  }
+
+  /** Starts with `ddl` at the source, and waits until the target has it all. */
+  static async open(
+    postgres: PostgresServer,
+    natsServer: NatsServer,
+    ddl = ITEMS,
+    flow: Record<string, unknown> = {},
+  ): Promise<SchemaCase> {
+    const opened = new SchemaCase(await Pipeline.open(postgres, natsServer, ddl, flow));
+    opened.pipe.start();
+    await opened.equal();
+    return opened;
+  }
+
+  async run(sql: string): Promise<void> {
+    await this.pipe.source.query(sql);
+  }
+
+  async source(table: string, columns?: readonly string[]): Promise<string[]> {
+    return await rowsOf(this.pipe.source, table, columns);
+  }
+
+  async target(table: string, columns?: readonly string[]): Promise<string[]> {
+    return await rowsOf(this.pipe.target, table, columns);
+  }
+
+  /** Waits until both sides have the same tables with the same definitions and rows. */
+  async equal(): Promise<void> {
+    await this.settle(async () => [
+      await definitions(this.pipe.source),
+      await definitions(this.pipe.target),
+      ...(await this.contents()),
+    ]);
+  }
+
+  /** The rows of every table of the source, on both sides. */
+  async contents(): Promise<[string[], string[]]> {
+    const both: [string[], string[]] = [[], []];
+    for (const table of await tablesOf(this.pipe.source)) {
+      both[0].push(table, ...(await this.source(`public."${table}"`)));
+      both[1].push(table, ...(await this.target(`public."${table}"`)));
+    }
+    return both;
+  }
+
+  /** Waits until the lists are equal, two by two; shows how they differ when that never comes. */
+  async settle(read: () => Promise<string[][]>): Promise<void> {
+    const { pipe } = this;
+    let last: string[][] = [];
+    const same = (): boolean =>
+      last.every((list, index) => index % 2 === 1 || JSON.stringify(list) === JSON.stringify(last[index + 1]));
+    try {
+      await waitFor(
+        'both sides to be equal',
+        async () => {
+          if (pipe.failure !== undefined) return true;
+          last = await read();
+          return same();
+        },
+        30_000,
+      );
+    } catch (thrown) {
+      const { rows } = await pipe.target.query('select table_name, op, reason, message from waybill.quarantine');
+      if (rows.length > 0) throw new Error(`rows in quarantine: ${JSON.stringify(rows)}`, { cause: thrown });
+      if (pipe.notices.length > 0) throw new Error(`not followed: ${JSON.stringify(pipe.notices)}`, { cause: thrown });
+      for (let index = 0; index < last.length; index += 2) expect(last[index + 1]).toEqual(last[index]);
+      throw thrown;
+    }
+    if (pipe.failure !== undefined) throw pipe.failure;
+  }
+
+  /** Waits until the flow reports tables that it does not follow. */
+  async notices(): Promise<Pipeline['notices']> {
+    return await waitFor('the report of the flow', async () => this.pipe.notices.length > 0 && this.pipe.notices);
+  }
+
+  async close(): Promise<void> {
+    await this.pipe.close();
+  }
+}
