@@ -437,6 +437,14 @@ export function slotName(source: string, settings: PostgresSourceConfig, prefix:
   return settings.slot ?? `${prefix}_${source}`;
 }
 
+/**
+ * What a capture and its comparisons put in front of their messages in the log. By the slot, which is one capture's
+ * alone on its server: another installation that calls its source the same must not take these marks for its own.
+ */
+export function markPrefix(source: string, settings: PostgresSourceConfig, prefix: string): string {
+  return `waybill:${slotName(source, settings, prefix)}`;
+}
+
 /** The publication of a source: as configured, else `<prefix>_<source>`. */
 export function publicationName(source: string, settings: PostgresSourceConfig, prefix: string): string {
   return settings.publication ?? `${prefix}_${source}`;

@@ -1,7 +1,7 @@
 /** One run of a Postgres capture on open connections: the log, marks, snapshots, confirmation. */
 import type pg from 'pg';
 import type { StreamTail } from '../../core/cdc-stream.ts';
-import type { PostgresSourceConfig } from '../../core/config.ts';
+import { markPrefix, type PostgresSourceConfig } from '../../core/config.ts';
 import type { ColumnRules } from '../../core/column-rules.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { FramePublisher } from '../../core/frame-publisher.ts';
@@ -79,7 +79,7 @@ export class CaptureSession {
     const { held, tail, publisher, tables, progress, registry, publication, watchClient } = options;
     const resume = asPgPosition(tail.end);
     this.#o = options;
-    this.#markPrefix = `waybill:${held.name}`;
+    this.#markPrefix = markPrefix(held.name, held.settings, held.natsConfig.prefix);
     this.#rules = compileColumnRules(held, [...tables.values()]);
     this.#schemas = new SchemaWatch({
       client: watchClient,

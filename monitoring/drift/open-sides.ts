@@ -1,5 +1,5 @@
 /** Opens the sides of a flow for the engines that its source and its target are. Each is loaded when it is asked for. */
-import type { Config } from '../../core/config.ts';
+import { markPrefix, type Config } from '../../core/config.ts';
 import { compileTablePatterns, type TableFilter } from '../../core/table-pattern.ts';
 import type { DriftStore } from './drift-store.ts';
 import type { DriftSource, DriftTarget } from './side.ts';
@@ -45,14 +45,15 @@ export async function openEnds(config: Config, flow: string, applicationName: st
 
 async function openSource(config: Config, flow: string, applicationName: string): Promise<DriftSource> {
   const name = config.flows[flow]!.mirror;
-  const { url, tls, kind } = config.sources[name]!;
+  const settings = config.sources[name]!;
+  const { url, tls } = settings;
   const options = { url, tls, applicationName, include: flowTables(config, flow) };
-  if (kind === 'postgres') {
+  if (settings.kind === 'postgres') {
     const { PostgresDriftSource } = await import('./postgres/postgres-side.ts');
-    return await PostgresDriftSource.open(name, options);
+    return await PostgresDriftSource.open(markPrefix(name, settings, config.nats.prefix), options);
   }
   const { MysqlDriftSource } = await import('./mysql/mysql-side.ts');
-  return await MysqlDriftSource.open({ ...options, kind });
+  return await MysqlDriftSource.open({ ...options, kind: settings.kind });
 }
 
 async function openTarget(config: Config, flow: string, applicationName: string): Promise<DriftTarget> {

@@ -236,14 +236,14 @@ async function digestPlace(client: pg.Client): Promise<DigestPlace> {
 export class PostgresDriftSource extends PostgresSide implements DriftSource {
   readonly #markPrefix: string;
 
-  private constructor(source: string, connected: Connected, options: PostgresSideOptions) {
+  private constructor(prefix: string, connected: Connected, options: PostgresSideOptions) {
     super('source', connected, options);
-    this.#markPrefix = `waybill:${source}`;
+    this.#markPrefix = prefix;
   }
 
-  /** `source` is the name of the source, which its marks in the log carry. */
-  static async open(source: string, options: PostgresSideOptions): Promise<PostgresDriftSource> {
-    return new PostgresDriftSource(source, await connect('source', options), options);
+  /** `prefix`: of the messages of the source's capture (`markPrefix`). */
+  static async open(prefix: string, options: PostgresSideOptions): Promise<PostgresDriftSource> {
+    return new PostgresDriftSource(prefix, await connect('source', options), options);
   }
 
   async watermark(): Promise<Position> {
