@@ -72,8 +72,10 @@ export async function run(options: RunOptions): Promise<number> {
   log.info({ stages: stages.map((stage) => stage.id), monitoring: `http://127.0.0.1:${server.port}` }, 'waybill runs');
 
   const stop = new AbortController();
+  let told = false;
   const onSignal = (signal: NodeJS.Signals): void => {
-    if (stop.signal.aborted) process.exit(130);
+    if (told) process.exit(130);
+    told = true;
     log.info({ signal }, 'draining; a second signal leaves at once');
     stop.abort();
     setTimeout(() => {
