@@ -56,6 +56,19 @@ export interface ReplayChoice {
   readonly all?: boolean;
 }
 
+/** A part of the inbox of a flow, oldest first. */
+export interface QuarantineSlice {
+  readonly offset: number;
+  readonly limit: number;
+  /** Only those with this reason. */
+  readonly reason?: string;
+}
+
+export interface ReasonCount {
+  readonly reason: string;
+  readonly count: number;
+}
+
 /** The key of a row as a JSON array of its key values; null in a table without a key. */
 export function keyJson({ plan, row }: { plan: KeyShape; row: RowChange }): string | null {
   if (plan.key.length === 0) return null;

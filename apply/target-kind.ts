@@ -2,7 +2,15 @@
 import type { FlowConfig, TargetConfig } from '../core/config.ts';
 import type { Finding } from '../core/finding.ts';
 import type { TableSchema } from '../core/frame.ts';
-import type { QuarantineDetail, QuarantineEntry, ReplayChoice, ReplayResult } from './quarantine-entry.ts';
+import type { RowEdit } from './quarantine-edit.ts';
+import type {
+  QuarantineDetail,
+  QuarantineEntry,
+  QuarantineSlice,
+  ReasonCount,
+  ReplayChoice,
+  ReplayResult,
+} from './quarantine-entry.ts';
 import type { PositionRow, TargetStore } from './target-store.ts';
 
 /** A session for looking at a target and for working on its quarantine. */
@@ -11,6 +19,11 @@ export interface TargetDesk {
   /** How many changes wait in quarantine, by flow. */
   countQuarantine(): Promise<Map<string, number>>;
   listQuarantine(flow?: string): Promise<QuarantineEntry[]>;
+  /** How many changes of a flow wait, by reason. */
+  countReasons(flow: string): Promise<ReasonCount[]>;
+  pageQuarantine(flow: string, slice: QuarantineSlice): Promise<QuarantineEntry[]>;
+  /** Puts new values into a quarantined row; the flow stands still meanwhile. Throws `config_invalid` for what cannot be. */
+  editQuarantine(flow: string, id: string, edit: RowEdit): Promise<void>;
   showQuarantine(id: string | number): Promise<QuarantineDetail | undefined>;
   replayQuarantine(flow: string, which: ReplayChoice, settings: FlowConfig): Promise<ReplayResult>;
   discardQuarantine(flow: string, ids: readonly (string | number)[]): Promise<number>;

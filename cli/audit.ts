@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { hostname, userInfo } from 'node:os';
 import { redactUrl, type Config } from '../core/config.ts';
-import { asReplicationError, ReplicationError } from '../core/errors.ts';
+import { asReplicationError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import { connectNats } from '../core/nats.ts';
 import { runService } from '../core/run-service.ts';
@@ -14,8 +14,10 @@ import {
   type AuditLog,
   type ChainReport,
 } from '../monitoring/audit/audit-log.ts';
+import { MysqlAuditLog } from '../monitoring/audit/mysql-audit.ts';
 import { PostgresAuditLog } from '../monitoring/audit/postgres-audit.ts';
 import { openSession } from '../monitoring/drift/postgres/session.ts';
+import { openReader } from '../monitoring/sql-reader.ts';
 
 export function actor(): string {
   return `${userInfo().username}@${hostname()}`;
@@ -27,32 +29,24 @@ export function targetsOf(config: Config, source: string): string[] {
   return [...new Set(flows.map((flow) => flow.to))];
 }
 
-/** Audit logs are kept in Postgres targets; those of MySQL and MariaDB have none yet. */
-export function keepsAuditLog(config: Config, target: string): boolean {
-  return config.targets[target]?.kind === 'postgres';
-}
-
-/** Opens the audit log of a target. Throws `config_invalid` where that kind of target has none. */
+/** Opens the audit log of a target. Throws `target_unreachable` or another classified error. */
 export async function openAuditLog(config: Config, target: string): Promise<AuditLog> {
-  if (!keepsAuditLog(config, target))
-    throw new ReplicationError(
-      'config_invalid',
-      `target ${target} is of kind ${config.targets[target]?.kind}, in which no audit log is kept`,
-    );
-  return await PostgresAuditLog.open(await openSession('target', config.targets[target]!, 'waybill audit'));
+  const settings = config.targets[target]!;
+  return settings.kind === 'postgres'
+    ? await PostgresAuditLog.open(await openSession('target', settings, 'waybill audit'))
+    : await MysqlAuditLog.open(await openReader('target', settings, 'waybill audit'));
 }
 
-/** Appends one entry to the log of each target named that keeps one. Throws classified errors. */
+/** Appends one entry to the log of each target named. Throws classified errors. */
 export async function audit(
   config: Config,
   targets: readonly string[],
-  event: Omit<AuditEvent, 'actor'>,
+  event: Omit<AuditEvent, 'actor'> & { readonly actor?: string },
 ): Promise<void> {
-  const kept = targets.filter((target) => keepsAuditLog(config, target));
-  if (kept.length === 0) return;
+  if (targets.length === 0) return;
   const nats = await connectNats(config.nats, 'waybill audit');
   try {
-    for (const target of kept) {
+    for (const target of targets) {
       const log = await openAuditLog(config, target);
       try {
         await writeAnchor(nats, config.nats, target, await log.append({ actor: actor(), ...event }));
@@ -124,14 +118,19 @@ export function describeConfiguration(config: Config): { readonly hash: string; 
   const shown = (value: unknown, key: string): unknown => {
     if (typeof value === 'string') {
       if (key === 'url') return redactUrl(value);
-      return /^(password|token|secret)$/.test(key) ? '***' : value;
+      return /^(password|token|secret|salt|encryption_key)$/.test(key) ? '***' : value;
     }
     if (Array.isArray(value))
       return value.map((item) => (key === 'servers' ? redactUrl(String(item)) : shown(item, '')));
     if (value === null || typeof value !== 'object') return value;
     return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, shown(item, name)]));
   };
-  const configuration = shown(config, '');
+  // The path of a webhook's url is often a secret of its own.
+  const webhooks = Object.entries(config.monitoring.webhooks).map(
+    ([name, webhook]) => [name, { ...webhook, url: new URL(webhook.url).origin }] as const,
+  );
+  const monitoring = { ...config.monitoring, webhooks: Object.fromEntries(webhooks) };
+  const configuration = shown({ ...config, monitoring }, '');
   return { hash: createHash('sha256').update(JSON.stringify(configuration)).digest('hex'), configuration };
 }
 
@@ -139,14 +138,12 @@ export function describeConfiguration(config: Config): { readonly hash: string; 
 export async function lastConfigurationHash(config: Config, target: string): Promise<string | undefined> {
   const log = await openAuditLog(config, target);
   try {
-    let hash: string | undefined;
-    let after = 0;
-    for (let page = await log.read(after, 1000); page.length > 0; page = await log.read(after, 1000))
-      for (const entry of page) {
-        after = entry.id;
-        if (entry.action === 'configuration') hash = (JSON.parse(entry.detail) as { after?: string }).after;
-      }
-    return hash;
+    let page = await log.latest(undefined, 1000);
+    for (; page.length > 0; page = await log.latest(page.at(-1)!.id, 1000)) {
+      const found = page.find((entry) => entry.action === 'configuration');
+      if (found !== undefined) return (JSON.parse(found.detail) as { after?: string }).after;
+    }
+    return undefined;
   } finally {
     await log.close();
   }

@@ -1,6 +1,7 @@
 /** Composes comparisons: sides, stream, repairs. Shared by `waybill verify` and by the schedule of `waybill run`. */
 import { rereadRows } from '../capture/reread.ts';
 import { cdcStreamName } from '../core/cdc-stream.ts';
+import { ColumnRules } from '../core/column-rules.ts';
 import type { Config } from '../core/config.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Nats } from '../core/nats.ts';
@@ -17,6 +18,8 @@ export interface VerifyOptions {
   readonly maxLoad?: number | undefined;
   readonly signal: AbortSignal;
   readonly report?: DriftReport;
+  /** Who asked, where it was not the user of this process. */
+  readonly actor?: string;
 }
 
 /** Compares one flow. Throws classified errors. */
@@ -36,6 +39,7 @@ export async function verifyOnce(config: Config, flow: string, options: VerifyOp
       stream: cdcStreamName(config.nats.prefix, settings.mirror),
       includes: flowTables(config, flow),
       placeOf: placeOf(config, flow),
+      rules: ColumnRules.compile(config.sources[settings.mirror]!.columns),
       zeroDates: settings.zero_dates,
       ignoreExtra: settings.deletes === 'ignore' || settings.truncate === 'ignore',
       deleteExtra: settings.extra_rows === 'delete',
@@ -51,6 +55,7 @@ export async function verifyOnce(config: Config, flow: string, options: VerifyOp
     const repaired = outcome.tables.filter((table) => (table.repaired?.asked ?? 0) > 0);
     if (repaired.length > 0)
       await audit(config, [settings.to], {
+        ...(options.actor === undefined ? {} : { actor: options.actor }),
         action: 'repair',
         subject: `flow ${flow}`,
         detail: {

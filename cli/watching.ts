@@ -1,12 +1,15 @@
-/** Composes what watches all processes of an installation: the alerts. */
+/** Composes what watches all processes of an installation: the alerts, and the console. */
 import type { Config } from '../core/config.ts';
 import { asReplicationError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import { runNotifier } from '../monitoring/alerts/notifier.ts';
 import type { OutboxEntry } from '../monitoring/alerts/outbox.ts';
 import type { Labels } from '../monitoring/alerts/sample-set.ts';
+import { Console } from '../monitoring/console/console.ts';
 import type { Observatory } from '../monitoring/observation.ts';
+import type { Pages } from '../monitoring/server.ts';
 import { audit, targetsOf } from './audit.ts';
+import { createConsoleStage } from './console/console-data.ts';
 
 export interface WatchOptions {
   readonly observatory: Observatory;
@@ -15,6 +18,21 @@ export interface WatchOptions {
   /** Scales the times of alerts; 1 but in tests. */
   readonly alertPace: number;
   readonly log: Logger;
+}
+
+export interface ConsolePages {
+  readonly pages: Pages;
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** The console of this process: its pages answer from when they are served, and know the past from when it runs. */
+export function createConsole(
+  config: Config,
+  options: Pick<WatchOptions, 'observatory' | 'alertPace' | 'log'>,
+): ConsolePages {
+  const { data, run } = createConsoleStage(config, options);
+  const { token, hosts } = config.monitoring;
+  return { pages: new Console({ data, token, hosts, log: options.log }), run };
 }
 
 /** Tells the webhooks of the configuration of alerts, until the signal aborts. */

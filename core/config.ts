@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { z } from 'zod';
+import { ColumnRules, columnRulesSchema } from './column-rules.ts';
 import { ReplicationError } from './errors.ts';
 import { compileTablePatterns } from './table-pattern.ts';
 
@@ -64,6 +65,8 @@ const anySource = {
   frame_bytes: size.prefault('512KB'),
   snapshot_chunk_rows: z.number().int().min(1).max(1_000_000).default(20_000),
   tls: tls.optional(),
+  /** Columns that never reach the stream as they are. */
+  columns: columnRulesSchema.optional(),
 };
 
 const postgresSourceSchema = z.strictObject({
@@ -148,6 +151,15 @@ const monitoringSchema = z.strictObject({
     .string()
     .regex(/^.+:\d{1,5}$/, 'must be host:port')
     .default('127.0.0.1:9464'),
+  /** Whoever has it may act from the console; left out: nobody may. */
+  token: z
+    .string()
+    .regex(/^[\x21-\x7e]{16,}$/, 'must be at least 16 printable characters without spaces')
+    .optional(),
+  /** Names by which the console is reached, beside addresses and localhost. */
+  hosts: z.array(z.string().min(1)).default([]),
+  /** Columns whose values the console never shows, beside those that a source hides and those named like secrets. */
+  hide: z.array(z.string().regex(/^[^.]+\..+\.[^.]+$/, 'must have the form schema.table.column')).default([]),
 });
 
 function isWebhookSecret(text: string): boolean {
@@ -232,7 +244,7 @@ function expand(value: unknown, path: string, environment: Environment, problems
   for (const [key, item] of Object.entries(value)) {
     const at = path === '' ? key : `${path}.${key}`;
     const expandedItem = expand(item, at, environment, problems);
-    const secret = /^(url|password|token|secret)_file$/.exec(key)?.[1];
+    const secret = /^(url|password|token|secret|salt|encryption_key)_file$/.exec(key)?.[1];
     if (secret === undefined || typeof expandedItem !== 'string') {
       result[key] = expandedItem;
       continue;
@@ -278,7 +290,9 @@ function knownKeysAt(path: readonly PropertyKey[], root: unknown): string[] {
     if (node?.oneOf !== undefined) node = node.oneOf.find((variant) => variant.properties?.['kind']?.const === kind);
   }
   const keys = Object.keys(node?.properties ?? {});
-  return keys.flatMap((key) => (/^(url|password|token|secret)$/.test(key) ? [key, `${key}_file`] : [key]));
+  return keys.flatMap((key) =>
+    /^(url|password|token|secret|salt|encryption_key)$/.test(key) ? [key, `${key}_file`] : [key],
+  );
 }
 
 /** The candidate with the smallest edit distance, when that is small enough to be a typing error. */
@@ -307,6 +321,7 @@ function crossCheck(config: Config): string[] {
   const slots = new Map<string, string>();
   for (const [source, settings] of Object.entries(config.sources)) {
     compileTablePatterns(settings.tables);
+    ColumnRules.compile(settings.columns);
     if (settings.kind !== 'postgres') continue;
     const slot = `${settings.url} ${slotName(source, settings, config.nats.prefix)}`;
     const other = slots.get(slot);

@@ -76,6 +76,11 @@ const POLICIES = {
     action: 'halt',
     remedy: 'Correct `tables` in the configuration: at least one pattern must match a table that this user may read.',
   },
+  source_columns: {
+    action: 'halt',
+    remedy:
+      'Correct `columns` of the source in the configuration as the message says, then start again. Nothing was captured in the clear.',
+  },
   source_encoding: {
     action: 'halt',
     remedy:

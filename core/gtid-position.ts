@@ -1,15 +1,9 @@
 /** Positions in the logs of MySQL and MariaDB: what has been taken of them, by GTID sets and not by file and offset. */
 import type { TransactionEntry } from './frame.ts';
-import {
-  compareGtidSets,
-  formatGtid,
-  MariadbGtidSet,
-  MysqlGtidSet,
-  type Gtid,
-  type GtidSet,
-  type MariadbGtid,
-  type MysqlGtid,
-} from './gtid-set.ts';
+import { compareGtidSets, type GtidSet } from './gtid-set.ts';
+import { formatGtid, type Gtid, type MariadbGtid, type MysqlGtid } from './gtid.ts';
+import { MariadbGtidSet } from './mariadb-gtid-set.ts';
+import { MysqlGtidSet } from './mysql-gtid-set.ts';
 
 /**
  * What has been taken: the transactions of `gtids` whole; the first `reads` reads of tables (parts of chunks, and the

@@ -23,7 +23,8 @@ export function compileTablePatterns(patterns: readonly string[]): TableFilter {
   };
 }
 
-function globToRegExp(glob: string): RegExp {
+/** A pattern with `*` for any run of characters, as a regular expression for whole texts. */
+export function globToRegExp(glob: string): RegExp {
   const escaped = glob.replace(/[.+?^${}()|[\]\\]/g, String.raw`\$&`).replaceAll('*', '.*');
   return new RegExp(`^${escaped}$`, 'su');
 }

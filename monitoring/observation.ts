@@ -24,6 +24,8 @@ export interface Observation {
   /** The gauges of the process. */
   readonly samples: readonly Sample[];
   readonly stages: readonly StageFacts[];
+  /** All stages of the process, also those that report nothing: `capture:wms`, `console`. */
+  readonly roles?: readonly string[];
   /** The process ends: it is to be forgotten at once. */
   readonly leaves?: boolean;
 }
@@ -74,7 +76,11 @@ export async function runObservation(options: {
 }
 
 /** What `process` observes of itself, from what its stages reported. */
-export function observer(process: string, metrics: Metrics): () => Promise<Observation> {
+export function observer(
+  process: string,
+  metrics: Metrics,
+  roles: () => readonly string[],
+): () => Promise<Observation> {
   const startedAt = new Date().toISOString();
   return async () => ({
     v: 1,
@@ -82,6 +88,7 @@ export function observer(process: string, metrics: Metrics): () => Promise<Obser
     startedAt,
     samples: await metrics.samples(),
     stages: metrics.facts(),
+    roles: roles(),
   });
 }
 

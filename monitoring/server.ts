@@ -1,5 +1,5 @@
-/** HTTP: /metrics, /healthz, /readyz and /status. Read only. */
-import { createServer, type ServerResponse } from 'node:http';
+/** HTTP: /metrics, /healthz, /readyz and /status, which are read only; and the console, where the process serves it. */
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { messageOf, ReplicationError } from '../core/errors.ts';
 import type { Metrics } from './metrics.ts';
@@ -9,11 +9,19 @@ export interface MonitoringServer {
   close(): Promise<void>;
 }
 
+/** More than what is always served: the console. */
+export interface Pages {
+  /** Answers a request that is for it; false when it is not. */
+  handle(request: IncomingMessage, response: ServerResponse): boolean;
+  close(): void;
+}
+
 /** Listens on `host:port` (port 0: any free one). Throws `config_invalid` when it cannot. */
-export async function startMonitoring(listen: string, metrics: Metrics): Promise<MonitoringServer> {
+export async function startMonitoring(listen: string, metrics: Metrics, pages?: Pages): Promise<MonitoringServer> {
   const split = listen.lastIndexOf(':');
   const host = listen.slice(0, split).replace(/^\[|\]$/g, '');
   const server = createServer((request, response) => {
+    if (pages?.handle(request, response) === true) return;
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       response.setHeader('Allow', 'GET, HEAD');
       return reply(response, 405, 'text/plain', 'only GET is served here\n');
@@ -61,6 +69,7 @@ export async function startMonitoring(listen: string, metrics: Metrics): Promise
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());
+        pages?.close();
         server.closeAllConnections();
       }),
   };

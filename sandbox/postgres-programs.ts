@@ -6,8 +6,10 @@ import { codeOf } from './errors.ts';
 import { serverCanReach } from './identity.ts';
 import { compareVersions, findPrograms, postgresFolders, programFolders, versionOf } from './path.ts';
 
-/** The major versions of PostgreSQL that a sandbox can have. */
-export type PostgresMajor = 15 | 18;
+/** The major versions of PostgreSQL that a sandbox can have anywhere: the packages of 14 exist for Linux alone. */
+export type PostgresMajor = 15 | 16 | 17 | 18;
+
+export const POSTGRES_MAJORS: readonly PostgresMajor[] = [15, 16, 17, 18];
 
 /** PostgreSQL's server programs. */
 export interface PostgresPrograms {

@@ -1,11 +1,15 @@
 /** The exception inbox of a target: listing, showing, replaying and discarding quarantined changes. */
+import { ReplicationError } from '../../core/errors.ts';
 import { HeldKeys } from '../held-keys.ts';
+import { editChange, type RowEdit } from '../quarantine-edit.ts';
 import {
   chooseEntries,
   replayRounds,
   type QuarantinedChange,
   type QuarantineDetail,
   type QuarantineEntry,
+  type QuarantineSlice,
+  type ReasonCount,
   type ReplayChoice,
   type ReplayFailure,
   type ReplayResult,
@@ -80,6 +84,50 @@ export async function listQuarantine(session: MysqlSession, flow?: string): Prom
   } catch (thrown) {
     throw targetError(thrown, 'reading waybill.quarantine');
   }
+}
+
+/** How many changes of a flow wait, by reason. */
+export async function countReasons(session: MysqlSession, flow: string): Promise<ReasonCount[]> {
+  try {
+    if (!(await exists(session))) return [];
+    const rows = await session.rows(
+      `SELECT reason, count(*) FROM waybill.quarantine WHERE flow = ${quoteLiteral(flow)} GROUP BY reason ORDER BY reason`,
+    );
+    return rows.map(([reason, count]) => ({ reason: reason!, count: Number(count) }));
+  } catch (thrown) {
+    throw targetError(thrown, 'reading waybill.quarantine');
+  }
+}
+
+/** A part of a flow's inbox, oldest first. */
+export async function pageQuarantine(
+  session: MysqlSession,
+  flow: string,
+  { offset, limit, reason }: QuarantineSlice,
+): Promise<QuarantineEntry[]> {
+  try {
+    if (!(await exists(session))) return [];
+    const only = reason === undefined ? '' : ` AND reason = ${quoteLiteral(reason)}`;
+    const rows = await session.rows(
+      `SELECT ${COLUMNS} FROM waybill.quarantine WHERE flow = ${quoteLiteral(flow)}${only} ORDER BY id LIMIT ${limit} OFFSET ${offset}`,
+    );
+    return rows.map(toEntry);
+  } catch (thrown) {
+    throw targetError(thrown, 'reading waybill.quarantine');
+  }
+}
+
+/** Puts new values into a quarantined row, while the flow stands still. */
+export async function editQuarantine(session: MysqlSession, flow: string, id: string, edit: RowEdit): Promise<void> {
+  await inFlowTransaction(session, flow, async () => {
+    const where = `flow = ${quoteLiteral(flow)} AND id = ${quoteLiteral(id)}`;
+    const [row] = await session.rows(`SELECT \`change\` FROM waybill.quarantine WHERE ${where} FOR UPDATE`);
+    if (row === undefined) throw new ReplicationError('config_invalid', `flow ${flow} has no quarantined change ${id}`);
+    const edited = editChange(JSON.parse(row[0]!) as QuarantinedChange, edit);
+    await session.run(
+      `UPDATE waybill.quarantine SET \`change\` = ${quoteLiteral(JSON.stringify(edited))} WHERE ${where}`,
+    );
+  });
 }
 
 /** One quarantined change with its row; undefined when there is none with this id. */

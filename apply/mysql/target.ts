@@ -4,7 +4,15 @@ import type { Target, TargetDesk } from '../target-kind.ts';
 import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
 import { checkTarget } from './preflight.ts';
-import { discardQuarantine, listQuarantine, replayQuarantine, showQuarantine } from './quarantine.ts';
+import {
+  countReasons,
+  discardQuarantine,
+  editQuarantine,
+  listQuarantine,
+  pageQuarantine,
+  replayQuarantine,
+  showQuarantine,
+} from './quarantine.ts';
 import { countQuarantine } from './quarantine-count.ts';
 import { MysqlSession } from './session.ts';
 import { createMysqlStore } from './store.ts';
@@ -18,6 +26,9 @@ export function createMysqlTarget(settings: TargetConfig): Target {
         readPositions: () => readPositions(session),
         countQuarantine: () => countQuarantine(session),
         listQuarantine: (flow) => listQuarantine(session, flow),
+        countReasons: (flow) => countReasons(session, flow),
+        pageQuarantine: (flow, slice) => pageQuarantine(session, flow, slice),
+        editQuarantine: (flow, id, edit) => editQuarantine(session, flow, id, edit),
         showQuarantine: (id) => showQuarantine(session, id),
         replayQuarantine: (flow, which) => replayQuarantine(session, flow, which),
         discardQuarantine: (flow, ids) => discardQuarantine(session, flow, ids),

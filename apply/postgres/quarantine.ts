@@ -1,14 +1,17 @@
 /** The exception inbox of a target: listing, showing, replaying and discarding quarantined changes. */
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
-import { messageOf } from '../../core/errors.ts';
+import { messageOf, ReplicationError } from '../../core/errors.ts';
 import { HeldKeys } from '../held-keys.ts';
+import { editChange, type RowEdit } from '../quarantine-edit.ts';
 import {
   chooseEntries,
   replayRounds,
   type QuarantinedChange,
   type QuarantineDetail,
   type QuarantineEntry,
+  type QuarantineSlice,
+  type ReasonCount,
   type ReplayChoice,
   type ReplayFailure,
   type ReplayResult,
@@ -59,6 +62,55 @@ export async function listQuarantine(client: ClientBase, flow?: string): Promise
   } catch (thrown) {
     throw targetError(thrown, 'reading waybill.quarantine');
   }
+}
+
+/** How many changes of a flow wait, by reason. */
+export async function countReasons(client: ClientBase, flow: string): Promise<ReasonCount[]> {
+  try {
+    if (!(await exists(client))) return [];
+    const { rows } = await client.query<{ reason: string; count: string }>(
+      'SELECT reason, count(*) FROM waybill.quarantine WHERE flow = $1 GROUP BY reason ORDER BY reason',
+      [flow],
+    );
+    return rows.map(({ reason, count }) => ({ reason, count: Number(count) }));
+  } catch (thrown) {
+    throw targetError(thrown, 'reading waybill.quarantine');
+  }
+}
+
+/** A part of a flow's inbox, oldest first. */
+export async function pageQuarantine(
+  client: ClientBase,
+  flow: string,
+  { offset, limit, reason }: QuarantineSlice,
+): Promise<QuarantineEntry[]> {
+  try {
+    if (!(await exists(client))) return [];
+    const { rows } = await client.query<QuarantineEntry>(
+      `SELECT ${COLUMNS} FROM waybill.quarantine WHERE flow = $1 AND ($2::text IS NULL OR reason = $2)
+        ORDER BY id OFFSET $3 LIMIT $4`,
+      [flow, reason ?? null, offset, limit],
+    );
+    return rows;
+  } catch (thrown) {
+    throw targetError(thrown, 'reading waybill.quarantine');
+  }
+}
+
+/** Puts new values into a quarantined row, while the flow stands still. */
+export async function editQuarantine(client: ClientBase, flow: string, id: string, edit: RowEdit): Promise<void> {
+  await inFlowTransaction(client, flow, async () => {
+    const { rows } = await client.query<{ change: QuarantinedChange }>(
+      'SELECT change FROM waybill.quarantine WHERE flow = $1 AND id = $2 FOR UPDATE',
+      [flow, id],
+    );
+    if (rows[0] === undefined)
+      throw new ReplicationError('config_invalid', `flow ${flow} has no quarantined change ${id}`);
+    await client.query('UPDATE waybill.quarantine SET change = $2 WHERE id = $1', [
+      id,
+      JSON.stringify(editChange(rows[0].change, edit)),
+    ]);
+  });
 }
 
 /** One quarantined change with its row; undefined when there is none with this id. */

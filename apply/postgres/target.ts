@@ -4,7 +4,15 @@ import type { Target, TargetDesk } from '../target-kind.ts';
 import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
 import { checkTarget } from './preflight.ts';
-import { discardQuarantine, listQuarantine, replayQuarantine, showQuarantine } from './quarantine.ts';
+import {
+  countReasons,
+  discardQuarantine,
+  editQuarantine,
+  listQuarantine,
+  pageQuarantine,
+  replayQuarantine,
+  showQuarantine,
+} from './quarantine.ts';
 import { countQuarantine } from './quarantine-count.ts';
 import { openTargetSession } from './session.ts';
 import { createPostgresStore } from './store.ts';
@@ -19,6 +27,9 @@ export function createPostgresTarget(settings: TargetConfig): Target {
         readPositions: () => readPositions(client),
         countQuarantine: () => countQuarantine(client),
         listQuarantine: (flow) => listQuarantine(client, flow),
+        countReasons: (flow) => countReasons(client, flow),
+        pageQuarantine: (flow, slice) => pageQuarantine(client, flow, slice),
+        editQuarantine: (flow, id, edit) => editQuarantine(client, flow, id, edit),
         showQuarantine: (id) => showQuarantine(client, id),
         replayQuarantine: (flow, which, flowSettings) => replayQuarantine(client, flow, which, flowSettings),
         discardQuarantine: (flow, ids) => discardQuarantine(client, flow, ids),

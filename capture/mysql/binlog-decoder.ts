@@ -4,7 +4,7 @@
  */
 import { crc32 } from 'node:zlib';
 import { ReplicationError } from '../../core/errors.ts';
-import { formatGtid, type Gtid } from '../../core/gtid-set.ts';
+import { formatGtid, type Gtid } from '../../core/gtid.ts';
 import type { BinlogHandler, Flavour, GroupEnd, Xid } from './binlog-handler.ts';
 import { ByteReader } from './byte-reader.ts';
 import type { Charsets } from './charset.ts';

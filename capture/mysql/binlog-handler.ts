@@ -1,5 +1,5 @@
 /** What the binlog decoder tells its handler. docs: MySQL "Replication Event Classes", MariaDB "Replication Protocol". */
-import type { Gtid } from '../../core/gtid-set.ts';
+import type { Gtid } from '../../core/gtid.ts';
 import type { RowReader } from './row-reader.ts';
 import type { TableMap } from './table-map.ts';
 

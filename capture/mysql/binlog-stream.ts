@@ -1,7 +1,8 @@
 /** The connection that a binlog comes over: session variables, dump request, back-pressure, liveness, errors. */
 import { createConnection, type Connection, type ConnectionOptions } from 'mysql2';
 import { ReplicationError } from '../../core/errors.ts';
-import { MysqlGtidSet, type GtidSet } from '../../core/gtid-set.ts';
+import type { GtidSet } from '../../core/gtid-set.ts';
+import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import { BinlogDecoder } from './binlog-decoder.ts';
 import type { BinlogHandler, Flavour } from './binlog-handler.ts';
 import { loadCharsets } from './charset-tables.ts';

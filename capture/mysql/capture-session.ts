@@ -6,7 +6,9 @@ import type { FramePublisher } from '../../core/frame-publisher.ts';
 import type { GtidPosition } from '../../core/gtid-position.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
 import { abortableDelay } from '../../core/run-service.ts';
+import type { ColumnRules } from '../../core/column-rules.ts';
 import type { HeldCapture } from '../capture-loop.ts';
+import { compileColumnRules } from '../column-findings.ts';
 import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
 import { SnapshotLoop } from '../snapshot-loop.ts';
@@ -43,6 +45,7 @@ const MOST_HEARTBEAT_MS = 10_000;
 
 export class CaptureSession {
   readonly #o: SessionOptions;
+  readonly #rules: ColumnRules;
   readonly #catalog: LiveCatalog;
   readonly #assembler: GroupAssembler;
   readonly #stream: BinlogStream;
@@ -55,10 +58,12 @@ export class CaptureSession {
     const { held, client, publisher, resume, start, progress, tables } = options;
     const { settings, log } = held;
     this.#o = options;
+    this.#rules = compileColumnRules(held, tables);
     this.#catalog = new LiveCatalog({
       client,
       flavour: settings.kind,
       patterns: settings.tables,
+      rules: this.#rules,
       tables,
       log,
       hold: (work) => this.#stream.holdUntil(work),
@@ -192,6 +197,7 @@ export class CaptureSession {
       await new SnapshotReader({
         client,
         flavour: settings.kind,
+        rules: this.#rules,
         progress: this.#o.progress,
         maxChunkRows: settings.snapshot_chunk_rows,
         log,

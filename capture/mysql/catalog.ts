@@ -7,6 +7,7 @@ import type { Flavour } from './binlog-handler.ts';
 import { columnTextSql } from '../../core/mysql-column-text.ts';
 import { quoteIdent, quoteLiteral, type SqlClient } from './connection.ts';
 import { baseType, HINTED, logTypeText, typesAgree } from './log-type.ts';
+import type { Guards } from './published-table.ts';
 import type { ColumnHint, TableMap } from './table-map.ts';
 
 interface CatalogColumn {
@@ -30,6 +31,8 @@ export interface LoggedTable {
   /** Positions of the key's columns in the log's rows. */
   readonly keyIndexes: readonly number[];
   readonly transactional: boolean;
+  /** By the log's columns; undefined where no column rule concerns the table. */
+  readonly guards: Guards | undefined;
 }
 
 const SYSTEM = "('mysql', 'sys', 'information_schema', 'performance_schema')";
@@ -247,6 +250,7 @@ export function reconcile(
       schema,
       keyIndexes: schema.key.map((column) => map.columns.findIndex(({ name }) => name === column)),
       transactional: known?.transactional ?? true,
+      guards: undefined,
     },
     exact,
   };

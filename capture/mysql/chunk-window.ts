@@ -1,7 +1,11 @@
-/** What changed in a table while a chunk of it was read: the chunk's rows with these keys are not published. */
+/**
+ * What changed in a table while a chunk of it was read: the chunk's rows with these keys are not published. Keys are
+ * those that frames carry.
+ */
 import type { Image, RowReader } from './row-reader.ts';
 import type { LoggedTable } from './catalog.ts';
 import type { HeldRow } from './held-rows.ts';
+import { guarded } from './published-table.ts';
 
 export class ChunkWindow {
   readonly #schema: string;
@@ -24,7 +28,10 @@ export class ChunkWindow {
     this.#touched = true;
     if (table.keyIndexes.length === 0) return;
     const images: readonly Image[] = rows.op === 'u' ? ['before', 'after'] : [rows.op === 'd' ? 'before' : 'after'];
-    for (const image of images) this.#keys.add(keyText(rows.values(image, table.keyIndexes)));
+    for (const image of images) {
+      const key = rows.values(image, table.keyIndexes);
+      this.#keys.add(keyText(table.guards === undefined ? key : key.map((text, i) => publishedKey(table, text, i))));
+    }
   }
 
   /** The same for a row that was held. */
@@ -50,6 +57,11 @@ export class ChunkWindow {
   keeps(key: string): boolean {
     return !this.#truncated && !this.#keys.has(key);
   }
+}
+
+function publishedKey({ guards, keyIndexes }: LoggedTable, text: string | null | undefined, i: number): typeof text {
+  const guard = guards![keyIndexes[i]!];
+  return guard === undefined || text === null || text === undefined ? text : guarded(guard, text);
 }
 
 export function keyText(values: readonly (string | null | undefined)[]): string {

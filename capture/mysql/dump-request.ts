@@ -1,5 +1,6 @@
 /** The requests that start a dump of the log, and the session variables that go before them. */
-import type { GtidSet, MysqlGtidSet } from '../../core/gtid-set.ts';
+import type { GtidSet } from '../../core/gtid-set.ts';
+import type { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import type { Flavour } from './binlog-handler.ts';
 
 const COM_BINLOG_DUMP = 0x12;

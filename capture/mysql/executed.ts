@@ -1,7 +1,9 @@
 /** What a source has executed, and whether it is the one that a stream was captured from. */
 import { ReplicationError } from '../../core/errors.ts';
 import { parseGtidSet } from '../../core/gtid-position.ts';
-import type { GtidSet, MariadbGtidSet, MysqlGtidSet } from '../../core/gtid-set.ts';
+import type { GtidSet } from '../../core/gtid-set.ts';
+import type { MariadbGtidSet } from '../../core/mariadb-gtid-set.ts';
+import type { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import type { Flavour } from './binlog-handler.ts';
 import type { SqlClient } from './connection.ts';
 

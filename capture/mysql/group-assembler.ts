@@ -14,7 +14,8 @@ import { failpoint } from '../../core/failpoint.ts';
 import { partOf, type FrameWriter } from '../../core/frame-writer.ts';
 import type { Op } from '../../core/frame.ts';
 import { containsGtid, gtidPosition, readName, sameGtid, type GtidPosition } from '../../core/gtid-position.ts';
-import { formatGtid, GtidCursor, type Gtid, type GtidSet } from '../../core/gtid-set.ts';
+import { GtidCursor, type GtidSet } from '../../core/gtid-set.ts';
+import { formatGtid, type Gtid } from '../../core/gtid.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
 import { RowCounts } from '../row-counts.ts';
@@ -239,15 +240,15 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     if (rows.op === 'd') {
       writer.writeNull();
       writer.before('f');
-      rows.write(writer, 'before');
+      rows.write(writer, 'before', table.guards);
       return;
     }
     // The old row of an update is needed where the key changed, and where the whole row is the key.
     const before = rows.op === 'u' && (table.keyIndexes.length === 0 || rows.differs(table.keyIndexes));
-    rows.write(writer, 'after');
+    rows.write(writer, 'after', table.guards);
     if (!before) return;
     writer.before('f');
-    rows.write(writer, 'before');
+    rows.write(writer, 'before', table.guards);
   }
 
   #countRow(open: OpenGroup): void {

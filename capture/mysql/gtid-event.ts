@@ -1,5 +1,6 @@
 /** GTID events of both servers: GTID_LOG, GTID_TAGGED_LOG (MySQL), GTID (MariaDB), and the XIDs in them. */
-import { formatUuid, type MariadbGtid, type MysqlGtid } from '../../core/gtid-set.ts';
+import type { MariadbGtid, MysqlGtid } from '../../core/gtid.ts';
+import { formatUuid } from '../../core/mysql-gtid-set.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { Xid } from './binlog-handler.ts';
 import type { ByteReader } from './byte-reader.ts';

@@ -1,15 +1,18 @@
 /** What the tables in the log are, while DDL changes them: the catalog, asked again when it may be out of date. */
+import type { ColumnRules } from '../../core/column-rules.ts';
 import type { Logger } from '../../core/logger.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import type { Flavour, LoggedStatement } from './binlog-handler.ts';
 import { readTable, reconcile, tableName, type CapturedTable, type LoggedTable } from './catalog.ts';
 import type { SqlClient } from './connection.ts';
+import { publishLogged, publishRead } from './published-table.ts';
 import type { TableMap } from './table-map.ts';
 
 export interface LiveCatalogOptions {
   readonly client: SqlClient;
   readonly flavour: Flavour;
   readonly patterns: readonly string[];
+  readonly rules: ColumnRules;
   /** The tables that the patterns chose when the capture began. */
   readonly tables: readonly CapturedTable[];
   readonly log: Logger;
@@ -69,20 +72,18 @@ export class LiveCatalog {
     }
   }
 
-  /** The table of a map; undefined for one that is left out. */
+  /** The table of a map as frames carry it; undefined for one that is left out. */
   tableOf(map: TableMap): LoggedTable | undefined {
     if (!this.#included(map.schema, map.name)) return undefined;
     const id = tableName(map);
     if (this.#notATable.has(id)) return undefined;
-    return reconcile(map, this.#catalog.get(id), this.#o.flavour).table;
+    return publishLogged(reconcile(map, this.#catalog.get(id), this.#o.flavour).table, map, this.#o.rules);
   }
 
   /** A captured table by its name. */
   tableByName(schema: string, name: string): LoggedTable | undefined {
     const known = this.#included(schema, name) ? this.#catalog.get(`${schema}.${name}`) : undefined;
-    return known === undefined
-      ? undefined
-      : { schema: known.schema, keyIndexes: [], transactional: known.transactional };
+    return known === undefined ? undefined : publishRead(known, this.#o.rules).table;
   }
 
   /** A statement that may have changed tables. */

@@ -1,5 +1,5 @@
 /** Texts of MariaDB's uuid, inet4 and inet6 from their stored bytes, as the server prints them. */
-import { formatUuid } from '../../core/gtid-set.ts';
+import { formatUuid } from '../../core/mysql-gtid-set.ts';
 
 /** 16 bytes as stored. */
 export function uuidText(bytes: Buffer): string {

@@ -2,7 +2,7 @@
 import { ReplicationError } from '../../core/errors.ts';
 import type { RowChange } from '../../core/frame.ts';
 import type { FrameWriter } from '../../core/frame-writer.ts';
-import { formatGtid, type Gtid } from '../../core/gtid-set.ts';
+import { formatGtid, type Gtid } from '../../core/gtid.ts';
 import type { GroupInfo, Xid } from './binlog-handler.ts';
 import { HeldRows } from './held-rows.ts';
 

@@ -1,14 +1,14 @@
 /** What `waybill check` says of a MySQL or MariaDB source, each finding with the SQL that mends it. Changes nothing. */
 import { serverId, type MysqlSourceConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
+import { ColumnRules } from '../../core/column-rules.ts';
 import type { Finding } from '../../core/finding.ts';
+import { checkColumnRules, type Add } from '../column-findings.ts';
 import { matchingTables, tableName, type CapturedTable } from './catalog.ts';
 import { connectSource, quoteIdent, type SqlClient } from './connection.ts';
 import { readFacts, settingProblems } from './inspect.ts';
 import { readRetainedBytes } from './retained-log.ts';
 import { sourceError } from './source-error.ts';
-
-type Add = (severity: Finding['severity'], what: string, message: string, remedy?: string) => void;
 
 /** Checks a source. An unreachable one is a finding, not an error. */
 export async function checkMysqlSource(name: string, settings: MysqlSourceConfig, prefix: string): Promise<Finding[]> {
@@ -54,6 +54,11 @@ export async function checkMysqlSource(name: string, settings: MysqlSourceConfig
     const tables = await matchingTables(client, settings.kind, settings.tables);
     add('ok', 'tables', `${tables.length} match`);
     for (const table of tables) checkTable(table, add);
+    checkColumnRules(
+      ColumnRules.compile(settings.columns),
+      tables.map(({ schema }) => schema),
+      add,
+    );
   } catch (thrown) {
     const error = asReplicationError(client === undefined ? thrown : sourceError(thrown, 'checking the source'));
     add('error', error.code, error.message, error.remedy);

@@ -1,5 +1,8 @@
 /** XA transactions that are prepared and neither committed nor rolled back: their rows, and where the log has them. */
-import { MariadbGtidSet, MysqlGtidSet, type Gtid, type GtidSet } from '../../core/gtid-set.ts';
+import type { GtidSet } from '../../core/gtid-set.ts';
+import type { Gtid } from '../../core/gtid.ts';
+import { MariadbGtidSet } from '../../core/mariadb-gtid-set.ts';
+import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import type { Xid } from './binlog-handler.ts';
 import type { HeldRows } from './held-rows.ts';
 

@@ -1,23 +1,15 @@
 /** Rows events: iterates over the rows and writes their images into frames (mysql-server `Rows_event`). */
 import { ReplicationError } from '../../core/errors.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';
-import { writeCharset, type Charset, type Charsets } from './charset.ts';
+import type { Charsets } from './charset.ts';
 import { planColumns, planSizes, READ, type ColumnPlan } from './column-plan.ts';
-import { inflateColumn } from './compression.ts';
-import { writeDecimal } from './decimal.ts';
-import { writeInt, writeInt64, writeUint, writeUint64 } from './digits.ts';
-import { doubleText, floatText } from './float-text.ts';
-import { JsonPrinter } from './json-binary.ts';
-import { inet4Text, inet6Text, uuidText } from './network-text.ts';
+import { guarded, type Guards } from './published-table.ts';
 import type { TableMap } from './table-map.ts';
-import * as temporal from './temporal.ts';
+import { ValueWriter } from './value-writer.ts';
 
 export type RowOp = 'i' | 'u' | 'd';
 export type Image = 'before' | 'after';
 
-const QUOTE = 0x22;
-/** Room for any value of fixed size: the longest is a decimal of 65 digits. */
-const FIXED_ROOM = 96;
 /** Longer than any value: the length of one whose length bytes lie beyond the buffer. */
 const TWO_32 = 0x1_0000_0000;
 
@@ -46,7 +38,7 @@ export class RowReader {
   readonly #charsets: Charsets;
   readonly #plans = new WeakMap<TableMap, ColumnPlan>();
   readonly #sizesOf = new WeakMap<TableMap, Int32Array>();
-  readonly #json = new JsonPrinter();
+  readonly #values = new ValueWriter();
   readonly #scratch = new FrameWriter(1024);
   #event!: RowsEvent;
   #buffer!: Buffer;
@@ -146,9 +138,10 @@ export class RowReader {
 
   /**
    * Writes an image as a JSON array with all columns of the map that are not omitted. A column that the after-image of an update leaves out
-   * has the value of the before-image; where that has none either it is *unchanged*.
+   * has the value of the before-image; where that has none either it is *unchanged*. Values of columns with a guard are
+   * written through it.
    */
-  write(writer: FrameWriter, image: Image): void {
+  write(writer: FrameWriter, image: Image, guards?: Guards): void {
     const plan = this.#planned();
     const buffer = this.#buffer;
     const present = image === 'before' ? this.#event.before : this.#event.after;
@@ -169,11 +162,12 @@ export class RowReader {
       if (!first) writer.comma();
       first = false;
       if (!whole && !bit(buffer, present, i)) {
-        this.#writeAbsent(writer, plan, image, i);
+        this.#writeAbsent(writer, plan, image, i, guards);
         continue;
       }
       if (((buffer[nulls + (n >> 3)]! >> (n & 7)) & 1) === 1) writer.writeNull();
-      else at = this.#writeValue(writer, plan, i, at);
+      else if (guards === undefined) at = this.#writeValue(writer, plan, i, at);
+      else at = this.#writeGuarded(writer, plan, i, at, guards);
       n += 1;
     }
     writer.endTuple();
@@ -197,18 +191,35 @@ export class RowReader {
     return false;
   }
 
-  /** Texts of some columns; null for NULL, undefined for a column not in the image. For keys; not for hot paths. */
+  /**
+   * Texts of some columns as the source has them; null for NULL, undefined for a column not in the image. For keys; not
+   * for hot paths.
+   */
   values(image: Image, indexes: readonly number[]): (string | null | undefined)[] {
     const plan = this.#planned();
     return indexes.map((index) => {
       const [start] = this.#locate(image, index);
       if (start < 0) return undefined;
       if (this.#isNull(image, index)) return null;
-      this.#scratch.reset();
-      const from = this.#scratch.bytes;
-      this.#writeValue(this.#scratch, plan, index, start);
-      return JSON.parse(this.#scratch.textFrom(from)) as string;
+      return this.#text(plan, index, start)[0];
     });
+  }
+
+  /** A value as text, and where it ends. */
+  #text(plan: ColumnPlan, index: number, at: number): [text: string, end: number] {
+    this.#scratch.reset();
+    const from = this.#scratch.bytes;
+    const end = this.#writeValue(this.#scratch, plan, index, at);
+    return [JSON.parse(this.#scratch.textFrom(from)) as string, end];
+  }
+
+  /** `writeValue` for a table with column rules. */
+  #writeGuarded(writer: FrameWriter, plan: ColumnPlan, index: number, at: number, guards: Guards): number {
+    const guard = guards[index];
+    if (guard === undefined) return this.#writeValue(writer, plan, index, at);
+    const [text, end] = this.#text(plan, index, at);
+    writer.writeString(guarded(guard, text));
+    return end;
   }
 
   #planned(): ColumnPlan {
@@ -248,11 +259,11 @@ export class RowReader {
     return this.#walk(start, present, count, this.#width);
   }
 
-  #writeAbsent(writer: FrameWriter, plan: ColumnPlan, image: Image, index: number): void {
+  #writeAbsent(writer: FrameWriter, plan: ColumnPlan, image: Image, index: number, guards: Guards = []): void {
     const [start] = image === 'after' && this.op === 'u' ? this.#locate('before', index) : [-1];
     if (start < 0) writer.writeUnchanged();
     else if (this.#isNull('before', index)) writer.writeNull();
-    else this.#writeValue(writer, plan, index, start);
+    else this.#writeGuarded(writer, plan, index, start, guards);
   }
 
   /** Where column `until` starts (the end of the image for `until` = width) in the image that starts at `start`. */
@@ -307,187 +318,13 @@ export class RowReader {
       const from = at - size;
       const end = from + readLength(this.#buffer, at, size);
       if (end > this.#end) throw this.#truncated();
-      this.#writeVariable(writer, plan, index, from, end);
+      this.#values.variable(writer, this.#event.map, plan, index, this.#buffer, from, end);
       return end;
     }
     if (at + size > this.#end) throw this.#truncated();
-    this.#writeFixed(writer, plan, index, at);
+    this.#values.fixed(writer, this.#event.map, plan, index, this.#buffer, at);
     return at + size;
   }
-
-  #writeFixed(writer: FrameWriter, plan: ColumnPlan, index: number, at: number): void {
-    const source = this.#buffer;
-    const out = writer.claim(FIXED_ROOM);
-    let to = writer.bytes;
-    out[to++] = QUOTE;
-    switch (plan.reads[index]) {
-      case READ.int8:
-        to = writeInt(out, to, (source[at]! << 24) >> 24);
-        break;
-      case READ.uint8:
-        to = writeUint(out, to, source[at]!);
-        break;
-      case READ.int16:
-        to = writeInt(out, to, ((source[at]! | (source[at + 1]! << 8)) << 16) >> 16);
-        break;
-      case READ.uint16:
-        to = writeUint(out, to, source[at]! | (source[at + 1]! << 8));
-        break;
-      case READ.int24:
-        to = writeInt(out, to, (low24(source, at) << 8) >> 8);
-        break;
-      case READ.uint24:
-        to = writeUint(out, to, low24(source, at));
-        break;
-      case READ.int32:
-        to = writeInt(out, to, low24(source, at) | (source[at + 3]! << 24));
-        break;
-      case READ.uint32:
-        to = writeUint(out, to, uint32(source, at));
-        break;
-      case READ.int64:
-        to = writeInt64(out, to, uint32(source, at), uint32(source, at + 4));
-        break;
-      case READ.uint64:
-        to = writeUint64(out, to, uint32(source, at), uint32(source, at + 4));
-        break;
-      case READ.decimal: {
-        const meta = plan.metas[index]!;
-        to = writeDecimal(out, to, source, at, meta >> 8, meta & 0xff);
-        break;
-      }
-      case READ.date:
-        to = temporal.writeDate(out, to, source, at);
-        break;
-      case READ.datetime2:
-        to = temporal.writeDatetime2(out, to, source, at, plan.metas[index]!);
-        break;
-      case READ.timestamp2:
-        to = temporal.writeTimestamp2(out, to, source, at, plan.metas[index]!);
-        break;
-      case READ.time2:
-        to = temporal.writeTime2(out, to, source, at, plan.metas[index]!);
-        break;
-      case READ.year:
-        to = temporal.writeYear(out, to, source[at]!);
-        break;
-      case READ.oldTime:
-        to = temporal.writeOldTime(out, to, source, at);
-        break;
-      case READ.oldDatetime:
-        to = temporal.writeOldDatetime(out, to, source, at);
-        break;
-      case READ.oldTimestamp:
-        to = temporal.writeOldTimestamp(out, to, source, at);
-        break;
-      case READ.double:
-        to += out.write(doubleText(source.readDoubleLE(at)), to, 'latin1');
-        break;
-      case READ.float:
-        to += out.write(floatText(source.readFloatLE(at)), to, 'latin1');
-        break;
-      case READ.bit:
-        to = writeBits(out, to, source, at, plan.metas[index]!);
-        break;
-      case READ.enum:
-        return this.#writeEnum(writer, plan, index, at);
-      case READ.set:
-        return writeSet(writer, plan, index, source, at);
-      default:
-        throw new ReplicationError('internal', `column ${index} of ${this.map.schema}.${this.map.name} has no reader`);
-    }
-    out[to++] = QUOTE;
-    writer.moveTo(to);
-  }
-
-  #writeEnum(writer: FrameWriter, plan: ColumnPlan, index: number, at: number): void {
-    const source = this.#buffer;
-    const value = plan.sizes[index] === 1 ? source[at]! : source[at]! | (source[at + 1]! << 8);
-    const label = (plan.extras[index] as readonly Buffer[])[value];
-    if (label === undefined)
-      throw new ReplicationError(
-        'source_protocol',
-        `column ${this.map.columns[index]!.name} of ${this.map.schema}.${this.map.name} has enum value ${value}, beyond its labels`,
-      );
-    writer.writeJson(label);
-  }
-
-  #writeVariable(writer: FrameWriter, plan: ColumnPlan, index: number, start: number, end: number): void {
-    const source = this.#buffer;
-    switch (plan.reads[index]) {
-      case READ.utf8:
-        return writer.writeText(source, start, end);
-      case READ.charset:
-        return writeCharset(writer, plan.extras[index] as Charset, source, start, end);
-      case READ.base64:
-        return writer.writeBase64(source, start, end);
-      case READ.paddedBase64: {
-        const bytes = plan.metas[index]!;
-        if (end - start === bytes) return writer.writeBase64(source, start, end);
-        return writer.writeBase64(padded(source, start, end, bytes), 0, bytes);
-      }
-      case READ.json: {
-        const length = this.#json.print(source, start, end);
-        return writer.writeText(this.#json.buffer, 0, length);
-      }
-      case READ.uuid:
-        return writer.writeAscii(uuidText(padded(source, start, end, 16)));
-      case READ.inet4:
-        return writer.writeAscii(inet4Text(padded(source, start, end, 4)));
-      case READ.inet6:
-        return writer.writeAscii(inet6Text(padded(source, start, end, 16)));
-      case READ.compressedText:
-      case READ.compressedBase64: {
-        const value = inflateColumn(source.subarray(start, end));
-        if (plan.reads[index] === READ.compressedBase64) return writer.writeBase64(value, 0, value.length);
-        return writeCharset(writer, plan.extras[index] as Charset, value, 0, value.length);
-      }
-      default:
-        throw new ReplicationError('internal', `column ${index} of ${this.map.schema}.${this.map.name} has no reader`);
-    }
-  }
-}
-
-/** Labels of the bits that are set, joined by commas; lowest bit first. */
-function writeSet(writer: FrameWriter, plan: ColumnPlan, index: number, source: Buffer, at: number): void {
-  const labels = plan.extras[index] as readonly Buffer[];
-  let room = 2;
-  for (const label of labels) room += label.length + 1;
-  const out = writer.claim(room);
-  let to = writer.bytes;
-  out[to++] = QUOTE;
-  let first = true;
-  for (let n = 0; n < labels.length; n++) {
-    if (((source[at + (n >> 3)]! >> (n & 7)) & 1) === 0) continue;
-    if (!first) out[to++] = 0x2c;
-    first = false;
-    to += labels[n]!.copy(out, to);
-  }
-  out[to++] = QUOTE;
-  writer.moveTo(to);
-}
-
-/** Bits from the highest to the lowest; stored big-endian. */
-function writeBits(out: Buffer, at: number, source: Buffer, from: number, bits: number): number {
-  const bytes = (bits + 7) >> 3;
-  let to = at;
-  for (let n = bits - 1; n >= 0; n--) out[to++] = 0x30 + ((source[from + bytes - 1 - (n >> 3)]! >> (n & 7)) & 1);
-  return to;
-}
-
-/** Trailing zeros that the log leaves out. */
-function padded(source: Buffer, start: number, end: number, bytes: number): Buffer {
-  const whole = Buffer.alloc(Math.max(bytes, end - start));
-  source.copy(whole, 0, start, end);
-  return whole;
-}
-
-function low24(source: Buffer, at: number): number {
-  return source[at]! | (source[at + 1]! << 8) | (source[at + 2]! << 16);
-}
-
-function uint32(source: Buffer, at: number): number {
-  return low24(source, at) + source[at + 3]! * 0x100_0000;
 }
 
 /** The length in front of a value; `size` is minus the number of its bytes. Beyond the buffer it is more than any. */

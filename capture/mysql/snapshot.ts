@@ -5,6 +5,7 @@
  * `gtid_binlog_pos` of MariaDB may be, so there the place in the log that belongs to the chunk's own snapshot counts.
  */
 import { failpoint } from '../../core/failpoint.ts';
+import type { ColumnRules } from '../../core/column-rules.ts';
 import { parseGtidSet } from '../../core/gtid-position.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
 import type { Logger } from '../../core/logger.ts';
@@ -16,6 +17,7 @@ import { ChunkWindow, keyText } from './chunk-window.ts';
 import { quoteIdent, quoteLiteral, type SqlClient } from './connection.ts';
 import { contains, readExecuted } from './executed.ts';
 import { baseType } from './log-type.ts';
+import { guarded, publishRead } from './published-table.ts';
 
 const FIRST_CHUNK_ROWS = 1000;
 const CHUNK_BYTES = 4 << 20;
@@ -33,6 +35,7 @@ export interface LogPort {
 export interface SnapshotPorts {
   readonly client: SqlClient;
   readonly flavour: Flavour;
+  readonly rules: ColumnRules;
   readonly progress: ProgressStore;
   readonly maxChunkRows: number;
   readonly log: Logger;
@@ -46,7 +49,10 @@ export interface SnapshotPorts {
 
 interface ChunkRow {
   readonly json: Buffer;
+  /** As the source has it: the place in the table. */
   readonly key: readonly string[];
+  /** As frames carry it. */
+  readonly published: readonly string[];
 }
 
 /** Reads tables one after another. One instance per run of a capture. */
@@ -82,10 +88,12 @@ export class SnapshotReader {
       await this.#ports.stored();
       await this.#ports.progress.write(progress);
     }
+    const { rules } = this.#ports;
+    let cursor = rules.openCursor(rules.publish(captured.schema), table.cursor);
     let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
     for (let attempt = 1; !signal.aborted && !this.#ports.cancelled();) {
       if (keyless) await this.#mark(captured, id, 'begin');
-      const { rows, high } = await this.#readChunk(captured, table.cursor, limit);
+      const { rows, high } = await this.#readChunk(captured, cursor, limit);
       failpoint('capture.mid-snapshot');
       const now = await readTable(client, flavour, table.schema, table.name);
       const changed = now === 'absent' || now?.schema.version !== captured.schema.version;
@@ -105,7 +113,8 @@ export class SnapshotReader {
       table.rows += rows.length;
       const last = rows.at(-1);
       if (limit === undefined || rows.length < limit || last === undefined) break;
-      table.cursor = [...last.key];
+      cursor = last.key;
+      table.cursor = rules.sealCursor(rules.publish(captured.schema), cursor);
       await this.#ports.progress.write(progress);
       const bytes = rows.reduce((sum, row) => sum + row.json.length, 0);
       limit = Math.max(100, Math.min(this.#ports.maxChunkRows, Math.floor(CHUNK_BYTES / (bytes / rows.length))));
@@ -121,7 +130,7 @@ export class SnapshotReader {
     const content = Buffer.from(JSON.stringify([id, kind]));
     await this.#ports.atBoundary(
       () => true,
-      (port) => port.publish(asLogged(table), 's', [content]),
+      (port) => port.publish(publishRead(table, this.#ports.rules).table, 's', [content]),
     );
   }
 
@@ -133,9 +142,9 @@ export class SnapshotReader {
         const window = port.window!;
         port.window = undefined;
         if (table.schema.key.length === 0 && window.touched) return undefined;
-        const kept = rows.filter((row) => window.keeps(keyText(row.key)));
+        const kept = rows.filter((row) => window.keeps(keyText(row.published)));
         port.publish(
-          asLogged(table),
+          publishRead(table, this.#ports.rules).table,
           'r',
           kept.map((row) => row.json),
         );
@@ -160,15 +169,24 @@ export class SnapshotReader {
         return { taken: port.taken, place: port.place };
       },
     );
-    const sql = chunkSql(table, cursor, limit);
+    const { guards, excluded } = publishRead(table, this.#ports.rules);
+    const sql = chunkSql(table, cursor, limit, excluded);
     const result =
       flavour === 'mysql' ? await this.#readMysql(sql, low.taken, doing) : await this.#readMariadb(sql, low, doing);
     const high = await readExecuted(client, flavour);
     const keyIndexes = table.schema.key.map((key) => table.schema.columns.findIndex(({ name }) => name === key));
-    const rows = result.map((row) => ({
-      json: Buffer.from(JSON.stringify(row)),
-      key: keyIndexes.map((index) => row[index] ?? ''),
-    }));
+    const keyOf = (row: readonly (string | null)[]): string[] => keyIndexes.map((index) => row[index] ?? '');
+    if (guards === undefined)
+      return {
+        rows: result.map((row) => ({ json: Buffer.from(JSON.stringify(row)), key: keyOf(row), published: keyOf(row) })),
+        high,
+      };
+    const omitted = table.schema.columns.map(({ name }) => excluded.has(name));
+    const rows = result.map((row) => {
+      const values = row.map((text, i) => (text === null || guards[i] === undefined ? text : guarded(guards[i], text)));
+      const json = Buffer.from(JSON.stringify(values.filter((_, i) => !omitted[i]!)));
+      return { json, key: keyOf(row), published: keyOf(values) };
+    });
     return { rows, high };
   }
 
@@ -232,14 +250,20 @@ function isBefore(a: LogPort['place'], b: LogPort['place']): boolean {
   return order < 0 || (order === 0 && a.offset < b.offset);
 }
 
-function asLogged(table: CapturedTable): LoggedTable {
-  return { schema: table.schema, keyIndexes: [], transactional: table.transactional };
-}
-
-/** The statement that reads one chunk in key order after `cursor`. */
-export function chunkSql(table: CapturedTable, cursor: readonly string[] | null, limit: number | undefined): string {
+/**
+ * The statement that reads one chunk in key order after `cursor`: all columns of the table's schema, those that are
+ * `excluded` as NULL.
+ */
+export function chunkSql(
+  table: CapturedTable,
+  cursor: readonly string[] | null,
+  limit: number | undefined,
+  excluded?: ReadonlySet<string>,
+): string {
   const { schema } = table;
-  const columns = table.columns.filter((column) => !column.generated).map((column) => column.textSql);
+  const columns = table.columns
+    .filter((column) => !column.generated)
+    .map((column) => (excluded?.has(column.schema.name) === true ? 'NULL' : column.textSql));
   const parts = schema.key.map((name, index) => {
     const { type } = schema.columns.find((column) => column.name === name)!;
     return { sql: orderedBy(name, type), literal: cursor === null ? '' : keyLiteral(cursor[index]!, type) };

@@ -1,7 +1,8 @@
 /** What `waybill status` asks of a MySQL or MariaDB source. */
 import type { MysqlSourceConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
-import type { GtidSet, MysqlGtidSet } from '../../core/gtid-set.ts';
+import type { GtidSet } from '../../core/gtid-set.ts';
+import type { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import { asGtidPosition } from '../../core/position.ts';
 import type { SourceProbe, SourceReading } from '../source-status.ts';
 import { connectSource, type SqlClient } from './connection.ts';

@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import type { StreamTail } from '../../core/cdc-stream.ts';
 import type { PostgresSourceConfig } from '../../core/config.ts';
+import type { ColumnRules } from '../../core/column-rules.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { FramePublisher } from '../../core/frame-publisher.ts';
 import { asPgPosition, comparePositions, formatPosition, pgPosition, type PgPosition } from '../../core/position.ts';
@@ -9,6 +10,7 @@ import { abortableDelay } from '../../core/run-service.ts';
 import { sessionName } from '../../core/stale-sessions.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import type { HeldCapture } from '../capture-loop.ts';
+import { compileColumnRules } from '../column-findings.ts';
 import type { PendingFrame } from '../frame-filler.ts';
 import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
@@ -20,6 +22,7 @@ import { connectSource } from './connection.ts';
 import { LogBudget } from './log-budget.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, matchingTables } from './publication.ts';
+import { publishTable, type PublishedTable } from './published-table.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { advanceSlot, logDistanceBytes, readSlot } from './slot.ts';
 import { emitMark, SnapshotReader } from './snapshot.ts';
@@ -49,7 +52,8 @@ const ADVANCE_SLOT_EVERY_MS = 30_000;
 export class CaptureSession {
   readonly #o: SessionOptions;
   readonly #markPrefix: string;
-  readonly #byOid = new Map<number, CapturedTable>();
+  readonly #rules: ColumnRules;
+  readonly #byOid = new Map<number, PublishedTable>();
   readonly #refreshed = new Set<string>();
   readonly #assembler: TransactionAssembler;
   readonly #publishing: PublishLoop<PgPosition>;
@@ -70,7 +74,8 @@ export class CaptureSession {
     this.#o = options;
     this.#markPrefix = `waybill:${held.name}`;
     this.#included = compileTablePatterns(held.settings.tables);
-    for (const table of tables) this.#byOid.set(table.oid, table);
+    this.#rules = compileColumnRules(held, tables);
+    for (const table of tables) this.#byOid.set(table.oid, publishTable(table, this.#rules));
     this.#assembler = new TransactionAssembler({
       frameBytes: held.frameBytes,
       resume,
@@ -176,7 +181,7 @@ export class CaptureSession {
     }
   }
 
-  #resolve(relation: RelationMessage): CapturedTable | undefined {
+  #resolve(relation: RelationMessage): PublishedTable | undefined {
     if (!this.#included(relation.schema, relation.name)) return undefined;
     const known = this.#byOid.get(relation.oid);
     const fingerprint = JSON.stringify([relation.oid, relation.identity, relation.columns]);
@@ -187,15 +192,16 @@ export class CaptureSession {
       this.#reader!.holdUntil(this.#refresh(relation));
       return undefined;
     }
-    this.#byOid.set(relation.oid, table);
-    return table;
+    const published = publishTable(table, this.#rules);
+    this.#byOid.set(relation.oid, published);
+    return published;
   }
 
   /** Looks a changed table up and describes it to the assembler again, before any of its rows is decoded. */
   async #refresh(relation: RelationMessage): Promise<void> {
     const table = await readTable(this.#o.client, relation.oid);
     if (table === undefined) this.#byOid.delete(relation.oid);
-    else this.#byOid.set(relation.oid, table);
+    else this.#byOid.set(relation.oid, publishTable(table, this.#rules));
     this.#assembler.relation(relation);
   }
 
@@ -268,6 +274,7 @@ export class CaptureSession {
         client,
         progress: this.#o.progress,
         markPrefix: this.#markPrefix,
+        rules: this.#rules,
         maxChunkRows: settings.snapshot_chunk_rows,
         log,
         signal,
@@ -298,7 +305,8 @@ export class CaptureSession {
     const { client, publication, held } = this.#o;
     const tables = await matchingTables(client, held.settings.tables);
     await ensurePublication(client, publication, tables);
-    for (const table of tables) if (!this.#byOid.has(table.oid)) this.#byOid.set(table.oid, table);
+    for (const table of tables)
+      if (!this.#byOid.has(table.oid)) this.#byOid.set(table.oid, publishTable(table, this.#rules));
     return tables.map(({ schema }) => schema);
   }
 }

@@ -1,27 +1,23 @@
 /** COPY text format (PostgreSQL documentation, COPY, "Text Format"): lines of a chunk into rows of JSON. */
+import { publishedRow, type PublishedTable } from './published-table.ts';
 
 export interface CopyRow {
   /** The row as a JSON array, as frames carry it. */
   readonly json: Buffer;
-  /** Values of the key columns, unescaped, in key order. */
+  /** Values of the key columns as the source has them, unescaped, in key order. */
   readonly key: readonly string[];
 }
 
 const ESCAPES: Readonly<Record<string, string>> = { b: '\b', f: '\f', n: '\n', r: '\r', t: '\t', v: '\v' };
 
-/** Parses one line without its line feed. `binary` and `keyIndexes` are positions of bytea and key columns. */
-export function parseCopyLine(line: string, binary: readonly boolean[], keyIndexes: readonly number[]): CopyRow {
+/** Parses one line without its line feed: a row of all columns of the table. */
+export function parseCopyLine(line: string, table: Pick<PublishedTable, 'binary' | 'keyIndexes' | 'writes'>): CopyRow {
   const fields = line.split('\t');
   const values: (string | null)[] = fields.map((field) =>
     field === String.raw`\N` ? null : field.includes('\\') ? unescape(field) : field,
   );
-  const key = keyIndexes.map((index) => values[index] ?? '');
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i];
-    if (binary[i] === true && typeof value === 'string')
-      values[i] = Buffer.from(value.slice(2), 'hex').toString('base64');
-  }
-  return { json: Buffer.from(JSON.stringify(values)), key };
+  const key = table.keyIndexes.map((index) => values[index] ?? '');
+  return { json: Buffer.from(JSON.stringify(publishedRow(table, values))), key };
 }
 
 function unescape(field: string): string {

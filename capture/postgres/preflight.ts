@@ -2,10 +2,12 @@
 import type pg from 'pg';
 import { publicationName, slotName, type PostgresSourceConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
+import { ColumnRules } from '../../core/column-rules.ts';
 import type { Finding } from '../../core/finding.ts';
 import { inspectSource } from './capture.ts';
 import { hasIdentity, type CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
+import { checkColumnRules, type Add } from '../column-findings.ts';
 import { matchingTables, publicationSql, qualifiedName, readPublication } from './publication.ts';
 import { readSlot } from './slot.ts';
 import { sourceError } from './source-error.ts';
@@ -36,6 +38,11 @@ export async function checkPostgresSource(
     const tables = await matchingTables(client, settings.tables);
     add('ok', 'tables', `${tables.length} match`);
     await checkTables(client, tables, add);
+    checkColumnRules(
+      ColumnRules.compile(settings.columns),
+      tables.map((table) => table.schema),
+      add,
+    );
     const publication = publicationName(name, settings, prefix);
     const found = await readPublication(client, publication);
     const missing = publicationSql(publication, found, tables);
@@ -57,8 +64,6 @@ export async function checkPostgresSource(
   }
   return findings;
 }
-
-type Add = (severity: Finding['severity'], what: string, message: string, remedy?: string) => void;
 
 async function checkRole(client: pg.Client, add: Add): Promise<void> {
   const { rows } = await client.query<{ role: string; ok: boolean }>(

@@ -8,9 +8,11 @@ import { to as copyTo } from 'pg-copy-streams';
 import { failpoint } from '../../core/failpoint.ts';
 import type { Logger } from '../../core/logger.ts';
 import { abortableDelay, untilAborted } from '../../core/run-service.ts';
+import type { ColumnRules } from '../../core/column-rules.ts';
 import type { CapturedTable } from './catalog.ts';
 import { LineSplitter, parseCopyLine, type CopyRow } from './copy-lines.ts';
 import { qualifiedName, quoteIdent } from './publication.ts';
+import { hasGuardedKey, type PublishedTable } from './published-table.ts';
 import {
   newSnapshotId,
   type KeyTexts,
@@ -31,7 +33,8 @@ export interface SnapshotPorts {
   readonly maxChunkRows: number;
   readonly log: Logger;
   readonly signal: AbortSignal;
-  readonly tableByName: (schema: string, name: string) => CapturedTable | undefined;
+  readonly rules: ColumnRules;
+  readonly tableByName: (schema: string, name: string) => PublishedTable | undefined;
   readonly trackTransactions: (on: boolean) => void;
   readonly forgetTransactionsBefore: (xid: number) => void;
   /**
@@ -76,7 +79,8 @@ export class SnapshotReader {
         if (captured === undefined) {
           log.warn({ table: `${table.schema}.${table.name}` }, 'a table of the snapshot is gone; left out');
           table.state = 'done';
-        } else if (table.keys !== undefined) await this.#readKeys(table, table.keys, captured);
+        } else if (table.keys !== undefined && !hasGuardedKey(captured))
+          await this.#readKeys(table, table.keys, captured);
         else await this.#readTable(progress, table, captured);
         await this.#ports.progress.write(progress);
       }
@@ -103,8 +107,8 @@ export class SnapshotReader {
     }
   }
 
-  async #readTable(progress: SnapshotProgress, table: TableProgress, captured: CapturedTable): Promise<void> {
-    const { signal, log, progress: store } = this.#ports;
+  async #readTable(progress: SnapshotProgress, table: TableProgress, captured: PublishedTable): Promise<void> {
+    const { signal, log, progress: store, rules } = this.#ports;
     const keyless = captured.keyIndexes.length === 0;
     const tableId = `${progress.id}_${captured.oid}`;
     if (table.state === 'pending') {
@@ -113,12 +117,13 @@ export class SnapshotReader {
       await this.#ports.stored();
       await store.write(progress);
     }
+    let cursor = rules.openCursor(captured.publication, table.cursor);
     let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
     for (let attempt = 1; !signal.aborted && !this.#ports.cancelled();) {
       const id = newSnapshotId() + attempt;
       if (keyless) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
       await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
-      const { chunk, xmin, bytes } = await this.#readChunk(captured, chunkSql(captured, table.cursor, limit));
+      const { chunk, xmin, bytes } = await this.#readChunk(captured, chunkSql(captured, cursor, limit));
       this.#chunks.set(id, chunk);
       const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
       failpoint('capture.mid-snapshot');
@@ -139,7 +144,8 @@ export class SnapshotReader {
       table.rows += chunk.rows.length;
       const last = chunk.rows.at(-1);
       if (keyless || limit === undefined || chunk.rows.length < limit || last === undefined) break;
-      table.cursor = [...last.key];
+      cursor = last.key;
+      table.cursor = rules.sealCursor(captured.publication, cursor);
       await store.write(progress);
       limit = Math.max(
         100,
@@ -154,7 +160,7 @@ export class SnapshotReader {
   }
 
   /** Reads single rows again. What others of the table are there stays as it is: no begin, no end. */
-  async #readKeys(table: TableProgress, keys: readonly KeyTexts[], captured: CapturedTable): Promise<void> {
+  async #readKeys(table: TableProgress, keys: readonly KeyTexts[], captured: PublishedTable): Promise<void> {
     const { signal, log } = this.#ports;
     if (captured.keyIndexes.length === 0) {
       table.state = 'done';
@@ -185,7 +191,7 @@ export class SnapshotReader {
   }
 
   async #readChunk(
-    table: CapturedTable,
+    table: PublishedTable,
     sql: string,
     absentKeysSql?: string,
   ): Promise<{ chunk: Chunk; xmin: number; bytes: number }> {
@@ -198,8 +204,7 @@ export class SnapshotReader {
       const splitter = new LineSplitter();
       for await (const data of client.query(copyTo(`copy (${sql}) to stdout`))) {
         bytes += (data as Buffer).length;
-        for (const line of splitter.push(data as Buffer))
-          rows.push(parseCopyLine(line, table.binary, table.keyIndexes));
+        for (const line of splitter.push(data as Buffer)) rows.push(parseCopyLine(line, table));
       }
       const absent =
         absentKeysSql === undefined ? [] : (await client.query({ text: absentKeysSql, rowMode: 'array' })).rows;
@@ -220,10 +225,19 @@ export async function emitMark(client: pg.Client, prefix: string, mark: Mark): P
   }
 }
 
+type ReadTable = CapturedTable & Partial<Pick<PublishedTable, 'writes'>>;
+
+/** The columns to read; what is left out is not even read. */
+function columnsSql({ schema, writes }: ReadTable, prefix = ''): string {
+  return schema.columns
+    .map((column, index) => (writes?.[index] === 'omit' ? 'null' : prefix + quoteIdent(column.name)))
+    .join(', ');
+}
+
 /** The statement that reads one chunk in key order after `cursor`. */
-export function chunkSql(table: CapturedTable, cursor: readonly string[] | null, limit: number | undefined): string {
+export function chunkSql(table: ReadTable, cursor: readonly string[] | null, limit: number | undefined): string {
   const { schema, keyIndexes } = table;
-  const columns = schema.columns.map((column) => quoteIdent(column.name)).join(', ');
+  const columns = columnsSql(table);
   const key = schema.key.map(quoteIdent).join(', ');
   const literals = keyIndexes
     .map((index, i) => `${quoteLiteral(cursor?.[i] ?? '')}::${schema.columns[index]!.type}`)
@@ -251,8 +265,8 @@ function sameKey(table: CapturedTable): string {
 }
 
 /** The statement that reads the rows with these keys. */
-function keysSql(table: CapturedTable, keys: readonly KeyTexts[]): string {
-  const columns = table.schema.columns.map((column) => `t.${quoteIdent(column.name)}`).join(', ');
+function keysSql(table: ReadTable, keys: readonly KeyTexts[]): string {
+  const columns = columnsSql(table, 't.');
   return `select ${columns} from ${keysList(table, keys)} join ${qualifiedName(table.schema)} t on ${sameKey(table)}`;
 }
 

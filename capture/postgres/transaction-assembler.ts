@@ -6,14 +6,14 @@ import type { Op } from '../../core/frame.ts';
 import { comparePositions, formatHexLsn, pgPosition, type PgPosition } from '../../core/position.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
-import type { CapturedTable } from './catalog.ts';
 import type { CopyRow } from './copy-lines.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
-import { hasUnchanged, keyText, tupleKey, writeTuple } from './tuple-writer.ts';
+import { publishedRow, type PublishedTable } from './published-table.ts';
+import { hasUnchanged, keyText, tupleKey, writeGuardedTuple, writeTuple } from './tuple-writer.ts';
 
 /** A chunk that was read between its two watermarks. */
 export interface Chunk {
-  readonly table: CapturedTable;
+  readonly table: PublishedTable;
   readonly rows: readonly CopyRow[];
   /** Keys that were asked for by name and that no row has: said to be deleted. */
   readonly absent?: readonly (readonly string[])[];
@@ -33,9 +33,9 @@ export interface AssemblerOptions {
   /** Prefix of the logical messages that are ours. */
   readonly markPrefix: string;
   /** The table of a relation message; undefined for one that the configuration leaves out. */
-  readonly resolve: (relation: RelationMessage) => CapturedTable | undefined;
+  readonly resolve: (relation: RelationMessage) => PublishedTable | undefined;
   /** A captured table by oid, for marks. */
-  readonly tableByOid: (oid: number) => CapturedTable | undefined;
+  readonly tableByOid: (oid: number) => PublishedTable | undefined;
   /** The chunk that a high watermark closes; undefined when this process did not read it. */
   readonly takeChunk: (chunk: string) => Chunk | undefined;
   /** A chunk's fate: the rows it kept, or undefined when it must be read again; final once `end` is stored. */
@@ -44,7 +44,7 @@ export interface AssemblerOptions {
 }
 
 interface Relation {
-  readonly table: CapturedTable;
+  readonly table: PublishedTable;
   readonly counts: Partial<Record<Op, number>>;
 }
 
@@ -119,7 +119,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
   }
 
   /** Row counts by table and operation since the last call. */
-  *takeCounts(): Generator<{ table: CapturedTable; op: Op; count: number }> {
+  *takeCounts(): Generator<{ table: PublishedTable; op: Op; count: number }> {
     for (const relation of this.#relations.values()) {
       if (relation === undefined) continue;
       for (const op of Object.keys(relation.counts) as Op[]) {
@@ -234,8 +234,8 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     const { table } = relation;
     if (this.#window?.oid === table.oid) this.#touch(table, buffer, after);
     if (open === undefined) return;
-    this.#frame.writer.beginRow('i', table.schema);
-    writeTuple(this.#frame.writer, buffer, after, table.binary);
+    this.#frame.writer.beginRow('i', table.published);
+    this.#writeTuple(buffer, after, table);
     this.#endRow(open, relation, 'i');
   }
 
@@ -249,11 +249,11 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       this.#touch(table, buffer, after);
     }
     if (open === undefined) return;
-    this.#frame.writer.beginRow('u', table.schema);
-    writeTuple(this.#frame.writer, buffer, after, table.binary);
+    this.#frame.writer.beginRow('u', table.published);
+    this.#writeTuple(buffer, after, table);
     if (kind !== undefined) {
       this.#frame.writer.before(kind === 'K' ? 'k' : 'f');
-      writeTuple(this.#frame.writer, buffer, before, table.binary);
+      this.#writeTuple(buffer, before, table);
     }
     this.#endRow(open, relation, 'u');
   }
@@ -265,10 +265,10 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     const { table } = relation;
     if (this.#window?.oid === table.oid) this.#touch(table, buffer, before);
     if (open === undefined) return;
-    this.#frame.writer.beginRow('d', table.schema);
+    this.#frame.writer.beginRow('d', table.published);
     this.#frame.writer.writeNull();
     this.#frame.writer.before(kind === 'K' ? 'k' : 'f');
-    writeTuple(this.#frame.writer, buffer, before, table.binary);
+    this.#writeTuple(buffer, before, table);
     this.#endRow(open, relation, 'd');
   }
 
@@ -280,7 +280,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       // Everything that a chunk read before the truncation is gone.
       if (this.#window?.oid === oid) this.#window.keys.add(TRUNCATED);
       if (open === undefined) continue;
-      this.#frame.writer.beginRow('t', relation.table.schema);
+      this.#frame.writer.beginRow('t', relation.table.published);
       const options = [cascade ? 'cascade' : '', restartIdentity ? 'restart_identity' : ''].filter(
         (option) => option !== '',
       );
@@ -314,7 +314,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       case 'end': {
         const open = this.#take();
         if (open === undefined) return;
-        this.#frame.writer.beginRow('s', table.schema);
+        this.#frame.writer.beginRow('s', table.published);
         this.#frame.writer.writeJson(Buffer.from(JSON.stringify([mark.id, mark.k])));
         this.#endRow(open, undefined, 's');
         return;
@@ -353,14 +353,14 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       kept += 1;
       const open = this.#take();
       if (open === undefined) continue;
-      this.#frame.writer.beginRow('r', chunk.table.schema);
+      this.#frame.writer.beginRow('r', chunk.table.published);
       this.#frame.writer.writeJson(row.json);
       this.#endRow(open, relation, 'r');
     }
     for (const key of this.#stillAbsent(chunk, window.keys)) {
       const open = this.#take();
       if (open === undefined) continue;
-      this.#frame.writer.beginRow('d', chunk.table.schema);
+      this.#frame.writer.beginRow('d', chunk.table.published);
       this.#frame.writer.writeNull();
       this.#frame.writer.before('k');
       this.#frame.writer.writeJson(keyImage(chunk.table, key));
@@ -380,7 +380,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     return absent.filter((key) => !plain.has(withoutZeros(keyText(key))));
   }
 
-  #touch(table: CapturedTable, buffer: Buffer, tuple: TupleRange): void {
+  #touch(table: PublishedTable, buffer: Buffer, tuple: TupleRange): void {
     const key = tupleKey(buffer, tuple, table.keyIndexes);
     const { keys, partial } = this.#window!;
     if (table.keyIndexes.length === 0) keys.add('');
@@ -388,6 +388,12 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       keys.add(key);
       if (hasUnchanged(buffer, tuple)) partial.add(key);
     }
+  }
+
+  #writeTuple(buffer: Buffer, tuple: TupleRange, { binary, writes }: PublishedTable): void {
+    const { writer } = this.#frame;
+    if (writes === undefined) writeTuple(writer, buffer, tuple, binary);
+    else writeGuardedTuple(writer, buffer, tuple, binary, writes);
   }
 
   #endRow(open: OpenTransaction, relation: Relation | undefined, op: Op): void {
@@ -432,11 +438,10 @@ function withoutZeros(key: string): string {
 }
 
 /** A row of which only the key is known, as frames carry it. */
-function keyImage(table: CapturedTable, key: readonly string[]): Buffer {
+function keyImage(table: PublishedTable, key: readonly string[]): Buffer {
   const image: (string | null)[] = table.schema.columns.map(() => null);
-  for (const [i, index] of table.keyIndexes.entries())
-    image[index] = table.binary[index] === true ? Buffer.from(key[i]!.slice(2), 'hex').toString('base64') : key[i]!;
-  return Buffer.from(JSON.stringify(image));
+  for (const [i, index] of table.keyIndexes.entries()) image[index] = key[i]!;
+  return Buffer.from(JSON.stringify(publishedRow(table, image)));
 }
 
 /** Not a possible key text: keys never hold a NUL. */

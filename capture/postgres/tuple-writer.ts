@@ -1,6 +1,7 @@
 /** Copies pgoutput tuples and COPY lines into frames. */
 import type { FrameWriter } from '../../core/frame-writer.ts';
 import { readUint32, type TupleRange } from './pgoutput.ts';
+import type { ColumnWrite } from './published-table.ts';
 
 const KIND_NULL = 0x6e;
 const KIND_UNCHANGED = 0x75;
@@ -21,6 +22,37 @@ export function writeTuple(writer: FrameWriter, buffer: Buffer, tuple: TupleRang
       else writer.writeText(buffer, at, at + length);
       at += length;
     }
+  }
+  writer.endTuple();
+}
+
+/** The same for a table with column rules: no value that has one is written as it is. */
+export function writeGuardedTuple(
+  writer: FrameWriter,
+  buffer: Buffer,
+  tuple: TupleRange,
+  binary: readonly boolean[],
+  writes: readonly ColumnWrite[],
+): void {
+  writer.beginTuple();
+  let at = tuple.offset;
+  let first = true;
+  for (let i = 0; i < tuple.count; i++) {
+    const kind = buffer[at++];
+    const given = kind !== KIND_NULL && kind !== KIND_UNCHANGED;
+    const start = given ? at + 4 : at;
+    if (given) at = start + readUint32(buffer, at);
+    const write = writes[i];
+    if (write === 'omit') continue;
+    if (!first) writer.comma();
+    first = false;
+    if (kind === KIND_NULL) writer.writeNull();
+    else if (kind === KIND_UNCHANGED) writer.writeUnchanged();
+    else if (write !== undefined) {
+      const value = buffer.subarray(start, at);
+      writer.writeString(write.apply(binary[i] === true ? Buffer.from(value.toString('latin1', 2), 'hex') : value));
+    } else if (binary[i] === true) writer.writeHexAsBase64(buffer, start, at);
+    else writer.writeText(buffer, start, at);
   }
   writer.endTuple();
 }

@@ -1,6 +1,6 @@
 /** `waybill audit`: shows the audit logs of the targets, or checks that nobody changed them. */
 import { EXIT, printTable, readConfig, requireTarget, type GlobalOptions } from '../context.ts';
-import { checkAuditLog, keepsAuditLog, openAuditLog } from '../audit.ts';
+import { checkAuditLog, openAuditLog } from '../audit.ts';
 import type { AuditEntry } from '../../monitoring/audit/audit-log.ts';
 
 export interface AuditCommandOptions extends GlobalOptions {
@@ -12,8 +12,7 @@ export interface AuditCommandOptions extends GlobalOptions {
 export async function auditCommand(target: string | undefined, options: AuditCommandOptions): Promise<number> {
   const config = readConfig(options);
   if (target !== undefined) requireTarget(config, target);
-  const targets =
-    target === undefined ? Object.keys(config.targets).filter((name) => keepsAuditLog(config, name)) : [target];
+  const targets = target === undefined ? Object.keys(config.targets) : [target];
   if (options.verify === true) {
     const reports = [];
     for (const name of targets) reports.push({ target: name, ...(await checkAuditLog(config, name)) });

@@ -15,10 +15,10 @@ import { openEnds } from '../../monitoring/drift/open-sides.ts';
 import { runHeartbeat } from '../../monitoring/heartbeat.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { Observatory, observer, runObservation } from '../../monitoring/observation.ts';
-import { startMonitoring } from '../../monitoring/server.ts';
-import { audit, auditWhenReachable, describeConfiguration, keepsAuditLog, lastConfigurationHash } from '../audit.ts';
+import { startMonitoring, type Pages } from '../../monitoring/server.ts';
+import { audit, auditWhenReachable, describeConfiguration, lastConfigurationHash } from '../audit.ts';
 import { runVerifyStage } from '../verification.ts';
-import { alongside, runAlerts } from '../watching.ts';
+import { alongside, createConsole, runAlerts } from '../watching.ts';
 import { EXIT, readConfig, unknownName, type GlobalOptions } from '../context.ts';
 
 export interface RunOptions extends GlobalOptions {
@@ -42,6 +42,8 @@ interface Stage {
   blocked(detail: string): void;
   /** It looks at what all processes observe. */
   readonly watches?: boolean;
+  /** What it serves over HTTP. */
+  readonly pages?: Pages;
 }
 
 interface Surroundings {
@@ -65,10 +67,13 @@ export async function run(options: RunOptions): Promise<number> {
   const stallMs = process.env['WAYBILL_STALL_MS'];
   const metrics = new Metrics(stallMs === undefined ? {} : { stallMs: Number(stallMs) });
   const holder = `${hostname()}:${process.pid}:${randomBytes(4).toString('hex')}`;
-  const observe = observer(holder, metrics);
+  const roles: string[] = [];
+  const observe = observer(holder, metrics, () => roles);
   const observatory = new Observatory(observe);
   const stages = chooseStages(createStages(config, { holder, metrics, observatory, log }), options.only);
-  const server = await startMonitoring(options.listen ?? config.monitoring.listen, metrics);
+  roles.push(...stages.map((stage) => stage.id));
+  const pages = stages.find((stage) => stage.pages !== undefined)?.pages;
+  const server = await startMonitoring(options.listen ?? config.monitoring.listen, metrics, pages);
   log.info({ stages: stages.map((stage) => stage.id), monitoring: `http://127.0.0.1:${server.port}` }, 'waybill runs');
 
   const stop = new AbortController();
@@ -106,7 +111,7 @@ export async function run(options: RunOptions): Promise<number> {
 function stageTargets(config: Config, stages: readonly Stage[]): string[] {
   const flows = stages.map((stage) => /^(?:apply|verify):(.+)$/.exec(stage.id)?.[1]);
   const targets = new Set(flows.flatMap((flow) => (flow === undefined ? [] : [config.flows[flow]!.to])));
-  return [...targets].filter((target) => keepsAuditLog(config, target));
+  return [...targets];
 }
 
 /** How long the end of a process waits for its last line in the audit log. */
@@ -261,16 +266,16 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
       blocked: () => {},
     }));
   }
+  const alertPace = Number(process.env['WAYBILL_ALERT_PACE'] ?? 1);
+  ids.push('console');
+  makers.push(() => {
+    const { run, pages } = createConsole(config, { observatory, alertPace, log: log.child({ stage: 'console' }) });
+    return { id: 'console', watches: true, pages, run, blocked: () => {} };
+  });
   if (Object.keys(config.monitoring.webhooks).length > 0) {
     ids.push('alerts');
     makers.push(() => {
-      const watching = {
-        observatory,
-        holder,
-        leaseTtlMs: ttl,
-        alertPace: Number(process.env['WAYBILL_ALERT_PACE'] ?? 1),
-        log: log.child({ stage: 'alerts' }),
-      };
+      const watching = { observatory, holder, leaseTtlMs: ttl, alertPace, log: log.child({ stage: 'alerts' }) };
       return { id: 'alerts', watches: true, run: (signal) => runAlerts(config, watching, signal), blocked: () => {} };
     });
   }
@@ -280,7 +285,7 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
 function chooseStages(makers: ReturnType<typeof createStages>, only: string | undefined): Stage[] {
   const wanted = only?.split(',').map((id) => id.trim());
   for (const id of wanted ?? []) if (!makers.ids.includes(id)) unknownName('stage', id, makers.ids);
-  if (makers.length === 0)
+  if (makers.ids.every((id) => id === 'console'))
     throw new ReplicationError(
       'config_invalid',
       'the configuration has neither sources nor flows: there is nothing to run',

@@ -11,6 +11,7 @@ export type AuditAction =
   | 'configuration'
   | 'snapshot'
   | 'repair'
+  | 'comparison'
   | 'quarantine-replay'
   | 'quarantine-discard'
   | 'quarantine-edit'
@@ -19,12 +20,12 @@ export type AuditAction =
 
 /** What is told; the log adds its place, time and hashes. */
 export interface AuditEvent {
-  /** `user@host`. */
+  /** `user@host`; from the console: the name that was given, and the address. */
   readonly actor: string;
   readonly action: AuditAction;
   /** What it was done to: `flow x`, `source y`. */
   readonly subject: string;
-  /** Never a row's values and never a secret. */
+  /** Never a secret, and a row's values only where a person changed them. */
   readonly detail: Readonly<Record<string, unknown>>;
 }
 
@@ -50,6 +51,8 @@ export interface AuditLog {
   append(event: AuditEvent): Promise<AuditHead>;
   /** Entries after `id`, oldest first, at most `limit`. */
   read(afterId: number, limit: number): Promise<AuditEntry[]>;
+  /** The newest entries, or the newest of those before `beforeId`; newest first, at most `limit`. */
+  latest(beforeId: number | undefined, limit: number): Promise<AuditEntry[]>;
   close(): Promise<void>;
 }
 

@@ -84,11 +84,19 @@ export class PostgresAuditLog implements AuditLog {
   }
 
   async read(afterId: number, limit: number): Promise<AuditEntry[]> {
+    return await this.#read('WHERE id > $1 ORDER BY id LIMIT $2', [afterId, limit]);
+  }
+
+  async latest(beforeId: number | undefined, limit: number): Promise<AuditEntry[]> {
+    return await this.#read('WHERE $1::bigint IS NULL OR id < $1 ORDER BY id DESC LIMIT $2', [beforeId ?? null, limit]);
+  }
+
+  async #read(where: string, values: (number | null)[]): Promise<AuditEntry[]> {
     try {
       const { rows } = await this.#client.query<Omit<AuditEntry, 'id'> & { id: string }>(
         `SELECT id, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS at, actor, action, subject, detail,
-                previous, hash FROM waybill.audit WHERE id > $1 ORDER BY id LIMIT $2`,
-        [afterId, limit],
+                previous, hash FROM waybill.audit ${where}`,
+        values,
       );
       return rows.map((row) => ({ ...row, id: Number(row.id) }));
     } catch (thrown) {

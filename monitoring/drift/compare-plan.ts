@@ -1,4 +1,5 @@
 /** What of two tables is compared, and how: columns that both have, kinds of text, and whether ranges of keys can be read. */
+import { NO_COLUMN_RULES, type ColumnRules } from '../../core/column-rules.ts';
 import { isSized, textKind, type TextKind } from './canonical-text.ts';
 import { crossKind, sortsAlike } from './cross-kind.ts';
 import type { ComparedColumn, ComparedTable, SideColumn, SideTable, ZeroDates } from './side.ts';
@@ -11,23 +12,37 @@ export interface ComparePlan {
   readonly ranged: boolean;
   readonly keyed: boolean;
   readonly estimatedRows: number;
-  /** Columns of the source that the target does not have, or makes by itself. */
+  /** Columns of the source that the target does not have, makes by itself, or holds encrypted. */
   readonly skipped: readonly string[];
 }
 
-/** `zeroDates`: what the flow makes of dates that the target does not have. */
+/**
+ * `zeroDates`: what the flow makes of dates that the target does not have. `rules` are those of the source: what they hash
+ * or mask is compared as the stream carries it.
+ */
 export function comparePlan(
   source: SideTable,
   target: SideTable | undefined,
   zeroDates: ZeroDates | 'reject' = 'reject',
+  rules: ColumnRules = NO_COLUMN_RULES,
 ): ComparePlan {
   const columns: { source: ComparedColumn; target: ComparedColumn; ordered: boolean }[] = [];
   const skipped: string[] = [];
   for (const column of source.columns) {
     const { name, type } = column;
     const other = target === undefined ? column : target.columns.find((each) => each.name === name);
-    if (other === undefined) {
+    const rule = rules.ruleOf(source.schema, source.name, name);
+    // A ciphertext is another one each time.
+    if (other === undefined || rule === 'exclude' || rule?.rule === 'encrypt') {
       skipped.push(name);
+      continue;
+    }
+    if (rule !== undefined) {
+      columns.push({
+        source: { name, type: column.base, kind: 'sized', guard: rule },
+        target: { name, type: other.base, kind: 'sized' },
+        ordered: false,
+      });
       continue;
     }
     const crossing = source.dialect !== 'postgres' || (target !== undefined && target.dialect !== 'postgres');
@@ -44,7 +59,8 @@ export function comparePlan(
     });
   }
   const key = source.key.map((name) => columns.findIndex((column) => column.source.name === name));
-  const keyed = key.length > 0 && !key.includes(-1);
+  // Rows cannot be looked up by a hashed key: then they are told apart by their content.
+  const keyed = key.length > 0 && key.every((index) => index >= 0 && columns[index]!.source.guard === undefined);
   const hash =
     source.dialect === 'postgres' && (target === undefined || target.dialect === 'postgres') ? 'md5' : 'sha256';
   const shared = { hash, key: keyed ? key : [] } as const;

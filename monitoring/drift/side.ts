@@ -2,6 +2,7 @@
  * What a comparison needs of a database: one implementation for each kind of engine. Nothing here is about which side it
  * is, but for `DriftSource` and `DriftTarget`.
  */
+import type { ColumnGuard } from '../../core/column-guard.ts';
 import type { FlowConfig } from '../../core/config.ts';
 import type { Dialect } from '../../core/frame.ts';
 import type { Position } from '../../core/position.ts';
@@ -38,6 +39,8 @@ export interface ComparedColumn {
   readonly kind: TextKind;
   /** Only in a source of the MySQL kind whose target has no such dates: what they are taken for. */
   readonly zeroDates?: ZeroDates;
+  /** What the column rules of the source made of its values on their way; such rows are digested here. */
+  readonly guard?: ColumnGuard;
 }
 
 /** What becomes of 0000-00-00 on the way; left out where such rows go to quarantine. */

@@ -74,7 +74,8 @@ function collect(frame: FramePayload, table: ComparedTable, span: Span, touched:
   for (const entry of frame.tx) {
     const end = at + entry[4];
     const counts = !liesBefore(entry, span.from) || span.inProgress.has(entry[0]);
-    for (; at < end; at++) if (counts && frame.rows[at]![1] === index) touch(frame.rows[at]!, read, touched);
+    for (; at < end; at++)
+      if (counts && frame.rows[at]![1] === index) touch(frame.rows[at]!, table.key.length > 0, read, touched);
   }
 }
 
@@ -112,9 +113,11 @@ function reader(schema: TableSchema, table: ComparedTable): Read {
   };
 }
 
-function touch(row: RowChange, read: Read, touched: Touched): void {
-  const [op, , after, , before] = row;
+function touch(row: RowChange, keyed: boolean, read: Read, touched: Touched): void {
+  const [op, , after, kind, before] = row;
   if (op === 't' || op === 's') return touched.addAll();
+  // The stream knows the row by its (hashed) key alone, the comparison by its content.
+  if (!keyed && (op === 'u' || op === 'd') && kind !== 'f') return touched.addAll();
   for (const id of [...(after === null ? [] : [read(after, before)]), ...(before === undefined ? [] : [read(before)])])
     if (id === undefined) touched.addAll();
     else touched.add(id);

@@ -1,5 +1,6 @@
 /** Compares all tables of one flow, and repairs what differs when asked to. */
 import type { FlowConfig } from '../../core/config.ts';
+import type { ColumnRules } from '../../core/column-rules.ts';
 import type { Nats } from '../../core/nats.ts';
 import type { TableFilter } from '../../core/table-pattern.ts';
 import { passed } from './alignment.ts';
@@ -35,6 +36,8 @@ export interface FlowVerificationOptions {
   readonly placeOf: (schema: string) => string;
   /** What the flow makes of dates that the target does not have. */
   readonly zeroDates?: FlowConfig['zero_dates'];
+  /** What the source does to columns before they reach the stream. */
+  readonly rules?: ColumnRules | undefined;
   /** Deletes or truncations are not applied, so that extra rows are to be expected. */
   readonly ignoreExtra: boolean;
   /** Extra rows are deleted by a repair. */
@@ -127,13 +130,13 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
   return { flow, startedAt: run.startedAt, tables };
 }
 
-async function plans({ sides, includes, placeOf, zeroDates }: FlowVerificationOptions): Promise<ComparePlan[]> {
+async function plans({ sides, includes, placeOf, zeroDates, rules }: FlowVerificationOptions): Promise<ComparePlan[]> {
   const targets = await sides.target.tables();
   const find = (schema: string, name: string): (typeof targets)[number] | undefined =>
     targets.find((table) => table.schema === schema && table.name === name);
   return (await sides.source.tables())
     .filter((table) => includes(table.schema, table.name))
-    .map((table) => comparePlan(table, find(placeOf(table.schema), table.name), zeroDates));
+    .map((table) => comparePlan(table, find(placeOf(table.schema), table.name), zeroDates, rules));
 }
 
 /** A key as the frames of the source carry it. */
@@ -146,7 +149,7 @@ function sourceKey({ source }: ComparePlan, key: KeyTexts): KeyTexts {
 
 /** Asks for the rows again and looks whether that mended them. */
 async function repair(
-  { deleteExtra, signal, sides, placeOf, zeroDates }: FlowVerificationOptions,
+  { deleteExtra, signal, sides, placeOf, zeroDates, rules }: FlowVerificationOptions,
   repairer: Repairer,
   comparison: Comparison,
   plan: ComparePlan,
@@ -164,7 +167,8 @@ async function repair(
     (table) => table.name === name && table.schema === (plan.target?.schema ?? placeOf(schema)),
   );
   const source = (await sides.source.tables()).find((table) => table.name === name && table.schema === schema);
-  const again = source === undefined || plan.target !== undefined ? plan : comparePlan(source, target, zeroDates);
+  const again =
+    source === undefined || plan.target !== undefined ? plan : comparePlan(source, target, zeroDates, rules);
   const { findings } = await confirm(comparison, again, progress.findings);
   return { asked: wanted.length, left: findings };
 }

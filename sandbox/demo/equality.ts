@@ -69,7 +69,8 @@ async function compareTable(
   return compareRows(table, leftRows, rightRows);
 }
 
-function compareRows(
+/** What differs between the rows of two tables, given as a hash for each key; no more than a few of them by name. */
+export function compareRows(
   table: string,
   left: ReadonlyMap<string, string>,
   right: ReadonlyMap<string, string>,

@@ -1,6 +1,7 @@
 /**
- * The demo: private servers, a warehouse with a live workload, `waybill run` between them, a view of what happens. With
- * `--seconds N` it stops by itself, compares both sides in full and exits with 0 only when they are equal.
+ * The demo: private servers, a warehouse on Postgres and an ERP on MySQL with live workloads, one visibility database
+ * that `waybill run` replicates both into, a view of what happens. With `--seconds N` it stops by itself, compares both
+ * sides of both in full and exits with 0 only when they are equal.
  */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -8,17 +9,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { stringify } from 'yaml';
 import { startNats } from '../nats.ts';
 import { startPostgres } from '../postgres.ts';
-import { compareDatabases } from './equality.ts';
-import { createObserver, lsnText, type Observer } from './observer.ts';
-import { createWarehouse, TABLES } from './schema.ts';
-import { createTerminal, type Terminal } from './terminal.ts';
+import { createPurchasing, createWms, type Branch } from './branch.ts';
+import { Cleanup, settleAll } from './cleanup.ts';
+import { startErpServer, type ErpChoice } from './erp-server.ts';
+import type { Observer } from './observer.ts';
+import { createTerminal, type SourceSample, type Terminal } from './terminal.ts';
 import { startWaybill } from './waybill-process.ts';
 import type { WorkloadTotals } from './workers.ts';
-import { runWorkload } from './workload.ts';
 
-const TARGET_SCHEMA = 'wms';
 const FIRST_LOAD_DEADLINE_MS = 120_000;
 const CATCH_UP_DEADLINE_MS = 300_000;
 
@@ -27,61 +28,47 @@ interface Settings {
   readonly seconds: number | undefined;
   readonly ratePerSecond: number;
   readonly seed: number;
-}
-
-/** What must be undone at the end, last first. */
-class Cleanup {
-  readonly #steps: (() => Promise<unknown>)[] = [];
-
-  add(step: () => Promise<unknown>): void {
-    this.#steps.push(step);
-  }
-
-  async run(): Promise<void> {
-    for (const step of this.#steps.splice(0).toReversed())
-      try {
-        await step();
-      } catch (thrown) {
-        console.error(`clean-up: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
-      }
-  }
+  /** undefined: MySQL, or MariaDB where that cannot be had */
+  readonly erp: ErpChoice | undefined;
 }
 
 async function demonstrate(settings: Settings, interrupted: AbortSignal, cleanup: Cleanup): Promise<boolean> {
   const folder = await mkdtemp(join(tmpdir(), 'waybill-demo-'));
   cleanup.add(async () => await rm(folder, { recursive: true, force: true }));
 
-  console.log('Starting PostgreSQL (source), PostgreSQL (target) and NATS');
+  console.log('Starting the databases of the warehouse, of purchasing (the ERP) and of visibility, and NATS');
   const log = (line: string): void => console.log(`  ${line}`);
-  const started = async <T extends { dispose(): Promise<void> }>(server: Promise<T>): Promise<T> => {
+  const started = async <T extends { dispose(): Promise<void> } | undefined>(server: Promise<T>): Promise<T> => {
     const running = await server;
-    cleanup.add(async () => await running.dispose());
+    cleanup.add(async () => await running?.dispose());
     return running;
   };
-  const [sourceServer, targetServer, nats] = await settleAll([
+  const [wmsServer, erpServer, targetServer, nats] = await settleAll([
     started(startPostgres({ log })),
+    started(startErpServer(settings.erp, log)),
     started(startPostgres({ log })),
     started(startNats({ log })),
   ]);
   interrupted.throwIfAborted();
-  const sourceUrl = await sourceServer.createDatabase('wms');
   const targetUrl = await targetServer.createDatabase('visibility');
-  await createWarehouse(sourceUrl);
+  const branches = await settleAll([
+    createWms(wmsServer, targetUrl),
+    ...(erpServer === undefined ? [] : [createPurchasing(erpServer, targetUrl, settings.seed)]),
+  ]);
+  for (const { observer } of branches) cleanup.add(async () => await observer.close());
 
   const listen = `127.0.0.1:${await freePort()}`;
   const configFile = join(folder, 'waybill.yaml');
   const logFile = join(folder, 'waybill.log');
-  await writeFile(configFile, configuration({ natsUrl: nats.url, sourceUrl, targetUrl, listen }));
-  const observer = await createObserver(sourceUrl, targetUrl, TARGET_SCHEMA);
-  cleanup.add(async () => await observer.close());
+  await writeFile(configFile, configuration({ natsUrl: nats.url, branches, targetUrl, listen }));
   const waybill = startWaybill(configFile, logFile);
   cleanup.add(async () => await waybill.stop());
 
   const links = [
     `metrics       http://${listen}/metrics`,
     `status        http://${listen}/status`,
-    `source        ${sourceUrl}`,
-    `target        ${targetUrl} (schema ${TARGET_SCHEMA})`,
+    ...branches.map(({ name, url }) => `${name.padEnd(14)}${url}`),
+    `visibility    ${targetUrl} (schemas ${branches.map(({ schema }) => schema).join(', ')})`,
     `NATS          ${nats.url}`,
     `configuration ${configFile}`,
     `log           ${logFile}`,
@@ -92,7 +79,7 @@ async function demonstrate(settings: Settings, interrupted: AbortSignal, cleanup
   const stop = new AbortController();
   const signal = AbortSignal.any([interrupted, stop.signal]);
   try {
-    const story = tellStory({ settings, signal, observer, sourceUrl, targetUrl, links });
+    const story = tellStory({ settings, signal, branches, links });
     // The race has two runners, both short-lived or already rejected when it ends.
     return await Promise.race([story, waybill.failed]);
   } finally {
@@ -100,63 +87,69 @@ async function demonstrate(settings: Settings, interrupted: AbortSignal, cleanup
   }
 }
 
+/** A branch with what its workload has done so far. */
+interface Act extends Branch {
+  readonly seen: { committed: number; rolledBack: number };
+}
+
 async function tellStory(stage: {
   settings: Settings;
   signal: AbortSignal;
-  observer: Observer;
-  sourceUrl: string;
-  targetUrl: string;
+  branches: readonly Branch[];
   links: readonly string[];
 }): Promise<boolean> {
-  const { settings, signal, observer, sourceUrl, targetUrl } = stage;
-  await waitForFirstLoad(observer, signal);
-  console.log('The first load is done; the workload begins.');
+  const { settings, signal, branches } = stage;
+  await Promise.all(branches.map(async ({ observer }) => await waitForFirstLoad(observer, signal)));
+  console.log(`The first load is done; the workload${branches.length > 1 ? 's begin' : ' begins'}.`);
 
   const terminal = createTerminal(process.stdout, stage.links);
   const timeUp = settings.seconds === undefined ? signal : AbortSignal.timeout(settings.seconds * 1000);
-  const ending = AbortSignal.any([signal, timeUp]);
-  const seen = { committed: 0, rolledBack: 0 };
-  const workload = runWorkload({
-    url: sourceUrl,
-    signal: ending,
-    ratePerSecond: settings.ratePerSecond,
-    seed: settings.seed,
-    onTransaction: ({ committed }) => (seen[committed ? 'committed' : 'rolledBack'] += 1),
-  });
   const failure = new AbortController();
-  workload.catch(() => failure.abort());
-  const broken = await watch(terminal, observer, seen, AbortSignal.any([ending, failure.signal]));
-  const totals = await workload;
+  const ending = AbortSignal.any([signal, timeUp, failure.signal]);
+  const acts = branches.map((branch): Act => ({ ...branch, seen: { committed: 0, rolledBack: 0 } }));
+  const workloads = acts.map(async ({ work, seen }) => {
+    try {
+      return await work({
+        signal: ending,
+        ratePerSecond: settings.ratePerSecond,
+        seed: settings.seed,
+        onTransaction: ({ committed }) => (seen[committed ? 'committed' : 'rolledBack'] += 1),
+      });
+    } catch (thrown) {
+      failure.abort();
+      throw thrown;
+    }
+  });
+  // A failure of one of them is seen where they are awaited, below.
+  const settled = settleAll(workloads);
+  settled.catch(() => undefined);
+  const broken = await watch(terminal, acts, ending);
+  const totals = await settled;
   signal.throwIfAborted();
-  return (await giveVerdict(observer, { sourceUrl, targetUrl, signal, totals })) && broken === 0;
+  let equal = true;
+  for (const [index, branch] of branches.entries())
+    equal = (await giveVerdict(branch, totals[index]!, signal)) && equal;
+  return equal && broken === 0;
 }
 
-/** Shows a sample a second and looks whether the target keeps the invariant; gives how often it did not. */
-async function watch(
-  terminal: Terminal,
-  observer: Observer,
-  seen: { readonly committed: number; readonly rolledBack: number },
-  signal: AbortSignal,
-): Promise<number> {
+/** Shows a sample a second and looks whether the target keeps the invariants; gives how often it did not. */
+async function watch(terminal: Terminal, acts: readonly Act[], signal: AbortSignal): Promise<number> {
   const beganMs = performance.now();
   let invariantChecks = 0;
   let broken = 0;
   while (!signal.aborted) {
-    const invariantProblems = await observer.checkTarget();
     invariantChecks += 1;
-    if (invariantProblems.length > 0) broken += 1;
-    const { sourceLsn, targetLsn, ...observation } = await observer.observe();
-    terminal.show({
-      ...observation,
-      ...seen,
-      elapsedMs: performance.now() - beganMs,
-      sourceLsn: lsnText(sourceLsn),
-      targetLsn: lsnText(targetLsn),
-      behindBytes: targetLsn === undefined ? undefined : Math.max(0, Number(sourceLsn - targetLsn)),
-      invariantChecks,
-      invariantProblems,
-    });
-    if (invariantProblems.length > 0) for (const problem of invariantProblems) terminal.say(`  BROKEN: ${problem}`);
+    const sources = await Promise.all(
+      acts.map(async ({ name, title, observer, seen }): Promise<SourceSample> => {
+        const invariantProblems = await observer.checkTarget();
+        return { ...(await observer.observe()), ...seen, name, title, invariantChecks, invariantProblems };
+      }),
+    );
+    terminal.show({ elapsedMs: performance.now() - beganMs, sources });
+    for (const { name, invariantProblems } of sources) {
+      if (invariantProblems.length > 0) broken += 1;
+      for (const problem of invariantProblems) terminal.say(`  BROKEN in ${name}: ${problem}`);
+    }
     await delay(1000, undefined, { signal }).catch(() => undefined);
   }
   return broken;
@@ -166,65 +159,49 @@ async function waitForFirstLoad(observer: Observer, signal: AbortSignal): Promis
   const deadlineMs = performance.now() + FIRST_LOAD_DEADLINE_MS;
   for (;;) {
     signal.throwIfAborted();
-    const { counts, targetLsn } = await observer.observe();
-    if (targetLsn !== undefined && counts.every(({ source, target }) => source === target)) return;
+    const { counts, behind } = await observer.observe();
+    if (behind !== undefined && counts.every(({ source, target }) => source === target)) return;
     if (performance.now() > deadlineMs) throw new Error('the first load did not end in time');
     await delay(100);
   }
 }
 
-async function giveVerdict(
-  observer: Observer,
-  run: { sourceUrl: string; targetUrl: string; signal: AbortSignal; totals: WorkloadTotals },
-): Promise<boolean> {
-  const { totals } = run;
+async function giveVerdict(branch: Branch, totals: WorkloadTotals, signal: AbortSignal): Promise<boolean> {
+  const { name, observer, tableCount } = branch;
   console.log(
-    `\nThe workload has ended: ${totals.committed} transactions committed, ${totals.rolledBack} rolled back, ${totals.rows} rows changed.`,
+    `\n${name}: the workload has ended: ${totals.committed} transactions committed, ${totals.rolledBack} rolled back, ${totals.rows} rows changed.`,
   );
   const beganMs = performance.now();
-  await observer.waitUntilCaughtUp(AbortSignal.any([run.signal, AbortSignal.timeout(CATCH_UP_DEADLINE_MS)]));
-  console.log(`The target caught up in ${(performance.now() - beganMs).toFixed(0)} ms.`);
-  const differences = await compareDatabases(run.sourceUrl, run.targetUrl, TABLES, TARGET_SCHEMA);
+  await observer.waitUntilCaughtUp(AbortSignal.any([signal, AbortSignal.timeout(CATCH_UP_DEADLINE_MS)]));
+  console.log(`${name}: the target caught up in ${(performance.now() - beganMs).toFixed(0)} ms.`);
+  const differences = await observer.compare();
   for (const { table, kind, key } of differences) console.log(`  ${table}: ${kind}: ${key}`);
   const problems = await observer.checkTarget();
   for (const problem of problems) console.log(`  invariant: ${problem}`);
   if (differences.length > 0 || problems.length > 0) return false;
   const { counts } = await observer.observe();
   const rows = counts.reduce((sum, { source }) => sum + source, 0);
-  console.log(`Both sides are equal: ${TABLES.length} tables, ${rows} rows, every column.`);
+  console.log(`${name}: both sides are equal: ${tableCount} tables, ${rows} rows, every column.`);
   return true;
 }
 
-function configuration(at: { natsUrl: string; sourceUrl: string; targetUrl: string; listen: string }): string {
-  return `version: 1
-nats:
-  servers: [${JSON.stringify(at.natsUrl)}]
-  stream: { max_bytes: 1GB, sync_interval: 10s }
-sources:
-  wms:
-    kind: postgres
-    url: ${JSON.stringify(at.sourceUrl)}
-    tables: ["public.*"]
-targets:
-  visibility:
-    kind: postgres
-    url: ${JSON.stringify(at.targetUrl)}
-flows:
-  wms_replica:
-    mirror: wms
-    to: visibility
-    schema: ${TARGET_SCHEMA}
-monitoring:
-  listen: ${at.listen}
-`;
-}
-
-/** Like Promise.all, but waits for all of them also when one fails, so that what has started can be stopped. */
-async function settleAll<T extends readonly unknown[]>(promises: {
-  readonly [K in keyof T]: Promise<T[K]>;
-}): Promise<T> {
-  await Promise.allSettled(promises);
-  return (await Promise.all(promises)) as unknown as T;
+function configuration(at: {
+  natsUrl: string;
+  branches: readonly Branch[];
+  targetUrl: string;
+  listen: string;
+}): string {
+  const { natsUrl, branches, targetUrl, listen } = at;
+  return stringify({
+    version: 1,
+    nats: { servers: [natsUrl], stream: { max_bytes: '1GB', sync_interval: '10s' } },
+    sources: Object.fromEntries(branches.map(({ name, source }) => [name, source])),
+    targets: { visibility: { kind: 'postgres', url: targetUrl } },
+    flows: Object.fromEntries(
+      branches.map(({ name, flow, schema }) => [flow, { mirror: name, to: 'visibility', schema }]),
+    ),
+    monitoring: { listen },
+  });
 }
 
 async function freePort(): Promise<number> {
@@ -239,14 +216,23 @@ async function freePort(): Promise<number> {
 function readSettings(args: readonly string[]): Settings {
   const { values } = parseArgs({
     args: [...args],
-    options: { seconds: { type: 'string' }, rate: { type: 'string' }, seed: { type: 'string' } },
+    options: {
+      seconds: { type: 'string' },
+      rate: { type: 'string' },
+      seed: { type: 'string' },
+      erp: { type: 'string' },
+    },
   });
   const positive = (name: 'seconds' | 'rate' | 'seed', fallback: number): number => {
     const value = values[name] === undefined ? fallback : Number(values[name]);
     if (!(value > 0)) throw new TypeError(`--${name} must be a number above 0`);
     return value;
   };
+  const { erp } = values;
+  if (erp !== undefined && erp !== 'mysql' && erp !== 'mariadb' && erp !== 'none')
+    throw new TypeError('--erp must be mysql, mariadb or none');
   return {
+    erp,
     seconds: values.seconds === undefined ? undefined : positive('seconds', 0),
     ratePerSecond: positive('rate', 100),
     seed: Math.floor(positive('seed', 1)),
@@ -259,7 +245,9 @@ async function main(): Promise<number> {
     settings = readSettings(process.argv.slice(2));
   } catch (thrown) {
     console.error(thrown instanceof Error ? thrown.message : String(thrown));
-    console.error('usage: npm run demo -- [--seconds N] [--rate TRANSACTIONS_PER_SECOND] [--seed N]');
+    console.error(
+      'usage: npm run demo -- [--seconds N] [--rate TRANSACTIONS_PER_SECOND] [--seed N] [--erp mysql|mariadb|none]',
+    );
     return 2;
   }
   const interrupt = new AbortController();

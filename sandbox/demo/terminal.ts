@@ -1,23 +1,23 @@
-/** What the demo shows once a second: a small table that redraws itself, or one plain line where there is no terminal. */
+/** What the demo shows once a second: tables that redraw themselves, or one plain line a source where there is no terminal. */
+import type { Observation } from './observer.ts';
 
-export interface Sample {
-  readonly elapsedMs: number;
+/** What is seen of one source and its mirror. */
+export interface SourceSample extends Observation {
+  /** As the configuration calls it: 'wms'. */
+  readonly name: string;
+  /** For people: 'warehouse on PostgreSQL 18.4'. */
+  readonly title: string;
   /** Transactions the workload has committed and rolled back so far. */
   readonly committed: number;
   readonly rolledBack: number;
-  /** Row changes that have reached the target so far. */
-  readonly replicatedRows: number;
-  /** Age of the newest source change that the target is known to reflect; undefined while unknown. */
-  readonly lagMs: number | undefined;
-  readonly sourceLsn: string;
-  readonly targetLsn: string;
-  /** Log between the two positions. */
-  readonly behindBytes: number | undefined;
-  /** Rows of each table; undefined where the target has no such table yet. */
-  readonly counts: readonly { readonly table: string; readonly source: number; readonly target: number | undefined }[];
   /** How often the invariant was checked on the target, and what was last found wrong. */
   readonly invariantChecks: number;
   readonly invariantProblems: readonly string[];
+}
+
+export interface Sample {
+  readonly elapsedMs: number;
+  readonly sources: readonly SourceSample[];
 }
 
 export interface Terminal {
@@ -39,13 +39,15 @@ export function createTerminal(
   };
   return {
     show(sample) {
-      const rates = ratesBetween(previous, sample);
+      const rates = sample.sources.map((source) => ratesOf(source, previous, sample));
       previous = sample;
       if (stream.isTTY !== true) {
-        stream.write(`${plainLine(sample, rates)}\n`);
+        for (const [index, source] of sample.sources.entries())
+          stream.write(`${plainLine(sample.elapsedMs, source, rates[index]!)}\n`);
         return;
       }
-      const lines = [...links, '', ...table(sample, rates)];
+      const lines = [...links, '', `running       ${seconds(sample.elapsedMs)}`];
+      for (const [index, source] of sample.sources.entries()) lines.push('', ...table(source, rates[index]!));
       erase();
       stream.write(`${lines.join('\n')}\n`);
       drawnLines = lines.length;
@@ -62,43 +64,44 @@ interface Rates {
   readonly rows: number;
 }
 
-function ratesBetween(previous: Sample | undefined, now: Sample): Rates {
-  if (previous === undefined) return { transactions: 0, rows: 0 };
-  const seconds = Math.max(0.001, (now.elapsedMs - previous.elapsedMs) / 1000);
+function ratesOf(source: SourceSample, previous: Sample | undefined, now: Sample): Rates {
+  const before = previous?.sources.find(({ name }) => name === source.name);
+  if (previous === undefined || before === undefined) return { transactions: 0, rows: 0 };
+  const passed = Math.max(0.001, (now.elapsedMs - previous.elapsedMs) / 1000);
   return {
-    transactions: (now.committed - previous.committed) / seconds,
-    rows: Math.max(0, now.replicatedRows - previous.replicatedRows) / seconds,
+    transactions: (source.committed - before.committed) / passed,
+    rows: Math.max(0, source.replicatedRows - before.replicatedRows) / passed,
   };
 }
 
-function plainLine(sample: Sample, rates: Rates): string {
+function plainLine(elapsedMs: number, source: SourceSample, rates: Rates): string {
   const total = (side: 'source' | 'target'): number =>
-    sample.counts.reduce((sum, table) => sum + (table[side] ?? 0), 0);
+    source.counts.reduce((sum, table) => sum + (table[side] ?? 0), 0);
   return [
-    seconds(sample.elapsedMs),
+    `${seconds(elapsedMs)} ${source.name}`,
     `source ${rates.transactions.toFixed(0)} tx/s`,
     `replicated ${rates.rows.toFixed(0)} rows/s`,
-    `lag ${lagText(sample)}`,
-    `at ${sample.sourceLsn} -> ${sample.targetLsn}`,
+    `lag ${lagText(source)}`,
+    `at ${source.sourceAt} -> ${source.targetAt}`,
     `rows ${total('source')} -> ${total('target')}`,
-    invariantText(sample),
+    invariantText(source),
   ].join(' | ');
 }
 
-function table(sample: Sample, rates: Rates): string[] {
-  const width = Math.max(...sample.counts.map(({ table }) => table.length), 10);
+function table(source: SourceSample, rates: Rates): string[] {
+  const width = Math.max(...source.counts.map(({ table }) => table.length), 10);
   const number = (value: number | undefined): string => (value === undefined ? '-' : String(value)).padStart(12);
   return [
-    `running       ${seconds(sample.elapsedMs)}`,
-    `workload      ${rates.transactions.toFixed(0)} tx/s (${sample.committed} committed, ${sample.rolledBack} rolled back)`,
-    `replication   ${rates.rows.toFixed(0)} rows/s (${sample.replicatedRows} rows)`,
-    `lag           ${lagText(sample)}`,
-    `source        ${sample.sourceLsn}`,
-    `target        ${sample.targetLsn}`,
-    `invariant     ${invariantText(sample)}`,
-    '',
+    `${source.name.padEnd(14)}${source.title}`,
+    `workload      ${rates.transactions.toFixed(0)} tx/s (${source.committed} committed, ${source.rolledBack} rolled back)`,
+    `replication   ${rates.rows.toFixed(0)} rows/s (${source.replicatedRows} rows)`,
+    `lag           ${lagText(source)}`,
+    `position      ${source.sourceAt} -> ${source.targetAt}`,
+    `invariant     ${invariantText(source)}`,
     `${'table'.padEnd(width)}${'source'.padStart(12)}${'target'.padStart(12)}`,
-    ...sample.counts.map(({ table, source, target }) => `${table.padEnd(width)}${number(source)}${number(target)}`),
+    ...source.counts.map(
+      ({ table, source: here, target: there }) => `${table.padEnd(width)}${number(here)}${number(there)}`,
+    ),
   ];
 }
 
@@ -106,13 +109,13 @@ function seconds(ms: number): string {
   return `${(ms / 1000).toFixed(0)} s`;
 }
 
-function lagText({ lagMs, behindBytes }: Sample): string {
+function lagText({ lagMs, behind }: SourceSample): string {
   if (lagMs === undefined) return 'unknown';
-  const bytes = behindBytes === undefined ? '' : `, ${(behindBytes / 1024).toFixed(0)} KB of log`;
-  return `${lagMs < 1000 ? `${lagMs.toFixed(0)} ms` : `${(lagMs / 1000).toFixed(1)} s`}${bytes}`;
+  const age = lagMs < 1000 ? `${lagMs.toFixed(0)} ms` : `${(lagMs / 1000).toFixed(1)} s`;
+  return behind === undefined ? age : `${age}, ${behind}`;
 }
 
-function invariantText({ invariantChecks, invariantProblems }: Sample): string {
+function invariantText({ invariantChecks, invariantProblems }: SourceSample): string {
   if (invariantProblems.length > 0) return `BROKEN: ${invariantProblems[0]!}`;
   return invariantChecks === 0 ? 'not checked yet' : `held in ${invariantChecks} of ${invariantChecks} looks`;
 }

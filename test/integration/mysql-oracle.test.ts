@@ -11,7 +11,9 @@ import { columnTextSql, type CatalogColumn } from '../../core/mysql-column-text.
 import type { Image, RowReader } from '../../capture/mysql/row-reader.ts';
 import type { ColumnHint, TableMap } from '../../capture/mysql/table-map.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';
-import { MariadbGtidSet, MysqlGtidSet, type GtidSet } from '../../core/gtid-set.ts';
+import type { GtidSet } from '../../core/gtid-set.ts';
+import { MariadbGtidSet } from '../../core/mariadb-gtid-set.ts';
+import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import { createRandom, type Random } from '../../sandbox/demo/random.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { tableCases, type TableCase } from '../support/mysql-columns.ts';

@@ -41,7 +41,12 @@ describe('COPY text', () => {
           lines.push(...splitter.push(bytes.subarray(at, at + size)));
           at += size;
         }
-        const parsed = lines.map((line) => JSON.parse(parseCopyLine(line, [], []).json.toString('utf8')) as unknown);
+        const parsed = lines.map(
+          (line) =>
+            JSON.parse(
+              parseCopyLine(line, { binary: [], keyIndexes: [], writes: undefined }).json.toString('utf8'),
+            ) as unknown,
+        );
         expect(parsed).toEqual(rows);
       },
     );
@@ -51,7 +56,11 @@ describe('COPY text', () => {
   it('gives bytea as base64 and as the cursor takes it', () => {
     const check = fc.property(fc.uint8Array({ maxLength: 200 }), text, (bytes, other) => {
       const hex = `\\x${Buffer.from(bytes).toString('hex')}`;
-      const { json, key } = parseCopyLine(`${copyField(other)}\t${copyField(hex)}`, [false, true], [1, 0]);
+      const { json, key } = parseCopyLine(`${copyField(other)}\t${copyField(hex)}`, {
+        binary: [false, true],
+        keyIndexes: [1, 0],
+        writes: undefined,
+      });
       expect(JSON.parse(json.toString('utf8'))).toEqual([other, Buffer.from(bytes).toString('base64')]);
       expect(key).toEqual([hex, other]);
     });

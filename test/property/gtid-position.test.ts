@@ -2,7 +2,10 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { TransactionEntry } from '../../core/frame.ts';
 import { gtidPosition, readName, type GtidPosition } from '../../core/gtid-position.ts';
-import { formatGtid, GtidCursor, MariadbGtidSet, MysqlGtidSet, type Gtid } from '../../core/gtid-set.ts';
+import { GtidCursor } from '../../core/gtid-set.ts';
+import { formatGtid, type Gtid } from '../../core/gtid.ts';
+import { MariadbGtidSet } from '../../core/mariadb-gtid-set.ts';
+import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import {
   comparePositions,
   entryLiesBefore,

@@ -1,13 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import {
-  compareGtidSets,
-  GtidCursor,
-  MariadbGtidSet,
-  MysqlGtidSet,
-  type MariadbGtid,
-  type MysqlGtid,
-} from '../../core/gtid-set.ts';
+import { compareGtidSets, GtidCursor } from '../../core/gtid-set.ts';
+import type { MariadbGtid, MysqlGtid } from '../../core/gtid.ts';
+import { MariadbGtidSet } from '../../core/mariadb-gtid-set.ts';
+import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 
 const UUIDS = ['00000000-0000-0000-0000-00000000000a', 'f1bf8af1-e844-11f1-ba6d-02fc00000001'] as const;
 const SOURCES = [UUIDS[0], UUIDS[1], `${UUIDS[0]}:a`, `${UUIDS[1]}:tag_1`] as const;

@@ -46,8 +46,8 @@ function payload(rows: readonly RowChange[], indent?: number): Buffer {
 
 /** What COPY makes of lines: `\\f` and a form feed are the same to it. */
 function valuesOf(lines: Buffer): string[] {
-  const none = [false, false, false, false];
-  return [...new LineSplitter().push(lines)].map((line) => parseCopyLine(line, none, []).json.toString());
+  const table = { binary: [], keyIndexes: [], writes: undefined };
+  return [...new LineSplitter().push(lines)].map((line) => parseCopyLine(line, table).json.toString());
 }
 
 /** A plan that leaves the third column out, as one with a generated column does. */

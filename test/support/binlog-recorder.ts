@@ -4,7 +4,10 @@ import type { BinlogHandler } from '../../capture/mysql/binlog-handler.ts';
 import { BinlogStream, type BinlogStreamOptions } from '../../capture/mysql/binlog-stream.ts';
 import type { Image, RowReader } from '../../capture/mysql/row-reader.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';
-import { formatGtid, GtidCursor, MariadbGtidSet, MysqlGtidSet, type GtidSet } from '../../core/gtid-set.ts';
+import { GtidCursor, type GtidSet } from '../../core/gtid-set.ts';
+import { formatGtid } from '../../core/gtid.ts';
+import { MariadbGtidSet } from '../../core/mariadb-gtid-set.ts';
+import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 
 /** A handler whose calls become lines: `i t ["1"]`, `end commit`. */
 export class Recorder implements BinlogHandler {

@@ -6,6 +6,7 @@ import { createPostgresStore } from '../../apply/postgres/store.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { rereadRows } from '../../capture/reread.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
+import { ColumnRules } from '../../core/column-rules.ts';
 import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/config.ts';
 import { createLogger } from '../../core/logger.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
@@ -45,6 +46,7 @@ export class Pipeline {
     ddl: string,
     flow: Record<string, unknown> = {},
     targetServer = postgres,
+    source: Record<string, unknown> = {},
   ): Promise<Pipeline> {
     const id = `p${randomUUID().slice(0, 8)}`;
     const [sourceUrl, targetUrl] = [
@@ -54,17 +56,17 @@ export class Pipeline {
     const yaml = JSON.stringify({
       version: 1,
       nats: { servers: [natsServer.url], prefix: id, stream: { sync_interval: '1s', max_bytes: '256MB' } },
-      sources: { wms: { kind: 'postgres', url: sourceUrl } },
+      sources: { wms: { kind: 'postgres', url: sourceUrl, ...source } },
       targets: { vis: { kind: 'postgres', url: targetUrl } },
       flows: { mirror: { mirror: 'wms', to: 'vis', ...flow } },
     });
-    const [source, target] = [sourceUrl, targetUrl].map((url) => new pg.Client({ connectionString: url }));
-    for (const client of [source!, target!]) {
+    const [from, to] = [sourceUrl, targetUrl].map((url) => new pg.Client({ connectionString: url }));
+    for (const client of [from!, to!]) {
       client.on('error', () => undefined);
       await client.connect();
     }
-    await source!.query(ddl);
-    return new Pipeline(yaml, source!, target!, await connectNats(parseConfig(yaml, {}).nats, 'test'));
+    await from!.query(ddl);
+    return new Pipeline(yaml, from!, to!, await connectNats(parseConfig(yaml, {}).nats, 'test'));
   }
 
   start(stages: readonly ('capture' | 'apply')[] = ['capture', 'apply']): void {
@@ -125,6 +127,7 @@ export class Pipeline {
         stream: cdcStreamName(this.config.nats.prefix, 'wms'),
         includes: flowTables(this.config, 'mirror'),
         placeOf: placeOf(this.config, 'mirror'),
+        rules: ColumnRules.compile(this.config.sources['wms']!.columns),
         ignoreExtra: false,
         deleteExtra: true,
         maxLoad: 1,

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { LineSplitter, parseCopyLine } from '../../capture/postgres/copy-lines.ts';
 
 const values = (line: string, binary: boolean[] = []): unknown =>
-  JSON.parse(parseCopyLine(line, binary, []).json.toString('utf8'));
+  JSON.parse(parseCopyLine(line, { binary, keyIndexes: [], writes: undefined }).json.toString('utf8'));
 
 describe('parseCopyLine', () => {
   it.each<[line: string, row: (string | null)[]]>([
@@ -33,7 +33,11 @@ describe('parseCopyLine', () => {
   });
 
   it('gives the key in key order, unescaped, and bytea as Postgres takes it', () => {
-    const { key } = parseCopyLine('a\\tb\t2\t\\\\xff', [false, false, true], [2, 0]);
+    const { key } = parseCopyLine('a\\tb\t2\t\\\\xff', {
+      binary: [false, false, true],
+      keyIndexes: [2, 0],
+      writes: undefined,
+    });
     expect(key).toEqual([String.raw`\xff`, 'a\tb']);
   });
 });

@@ -1,5 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { compareGtidSets, formatGtid, GtidCursor, MariadbGtidSet, MysqlGtidSet } from '../../core/gtid-set.ts';
+import { compareGtidSets, GtidCursor } from '../../core/gtid-set.ts';
+import { formatGtid } from '../../core/gtid.ts';
+import { MariadbGtidSet } from '../../core/mariadb-gtid-set.ts';
+import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 
 const A = '3e11fa47-71ca-11e1-9e33-c80aa9429562';
 const B = 'f1bf8af1-e844-11f1-ba6d-02fc00000001';

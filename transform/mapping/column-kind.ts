@@ -12,6 +12,8 @@ const KINDS: readonly (readonly [RegExp, ColumnKind])[] = [
   [/^(?:tinyint|smallint|mediumint|int|integer|bigint|numeric|decimal|dec|real|float|double|oid)\b/, 'decimal'],
   [/^int[248]$|^float[48]$/, 'decimal'],
   [/^bool/, 'boolean'],
+  // How Hibernate and others keep yes and no in MySQL.
+  [/^bit(?:\(1\))?$/, 'boolean'],
   [/^timestamptz|^timestamp.* with time zone/, 'timestamp'],
   [/^timestamp.* without time zone/, 'local'],
   // A bare `timestamp` is MySQL's, which the session zone +00:00 gives in UTC.

@@ -82,7 +82,10 @@ const delimiter = z.string().min(1, 'must not be empty');
 /** Shape of what stands behind an operator, where that is a map. */
 const SHAPES = {
   lookup: z.strictObject({ of: any, values: z.record(z.string(), constant), else: any.optional() }),
-  timestamp: z.strictObject({ of: any, zone: z.string().refine(isTimeZone, 'is not a time zone that is known') }),
+  timestamp: z.strictObject({
+    of: any,
+    zone: z.string().refine(isTimeZone, 'is not a time zone that is known').optional(),
+  }),
   convert: z.strictObject({ of: any, from: any, to: any }),
   split: z.strictObject({ of: any, by: delimiter, at: z.number().int().min(0) }),
   list: z.strictObject({ of: any, by: delimiter }),
@@ -115,6 +118,12 @@ const CONDITION_OPERATORS = [...COMPARISONS, 'all', 'any', 'not', 'absent', 'tru
 /** Reads expressions and conditions from parsed YAML, and gathers what is wrong with them. */
 export class ExpressionReader {
   readonly problems: MappingProblem[] = [];
+  readonly #zone: string | undefined;
+
+  /** `zone` is that of the mapping, for casts that name none. */
+  constructor(zone?: string) {
+    this.#zone = zone;
+  }
 
   expression(value: unknown, path: FilePath): Expression {
     if (typeof value === 'string') return { op: 'column', ref: this.#column([value], path), path };
@@ -218,7 +227,7 @@ export class ExpressionReader {
           path,
         };
       case 'timestamp':
-        return { op: 'timestamp', of: of(), zone: shape['zone'] as string, path };
+        return { op: 'timestamp', of: of(), zone: this.#zoneOf(shape['zone'] as string | undefined, at), path };
       case 'convert':
         return {
           op: 'convert',
@@ -282,6 +291,12 @@ export class ExpressionReader {
     if (parts.some((part) => part.column === '') || parts.length === 0) this.#report(path, 'must name a column');
     if (inputs.size > 1) this.#report(path, 'alternatives of a column must belong to one table');
     return { input: parts[0]?.input ?? '', columns: parts.map((part) => part.column) };
+  }
+
+  #zoneOf(named: string | undefined, path: FilePath): string {
+    const zone = named ?? this.#zone;
+    if (zone === undefined) this.#report(path, 'needs a zone: here, for the mapping, or for the source of the flow');
+    return zone ?? 'UTC';
   }
 
   #list(value: unknown, path: FilePath): readonly unknown[] {

@@ -80,19 +80,24 @@ export interface Mapping {
   readonly lineOf: (path: FilePath) => number;
 }
 
+export interface MappingOptions {
+  /** The zone of times without one, in place of what the file says: it belongs to an installation, not to a pack. */
+  readonly zone?: string | undefined;
+}
+
 /** Reads a mapping file. Throws `mapping_invalid` with one line for every problem. */
-export function loadMapping(path: string): Mapping {
+export function loadMapping(path: string, options: MappingOptions = {}): Mapping {
   let text: string;
   try {
     text = readFileSync(path, 'utf8');
   } catch (cause) {
     throw new ReplicationError('mapping_invalid', `cannot read mapping ${path}`, { cause });
   }
-  return parseMapping(text, path);
+  return parseMapping(text, path, options);
 }
 
 /** `loadMapping` for a text that is already there; `place` names it in errors. */
-export function parseMapping(text: string, place: string): Mapping {
+export function parseMapping(text: string, place: string, options: MappingOptions = {}): Mapping {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
   const lineOf = (path: FilePath): number => lineAt(document, lines, path);
@@ -109,7 +114,8 @@ export function parseMapping(text: string, place: string): Mapping {
       { place, lineOf },
       parsed.error.issues.flatMap((issue) => flatten(issue, [])),
     );
-  const reader = new ExpressionReader();
+  const zone = options.zone ?? parsed.data.zone;
+  const reader = new ExpressionReader(zone);
   const blocks = Object.entries(parsed.data.entities).flatMap(([entityName, given]) => {
     const path = ['entities', entityName];
     const entity = ENTITIES.get(entityName);
@@ -124,7 +130,7 @@ export function parseMapping(text: string, place: string): Mapping {
     const list = Array.isArray(given) ? given : [given];
     return list.map((raw, index) => readBlock(reader, entity, raw, Array.isArray(given) ? [...path, index] : path));
   });
-  const { zone, functions } = parsed.data;
+  const { functions } = parsed.data;
   const mapping: Mapping = {
     name: parsed.data.name,
     zeroDates: parsed.data.zero_dates,

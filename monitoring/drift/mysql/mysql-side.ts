@@ -2,10 +2,9 @@
 import { ReplicationError } from '../../../core/errors.ts';
 import { gtidPosition, parseGtidSet } from '../../../core/gtid-position.ts';
 import { parsePosition, type Position } from '../../../core/position.ts';
-import { isWorkedOutHere } from '../canonical-value.ts';
 import { Buckets, bucketOf } from '../digest.ts';
 import type { Pace } from '../pace.ts';
-import { digestRow } from '../row-digest.ts';
+import { digestRow, isDigestedHere } from '../row-digest.ts';
 import type {
   ComparedTable,
   DigestedRow,
@@ -54,7 +53,7 @@ class MysqlSide {
   }
 
   #digestsOnServer(table: ComparedTable): boolean {
-    return this.#options.digests !== 'here' && !table.columns.some((column) => isWorkedOutHere(column.kind));
+    return this.#options.digests !== 'here' && !isDigestedHere(table);
   }
 
   /** undefined when a row is too large for the server to take its digest. */

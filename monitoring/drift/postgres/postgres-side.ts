@@ -1,9 +1,8 @@
 /** A Postgres database as one side of a comparison. */
 import type pg from 'pg';
 import { parsePosition, pgPosition, type Position } from '../../../core/position.ts';
-import { isWorkedOutHere } from '../canonical-value.ts';
 import { Buckets, bucketOf } from '../digest.ts';
-import { digestRow } from '../row-digest.ts';
+import { digestRow, isDigestedHere } from '../row-digest.ts';
 import { PieceSize, type Pace } from '../pace.ts';
 import type {
   ComparedTable,
@@ -81,7 +80,7 @@ class PostgresSide {
   }
 
   #placeFor(table: ComparedTable): DigestPlace {
-    return table.columns.some((column) => isWorkedOutHere(column.kind)) ? 'here' : this.#place;
+    return isDigestedHere(table) ? 'here' : this.#place;
   }
 
   async #sum(table: ComparedTable, where: string, buckets: Buckets): Promise<void> {

@@ -1,0 +1,155 @@
+/** What the console does: each action over connections of its own, and with its line in the audit log. */
+import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
+import { requestSnapshot } from '../../capture/snapshot-request.ts';
+import type { Config } from '../../core/config.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import type { Logger } from '../../core/logger.ts';
+import { connectNats } from '../../core/nats.ts';
+import type { ActionResult, Actor, ConsoleData, ShownValue } from '../../monitoring/console/views.ts';
+import { coverage, isProven, openFindings } from '../../monitoring/drift/outcome.ts';
+import { audit, targetsOf } from '../audit.ts';
+import { verifyOnce } from '../verification.ts';
+import { hiddenColumns, shown } from './hidden-columns.ts';
+
+/** Entries that an audit line names; of more it gives the number. */
+const NAMED = 200;
+
+type Acts = Pick<ConsoleData, 'replay' | 'discard' | 'edit' | 'snapshot' | 'verify'>;
+
+async function withDesk<T>(config: Config, flow: string, work: (desk: TargetDesk) => Promise<T>): Promise<T> {
+  const target = config.targets[config.flows[flow]!.to]!;
+  const desk = await (await targetOf(target)).openDesk('waybill console');
+  try {
+    return await work(desk);
+  } finally {
+    await desk.close();
+  }
+}
+
+/** What waits, by reason, for the lines of audit: before and after. */
+async function waiting(desk: TargetDesk, flow: string): Promise<Record<string, number>> {
+  return Object.fromEntries((await desk.countReasons(flow)).map(({ reason, count }) => [reason, count]));
+}
+
+function named(ids: readonly string[] | 'all'): unknown {
+  return ids === 'all' || ids.length <= NAMED ? ids : [...ids.slice(0, NAMED), `and ${ids.length - NAMED} more`];
+}
+
+export function createActions(config: Config, log: Logger, stop: AbortSignal): Acts {
+  const verifying = new Set<string>();
+  const target = (flow: string): string[] => [config.flows[flow]!.to];
+
+  const replay = async (actor: Actor, flow: string, ids: readonly string[] | 'all'): Promise<ActionResult> =>
+    await withDesk(config, flow, async (desk) => {
+      const before = await waiting(desk, flow);
+      const { applied, failed } = await desk.replayQuarantine(
+        flow,
+        ids === 'all' ? { all: true } : { ids },
+        config.flows[flow]!,
+      );
+      await audit(config, target(flow), {
+        actor: actor.name,
+        action: 'quarantine-replay',
+        subject: `flow ${flow}`,
+        detail: {
+          ids: named(ids),
+          applied,
+          failed: failed.slice(0, NAMED).map(({ id, reason, sqlState }) => ({ id, reason, sqlState })),
+          before,
+          after: await waiting(desk, flow),
+        },
+      });
+      return {
+        done: `${applied} applied${failed.length === 0 ? '' : `, ${failed.length} refused again`}`,
+        failed: failed.map(({ id, message }) => ({ id, message })),
+      };
+    });
+
+  return {
+    replay,
+
+    async discard(actor, flow, ids) {
+      return await withDesk(config, flow, async (desk) => {
+        const before = await waiting(desk, flow);
+        const count = await desk.discardQuarantine(flow, ids);
+        await audit(config, target(flow), {
+          actor: actor.name,
+          action: 'quarantine-discard',
+          subject: `flow ${flow}`,
+          detail: { ids: named(ids), count, before, after: await waiting(desk, flow) },
+        });
+        return { done: `${count} discarded` };
+      });
+    },
+
+    async edit(actor, flow, id, edit, again) {
+      await withDesk(config, flow, async (desk) => {
+        const entry = await desk.showQuarantine(id);
+        if (entry === undefined || entry.flow !== flow)
+          throw new ReplicationError('config_invalid', `flow ${flow} has no quarantined change ${id}`);
+        const { change, table } = entry.change;
+        const hides = hiddenColumns(config, flow);
+        const hidden = Object.keys(edit).find((column) => hides(table.schema, table.name, column));
+        if (hidden !== undefined)
+          throw new ReplicationError('config_invalid', `${hidden} is not shown here, so it cannot be edited here`);
+        const before = Object.fromEntries(
+          Object.keys(edit).map((name): [string, ShownValue] => {
+            const at = table.columns.findIndex((column) => column.name === name);
+            return [name, shown(change[2]?.[at], false)];
+          }),
+        );
+        await desk.editQuarantine(flow, id, edit);
+        await audit(config, target(flow), {
+          actor: actor.name,
+          action: 'quarantine-edit',
+          subject: `flow ${flow}`,
+          detail: { id, table: `${table.schema}.${table.name}`, before, after: edit },
+        });
+      });
+      if (!again) return { done: 'saved' };
+      const result = await replay(actor, flow, [id]);
+      return { ...result, done: `saved; ${result.done}` };
+    },
+
+    async snapshot(actor, source, tables, cancel) {
+      const id = await requestSnapshot(config.nats, source, { tables: [...tables], cancel });
+      await audit(config, targetsOf(config, source), {
+        actor: actor.name,
+        action: 'snapshot',
+        subject: `source ${source}`,
+        detail: { id, tables, cancel, reset: false },
+      });
+      return { done: cancel ? 'asked the capture to stop reading' : `asked the capture to read: snapshot ${id}` };
+    },
+
+    async verify(actor, flow, repair) {
+      if (verifying.has(flow)) return { done: 'a comparison is under way already' };
+      verifying.add(flow);
+      try {
+        const nats = await connectNats(config.nats, 'waybill console');
+        try {
+          const outcome = await verifyOnce(config, flow, {
+            nats,
+            repair,
+            resume: false,
+            signal: stop,
+            actor: actor.name,
+          });
+          const left = outcome.tables.reduce((sum, table) => sum + openFindings(table).length, 0);
+          await audit(config, target(flow), {
+            actor: actor.name,
+            action: 'comparison',
+            subject: `flow ${flow}`,
+            detail: { repair, equal: isProven(outcome), left },
+          });
+          log.info({ flow, left, coverage: coverage(outcome.tables), who: actor.name }, 'compared');
+          return { done: isProven(outcome) ? 'both sides are equal' : `${left} rows differ` };
+        } finally {
+          await nats.close();
+        }
+      } finally {
+        verifying.delete(flow);
+      }
+    },
+  };
+}

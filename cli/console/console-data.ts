@@ -1,0 +1,139 @@
+/** Composes what the console shows: observations of processes, NATS, and the databases themselves. */
+import type { Config } from '../../core/config.ts';
+import type { Logger } from '../../core/logger.ts';
+import { abortableDelay } from '../../core/run-service.ts';
+import { AlertEvaluator } from '../../monitoring/alerts/evaluator.ts';
+import { SampleSet } from '../../monitoring/alerts/sample-set.ts';
+import type { ConsoleData, MetaView, TrendView } from '../../monitoring/console/views.ts';
+import type { Observation, Observatory } from '../../monitoring/observation.ts';
+import { checkAuditLog, describeConfiguration } from '../audit.ts';
+import { createActions } from './actions.ts';
+import { Connections } from './connections.ts';
+import { readDrift, readRowPair } from './drift.ts';
+import { factsOf, lagOf, readOverview } from './overview.ts';
+import { readDetail, readPage } from './quarantine.ts';
+
+const EVERY_MS = 5000;
+const POINTS = 120;
+
+/** Keeps the last ten minutes, and which alerts stand. */
+class Watcher {
+  readonly #config: Config;
+  readonly #observatory: Observatory;
+  readonly #evaluator: AlertEvaluator;
+  readonly #trends = new Map<string, { lag: (number | null)[]; rows: (number | null)[] }>();
+
+  constructor(config: Config, observatory: Observatory, alertPace: number) {
+    this.#config = config;
+    this.#observatory = observatory;
+    this.#evaluator = new AlertEvaluator({ patience: alertPace });
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const observations = await this.#observatory.current();
+      for (const name of Object.keys(this.#config.sources))
+        this.#point(`source:${name}`, observations, 'capture', name);
+      for (const name of Object.keys(this.#config.flows)) this.#point(`flow:${name}`, observations, 'apply', name);
+      this.#evaluator.evaluate(Date.now(), SampleSet.of(observations));
+      await abortableDelay(EVERY_MS, signal);
+    }
+  }
+
+  #point(id: string, observations: readonly Observation[], kind: 'capture' | 'apply', name: string): void {
+    const trend = this.#trends.get(id) ?? { lag: [], rows: [] };
+    this.#trends.set(id, trend);
+    const facts = factsOf(observations, kind, name);
+    trend.lag.push(lagOf(facts));
+    trend.rows.push(facts?.rowsPerSecond ?? null);
+    if (trend.lag.length > POINTS) trend.lag.shift();
+    if (trend.rows.length > POINTS) trend.rows.shift();
+  }
+
+  trends(): Record<string, TrendView> {
+    return Object.fromEntries(this.#trends);
+  }
+
+  alerts(): ReturnType<AlertEvaluator['firing']> {
+    return this.#evaluator.firing();
+  }
+}
+
+export interface ConsoleStage {
+  readonly data: ConsoleData;
+  /** Watches until the signal aborts, and closes what was opened. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+export function createConsoleStage(
+  config: Config,
+  options: { readonly observatory: Observatory; readonly alertPace: number; readonly log: Logger },
+): ConsoleStage {
+  const { observatory, alertPace, log } = options;
+  const connections = new Connections(config);
+  const watcher = new Watcher(config, observatory, alertPace);
+  const stop = new AbortController();
+  const meta = metaView(config);
+  const { configuration } = describeConfiguration(config);
+  const target = (flow: string): string => config.flows[flow]!.to;
+  const data: ConsoleData = {
+    meta: () => meta,
+    configuration: () => configuration,
+    overview: async () =>
+      await readOverview({
+        config,
+        connections,
+        observations: await observatory.current(),
+        alerts: watcher.alerts(),
+        trends: watcher.trends(),
+      }),
+    drift: async (flow, offset, limit) =>
+      await connections.target(target(flow)).use((reader) => readDrift(reader, flow, offset, limit)),
+    rowPair: async (flow, finding) =>
+      await connections
+        .source(config.flows[flow]!.mirror)
+        .use((source) =>
+          connections
+            .target(target(flow))
+            .use((reader) => readRowPair(config, flow, finding, { source, target: reader })),
+        ),
+    quarantine: async (flow, slice) => await connections.desk(target(flow)).use((desk) => readPage(desk, flow, slice)),
+    quarantined: async (flow, id) =>
+      await connections.desk(target(flow)).use((desk) => readDetail(config, desk, flow, id)),
+    audit: async (name, before, limit) =>
+      await connections.audit(name).use(async (audits) => ({
+        target: name,
+        lines: (await audits.latest(before, limit)).map(({ previous: _, detail, ...line }) => ({
+          ...line,
+          detail: JSON.parse(detail) as unknown,
+        })),
+      })),
+    checkAudit: async (name) => {
+      const { entries, problems } = await checkAuditLog(config, name);
+      return { target: name, entries, problems };
+    },
+    ...createActions(config, log, stop.signal),
+  };
+  return {
+    data,
+    async run(signal) {
+      try {
+        await watcher.run(signal);
+      } finally {
+        stop.abort();
+        await connections.close();
+      }
+    },
+  };
+}
+
+function metaView(config: Config): MetaView {
+  return {
+    installation: config.nats.prefix,
+    actions: config.monitoring.token !== undefined,
+    flows: Object.entries(config.flows).map(([name, { mirror, to }]) => ({ name, source: mirror, target: to })),
+    sources: Object.keys(config.sources),
+    targets: Object.keys(config.targets),
+    explain: false,
+  };
+}

@@ -1,0 +1,232 @@
+/** The overview: what all processes say of themselves, and what NATS and the targets themselves say. */
+import { readProgress, readRequest } from '../../capture/snapshot-request.ts';
+import { cdcStreamName } from '../../core/cdc-stream.ts';
+import type { Config } from '../../core/config.ts';
+import { asReplicationError } from '../../core/errors.ts';
+import { openBucket } from '../../core/lease.ts';
+import { natsError } from '../../core/nats.ts';
+import { describePosition, parsePosition } from '../../core/position.ts';
+import type { Alert } from '../../monitoring/alerts/evaluator.ts';
+import { SampleSet, type Point } from '../../monitoring/alerts/sample-set.ts';
+import type {
+  FlowView,
+  OverviewView,
+  ProcessView,
+  SnapshotView,
+  SourceView,
+  StreamView,
+  TrendView,
+} from '../../monitoring/console/views.ts';
+import type { StageFacts } from '../../monitoring/health.ts';
+import { METRIC } from '../../monitoring/metric-names.ts';
+import type { Observation } from '../../monitoring/observation.ts';
+import type { Connections } from './connections.ts';
+import { countFindings, lastRun } from './drift.ts';
+
+export interface OverviewInput {
+  readonly config: Config;
+  readonly connections: Connections;
+  readonly observations: readonly Observation[];
+  readonly alerts: readonly Alert[];
+  readonly trends: Readonly<Record<string, TrendView>>;
+}
+
+/** Where several processes have a stage, one works, and the others stand by or fail. */
+const RANK: Readonly<Record<string, number>> = { stopped: 0, starting: 1, standby: 1, blocked: 2, waiting: 2 };
+
+/** What is said of a stage by the process that works on it. */
+export function factsOf(
+  observations: readonly Observation[],
+  kind: StageFacts['kind'],
+  name: string,
+): StageFacts | undefined {
+  const all = observations.flatMap(({ stages }) => stages.filter((each) => each.kind === kind && each.name === name));
+  return all.sort((a, b) => (RANK[b.state] ?? 3) - (RANK[a.state] ?? 3))[0];
+}
+
+export function lagOf(facts: StageFacts | undefined): number | null {
+  if (facts === undefined || facts.lag.kind === 'unknown') return null;
+  return facts.lag.kind === 'idle' ? 0 : facts.lag.seconds;
+}
+
+export async function readOverview(input: OverviewInput): Promise<OverviewView> {
+  const { config, observations, alerts, trends } = input;
+  const samples = SampleSet.of(observations);
+  const [streams, snapshots] = await Promise.all([readStreams(input), readSnapshots(input)]);
+  return {
+    at: new Date().toISOString(),
+    installation: config.nats.prefix,
+    sources: Object.keys(config.sources).map((name) => sourceView(input, samples, name)),
+    streams,
+    flows: await Promise.all(Object.keys(config.flows).map((name) => flowView(input, samples, streams, name))),
+    alerts,
+    processes: observations.map(processView).filter((process) => process.stages.length > 0),
+    snapshots,
+    trends,
+  };
+}
+
+function processView({ process, startedAt, stages, roles }: Observation): ProcessView {
+  return { process, startedAt, stages: roles ?? stages.map((stage) => `${stage.kind}:${stage.name}`) };
+}
+
+/** A position as people know it: an LSN, GTIDs. */
+export function positionText(text: string): string {
+  const position = parsePosition(text);
+  return position === undefined ? text : describePosition(position);
+}
+
+function find(points: readonly Point[], labels: Readonly<Record<string, string>>): number | undefined {
+  return points.find((point) => Object.entries(labels).every(([key, value]) => point.labels[key] === value))?.value;
+}
+
+function sourceView({ config, observations }: OverviewInput, samples: SampleSet, name: string): SourceView {
+  const facts = factsOf(observations, 'capture', name);
+  const budget = find(samples.max(METRIC.captureBudget[0], ['source']), { source: name });
+  return {
+    name,
+    kind: config.sources[name]!.kind,
+    state: facts?.state ?? 'silent',
+    lagSeconds: lagOf(facts),
+    rowsPerSecond: facts?.rowsPerSecond ?? 0,
+    ...(facts?.detail === undefined ? {} : { detail: facts.detail }),
+    ...(facts?.position === undefined ? {} : { position: positionText(facts.position) }),
+    ...(facts?.retainedLogBytes === undefined ? {} : { retainedLogBytes: facts.retainedLogBytes }),
+    ...(budget === undefined ? {} : { logBudgetSeconds: budget }),
+  };
+}
+
+async function readStreams({ config, connections }: OverviewInput): Promise<StreamView[]> {
+  return await Promise.all(
+    Object.keys(config.sources).map(async (source): Promise<StreamView> => {
+      const name = cdcStreamName(config.nats.prefix, source);
+      try {
+        return await connections.nats.use(async ({ manager }) => {
+          try {
+            const { state } = await manager.streams.info(name);
+            return {
+              source,
+              name,
+              state: 'here',
+              frames: state.messages,
+              bytes: state.bytes,
+              ...(state.messages === 0 ? {} : { lastFrameAt: new Date(state.last_ts).toISOString() }),
+            };
+          } catch (thrown) {
+            const error = natsError(thrown, `stream ${name}`);
+            if (error.code === 'stream_missing') return { source, name, state: 'missing' };
+            throw error;
+          }
+        });
+      } catch (thrown) {
+        // The page says so: it is what it is there for.
+        if (asReplicationError(thrown).code === 'internal') throw thrown;
+        return { source, name, state: 'unreachable' };
+      }
+    }),
+  );
+}
+
+async function readSnapshots({ config, connections }: OverviewInput): Promise<SnapshotView[]> {
+  try {
+    return await connections.nats.use(async (nats) => {
+      const bucket = await openBucket(nats, config.nats);
+      const all = await Promise.all(
+        Object.keys(config.sources).map(async (source): Promise<SnapshotView | undefined> => {
+          const [progress, request] = [await readProgress(bucket, source), await readRequest(bucket, source)];
+          if (progress === undefined && request === undefined) return undefined;
+          return {
+            source,
+            id: progress?.id ?? request!.id,
+            asked: request !== undefined,
+            tables: (progress?.tables ?? []).map(({ schema, name, state, rows }) => ({
+              table: `${schema}.${name}`,
+              state,
+              rows,
+            })),
+          };
+        }),
+      );
+      return all.filter((view) => view !== undefined);
+    });
+  } catch (thrown) {
+    if (asReplicationError(thrown).code === 'internal') throw thrown;
+    return [];
+  }
+}
+
+async function flowView(
+  { config, connections, observations }: OverviewInput,
+  samples: SampleSet,
+  streams: readonly StreamView[],
+  name: string,
+): Promise<FlowView> {
+  const { mirror: source, to: target } = config.flows[name]!;
+  const facts = factsOf(observations, 'apply', name);
+  const verified = find(samples.max(METRIC.driftVerified[0], ['flow']), { flow: name });
+  const heartbeat = find(samples.max(METRIC.heartbeat[0], ['source', 'target']), { source, target });
+  const coverage = find(samples.max(METRIC.driftCoverage[0], ['flow']), { flow: name });
+  const own = await ownWord(connections, target, name);
+  const stream = streams.find((each) => each.source === source);
+  const lag = lagOf(facts);
+  return {
+    name,
+    source,
+    target,
+    targetKind: config.targets[target]!.kind,
+    state: facts?.state ?? (own.detail === undefined ? 'silent' : 'unreachable'),
+    lagSeconds: lag,
+    rowsPerSecond: facts?.rowsPerSecond ?? 0,
+    ...((facts?.detail ?? own.detail) === undefined ? {} : { detail: facts?.detail ?? own.detail! }),
+    ...(own.position === undefined ? {} : { position: positionText(own.position) }),
+    ...(own.commitTime === undefined ? {} : { commitTime: own.commitTime }),
+    ...(facts?.pendingFrames === undefined || stream?.state !== 'here' ? {} : { pendingFrames: facts.pendingFrames }),
+    ...(own.quarantined === undefined ? {} : { quarantined: own.quarantined }),
+    ...(own.drift === undefined ? {} : { drift: own.drift }),
+    ...verifiedAt(verified, own),
+    ...(coverage === undefined ? {} : { coverage }),
+    ...(heartbeat === undefined ? {} : { heartbeatSeconds: heartbeat }),
+  };
+}
+
+/** A proof that a process of now reports, else that of the latest comparison which found nothing. */
+function verifiedAt(reported: number | undefined, own: OwnWord): { verifiedAt?: string } {
+  if (reported !== undefined) return { verifiedAt: new Date(reported * 1000).toISOString() };
+  return own.provenAt === undefined ? {} : { verifiedAt: own.provenAt };
+}
+
+interface OwnWord {
+  readonly position?: string;
+  readonly commitTime?: string;
+  readonly quarantined?: number;
+  readonly drift?: number;
+  readonly provenAt?: string;
+  /** Why the target could not be asked. */
+  readonly detail?: string;
+}
+
+/** What the target itself says of a flow. */
+async function ownWord(connections: Connections, target: string, flow: string): Promise<OwnWord> {
+  try {
+    const [row, reasons, found, run] = await Promise.all([
+      connections
+        .desk(target)
+        .use(async (desk) => (await desk.readPositions()).find((position) => position.flow === flow)),
+      connections.desk(target).use((desk) => desk.countReasons(flow)),
+      connections.target(target).use((reader) => countFindings(reader, flow)),
+      connections.target(target).use((reader) => lastRun(reader, flow)),
+    ]);
+    const drift = found.reduce((sum, each) => sum + each.rows, 0);
+    return {
+      ...(row === undefined ? {} : { position: row.position }),
+      ...(row?.commitTime == null ? {} : { commitTime: row.commitTime.toISOString() }),
+      quarantined: reasons.reduce((sum, { count }) => sum + count, 0),
+      drift,
+      ...(run?.state === 'done' && drift === 0 ? { provenAt: run.startedAt } : {}),
+    };
+  } catch (thrown) {
+    const error = asReplicationError(thrown);
+    if (error.code === 'internal') throw thrown;
+    return { detail: `${error.code}: ${error.message}` };
+  }
+}

@@ -1,0 +1,93 @@
+/** The exception inbox as the console shows it. */
+import type { QuarantineDetail, QuarantineEntry } from '../../apply/quarantine-entry.ts';
+import type { TargetDesk } from '../../apply/target-kind.ts';
+import { dialectOf, isBinaryColumn } from '../../core/column-kind.ts';
+import type { Config } from '../../core/config.ts';
+import type { RowChange } from '../../core/frame.ts';
+import type { QuarantineDetailView, QuarantineItem, QuarantinePage } from '../../monitoring/console/views.ts';
+import { positionText } from './overview.ts';
+import { hiddenColumns, shown, type HidesColumn } from './hidden-columns.ts';
+
+const OPS: Readonly<Record<RowChange[0], string>> = {
+  i: 'insert',
+  u: 'update',
+  d: 'delete',
+  r: 'snapshot',
+  t: 'truncate',
+  s: 'mark',
+  m: 'message',
+};
+
+/**
+ * What a database says of a value that it cannot take quotes it, whatever column it is of. Names of columns and keys stay;
+ * the values stand below, as far as they are shown.
+ */
+export function withoutValues(message: string, sqlState: string | null): string {
+  const quotes = sqlState === null || /^(22|HY)/.test(sqlState) || message.startsWith('Duplicate entry');
+  return quotes
+    ? message.replaceAll(/(?<!(?:column|key|constraint|relation|type|table) )("[^"]*"|'[^']*')/gi, '…')
+    : message;
+}
+
+export function item(entry: QuarantineEntry): QuarantineItem {
+  return {
+    id: entry.id,
+    table: `${entry.schema}.${entry.table}`,
+    key: entry.key,
+    op: OPS[entry.op as RowChange[0]] ?? entry.op,
+    reason: entry.reason,
+    message: entry.message === null ? null : withoutValues(entry.message, entry.sqlState),
+    sqlState: entry.sqlState,
+    createdAt: entry.createdAt.toISOString(),
+  };
+}
+
+export async function readPage(
+  desk: TargetDesk,
+  flow: string,
+  options: { offset: number; limit: number; reason?: string },
+): Promise<QuarantinePage> {
+  const reasons = await desk.countReasons(flow);
+  const counted = reasons.filter(({ reason }) => options.reason === undefined || reason === options.reason);
+  return {
+    total: counted.reduce((sum, { count }) => sum + count, 0),
+    offset: options.offset,
+    items: (await desk.pageQuarantine(flow, options)).map(item),
+    reasons,
+  };
+}
+
+export async function readDetail(
+  config: Config,
+  desk: TargetDesk,
+  flow: string,
+  id: string,
+): Promise<QuarantineDetailView | undefined> {
+  const entry = await desk.showQuarantine(id);
+  return entry === undefined || entry.flow !== flow ? undefined : detail(entry, hiddenColumns(config, flow));
+}
+
+function detail(entry: QuarantineDetail, hides: HidesColumn): QuarantineDetailView {
+  const { change, table, target } = entry.change;
+  const [, , after, , before] = change;
+  return {
+    ...item(entry),
+    flow: entry.flow,
+    source: entry.source,
+    position: `${positionText(entry.position)} #${entry.ordinal}`,
+    target: `${target.schema}.${target.name}`,
+    bytes: Buffer.byteLength(JSON.stringify(entry.change.change)),
+    columns: table.columns.map((column, index) => {
+      const hidden = hides(table.schema, table.name, column.name);
+      return {
+        name: column.name,
+        type: column.type,
+        key: table.key.includes(column.name),
+        notNull: column.notNull,
+        binary: isBinaryColumn(dialectOf(table), column),
+        ...(before === undefined ? {} : { before: shown(before[index], hidden) }),
+        ...(after === null ? {} : { after: shown(after[index], hidden) }),
+      };
+    }),
+  };
+}

@@ -1,0 +1,219 @@
+/** What the console's API gives: docs/console.md describes it for people. Values that must not be shown are `HIDDEN`. */
+import type { Alert } from '../alerts/evaluator.ts';
+
+/** In place of a value of a column that must not be shown. */
+export interface HiddenValue {
+  readonly hidden: true;
+}
+export const HIDDEN: HiddenValue = { hidden: true };
+/** A value as text, null, or left as it was by an update that did not send it. */
+export type ShownValue = string | null | HiddenValue | { readonly unchanged: true };
+
+export interface ProcessView {
+  readonly process: string;
+  readonly startedAt: string;
+  readonly stages: readonly string[];
+}
+
+export interface SourceView {
+  readonly name: string;
+  readonly kind: string;
+  /** `silent`: no process says anything of it. */
+  readonly state: string;
+  readonly detail?: string;
+  readonly position?: string;
+  readonly lagSeconds: number | null;
+  readonly rowsPerSecond: number;
+  readonly retainedLogBytes?: number;
+  readonly logBudgetSeconds?: number;
+}
+
+export interface StreamView {
+  readonly source: string;
+  readonly name: string;
+  readonly state: 'here' | 'missing' | 'unreachable';
+  readonly frames?: number;
+  readonly bytes?: number;
+  readonly lastFrameAt?: string;
+}
+
+export interface FlowView {
+  readonly name: string;
+  readonly source: string;
+  readonly target: string;
+  readonly targetKind: string;
+  readonly state: string;
+  readonly detail?: string;
+  readonly position?: string;
+  readonly commitTime?: string;
+  readonly lagSeconds: number | null;
+  readonly rowsPerSecond: number;
+  readonly pendingFrames?: number;
+  /** Changes that wait in quarantine; absent while the target cannot be asked. */
+  readonly quarantined?: number;
+  readonly drift?: number;
+  readonly verifiedAt?: string;
+  readonly coverage?: number;
+  readonly heartbeatSeconds?: number;
+}
+
+/** The last ten minutes: one point for every five seconds, oldest first; null where nothing was known. */
+export interface TrendView {
+  readonly lag: readonly (number | null)[];
+  readonly rows: readonly (number | null)[];
+}
+
+export interface OverviewView {
+  readonly at: string;
+  readonly installation: string;
+  readonly sources: readonly SourceView[];
+  readonly streams: readonly StreamView[];
+  readonly flows: readonly FlowView[];
+  readonly alerts: readonly Alert[];
+  readonly processes: readonly ProcessView[];
+  readonly snapshots: readonly SnapshotView[];
+  /** By `source:NAME` and `flow:NAME`. */
+  readonly trends: Readonly<Record<string, TrendView>>;
+}
+
+export interface SnapshotView {
+  readonly source: string;
+  readonly id: string;
+  readonly asked: boolean;
+  readonly tables: readonly { readonly table: string; readonly state: string; readonly rows: number }[];
+}
+
+export interface DriftFinding {
+  readonly id: string;
+  readonly table: string;
+  readonly kind: string;
+  readonly key: readonly string[] | null;
+  readonly copies: number;
+  readonly foundAt: string;
+  readonly confirmedAt: string;
+}
+
+export interface DriftView {
+  readonly flow: string;
+  readonly total: number;
+  readonly tables: readonly { readonly table: string; readonly kind: string; readonly rows: number }[];
+  readonly findings: readonly DriftFinding[];
+  readonly lastRun?: { readonly state: string; readonly startedAt: string; readonly finishedAt?: string };
+}
+
+export interface RowPairView {
+  readonly finding: DriftFinding;
+  readonly columns: readonly {
+    readonly name: string;
+    readonly key: boolean;
+    readonly source: ShownValue;
+    readonly target: ShownValue;
+    readonly differs: boolean;
+  }[];
+  readonly sourceRow: boolean;
+  readonly targetRow: boolean;
+  readonly note?: string;
+}
+
+export interface QuarantineItem {
+  readonly id: string;
+  readonly table: string;
+  readonly key: string | null;
+  readonly op: string;
+  readonly reason: string;
+  readonly message: string | null;
+  readonly sqlState: string | null;
+  readonly createdAt: string;
+}
+
+export interface QuarantinePage {
+  readonly total: number;
+  readonly offset: number;
+  readonly items: readonly QuarantineItem[];
+  readonly reasons: readonly { readonly reason: string; readonly count: number }[];
+}
+
+export interface QuarantineDetailView extends QuarantineItem {
+  readonly flow: string;
+  readonly source: string;
+  readonly position: string;
+  readonly target: string;
+  /** Bytes of the change as it is stored. */
+  readonly bytes: number;
+  readonly columns: readonly {
+    readonly name: string;
+    readonly type: string;
+    readonly key: boolean;
+    readonly notNull: boolean;
+    /** Values of binary columns are base64. */
+    readonly binary: boolean;
+    readonly before?: ShownValue;
+    readonly after?: ShownValue;
+  }[];
+}
+
+export interface AuditLineView {
+  readonly id: number;
+  readonly at: string;
+  readonly actor: string;
+  readonly action: string;
+  readonly subject: string;
+  readonly detail: unknown;
+  readonly hash: string;
+}
+
+export interface AuditPage {
+  readonly target: string;
+  readonly lines: readonly AuditLineView[];
+}
+
+export interface AuditCheckView {
+  readonly target: string;
+  readonly entries: number;
+  readonly problems: readonly string[];
+}
+
+export interface MetaView {
+  readonly installation: string;
+  /** Whether actions are possible at all: a token is configured. */
+  readonly actions: boolean;
+  readonly flows: readonly { readonly name: string; readonly source: string; readonly target: string }[];
+  readonly sources: readonly string[];
+  readonly targets: readonly string[];
+  readonly explain: boolean;
+}
+
+/** A change of a quarantined row by a person: new values by column. */
+export type QuarantineEdit = Readonly<Record<string, string | null>>;
+
+/** Who asks, as an audit line names it. */
+export interface Actor {
+  readonly name: string;
+}
+
+export interface ActionResult {
+  readonly done: string;
+  readonly failed?: readonly { readonly id: string; readonly message: string }[];
+}
+
+/** What the console asks of the installation. Errors are `ReplicationError`. */
+export interface ConsoleData {
+  meta(): MetaView;
+  /** The configuration without secrets. */
+  configuration(): unknown;
+  overview(): Promise<OverviewView>;
+  drift(flow: string, offset: number, limit: number): Promise<DriftView>;
+  rowPair(flow: string, finding: string): Promise<RowPairView | undefined>;
+  quarantine(flow: string, options: { offset: number; limit: number; reason?: string }): Promise<QuarantinePage>;
+  quarantined(flow: string, id: string): Promise<QuarantineDetailView | undefined>;
+  audit(target: string, before: number | undefined, limit: number): Promise<AuditPage>;
+  checkAudit(target: string): Promise<AuditCheckView>;
+  /** Where each field of a record came from; left out where this installation cannot tell. */
+  explain?(entity: string, key: string): Promise<unknown>;
+
+  replay(actor: Actor, flow: string, ids: readonly string[] | 'all'): Promise<ActionResult>;
+  discard(actor: Actor, flow: string, ids: readonly string[]): Promise<ActionResult>;
+  edit(actor: Actor, flow: string, id: string, edit: QuarantineEdit, replay: boolean): Promise<ActionResult>;
+  snapshot(actor: Actor, source: string, tables: readonly string[], cancel: boolean): Promise<ActionResult>;
+  verify(actor: Actor, flow: string, repair: boolean): Promise<ActionResult>;
+}

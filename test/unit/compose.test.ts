@@ -1,0 +1,98 @@
+/** docker-compose.yml and what it mounts fit together; `docker compose config` says the rest where Docker is. */
+import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { parse } from 'yaml';
+import { describe, expect, it } from 'vitest';
+import { parseConfig } from '../../core/config.ts';
+
+const root = resolve(import.meta.dirname, '../..');
+const read = (file: string): string => readFileSync(resolve(root, file), 'utf8');
+
+interface Service {
+  readonly image?: string;
+  readonly command?: readonly string[];
+  readonly entrypoint?: readonly string[];
+  readonly environment?: Readonly<Record<string, string>>;
+  readonly ports?: readonly string[];
+  readonly volumes?: readonly string[];
+  readonly healthcheck?: { readonly test?: unknown; readonly disable?: boolean };
+  readonly depends_on?: Readonly<Record<string, { readonly condition: string }>>;
+}
+
+const compose = parse(read('docker-compose.yml'), { merge: true }) as {
+  readonly services: Readonly<Record<string, Service>>;
+  readonly volumes: Readonly<Record<string, unknown>>;
+};
+const services = Object.entries(compose.services);
+/** Services of Waybill itself, whose image brings its health check. */
+const stagesOf = ({ command = [] }: Service): string[] =>
+  command[0] === 'run' ? command[command.indexOf('--only') + 1]!.split(',') : [];
+const config = parseConfig(
+  read('docker/waybill.yaml'),
+  Object.assign({}, ...services.filter(([, s]) => stagesOf(s).length > 0).map(([, s]) => s.environment)) as Record<
+    string,
+    string
+  >,
+);
+
+describe('docker-compose.yml', () => {
+  it('has an image for each service that the environment can replace', () => {
+    for (const [name, { image }] of services) expect(`${name} ${image}`).toMatch(/^\S+ \$\{WAYBILL_\w*IMAGE:-.+\}$/);
+  });
+
+  it('runs every source and flow of docker/waybill.yaml once, each as a service of its own', () => {
+    const stages = services.flatMap(([, service]) => stagesOf(service));
+    const wanted = [
+      ...Object.keys(config.sources).map((name) => `capture:${name}`),
+      ...Object.keys(config.flows).flatMap((name) => [`apply:${name}`, `verify:${name}`, `heartbeat:${name}`]),
+    ];
+    // What is run beside those (alerts, …) is for other tests to judge.
+    expect(stages.filter((stage) => wanted.includes(stage)).sort()).toEqual(wanted.sort());
+    expect(Object.keys(config.sources)).toEqual(['wms', 'erp']);
+  });
+
+  it('waits only for services that are there and can tell that they are ready', () => {
+    for (const [name, { depends_on: awaited = {} }] of services)
+      for (const [other, { condition }] of Object.entries(awaited)) {
+        const service = compose.services[other];
+        expect(service, `${name} waits for ${other}`).toBeDefined();
+        if (condition === 'service_healthy')
+          expect(service!.healthcheck?.test ?? (stagesOf(service!).length > 0 || undefined), other).toBeDefined();
+        else if (condition === 'service_completed_successfully') expect(service!.entrypoint?.at(-1)).toBe('seed');
+      }
+  });
+
+  it('mounts files that exist and volumes that are declared, and publishes each port once', () => {
+    const ports: string[] = [];
+    for (const [, service] of services) {
+      for (const volume of service.volumes ?? []) {
+        const [from] = volume.split(':') as [string];
+        if (from.startsWith('./')) expect(existsSync(resolve(root, from)), volume).toBe(true);
+        else expect(Object.keys(compose.volumes)).toContain(from);
+      }
+      for (const port of service.ports ?? []) ports.push(/:-(\d+)\}/.exec(port)![1]!);
+      const script = service.entrypoint?.find((part) => part.startsWith('/app/dist/'));
+      if (script !== undefined)
+        expect(existsSync(resolve(root, script.replace('/app/dist/', '').replace(/\.js$/, '.ts'))), script).toBe(true);
+    }
+    expect(new Set(ports).size).toBe(ports.length);
+  });
+
+  it('connects to databases under the names that the services have', () => {
+    for (const [name, { environment = {} }] of services)
+      for (const [variable, url] of Object.entries(environment)) {
+        const host = /^\w+:\/\/(?:[^@]*@)?([\w-]+):\d+/.exec(url)?.[1];
+        if (host !== undefined) expect(Object.keys(compose.services), `${name} ${variable}`).toContain(host);
+      }
+  });
+
+  it('lets Prometheus scrape every service of Waybill', () => {
+    const scraped = (parse(read('docker/prometheus.yml')) as { scrape_configs: { static_configs: unknown[] }[] })
+      .scrape_configs;
+    const targets = scraped.flatMap(({ static_configs: list }) =>
+      list.flatMap((item) => (item as { targets: string[] }).targets),
+    );
+    const ours = services.filter(([, service]) => stagesOf(service).length > 0).map(([name]) => `${name}:9464`);
+    expect(targets.filter((target) => target.endsWith(':9464')).sort()).toEqual(ours.sort());
+  });
+});
