@@ -32,6 +32,7 @@ const SETTINGS =
   `SET NAMES utf8mb4; SET SESSION time_zone = '+00:00', sql_mode = '${SQL_MODE},NO_BACKSLASH_ESCAPES', autocommit = 1,` +
   ' foreign_key_checks = 1, unique_checks = 1, sql_notes = 1, sql_safe_updates = 0, innodb_lock_wait_timeout = 50,' +
   ' lock_wait_timeout = 60, wait_timeout = 28800, net_read_timeout = 120, net_write_timeout = 120';
+const GOODBYE_MS = 2000;
 const READ_COMMITTED = 'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED';
 
 export class MysqlSession {
@@ -51,12 +52,13 @@ export class MysqlSession {
 
   /** Connects. Throws `target_unreachable`, `target_auth` or another classified error. */
   static async open(target: TargetConfig, programName: string): Promise<MysqlSession> {
-    let session: MysqlSession | undefined;
+    let connection: Connection | undefined;
     try {
-      const connection = createConnection(connectionOptions(target, programName));
-      session = new MysqlSession(connection);
+      const opening = createConnection(connectionOptions(target, programName));
+      connection = opening;
+      const session = new MysqlSession(opening);
       await new Promise<void>((resolve, reject) => {
-        connection.connect((error) => {
+        opening.connect((error) => {
           if (error === null) resolve();
           else reject(error);
         });
@@ -64,7 +66,8 @@ export class MysqlSession {
       await session.#prepare();
       return session;
     } catch (thrown) {
-      await session?.close();
+      // A server that refused never answers a goodbye.
+      if (connection !== undefined) dropConnection(connection);
       throw targetError(thrown, 'connecting to the target');
     }
   }
@@ -133,11 +136,13 @@ export class MysqlSession {
   }
 
   async close(): Promise<void> {
-    // A server that is gone without a word never answers the goodbye.
-    const late = AbortSignal.timeout(2000);
     await new Promise<void>((resolve) => {
-      late.addEventListener('abort', () => resolve(), { once: true });
-      this.#connection.end(() => resolve());
+      // A server that is gone without a word never answers the goodbye.
+      const late = setTimeout(resolve, GOODBYE_MS);
+      this.#connection.end(() => {
+        clearTimeout(late);
+        resolve();
+      });
     });
     dropConnection(this.#connection);
   }

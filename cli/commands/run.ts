@@ -104,7 +104,9 @@ export async function run(options: RunOptions): Promise<number> {
   await Promise.all(beside);
   await noteStop(config, stages, log);
   await server.close();
-  return failed.every((value) => value) ? EXIT.no : EXIT.good;
+  // What only looks on cannot fail in this way, and does not make it good.
+  const work = failed.filter((_, index) => stages[index]!.pages === undefined && stages[index]!.watches !== true);
+  return work.length > 0 && work.every((value) => value) ? EXIT.no : EXIT.good;
 }
 
 /** The targets that the stages of this process write to or compare. One that only captures may not reach any. */

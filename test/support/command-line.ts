@@ -9,6 +9,9 @@ import { policyFor, type ErrorCode } from '../../core/errors.ts';
 
 const PROGRAM = resolve(import.meta.dirname, '../../dist/cli/main.js');
 
+/** A command that was not told to end, or did not, is at fault by then. */
+const DEADLINE_MS = 50_000;
+
 export interface Outcome {
   readonly status: number | null;
   readonly output: string;
@@ -62,8 +65,11 @@ export class CommandLine {
     };
     child.stdout.on('data', read);
     child.stderr.on('data', read);
-    const [status] = (await once(child, 'close')) as [number | null];
+    const late = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS);
+    const [status, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
+    clearTimeout(late);
     this.#running.delete(child);
+    if (signal === 'SIGKILL') throw new Error(`waybill ${args.join(' ')} went on and on:\n${output}`);
     return { status, output };
   }
 
