@@ -61,7 +61,7 @@ async function path(natsText = `servers: ["${nats.url}"]`): Promise<Path> {
   const target = await server.createDatabase(`${prefix}_target`);
   await execute(source, 'create table a (id int primary key)', 'insert into a values (1)');
   const text = `version: 1
-nats: { ${natsText}, prefix: ${prefix}, stream: { sync_interval: 0s } }
+nats: { ${natsText}, prefix: ${prefix}, stream: { sync_interval: 0s, max_bytes: 64MB } }
 sources: { wms: { kind: postgres, url: "${source}", heartbeat: 1s } }
 targets: { v: { kind: postgres, url: "${target}" } }
 flows: { f: { mirror: wms, to: v, schema: copy } }

@@ -47,7 +47,7 @@ describe.each(['mysql', 'mariadb'] as const)('%s', (kind) => {
     change.source?.(sourceUrl);
     change.target?.(targetUrl);
     const text = `version: 1
-nats: { servers: ["${nats.url}"], prefix: ${prefix}, stream: { sync_interval: 0s } }
+nats: { servers: ["${nats.url}"], prefix: ${prefix}, stream: { sync_interval: 0s, max_bytes: 64MB } }
 sources: { erp: { kind: ${change.kind ?? kind}, url: "${sourceUrl.href}", tables: ["${database}.*"], heartbeat: 1s } }
 targets: { v: { kind: ${kind}, url: "${targetUrl.href}" } }
 flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }

@@ -50,7 +50,7 @@ interface Source {
 
 function sourceAt(url: string, prefix = `p${cli.next()}`): Source {
   const config = `version: 1
-nats: { servers: ["${nats.url}"], prefix: ${prefix}, stream: { sync_interval: 0s } }
+nats: { servers: ["${nats.url}"], prefix: ${prefix}, stream: { sync_interval: 0s, max_bytes: 64MB } }
 sources: { wms: { kind: postgres, url: "${url}", heartbeat: 1s } }
 `;
   return { url, config, slot: `${prefix}_wms` };

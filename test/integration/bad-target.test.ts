@@ -59,7 +59,7 @@ async function path(change: (url: URL) => void = () => undefined): Promise<Path>
   const url = new URL(target);
   change(url);
   const text = `version: 1
-nats: { servers: ["${nats.url}"], prefix: ${prefix}, stream: { sync_interval: 0s } }
+nats: { servers: ["${nats.url}"], prefix: ${prefix}, stream: { sync_interval: 0s, max_bytes: 64MB } }
 sources: { wms: { kind: postgres, url: "${source}" } }
 targets: { v: { kind: postgres, url: "${url.href}" } }
 flows: { f: { mirror: wms, to: v, schema: copy } }
