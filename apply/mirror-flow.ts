@@ -17,6 +17,8 @@ export interface MirrorFlowOptions {
   readonly settings: FlowConfig;
   readonly store: TargetStore;
   readonly nats: NatsConfig;
+  /** The stream to read; left out: that of the flow's source. */
+  readonly stream?: string;
   /** Tells this process from every other one that may run the same flow. */
   readonly holder: string;
   readonly leaseTtlMs?: number;
@@ -32,7 +34,7 @@ export interface MirrorFlowOptions {
  */
 export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
   const { name, log, signal, report = NO_FLOW_REPORT } = options;
-  const stream = cdcStreamName(options.nats.prefix, options.settings.mirror);
+  const stream = streamOf(options);
   let nats: Nats | undefined;
   /** The newest reset of the stream when the flow last looked for its place. */
   let knownReset = 0;
@@ -81,13 +83,17 @@ async function waitForReset(
   );
 }
 
+function streamOf({ stream, nats, settings }: MirrorFlowOptions): string {
+  return stream ?? cdcStreamName(nats.prefix, settings.mirror);
+}
+
 function describe(error: ReplicationError): string {
   return `${error.code}: ${error.message}`;
 }
 
 async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowReport, run: Run): Promise<void> {
   const { name, settings, log, holder } = options;
-  const stream = cdcStreamName(options.nats.prefix, settings.mirror);
+  const stream = streamOf(options);
   const bucket = await openBucket(nats, options.nats);
   const lease = await acquireLease(bucket, `lease.apply.${name}`, {
     holder,

@@ -27,6 +27,13 @@ export interface TargetDesk {
   showQuarantine(id: string | number): Promise<QuarantineDetail | undefined>;
   replayQuarantine(flow: string, which: ReplayChoice, settings: FlowConfig): Promise<ReplayResult>;
   discardQuarantine(flow: string, ids: readonly (string | number)[]): Promise<number>;
+  /** The columns of the row that has these values, as text; undefined where there is none. */
+  readRow(
+    schema: string,
+    table: string,
+    columns: readonly string[],
+    key: readonly (readonly [column: string, value: string])[],
+  ): Promise<readonly (string | null)[] | undefined>;
   close(): Promise<void>;
 }
 

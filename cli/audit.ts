@@ -25,8 +25,9 @@ export function actor(): string {
 
 /** The targets of all flows that read `source`. */
 export function targetsOf(config: Config, source: string): string[] {
-  const flows = Object.values(config.flows).filter((flow) => flow.mirror === source);
-  return [...new Set(flows.map((flow) => flow.to))];
+  const mirrors = Object.values(config.flows).filter((flow) => flow.mirror === source);
+  const records = Object.values(config.canonicalFlows).filter((flow) => flow.from[source] !== undefined);
+  return [...new Set([...mirrors, ...records].map((flow) => flow.to))];
 }
 
 /** Opens the audit log of a target. Throws `target_unreachable` or another classified error. */

@@ -68,7 +68,7 @@ command(program, 'tail <source>', 'the stream as JSON lines', async () => (await
 command(
   program,
   'snapshot <source> [tables...]',
-  'read tables again while the log streams',
+  'read tables again while the log streams; of a flow of records: write them all anew',
   async () => (await act()).snapshot,
 )
   .option('--cancel', 'stop the snapshot under way')
@@ -97,6 +97,12 @@ command(
 )
   .option('--verify', 'check that no entry was changed, removed or cut off; exit status 1 if one was')
   .option('--json', 'as JSON, for programs');
+command(
+  program,
+  'explain <entity> [key...]',
+  'where each field of a record came from; the key as field=value, or its values in order',
+  async () => (await import('./commands/explain.ts')).explain,
+).option('--json', 'as JSON, for programs');
 const quarantine = program.command('quarantine').description('the exception inbox').exitOverride();
 command(quarantine, 'list [flow]', 'changes that wait', async () => (await act()).quarantineList).option(
   '--json',

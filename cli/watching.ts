@@ -1,5 +1,5 @@
 /** Composes what watches all processes of an installation: the alerts, and the console. */
-import type { Config } from '../core/config.ts';
+import { flowSettings, type Config } from '../core/config.ts';
 import { asReplicationError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import { runNotifier } from '../monitoring/alerts/notifier.ts';
@@ -68,7 +68,7 @@ async function noteNotification(config: Config, entry: OutboxEntry): Promise<voi
 /** The targets that an alert is about; all of them where it names none. */
 function concerned(config: Config, labels: Labels): string[] {
   const { source, target, stage, name } = labels;
-  const flow = config.flows[labels['flow'] ?? (stage === 'apply' ? (name ?? '') : '')];
+  const flow = flowSettings(config, labels['flow'] ?? (stage === 'capture' ? '' : (name ?? '')));
   if (flow !== undefined) return [flow.to];
   if (target !== undefined && config.targets[target] !== undefined) return [target];
   const captured = source ?? (stage === 'capture' ? name : undefined);

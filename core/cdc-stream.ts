@@ -73,6 +73,8 @@ export interface FrameHeaders {
   /** MySQL, MariaDB: from where a capture reads the log again, because of transactions in doubt; absent: from `end`. */
   readonly replay?: string;
   readonly chunk?: { readonly index: number; readonly of: number };
+  /** Streams of records: what their writer must know to go on. */
+  readonly checkpoint?: string;
 }
 
 /** The last message of the stream: the sequence the next publish must expect, and the capture's position. */
@@ -82,14 +84,28 @@ export interface StreamTail {
   readonly origin?: string;
   readonly epoch: number;
   readonly replay?: string;
+  readonly checkpoint?: string;
 }
 
 /** Makes the stream of a source when it is not there; updates limits that the configuration changed. */
 export async function ensureCdcStream(nats: Nats, config: NatsConfig, source: string): Promise<StreamInfo> {
-  const wanted = {
+  return await ensureFrameStream(nats, config, {
     name: cdcStreamName(config.prefix, source),
-    subjects: [cdcSubject(config.prefix, source)],
+    subject: cdcSubject(config.prefix, source),
     description: `Waybill: row changes of source ${source}`,
+  });
+}
+
+/** Makes a stream of frames when it is not there; updates limits that the configuration changed. */
+export async function ensureFrameStream(
+  nats: Nats,
+  config: NatsConfig,
+  stream: { readonly name: string; readonly subject: string; readonly description: string },
+): Promise<StreamInfo> {
+  const wanted = {
+    name: stream.name,
+    subjects: [stream.subject],
+    description: stream.description,
     retention: RetentionPolicy.Limits,
     storage: StorageType.File,
     discard: DiscardPolicy.Old,
@@ -139,8 +155,15 @@ export async function readTail(nats: Nats, stream: string): Promise<StreamTail> 
         context: { stream, seq },
       });
     const headers = parseFrameHeaders(message.header, `${stream} sequence ${seq}`);
-    const { end, origin, epoch, replay } = headers;
-    return { seq, end, origin, epoch, ...(replay === undefined ? {} : { replay }) };
+    const { end, origin, epoch, replay, checkpoint } = headers;
+    return {
+      seq,
+      end,
+      origin,
+      epoch,
+      ...(replay === undefined ? {} : { replay }),
+      ...(checkpoint === undefined ? {} : { checkpoint }),
+    };
   } catch (thrown) {
     throw natsError(thrown, `reading the end of stream ${stream}`);
   }
@@ -166,6 +189,7 @@ export function parseFrameHeaders(headers: MsgHdrs | undefined, place: string): 
   const chunk = /^(\d+)\/(\d+)$/.exec(get(HEADER.chunk));
   const time = Date.parse(get(HEADER.time));
   const replay = get(HEADER.replay);
+  const checkpoint = get(HEADER.checkpoint);
   return {
     source: get(HEADER.source),
     origin: get(HEADER.origin),
@@ -177,6 +201,7 @@ export function parseFrameHeaders(headers: MsgHdrs | undefined, place: string): 
     reset,
     ...(replay === '' ? {} : { replay }),
     ...(chunk === null ? {} : { chunk: { index: Number(chunk[1]), of: Number(chunk[2]) } }),
+    ...(checkpoint === '' ? {} : { checkpoint }),
   };
 }
 

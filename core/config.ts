@@ -1,35 +1,19 @@
 /** The configuration file: one strict schema; every problem is reported at once, with its path and the nearest known key. */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { z } from 'zod';
+import { CANONICAL_SOURCE, canonicalFlowSchema, type CanonicalFlowConfig } from './canonical-config.ts';
+import { durationSchema, nameSchema, sizeSchema } from './config-values.ts';
 import { ColumnRules, columnRulesSchema } from './column-rules.ts';
 import { ReplicationError } from './errors.ts';
 import { compileTablePatterns } from './table-pattern.ts';
 
-const name = z
-  .string()
-  .regex(/^[a-z][a-z0-9_]{0,39}$/, 'must be lower case letters, digits and _, at most 40, starting with a letter');
+const name = nameSchema;
+const duration = durationSchema;
+const size = sizeSchema;
 const secretUrl = z.string().min(1);
-const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/;
-const UNIT_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
-const SIZE = /^(\d+)(KB|MB|GB|TB)?$/;
-const UNIT_BYTES = { KB: 1024, MB: 1024 ** 2, GB: 1024 ** 3, TB: 1024 ** 4 } as const;
-
-const duration = z
-  .string()
-  .regex(DURATION, 'must be a duration such as 10s, 5m, 1h')
-  .transform((text) => {
-    const [, count, unit] = DURATION.exec(text)!;
-    return Number(count) * UNIT_MS[unit as keyof typeof UNIT_MS];
-  });
-const size = z
-  .union([z.string().regex(SIZE, 'must be a size such as 512KB, 8MB, 16GB'), z.number().int().positive()])
-  .transform((value) => {
-    if (typeof value === 'number') return value;
-    const [, count, unit] = SIZE.exec(value)!;
-    return Number(count) * (unit === undefined ? 1 : UNIT_BYTES[unit as keyof typeof UNIT_BYTES]);
-  });
 const tablePattern = z.string().regex(/^!?[^.]+\..+$/, 'must have the form schema.table, with * for any characters');
 
 const tls = z.strictObject({
@@ -173,16 +157,22 @@ export const configSchema = z.strictObject({
   nats: natsSchema.prefault({}),
   sources: z.record(name, sourceSchema).default({}),
   targets: z.record(name, targetSchema).default({}),
-  flows: z.record(name, mirrorFlowSchema).default({}),
+  flows: z.record(name, z.union([mirrorFlowSchema, canonicalFlowSchema])).default({}),
   monitoring: monitoringSchema.prefault({}),
 });
 
-export type Config = z.infer<typeof configSchema>;
+type ParsedConfig = z.infer<typeof configSchema>;
+/** The configuration. The file has all flows in one place; here those of mirrors and of canonical records are apart. */
+export type Config = Omit<ParsedConfig, 'flows'> & {
+  readonly flows: Readonly<Record<string, FlowConfig>>;
+  readonly canonicalFlows: Readonly<Record<string, CanonicalFlowConfig>>;
+};
 export type NatsConfig = Config['nats'];
 export type SourceConfig = z.infer<typeof sourceSchema>;
 export type PostgresSourceConfig = Extract<SourceConfig, { kind: 'postgres' }>;
 export type MysqlSourceConfig = Exclude<SourceConfig, { kind: 'postgres' }>;
 export type TargetConfig = z.infer<typeof targetSchema>;
+/** A mirror flow; of any flow, what writing to the target needs to know. */
 export type FlowConfig = z.infer<typeof mirrorFlowSchema>;
 export type WebhookConfig = z.infer<typeof webhookSchema>;
 export type TlsConfig = z.infer<typeof tls>;
@@ -203,7 +193,15 @@ export function loadConfig(path: string, environment: Environment): Config {
       cause,
     });
   }
-  return parseConfig(text, environment, path);
+  const config = parseConfig(text, environment, path);
+  const canonicalFlows = Object.entries(config.canonicalFlows).map(([flow, settings]) => {
+    const from = Object.entries(settings.from).map(([source, choice]) => [
+      source,
+      choice.map === undefined ? choice : { map: resolve(dirname(path), choice.map) },
+    ]);
+    return [flow, { ...settings, from: Object.fromEntries(from) as CanonicalFlowConfig['from'] }];
+  });
+  return { ...config, canonicalFlows: Object.fromEntries(canonicalFlows) as Config['canonicalFlows'] };
 }
 
 /** `loadConfig` for a text that is already there; `place` names it in errors. */
@@ -218,14 +216,49 @@ export function parseConfig(text: string, environment: Environment, place = 'con
   }
   const expanded = expand(raw, '', environment, problems);
   const result = configSchema.safeParse(expanded);
+  let config: Config | undefined;
   if (!result.success) for (const issue of result.error.issues) problems.push(...describeIssue(issue, expanded));
-  else problems.push(...crossCheck(result.data));
+  else problems.push(...crossCheck((config = divideFlows(result.data))));
   if (problems.length > 0)
     throw new ReplicationError(
       'config_invalid',
       `${place} has ${problems.length} problem(s):\n${problems.map((p) => `  - ${p}`).join('\n')}`,
     );
-  return result.data!;
+  return config!;
+}
+
+function divideFlows({ flows, ...rest }: ParsedConfig): Config {
+  const mirrors: Record<string, FlowConfig> = {};
+  const canonicalFlows: Record<string, CanonicalFlowConfig> = {};
+  for (const [flow, settings] of Object.entries(flows))
+    if ('canonical' in settings) canonicalFlows[flow] = settings;
+    else mirrors[flow] = settings;
+  return { ...rest, flows: mirrors, canonicalFlows };
+}
+
+/** What writing the records of a canonical flow to its target needs to know: they come as the rows of one source. */
+export function recordFlowSettings(flow: CanonicalFlowConfig): FlowConfig {
+  return {
+    mirror: CANONICAL_SOURCE,
+    to: flow.to,
+    schema: flow.schema,
+    deletes: flow.deletes,
+    truncate: 'apply',
+    batch_bytes: flow.batch_bytes,
+    zero_dates: 'reject',
+    extra_rows: 'report',
+  };
+}
+
+/** The target of a flow of either kind, and what writing to it needs to know; undefined when there is no such flow. */
+export function flowSettings(config: Config, flow: string): FlowConfig | undefined {
+  const canonical = config.canonicalFlows[flow];
+  return canonical === undefined ? config.flows[flow] : recordFlowSettings(canonical);
+}
+
+/** Names of all flows. */
+export function flowNames(config: Config): string[] {
+  return [...Object.keys(config.flows), ...Object.keys(config.canonicalFlows)];
 }
 
 /** Puts in environment variables and the contents of `…_file` secrets; collects what is missing. */
@@ -261,6 +294,11 @@ function expand(value: unknown, path: string, environment: Environment, problems
 
 function describeIssue(issue: z.core.$ZodIssue, root: unknown): string[] {
   const at = issue.path.map(String).join('.');
+  if (issue.code === 'invalid_union' && issue.path.length === 2 && issue.path[0] === 'flows') {
+    // Which kind of flow is meant is told by the word that it begins with.
+    const meant = issue.errors[isCanonical(valueAt(issue.path, root)) ? 1 : 0]!;
+    return meant.flatMap((inner) => describeIssue({ ...inner, path: [...issue.path, ...inner.path] }, root));
+  }
   if (issue.code === 'unrecognized_keys') {
     const known = knownKeysAt(issue.path, root);
     return issue.keys.map((key) => {
@@ -273,10 +311,19 @@ function describeIssue(issue: z.core.$ZodIssue, root: unknown): string[] {
   return [`${at === '' ? 'the file' : at}: ${issue.message}${root === null ? ' (it is empty)' : ''}`];
 }
 
+function valueAt(path: readonly PropertyKey[], root: unknown): unknown {
+  return path.reduce((value, part) => (value as Record<PropertyKey, unknown> | undefined)?.[part], root);
+}
+
+function isCanonical(flow: unknown): boolean {
+  return typeof flow === 'object' && flow !== null && 'canonical' in flow;
+}
+
 interface SchemaNode {
   readonly properties?: Readonly<Record<string, SchemaNode>>;
   readonly additionalProperties?: SchemaNode;
   readonly oneOf?: readonly SchemaNode[];
+  readonly anyOf?: readonly SchemaNode[];
   readonly const?: unknown;
 }
 
@@ -288,6 +335,10 @@ function knownKeysAt(path: readonly PropertyKey[], root: unknown): string[] {
     value = (value as Record<PropertyKey, unknown> | undefined)?.[part];
     const { kind } = (value ?? {}) as { kind?: unknown };
     if (node?.oneOf !== undefined) node = node.oneOf.find((variant) => variant.properties?.['kind']?.const === kind);
+    if (node?.anyOf !== undefined) {
+      const word = isCanonical(value) ? 'canonical' : 'mirror';
+      node = node.anyOf.find((variant) => variant.properties?.[word] !== undefined);
+    }
   }
   const keys = Object.keys(node?.properties ?? {});
   return keys.flatMap((key) =>
@@ -336,10 +387,26 @@ function crossCheck(config: Config): string[] {
     if (config.targets[settings.to] === undefined)
       problems.push(`flows.${flow}.to: there is no target "${settings.to}"${hint(settings.to, config.targets)}`);
   }
+  const makers = new Map<string, string>();
+  for (const [flow, settings] of Object.entries(config.canonicalFlows)) {
+    const at = `flows.${flow}`;
+    const sources = Object.keys(settings.from);
+    for (const source of sources)
+      if (config.sources[source] === undefined)
+        problems.push(`${at}.from.${source}: there is no source "${source}"${hint(source, config.sources)}`);
+    if (config.targets[settings.to] === undefined)
+      problems.push(`${at}.to: there is no target "${settings.to}"${hint(settings.to, config.targets)}`);
+    const other = makers.get(settings.canonical);
+    if (other !== undefined)
+      problems.push(
+        `${at}.canonical: ${settings.canonical} is made by flow ${other} already; one flow makes an entity, from as many sources as there are`,
+      );
+    makers.set(settings.canonical, flow);
+  }
   return problems;
 }
 
-function hint(word: string, record: Record<string, unknown>): string {
+function hint(word: string, record: Readonly<Record<string, unknown>>): string {
   const near = nearest(word, Object.keys(record));
   return near === undefined ? '' : ` (did you mean "${near}"?)`;
 }

@@ -203,6 +203,11 @@ const POLICIES = {
     action: 'halt',
     remedy: 'Correct the mapping at the lines named and start again; nothing was skipped.',
   },
+  transform_history: {
+    action: 'resnapshot',
+    remedy:
+      'Frames that a mapping needs to rebuild what it keeps have expired from the stream of its source. Run `waybill snapshot SOURCE --reset` to have all its tables read again, and give the stream more room.',
+  },
   transform_state_full: {
     action: 'halt',
     remedy:

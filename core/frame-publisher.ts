@@ -28,6 +28,8 @@ export interface SealedFrame {
   readonly log?: string;
   /** Where the log is read again from, when that is not `end`. */
   readonly replay?: string;
+  /** What the writer must know to go on after this frame, and what before it; for streams made from other streams. */
+  readonly checkpoint?: { readonly before: string; readonly after: string };
 }
 
 /** The largest payload that the connected server takes, or `nats_payload_too_small`. */
@@ -53,16 +55,23 @@ export class FramePublisher {
   constructor(
     nats: Nats,
     config: NatsConfig,
-    options: { source: string; origin: string; epoch: number; tail: StreamTail },
+    options: {
+      source: string;
+      origin: string;
+      epoch: number;
+      tail: Pick<StreamTail, 'seq'>;
+      /** Left out: the CDC stream of the source. */
+      stream?: { readonly name: string; readonly subject: string };
+    },
   ) {
     this.#nats = nats;
     this.#js = jetstream(nats.connection, { timeout: 10_000 });
-    this.#subject = cdcSubject(config.prefix, options.source);
+    this.#subject = options.stream?.subject ?? cdcSubject(config.prefix, options.source);
     this.#source = options.source;
     this.#origin = options.origin;
     this.#epoch = options.epoch;
     this.#lastSeq = options.tail.seq;
-    this.streamName = cdcStreamName(config.prefix, options.source);
+    this.streamName = options.stream?.name ?? cdcStreamName(config.prefix, options.source);
   }
 
   readonly streamName: string;
@@ -78,10 +87,12 @@ export class FramePublisher {
   async publish(frame: SealedFrame): Promise<void> {
     // GTID sets have no limit of their own.
     const positionBytes = formatPosition(frame.start).length + formatPosition(frame.end).length;
-    const headerBytes = HEADER_BYTES + positionBytes + (frame.replay?.length ?? 0);
+    const { before = '', after = '' } = frame.checkpoint ?? {};
+    const headerBytes =
+      HEADER_BYTES + positionBytes + (frame.replay?.length ?? 0) + Math.max(before.length, after.length);
     const limit = (this.#nats.connection.info?.max_payload ?? 1 << 20) - headerBytes;
     if (frame.payload.length <= limit) {
-      await this.#send(frame, frame.payload, frame.end, undefined);
+      await this.#send(frame, frame.payload, frame.end, undefined, after);
       return;
     }
     // A row larger than a message goes in pieces. Only the last piece brings the position forward, so that a capture
@@ -89,11 +100,18 @@ export class FramePublisher {
     const pieces = Math.ceil(frame.payload.length / limit);
     for (let i = 0; i < pieces; i++) {
       const piece = frame.payload.subarray(i * limit, (i + 1) * limit);
-      await this.#send(frame, piece, i === pieces - 1 ? frame.end : frame.start, `${i + 1}/${pieces}`);
+      const last = i === pieces - 1;
+      await this.#send(frame, piece, last ? frame.end : frame.start, `${i + 1}/${pieces}`, last ? after : before);
     }
   }
 
-  async #send(frame: SealedFrame, payload: Uint8Array, end: Position, chunk: string | undefined): Promise<void> {
+  async #send(
+    frame: SealedFrame,
+    payload: Uint8Array,
+    end: Position,
+    chunk: string | undefined,
+    checkpoint: string,
+  ): Promise<void> {
     const headers = createHeaders();
     headers.set(HEADER.format, String(FRAME_VERSION));
     headers.set(HEADER.source, this.#source);
@@ -107,6 +125,7 @@ export class FramePublisher {
     if (frame.log !== undefined) headers.set(HEADER.log, frame.log);
     if (frame.replay !== undefined) headers.set(HEADER.replay, frame.replay);
     if (chunk !== undefined) headers.set(HEADER.chunk, chunk);
+    if (checkpoint !== '') headers.set(HEADER.checkpoint, checkpoint);
     try {
       const pending = this.#js.publish(this.#subject, payload, { headers, expect: { lastSequence: this.#lastSeq } });
       failpoint('capture.published-before-ack');

@@ -10,6 +10,7 @@ import {
   type Part,
   type TableSchema,
   type TransactionEntry,
+  type Value,
 } from './frame.ts';
 
 const QUOTE = 0x22;
@@ -228,6 +229,13 @@ export class FrameWriter {
     this.#reserve(json.length);
     this.#buffer.set(json, this.#length);
     this.#length += json.length;
+  }
+
+  /** An image of texts, `null` and 0 as JSON writes them. */
+  writeImage(image: readonly Value[]): void {
+    const json = JSON.stringify(image);
+    this.#reserve(json.length * 3);
+    this.#length += this.#buffer.write(json, this.#length, 'utf8');
   }
 
   addTransaction(entry: TransactionEntry): void {

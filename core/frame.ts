@@ -26,6 +26,8 @@ export const HEADER = {
   replay: 'Waybill-Replay',
   /** `i/n` on the pieces of a frame that is larger than a message. */
   chunk: 'Waybill-Chunk',
+  /** Streams of records: how much of each source they hold, as JSON. For the transform. */
+  checkpoint: 'Waybill-Checkpoint',
 } as const;
 
 /** A column's value: its canonical text (binary as base64), null, or 0 for *unchanged* (not sent by the source). */

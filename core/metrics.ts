@@ -32,6 +32,32 @@ export interface FlowReport {
   quarantined(reason: string, keys: number): void;
 }
 
+/** What a transform says of itself. Called per transaction, frame or second. */
+export interface TransformReport {
+  state(state: FlowState, detail?: string): void;
+  /** A frame of records was acknowledged. */
+  published(frame: {
+    rows: number;
+    transactions: number;
+    bytes: number;
+    seconds: number;
+    commitTimeUs: number;
+    position: string;
+  }): void;
+  /** Records that changed, source rows that were left out, and groups of records that came to be held. */
+  records(outcome: 'mapped' | 'filtered' | 'rejected', count: number): void;
+  invariant(invariant: string, count: number): void;
+  /** Groups of records that are held, by reason. */
+  held(reason: string, keys: number): void;
+  stateBytes(bytes: number): void;
+  /** Records of which something waits; since the last call, changes that a later one stood for, and their characters. */
+  delayed(delayed: { waiting: number; savedWrites: number; savedBytes: number }): void;
+  /** Frames of the sources that are stored and not taken. */
+  pendingFrames(source: string, frames: number): void;
+  /** undefined: unknown; 0: idle, nothing outstanding. */
+  lagSeconds(seconds: number | undefined): void;
+}
+
 const nothing = (): void => {};
 
 export const NO_CAPTURE_REPORT: CaptureReport = {
@@ -52,4 +78,16 @@ export const NO_FLOW_REPORT: FlowReport = {
   pendingFrames: nothing,
   lagSeconds: nothing,
   quarantined: nothing,
+};
+
+export const NO_TRANSFORM_REPORT: TransformReport = {
+  state: nothing,
+  published: nothing,
+  records: nothing,
+  invariant: nothing,
+  held: nothing,
+  stateBytes: nothing,
+  delayed: nothing,
+  pendingFrames: nothing,
+  lagSeconds: nothing,
 };

@@ -4,8 +4,10 @@
 export type LagState =
   { readonly kind: 'unknown' } | { readonly kind: 'idle' } | { readonly kind: 'lagging'; readonly seconds: number };
 
+export type StageKind = 'capture' | 'transform' | 'apply';
+
 export interface StageFacts {
-  readonly kind: 'capture' | 'apply';
+  readonly kind: StageKind;
   readonly name: string;
   readonly state: string;
   readonly detail?: string;
@@ -29,7 +31,7 @@ const RATE_WINDOW_MS = 5000;
 const LAG_AGES_AFTER_MS = 2500;
 
 export class StageHealth {
-  readonly kind: 'capture' | 'apply';
+  readonly kind: StageKind;
   readonly name: string;
   readonly #now: () => number;
   readonly #stallMs: number;
@@ -46,7 +48,7 @@ export class StageHealth {
   #window: { atMs: number; rows: number }[] = [];
 
   constructor(
-    kind: 'capture' | 'apply',
+    kind: StageKind,
     name: string,
     { now = () => performance.now(), stallMs = STALL_MS }: { now?: () => number; stallMs?: number } = {},
   ) {

@@ -14,6 +14,27 @@ export const METRIC = {
   captureTransactions: ['waybill_capture_transactions_total', 'Source transactions stored in the stream'],
   publishSeconds: ['waybill_stream_publish_seconds', 'Frame publish to acknowledgement'],
   pendingFrames: ['waybill_stream_pending_frames', 'Frames in the stream that the flow has not applied'],
+  transformState: ['waybill_transform_state', 'State of a transform: 1 for the one it is in'],
+  transformRecords: [
+    'waybill_transform_records_total',
+    'Records that changed (mapped), source rows left out (filtered), groups of records held (rejected)',
+  ],
+  transformLag: [
+    'waybill_transform_lag_seconds',
+    'Age of the newest commit taken of the source that is furthest behind; absent while unknown, 0 when idle',
+  ],
+  transformStateBytes: ['waybill_transform_state_bytes', 'Estimated bytes that mappings and records keep in memory'],
+  transformWaiting: ['waybill_transform_waiting_records', 'Records of which a change waits for its delivery'],
+  transformSavedWrites: [
+    'waybill_transform_saved_writes_total',
+    'Changes of records that were not sent because a later one stood for them',
+  ],
+  transformSavedBytes: [
+    'waybill_transform_saved_bytes_total',
+    'Characters of the values in changes that were not sent',
+  ],
+  transformPublish: ['waybill_transform_publish_seconds', 'Frame of records publish to acknowledgement'],
+  invariantViolations: ['waybill_invariant_violations_total', 'Invariants of stock found broken as records passed'],
   flowState: ['waybill_apply_state', 'State of a flow: 1 for the one it is in'],
   applyLag: ['waybill_apply_lag_seconds', 'Source commit to target commit; absent while unknown, 0 when idle'],
   applyCommitLag: [

@@ -1,9 +1,9 @@
 /** Turns what the stages report into Prometheus series, and keeps the latest facts for /status and /readyz. */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { CaptureReport, CaptureState, FlowReport, FlowState } from '../core/metrics.ts';
+import type { CaptureReport, CaptureState, FlowReport, FlowState, TransformReport } from '../core/metrics.ts';
 import { coverage, countKinds, isProven, openFindings, type DriftReport } from './drift/outcome.ts';
 import { METRIC } from './metric-names.ts';
-import { STALL_MS, StageHealth, type StageFacts } from './health.ts';
+import { STALL_MS, StageHealth, type StageFacts, type StageKind } from './health.ts';
 import type { Sample } from './observation.ts';
 
 const CAPTURE_STATES: readonly CaptureState[] = [
@@ -35,6 +35,15 @@ export class Metrics {
   readonly #transactions = this.#counter(METRIC.captureTransactions, ['source']);
   readonly #publish = this.#histogram(METRIC.publishSeconds, ['source']);
   readonly #pending = this.#gauge(METRIC.pendingFrames, ['stream', 'consumer']);
+  readonly #transformState = this.#gauge(METRIC.transformState, ['flow', 'state']);
+  readonly #transformRecords = this.#counter(METRIC.transformRecords, ['flow', 'entity', 'outcome']);
+  readonly #transformLag = this.#lagGauge(METRIC.transformLag, 'transform', ['flow']);
+  readonly #transformStateBytes = this.#gauge(METRIC.transformStateBytes, ['flow']);
+  readonly #transformWaiting = this.#gauge(METRIC.transformWaiting, ['flow']);
+  readonly #transformSavedWrites = this.#counter(METRIC.transformSavedWrites, ['flow']);
+  readonly #transformSavedBytes = this.#counter(METRIC.transformSavedBytes, ['flow']);
+  readonly #transformPublish = this.#histogram(METRIC.transformPublish, ['flow']);
+  readonly #invariants = this.#counter(METRIC.invariantViolations, ['entity', 'invariant']);
   readonly #flowState = this.#gauge(METRIC.flowState, ['flow', 'target', 'state']);
   readonly #applyLag = this.#lagGauge(METRIC.applyLag, 'apply', ['flow', 'target']);
   readonly #applyRows = this.#counter(METRIC.applyRows, ['flow', 'target', 'table', 'op']);
@@ -55,7 +64,7 @@ export class Metrics {
   constructor({ stallMs = STALL_MS }: { stallMs?: number } = {}) {
     this.#stallMs = stallMs;
     collectDefaultMetrics({ register: this.registry });
-    for (const gauge of [this.#captureLag, this.#applyLag]) this.registry.registerMetric(gauge);
+    for (const gauge of [this.#captureLag, this.#transformLag, this.#applyLag]) this.registry.registerMetric(gauge);
     this.registry.registerMetric(this.#stalled);
   }
 
@@ -130,6 +139,39 @@ export class Metrics {
     };
   }
 
+  transformReport(flow: string, entity: string, streamOf: (source: string) => string): TransformReport {
+    const health = this.#stage('transform', flow, { flow });
+    const publish = this.#transformPublish.labels(flow);
+    const stateBytes = this.#transformStateBytes.labels(flow);
+    const waiting = new Map<string, number>();
+    return {
+      state: (state, detail) => {
+        health.state(state, detail);
+        for (const each of FLOW_STATES) this.#transformState.set({ flow, state: each }, each === state ? 1 : 0);
+      },
+      published: (frame) => {
+        health.moved(frame.rows);
+        health.position(frame.position);
+        publish.observe(frame.seconds);
+      },
+      records: (outcome, count) => this.#transformRecords.inc({ flow, entity, outcome }, count),
+      invariant: (invariant, count) => this.#invariants.inc({ entity, invariant }, count),
+      held: (reason, keys) => this.#quarantine.set({ flow, reason }, keys),
+      stateBytes: (bytes) => stateBytes.set(bytes),
+      delayed: ({ waiting: records, savedWrites, savedBytes }) => {
+        this.#transformWaiting.set({ flow }, records);
+        this.#transformSavedWrites.inc({ flow }, savedWrites);
+        this.#transformSavedBytes.inc({ flow }, savedBytes);
+      },
+      pendingFrames: (source, frames) => {
+        waiting.set(source, frames);
+        health.pending([...waiting.values()].reduce((sum, each) => sum + each, 0));
+        this.#pending.set({ stream: streamOf(source), consumer: `transform ${flow}` }, frames);
+      },
+      lagSeconds: (seconds) => health.lag(seconds),
+    };
+  }
+
   /** Seconds that the latest heartbeat took, or has been under way. */
   heartbeat(source: string, target: string, seconds: number): void {
     this.#heartbeat.set({ source, target }, seconds);
@@ -154,7 +196,7 @@ export class Metrics {
     };
   }
 
-  #stage(kind: 'capture' | 'apply', name: string, labels: Record<string, string>): StageHealth {
+  #stage(kind: StageKind, name: string, labels: Record<string, string>): StageHealth {
     const stage = new StageHealth(kind, name, { stallMs: this.#stallMs });
     this.stages.push(stage);
     this.#labels.set(stage, labels);

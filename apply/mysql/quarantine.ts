@@ -23,7 +23,7 @@ import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
 import { ensureTargetTable } from './target-table.ts';
 import { underSavepoint } from './under-savepoint.ts';
-import { waybillTables } from './waybill-database.ts';
+import { HELD_TABLE, waybillTables } from './waybill-database.ts';
 
 const COLUMNS =
   'id, flow, source, table_schema, table_name, `key`, position, ordinal, op, reason, `sqlstate`, message, created_at';
@@ -80,7 +80,14 @@ export async function listQuarantine(session: MysqlSession, flow?: string): Prom
   try {
     if (!(await exists(session))) return [];
     const where = flow === undefined ? '' : ` WHERE flow = ${quoteLiteral(flow)}`;
-    return (await session.rows(`SELECT ${COLUMNS} FROM waybill.quarantine${where} ORDER BY id`)).map(toEntry);
+    const rows = await session.rows(`SELECT ${COLUMNS} FROM waybill.quarantine${where} ORDER BY id`);
+    const held = (await waybillTables(session)).has(HELD_TABLE)
+      ? await session.rows(
+          `SELECT CONCAT('held-', LEFT(hold, 12)), flow, source, table_schema, table_name, \`key\`, position, ordinal, op, reason,
+             NULL, message, TRIM(TRAILING 'Z' FROM JSON_UNQUOTE(JSON_EXTRACT(\`change\`, '$.lineage.time'))) FROM waybill.${HELD_TABLE}${where} ORDER BY \`key\``,
+        )
+      : [];
+    return [...rows, ...held].map(toEntry);
   } catch (thrown) {
     throw targetError(thrown, 'reading waybill.quarantine');
   }

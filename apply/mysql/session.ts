@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { createConnection, type Connection, type ConnectionOptions, type ResultSetHeader } from 'mysql2';
+import { abortableDelay } from '../../core/run-service.ts';
 import { dropConnection } from '../../core/drop-connection.ts';
 import type { TargetConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
@@ -136,14 +137,13 @@ export class MysqlSession {
   }
 
   async close(): Promise<void> {
-    await new Promise<void>((resolve) => {
+    const answered = new AbortController();
+    await Promise.race([
+      new Promise<void>((resolve) => this.#connection.end(() => resolve())),
       // A server that is gone without a word never answers the goodbye.
-      const late = setTimeout(resolve, GOODBYE_MS);
-      this.#connection.end(() => {
-        clearTimeout(late);
-        resolve();
-      });
-    });
+      abortableDelay(GOODBYE_MS, answered.signal),
+    ]);
+    answered.abort();
     dropConnection(this.#connection);
   }
 }

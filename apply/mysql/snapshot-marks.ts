@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import type { FlowConfig } from '../../core/config.ts';
 import type { Segment } from '../compact.ts';
 import type { MysqlSession } from './session.ts';
+import { isQuarantine } from '../target-schema.ts';
 import { qualifiedName, quoteLiteral, typeForDdl } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
@@ -111,9 +112,11 @@ export class SnapshotMarks {
     if (seen === undefined) return;
     this.#seen.delete(plan.id);
     if (this.#settings.deletes === 'apply') {
+      // Of what mappings hold only that of this flow is written anew.
+      const own = isQuarantine(plan.table, this.#settings) ? ` AND t.flow = ${quoteLiteral(this.#flow)}` : '';
       const same = plan.key.map((index) => `s.${plan.names[index]} = t.${plan.names[index]}`).join(' AND ');
       transaction.add(
-        `DELETE t FROM ${plan.qualified} t LEFT JOIN ${seen} s ON ${same} WHERE s.${plan.names[plan.key[0]!]} IS NULL`,
+        `DELETE t FROM ${plan.qualified} t LEFT JOIN ${seen} s ON ${same} WHERE s.${plan.names[plan.key[0]!]} IS NULL${own}`,
       );
     }
     const { schema, name } = plan.table;

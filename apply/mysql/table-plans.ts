@@ -3,11 +3,13 @@ import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import { compileTablePatterns, type TableFilter } from '../../core/table-pattern.ts';
 import { parentsFirst } from '../parents-first.ts';
+import { isQuarantine, WAYBILL_SCHEMA } from '../target-schema.ts';
 import type { MysqlSession } from './session.ts';
 import { quoteLiteral } from './sql.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
 import { ensureTargetTable, type RunDdl } from './target-table.ts';
+import { HELD_TABLE } from './waybill-database.ts';
 
 /** The database in the target that a source table goes to: the flow's, or the schema's own; for `public` the url's. */
 export function targetDatabase(
@@ -59,8 +61,11 @@ export class TablePlans {
     const id = `${table.schema}\0${table.name}\0${table.version}`;
     let plan = this.#plans.get(id);
     if (plan === undefined) {
-      const schema = targetDatabase(table, this.#settings, this.#database);
-      plan = createTablePlan(table, await ensureTargetTable(this.#session, table, schema, ddl));
+      // What mappings hold has keys of its own here: those of the quarantine do not compare bytes.
+      const held = isQuarantine(table, this.#settings);
+      const wanted = held ? { ...table, name: HELD_TABLE } : table;
+      const schema = held ? WAYBILL_SCHEMA : targetDatabase(table, this.#settings, this.#database);
+      plan = createTablePlan(wanted, await ensureTargetTable(this.#session, wanted, schema, ddl));
       this.#plans.set(id, plan);
       this.#order = undefined;
     }

@@ -14,6 +14,7 @@ import {
   showQuarantine,
 } from './quarantine.ts';
 import { countQuarantine } from './quarantine-count.ts';
+import { readRow } from './read-row.ts';
 import { MysqlSession } from './session.ts';
 import { createMysqlStore } from './store.ts';
 
@@ -32,6 +33,7 @@ export function createMysqlTarget(settings: TargetConfig): Target {
         showQuarantine: (id) => showQuarantine(session, id),
         replayQuarantine: (flow, which) => replayQuarantine(session, flow, which),
         discardQuarantine: (flow, ids) => discardQuarantine(session, flow, ids),
+        readRow: (...row) => readRow(session, ...row),
         close: () => session.close(),
       };
     },

@@ -17,6 +17,9 @@ const TABLES: Readonly<Record<string, string>> = {
     PRIMARY KEY (flow, table_schema, table_name)`,
 };
 
+/** Where the mappings of flows of records hold rows; it is made with the first of them. */
+export const HELD_TABLE = 'held';
+
 export async function waybillTables(session: MysqlSession): Promise<ReadonlySet<string>> {
   const rows = await session.rows("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'waybill'");
   return new Set(rows.map(([name]) => name!));

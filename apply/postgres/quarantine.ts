@@ -37,7 +37,7 @@ export async function loadHeldKeys(client: ClientBase, flow: string, source: str
   const held = new HeldKeys();
   try {
     const { rows } = await client.query<{ change: QuarantinedChange }>(
-      'SELECT change FROM waybill.quarantine WHERE flow = $1 AND source = $2 AND key IS NOT NULL',
+      'SELECT change FROM waybill.quarantine WHERE flow = $1 AND source = $2 AND key IS NOT NULL AND hold IS NULL',
       [flow, source],
     );
     for (const { change } of rows) {
@@ -140,7 +140,7 @@ export async function replayQuarantine(
 ): Promise<ReplayResult> {
   return await inFlowTransaction(client, flow, async () => {
     const { rows } = await client.query<QuarantineDetail>(
-      `SELECT ${COLUMNS}, change FROM waybill.quarantine WHERE flow = $1 ORDER BY id`,
+      `SELECT ${COLUMNS}, change FROM waybill.quarantine WHERE flow = $1 AND hold IS NULL ORDER BY id`,
       [flow],
     );
     const plans = new Map<string, TablePlan>();

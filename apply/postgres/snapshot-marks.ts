@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
+import { isQuarantine } from '../target-schema.ts';
 import { qualifiedName, quoteLiteral } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
@@ -80,7 +81,11 @@ export class SnapshotMarks {
     this.#seen.delete(plan.id);
     if (this.#settings.deletes === 'apply') {
       const same = plan.key.map((index) => `s.${plan.names[index]} = t.${plan.names[index]}`).join(' AND ');
-      transaction.add(`DELETE FROM ${plan.qualified} t WHERE NOT EXISTS (SELECT FROM ${seen} s WHERE ${same})`);
+      // Of the quarantine only what this flow's mappings held is written anew.
+      const own = isQuarantine(plan.table, this.#settings)
+        ? `t.flow = ${quoteLiteral(this.#flow)} AND t.hold IS NOT NULL AND `
+        : '';
+      transaction.add(`DELETE FROM ${plan.qualified} t WHERE ${own}NOT EXISTS (SELECT FROM ${seen} s WHERE ${same})`);
     }
     transaction.add(`DROP TABLE ${seen}`);
   }

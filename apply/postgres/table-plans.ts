@@ -4,6 +4,7 @@ import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import { compileTablePatterns, type TableFilter } from '../../core/table-pattern.ts';
 import { parentsFirst } from '../parents-first.ts';
+import { targetSchema } from '../target-schema.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
 import { ensureTargetTable } from './target-table.ts';
@@ -38,7 +39,7 @@ export class TablePlans {
     const id = `${table.schema}\0${table.name}\0${table.version}`;
     let plan = this.#plans.get(id);
     if (plan === undefined) {
-      const schema = this.#settings.schema ?? table.schema;
+      const schema = targetSchema(table, this.#settings);
       const target = await ensureTargetTable(this.#client, table, schema, this.#settings);
       plan = createTablePlan(table, target, this.#settings);
       this.#plans.set(id, plan);

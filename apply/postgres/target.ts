@@ -14,6 +14,7 @@ import {
   showQuarantine,
 } from './quarantine.ts';
 import { countQuarantine } from './quarantine-count.ts';
+import { readRow } from './read-row.ts';
 import { openTargetSession } from './session.ts';
 import { createPostgresStore } from './store.ts';
 
@@ -33,6 +34,7 @@ export function createPostgresTarget(settings: TargetConfig): Target {
         showQuarantine: (id) => showQuarantine(client, id),
         replayQuarantine: (flow, which, flowSettings) => replayQuarantine(client, flow, which, flowSettings),
         discardQuarantine: (flow, ids) => discardQuarantine(client, flow, ids),
+        readRow: (...row) => readRow(client, ...row),
         close: () => session.close(),
       };
     },

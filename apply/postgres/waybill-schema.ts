@@ -15,7 +15,9 @@ CREATE TABLE IF NOT EXISTS waybill.quarantine (
   id bigserial PRIMARY KEY, flow text NOT NULL, source text NOT NULL, table_schema text NOT NULL,
   table_name text NOT NULL, key text, position text NOT NULL, ordinal int NOT NULL, op text NOT NULL,
   reason text NOT NULL, sqlstate text, message text, change jsonb NOT NULL,
-  created_at timestamptz NOT NULL DEFAULT now());
+  created_at timestamptz NOT NULL DEFAULT now(), hold text);
+ALTER TABLE waybill.quarantine ADD COLUMN IF NOT EXISTS hold text;
+CREATE UNIQUE INDEX IF NOT EXISTS quarantine_hold ON waybill.quarantine (flow, hold);
 CREATE INDEX IF NOT EXISTS quarantine_key ON waybill.quarantine (flow, table_schema, table_name, id);`;
 
 /**
@@ -46,7 +48,7 @@ END $body$;`;
 export async function prepareWaybillSchema(client: ClientBase): Promise<void> {
   try {
     const { rows } = await client.query<{ complete: boolean; there: boolean }>(
-      `SELECT to_regclass('waybill.position') IS NOT NULL AND to_regclass('waybill.quarantine') IS NOT NULL
+      `SELECT to_regclass('waybill.position') IS NOT NULL AND to_regclass('waybill.quarantine_hold') IS NOT NULL
           AND to_regprocedure('waybill.advance(text,text,text,text,text,bigint,timestamptz,bigint)') IS NOT NULL
           AS complete, to_regnamespace('waybill') IS NOT NULL AS there`,
     );

@@ -1,10 +1,11 @@
 /** Commands that change something: snapshot, teardown, quarantine. */
 import { createInterface } from 'node:readline/promises';
 import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
+import { requestAnew } from '../../transform/request.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { describeMysqlTeardown, teardownMysqlSource } from '../../capture/mysql/teardown.ts';
 import { describeTeardown, teardownSource } from '../../capture/postgres/teardown.ts';
-import type { Config, FlowConfig } from '../../core/config.ts';
+import { flowNames, flowSettings, type Config, type FlowConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { audit, auditIfReachable, targetsOf } from '../audit.ts';
 import {
@@ -23,6 +24,8 @@ export async function snapshot(
   options: GlobalOptions & { cancel?: boolean; reset?: boolean },
 ): Promise<number> {
   const config = readConfig(options);
+  if (config.canonicalFlows[source] !== undefined && config.sources[source] === undefined)
+    return await writeAnew(config, source, tables, options);
   requireSource(config, source);
   for (const table of tables)
     if (!table.includes('.'))
@@ -42,6 +45,25 @@ export async function snapshot(
     console.log(
       `snapshot ${id} of ${tables.length === 0 ? 'all tables' : tables.join(', ')} asked for; the running capture of ${source} takes it up (waybill status shows how far it is)`,
     );
+  return EXIT.good;
+}
+
+/** A flow of records has no tables to read: it works its records out and writes all of them anew. */
+async function writeAnew(
+  config: Config,
+  flow: string,
+  tables: readonly string[],
+  options: { cancel?: boolean; reset?: boolean },
+): Promise<number> {
+  if (tables.length > 0 || options.cancel === true || options.reset === true)
+    throw new ReplicationError('config_invalid', `${flow} is a flow of records: it is written anew as a whole`);
+  const id = await requestAnew(config.nats, flow);
+  await auditIfReachable(config, [config.canonicalFlows[flow]!.to], {
+    action: 'snapshot',
+    subject: `flow ${flow}`,
+    detail: { id },
+  });
+  console.log(`all records of ${flow} are asked for anew (${id}); its running transform takes it up`);
   return EXIT.good;
 }
 
@@ -87,7 +109,7 @@ async function withTarget<T>(
   flow: string,
   work: (desk: TargetDesk, settings: FlowConfig) => Promise<T>,
 ): Promise<T> {
-  const settings = config.flows[flow] ?? unknownName('flow', flow, Object.keys(config.flows));
+  const settings = flowSettings(config, flow) ?? unknownName('flow', flow, flowNames(config));
   const target = await targetOf(requireTarget(config, settings.to));
   const desk = await target.openDesk('waybill quarantine');
   try {
@@ -103,7 +125,7 @@ export async function quarantineList(
 ): Promise<number> {
   const config = readConfig(options);
   const entries = [];
-  for (const name of flow === undefined ? Object.keys(config.flows) : [flow])
+  for (const name of flow === undefined ? flowNames(config) : [flow])
     entries.push(...(await withTarget(config, name, (desk) => desk.listQuarantine(name))));
   if (options.json === true) console.log(JSON.stringify(entries, undefined, 2));
   else
@@ -142,7 +164,7 @@ export async function quarantineReplay(
   const result = await withTarget(config, flow, (desk, settings) =>
     desk.replayQuarantine(flow, options.all === true ? { all: true } : { ids }, settings),
   );
-  await audit(config, [config.flows[flow]!.to], {
+  await audit(config, [flowSettings(config, flow)!.to], {
     action: 'quarantine-replay',
     subject: `flow ${flow}`,
     detail: {
@@ -152,6 +174,12 @@ export async function quarantineReplay(
     },
   });
   console.log(`${result.applied} applied, ${result.failed.length} failed`);
+  if (config.canonicalFlows[flow] !== undefined) {
+    await requestAnew(config.nats, flow);
+    console.log(
+      `the transform of ${flow} is asked to read its mapping again and write all records anew, with those that it held`,
+    );
+  }
   for (const failure of result.failed)
     console.log(`  ${failure.id}: ${failure.message} (SQLSTATE ${failure.sqlState})`);
   return result.failed.length === 0 ? EXIT.good : EXIT.no;
@@ -168,7 +196,7 @@ export async function quarantineDiscard(
     const discarded = options.all === true ? (await desk.listQuarantine(flow)).map((entry) => entry.id) : ids;
     return { discarded, count: await desk.discardQuarantine(flow, discarded) };
   });
-  await audit(config, [config.flows[flow]!.to], {
+  await audit(config, [flowSettings(config, flow)!.to], {
     action: 'quarantine-discard',
     subject: `flow ${flow}`,
     detail: { ids: discarded, count },

@@ -2,11 +2,12 @@
 import { targetOf } from '../../apply/target-kind.ts';
 import { checkMysqlSource } from '../../capture/mysql/preflight.ts';
 import { checkPostgresSource } from '../../capture/postgres/preflight.ts';
-import type { Config } from '../../core/config.ts';
+import { flowNames, flowSettings, type Config } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import type { Finding } from '../../core/finding.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import { connectNats } from '../../core/nats.ts';
+import { mappingFindings } from '../canonical-flows.ts';
 import { EXIT, readConfig, type GlobalOptions } from '../context.ts';
 import { sourceTables } from '../source-tables.ts';
 
@@ -23,9 +24,14 @@ export async function check(options: CheckOptions): Promise<number> {
         ? checkPostgresSource(name, settings, config.nats.prefix)
         : checkMysqlSource(name, settings, config.nats.prefix))),
     );
-  const tables = await flowTables(config);
+  const tables = await knownTables(config);
+  const ofFlow = Object.fromEntries(
+    Object.entries(config.flows).map(([flow, { mirror }]) => [flow, tables[mirror] ?? []]),
+  );
+  const flows = Object.fromEntries(flowNames(config).map((flow) => [flow, flowSettings(config, flow)!]));
   for (const [name, settings] of Object.entries(config.targets))
-    findings.push(...(await (await targetOf(settings)).check(name, config.flows, tables)));
+    findings.push(...(await (await targetOf(settings)).check(name, flows, ofFlow)));
+  findings.push(...(await mappingFindings(config, tables)));
   if (options.json === true) console.log(JSON.stringify(findings, undefined, 2));
   else
     for (const { severity, subject, message, remedy } of findings) {
@@ -35,16 +41,18 @@ export async function check(options: CheckOptions): Promise<number> {
   return findings.some((finding) => finding.severity === 'error') ? EXIT.no : EXIT.good;
 }
 
-/** The tables of each flow's source, for sources that can be read; the source's own findings say why another cannot. */
-async function flowTables(config: Config): Promise<Record<string, readonly TableSchema[]>> {
+/** The tables of each source that a flow reads and that can be read; the source's own findings say why another cannot. */
+async function knownTables(config: Config): Promise<Record<string, readonly TableSchema[]>> {
   const ofSource: Record<string, readonly TableSchema[]> = {};
-  for (const name of new Set(Object.values(config.flows).map((flow) => flow.mirror)))
+  const mirrored = Object.values(config.flows).map((flow) => flow.mirror);
+  const mapped = Object.values(config.canonicalFlows).flatMap((flow) => Object.keys(flow.from));
+  for (const name of new Set([...mirrored, ...mapped]))
     try {
       ofSource[name] = await sourceTables(config.sources[name]!);
     } catch (thrown) {
       if (!(thrown instanceof ReplicationError)) throw thrown;
     }
-  return Object.fromEntries(Object.entries(config.flows).map(([flow, { mirror }]) => [flow, ofSource[mirror] ?? []]));
+  return ofSource;
 }
 
 async function checkNats(config: Config): Promise<Finding> {

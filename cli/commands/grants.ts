@@ -2,6 +2,7 @@
 import { targetOf } from '../../apply/target-kind.ts';
 import { mysqlGrantsSql } from '../../capture/mysql/grants.ts';
 import { sourceGrantsSql } from '../../capture/postgres/grants.ts';
+import { flowNames, flowSettings } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { EXIT, readConfig, requireSource, type GlobalOptions } from '../context.ts';
 
@@ -9,7 +10,8 @@ export async function grants(name: string, options: GlobalOptions): Promise<numb
   const config = readConfig(options);
   const target = config.targets[name];
   if (target !== undefined) {
-    const schemas = Object.values(config.flows)
+    const schemas = flowNames(config)
+      .map((flow) => flowSettings(config, flow)!)
       .filter((flow) => flow.to === name)
       .map((flow) => flow.schema ?? (target.kind === 'postgres' ? 'public' : databaseName(target.url)));
     console.log((await targetOf(target)).grantsSql(userOf(target.url), [...new Set(schemas)]));

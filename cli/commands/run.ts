@@ -7,7 +7,8 @@ import { targetOf } from '../../apply/target-kind.ts';
 import { runMysqlCapture } from '../../capture/mysql/capture.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
-import type { Config } from '../../core/config.ts';
+import { canonicalStreamName } from '../../core/canonical-stream.ts';
+import { flowSettings, recordFlowSettings, type Config } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import { armFailpoint } from '../../core/failpoint.ts';
 import { createLogger, type Logger, type LogLevel } from '../../core/logger.ts';
@@ -18,6 +19,7 @@ import { Observatory, observer, runObservation } from '../../monitoring/observat
 import { startMonitoring, type Pages } from '../../monitoring/server.ts';
 import { audit, auditWhenReachable, describeConfiguration, lastConfigurationHash } from '../audit.ts';
 import { runVerifyStage } from '../verification.ts';
+import { checkCanonicalFlows } from '../canonical-flows.ts';
 import { alongside, createConsole, runAlerts } from '../watching.ts';
 import { EXIT, readConfig, unknownName, type GlobalOptions } from '../context.ts';
 
@@ -64,6 +66,7 @@ export async function run(options: RunOptions): Promise<number> {
     const [name, nth] = failpoint.split(':');
     armFailpoint(name!, Number(nth ?? 1));
   }
+  await checkCanonicalFlows(config);
   const stallMs = process.env['WAYBILL_STALL_MS'];
   const metrics = new Metrics(stallMs === undefined ? {} : { stallMs: Number(stallMs) });
   const holder = `${hostname()}:${process.pid}:${randomBytes(4).toString('hex')}`;
@@ -112,7 +115,7 @@ export async function run(options: RunOptions): Promise<number> {
 /** The targets that the stages of this process write to or compare. One that only captures may not reach any. */
 function stageTargets(config: Config, stages: readonly Stage[]): string[] {
   const flows = stages.map((stage) => /^(?:apply|verify):(.+)$/.exec(stage.id)?.[1]);
-  const targets = new Set(flows.flatMap((flow) => (flow === undefined ? [] : [config.flows[flow]!.to])));
+  const targets = new Set(flows.flatMap((flow) => (flow === undefined ? [] : [flowSettings(config, flow)!.to])));
   return [...targets];
 }
 
@@ -232,6 +235,45 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
             signal,
             report,
           });
+        },
+        blocked: (detail) => report.state('blocked', detail),
+      };
+    });
+  }
+  for (const [name, settings] of Object.entries(config.canonicalFlows)) {
+    const { prefix } = config.nats;
+    const transformId = `transform:${name}`;
+    ids.push(transformId);
+    makers.push(() => {
+      const report = metrics.transformReport(name, settings.canonical, (source) => cdcStreamName(prefix, source));
+      const stageLog = log.child({ stage: transformId });
+      return {
+        id: transformId,
+        run: async (signal) => {
+          const { runCanonicalFlow } = await import('../../transform/canonical-flow.ts');
+          const common = { name, nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
+          await runCanonicalFlow({ ...common, settings });
+        },
+        blocked: (detail) => report.state('blocked', detail),
+      };
+    });
+    const applyId = `apply:${name}`;
+    ids.push(applyId);
+    makers.push(() => {
+      const stream = canonicalStreamName(prefix, settings.canonical);
+      const report = metrics.flowReport(name, settings.to, stream);
+      const stageLog = log.child({ stage: applyId });
+      return {
+        id: applyId,
+        run: async (signal) => {
+          const target = config.targets[settings.to]!;
+          const { store } = await targetOf(target);
+          if (settings.views) {
+            const { ensureVisibility } = await import('../visibility.ts');
+            await ensureVisibility(target, settings.schema, { log: stageLog, signal });
+          }
+          const common = { name, nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
+          await runMirrorFlow({ ...common, settings: recordFlowSettings(settings), store, stream });
         },
         blocked: (detail) => report.state('blocked', detail),
       };

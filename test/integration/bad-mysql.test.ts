@@ -181,7 +181,7 @@ flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
         },
       });
       expect(await cli.check(text, 'target_auth')).not.toContain('hunter2');
-      const { output } = await cli.run(text, 'target_auth', 'apply:f');
+      const { output } = await cli.run(text, 'target_auth', 'capture:erp,apply:f');
       expect(output).not.toContain('hunter2');
     });
 

@@ -96,7 +96,7 @@ describe('who connects', () => {
   it('to a database that is not there', async () => {
     const { text } = await path((url) => void (url.pathname = '/no_such_database'));
     await cli.check(text, 'target_auth');
-    const { output } = await cli.run(text, 'target_auth', 'apply:f');
+    const { output } = await cli.run(text, 'target_auth', 'capture:wms,apply:f');
     expect(output).toContain('3D000');
   });
 

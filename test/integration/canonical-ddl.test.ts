@@ -30,11 +30,10 @@ it.each([...ENTITIES.keys()])(
      FROM pg_attribute WHERE attrelid = $1::regclass AND attnum > 0 ORDER BY attnum`,
       [`canonical."${name}"`],
     );
-    const long: Record<string, string> = { timestamptz: 'timestamp with time zone' };
     expect(rows).toEqual(
       canonicalTableSchema(entity).columns.map((column) => ({
         name: column.name,
-        type: long[column.type] ?? column.type,
+        type: column.type,
         notNull: column.notNull,
       })),
     );

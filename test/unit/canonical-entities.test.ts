@@ -39,7 +39,7 @@ describe('entities', () => {
     const entity = ENTITIES.get(name)!;
     const table = canonicalTableSchema(entity);
     const [create] = postgresTableDdl(entity, 'canonical');
-    const columns = [...create!.matchAll(/^ {2}"(\w+)" (\w+)( NOT NULL)?/gm)].map(([, column, type, notNull]) => [
+    const columns = [...create!.matchAll(/^ {2}"(\w+)" (.+?)( NOT NULL)?,?$/gm)].map(([, column, type, notNull]) => [
       column,
       type,
       notNull !== undefined,

@@ -38,7 +38,7 @@ export const LINEAGE_COLUMNS: readonly EnvelopeColumn[] = [
   { name: 'lineage_table', sql: 'text', notNull: true, comment: 'Table in the source' },
   { name: 'lineage_key', sql: 'jsonb', notNull: true, comment: 'Primary key of the source row' },
   { name: 'lineage_position', sql: 'text', notNull: true, comment: 'Position in the source’s log' },
-  { name: 'lineage_time', sql: 'timestamptz', notNull: true, comment: 'Commit time in the source' },
+  { name: 'lineage_time', sql: 'timestamp with time zone', notNull: true, comment: 'Commit time in the source' },
   {
     name: 'lineage_groups',
     sql: 'jsonb',

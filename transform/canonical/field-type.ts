@@ -115,7 +115,7 @@ function rangeFault(value: string, limit: number): string | undefined {
 export const timestamp = textType(
   'timestamp',
   (value) => (isCanonicalTimestamp(value) ? undefined : 'must be an RFC 3339 time in UTC with six digits of a second'),
-  { pattern: /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/, kind: 'timestamp', sql: 'timestamptz' },
+  { pattern: /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/, kind: 'timestamp', sql: 'timestamp with time zone' },
 );
 export const date = textType('date', (value) => (isCanonicalDate(value) ? undefined : 'must be a day, YYYY-MM-DD'), {
   pattern: /^\d{4}-\d\d-\d\d$/,

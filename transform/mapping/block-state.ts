@@ -26,6 +26,8 @@ export interface ContributionChange {
   readonly lineage: Lineage;
   /** Fields whose newest value broke a rule: the whole group keeps its last good values. Empty when all is well. */
   readonly held: ReadonlyMap<string, readonly Violation[]>;
+  /** The row whose change made this, as JSON by column, where something is held and the row was kept. */
+  readonly content?: string;
 }
 
 /** A row as far as it counts for a record. */
@@ -58,6 +60,7 @@ export class BlockState {
   readonly #broken = new Map<string, string>();
   readonly #waiting = new Set<string>();
   readonly #expiry = new ExpiryQueue();
+  #filtered = 0;
   /** Inputs by the table that they read. */
   readonly #inputsOf = new Map<TablePlan, number[]>();
 
@@ -70,6 +73,13 @@ export class BlockState {
 
   get waiting(): number {
     return this.#waiting.size;
+  }
+
+  /** Rows that were left out since the last call. */
+  takeFiltered(): number {
+    const filtered = this.#filtered;
+    this.#filtered = 0;
+    return filtered;
   }
 
   /** Notes that a row changes (call it with the old and with the new values): what depends on it is worked out anew. */
@@ -120,6 +130,7 @@ export class BlockState {
       this.#broken.set(key, held);
       into.push({
         ...this.#base(held, cause, lineageOf),
+        ...contentOf(cause),
         values: undefined,
         held: new Map([[WHOLE_RECORD, [member]]]),
       });
@@ -172,15 +183,22 @@ export class BlockState {
       rule: fault.rule,
     });
     const counts = where?.(rows) ?? true;
-    if (counts === false) return undefined;
+    if (counts === false) {
+      this.#filtered += 1;
+      return undefined;
+    }
     if (counts !== true) return broken('where', counts);
     if (expires !== undefined) {
       const until = expires(rows);
       if (isFault(until)) return broken('expires', until);
       if (until !== null) {
         const untilUs = microsOfTimestamp(until);
-        if (untilUs <= nowUs) return undefined;
-        this.#expiry.add(untilUs, row.key, cause);
+        if (untilUs <= nowUs) {
+          this.#filtered += 1;
+          return undefined;
+        }
+        const { reader, key, position, timeUs } = cause;
+        this.#expiry.add(untilUs, row.key, { reader, key, position, timeUs });
       }
     }
     const keyValues: string[] = [];
@@ -245,17 +263,26 @@ export class BlockState {
       for (const index of group === WHOLE_RECORD ? entity.fields.keys() : entity.groupIndexes.get(group)!)
         if (!entity.fields[index]!.key) values[index] = old?.values[index];
     if (held.has(WHOLE_RECORD) && old === undefined) {
-      into.push({ ...this.#base(record, cause, lineageOf), values: undefined, held });
+      into.push({ ...this.#base(record, cause, lineageOf), ...contentOf(cause), values: undefined, held });
       return;
     }
     if (old !== undefined && sameValues(old.values, values) && held.size === 0 && old.held.size === 0) return;
     this.#given.set(record, { values, held });
-    into.push({ ...this.#base(record, cause, lineageOf), values, held });
+    const content = held.size === 0 ? undefined : contentOf(cause);
+    into.push({ ...this.#base(record, cause, lineageOf), ...content, values, held });
   }
 
   #base(key: string, cause: Cause, lineageOf: (cause: Cause) => Lineage) {
     return { block: this.#block, index: this.#index, key, lineage: lineageOf(cause) };
   }
+}
+
+/** The row of a change as JSON by column. */
+function contentOf({ row, reader }: Cause): { content?: string } {
+  const image = row?.[2] ?? row?.[4];
+  if (image === undefined || image === null) return {};
+  const named = reader.table.columns.flatMap(({ name }, index) => (image[index] === 0 ? [] : [[name, image[index]]]));
+  return { content: JSON.stringify(Object.fromEntries(named)) };
 }
 
 function isBroken(member: Member | Violation | undefined): member is Violation {

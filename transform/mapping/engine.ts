@@ -18,6 +18,8 @@ export interface Cause {
   readonly key: string;
   readonly position: string;
   readonly timeUs: number;
+  /** The change itself, until the next flush; absent when the transaction is too large to keep all of them. */
+  readonly row?: RowChange;
 }
 
 /** Where a row change stands: position of its transaction as text, and commit time in microseconds since 1970. */
@@ -33,6 +35,9 @@ export interface EngineOptions {
   readonly stateBytes?: number;
 }
 
+/** Most bytes of changes that are kept for the quarantine until their transaction ends. */
+const KEPT_CHANGE_BYTES = 16 << 20;
+
 interface Scan {
   readonly id: string;
   readonly seen: Set<string>;
@@ -44,6 +49,8 @@ export class MappingEngine {
   readonly #readers = new Map<string, { version: string; reader: TableReader | undefined }>();
   /** Tables that a snapshot is reading: keys it has brought, so that the others can be removed at its end. */
   readonly #scans = new Map<TablePlan, Scan>();
+  readonly #scanned = new Set<TablePlan>();
+  #keptBytes = 0;
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -58,6 +65,21 @@ export class MappingEngine {
   /** Rows that wait for a row they join and that has not come. */
   get waiting(): number {
     return this.#blocks.reduce((sum, block) => sum + block.waiting, 0);
+  }
+
+  /** Whether the mapping reads a table. Throws `mapping_invalid` when it does and the table does not fit. */
+  reads(table: TableSchema): boolean {
+    return this.#reader(table) !== undefined;
+  }
+
+  /** Whether every table that the mapping must have has been read whole by a snapshot. */
+  get complete(): boolean {
+    return this.#options.plan.tables.every((table) => table.optional || this.#scanned.has(table));
+  }
+
+  /** Rows that `where` left out, or that had expired, since the last call. */
+  takeFiltered(): number {
+    return this.#blocks.reduce((sum, block) => sum + block.takeFiltered(), 0);
   }
 
   /** Takes one row change of a frame. Throws `mapping_invalid`, `transform_state_full` or `frame_unreadable`. */
@@ -77,12 +99,12 @@ export class MappingEngine {
             // A row that gets another key takes along what the source did not send again.
             const kept = reader.plan.store.rows.get(earlier)?.values;
             this.#remove(reader, earlier, place);
-            this.#put(reader, key, reader.read(after!, kept, beforeKind === 'f' ? before : undefined), place);
+            this.#put(reader, key, reader.read(after!, kept, beforeKind === 'f' ? before : undefined), place, change);
             return;
           }
         }
         const kept = reader.plan.store.rows.get(key)?.values;
-        this.#put(reader, key, reader.read(after!, kept, beforeKind === 'f' ? before : undefined), place);
+        this.#put(reader, key, reader.read(after!, kept, beforeKind === 'f' ? before : undefined), place, change);
         return;
       }
       case 'd':
@@ -105,6 +127,7 @@ export class MappingEngine {
   flush(nowUs: number): ContributionChange[] {
     const changes: ContributionChange[] = [];
     for (const block of this.#blocks) block.flush(nowUs, (cause) => this.#lineage(cause), changes);
+    this.#keptBytes = 0;
     return changes;
   }
 
@@ -119,11 +142,14 @@ export class MappingEngine {
     return reader;
   }
 
-  #put(reader: TableReader, key: string, values: readonly Cell[], place: ChangePlace): void {
+  #put(reader: TableReader, key: string, values: readonly Cell[], place: ChangePlace, change: RowChange): void {
     const { plan } = reader;
     this.#scans.get(plan)?.seen.add(key);
     const old = plan.store.rows.get(key);
-    const cause: Cause = { reader, key, ...place };
+    const keep = this.#keptBytes < KEPT_CHANGE_BYTES;
+    if (keep) this.#keptBytes += changeBytes(change);
+    const { position, timeUs } = place;
+    const cause: Cause = keep ? { reader, key, position, timeUs, row: change } : { reader, key, position, timeUs };
     if (old !== undefined) {
       if (sameCells(old.values, values)) return;
       for (const block of this.#blocks) block.touch(plan, old, cause);
@@ -156,6 +182,7 @@ export class MappingEngine {
     const scan = this.#scans.get(plan);
     if (scan === undefined || scan.id !== id) return;
     this.#scans.delete(plan);
+    this.#scanned.add(plan);
     for (const key of plan.store.rows.keys()) if (!scan.seen.has(key)) this.#remove(reader, key, place);
   }
 
@@ -168,6 +195,12 @@ export class MappingEngine {
       time: timestampOfMicros(cause.timeUs),
     };
   }
+}
+
+function changeBytes(change: RowChange): number {
+  let bytes = 0;
+  for (const value of change[2]!) bytes += typeof value === 'string' ? value.length + 16 : 8;
+  return bytes;
 }
 
 function sameCells(a: readonly Cell[], b: readonly Cell[]): boolean {

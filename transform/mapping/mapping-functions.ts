@@ -6,15 +6,21 @@ import { messageOf, ReplicationError } from '../../core/errors.ts';
 import type { MappingFunction } from './evaluate.ts';
 import type { Mapping } from './mapping-file.ts';
 
+/** Where the module of a mapping is; undefined where it has none. */
+export function functionsPath(mapping: Mapping): string | undefined {
+  if (mapping.functions === undefined) return undefined;
+  const written = resolve(dirname(mapping.place), mapping.functions);
+  // A built installation has the module as JavaScript beside the mapping.
+  return existsSync(written) ? written : written.replace(/\.ts$/, '.js');
+}
+
 /**
  * Loads the functions that a mapping's module exports. The path is relative to the mapping file. A module of TypeScript
  * needs a Node that strips types (22.18 on); else give its JavaScript. Throws `mapping_invalid`.
  */
 export async function loadFunctions(mapping: Mapping): Promise<ReadonlyMap<string, MappingFunction>> {
-  if (mapping.functions === undefined) return new Map();
-  const written = resolve(dirname(mapping.place), mapping.functions);
-  // A built installation has the module as JavaScript beside the mapping.
-  const path = existsSync(written) ? written : written.replace(/\.ts$/, '.js');
+  const path = functionsPath(mapping);
+  if (path === undefined) return new Map();
   let exported: Record<string, unknown>;
   try {
     exported = (await import(pathToFileURL(path).href)) as Record<string, unknown>;

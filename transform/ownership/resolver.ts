@@ -31,6 +31,8 @@ interface Entry {
   readonly counters: Map<string, SharedCounter>;
   /** As it was given last; undefined while the record is not there. */
   given: RecordValues | undefined;
+  /** Of the newest change among the values that count. */
+  lineage: Lineage | undefined;
 }
 
 /** A group of a record: whose values it has, why, and whose values lost. */
@@ -48,7 +50,14 @@ export interface ResolvedChange {
   readonly key: string;
   readonly before: RecordValues | undefined;
   readonly after: RecordValues | undefined;
-  /** Of the newest change to any group of the record. */
+  /** Of the newest change among the values that count; of a record that goes, the change that ended it. */
+  readonly lineage: Lineage;
+}
+
+/** A record as it is. */
+export interface CurrentRecord {
+  readonly key: string;
+  readonly values: RecordValues;
   readonly lineage: Lineage;
 }
 
@@ -58,20 +67,37 @@ export interface HeldGroup {
   readonly group: string;
   readonly source: string;
   readonly violations: readonly Violation[];
+  readonly lineage: Lineage;
+  /** The source row, or the record, that broke the rules, as JSON; absent where it was not kept. */
+  readonly content?: string;
+  /** Nothing is wrong: what a source has yet to bring is missing. */
+  readonly incomplete?: boolean;
+}
+
+/** What is held, or no longer held, under an id. */
+export interface HeldChange {
+  readonly id: string;
+  readonly held: HeldGroup | undefined;
 }
 
 export class Resolver {
   readonly #ownership: Ownership;
   readonly #validate: Validator;
   readonly #records = new Map<string, Entry>();
-  readonly #held = new Map<string, readonly HeldGroup[]>();
+  readonly #held = new Map<string, HeldGroup>();
+  /** Ids of what is held for one contribution or record. */
+  readonly #heldOf = new Map<string, readonly string[]>();
+  readonly #heldChanged = new Set<string>();
+  readonly #advisory: boolean;
   /** Commit time that each source's stream has reached. */
   readonly #reached = new Map<string, number>();
   readonly #usesFallback: boolean;
   #stale = '';
 
-  constructor(ownership: Ownership) {
+  /** With `advisory` a change of values that do not count is given too, for whoever shows them beside the record. */
+  constructor(ownership: Ownership, options: { readonly advisory?: boolean } = {}) {
     this.#ownership = ownership;
+    this.#advisory = options.advisory === true;
     this.#validate = compileValidator(ownership.entity);
     this.#usesFallback = [...ownership.rules.values()].some(
       (rule) => rule.kind === 'owner' && rule.owners.some((owner) => owner.fallback.length > 0),
@@ -80,7 +106,36 @@ export class Resolver {
 
   /** Everything held, by record and group. */
   get held(): HeldGroup[] {
-    return [...this.#held.values()].flat();
+    return [...this.#held.values()];
+  }
+
+  /** Everything held, with the ids that `takeHeldChanges` names. */
+  *heldEntries(): Generator<HeldChange> {
+    for (const [id, held] of this.#held) yield { id, held };
+  }
+
+  /** What came to be held, or is no longer, since the last call. */
+  takeHeldChanges(): HeldChange[] {
+    if (this.#heldChanged.size === 0) return [];
+    const changes = [...this.#heldChanged].map((id) => ({ id, held: this.#held.get(id) }));
+    this.#heldChanged.clear();
+    return changes;
+  }
+
+  /** All records that are there. */
+  *current(): Generator<CurrentRecord> {
+    for (const [key, { given, lineage }] of this.#records)
+      if (given !== undefined) yield { key, values: given, lineage: lineage! };
+  }
+
+  /** A record as it is; undefined where it is not there. */
+  record(key: string): RecordValues | undefined {
+    return this.#records.get(key)?.given;
+  }
+
+  /** Of the newest change among the values of a record. */
+  lineage(key: string): Lineage | undefined {
+    return this.#records.get(key)?.lineage;
   }
 
   get records(): number {
@@ -98,16 +153,16 @@ export class Resolver {
       this.#take(source, change);
       touched.set(change.key, change.lineage);
     }
-    for (const key of this.#restale()) {
-      const entry = this.#records.get(key)!;
-      const [contribution] = entry.contributions.values();
-      const [lineage] = contribution?.lineage.values() ?? [];
-      if (!touched.has(key) && lineage !== undefined) touched.set(key, lineage);
-    }
     const resolved: ResolvedChange[] = [];
-    for (const [key, lineage] of touched) {
-      const change = this.#resolve(key, lineage, nowUs);
+    const resolve = (key: string, lineage: Lineage, advisory: boolean): void => {
+      const change = this.#resolve(key, lineage, nowUs, advisory);
       if (change !== undefined) resolved.push(change);
+    };
+    for (const [key, lineage] of touched) resolve(key, lineage, this.#advisory);
+    for (const key of this.#restale()) {
+      const [contribution] = this.#records.get(key)!.contributions.values();
+      const [lineage] = contribution?.lineage.values() ?? [];
+      if (!touched.has(key) && lineage !== undefined) resolve(key, lineage, false);
     }
     return resolved;
   }
@@ -144,7 +199,7 @@ export class Resolver {
       return;
     }
     if (entry === undefined) {
-      entry = { contributions: new Map(), counters: new Map(), given: undefined };
+      entry = { contributions: new Map(), counters: new Map(), given: undefined, lineage: undefined };
       this.#records.set(change.key, entry);
     }
     const before = entry.contributions.get(id);
@@ -180,21 +235,37 @@ export class Resolver {
   }
 
   #hold(change: ContributionChange, source: string): void {
-    const id = `${source}#${change.index}#${change.key}`;
-    if (change.held.size === 0) {
-      this.#held.delete(id);
-      return;
-    }
-    const key = change.key.startsWith('\0row') ? (change.held.get(WHOLE_RECORD)?.[0]?.key ?? '') : change.key;
-    this.#held.set(
-      id,
-      [...change.held].map(([group, violations]) => ({
+    const { held, lineage, content } = change;
+    const key = change.key.startsWith('\0row') ? (held.get(WHOLE_RECORD)?.[0]?.key ?? '') : change.key;
+    this.#setHeld(
+      `${source}#${change.index}#${change.key}`,
+      [...held].map(([group, violations]) => ({
         key: key.replaceAll('\u001f', '/'),
         group,
         source,
         violations,
+        lineage,
+        ...(content === undefined ? {} : { content }),
       })),
     );
+  }
+
+  /** Replaces what is held for a contribution or a record. */
+  #setHeld(base: string, groups: readonly HeldGroup[]): void {
+    const before = this.#heldOf.get(base);
+    if (before === undefined && groups.length === 0) return;
+    for (const id of before ?? []) {
+      this.#held.delete(id);
+      this.#heldChanged.add(id);
+    }
+    const ids = groups.map((held) => {
+      const id = `${base}#${held.group}`;
+      this.#held.set(id, held);
+      this.#heldChanged.add(id);
+      return id;
+    });
+    if (ids.length === 0) this.#heldOf.delete(base);
+    else this.#heldOf.set(base, ids);
   }
 
   /** Records to look at again because a source became stale, or is no longer. */
@@ -281,11 +352,13 @@ export class Resolver {
     return this.#ownership.entity.keyIndexes.map((index) => contribution!.values[index] ?? '');
   }
 
-  #resolve(key: string, lineage: Lineage, nowUs: number): ResolvedChange | undefined {
+  #resolve(key: string, touching: Lineage, nowUs: number, advisory: boolean): ResolvedChange | undefined {
     const entry = this.#records.get(key);
     if (entry === undefined) return undefined;
     const { entity, rules } = this.#ownership;
     const before = entry.given;
+    const held: HeldGroup[] = [];
+    let newest: Lineage | undefined;
     let after: RecordValues | undefined;
     if (entry.contributions.size > 0) {
       const values: (string | null)[] = entity.fields.map(() => null);
@@ -296,6 +369,8 @@ export class Resolver {
         const { winner, value } = this.#pick(entry, group, rule, nowUs);
         if (winner === undefined) continue;
         owned = true;
+        const origin = winner.lineage.get(group)!;
+        if (newest === undefined || isNewer(origin, newest)) newest = origin;
         for (const index of entity.groupIndexes.get(group)!) values[index] = winner.values[index] ?? null;
         if (value !== undefined)
           values[
@@ -306,22 +381,40 @@ export class Resolver {
       }
       const derived = entity.name === 'inventory_position' ? deriveStock(values) : values;
       const violations = owned ? this.#validate(derived) : [];
-      const id = `record#${key}`;
       // A record that lacks what it must have is not there yet; one that contradicts itself stays as it was.
       const incomplete = violations.some((violation) => violation.valueClass === 'null');
-      if (violations.length === 0) this.#held.delete(id);
-      else
-        this.#held.set(id, [
-          { key: key.replaceAll('\u001f', '/'), group: WHOLE_RECORD, source: lineage.source, violations },
-        ]);
+      if (violations.length > 0)
+        held.push({ ...this.#heldRecord(key, derived, violations, newest ?? touching), incomplete });
       after = !owned || incomplete ? undefined : violations.length > 0 ? before : derived;
-    } else this.#held.delete(`record#${key}`);
+    }
+    this.#setHeld(`record#${key}`, held);
     entry.given = after;
+    if (held.length === 0) entry.lineage = newest;
+    else entry.lineage ??= newest;
     if (entry.contributions.size === 0 && entry.counters.size === 0) this.#records.delete(key);
-    if (before === undefined ? after === undefined : after !== undefined && equalValues(before, after))
-      return undefined;
-    return { entity, key, before, after, lineage };
+    const same = before === undefined ? after === undefined : after !== undefined && equalValues(before, after);
+    if (same && (!advisory || after === undefined)) return undefined;
+    return { entity, key, before, after, lineage: after === undefined ? touching : (entry.lineage ?? touching) };
   }
+
+  #heldRecord(key: string, values: RecordValues, violations: readonly Violation[], lineage: Lineage): HeldGroup {
+    const { fields } = this.#ownership.entity;
+    return {
+      key: key.replaceAll('\u001f', '/'),
+      group: WHOLE_RECORD,
+      source: lineage.source,
+      violations,
+      lineage,
+      content: JSON.stringify(Object.fromEntries(fields.map(({ name }, index) => [name, values[index] ?? null]))),
+    };
+  }
+}
+
+/** Whether a change was made after another one; of one moment, the one whose source and position sort last. */
+function isNewer(a: Lineage, b: Lineage): boolean {
+  if (a.time !== b.time) return a.time > b.time;
+  if (a.source !== b.source) return a.source > b.source;
+  return a.position > b.position;
 }
 
 function equalValues(a: RecordValues, b: RecordValues): boolean {

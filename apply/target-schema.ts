@@ -1,0 +1,18 @@
+/** Which schema of a target (MySQL: database) a table's rows go to. */
+import { CANONICAL_SOURCE } from '../core/canonical-config.ts';
+import type { FlowConfig } from '../core/config.ts';
+import type { TableSchema } from '../core/frame.ts';
+
+/** What Waybill keeps in every target. */
+export const WAYBILL_SCHEMA = 'waybill';
+
+/** Flows of records bring what their mappings hold as rows of the target's own quarantine. */
+export function targetSchema(table: TableSchema, settings: Pick<FlowConfig, 'mirror' | 'schema'>): string {
+  if (isQuarantine(table, settings)) return WAYBILL_SCHEMA;
+  return settings.schema ?? table.schema;
+}
+
+/** Whether rows of a table are entries of the quarantine. */
+export function isQuarantine(table: TableSchema, { mirror }: Pick<FlowConfig, 'mirror'>): boolean {
+  return mirror === CANONICAL_SOURCE && table.schema === WAYBILL_SCHEMA;
+}

@@ -1,0 +1,156 @@
+/** `waybill explain`: where each field of a record came from, down to the log position, and what lost. */
+import { targetOf } from '../../apply/target-kind.ts';
+import { flowSettings, type Config } from '../../core/config.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import { describePosition, parsePosition } from '../../core/position.ts';
+import type { Entity } from '../../transform/canonical/entity.ts';
+import { LINEAGE_COLUMNS, TENANT_COLUMN } from '../../transform/canonical/envelope.ts';
+import { loadFlowPlan, type FlowPlan } from '../../transform/flow-plan.ts';
+import { EXIT, printTable, readConfig, unknownName, type GlobalOptions } from '../context.ts';
+
+interface Origin {
+  readonly source: string;
+  readonly table: string;
+  readonly key: string;
+  readonly position: string;
+  readonly time: string;
+}
+
+/** The lineage of a group, as the record's column `lineage_groups` has it. */
+interface GroupLineage extends Partial<Origin> {
+  readonly rule: string;
+  readonly advisory?: readonly (Origin & { readonly values: Readonly<Record<string, string | null>> })[];
+}
+
+interface ExplainedField {
+  readonly field: string;
+  readonly value: string | null;
+  readonly origin: Partial<Origin>;
+  /** Who decided: the owner, or a merge. */
+  readonly decided: string;
+  /** The place in the mapping that makes the value. */
+  readonly rule: string;
+  readonly lost: readonly (Origin & { readonly value: string | null })[];
+}
+
+/**
+ * `parts` are the key of the record: `sku=A-1 location=WH/Stock`, or its values in order; parts that are left out are
+ * empty. Exit status 1 when there is no such record.
+ */
+export async function explain(
+  entityName: string,
+  parts: string[],
+  options: GlobalOptions & { json?: boolean },
+): Promise<number> {
+  const config = readConfig(options);
+  const flows = Object.entries(config.canonicalFlows);
+  const found = flows.find(([, settings]) => settings.canonical === entityName);
+  if (found === undefined)
+    return unknownName(
+      'entity',
+      entityName,
+      flows.map(([, settings]) => settings.canonical),
+    );
+  const [flow, settings] = found;
+  const plan = await loadFlowPlan(flow, settings);
+  const key = keyOf(plan.entity, parts);
+  const values = await readRecord(config, plan, key);
+  if (values === undefined) {
+    console.error(`there is no ${entityName} ${[...key.values()].join('/')}`);
+    return EXIT.no;
+  }
+  const fields = explainFields(plan, values);
+  if (options.json === true) console.log(JSON.stringify({ entity: entityName, flow, fields }, undefined, 2));
+  else print(fields);
+  return EXIT.good;
+}
+
+function keyOf(entity: Entity, parts: readonly string[]): Map<string, string> {
+  const key = new Map(entity.key.map((name) => [name, '']));
+  const named = parts.length > 0 && parts.every((part) => key.has(part.slice(0, part.indexOf('='))));
+  if (!named && parts.length > entity.key.length)
+    throw new ReplicationError('config_invalid', `the key of ${entity.name} is: ${entity.key.join(', ')}`);
+  for (const [index, part] of parts.entries()) {
+    const equals = part.indexOf('=');
+    if (named) key.set(part.slice(0, equals), part.slice(equals + 1));
+    else key.set(entity.key[index]!, part);
+  }
+  return key;
+}
+
+async function readRecord(
+  config: Config,
+  { name, entity, settings }: FlowPlan,
+  key: ReadonlyMap<string, string>,
+): Promise<ReadonlyMap<string, string | null> | undefined> {
+  const { to, schema } = flowSettings(config, name)!;
+  const desk = await (await targetOf(config.targets[to]!)).openDesk('waybill explain');
+  try {
+    const columns = [...entity.fields, ...LINEAGE_COLUMNS].map((column) => column.name);
+    const row = await desk.readRow(schema!, entity.name, columns, [[TENANT_COLUMN.name, settings.tenant], ...key]);
+    return row === undefined ? undefined : new Map(columns.map((column, index) => [column, row[index]!]));
+  } finally {
+    await desk.close();
+  }
+}
+
+/** Each field of a record with what its lineage says. */
+export function explainFields(plan: FlowPlan, values: ReadonlyMap<string, string | null>): ExplainedField[] {
+  const { entity } = plan;
+  const of = (name: string): string => values.get(`lineage_${name}`) ?? '';
+  const whole: Origin = {
+    source: of('source'),
+    table: of('table'),
+    key: of('key'),
+    position: of('position'),
+    time: of('time'),
+  };
+  const groups = JSON.parse(values.get('lineage_groups') ?? '{}') as Readonly<Record<string, GroupLineage>>;
+  return entity.fields.map((field): ExplainedField => {
+    const value = values.get(field.name) ?? null;
+    const base = { field: field.name, value };
+    if (field.derived) return { ...base, origin: {}, decided: 'computed', rule: '', lost: [] };
+    const group = groups[field.group];
+    const origin: Partial<Origin> = values.get('lineage_groups') === null || field.key ? whole : (group ?? {});
+    return {
+      ...base,
+      origin,
+      decided: group?.rule ?? (field.key ? 'key' : value === null ? 'nothing supplied' : `owner ${whole.source}`),
+      rule: origin.source === undefined ? '' : ruleOf(plan, origin.source, field.name),
+      lost: (group?.advisory ?? []).flatMap(({ values: losing, ...from }) =>
+        field.name in losing ? [{ ...from, value: losing[field.name]! }] : [],
+      ),
+    };
+  });
+}
+
+/** Where in its mapping a source makes a field. */
+function ruleOf(plan: FlowPlan, source: string, field: string): string {
+  const mapping = plan.sources.find(({ name }) => name === source)?.mapping;
+  const block = mapping?.blocks.find(
+    (each) => each.entity === plan.entity && each.fields.some(({ name }) => name === field),
+  );
+  if (mapping === undefined || block === undefined) return '';
+  return `${mapping.name}, ${mapping.place}:${mapping.lineOf([...block.path, 'fields', field])}`;
+}
+
+function print(fields: readonly ExplainedField[]): void {
+  printTable(
+    ['FIELD', 'VALUE', 'DECIDED BY', 'SOURCE', 'TABLE', 'KEY', 'POSITION', 'COMMITTED', 'RULE'],
+    fields.flatMap(({ field, value, origin, decided, rule, lost }) => [
+      [field, value ?? '-', decided, ...originCells(origin), rule],
+      ...lost.map((loser) => ['', `(${loser.value ?? '-'})`, 'not applied', ...originCells(loser), '']),
+    ]),
+  );
+}
+
+function originCells({ source, table, key, position, time }: Partial<Origin>): string[] {
+  const parsed = position === undefined ? undefined : parsePosition(position);
+  return [
+    source ?? '-',
+    table ?? '-',
+    key ?? '-',
+    parsed === undefined ? (position ?? '-') : describePosition(parsed),
+    time ?? '-',
+  ];
+}

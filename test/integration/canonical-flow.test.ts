@@ -1,0 +1,212 @@
+/** A flow of canonical records on real servers: from the tables of an ERP and a shop to positions of stock in a target. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import pg from 'pg';
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { requestAnew } from '../../transform/request.ts';
+import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import { ODOO_DDL, odooProducts } from '../support/odoo-tables.ts';
+
+let postgres: PostgresServer;
+let nats: NatsServer;
+let folder: string;
+const cleanups: (() => Promise<void>)[] = [];
+
+beforeAll(async () => {
+  [postgres, nats] = await Promise.all([startPostgres(), startNats()]);
+  folder = await mkdtemp(join(tmpdir(), 'waybill-canonical-'));
+});
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
+});
+afterAll(async () => {
+  await Promise.all([postgres?.dispose(), nats?.dispose()]);
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function source(name: string, ddl: string): Promise<{ client: pg.Client; url: string }> {
+  const url = await postgres.createDatabase(name);
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  cleanups.push(() => client.end());
+  await client.query(ddl);
+  return { client, url };
+}
+
+async function pipeline(
+  options: Omit<Parameters<typeof CanonicalPipeline.open>[0], 'nats'>,
+): Promise<CanonicalPipeline> {
+  const opened = await CanonicalPipeline.open({ nats, ...options });
+  cleanups.push(() => opened.close());
+  return opened;
+}
+
+const STOCK = `select sku, location, on_hand, allocated, available, uom, lineage_source
+                 from canonical.inventory_position order by sku, location`;
+
+it('carries stock of an ERP into positions, over restarts of the transform', async () => {
+  const wms = await source('odoo1', ODOO_DDL + odooProducts(3));
+  await wms.client.query(`insert into stock_quant (product_id, location_id, quantity, reserved_quantity)
+    values (1, 1, 5, 1), (1, 1, 2.5, 0), (2, 2, 4, 0), (3, 3, -9, 0)`);
+  const flow = await pipeline({
+    sources: { wms: { kind: 'postgres', url: wms.url } },
+    targetUrl: await postgres.createDatabase('vis1'),
+    flows: { stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } } } },
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  await flow.shows(STOCK, ['A-1|WH/Stock|7.5|1|6.5|EA|wms', 'A-2|DC/Stock|4|0|4|EA|wms']);
+
+  await wms.client.query(`update stock_quant set reserved_quantity = 9 where product_id = 2;
+    insert into stock_quant (product_id, location_id, quantity) values (3, 1, 1)`);
+  await flow.shows(STOCK, ['A-1|WH/Stock|7.5|1|6.5|EA|wms', 'A-2|DC/Stock|4|9|-5|EA|wms', 'A-3|WH/Stock|1|0|1|EA|wms']);
+
+  await flow.stop('transform:stock');
+  await wms.client
+    .query(`delete from stock_quant where product_id = 3; update stock_quant set quantity = 3 where id = 1;
+    update product_product set default_code = 'B-2' where id = 2`);
+  flow.start('transform:stock');
+  await flow.shows(STOCK, ['A-1|WH/Stock|5.5|1|4.5|EA|wms', 'B-2|DC/Stock|4|9|-5|EA|wms']);
+  const { rows } = await flow.target.query(
+    `select lineage_table, lineage_key->>'id' as id, lineage_groups from canonical.inventory_position where sku = 'B-2'`,
+  );
+  expect(rows).toEqual([{ lineage_table: 'public.product_product', id: '2', lineage_groups: null }]);
+  await flow.stop('transform:stock', 'apply:stock', 'capture:wms');
+  expect(flow.failure).toBeUndefined();
+});
+
+const HELD = `select source, key, reason, message, change->'row'->>'quantity', change->'lineage'->>'table'
+                from waybill.quarantine where flow = 'stock' order by key`;
+
+it('holds a group of a key that breaks a rule, and lets it go when a good value comes or the mapping is mended', async () => {
+  const wms = await source('odoo2', ODOO_DDL + odooProducts(4));
+  await wms.client.query(
+    `insert into stock_quant (product_id, location_id, quantity) values (1, 1, 5), (2, 1, 7), (3, 1, 8)`,
+  );
+  const map = join(folder, 'stock.yaml');
+  const mapping = (units: string): string => `version: 1
+name: own
+entities:
+  inventory_position:
+    from: stock_quant
+    join:
+      product: { table: product_product, on: { id: product_id } }
+      place: { table: stock_location, on: { id: location_id } }
+      template: { table: product_template, on: { id: product.product_tmpl_id } }
+    fields:
+      sku: product.default_code
+      location: place.complete_name
+      lot: { const: '' }
+      owner: { const: '' }
+      uom: { lookup: { of: template.tracking, values: ${units} } }
+      on_hand: quantity
+      allocated: reserved_quantity
+`;
+  await writeFile(map, mapping('{ none: EA }'));
+  const outcomes: Record<string, number> = {};
+  const flow = await pipeline({
+    sources: { wms: { kind: 'postgres', url: wms.url } },
+    targetUrl: await postgres.createDatabase('vis2'),
+    flows: { stock: { canonical: 'inventory_position', from: { wms: { map } } } },
+    report: { records: (outcome, count) => (outcomes[outcome] = (outcomes[outcome] ?? 0) + count) },
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  const onHand = 'select sku, on_hand, allocated, uom from canonical.inventory_position order by sku';
+  await flow.shows(onHand, ['A-1|5|0|EA', 'A-2|7|0|EA', 'A-3|8|0|EA']);
+  expect(await flow.lines(HELD)).toEqual([]);
+
+  // Of A-1 one group is held at its last good value while the other goes on; A-3 goes on as a whole.
+  await wms.client.query(`update stock_quant set quantity = 'NaN', reserved_quantity = 1 where product_id = 1;
+    update product_template set tracking = 'crate' where id = 2; update stock_quant set quantity = 9 where product_id = 3`);
+  await flow.shows(onHand, ['A-1|5|1|EA', 'A-2|7|0|EA', 'A-3|9|0|EA']);
+  await flow.shows(HELD, [
+    'wms|["A-1/WH/Stock//","on_hand"]|mapping|inventory_position A-1/WH/Stock//: on_hand must be a decimal number (it is letters of 3 characters)|NaN|public.stock_quant',
+    'wms|["A-2/WH/Stock//","on_hand"]|mapping|inventory_position A-2/WH/Stock//: uom must be in the look-up table of the mapping (it is letters of 5 characters)|null|public.product_template',
+  ]);
+  expect(outcomes['rejected']).toBe(2);
+
+  await wms.client.query(`update stock_quant set quantity = 6 where product_id = 1`);
+  await flow.shows(onHand, ['A-1|6|1|EA', 'A-2|7|0|EA', 'A-3|9|0|EA']);
+  await flow.shows(`select count(*) from waybill.quarantine`, ['1']);
+
+  await writeFile(map, mapping('{ none: EA, crate: KGM }'));
+  await requestAnew(flow.config.nats, 'stock');
+  await flow.shows(onHand, ['A-1|6|1|EA', 'A-2|7|0|KGM', 'A-3|9|0|EA']);
+  await flow.shows(`select count(*) from waybill.quarantine`, ['0']);
+  await wms.client.query('delete from stock_quant where product_id = 3');
+  await flow.shows(onHand, ['A-1|6|1|EA', 'A-2|7|0|KGM']);
+});
+
+it('a burst of ten thousand bad rows holds nothing else up', async () => {
+  const wms = await source('odoo3', ODOO_DDL + odooProducts(12_000));
+  await wms.client.query(
+    `insert into stock_quant (product_id, location_id, quantity) select i, 1, 1 from generate_series(1, 12000) i`,
+  );
+  const flow = await pipeline({
+    sources: { wms: { kind: 'postgres', url: wms.url } },
+    targetUrl: await postgres.createDatabase('vis3'),
+    flows: { stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } } } },
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  await flow.shows('select count(*) from canonical.inventory_position', ['12000']);
+  await wms.client.query(`update stock_quant set quantity = 'NaN' where product_id <= 10000`);
+  await wms.client.query(`update stock_quant set quantity = 2 where product_id = 12000`);
+  await flow.shows(`select on_hand from canonical.inventory_position where sku = 'A-12000'`, ['2']);
+  // They came in order: when the good row is there, all bad ones are; of each key its quantity and what is free of it.
+  expect(await flow.lines(`select count(*), count(distinct key) from waybill.quarantine`)).toEqual(['20000|20000']);
+  expect(await flow.lines('select sum(on_hand) from canonical.inventory_position')).toEqual(['12001']);
+  await wms.client.query(`update stock_quant set quantity = 3 where product_id <= 10000`);
+  await flow.shows('select count(*) from waybill.quarantine', ['0']);
+  expect(await flow.lines('select sum(on_hand) from canonical.inventory_position')).toEqual(['32001']);
+});
+
+it('passes slow groups on when it is their time, and everything when asked', async () => {
+  const wms = await source('odoo4', ODOO_DDL + odooProducts(2));
+  await wms.client.query(`insert into stock_quant (product_id, location_id, quantity) values (1, 1, 5)`);
+  const flow = await pipeline({
+    sources: { wms: { kind: 'postgres', url: wms.url } },
+    targetUrl: await postgres.createDatabase('vis4'),
+    flows: {
+      stock: {
+        canonical: 'inventory_position',
+        from: { wms: { pack: 'odoo' } },
+        delivery: { allocated: { cron: '0 0 29 2 *' }, in_transit: { every: '1s' } },
+      },
+    },
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  const seen = 'select sku, on_hand, allocated, available from canonical.inventory_position order by sku';
+  await flow.shows(seen, ['A-1|5|0|5']);
+  await wms.client.query('update stock_quant set quantity = 6, reserved_quantity = 2');
+  await flow.shows(seen, ['A-1|6|0|6']);
+  await flow.stop('transform:stock');
+  await wms.client.query(`update stock_quant set quantity = 7;
+    insert into stock_quant (product_id, location_id, quantity, reserved_quantity) values (2, 1, 3, 1)`);
+  flow.start('transform:stock');
+  // What waited before the restart goes on waiting; a record that is new comes whole.
+  await flow.shows(seen, ['A-1|7|0|7', 'A-2|3|1|2']);
+  await requestAnew(flow.config.nats, 'stock');
+  await flow.shows(seen, ['A-1|7|2|5', 'A-2|3|1|2']);
+});
+
+it('sends of many changes in an interval the last', async () => {
+  const wms = await source('odoo5', ODOO_DDL + odooProducts(1));
+  await wms.client.query(`insert into stock_quant (product_id, location_id, quantity) values (1, 1, 0)`);
+  let saved = 0;
+  const flow = await pipeline({
+    sources: { wms: { kind: 'postgres', url: wms.url } },
+    targetUrl: await postgres.createDatabase('vis5'),
+    flows: {
+      stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } }, delivery: { every: '2s' } },
+    },
+    report: { delayed: ({ savedWrites }) => (saved += savedWrites) },
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  const seen = 'select sku, on_hand from canonical.inventory_position';
+  await flow.shows(seen, ['A-1|0']);
+  for (let i = 1; i <= 300; i++) await wms.client.query('update stock_quant set quantity = $1', [i]);
+  await flow.shows(seen, ['A-1|300']);
+  expect(saved).toBeGreaterThan(100);
+});

@@ -1,0 +1,113 @@
+/** A canonical flow, compiled: its entity, the mappings of its sources, and who owns what. */
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { CanonicalFlowConfig, MappingChoice } from '../core/canonical-config.ts';
+import { nearest } from '../core/config.ts';
+import { messageOf, ReplicationError } from '../core/errors.ts';
+import { ENTITIES, ENTITY_NAMES } from './canonical/catalog.ts';
+import type { Entity } from './canonical/entity.ts';
+import { isTimeZone } from './canonical/timestamp.ts';
+import { compileTiers, type Tiers } from './delivery-tiers.ts';
+import { compileMapping, type MappingPlan } from './mapping/block-plan.ts';
+import type { MappingFunction } from './mapping/evaluate.ts';
+import { loadMapping, type Mapping } from './mapping/mapping-file.ts';
+import { functionsPath, loadFunctions } from './mapping/mapping-functions.ts';
+import { compileOwnership, type Ownership } from './ownership/ownership.ts';
+
+/** Rises when the same mapping gives other records than before: then all records are made anew. */
+const LOGIC_VERSION = 1;
+
+export interface SourcePlan {
+  readonly name: string;
+  readonly mapping: Mapping;
+  readonly functions: ReadonlyMap<string, MappingFunction>;
+}
+
+export interface FlowPlan {
+  readonly name: string;
+  readonly settings: CanonicalFlowConfig;
+  readonly entity: Entity;
+  readonly sources: readonly SourcePlan[];
+  readonly ownership: Ownership;
+  readonly tiers: Tiers;
+  /** Changes with everything that decides what records the same frames give. */
+  readonly fingerprint: string;
+}
+
+/** Loads what a flow needs. Throws `config_invalid` or `mapping_invalid`, with all problems of their kind. */
+export async function loadFlowPlan(name: string, settings: CanonicalFlowConfig): Promise<FlowPlan> {
+  const at = `flows.${name}`;
+  const entity = ENTITIES.get(settings.canonical);
+  if (entity === undefined)
+    throw invalid([
+      `${at}.canonical: there is no entity "${settings.canonical}"${hint(settings.canonical, ENTITY_NAMES)}`,
+    ]);
+  const hash = createHash('sha256');
+  const sources: SourcePlan[] = [];
+  const supplied = new Map<string, ReadonlySet<string>>();
+  const problems: string[] = [];
+  for (const [source, choice] of Object.entries(settings.from)) {
+    const place = mappingPlace(`${at}.from.${source}`, choice);
+    if (choice.zone !== undefined && !isTimeZone(choice.zone))
+      throw invalid([`${at}.from.${source}.zone: is not a time zone that is known`]);
+    const mapping = loadMapping(place, { zone: choice.zone });
+    const functions = await loadFunctions(mapping);
+    const blocks = mapping.blocks.filter((block) => block.entity === entity);
+    if (blocks.length === 0) problems.push(`${at}.from.${source}: ${place} has nothing for ${entity.name}`);
+    const fields = blocks.flatMap((block) => block.fields.map((field) => entity.index.get(field.name)!));
+    supplied.set(source, new Set(fields.map((field) => entity.fields[field]!.group).filter((group) => group !== '')));
+    sources.push({ name: source, mapping, functions });
+    const code = functionsPath(mapping);
+    hash.update(
+      JSON.stringify([
+        source,
+        ...(choice.zone === undefined ? [] : [choice.zone]),
+        readText(place),
+        code === undefined ? '' : readText(code),
+      ]),
+    );
+  }
+  const { ownership, problems: owning } = compileOwnership(entity, settings.owner, supplied);
+  const { tiers, problems: delivering } = compileTiers(entity, settings.delivery);
+  problems.push(...[...owning, ...delivering].map((problem) => `${at}.${problem}`));
+  if (problems.length > 0) throw invalid(problems);
+  const { owner, tenant, delivery } = settings;
+  hash.update(JSON.stringify([LOGIC_VERSION, entity.name, entity.version, owner, tenant, delivery]));
+  return { name, settings, entity, sources, ownership, tiers, fingerprint: hash.digest('hex').slice(0, 16) };
+}
+
+/** A mapping compiled for a flow. It holds the rows of its tables, so that every run needs one of its own. */
+export function compileSource(plan: FlowPlan, source: SourcePlan): MappingPlan {
+  return compileMapping(source.mapping, source.functions, plan.entity.name);
+}
+
+const PACKS = join(import.meta.dirname, 'packs');
+
+function mappingPlace(at: string, choice: MappingChoice): string {
+  if (choice.map !== undefined) return choice.map;
+  const known = readdirSync(PACKS);
+  if (!known.includes(choice.pack!))
+    throw invalid([`${at}.pack: there is no pack "${choice.pack}"${hint(choice.pack!, known)}`]);
+  return join(PACKS, choice.pack!, 'mapping.yaml');
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new ReplicationError('mapping_invalid', `cannot read ${path}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+function invalid(problems: readonly string[]): ReplicationError {
+  return new ReplicationError(
+    'config_invalid',
+    `the configuration has ${problems.length} problem(s):\n${problems.map((problem) => `  - ${problem}`).join('\n')}`,
+  );
+}
+
+function hint(word: string, known: readonly string[]): string {
+  const near = nearest(word, known);
+  return near === undefined ? '' : ` (did you mean "${near}"?)`;
+}

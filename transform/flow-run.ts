@@ -1,0 +1,354 @@
+/**
+ * One run of a canonical flow. First its state is rebuilt from the frames of its sources: in silence up to the
+ * checkpoint that the stream of records holds, or, where there is none that fits, up to their ends, whereupon all records
+ * are written anew. Then every transaction of a source becomes a transaction of records.
+ */
+import type { StreamTail } from '../core/cdc-stream.ts';
+import type { FramePublisher } from '../core/frame-publisher.ts';
+import type { FrameWriter } from '../core/frame-writer.ts';
+import type { Logger } from '../core/logger.ts';
+import type { TransformReport } from '../core/metrics.ts';
+import type { Nats } from '../core/nats.ts';
+import { describePosition } from '../core/position.ts';
+import { formatCheckpoint, parseCheckpoint, type Checkpoint, type Places } from './checkpoint.ts';
+import type { Passing } from './delivery.ts';
+import type { FlowPlan } from './flow-plan.ts';
+import { FlowState, type Outcome } from './flow-state.ts';
+import { Output } from './output.ts';
+import { reasonOf, RecordRows } from './record-rows.ts';
+import { SourceFeed } from './source-feed.ts';
+import { findHistory, leadsTo, type History } from './source-history.ts';
+import type { SourceState } from './source-state.ts';
+
+const TICK_MS = 1000;
+/** After so long without records the checkpoint is stored by itself, so that a restart has less to read again. */
+const QUIET_MS = 10_000;
+
+export interface FlowRunOptions {
+  readonly plan: FlowPlan;
+  readonly nats: Nats;
+  readonly prefix: string;
+  readonly publisher: FramePublisher;
+  readonly tail: StreamTail;
+  /** Write all records anew, though the checkpoint fits. */
+  readonly anew: boolean;
+  /** Names the run that writes all records anew. */
+  readonly runId: string;
+  readonly report: TransformReport;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+  readonly progressed: () => void;
+  /** Called when all records have been written anew, with the sequence of the first frame that did so. */
+  readonly onAnew: (seq: number) => Promise<void>;
+  /** Asked once a second: true ends the run, so that another one writes all records anew. */
+  readonly wantsAnew: () => Promise<boolean>;
+}
+
+export async function runFlow(options: FlowRunOptions): Promise<void> {
+  const ended = new AbortController();
+  const run = new FlowRun(options, AbortSignal.any([options.signal, ended.signal]));
+  try {
+    await run.run();
+  } finally {
+    ended.abort();
+    await run.ended();
+  }
+}
+
+class FlowRun {
+  readonly #options: FlowRunOptions;
+  readonly #signal: AbortSignal;
+  readonly #state: FlowState;
+  readonly #rows: RecordRows;
+  readonly #output: Output;
+  readonly #feeds = new Map<SourceState, SourceFeed>();
+  readonly #histories = new Map<SourceState, History>();
+  #wake: (() => void) | undefined;
+  #woken = false;
+  /** All records are being written anew: the stream holds a part of them. */
+  #incomplete = false;
+  #tickMs = 0;
+  readonly #heldByReason = new Map<string, number>();
+  readonly #heldReasons = new Map<string, string>();
+
+  constructor(options: FlowRunOptions, signal: AbortSignal) {
+    const { plan, publisher, tail, report } = options;
+    this.#options = options;
+    this.#signal = signal;
+    this.#state = new FlowState(plan);
+    this.#rows = new RecordRows(plan.name, plan.entity, plan.settings.tenant);
+    this.#output = new Output({
+      publisher,
+      tail,
+      frameBytes: plan.settings.frame_bytes,
+      checkpoint: () => formatCheckpoint(this.#checkpoint()),
+      report,
+      onChange: () => this.#changed(),
+    });
+    signal.addEventListener('abort', () => this.#changed(), { once: true });
+  }
+
+  #checkpoint(): Checkpoint {
+    const checkpoint = this.#state.checkpoint();
+    return this.#incomplete ? { ...checkpoint, plan: '' } : checkpoint;
+  }
+
+  async run(): Promise<void> {
+    const { nats, prefix, log, report, plan } = this.#options;
+    for (const source of this.#state.sources) this.#histories.set(source, await findHistory(nats, prefix, source.name));
+    const resumed = await this.#resumable();
+    for (const [source, history] of this.#histories)
+      this.#feeds.set(source, new SourceFeed(nats, history, this.#signal, () => this.#changed()));
+    this.#state.clockUs = nowUs();
+    const started = performance.now();
+    if (resumed === undefined) await this.#rebuild(this.#ends());
+    else {
+      // Rows that expired since then are to be seen to expire.
+      this.#state.clockUs = 0;
+      await this.#resume(resumed);
+    }
+    if (this.#signal.aborted) return;
+    for (const { id, held } of this.#state.resolver.heldEntries())
+      if (held?.incomplete !== true) this.#countHeld(id, true);
+    const facts = { flow: plan.name, ms: Math.round(performance.now() - started), bytes: this.#state.stateBytes };
+    log.info({ ...facts, anew: resumed === undefined }, 'state rebuilt');
+    if (resumed === undefined) await this.#writeAnew();
+    report.state('applying');
+    await this.#live();
+    await this.#output.drain();
+  }
+
+  async ended(): Promise<void> {
+    for (const feed of this.#feeds.values()) await feed.ended();
+  }
+
+  /** The checkpoint of the stream, where the frames of the sources lead to it and the plan is still the same. */
+  async #resumable(): Promise<Checkpoint | undefined> {
+    const { nats, tail, plan, publisher, anew } = this.#options;
+    if (anew || tail.checkpoint === undefined) return undefined;
+    const checkpoint = parseCheckpoint(tail.checkpoint, `${publisher.streamName} sequence ${tail.seq}`);
+    if (checkpoint.plan !== plan.fingerprint) return undefined;
+    if (plan.tiers.delayed.some((tier) => !checkpoint.tiers.has(tier.id))) return undefined;
+    for (const [source, history] of this.#histories) {
+      const place = checkpoint.sources.get(source.name);
+      // What tables held before a reset is not known after it, and so neither what has gone since.
+      if (place === undefined || !history.whole || !(await leadsTo(nats, history, place))) return undefined;
+    }
+    return checkpoint;
+  }
+
+  /** Comes to where the checkpoint stands, by way of the places at which the tiers were released. */
+  async #resume({ tiers, sources, clockUs }: Checkpoint): Promise<void> {
+    const { delayed } = this.#options.plan.tiers;
+    const stops = delayed.map((tier) => ({ tier, release: tiers.get(tier.id)! }));
+    for (const { tier, release } of stops.sort((a, b) => a.release.clockUs - b.release.clockUs)) {
+      this.#state.clockUs = release.clockUs;
+      await this.#rebuild(release.sources);
+      if (this.#signal.aborted) return;
+      this.#state.release(tier);
+    }
+    this.#state.clockUs = clockUs;
+    await this.#rebuild(sources);
+  }
+
+  #ends(): Places {
+    return new Map([...this.#histories].map(([source, history]) => [source.name, history.end]));
+  }
+
+  /** Reads up to `goals` without giving anything. */
+  async #rebuild(goals: Places): Promise<void> {
+    for (const source of this.#state.sources) {
+      const goal = goals.get(source.name)!;
+      const { whole } = this.#histories.get(source)!;
+      const done = (): boolean => source.reached(goal) && (whole || source.engine.complete);
+      while (!done() && !this.#signal.aborted) {
+        if (source.idle && !this.#begin(source)) {
+          await this.#pause(TICK_MS);
+          continue;
+        }
+        if (source.idle || done() || !source.step()) continue;
+        const { changes } = this.#state.settle(source);
+        for (const change of changes) this.#state.delivery.take(change);
+      }
+      this.#options.log.info({ source: source.name, position: describePosition(source.place.position) }, 'source read');
+    }
+  }
+
+  /** Begins the next frame of a source. False where none is at hand. */
+  #begin(source: SourceState): boolean {
+    const frame = this.#feeds.get(source)!.take();
+    if (frame === undefined) return false;
+    source.begin(frame);
+    return true;
+  }
+
+  /** All records and all that is held, between marks that have a target forget what is not among them. */
+  async #writeAnew(): Promise<void> {
+    const { runId, publisher, report, plan } = this.#options;
+    const { resolver } = this.#state;
+    const timeUs = Math.max(0, ...this.#state.sources.map((source) => source.reachedUs));
+    this.#state.delivery.clear();
+    for (const tier of plan.tiers.delayed) this.#state.noteReleased(tier);
+    this.#incomplete = true;
+    const firstSeq = publisher.lastSeq + 1;
+    this.#output.markReset();
+    this.#output.transaction(timeUs, (writer) => void this.#rows.marks(writer, runId, 'begin'));
+    for (const { key, values, lineage } of resolver.current()) {
+      const groups = this.#state.groups(key);
+      this.#output.transaction(timeUs, (writer) => this.#rows.put(writer, 'r', values, lineage, groups));
+      report.records('mapped', 1);
+      if (this.#output.full) await this.#output.room();
+    }
+    for (const { id, held } of resolver.heldEntries()) {
+      if (held?.incomplete === true) continue;
+      this.#output.transaction(timeUs, (writer) => this.#rows.hold(writer, id, held));
+      if (this.#output.full) await this.#output.room();
+    }
+    await this.#output.drain();
+    this.#incomplete = false;
+    this.#output.transaction(timeUs, (writer) => void this.#rows.marks(writer, runId, 'end'));
+    await this.#output.drain();
+    await this.#options.onAnew(firstSeq);
+    this.#options.log.info({ flow: plan.name, records: resolver.records }, 'all records were written anew');
+  }
+
+  async #live(): Promise<void> {
+    const { log, progressed } = this.#options;
+    while (!this.#signal.aborted) {
+      this.#state.clockUs = Math.max(this.#state.clockUs, nowUs());
+      let moved = false;
+      for (const source of this.#state.sources) {
+        if (source.idle && !this.#begin(source)) continue;
+        moved = true;
+        // A frame of one source at a time, so that none of them waits for another.
+        while (!source.idle) {
+          if (source.step()) this.#emit(this.#state.settle(source), source);
+          if (this.#output.full) await this.#output.room();
+        }
+      }
+      if (performance.now() - this.#tickMs >= TICK_MS) {
+        this.#tickMs = performance.now();
+        for (const source of this.#state.expire()) this.#emit(this.#state.settle(source), source);
+        this.#release();
+        if (this.#output.full) await this.#output.room();
+        if (await this.#options.wantsAnew()) {
+          log.info({ flow: this.#options.plan.name }, 'all records are asked for anew');
+          return;
+        }
+        await this.#measure();
+      }
+      this.#output.send(!moved && this.#output.quietMs > QUIET_MS);
+      if (moved) progressed();
+      else await this.#pause(TICK_MS);
+    }
+  }
+
+  /** Adds what was done to the frame that fills. Invariant 3: a transaction of a source stays one. */
+  #emit(outcome: Outcome, source: SourceState): void {
+    const { report } = this.#options;
+    const { changes, held, breaches, timeUs } = outcome;
+    const filtered = source.engine.takeFiltered();
+    if (filtered > 0) report.records('filtered', filtered);
+    if (changes.length === 0 && held.length === 0) return;
+    if (changes.length > 0) report.records('mapped', changes.length);
+    for (const { invariant } of breaches) report.invariant(invariant, 1);
+    this.#output.transaction(timeUs, (writer) => {
+      for (const change of changes) {
+        const passed = this.#state.delivery.take(change);
+        if (passed !== undefined) this.#pass(writer, passed);
+      }
+      for (const { id, held: group } of held) {
+        if (group?.incomplete === true) {
+          if (this.#countHeld(id, false)) this.#rows.hold(writer, id, undefined);
+          continue;
+        }
+        const was = this.#countHeld(id, group !== undefined);
+        if (group !== undefined) report.records('rejected', 1);
+        if (was || group !== undefined) this.#rows.hold(writer, id, group);
+      }
+    });
+  }
+
+  #pass(writer: FrameWriter, { key, before, after }: Passing): void {
+    if (after === undefined) this.#rows.remove(writer, before!);
+    else {
+      const op = before === undefined ? 'i' : 'u';
+      this.#rows.put(writer, op, after, this.#state.resolver.lineage(key)!, this.#state.groups(key));
+    }
+  }
+
+  /** Passes on what waits for tiers whose time has come. */
+  #release(): void {
+    const { plan, report } = this.#options;
+    const { clockUs, released, delivery } = this.#state;
+    for (const tier of plan.tiers.delayed) {
+      if (clockUs < tier.dueAfter(released.get(tier.id)!.clockUs)) continue;
+      const passed = this.#state.release(tier);
+      const timeUs = Math.max(0, ...this.#state.sources.map((source) => source.reachedUs));
+      this.#output.transaction(timeUs, (writer) => {
+        for (const each of passed) this.#pass(writer, each);
+      });
+    }
+    report.delayed({ waiting: delivery.waiting, savedWrites: delivery.savedWrites, savedBytes: delivery.savedBytes });
+    delivery.savedWrites = 0;
+    delivery.savedBytes = 0;
+  }
+
+  /** Keeps count of what is held. True when it was held before. */
+  #countHeld(id: string, isHeld: boolean): boolean {
+    const was = this.#heldReasons.has(id);
+    if (was === isHeld) return was;
+    const reason = reasonOf(id);
+    if (isHeld) this.#heldReasons.set(id, reason);
+    else this.#heldReasons.delete(id);
+    const count = (this.#heldByReason.get(reason) ?? 0) + (isHeld ? 1 : -1);
+    this.#heldByReason.set(reason, count);
+    this.#options.report.held(reason, count);
+    return was;
+  }
+
+  /** Once a second: what is kept, and how far the sources are ahead. */
+  async #measure(): Promise<void> {
+    const { nats, report } = this.#options;
+    report.stateBytes(this.#state.stateBytes);
+    let pending = 0;
+    let oldestUs = Infinity;
+    for (const [source, { stream }] of this.#histories) {
+      const { state } = await nats.manager.streams.info(stream);
+      const frames = Math.max(0, state.last_seq - source.place.seq);
+      report.pendingFrames(source.name, frames);
+      pending += frames;
+      if (frames > 0) oldestUs = Math.min(oldestUs, source.reachedUs);
+    }
+    if (pending === 0) {
+      report.lagSeconds(0);
+      report.state('idle');
+    } else {
+      report.lagSeconds(oldestUs === 0 ? undefined : Math.max(0, (nowUs() - oldestUs) / 1e6));
+      report.state('applying');
+    }
+  }
+
+  #changed(): void {
+    this.#woken = true;
+    this.#wake?.();
+  }
+
+  /** Waits until a frame has come, one has been stored, or `ms` are over. */
+  async #pause(ms: number): Promise<void> {
+    if (!this.#woken && !this.#signal.aborted) {
+      let timer: NodeJS.Timeout | undefined;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+        timer = setTimeout(resolve, ms);
+      });
+      clearTimeout(timer);
+      this.#wake = undefined;
+    }
+    this.#woken = false;
+  }
+}
+
+function nowUs(): number {
+  return Date.now() * 1000;
+}

@@ -1,0 +1,73 @@
+/** Where the frames of a source begin from which state can be rebuilt, and whether they lead to a place. */
+import { cdcStreamName, parseFrameHeaders, readReset, type FrameHeaders } from '../core/cdc-stream.ts';
+import { ReplicationError } from '../core/errors.ts';
+import { natsError, type Nats } from '../core/nats.ts';
+import { describePosition, orderPositions, ORIGIN, type Position } from '../core/position.ts';
+import type { SourcePlace } from './checkpoint.ts';
+
+export interface History {
+  readonly stream: string;
+  readonly startSeq: number;
+  readonly position: Position;
+  /** Nothing came before: the frames bring everything that there is. Else every table is read again after its start. */
+  readonly whole: boolean;
+  /** The end of the stream at this moment. */
+  readonly end: SourcePlace;
+}
+
+/** Throws `stream_missing` while there is no stream, and `transform_history` when what came first has expired. */
+export async function findHistory(nats: Nats, prefix: string, source: string): Promise<History> {
+  const stream = cdcStreamName(prefix, source);
+  try {
+    const { state } = await nats.manager.streams.info(stream);
+    if (state.last_seq === 0)
+      return { stream, startSeq: 1, position: ORIGIN, whole: true, end: { position: ORIGIN, seq: 0 } };
+    const last = await headersAt(nats, stream, state.last_seq);
+    const end = { position: last?.end ?? ORIGIN, seq: state.last_seq };
+    const first = await headersAt(nats, stream, state.first_seq);
+    if (first?.start.kind === 'origin' && (first.chunk?.index ?? 1) === 1)
+      return { stream, startSeq: state.first_seq, position: ORIGIN, whole: true, end };
+    const resetSeq = await readReset(nats, stream);
+    const reset = resetSeq >= state.first_seq ? await headersAt(nats, stream, resetSeq) : undefined;
+    if (reset !== undefined) return { stream, startSeq: resetSeq, position: reset.start, whole: false, end };
+    throw new ReplicationError(
+      'transform_history',
+      `stream ${stream} begins at ${first === undefined ? 'a frame that is gone' : describePosition(first.start)}: what the mapping needs of the time before has expired`,
+      { context: { stream, firstSeq: state.first_seq } },
+    );
+  } catch (thrown) {
+    throw natsError(thrown, `looking for the beginning of stream ${stream}`);
+  }
+}
+
+async function headersAt(nats: Nats, stream: string, seq: number): Promise<FrameHeaders | undefined> {
+  const message = await nats.manager.streams.getMessage(stream, { seq });
+  return message === null ? undefined : parseFrameHeaders(message.header, `${stream} sequence ${seq}`);
+}
+
+/**
+ * Whether reading from the beginning of `history` passes through `place`. False when the stream is another one than
+ * that of the place. Throws `stream_behind` when it ends before the place: then the capture will fill it again.
+ */
+export async function leadsTo(nats: Nats, history: History, { position, seq }: SourcePlace): Promise<boolean> {
+  if (seq === 0) return history.whole;
+  if (seq < history.startSeq) return false;
+  try {
+    if (seq > history.end.seq) {
+      if (orderPositions(history.end.position, position) === -1)
+        throw new ReplicationError(
+          'stream_behind',
+          `the records hold ${describePosition(position)}, beyond the end of stream ${history.stream} (${describePosition(history.end.position)})`,
+          { context: { stream: history.stream } },
+        );
+      return false;
+    }
+    const headers = await headersAt(nats, history.stream, seq);
+    if (headers === undefined) return false;
+    const fromStart = headers.reset ? 1 : orderPositions(position, headers.start);
+    const toEnd = orderPositions(position, headers.end);
+    return fromStart !== undefined && fromStart >= 0 && toEnd !== undefined && toEnd <= 0;
+  } catch (thrown) {
+    throw natsError(thrown, `looking for ${describePosition(position)} in stream ${history.stream}`);
+  }
+}

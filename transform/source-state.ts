@@ -1,0 +1,94 @@
+/** What a flow keeps of one source: the state of its mapping, and how far its stream has been taken. */
+import type { ReceivedFrame } from '../core/cdc-stream.ts';
+import type { TransactionEntry } from '../core/frame.ts';
+import { IndexedFrame } from '../core/indexed-frame.ts';
+import { entryLiesBefore, entryPosition, formatPosition, ORIGIN, positionAfter } from '../core/position.ts';
+import type { SourcePlace } from './checkpoint.ts';
+import { MappingEngine } from './mapping/engine.ts';
+
+/** A frame that is being taken, transaction by transaction. */
+interface Cursor {
+  readonly received: ReceivedFrame;
+  readonly frame: IndexedFrame;
+  /** Whether the mapping reads each of the frame's tables. */
+  readonly reads: readonly boolean[];
+  next: number;
+  row: number;
+}
+
+export class SourceState {
+  readonly name: string;
+  readonly engine: MappingEngine;
+  /** Behind the last transaction that was taken whole. */
+  place: SourcePlace = { position: ORIGIN, seq: 0 };
+  /** Newest commit time that was seen, microseconds since 1970. */
+  reachedUs = 0;
+  /** A transaction has been taken in part: what it did is not to be seen yet. */
+  open = false;
+  #cursor: Cursor | undefined;
+
+  constructor(name: string, engine: MappingEngine) {
+    this.name = name;
+    this.engine = engine;
+  }
+
+  /** Nothing is left of the frame that was begun last. */
+  get idle(): boolean {
+    return this.#cursor === undefined;
+  }
+
+  /** Begins a frame. Only when idle. */
+  begin(received: ReceivedFrame): void {
+    const frame = IndexedFrame.open(received.payload, received.place);
+    const reads = frame.tables.map((table) => this.engine.reads(table));
+    this.#cursor = { received, frame, reads, next: 0, row: 0 };
+    if (frame.tx.length === 0) this.#end();
+  }
+
+  /** Whether everything up to `goal` has been taken, and nothing behind it. */
+  reached(goal: SourcePlace): boolean {
+    const cursor = this.#cursor;
+    if (cursor === undefined) return this.place.seq >= goal.seq;
+    const { received, frame, next } = cursor;
+    if (received.seq !== goal.seq) return received.seq > goal.seq;
+    return !entryLiesBefore(frame.tx[next]!, goal.position);
+  }
+
+  /** Takes the next transaction of the frame, or the part of it that is there. True when it is complete. */
+  step(): boolean {
+    const cursor = this.#cursor!;
+    const { received, frame } = cursor;
+    const index = cursor.next++;
+    const entry = frame.tx[index]!;
+    this.#apply(cursor, entry);
+    if (entry[3] > this.reachedUs) this.reachedUs = entry[3];
+    this.open = entry[5] === 'first' || entry[5] === 'middle';
+    const last = cursor.next === frame.tx.length;
+    if (!this.open)
+      this.place = {
+        position: last ? received.end : positionAfter(received.start, frame.tx, index),
+        seq: received.seq,
+      };
+    if (last) this.#end();
+    return !this.open;
+  }
+
+  #apply(cursor: Cursor, entry: TransactionEntry): void {
+    const { frame, reads } = cursor;
+    const end = cursor.row + entry[4];
+    let place: { position: string; timeUs: number } | undefined;
+    for (let row = cursor.row; row < end; row++) {
+      const table = frame.tableIndex(row);
+      if (table < 0 || reads[table] !== true) continue;
+      place ??= { position: formatPosition(entryPosition(entry, 0)), timeUs: entry[3] };
+      this.engine.apply(frame.row(row), frame.tables, place);
+    }
+    cursor.row = end;
+  }
+
+  #end(): void {
+    const { received } = this.#cursor!;
+    if (!this.open) this.place = { position: received.end, seq: received.seq };
+    this.#cursor = undefined;
+  }
+}
