@@ -18,6 +18,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
   readonly #at: FlowPosition;
   #held!: HeldKeys;
   #position: Position;
+  #seq: number;
   #open: T | undefined;
 
   private constructor(store: BatchStore<P, T>, options: SinkOptions, at: FlowPosition) {
@@ -25,6 +26,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     this.#options = options;
     this.#at = at;
     this.#position = at.position;
+    this.#seq = at.seq;
   }
 
   /** `at`: where the flow stands in the target. */
@@ -47,12 +49,19 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     return this.#position;
   }
 
+  get seq(): number {
+    return this.#seq;
+  }
+
   /** Writes and, at a transaction's end, commits. Errors are classified; after one the session must be closed. */
   async write(batch: Batch): Promise<void> {
     const started = performance.now();
     try {
       const counts = await this.#write(batch);
-      if (batch.next !== undefined) this.#position = batch.next;
+      if (batch.next !== undefined) {
+        this.#position = batch.next;
+        this.#seq = batch.seq;
+      }
       this.#report(batch, counts, (performance.now() - started) / 1000);
     } catch (thrown) {
       throw this.#store.error(thrown, `writing a batch of flow ${this.#options.flow}`);

@@ -1,6 +1,6 @@
 /** A batch: stretches of rows of whole source transactions (or of a part of one), as frames brought them. */
 import type { ReceivedFrame } from '../core/cdc-stream.ts';
-import type { TransactionEntry } from '../core/frame.ts';
+import type { Part, TransactionEntry } from '../core/frame.ts';
 import type { IndexedFrame } from '../core/indexed-frame.ts';
 import {
   comparePositions,
@@ -64,6 +64,11 @@ interface Piece {
   readonly boundary: Position | undefined;
 }
 
+/** Whether a transaction of which a frame holds this part is complete there. */
+function endsIn(part: Part | undefined): boolean {
+  return part === 'whole' || part === 'last';
+}
+
 /** Collects decoded frames and cuts batches out of them. */
 export class BatchQueue {
   #pieces: Piece[] = [];
@@ -88,37 +93,35 @@ export class BatchQueue {
   }
 
   add(received: ReceivedFrame, frame: IndexedFrame): void {
-    const { tx } = frame;
     const bytesPerRow = received.payload.byteLength / Math.max(1, frame.length);
     let firstEntry = 0;
     let from = 0;
-    if (comparePositions(received.start, this.#skipTo) < 0)
-      while (firstEntry < tx.length && entryLiesBefore(tx[firstEntry]!, this.#skipTo)) from += tx[firstEntry++]![4];
+    // Everything is read again from there: in another history the numbers of this one mean something else.
+    if (received.reset) this.#skipTo = received.end;
+    else if (comparePositions(received.start, this.#skipTo) < 0)
+      while (firstEntry < frame.transactions && entryLiesBefore(frame.tx[firstEntry]!, this.#skipTo))
+        from += frame.rowsOf(firstEntry++);
     let to = from;
     let transactions = 0;
-    let commitTimeUs = 0;
     const push = (endEntry: number, boundary: Position | undefined): void => {
       const bytes = Math.ceil((to - from) * bytesPerRow);
       const run = { frame, from, to, firstEntry, endEntry };
+      const commitTimeUs = frame.newestTime(firstEntry, endEntry);
       this.#pieces.push({ run, transactions, commitTimeUs, bytes, seq: received.seq, boundary });
       this.#bytes += bytes;
       from = to;
       firstEntry = endEntry;
       transactions = 0;
-      commitTimeUs = 0;
     };
-    for (let index = firstEntry; index < tx.length; index++) {
-      const entry = tx[index]!;
-      to += entry[4];
-      if (entry[3] > commitTimeUs) commitTimeUs = entry[3];
-      if (entry[5] !== 'whole' && entry[5] !== 'last') continue;
+    for (let index = firstEntry; index < frame.transactions; index++) {
+      to += frame.rowsOf(index);
+      if (!endsIn(frame.partOf(index))) continue;
       transactions += 1;
       // Before a transaction that goes on in the next frame the target may stand too, at the end of the one before.
-      if (tx[index + 1]?.[5] === 'first') push(index + 1, positionAfter(received.start, tx, index));
+      if (frame.partOf(index + 1) === 'first') push(index + 1, positionAfter(received.start, frame.tx, index));
     }
-    const last = tx.at(-1)?.[5];
-    const open = last === undefined ? this.#openBefore() : last === 'first' || last === 'middle';
-    push(tx.length, open ? undefined : received.end);
+    const last = frame.partOf(frame.transactions - 1);
+    push(frame.transactions, (last === undefined ? this.#openBefore() : !endsIn(last)) ? undefined : received.end);
     this.wake();
   }
 

@@ -29,7 +29,7 @@ export interface FlowRunOptions {
 
 export async function runFlow(options: FlowRunOptions): Promise<void> {
   const { nats, stream, sink, signal, lost } = options;
-  const start = await findStart(nats, stream, sink.position);
+  const start = await findStart(nats, stream, sink.position, sink.seq);
   const queue = new BatchQueue(sink.position, start.startSeq);
   const ended = new AbortController();
   const readSignal = AbortSignal.any([signal, lost, ended.signal]);
@@ -88,11 +88,12 @@ async function findStart(
   nats: Nats,
   stream: string,
   position: Position,
+  seq: number,
 ): Promise<{ startSeq: number; position: Position }> {
   let startSeq: number;
   let gap: ReplicationError | undefined;
   try {
-    startSeq = await findStartSequence(nats, stream, position);
+    startSeq = await findStartSequence(nats, stream, position, seq);
   } catch (thrown) {
     gap = asReplicationError(thrown);
     if (gap.code !== 'stream_gap') throw gap;
@@ -109,6 +110,8 @@ async function findStart(
     if (!headers.reset) throw gap;
     return { startSeq, position };
   }
+  // What leads into another history is read from where it begins, whatever the numbers say.
+  if (headers.reset) return { startSeq, position };
   return { startSeq, position: comparePositions(headers.start, position) < 0 ? headers.start : position };
 }
 

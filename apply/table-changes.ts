@@ -10,22 +10,17 @@ export interface PlanShape extends KeyShape {
   readonly written: readonly number[];
 }
 
+export type NetKind = 'upsert' | 'partial' | 'delete';
+
 /** The net state of one key: an image to write, or the key (as an image) of a row to delete. */
 export class NetChange {
-  kind: 'upsert' | 'partial' | 'delete';
+  readonly kind: NetKind;
   /** Where the state comes from. */
-  frame: IndexedFrame;
-  row: number;
+  readonly frame: IndexedFrame;
+  readonly row: number;
   #image: readonly Value[] | undefined;
 
-  constructor(kind: NetChange['kind'], frame: IndexedFrame, row: number, image: readonly Value[] | undefined) {
-    this.kind = kind;
-    this.frame = frame;
-    this.row = row;
-    this.#image = image;
-  }
-
-  replace(kind: NetChange['kind'], frame: IndexedFrame, row: number, image: readonly Value[] | undefined): void {
+  constructor(kind: NetKind, frame: IndexedFrame, row: number, image: readonly Value[] | undefined) {
     this.kind = kind;
     this.frame = frame;
     this.row = row;
@@ -44,6 +39,8 @@ export class NetChange {
   }
 }
 
+const KINDS = ['upsert', 'partial', 'delete'] as const satisfies readonly NetKind[];
+
 /** A number stands for an integer key, the key's text for any other. */
 type MapKey = number | string;
 
@@ -53,14 +50,22 @@ const SAFE_DIGITS = 15;
 
 export class TableChanges<P extends PlanShape> {
   readonly plan: P;
-  readonly net = new Map<MapKey, NetChange>();
   /** All rows count, in source order: they cannot be reduced to the net result. Invariant 3. */
   ordered: boolean;
   /** Only new rows came, each key once. */
   insertsOnly = true;
+  /** Only rows came that were there before, and are still. */
+  updatesOnly = true;
   deletes = 0;
+  /** Number of rows, not of keys. */
+  size = 0;
+  /** By key: the place of the row that the state comes from, times 4, plus the kind. A number, so that it costs no object. */
+  readonly #net = new Map<MapKey, number>();
+  /** Of states that are not in a frame as they are. */
+  readonly #images = new Map<MapKey, readonly Value[]>();
   readonly #frames: IndexedFrame[] = [];
-  readonly #rows: number[] = [];
+  /** Pairs: index into `#frames`, row. */
+  #rows = new Uint32Array(64);
   /** The column of a key of one column. */
   readonly #keyColumn: number;
   readonly #integerKey: boolean;
@@ -73,35 +78,53 @@ export class TableChanges<P extends PlanShape> {
     this.#integerKey = key.length === 1 && INTEGER.test(table.columns[key[0]!]!.type);
   }
 
-  /** Number of rows, not of keys. */
-  get size(): number {
-    return this.#rows.length;
+  /** Number of keys. */
+  get keys(): number {
+    return this.#net.size;
+  }
+
+  /** The net state of every key, in the order in which the keys first came. */
+  *net(): Generator<NetChange> {
+    for (const [key, code] of this.#net) yield this.#change(key, code);
   }
 
   /** Every row, in source order. */
   *rowRefs(): Generator<readonly [frame: IndexedFrame, row: number]> {
-    for (let i = 0; i < this.#rows.length; i++) yield [this.#frames[i]!, this.#rows[i]!];
+    for (let i = 0; i < this.size; i++) yield [this.#frames[this.#rows[2 * i]!]!, this.#rows[2 * i + 1]!];
   }
 
   /** Every row, decoded, in source order. */
   *decodedRows(): Generator<RowChange> {
-    for (let i = 0; i < this.#rows.length; i++) yield this.#frames[i]!.row(this.#rows[i]!);
+    for (const [frame, row] of this.rowRefs()) yield frame.row(row);
   }
 
   /** Takes a row of operation i, r, u or d. */
   add(frame: IndexedFrame, row: number): void {
-    this.#frames.push(frame);
-    this.#rows.push(row);
+    this.#note(frame, row);
     const op = frame.op(row);
     if (op !== 'i' && op !== 'r') this.insertsOnly = false;
+    if (op !== 'u') this.updatesOnly = false;
     if (this.ordered) return;
     if (op === 'd') {
       const before = frame.row(row)[4]!;
       this.deletes += 1;
-      this.#set(this.#mapKey(keyText(this.plan, before)), 'delete', frame, row, before);
+      this.#set(this.#mapKey(keyText(this.plan, before)), 'delete', before);
     } else if (op === 'u' && (frame.hasBefore(row) || frame.hasUnchanged(row))) this.#addUpdate(frame, row);
     // The usual case: all columns are given, and the key of an update is as it was.
-    else if (!this.#set(this.#keyInFrame(frame, row), 'upsert', frame, row, undefined)) this.insertsOnly = false;
+    else this.#set(this.#keyInFrame(frame, row), 'upsert', undefined);
+  }
+
+  #note(frame: IndexedFrame, row: number): void {
+    if (this.#frames.at(-1) !== frame) this.#frames.push(frame);
+    const at = 2 * this.size;
+    if (at === this.#rows.length) {
+      const grown = new Uint32Array(2 * at);
+      grown.set(this.#rows);
+      this.#rows = grown;
+    }
+    this.#rows[at] = this.#frames.length - 1;
+    this.#rows[at + 1] = row;
+    this.size += 1;
   }
 
   /** An update that leaves columns unchanged, or brings the old key or row. */
@@ -111,8 +134,10 @@ export class TableChanges<P extends PlanShape> {
     let image = filledImage(change);
     const key = keyText(plan, image, change[4]);
     const oldKey = changedKey(plan, change);
-    const earlier = this.net.get(this.#mapKey(oldKey ?? key));
     if (image.includes(0)) {
+      const earlierKey = this.#mapKey(oldKey ?? key);
+      const code = this.#net.get(earlierKey);
+      const earlier = code === undefined ? undefined : this.#change(earlierKey, code);
       if (earlier?.kind === 'delete') this.ordered = true;
       else if (earlier !== undefined) image = merge(earlier.image, image);
       for (const index of plan.key) if (image[index] === 0) image = withKey(plan, image, change[4]);
@@ -121,27 +146,27 @@ export class TableChanges<P extends PlanShape> {
     if (oldKey !== undefined) {
       // The unchanged columns of the moved row are only in the target: it must be moved there.
       if (partial) this.ordered = true;
-      this.#set(this.#mapKey(oldKey), 'delete', frame, row, change[4]);
+      this.#set(this.#mapKey(oldKey), 'delete', change[4]);
       this.deletes += 1;
+      this.updatesOnly = false;
     }
-    this.#set(this.#mapKey(key), partial ? 'partial' : 'upsert', frame, row, image);
+    this.#set(this.#mapKey(key), partial ? 'partial' : 'upsert', image);
   }
 
-  /** Sets the net state of a key. True when it had none in this segment. */
-  #set(
-    key: MapKey,
-    kind: NetChange['kind'],
-    frame: IndexedFrame,
-    row: number,
-    image: readonly Value[] | undefined,
-  ): boolean {
-    const known = this.net.get(key);
-    if (known === undefined) {
-      this.net.set(key, new NetChange(kind, frame, row, image));
-      return true;
-    }
-    known.replace(kind, frame, row, image);
-    return false;
+  #change(key: MapKey, code: number): NetChange {
+    const place = code >>> 2;
+    const frame = this.#frames[this.#rows[2 * place]!]!;
+    return new NetChange(KINDS[code & 3]!, frame, this.#rows[2 * place + 1]!, this.#images.get(key));
+  }
+
+  /** Sets the net state of a key from the row that was noted last. Without an image it is that row's after-image. */
+  #set(key: MapKey, kind: NetKind, image: readonly Value[] | undefined): void {
+    if (image !== undefined) this.#images.set(key, image);
+    else if (this.#images.size > 0) this.#images.delete(key);
+    const keys = this.#net.size;
+    this.#net.set(key, (this.size - 1) * 4 + KINDS.indexOf(kind));
+    // It came before in this segment.
+    if (this.#net.size === keys) this.insertsOnly = false;
   }
 
   #mapKey(text: string): MapKey {

@@ -35,6 +35,8 @@ export interface SinkOptions {
 export interface BatchSink {
   /** Where the target stands. */
   readonly position: Position;
+  /** Sequence of the stream up to which it reflects it, as far as the stream is still the same. */
+  readonly seq: number;
   /** A source transaction has been written in part; nobody else sees it yet. */
   readonly open: boolean;
   /** Writes and, at a transaction's end, commits. Errors are classified; after one the session must be closed. */

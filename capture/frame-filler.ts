@@ -33,7 +33,7 @@ export class FrameFiller<P extends Position> {
   }
 
   get full(): boolean {
-    return this.#writer.bytes >= this.#frameBytes;
+    return this.#writer.size >= this.#frameBytes;
   }
 
   /** End of what has been sealed. */

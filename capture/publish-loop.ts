@@ -81,6 +81,13 @@ export class PublishLoop<P extends Position> {
     return performance.now() - this.#lastStoredMs;
   }
 
+  /** Age of the newest transaction that was seen and is not stored yet; 0 when there is none. */
+  get lagSeconds(): number {
+    const { newestTimeUs } = this.#o.source;
+    if (!this.outstanding || newestTimeUs <= this.#lastCommitUs) return 0;
+    return Math.max(0, Date.now() / 1000 - newestTimeUs / 1e6);
+  }
+
   /** Takes a frame that is full. */
   enqueue(frame: PendingFrame<P>): void {
     this.#ready.push(frame);
@@ -156,17 +163,14 @@ export class PublishLoop<P extends Position> {
   }
 
   /** Reports rows, state, position and lag. Called about once a second. */
-  reportStatus(snapshotRunning: boolean): void {
+  reportStatus(snapshot: { readonly running: boolean; readonly detail: string | undefined }): void {
     const { source, report } = this.#o;
     for (const { table, op, count } of source.takeCounts())
       report.rows(table.schema.schema, table.schema.name, op, count);
     const { outstanding } = this;
     const idle = !outstanding && this.quietMs > IDLE_AFTER_MS;
-    report.state(snapshotRunning ? 'snapshot' : idle ? 'idle' : 'streaming');
+    report.state(snapshot.running ? 'snapshot' : idle ? 'idle' : 'streaming', snapshot.detail);
     report.position(formatPosition(this.#acked));
-    const newestUs = source.newestTimeUs;
-    report.lagSeconds(
-      !outstanding || newestUs <= this.#lastCommitUs ? 0 : Math.max(0, Date.now() / 1000 - newestUs / 1e6),
-    );
+    report.lagSeconds(this.lagSeconds);
   }
 }

@@ -17,23 +17,37 @@ interface TableName {
   readonly name: string;
 }
 
+/** One pass over the tables that are to be read. */
+export interface SnapshotTask {
+  /** To be written after each chunk; tables that are done say so in it. */
+  readonly progress: SnapshotProgress;
+  readonly cancelled: () => boolean;
+  /** Whether a table is to be read in this pass. */
+  readonly isDue: (table: TableProgress) => boolean;
+  /** Leaves a table that cannot be read now for later; the log goes on, and so do the other tables. */
+  readonly setAside: (table: TableProgress, why: string) => void;
+}
+
 export interface SnapshotLoopOptions {
   readonly source: string;
   readonly bucket: KV;
   readonly progress: ProgressStore;
   readonly log: Logger;
-  /** Reads every table of `progress` that is not done; stops early when `cancelled` says so or the signal aborts. */
-  readonly read: (progress: SnapshotProgress, cancelled: () => boolean, signal: AbortSignal) => Promise<void>;
+  /** Reads every table that is due; stops early when the task is cancelled or the signal aborts. */
+  readonly read: (task: SnapshotTask, signal: AbortSignal) => Promise<void>;
   /** The tables that the configuration chooses now, ready to be captured. */
   readonly tables: () => Promise<readonly TableName[]>;
 }
 
-const REQUEST_POLL_MS = 1000;
+const REQUEST_POLL_MS = 500;
+/** How long a table is left alone that changed too fast to be read. */
+const ASIDE_MS = 5000;
 
 export class SnapshotLoop {
   readonly #o: SnapshotLoopOptions;
   #loaded: Promise<SnapshotProgress | undefined> | undefined;
   #own: SnapshotProgress | undefined;
+  readonly #aside = new Map<TableProgress, { readonly untilMs: number; readonly why: string }>();
   #running = false;
   #cancel = false;
 
@@ -41,9 +55,10 @@ export class SnapshotLoop {
     this.#o = options;
   }
 
-  /** Whether a snapshot is being read. */
-  get running(): boolean {
-    return this.#running;
+  /** Whether tables are being read or are still to be read, and what is wrong with them. */
+  get status(): { readonly running: boolean; readonly detail: string | undefined } {
+    const why = [...this.#aside].map(([table, aside]) => `${nameOf(table)} waits: ${aside.why}`);
+    return { running: this.#running || why.length > 0, detail: why.length === 0 ? undefined : why.join('; ') };
   }
 
   /** The one copy of the progress: read once, since nobody else writes it while the lease is held. */
@@ -56,7 +71,8 @@ export class SnapshotLoop {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const progress = await this.progress();
-      if (progress.tables.some((table) => table.state !== 'done')) await this.#read(progress, signal);
+      for (const table of this.#aside.keys()) if (!progress.tables.includes(table)) this.#aside.delete(table);
+      if (progress.tables.some((table) => this.#isDue(table))) await this.#read(progress, signal);
       await this.#takeRequest();
       await abortableDelay(REQUEST_POLL_MS, signal);
     }
@@ -83,21 +99,43 @@ export class SnapshotLoop {
   }
 
   async #read(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {
-    const { log } = this.#o;
     this.#cancel = false;
     this.#running = true;
     const poll = setInterval(() => void this.#pollCancel(), REQUEST_POLL_MS);
     try {
-      await this.#o.read(progress, () => this.#cancel, signal);
-      if (this.#cancel) {
-        for (const table of progress.tables) table.state = 'done';
-        await this.#o.progress.write(progress);
-        log.info('snapshot cancelled');
-      }
+      const task: SnapshotTask = {
+        progress,
+        cancelled: () => this.#cancel,
+        isDue: (table) => this.#isDue(table),
+        setAside: (table, why) => this.#setAside(table, why),
+      };
+      await this.#o.read(task, signal);
+      for (const [table, { untilMs }] of this.#aside)
+        if (table.state === 'done' || untilMs <= performance.now()) this.#aside.delete(table);
+      if (this.#cancel) await this.#cancelled();
     } finally {
       clearInterval(poll);
       this.#running = false;
     }
+  }
+
+  /** What is still to be read is not: also what waits for another try. */
+  async #cancelled(): Promise<void> {
+    const progress = await this.progress();
+    this.#aside.clear();
+    if (progress.tables.every((table) => table.state === 'done')) return;
+    for (const table of progress.tables) table.state = 'done';
+    await this.#o.progress.write(progress);
+    this.#o.log.info('snapshot cancelled');
+  }
+
+  #isDue(table: TableProgress): boolean {
+    return table.state !== 'done' && (this.#aside.get(table)?.untilMs ?? 0) <= performance.now();
+  }
+
+  #setAside(table: TableProgress, why: string): void {
+    this.#aside.set(table, { untilMs: performance.now() + ASIDE_MS, why });
+    this.#o.log.warn({ table: nameOf(table), waitMs: ASIDE_MS }, `a table is left for later: ${why}`);
   }
 
   async #pollCancel(): Promise<void> {
@@ -119,7 +157,10 @@ export class SnapshotLoop {
     // A reset begins at another place of the log: the next run does that.
     if (request.reset === true)
       throw new ReplicationError('stream_conflict', `a snapshot from scratch was asked for (${request.id})`);
-    if (request.cancel === true) return clearRequest(bucket, source);
+    if (request.cancel === true) {
+      await this.#cancelled();
+      return clearRequest(bucket, source);
+    }
     const chosen = await this.#o.tables();
     const wanted = chosen.filter((table) => request.tables === undefined || request.tables.includes(nameOf(table)));
     const names = new Set(wanted.map(nameOf));

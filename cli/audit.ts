@@ -1,8 +1,9 @@
 /** Writes to the audit logs of targets on behalf of commands. */
 import { createHash } from 'node:crypto';
 import { hostname, userInfo } from 'node:os';
-import { redactUrl, type Config } from '../core/config.ts';
+import type { Config } from '../core/config.ts';
 import { asReplicationError } from '../core/errors.ts';
+import { redactUrl } from '../core/source-url.ts';
 import type { Logger } from '../core/logger.ts';
 import { connectNats } from '../core/nats.ts';
 import { runService } from '../core/run-service.ts';

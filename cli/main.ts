@@ -1,5 +1,7 @@
 #!/usr/bin/env node
 /** The command line. Commands are loaded when they are asked for, so that `run` holds no more than it needs. */
+// oxlint-disable-next-line import/no-unassigned-import -- it acts before the modules below are loaded
+import './keep-heap-small.ts';
 import { Command, CommanderError, Option } from 'commander';
 import { EXIT, reportError } from './context.ts';
 

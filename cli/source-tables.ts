@@ -1,6 +1,6 @@
 /** The tables of a source, as its frames would describe them. */
 import { matchingTables as matchingMysqlTables } from '../capture/mysql/catalog.ts';
-import { connectSource as connectMysqlSource } from '../capture/mysql/connection.ts';
+import { connectChosen } from '../capture/mysql/choose-server.ts';
 import { connectSource } from '../capture/postgres/connection.ts';
 import { matchingTables } from '../capture/postgres/publication.ts';
 import type { SourceConfig } from '../core/config.ts';
@@ -9,7 +9,7 @@ import type { TableSchema } from '../core/frame.ts';
 /** Reads the catalog of a source. Throws `source_unreachable` or another classified error. */
 export async function sourceTables(settings: SourceConfig): Promise<readonly TableSchema[]> {
   if (settings.kind !== 'postgres') {
-    const client = await connectMysqlSource(settings);
+    const { client } = await connectChosen(settings);
     try {
       return (await matchingMysqlTables(client, settings.kind, settings.tables)).map((table) => table.schema);
     } finally {

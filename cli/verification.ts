@@ -10,6 +10,7 @@ import type { DriftReport, FlowOutcome } from '../monitoring/drift/outcome.ts';
 import { runSchedule } from '../monitoring/drift/schedule.ts';
 import { verifyFlow, type Repairer } from '../monitoring/drift/verify-flow.ts';
 import { audit } from './audit.ts';
+import { withChosenServer } from './source-server.ts';
 
 export interface VerifyOptions {
   readonly nats: Nats;
@@ -26,7 +27,7 @@ export interface VerifyOptions {
 export async function verifyOnce(config: Config, flow: string, options: VerifyOptions): Promise<FlowOutcome> {
   const settings = config.flows[flow]!;
   const { nats, report, signal } = options;
-  const sides = await openSides(config, flow);
+  const sides = await openSides(await withChosenServer(config, flow), flow);
   const repairer: Repairer = {
     reread: (schema, table, keys, stop) =>
       rereadRows({ nats, config: config.nats, source: settings.mirror, schema, table, keys, signal: stop }),

@@ -218,10 +218,13 @@ export interface ReceivedFrame extends FrameHeaders {
  * The sequence from which a consumer at `position` must read: the first frame that ends after it. `ORIGIN` stands
  * for a consumer that has nothing yet. Binary search over the headers, since sequences and positions rise together.
  *
+ * `seq` is the sequence at which the consumer took that position, if it knows: a position from before a reset may bear
+ * higher numbers than what came after it, and only the sequence tells (MariaDB counts on in each history).
+ *
  * Throws `stream_missing`; `stream_gap` when frames between the position and the first one kept are gone;
  * `stream_behind` when the position lies beyond the stream's own end.
  */
-export async function findStartSequence(nats: Nats, stream: string, position: Position): Promise<number> {
+export async function findStartSequence(nats: Nats, stream: string, position: Position, seq?: number): Promise<number> {
   try {
     const info = await nats.manager.streams.info(stream);
     const { state } = info;
@@ -253,7 +256,11 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
       const order = orderPositions(reset.end, position);
       // The position belongs to a history that was given up there.
       if (order === undefined) return resetSeq;
-      if (order <= 0) low = resetSeq;
+      if (order <= 0) {
+        // Taken before the reset, it belongs to what was given up there as well.
+        if (seq !== undefined && seq < resetSeq && position.kind !== 'origin') return resetSeq;
+        low = resetSeq;
+      }
     }
     if (low !== resetSeq && comparePositions(first.start, position) > 0) {
       // A hole, unless everything is read again after it: then the frame that says so is the place to begin.
@@ -340,7 +347,8 @@ export async function* readFrames(
           pieces.push(message.data);
           if (headers.chunk.index < headers.chunk.of) continue;
         }
-        const ends = headers.reset ? orderPositions(headers.end, position) : comparePositions(headers.end, position);
+        // Whoever comes to a frame from which everything is read again comes from before it.
+        const ends = headers.reset ? 1 : comparePositions(headers.end, position);
         if (ends === -1 || (ends === 0 && orderPositions(headers.start, position) === -1)) continue;
         // Invariant 1: a frame must start where the one before ended.
         if (!headers.reset && comparePositions(headers.start, position) !== 0)
@@ -350,7 +358,8 @@ export async function* readFrames(
             { context: { stream, seq: message.seq } },
           );
         position = headers.end;
-        const payload = headers.chunk === undefined ? message.data : Buffer.concat(pieces);
+        // The client's own buffer of a message that came in several packets is up to twice as large.
+        const payload = headers.chunk === undefined ? Buffer.from(message.data) : Buffer.concat(pieces);
         pieces = [];
         yield { ...headers, seq: message.seq, payload, place };
       }

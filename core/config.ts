@@ -8,6 +8,7 @@ import { CANONICAL_SOURCE, canonicalFlowSchema, type CanonicalFlowConfig } from 
 import { durationSchema, nameSchema, sizeSchema } from './config-values.ts';
 import { ColumnRules, columnRulesSchema } from './column-rules.ts';
 import { ReplicationError } from './errors.ts';
+import { serverName, serverUrls } from './source-url.ts';
 import { compileTablePatterns } from './table-pattern.ts';
 
 const name = nameSchema;
@@ -373,7 +374,16 @@ function crossCheck(config: Config): string[] {
   for (const [source, settings] of Object.entries(config.sources)) {
     compileTablePatterns(settings.tables);
     ColumnRules.compile(settings.columns);
-    if (settings.kind !== 'postgres') continue;
+    const servers = serverUrls(settings.url);
+    if (settings.kind !== 'postgres') {
+      if (servers.some((url) => serverName(url) === '' || !URL.canParse(url)))
+        problems.push(
+          `sources.${source}.url: must be mysql://user:password@host:port/database, hosts separated by commas`,
+        );
+      continue;
+    }
+    if (servers.length > 1)
+      problems.push(`sources.${source}.url: names several servers, which only sources of MySQL and MariaDB may do`);
     const slot = `${settings.url} ${slotName(source, settings, config.nats.prefix)}`;
     const other = slots.get(slot);
     if (other !== undefined) problems.push(`sources.${source}: uses the same database and slot as sources.${other}`);
@@ -429,15 +439,4 @@ export function serverId(source: string, settings: MysqlSourceConfig, prefix: st
   if (settings.server_id !== undefined) return settings.server_id;
   const digest = createHash('sha256').update(`${prefix}/${source}`).digest();
   return 2 ** 31 + (digest.readUInt32BE(0) % (2 ** 31 - 1));
-}
-
-/** A url without its password, for logs and errors. */
-export function redactUrl(url: string): string {
-  try {
-    const parsed = new URL(url);
-    if (parsed.password !== '') parsed.password = '***';
-    return parsed.toString();
-  } catch {
-    return '(not a url)';
-  }
 }

@@ -101,6 +101,11 @@ const POLICIES = {
     remedy:
       'The source is a replica that has yet to execute what was captured from another server. It goes on by itself when the replica has caught up; if it never does, point the url at a server that has, or run `waybill snapshot SOURCE --reset`.',
   },
+  source_ambiguous: {
+    action: 'retry',
+    remedy:
+      'Two servers of the url accept writes and do not replicate each other. Make the one that was given up read-only, stop it, or take it out of the url; Waybill goes on by itself.',
+  },
   source_server_id_clash: {
     action: 'halt',
     remedy:

@@ -12,6 +12,7 @@ import {
   type TransactionEntry,
   type Value,
 } from './frame.ts';
+import { writeDecimal, writeHex64 } from './ascii-writer.ts';
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
@@ -27,12 +28,24 @@ const SHORT_ESCAPES: Readonly<Record<number, number>> = { 8: 0x62, 9: 0x74, 10: 
 const HEAD = Buffer.from(`{"v":${FRAME_VERSION},"rows":[`, 'latin1');
 /** Room kept behind the rows so that short writes need no check of their own. */
 const SLACK_BYTES = 64;
+const TX_HEAD = Buffer.from('],"tx":[', 'latin1');
+/** What a transaction entry takes at most, of two LSNs and numbers below 2^53. */
+const MOST_ENTRY_BYTES = 128;
+const PARTS: Readonly<Record<Part, Buffer>> = {
+  whole: Buffer.from('"whole"', 'latin1'),
+  first: Buffer.from('"first"', 'latin1'),
+  middle: Buffer.from('"middle"', 'latin1'),
+  last: Buffer.from('"last"', 'latin1'),
+};
 
 export class FrameWriter {
   #buffer: Buffer;
   #length = 0;
   #rows = 0;
-  #transactions: TransactionEntry[] = [];
+  /** Transactions as they will stand behind the rows. */
+  #entries: Buffer = Buffer.allocUnsafe(MOST_ENTRY_BYTES);
+  #entriesLength = 0;
+  #transactions = 0;
   readonly #tables = new Map<TableSchema, number>();
 
   /** `sizeBytes` is the usual size of a frame; the buffer grows for a row that is larger. */
@@ -45,13 +58,19 @@ export class FrameWriter {
     HEAD.copy(this.#buffer, 0);
     this.#length = HEAD.length;
     this.#rows = 0;
-    this.#transactions = [];
+    this.#entriesLength = 0;
+    this.#transactions = 0;
     this.#tables.clear();
   }
 
-  /** Bytes written so far. */
+  /** Bytes of rows written so far: where the next one goes. */
   get bytes(): number {
     return this.#length;
+  }
+
+  /** Bytes of rows and transactions written so far. */
+  get size(): number {
+    return this.#length + this.#entriesLength;
   }
 
   get rows(): number {
@@ -59,11 +78,11 @@ export class FrameWriter {
   }
 
   get transactions(): number {
-    return this.#transactions.length;
+    return this.#transactions;
   }
 
   get empty(): boolean {
-    return this.#rows === 0 && this.#transactions.length === 0;
+    return this.#rows === 0 && this.#transactions === 0;
   }
 
   /** Tables in the order of their indexes. */
@@ -239,15 +258,60 @@ export class FrameWriter {
   }
 
   addTransaction(entry: TransactionEntry): void {
-    this.#transactions.push(entry);
+    const json = JSON.stringify(entry);
+    const buffer = this.#reserveEntry(json.length * 3);
+    this.#entriesLength += buffer.write(json, this.#entriesLength, 'utf8');
+  }
+
+  /** `addTransaction` for entries with LSNs, which a busy source has by the hundred thousand. */
+  addLsnTransaction(
+    xid: number,
+    commitLsn: bigint,
+    endLsn: bigint,
+    commitTimeUs: number,
+    rows: number,
+    part: Part,
+    ordinal: number,
+  ): void {
+    const buffer = this.#reserveEntry(MOST_ENTRY_BYTES);
+    let at = this.#entriesLength;
+    buffer[at++] = OPEN;
+    at = writeDecimal(buffer, at, xid);
+    at = writeLsn(buffer, at, commitLsn);
+    at = writeLsn(buffer, at, endLsn);
+    buffer[at++] = COMMA;
+    at = writeDecimal(buffer, at, commitTimeUs);
+    buffer[at++] = COMMA;
+    at = writeDecimal(buffer, at, rows);
+    buffer[at++] = COMMA;
+    at += PARTS[part].copy(buffer, at);
+    buffer[at++] = COMMA;
+    at = writeDecimal(buffer, at, ordinal);
+    buffer[at++] = CLOSE;
+    this.#entriesLength = at;
+  }
+
+  /** Room for an entry, behind the comma that parts it from the one before. */
+  #reserveEntry(bytes: number): Buffer {
+    const needed = this.#entriesLength + bytes + 1;
+    if (needed > this.#entries.length) {
+      const grown = Buffer.allocUnsafe(Math.max(needed, this.#entries.length * 2));
+      this.#entries.copy(grown, 0, 0, this.#entriesLength);
+      this.#entries = grown;
+    }
+    if (this.#transactions > 0) this.#entries[this.#entriesLength++] = COMMA;
+    this.#transactions += 1;
+    return this.#entries;
   }
 
   /** Ends the frame. The payload is a view on this writer's buffer: valid until `reset`. */
   finish(): Buffer {
-    const tail = `],"tx":${JSON.stringify(this.#transactions)},"tables":${JSON.stringify([...this.#tables.keys()])}}`;
-    const tailBytes = Buffer.byteLength(tail);
-    this.#reserve(tailBytes);
-    this.#length += this.#buffer.write(tail, this.#length, 'utf8');
+    const tables = `],"tables":${JSON.stringify([...this.#tables.keys()])}}`;
+    this.#reserve(TX_HEAD.length + this.#entriesLength + Buffer.byteLength(tables));
+    let at = this.#length;
+    at += TX_HEAD.copy(this.#buffer, at);
+    at += this.#entries.copy(this.#buffer, at, 0, this.#entriesLength);
+    this.#length = at + this.#buffer.write(tables, at, 'utf8');
     return this.#buffer.subarray(0, this.#length);
   }
 
@@ -258,6 +322,15 @@ export class FrameWriter {
     this.#buffer.copy(grown, 0, 0, this.#length);
     this.#buffer = grown;
   }
+}
+
+/** `,"<16 hexadecimal digits>"`. */
+function writeLsn(buffer: Buffer, at: number, lsn: bigint): number {
+  buffer[at] = COMMA;
+  buffer[at + 1] = QUOTE;
+  const end = writeHex64(buffer, at + 2, lsn);
+  buffer[end] = QUOTE;
+  return end + 1;
 }
 
 /** Gives the number of characters written. */

@@ -1,5 +1,5 @@
 /**
- * A frame as apply reads it: transactions and tables are decoded, rows are only indexed. Most rows of a busy stream are
+ * A frame as apply reads it: tables are decoded, rows and transactions are only indexed. Most rows of a busy stream are
  * replaced by later ones of the same batch, or pass from the frame into the target byte for byte, so that decoding each
  * into strings would be most of the work.
  */
@@ -10,9 +10,11 @@ import {
   FRAME_VERSION,
   type FramePayload,
   type Op,
+  type Part,
   type RowChange,
   type TableSchema,
 } from './frame.ts';
+import { TransactionIndex } from './transaction-index.ts';
 
 const QUOTE = 0x22;
 const COMMA = 0x2c;
@@ -36,9 +38,14 @@ const HAS_UNCHANGED = 2;
 
 export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   readonly bytes: Buffer;
-  readonly tx: FramePayload['tx'];
   readonly tables: readonly TableSchema[];
+  /** Number of rows. */
   readonly length: number;
+  /** Number of transactions. */
+  readonly transactions: number;
+  readonly #tx: TransactionIndex;
+  #decodedTx: FramePayload['tx'] | undefined;
+  readonly #tailStart: number;
   readonly #place: string;
   readonly #starts: Uint32Array;
   readonly #ops: Uint8Array;
@@ -48,17 +55,51 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   private constructor(bytes: Buffer, place: string, rowsEnd: number) {
     this.bytes = bytes;
     this.#place = place;
-    const tail = decodeTail(`{${bytes.toString('utf8', rowsEnd + 2)}`, place);
-    this.tx = tail.tx;
-    this.tables = tail.tables;
-    let rows = 0;
-    for (const entry of this.tx) rows += entry[4];
+    this.#tailStart = rowsEnd + 2;
+    const index = TransactionIndex.read(bytes, rowsEnd + TAIL.length);
+    if (index === undefined) {
+      // Laid out in another way, or damaged.
+      const { tx, tables } = this.#decodeTail();
+      this.tables = tables;
+      this.#tx = TransactionIndex.of(tx);
+    } else {
+      this.#tx = index;
+      this.tables = decodeTail(`{"tx":[],${bytes.toString('utf8', index.end + 2)}`, place).tables;
+    }
+    this.transactions = this.#tx.length;
+    const rows = this.#tx.totalRows;
     this.length = rows;
-    this.#starts = new Uint32Array(rows + 1);
-    this.#ops = new Uint8Array(rows);
-    this.#tableIndexes = new Int16Array(rows);
-    this.#flags = new Uint8Array(rows);
+    // One piece of memory for all: frames come and go by the dozen.
+    const memory = new ArrayBuffer((rows + 1) * 4 + rows * 4);
+    this.#starts = new Uint32Array(memory, 0, rows + 1);
+    this.#tableIndexes = new Int16Array(memory, (rows + 1) * 4, rows);
+    this.#ops = new Uint8Array(memory, (rows + 1) * 4 + rows * 2, rows);
+    this.#flags = new Uint8Array(memory, (rows + 1) * 4 + rows * 3, rows);
     this.#index(rowsEnd);
+  }
+
+  #decodeTail(): Pick<FramePayload, 'tx' | 'tables'> {
+    return decodeTail(`{${this.bytes.toString('utf8', this.#tailStart)}`, this.#place);
+  }
+
+  /** The transactions, decoded. Not for hot paths. */
+  get tx(): FramePayload['tx'] {
+    return (this.#decodedTx ??= this.#decodeTail().tx);
+  }
+
+  /** Rows of transaction `index` in this frame. */
+  rowsOf(index: number): number {
+    return this.#tx.rowsOf(index);
+  }
+
+  /** Where transaction `index` stands; undefined where there is no such one. */
+  partOf(index: number): Part | undefined {
+    return this.#tx.partOf(index);
+  }
+
+  /** Newest commit time of the transactions `[from, to)`, microseconds since 1970; 0 where there is none. */
+  newestTime(from: number, to: number): number {
+    return this.#tx.newestTime(from, to);
   }
 
   /**

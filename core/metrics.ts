@@ -52,6 +52,8 @@ export interface TransformReport {
   stateBytes(bytes: number): void;
   /** Records of which something waits; since the last call, changes that a later one stood for, and their characters. */
   delayed(delayed: { waiting: number; savedWrites: number; savedBytes: number }): void;
+  /** Of positions of stock: units that may be sold before a newer `available` is known. */
+  oversell(units: number): void;
   /** Frames of the sources that are stored and not taken. */
   pendingFrames(source: string, frames: number): void;
   /** undefined: unknown; 0: idle, nothing outstanding. */
@@ -88,6 +90,7 @@ export const NO_TRANSFORM_REPORT: TransformReport = {
   held: nothing,
   stateBytes: nothing,
   delayed: nothing,
+  oversell: nothing,
   pendingFrames: nothing,
   lagSeconds: nothing,
 };

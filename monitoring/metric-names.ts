@@ -34,6 +34,10 @@ export const METRIC = {
     'Characters of the values in changes that were not sent',
   ],
   transformPublish: ['waybill_transform_publish_seconds', 'Frame of records publish to acknowledgement'],
+  oversellExposure: [
+    'waybill_oversell_exposure_units',
+    'Units sold per second (what available falls by, over a minute) times the age of available',
+  ],
   invariantViolations: ['waybill_invariant_violations_total', 'Invariants of stock found broken as records passed'],
   flowState: ['waybill_apply_state', 'State of a flow: 1 for the one it is in'],
   applyLag: ['waybill_apply_lag_seconds', 'Source commit to target commit; absent while unknown, 0 when idle'],

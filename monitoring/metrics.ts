@@ -43,6 +43,7 @@ export class Metrics {
   readonly #transformSavedWrites = this.#counter(METRIC.transformSavedWrites, ['flow']);
   readonly #transformSavedBytes = this.#counter(METRIC.transformSavedBytes, ['flow']);
   readonly #transformPublish = this.#histogram(METRIC.transformPublish, ['flow']);
+  readonly #oversell = this.#gauge(METRIC.oversellExposure, ['sku_group']);
   readonly #invariants = this.#counter(METRIC.invariantViolations, ['entity', 'invariant']);
   readonly #flowState = this.#gauge(METRIC.flowState, ['flow', 'target', 'state']);
   readonly #applyLag = this.#lagGauge(METRIC.applyLag, 'apply', ['flow', 'target']);
@@ -158,6 +159,7 @@ export class Metrics {
       invariant: (invariant, count) => this.#invariants.inc({ entity, invariant }, count),
       held: (reason, keys) => this.#quarantine.set({ flow, reason }, keys),
       stateBytes: (bytes) => stateBytes.set(bytes),
+      oversell: (units) => this.#oversell.set({ sku_group: 'all' }, units),
       delayed: ({ waiting: records, savedWrites, savedBytes }) => {
         this.#transformWaiting.set({ flow }, records);
         this.#transformSavedWrites.inc({ flow }, savedWrites);

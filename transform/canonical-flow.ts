@@ -34,6 +34,8 @@ export interface CanonicalFlowOptions {
 export async function runCanonicalFlow(options: CanonicalFlowOptions): Promise<void> {
   const { name, log, signal, report = NO_TRANSFORM_REPORT } = options;
   let nats: Nats | undefined;
+  /** When the flow last looked for where its sources begin. */
+  let knownResets = '';
   try {
     report.state('starting');
     while (!signal.aborted) {
@@ -41,6 +43,7 @@ export async function runCanonicalFlow(options: CanonicalFlowOptions): Promise<v
         await runService(
           async (run) => {
             nats ??= await connectNats(options.nats, `waybill transform ${name}`);
+            knownResets = await resetsOf(nats, options);
             await runOnce(options, nats, report, run);
           },
           {
@@ -55,7 +58,7 @@ export async function runCanonicalFlow(options: CanonicalFlowOptions): Promise<v
         const error = asReplicationError(thrown);
         if (policyFor(error.code).action !== 'resnapshot') throw error;
         log.error({ code: error.code, remedy: error.remedy, context: error.context }, error.message);
-        await waitForReset(nats!, options);
+        await waitForReset(nats!, knownResets, options);
       }
     }
     report.state('stopped');
@@ -64,21 +67,20 @@ export async function runCanonicalFlow(options: CanonicalFlowOptions): Promise<v
   }
 }
 
+/** The newest resets of the sources' streams. Throws `stream_missing` while one of them is not there. */
+async function resetsOf(nats: Nats, { settings, nats: config }: CanonicalFlowOptions): Promise<string> {
+  const seqs: number[] = [];
+  for (const source of Object.keys(settings.from))
+    seqs.push(await readReset(nats, cdcStreamName(config.prefix, source)));
+  return seqs.join();
+}
+
 /** Waits until all tables of one of the sources are read again. */
-async function waitForReset(
-  nats: Nats,
-  { name, settings, nats: config, log, signal }: CanonicalFlowOptions,
-): Promise<void> {
-  const resets = async (): Promise<string> => {
-    const seqs: number[] = [];
-    for (const source of Object.keys(settings.from))
-      seqs.push(await readReset(nats, cdcStreamName(config.prefix, source)));
-    return seqs.join();
-  };
+async function waitForReset(nats: Nats, known: string, options: CanonicalFlowOptions): Promise<void> {
+  const { name, log, signal } = options;
   await runService(
     async () => {
-      const known = await resets();
-      while (!signal.aborted && (await resets()) === known) await abortableDelay(1000, signal);
+      while (!signal.aborted && (await resetsOf(nats, options)) === known) await abortableDelay(1000, signal);
     },
     { name: `transform ${name}: blocked`, signal, log },
   );

@@ -16,11 +16,15 @@ import type { FlowPlan } from './flow-plan.ts';
 import { FlowState, type Outcome } from './flow-state.ts';
 import { Output } from './output.ts';
 import { reasonOf, RecordRows } from './record-rows.ts';
+import type { HeldChange, ResolvedChange } from './ownership/resolver.ts';
+import { SalesRate } from './sales-rate.ts';
 import { SourceFeed } from './source-feed.ts';
 import { findHistory, leadsTo, type History } from './source-history.ts';
 import type { SourceState } from './source-state.ts';
 
 const TICK_MS = 1000;
+/** Most rows of a transaction of records. */
+const PIECE_ROWS = 1000;
 /** After so long without records the checkpoint is stored by itself, so that a restart has less to read again. */
 const QUIET_MS = 10_000;
 
@@ -67,7 +71,10 @@ class FlowRun {
   #woken = false;
   /** All records are being written anew: the stream holds a part of them. */
   #incomplete = false;
+  /** The source of which a transaction is passed on in pieces. */
+  #partly: SourceState | undefined;
   #tickMs = 0;
+  readonly #sales: SalesRate | undefined;
   readonly #heldByReason = new Map<string, number>();
   readonly #heldReasons = new Map<string, string>();
 
@@ -85,11 +92,12 @@ class FlowRun {
       report,
       onChange: () => this.#changed(),
     });
+    this.#sales = plan.entity.name === 'inventory_position' ? new SalesRate() : undefined;
     signal.addEventListener('abort', () => this.#changed(), { once: true });
   }
 
   #checkpoint(): Checkpoint {
-    const checkpoint = this.#state.checkpoint();
+    const checkpoint = this.#state.checkpoint(this.#partly);
     return this.#incomplete ? { ...checkpoint, plan: '' } : checkpoint;
   }
 
@@ -146,6 +154,7 @@ class FlowRun {
       await this.#rebuild(release.sources);
       if (this.#signal.aborted) return;
       this.#state.release(tier);
+      this.#state.noteReleased(tier);
     }
     this.#state.clockUs = clockUs;
     await this.#rebuild(sources);
@@ -222,15 +231,14 @@ class FlowRun {
         moved = true;
         // A frame of one source at a time, so that none of them waits for another.
         while (!source.idle) {
-          if (source.step()) this.#emit(this.#state.settle(source), source);
+          if (source.step()) await this.#emit(this.#state.settle(source), source);
           if (this.#output.full) await this.#output.room();
         }
       }
       if (performance.now() - this.#tickMs >= TICK_MS) {
         this.#tickMs = performance.now();
-        for (const source of this.#state.expire()) this.#emit(this.#state.settle(source), source);
-        this.#release();
-        if (this.#output.full) await this.#output.room();
+        for (const source of this.#state.expire()) await this.#emit(this.#state.settle(source), source);
+        await this.#release();
         if (await this.#options.wantsAnew()) {
           log.info({ flow: this.#options.plan.name }, 'all records are asked for anew');
           return;
@@ -243,8 +251,11 @@ class FlowRun {
     }
   }
 
-  /** Adds what was done to the frame that fills. Invariant 3: a transaction of a source stays one. */
-  #emit(outcome: Outcome, source: SourceState): void {
+  /**
+   * Adds what was done to the frame that fills. Invariant 3: a transaction of a source stays one, unless it changes so
+   * much that it would not fit into memory: then it is passed on in pieces, and until the last of them counts as not taken.
+   */
+  async #emit(outcome: Outcome, source: SourceState): Promise<void> {
     const { report } = this.#options;
     const { changes, held, breaches, timeUs } = outcome;
     const filtered = source.engine.takeFiltered();
@@ -252,21 +263,41 @@ class FlowRun {
     if (changes.length === 0 && held.length === 0) return;
     if (changes.length > 0) report.records('mapped', changes.length);
     for (const { invariant } of breaches) report.invariant(invariant, 1);
-    this.#output.transaction(timeUs, (writer) => {
-      for (const change of changes) {
-        const passed = this.#state.delivery.take(change);
-        if (passed !== undefined) this.#pass(writer, passed);
-      }
-      for (const { id, held: group } of held) {
-        if (group?.incomplete === true) {
-          if (this.#countHeld(id, false)) this.#rows.hold(writer, id, undefined);
-          continue;
-        }
-        const was = this.#countHeld(id, group !== undefined);
-        if (group !== undefined) report.records('rejected', 1);
-        if (was || group !== undefined) this.#rows.hold(writer, id, group);
-      }
-    });
+    if (this.#sales !== undefined)
+      for (const { before, after } of changes) this.#sales.take(before, after, performance.now());
+    if (changes.length + held.length <= PIECE_ROWS) {
+      this.#output.transaction(timeUs, (writer) => {
+        for (const change of changes) this.#change(writer, change);
+        for (const change of held) this.#hold(writer, change);
+      });
+      return;
+    }
+    this.#partly = source;
+    await this.#pieces(changes, timeUs, (writer, change) => this.#change(writer, change));
+    await this.#pieces(held, timeUs, (writer, change) => this.#hold(writer, change));
+    this.#partly = undefined;
+  }
+
+  /** Adds many rows as several transactions, with room made between them. */
+  async #pieces<T>(items: readonly T[], timeUs: number, write: (writer: FrameWriter, item: T) => void): Promise<void> {
+    for (let from = 0; from < items.length; from += PIECE_ROWS) {
+      if (this.#output.full) await this.#output.room();
+      this.#output.transaction(timeUs, (writer) => {
+        for (const item of items.slice(from, from + PIECE_ROWS)) write(writer, item);
+      });
+    }
+  }
+
+  #change(writer: FrameWriter, change: ResolvedChange): void {
+    const passed = this.#state.delivery.take(change);
+    if (passed !== undefined) this.#pass(writer, passed);
+  }
+
+  #hold(writer: FrameWriter, { id, held }: HeldChange): void {
+    const shown = held?.incomplete === true ? undefined : held;
+    const was = this.#countHeld(id, shown !== undefined);
+    if (shown !== undefined) this.#options.report.records('rejected', 1);
+    if (was || shown !== undefined) this.#rows.hold(writer, id, shown);
   }
 
   #pass(writer: FrameWriter, { key, before, after }: Passing): void {
@@ -278,16 +309,15 @@ class FlowRun {
   }
 
   /** Passes on what waits for tiers whose time has come. */
-  #release(): void {
+  async #release(): Promise<void> {
     const { plan, report } = this.#options;
     const { clockUs, released, delivery } = this.#state;
     for (const tier of plan.tiers.delayed) {
       if (clockUs < tier.dueAfter(released.get(tier.id)!.clockUs)) continue;
       const passed = this.#state.release(tier);
       const timeUs = Math.max(0, ...this.#state.sources.map((source) => source.reachedUs));
-      this.#output.transaction(timeUs, (writer) => {
-        for (const each of passed) this.#pass(writer, each);
-      });
+      await this.#pieces(passed, timeUs, (writer, each) => this.#pass(writer, each));
+      this.#state.noteReleased(tier);
     }
     report.delayed({ waiting: delivery.waiting, savedWrites: delivery.savedWrites, savedBytes: delivery.savedBytes });
     delivery.savedWrites = 0;
@@ -320,11 +350,13 @@ class FlowRun {
       pending += frames;
       if (frames > 0) oldestUs = Math.min(oldestUs, source.reachedUs);
     }
+    const staleSeconds = pending === 0 || oldestUs === 0 ? 0 : Math.max(0, (nowUs() - oldestUs) / 1e6);
+    if (this.#sales !== undefined) report.oversell(this.#sales.exposure(staleSeconds, performance.now()));
     if (pending === 0) {
       report.lagSeconds(0);
       report.state('idle');
     } else {
-      report.lagSeconds(oldestUs === 0 ? undefined : Math.max(0, (nowUs() - oldestUs) / 1e6));
+      report.lagSeconds(oldestUs === 0 ? undefined : staleSeconds);
       report.state('applying');
     }
   }

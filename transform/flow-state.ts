@@ -1,7 +1,7 @@
 /** The state of a flow: what its sources contributed, the records that follow from it, and how far it has come. */
-import { oversold, STOCK } from './canonical/inventory.ts';
-import { InvariantMonitor, type Breach } from './canonical/inventory-invariants.ts';
-import type { Checkpoint, Places, Release } from './checkpoint.ts';
+import { ReplicationError } from '../core/errors.ts';
+import { positionBreaches, type Breach } from './canonical/inventory-invariants.ts';
+import type { Checkpoint, Release, SourcePlace } from './checkpoint.ts';
 import { Delivery, type Passing } from './delivery.ts';
 import type { Tier } from './delivery-tiers.ts';
 import { compileSource, type FlowPlan } from './flow-plan.ts';
@@ -19,6 +19,8 @@ export interface Outcome {
   readonly timeUs: number;
 }
 
+const NO_BREACH: readonly Breach[] = [];
+
 export class FlowState {
   readonly plan: FlowPlan;
   readonly sources: readonly SourceState[];
@@ -28,7 +30,7 @@ export class FlowState {
   readonly released = new Map<string, Release>();
   /** The time by which rows have expired. It never goes back. */
   clockUs = 0;
-  readonly #monitor: InvariantMonitor | undefined;
+  readonly #isStock: boolean;
   /** Several contributions may make one record, so that it takes more than its own lineage to explain it. */
   readonly #shared: boolean;
 
@@ -46,23 +48,33 @@ export class FlowState {
     this.#shared =
       plan.sources.length > 1 || plan.sources[0]!.mapping.blocks.filter((block) => block.entity === entity).length > 1;
     this.resolver = new Resolver(ownership, { advisory: this.#shared });
-    this.#monitor = entity.name === 'inventory_position' ? new InvariantMonitor() : undefined;
+    this.#isStock = entity.name === 'inventory_position';
   }
 
-  /** Bytes that are kept of the sources' rows. */
+  /** Estimated bytes of the sources' rows and of the records that they make. */
   get stateBytes(): number {
-    return this.sources.reduce((sum, source) => sum + source.engine.stateBytes, 0);
+    let { bytes } = this.resolver;
+    for (const source of this.sources) bytes += source.engine.stateBytes;
+    return bytes;
   }
 
   /** Works out what a source did since the last call. Only while it has no transaction open. */
   settle(source: SourceState): Outcome {
     const contributed = source.engine.flush(this.clockUs);
     const changes = this.resolver.apply(source.name, contributed, source.reachedUs, this.clockUs);
-    const observed = changes.map(({ entity, before, after }) => ({ entity: entity.name, before, after }));
+    // Invariant 6: memory is bounded, and what does not fit is refused.
+    const { state_bytes: limit } = this.plan.settings;
+    if (this.stateBytes > limit)
+      throw new ReplicationError(
+        'transform_state_full',
+        `flow ${this.plan.name} keeps more than ${limit} bytes: ${this.resolver.records} records, and the rows that they are made of`,
+      );
     return {
       changes,
       held: this.resolver.takeHeldChanges(),
-      breaches: this.#monitor === undefined || changes.length === 0 ? [] : this.#monitor.observe(observed),
+      breaches: this.#isStock
+        ? changes.flatMap(({ after }) => (after === undefined ? NO_BREACH : positionBreaches(after)))
+        : NO_BREACH,
       timeUs: source.reachedUs,
     };
   }
@@ -79,9 +91,8 @@ export class FlowState {
     return this.#shared ? groupsJson(this.resolver.explain(key, this.clockUs) ?? []) : null;
   }
 
-  /** Passes on what waits for a tier, and notes that it did. */
+  /** What waits for a tier is to be passed on; `noteReleased` says that it has been. */
   release(tier: Tier): Passing[] {
-    this.noteReleased(tier);
     return this.delivery.release(tier, (key) => this.resolver.record(key));
   }
 
@@ -89,21 +100,15 @@ export class FlowState {
     this.released.set(tier.id, { clockUs: this.clockUs, sources: this.#places() });
   }
 
-  checkpoint(): Checkpoint {
+  /** What has been passed on; of the last transaction of `partly` only a part, so that it counts as not taken. */
+  checkpoint(partly?: SourceState): Checkpoint {
     const { clockUs, released } = this;
-    return { plan: this.plan.fingerprint, clockUs, sources: this.#places(), tiers: released };
+    const places = this.#places();
+    if (partly !== undefined) places.set(partly.name, partly.previous);
+    return { plan: this.plan.fingerprint, clockUs, sources: places, tiers: released };
   }
 
-  #places(): Places {
+  #places(): Map<string, SourcePlace> {
     return new Map(this.sources.map((source) => [source.name, source.place]));
   }
-}
-
-/** Units that a change of a position promises beyond what is there, and those that it did before. */
-export function oversoldBy({ entity, before, after }: ResolvedChange): { before: string; after: string } | undefined {
-  if (entity.name !== 'inventory_position') return undefined;
-  return {
-    before: oversold(before?.[STOCK.available] ?? null),
-    after: oversold(after?.[STOCK.available] ?? null),
-  };
 }

@@ -21,6 +21,8 @@ export class SourceState {
   readonly engine: MappingEngine;
   /** Behind the last transaction that was taken whole. */
   place: SourcePlace = { position: ORIGIN, seq: 0 };
+  /** Where `place` was before the last transaction that was taken whole. */
+  previous: SourcePlace = { position: ORIGIN, seq: 0 };
   /** Newest commit time that was seen, microseconds since 1970. */
   reachedUs = 0;
   /** A transaction has been taken in part: what it did is not to be seen yet. */
@@ -64,11 +66,11 @@ export class SourceState {
     if (entry[3] > this.reachedUs) this.reachedUs = entry[3];
     this.open = entry[5] === 'first' || entry[5] === 'middle';
     const last = cursor.next === frame.tx.length;
-    if (!this.open)
-      this.place = {
-        position: last ? received.end : positionAfter(received.start, frame.tx, index),
-        seq: received.seq,
-      };
+    if (!this.open) {
+      this.previous = this.place;
+      const position = last ? received.end : positionAfter(received.start, frame.tx, index);
+      this.place = { position, seq: received.seq };
+    }
     if (last) this.#end();
     return !this.open;
   }

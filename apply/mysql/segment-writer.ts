@@ -39,7 +39,7 @@ export class SegmentWriter {
     const deletesLast: string[] = [];
     const staged = new Map<TableChanges<TablePlan>, StagedTable>();
     for (const table of tables)
-      if (this.#loads && !table.ordered && table.net.size > MOST_LITERAL_ROWS && !this.#direct(table))
+      if (this.#loads && !table.ordered && table.keys > MOST_LITERAL_ROWS && !this.#direct(table))
         staged.set(table, await writeStaged(transaction, table));
     for (const table of tables) {
       const { plan } = table;
@@ -118,7 +118,7 @@ async function addLiteral(
   const tuples: string[] = [];
   const updates: string[] = [];
   const keys: string[] = [];
-  for (const change of table.net.values()) {
+  for (const change of table.net()) {
     if (change.kind === 'upsert') tuples.push(valuesTuple(plan, change.image));
     else if (change.kind === 'delete') keys.push(keyTuple(plan, change.image));
     else updates.push(updateSql(plan, change.image, plan.settable, keyCondition(plan, change.image)));

@@ -26,7 +26,7 @@ export async function writeStaged(
   let deletes = 0;
   let sent = 0;
   function* lines(): Generator<string> {
-    for (const { kind, image } of table.net.values()) {
+    for (const { kind, image } of table.net()) {
       sent += 1;
       if (kind === 'upsert') {
         upserts += 1;

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import type { TargetConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import { endSession, takeSessionName } from '../../core/session-lock.ts';
 import { BatchWriter } from '../batch-writer.ts';
 import type { BatchSink, SinkOptions, StoreSession, TargetStore } from '../target-store.ts';
 import { MysqlBatches } from './mysql-batches.ts';
@@ -39,16 +40,10 @@ export function createMysqlStore(target: TargetConfig): TargetStore {
  */
 async function takeOver(session: MysqlSession, name: string): Promise<void> {
   const lock = `waybill ${createHash('sha256').update(name).digest('hex').slice(0, 40)}`;
+  const query = (sql: string): Promise<(string | null)[][]> => session.rows(sql);
   try {
-    const [holder] = await session.rows(`SELECT IS_USED_LOCK('${lock}'), CONNECTION_ID()`);
-    const id = holder?.[0];
-    if (id !== null && id !== undefined && id !== holder?.[1])
-      // It may have ended by itself meanwhile (1094), which is as good.
-      await session.run(`KILL CONNECTION ${id}`).catch((thrown: unknown) => {
-        if ((thrown as { errno?: number }).errno !== 1094) throw thrown;
-      });
-    const [got] = await session.rows(`SELECT GET_LOCK('${lock}', ${TAKEOVER_SECONDS})`);
-    if (got?.[0] !== '1')
+    await endSession(query, lock);
+    if (!(await takeSessionName(query, lock, TAKEOVER_SECONDS)))
       throw new ReplicationError('target_conflict', 'the session of an overtaken process has not ended yet');
   } catch (thrown) {
     throw targetError(thrown, 'ending the session of an overtaken process');

@@ -2,9 +2,6 @@
  * COPY in text format (PostgreSQL documentation, COPY, "Text Format"). Values pass from a frame into COPY data byte for
  * byte: the escapes of JSON strings and of COPY are nearly the same.
  */
-import { pipeline } from 'node:stream/promises';
-import type { ClientBase } from 'pg';
-import { from as copyFrom } from 'pg-copy-streams';
 import { ReplicationError } from '../../core/errors.ts';
 import type { Value } from '../../core/frame.ts';
 import type { IndexedFrame } from '../../core/indexed-frame.ts';
@@ -47,14 +44,10 @@ export function copyLine(plan: TablePlan, columns: readonly number[], image: rea
   return `${line}\n`;
 }
 
-/** Sends pieces of lines to `COPY … FROM STDIN`, no faster than the server takes them. */
-export async function copyPieces(client: ClientBase, sql: string, pieces: Iterable<Buffer>): Promise<void> {
-  await pipeline(pieces, client.query(copyFrom(sql)));
-}
-
-/** Gathers lines into pieces. */
+/** Gathers lines into pieces, in two buffers by turns. */
 export class CopyBuffer {
-  #buffer = Buffer.allocUnsafe(PIECE_BYTES + 1024);
+  #buffer: Buffer = Buffer.allocUnsafe(PIECE_BYTES + 1024);
+  #other: Buffer | undefined;
   #length = 0;
 
   /** Whether there is enough for a piece. */
@@ -66,10 +59,12 @@ export class CopyBuffer {
     return this.#length === 0;
   }
 
-  /** Takes what has gathered. */
+  /** Takes what has gathered: valid until the piece behind it has been taken too. */
   take(): Buffer {
-    const piece = this.#buffer.subarray(0, this.#length);
-    this.#buffer = Buffer.allocUnsafe(PIECE_BYTES + 1024);
+    const taken = this.#buffer;
+    const piece = taken.subarray(0, this.#length);
+    this.#buffer = this.#other ?? Buffer.allocUnsafe(PIECE_BYTES + 1024);
+    this.#other = taken;
     this.#length = 0;
     return piece;
   }

@@ -21,6 +21,8 @@ export class SegmentWriter {
   readonly #marks: SnapshotMarks;
   /** Tables in which new rows met old ones: COPY straight into them is not tried again. */
   readonly #notDirect = new Set<string>();
+  /** Tables that lacked rows which the source had updated: a mere update is not tried again. */
+  readonly #notUpdate = new Set<string>();
 
   constructor(plans: TablePlans, marks: SnapshotMarks) {
     this.#plans = plans;
@@ -33,14 +35,14 @@ export class SegmentWriter {
     const deletesLast: string[] = [];
     const staged = new Map<TableChanges<TablePlan>, StagedTable>();
     for (const table of tables)
-      if (!table.ordered && table.net.size > MOST_LITERAL_ROWS && !this.#direct(table))
+      if (!table.ordered && table.keys > MOST_LITERAL_ROWS && !this.#direct(table))
         staged.set(table, await writeStaged(transaction, table));
     for (const table of tables) {
       const { plan } = table;
       const parts = staged.get(table);
       const seen = this.#marks.seenTable(plan);
       if (seen !== undefined) await transaction.addAndFlushIfLarge(seenSql(plan, seen, table.decodedRows()));
-      if (parts !== undefined) addStaged(transaction, parts, this.#deletesFirst(table), deletesLast);
+      if (parts !== undefined) await this.#addStaged(transaction, plan, parts, this.#deletesFirst(table), deletesLast);
       else if (table.insertsOnly && table.size > MOST_LITERAL_ROWS && this.#direct(table))
         await this.#copyDirect(transaction, table, deletesLast);
       else if (table.ordered)
@@ -60,6 +62,24 @@ export class SegmentWriter {
     return !this.#plans.referenced(table.plan) || !table.plan.keyIsText;
   }
 
+  async #addStaged(
+    transaction: TargetTransaction,
+    plan: TablePlan,
+    parts: StagedTable,
+    deletesFirst: boolean,
+    deletesLast: string[],
+  ): Promise<void> {
+    if (deletesFirst) transaction.add(parts.deletes);
+    // An update costs the target less than an insert that meets its row. Rows that are not there show in the count.
+    if (parts.update === '' || this.#notUpdate.has(plan.id)) transaction.add(parts.upsert);
+    else if ((await transaction.run(parts.update)) !== parts.upserts) {
+      this.#notUpdate.add(plan.id);
+      transaction.add(parts.upsert);
+    }
+    for (const sql of parts.writes) transaction.add(sql);
+    if (!deletesFirst && parts.deletes !== '') deletesLast.push(parts.deletes);
+  }
+
   async #copyDirect(
     transaction: TargetTransaction,
     table: TableChanges<TablePlan>,
@@ -77,7 +97,7 @@ export class SegmentWriter {
       this.#notDirect.add(plan.id);
       await transaction.rollbackTo('direct');
       const parts = await writeStaged(transaction, table);
-      addStaged(transaction, parts, true, deletesLast);
+      await this.#addStaged(transaction, plan, parts, true, deletesLast);
       transaction.add(`TRUNCATE ${parts.stage}`);
     }
   }
@@ -92,12 +112,6 @@ function* directPieces(table: TableChanges<TablePlan>): Generator<Buffer> {
   if (!buffer.empty) yield buffer.take();
 }
 
-function addStaged(transaction: TargetTransaction, parts: StagedTable, first: boolean, last: string[]): void {
-  if (first) transaction.add(parts.deletes);
-  for (const sql of parts.writes) transaction.add(sql);
-  if (!first && parts.deletes !== '') last.push(parts.deletes);
-}
-
 function addLiteral(
   transaction: TargetTransaction,
   table: TableChanges<TablePlan>,
@@ -108,7 +122,7 @@ function addLiteral(
   const tuples: string[] = [];
   const updates: string[] = [];
   const deletes: string[] = [];
-  for (const change of table.net.values()) {
+  for (const change of table.net()) {
     if (change.kind === 'upsert') tuples.push(valuesTuple(plan, change.image));
     else if (change.kind === 'delete') deletes.push(`(${keyCondition(plan, change.image)})`);
     else updates.push(updateSql(plan, change.image, plan.settable, keyCondition(plan, change.image)));

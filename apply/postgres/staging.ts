@@ -7,6 +7,12 @@ import type { TargetTransaction } from './target-transaction.ts';
 /** In column `wb_op`: -1 delete, 0 the whole row, from 1 on a set of changed columns. */
 export interface StagedTable {
   readonly stage: string;
+  /** Rows that are written whole, and the statement that does it. */
+  readonly upserts: number;
+  readonly upsert: string;
+  /** The same as a mere update; empty where the rows cannot be taken to be there. */
+  readonly update: string;
+  /** Partial changes. */
   readonly writes: readonly string[];
   /** Empty when nothing is deleted. */
   readonly deletes: string;
@@ -41,7 +47,7 @@ export async function writeStaged(
     }
   };
   function* pieces(): Generator<Buffer> {
-    for (const change of table.net.values()) {
+    for (const change of table.net()) {
       addChange(change);
       if (buffer.full) yield buffer.take();
     }
@@ -51,17 +57,18 @@ export async function writeStaged(
   transaction.add(plan.createStage);
   await transaction.copy(`COPY ${plan.stage} (wb_op, ${names}) FROM STDIN`, pieces());
   const sameKey = plan.key.map((index) => `t.${plan.names[index]} = s.${plan.names[index]}`).join(' AND ');
+  const updateSql = (columns: readonly number[], group: number): string => {
+    const sets = columns.map((index) => `${plan.names[index]} = s.${plan.names[index]}`);
+    return `UPDATE ${plan.qualified} t SET ${sets.join(', ')} FROM ${plan.stage} s WHERE s.wb_op = ${group} AND ${sameKey}`;
+  };
   const writes: string[] = [];
-  if (upserts > 0) writes.push(`${plan.insertHead}SELECT ${names} FROM ${plan.stage} WHERE wb_op = 0${plan.conflict}`);
-  for (const [columns, group] of groups) {
-    if (columns === '') continue;
-    const sets = columns.split(',').map((index) => `${plan.names[Number(index)]} = s.${plan.names[Number(index)]}`);
-    writes.push(
-      `UPDATE ${plan.qualified} t SET ${sets.join(', ')} FROM ${plan.stage} s WHERE s.wb_op = ${group} AND ${sameKey}`,
-    );
-  }
+  for (const [columns, group] of groups)
+    if (columns !== '') writes.push(updateSql(columns.split(',').map(Number), group));
   return {
     stage: plan.stage,
+    upserts,
+    upsert: upserts === 0 ? '' : `${plan.insertHead}SELECT ${names} FROM ${plan.stage} WHERE wb_op = 0${plan.conflict}`,
+    update: upserts > 0 && table.updatesOnly && plan.settable.length > 0 ? updateSql(plan.settable, 0) : '',
     writes,
     deletes:
       deletes === 0 ? '' : `DELETE FROM ${plan.qualified} t USING ${plan.stage} s WHERE s.wb_op = -1 AND ${sameKey}`,

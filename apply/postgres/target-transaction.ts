@@ -2,7 +2,7 @@
 import type { ClientBase } from 'pg';
 import { failpoint } from '../../core/failpoint.ts';
 import type { StoreTransaction } from '../batch-store.ts';
-import { copyPieces } from './copy-text.ts';
+import { copyIn } from './copy-in.ts';
 
 const FLUSH_CHARS = 256 * 1024;
 
@@ -30,9 +30,15 @@ export class TargetTransaction implements StoreTransaction {
     if (text !== '') await this.#client.query(text);
   }
 
+  /** Sends what has gathered, then the statement; gives the number of rows that this one affected. */
+  async run(sql: string): Promise<number> {
+    await this.flush();
+    return (await this.#client.query(sql)).rowCount ?? 0;
+  }
+
   async copy(sql: string, pieces: Iterable<Buffer>): Promise<void> {
     await this.flush();
-    await copyPieces(this.#client, sql, pieces);
+    await copyIn(this.#client, sql, pieces);
   }
 
   /** Forgets what has not been sent and returns to a savepoint. */

@@ -388,7 +388,8 @@ export class BinlogDecoder {
         );
       case 'other': {
         const inGroup = this.#group === 'open';
-        this.#handler.statement({ schema, sql, verb: statement.verb, truncates: statement.truncates, inGroup });
+        const { verb, truncates, movesRows } = statement;
+        this.#handler.statement({ schema, sql, verb, truncates, movesRows, inGroup });
         if (!inGroup) this.#end({ kind: 'commit' });
       }
     }

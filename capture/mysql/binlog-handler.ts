@@ -43,6 +43,8 @@ export interface LoggedStatement {
   readonly verb: string;
   /** The table that a TRUNCATE TABLE empties; undefined for all other statements. */
   readonly truncates: { readonly schema: string; readonly name: string } | undefined;
+  /** DDL that takes rows away from a name or brings them, and logs none: partitions, tablespaces, tables renamed or made anew. */
+  readonly movesRows: boolean;
   /** Whether rows of the same group may follow (CREATE … SELECT). */
   readonly inGroup: boolean;
 }

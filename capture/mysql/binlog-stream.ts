@@ -1,12 +1,15 @@
 /** The connection that a binlog comes over: session variables, dump request, back-pressure, liveness, errors. */
 import { createConnection, type Connection, type ConnectionOptions } from 'mysql2';
+import { dropConnection } from '../../core/drop-connection.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
 import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
+import { endSession, takeSessionName } from '../../core/session-lock.ts';
 import { BinlogDecoder } from './binlog-decoder.ts';
 import type { BinlogHandler, Flavour } from './binlog-handler.ts';
 import { loadCharsets } from './charset-tables.ts';
 import { prepareZstd } from './compression.ts';
+import { TAKEOVER_SECONDS } from './connection.ts';
 import { dumpRequest, sessionStatements } from './dump-request.ts';
 import { sourceError } from './source-error.ts';
 
@@ -26,6 +29,8 @@ export interface BinlogStreamOptions {
   readonly serverId: number;
   /** MySQL: stable for each Waybill installation and source; the source ends an older reader with the same one. */
   readonly replicaUuid: string;
+  /** Tells a successor of this process which session this is. */
+  readonly sessionName?: string;
   /** What has been taken already: everything else is sent. */
   readonly start: GtidSet;
   /** How often an idle source says that it lives; after three times that without a sign the stream fails. */
@@ -47,7 +52,6 @@ interface Packet {
 
 /** What mysql2 asks of a command, and gives it; not in its types. */
 interface WireConnection {
-  readonly stream: { destroy(): unknown };
   addCommand(command: WireCommand): void;
   writePacket(packet: { buffer: Buffer; length(): number; writeHeader(sequenceId: number): void }): void;
   _resetSequenceId(): void;
@@ -121,10 +125,8 @@ export class BinlogStream {
     this.#disconnect();
   }
 
-  /** mysql2's `destroy` only says goodbye, which a source that sends its log does not hear: the socket goes as well. */
   #disconnect(): void {
-    this.#connection?.destroy();
-    (this.#connection as unknown as WireConnection | undefined)?.stream.destroy();
+    if (this.#connection !== undefined) dropConnection(this.#connection);
   }
 
   async #connect(): Promise<void> {
@@ -143,6 +145,11 @@ export class BinlogStream {
         if (!this.#stalled) this.#finish(this.#broken);
       });
       const query = async (sql: string): Promise<(string | null)[][]> => await queryTexts(connection, sql);
+      const { sessionName } = this.#options;
+      if (sessionName !== undefined) {
+        await endSession(query, sessionName);
+        await takeSessionName(query, sessionName, TAKEOVER_SECONDS);
+      }
       const request = { ...this.#options, stopAtEnd: this.#options.stopAtEnd ?? false };
       for (const sql of sessionStatements(request)) await query(sql);
       const charsets = await loadCharsets(query, flavour);
@@ -153,6 +160,7 @@ export class BinlogStream {
       }
       this.#decoder = new BinlogDecoder({ flavour, charsets, checksum: checksum !== 'NONE', handler });
     } catch (thrown) {
+      if (this.#done) return;
       throw sourceError(thrown, 'connecting to the source');
     }
   }

@@ -6,22 +6,22 @@ import type { FramePublisher } from '../../core/frame-publisher.ts';
 import type { GtidPosition } from '../../core/gtid-position.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
 import { abortableDelay } from '../../core/run-service.ts';
+import { sessionName } from '../../core/stale-sessions.ts';
 import type { ColumnRules } from '../../core/column-rules.ts';
 import type { HeldCapture } from '../capture-loop.ts';
 import { compileColumnRules } from '../column-findings.ts';
 import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
-import { SnapshotLoop } from '../snapshot-loop.ts';
-import type { ProgressStore, SnapshotProgress } from '../snapshot-request.ts';
-import type { Xid } from './binlog-handler.ts';
+import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
+import type { ProgressStore } from '../snapshot-request.ts';
 import { BinlogStream } from './binlog-stream.ts';
-import { matchingTables, type CapturedTable } from './catalog.ts';
+import type { CapturedTable } from './catalog.ts';
 import { endsInCommit } from './commit-lookup.ts';
 import { connectionOptions, connectSource, type SqlClient } from './connection.ts';
 import { GroupAssembler } from './group-assembler.ts';
 import { LiveCatalog } from './live-catalog.ts';
-import { LogBoundary } from './log-boundary.ts';
-import { readRetainedBytes } from './retained-log.ts';
+import { LogBoundary, type LogPort } from './log-boundary.ts';
+import { BinlogBudget, readExpiry, readLogFiles } from './retained-log.ts';
 import { SnapshotReader } from './snapshot.ts';
 
 export interface SessionOptions {
@@ -69,6 +69,7 @@ export class CaptureSession {
       hold: (work) => this.#stream.holdUntil(work),
       onNewTable: (schema, name) =>
         this.#snapshots.plan(schema, name, settings.snapshot === 'initial' ? 'pending' : 'done'),
+      onRowsMoved: (moved) => this.#readAgain(moved, 'rows of tables came or went without being logged'),
     });
     this.#assembler = new GroupAssembler({
       frameBytes: held.frameBytes,
@@ -81,7 +82,9 @@ export class CaptureSession {
       endsInCommit: (info) => endsInCommit(client, info),
       hold: (work) => this.#stream.holdUntil(work),
       room: () => this.#publishing.room(),
-      onUnknownXa: (xid) => this.#stream.holdUntil(this.#readEverything(xid)),
+      // Its rows are in no log that can be read.
+      onUnknownXa: (xid) =>
+        this.#stream.holdUntil(this.#readAllAgain(`XA transaction ${xid} was prepared before this capture began`)),
       onFrame: (frame) => this.#publishing.enqueue(frame),
       onBoundary: () => this.#onBoundary(),
     });
@@ -90,6 +93,7 @@ export class CaptureSession {
       connection: connectionOptions(settings),
       serverId: options.serverId,
       replicaUuid: stableUuid(`${held.natsConfig.prefix}/${held.name}`),
+      sessionName: sessionName('stream', held.name, held.installation),
       start,
       heartbeatMs: Math.min(settings.heartbeat, MOST_HEARTBEAT_MS),
       handler: this.#assembler,
@@ -116,8 +120,8 @@ export class CaptureSession {
       bucket: held.bucket,
       progress,
       log,
-      read: (wanted, cancelled, signal) => this.#readSnapshot(wanted, cancelled, signal),
-      tables: async () => (await matchingTables(client, settings.kind, settings.tables)).map(({ schema }) => schema),
+      read: (task, signal) => this.#readSnapshot(task, signal),
+      tables: () => this.#catalog.current(),
     });
   }
 
@@ -154,28 +158,37 @@ export class CaptureSession {
     this.#publishing.wake();
   }
 
-  /**
-   * The second phase of an XA transaction that was prepared before this capture's log begins: its rows are in no log
-   * that can be read, so all tables are read again. The request is stored before its GTID counts as taken.
-   */
-  async #readEverything(xid: Xid): Promise<void> {
-    const { tables, held } = this.#o;
-    held.log.warn({ xid }, 'an XA transaction was prepared before this capture began; all tables are read again');
-    await this.#snapshots.readAgain(tables.map(({ schema }) => schema));
+  /** The request is stored before the GTID of what asks for it counts as taken. */
+  async #readAgain(tables: readonly { schema: string; name: string }[], why: string): Promise<void> {
+    const names = tables.map(({ schema, name }) => `${schema}.${name}`);
+    this.#o.held.log.warn({ tables: names }, `${why}; they are read again`);
+    await this.#snapshots.readAgain(tables);
+  }
+
+  async #readAllAgain(why: string): Promise<void> {
+    await this.#readAgain(await this.#catalog.current(), why);
   }
 
   async #statusLoop(signal: AbortSignal): Promise<void> {
-    const { client, held } = this.#o;
     let retainedMs = -Infinity;
+    const budget = new BinlogBudget();
     while (!signal.aborted) {
-      this.#publishing.reportStatus(this.#snapshots.running);
+      this.#publishing.reportStatus(this.#snapshots.status);
       if (performance.now() - retainedMs > RETAINED_EVERY_MS) {
         retainedMs = performance.now();
-        const bytes = await readRetainedBytes(client, held.settings.kind);
-        if (bytes !== undefined) held.report.retainedLogBytes(bytes);
+        await this.#reportLog(budget);
       }
       await abortableDelay(STATUS_EVERY_MS, signal);
     }
+  }
+
+  async #reportLog(budget: BinlogBudget): Promise<void> {
+    const { client, held } = this.#o;
+    const files = await readLogFiles(client);
+    if (files === undefined) return;
+    held.report.retainedLogBytes(files.reduce((sum, { bytes }) => sum + bytes, 0));
+    const reader = { readingFile: this.#stream.file, lagSeconds: this.#publishing.lagSeconds };
+    held.report.logBudgetSeconds(budget.observe(performance.now(), files, await readExpiry(client), reader));
   }
 
   /** Brings the position forward over transactions that concern no table of ours, and keeps the last frame young. */
@@ -190,22 +203,24 @@ export class CaptureSession {
     }
   }
 
-  async #readSnapshot(progress: SnapshotProgress, cancelled: () => boolean, signal: AbortSignal): Promise<void> {
-    const { settings, log } = this.#o.held;
-    const client = await connectSource(settings);
+  async #readSnapshot(task: SnapshotTask, signal: AbortSignal): Promise<void> {
+    const { settings, name, installation, log } = this.#o.held;
+    const client = await connectSource(settings, sessionName('load', name, installation));
     try {
-      await new SnapshotReader({
+      const ports = {
         client,
         flavour: settings.kind,
+        readTable: (schema: string, name: string) => this.#catalog.read(schema, name),
         rules: this.#rules,
         progress: this.#o.progress,
         maxChunkRows: settings.snapshot_chunk_rows,
         log,
         signal,
-        atBoundary: (ready, work) => this.#boundary.do(ready, work, signal),
+        atBoundary: <T>(ready: (port: LogPort) => boolean, work: (port: LogPort) => T) =>
+          this.#boundary.do(ready, work, signal),
         stored: () => this.#whenStored(signal),
-        cancelled,
-      }).run(progress);
+      };
+      await new SnapshotReader(ports, task).run();
     } finally {
       this.#assembler.window = undefined;
       client.end();

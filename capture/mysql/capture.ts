@@ -7,13 +7,17 @@ import { gtidPosition, parseGtidSet, withGtid, type GtidPosition } from '../../c
 import type { GtidSet } from '../../core/gtid-set.ts';
 import type { Logger } from '../../core/logger.ts';
 import { asGtidPosition } from '../../core/position.ts';
+import { endSession } from '../../core/session-lock.ts';
+import { sessionName } from '../../core/stale-sessions.ts';
+import { serverName, serverUrls } from '../../core/source-url.ts';
 import { runCapture, type CaptureOptions, type HeldCapture, type SourceKind } from '../capture-loop.ts';
 import { planSnapshot } from '../snapshot-plan.ts';
 import { clearRequest, ProgressStore, readRequest } from '../snapshot-request.ts';
 import { beginStream } from '../stream-start.ts';
 import { CaptureSession } from './capture-session.ts';
 import { matchingTables } from './catalog.ts';
-import { connectSource, type SqlClient } from './connection.ts';
+import { connectChosen, watchServers } from './choose-server.ts';
+import { takeSession, type SqlClient } from './connection.ts';
 import { readExecuted, requireLineage } from './executed.ts';
 import { readFacts, requireSettings } from './inspect.ts';
 
@@ -35,8 +39,12 @@ export async function runMysqlCapture(options: CaptureOptions<MysqlSourceConfig>
 
 async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
   const { name, settings, natsConfig, nats, bucket, log } = held;
-  const client = await connectSource(settings);
+  const { client, settings: server } = await connectChosen(settings);
   try {
+    const several = serverUrls(settings.url).length > 1;
+    if (several) log.info({ server: serverName(server.url) }, 'reads from this server of the source');
+    await takeSession(client, sessionName('capture', name, held.installation));
+    await endOvertaken(client, name, held.installation, log);
     const facts = await readFacts(client, settings.kind);
     requireSettings(facts, settings.kind);
     const tables = await matchingTables(client, settings.kind, settings.tables);
@@ -64,8 +72,14 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
     const names = tables.map(({ schema }) => schema);
     await planSnapshot(progress, names, { startAfresh, read: settings.snapshot === 'initial' || reset });
     if (reset) await clearRequest(bucket, name);
-    await new CaptureSession({
-      held,
+    const moved = new AbortController();
+    const over = new AbortController();
+    const session = new CaptureSession({
+      held: {
+        ...held,
+        settings: server,
+        run: { ...held.run, signal: AbortSignal.any([held.run.signal, moved.signal]) },
+      },
       progress,
       client,
       publisher,
@@ -74,10 +88,36 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
       tables,
       serverId: serverId(name, settings, natsConfig.prefix),
       keepaliveMs: keepaliveMs(natsConfig),
-    }).run();
+    });
+    let failure: unknown;
+    const watch = watchServers(settings, server.url, settings.heartbeat, over.signal, (other) => {
+      log.warn({ server: other }, 'another server of the source is to be read now');
+      moved.abort();
+    }).catch((thrown: unknown) => {
+      failure = thrown;
+      moved.abort();
+    });
+    try {
+      await session.run();
+    } finally {
+      over.abort();
+      await watch;
+    }
+    if (failure !== undefined) throw failure;
   } finally {
     client.end();
   }
+}
+
+/** A holder that hangs may keep an open transaction, or the lock of a table that it was reading, for ever. */
+async function endOvertaken(client: SqlClient, name: string, installation: string, log: Logger): Promise<void> {
+  let ended = 0;
+  for (const purpose of ['stream', 'load'] as const) {
+    const session = sessionName(purpose, name, installation);
+    if (await endSession((sql) => client.query(sql, 'ending the sessions of an overtaken process'), session))
+      ended += 1;
+  }
+  if (ended > 0) log.warn({ sessions: ended }, 'ended the sessions that an overtaken process left on the source');
 }
 
 function keepaliveMs({ stream }: NatsConfig): number {

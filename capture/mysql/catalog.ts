@@ -6,12 +6,16 @@ import { compileTablePatterns } from '../../core/table-pattern.ts';
 import type { Flavour } from './binlog-handler.ts';
 import { columnTextSql } from '../../core/mysql-column-text.ts';
 import { quoteIdent, quoteLiteral, type SqlClient } from './connection.ts';
-import { baseType, HINTED, logTypeText, typesAgree } from './log-type.ts';
+import { baseType, HINTED, logTypeText, showsAs, typesAgree } from './log-type.ts';
 import type { Guards } from './published-table.ts';
 import type { ColumnHint, TableMap } from './table-map.ts';
 
 interface CatalogColumn {
   readonly schema: ColumnSchema;
+  /** Its type without arguments, as the catalog names it; undefined where only the log knows it. */
+  readonly dataType: string | undefined;
+  /** The type as the catalog shows it. */
+  readonly shown: string;
   /** Generated columns are left out of log and snapshot alike. */
   readonly generated: boolean;
   readonly textSql: string;
@@ -82,7 +86,8 @@ async function readTables(
     doing,
   );
   const columns = await client.query(
-    `SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, COLLATION_NAME, COLUMN_DEFAULT, EXTRA
+    `SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, COLLATION_NAME, COLUMN_DEFAULT, EXTRA,
+       CHARACTER_MAXIMUM_LENGTH
      FROM information_schema.COLUMNS WHERE ${where} ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION`,
     doing,
   );
@@ -122,19 +127,24 @@ function capturedTable(
   columnRows: readonly Row[],
   keyRows: readonly Row[],
 ): CapturedTable {
-  const columns = columnRows.map(([column, dataType, type, nullable, collation, fallback, extra]): CatalogColumn => {
+  const columns = columnRows.map((row): CatalogColumn => {
+    const [column, dataType, text, nullable, collation, fallback, extra, chars] = row;
+    const shown = currentFormat(schema, name, column!, text!);
+    const type = labelsMayBeWrong(dataType!, shown) ? `varchar(${chars})` : shown;
     const constant = portableDefault(flavour, dataType!, fallback ?? null, extra ?? '');
     return {
       schema: {
         name: column!,
-        type: type!,
-        portable: HINTED.has(dataType!) ? (dataType === 'uuid' ? 'char(36)' : 'varchar(45)') : type!,
+        type,
+        portable: HINTED.has(dataType!) ? (dataType === 'uuid' ? 'char(36)' : 'varchar(45)') : type,
         notNull: nullable === 'NO',
         ...(constant === undefined ? {} : { default: constant }),
         ...(collation === null || collation === undefined ? {} : { collation }),
       },
+      dataType: dataType!,
+      shown,
       generated: GENERATED.test(extra ?? ''),
-      textSql: columnTextSql({ name: column!, dataType: dataType!, columnType: type! }, flavour),
+      textSql: columnTextSql({ name: column!, dataType: dataType!, columnType: shown }, flavour),
     };
   });
   const { identity, key } = chooseKey(columns, keyRows);
@@ -143,6 +153,47 @@ function capturedTable(
     columns,
     transactional: TRANSACTIONAL.test(engine),
   };
+}
+
+const OLD_FORMAT = /\s*\/\* mariadb-5\.3 \*\//;
+
+/**
+ * Times of MariaDB 5.3 (`mysql56_temporal_format = OFF`) have another size for each number of fractional digits, which
+ * the log does not tell. Without such digits they are as they ever were.
+ */
+function currentFormat(schema: string, table: string, column: string, shown: string): string {
+  if (!OLD_FORMAT.test(shown)) return shown;
+  if (shown.includes('('))
+    throw new ReplicationError(
+      'source_binlog_settings',
+      `column ${column} of ${schema}.${table} is stored in the format of MariaDB 5.3, which the log does not describe; run: SET GLOBAL mysql56_temporal_format = ON; ALTER TABLE ${quoteIdent(schema)}.${quoteIdent(table)} FORCE;`,
+    );
+  return shown.replace(OLD_FORMAT, '');
+}
+
+/**
+ * The catalog is kept in a character set of three bytes and shows every other character of a label as `?`. Until the
+ * log has told the labels, such a column counts as one of plain text.
+ */
+function labelsMayBeWrong(dataType: string, shown: string): boolean {
+  return (dataType === 'enum' || dataType === 'set') && shown.includes('?');
+}
+
+/** The table with the labels of enums and sets as the log has them, where the catalog shows the same ones. */
+export function withLabels(flavour: Flavour, table: CapturedTable, map: TableMap): CapturedTable {
+  const logged = new Map(map.columns.map((column) => [column.name, column]));
+  let changed = false;
+  const columns = table.columns.map((column): CatalogColumn => {
+    const found = logged.get(column.schema.name);
+    if (found?.labels === undefined || !showsAs(found, column.shown)) return column;
+    const type = logTypeText(found);
+    if (type === column.schema.type) return column;
+    changed = true;
+    return { ...column, schema: { ...column.schema, type, portable: type } };
+  });
+  if (!changed) return table;
+  const { schema, name, identity, key } = table.schema;
+  return { ...table, columns, schema: tableSchema(flavour, schema, name, identity, key, columns) };
 }
 
 /** The primary key, else a unique index without NULLs and prefixes, else the whole row. */
@@ -223,6 +274,8 @@ export function reconcile(
     const type = logTypeText(column);
     return {
       schema: { name: column.name, type, portable: type, notNull: !column.nullable },
+      dataType: undefined,
+      shown: type,
       generated: false,
       textSql: quoteIdent(column.name),
     };

@@ -4,9 +4,12 @@ import { createConnection, type Connection, type ConnectionOptions } from 'mysql
 import type { MysqlSourceConfig } from '../../core/config.ts';
 import { dropConnection } from '../../core/drop-connection.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import { endSession, takeSessionName } from '../../core/session-lock.ts';
 import { sourceError } from './source-error.ts';
 
 const DEFAULT_PORT = 3306;
+/** How long an overtaken session may take to end. What comes does not rest on that. */
+export const TAKEOVER_SECONDS = 5;
 
 /** Every value's text is canonical in a session with these settings; the same on all connections that read rows. */
 const SESSION = "SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 28800, net_write_timeout = 600";
@@ -68,19 +71,30 @@ export class SqlClient {
   }
 }
 
-/** Connects to a source for SQL. Throws `source_unreachable`, `source_auth`. */
-export async function connectSource(settings: MysqlSourceConfig): Promise<SqlClient> {
+/**
+ * Connects to a source for SQL. `name`: one that tells a successor of this process which session this is; the session
+ * of an overtaken process that bears it is ended. Throws `source_unreachable`, `source_auth`.
+ */
+export async function connectSource(settings: MysqlSourceConfig, name?: string): Promise<SqlClient> {
   const connection = createConnection({ ...connectionOptions(settings), enableKeepAlive: true });
   // A connection that breaks while idle is noticed by the next query.
   connection.on('error', () => {});
   const client = new SqlClient(connection);
   try {
     await client.query(SESSION, 'cannot connect to the source');
+    if (name !== undefined) await takeSession(client, name);
   } catch (thrown) {
     client.end();
     throw thrown;
   }
   return client;
+}
+
+/** Gives a session its name; the session of an overtaken process that bears it is ended. */
+export async function takeSession(client: SqlClient, name: string): Promise<void> {
+  const query = async (sql: string): Promise<TextRow[]> => await client.query(sql, 'taking over a session');
+  await endSession(query, name);
+  await takeSessionName(query, name, TAKEOVER_SECONDS);
 }
 
 export function quoteIdent(name: string): string {

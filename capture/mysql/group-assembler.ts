@@ -434,8 +434,8 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     this.#options.onBoundary();
   }
 
-  /** Publishes rows that were read from a table: marks (`s`) or rows (`r`). To be called between groups only. */
-  publishRead(table: LoggedTable, op: 'r' | 's', rows: readonly Buffer[], timeUs: number): void {
+  /** Publishes what was read of a table: rows (`r`), marks (`s`), keys that are gone (`d`). Between groups only. */
+  publishRead(table: LoggedTable, op: 'r' | 's' | 'd', rows: readonly Buffer[], timeUs: number): void {
     if (this.inGroup) throw new ReplicationError('internal', 'rows of a table were to be published inside of a group');
     let here = 0;
     const close = (): void => {
@@ -448,6 +448,10 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     };
     for (const json of rows) {
       this.#frame.writer.beginRow(op, table.schema);
+      if (op === 'd') {
+        this.#frame.writer.writeNull();
+        this.#frame.writer.before('k');
+      }
       this.#frame.writer.writeJson(json);
       this.#frame.writer.endRow();
       here += 1;

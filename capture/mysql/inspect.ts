@@ -13,7 +13,7 @@ export interface SourceFacts {
 const NAMES = [
   ['version', 'server_id', 'server_uuid', 'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata'],
   ['binlog_row_value_options', 'gtid_mode', 'gtid_strict_mode', 'gtid_domain_id', 'encrypt_binlog', 'sql_mode'],
-  ['binlog_expire_logs_seconds', 'expire_logs_days', 'time_zone'],
+  ['binlog_expire_logs_seconds', 'expire_logs_days', 'time_zone', 'mysql56_temporal_format'],
 ].flat();
 
 const OLDEST: Readonly<Record<Flavour, readonly [number, number]>> = { mysql: [8, 0], mariadb: [10, 6] };
@@ -75,6 +75,7 @@ export function settingProblems({ variables }: SourceFacts, flavour: Flavour): S
     require('gtid_mode', 'ON', 'SET PERSIST enforce_gtid_consistency = ON; SET PERSIST gtid_mode = OFF_PERMISSIVE; SET PERSIST gtid_mode = ON_PERMISSIVE; SET PERSIST gtid_mode = ON;');
   } else {
     require('encrypt_binlog', 'OFF', 'Start the server with --encrypt-binlog=OFF (restart needed).', 'warning');
+    require('mysql56_temporal_format', 'ON', 'SET GLOBAL mysql56_temporal_format = ON; -- and in my.cnf; then ALTER TABLE ... FORCE for tables made since');
     require('gtid_strict_mode', 'ON', 'SET GLOBAL gtid_strict_mode = ON; -- and in my.cnf', 'warning');
   }
   const retention = Number(

@@ -1,12 +1,26 @@
 /** What the tables in the log are, while DDL changes them: the catalog, asked again when it may be out of date. */
 import type { ColumnRules } from '../../core/column-rules.ts';
+import { asReplicationError } from '../../core/errors.ts';
 import type { Logger } from '../../core/logger.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import type { Flavour, LoggedStatement } from './binlog-handler.ts';
-import { readTable, reconcile, tableName, type CapturedTable, type LoggedTable } from './catalog.ts';
+import {
+  matchingTables,
+  readTable,
+  reconcile,
+  tableName,
+  withLabels,
+  type CapturedTable,
+  type LoggedTable,
+} from './catalog.ts';
 import type { SqlClient } from './connection.ts';
 import { publishLogged, publishRead } from './published-table.ts';
 import type { TableMap } from './table-map.ts';
+
+interface TableName {
+  readonly schema: string;
+  readonly name: string;
+}
 
 export interface LiveCatalogOptions {
   readonly client: SqlClient;
@@ -20,6 +34,8 @@ export interface LiveCatalogOptions {
   readonly hold: (work: Promise<void>) => void;
   /** A table that was not there when the capture began: it may hold rows from before. */
   readonly onNewTable: (schema: string, name: string) => Promise<void>;
+  /** Tables whose rows changed without being logged: they must be read again. Stored when it resolves. */
+  readonly onRowsMoved: (tables: readonly TableName[]) => Promise<void>;
 }
 
 export class LiveCatalog {
@@ -28,6 +44,8 @@ export class LiveCatalog {
   readonly #catalog = new Map<string, CapturedTable | undefined>();
   /** Tables that the stored progress of snapshots knows. */
   readonly #planned = new Set<string>();
+  /** The last map of each table, for its labels. */
+  readonly #maps = new Map<string, TableMap>();
   /** Sequences and the like, whose rows are nobody's. */
   readonly #notATable = new Set<string>();
   /** Raised by DDL: what the catalog said before may be out of date. */
@@ -48,6 +66,7 @@ export class LiveCatalog {
   onTableMap(map: TableMap): void {
     if (!this.#included(map.schema, map.name)) return;
     const id = tableName(map);
+    this.#maps.set(id, map);
     const known = this.#catalog.get(id);
     const current = this.#checkedAt.get(id) === this.#epoch || (this.#epoch === 0 && known !== undefined);
     if (current && reconcile(map, known, this.#o.flavour).exact) return;
@@ -56,8 +75,8 @@ export class LiveCatalog {
   }
 
   async #refresh(map: TableMap, id: string): Promise<void> {
-    const { client, flavour, log, onNewTable } = this.#o;
-    const table = await readTable(client, flavour, map.schema, map.name);
+    const { log, onNewTable } = this.#o;
+    const table = await this.read(map.schema, map.name);
     this.#checkedAt.set(id, this.#epoch);
     if (table === undefined) this.#catalog.set(id, undefined);
     else if (table === 'absent') this.#catalog.delete(id);
@@ -69,6 +88,32 @@ export class LiveCatalog {
       if (table === 'absent') return;
       this.#planned.add(id);
       await onNewTable(map.schema, map.name);
+    }
+  }
+
+  /** A table as the catalog has it now; `absent` when there is none, undefined when it is no base table. */
+  async read(schema: string, name: string): Promise<CapturedTable | 'absent' | undefined> {
+    const { client, flavour } = this.#o;
+    const table = await readTable(client, flavour, schema, name);
+    const map = this.#maps.get(`${schema}.${name}`);
+    return table === undefined || table === 'absent' || map === undefined ? table : withLabels(flavour, table, map);
+  }
+
+  /** The tables that the configuration chooses now, of which the caller sees to it that they are read. */
+  async current(): Promise<readonly TableName[]> {
+    const tables = await this.#matching();
+    for (const table of tables) this.#planned.add(tableName(table));
+    return tables;
+  }
+
+  async #matching(): Promise<readonly TableName[]> {
+    const { client, flavour, patterns } = this.#o;
+    try {
+      return (await matchingTables(client, flavour, patterns)).map(({ schema }) => schema);
+    } catch (thrown) {
+      // For a moment, while a table is made anew.
+      if (asReplicationError(thrown).code === 'source_table_missing') return [];
+      throw thrown;
     }
   }
 
@@ -87,7 +132,30 @@ export class LiveCatalog {
   }
 
   /** A statement that may have changed tables. */
-  onStatement(_statement: LoggedStatement): void {
+  onStatement(statement: LoggedStatement): void {
     this.#epoch += 1;
+    if (statement.movesRows) this.#o.hold(this.#rowsMoved(statement));
   }
+
+  async #rowsMoved(statement: LoggedStatement): Promise<void> {
+    // Also tables that the statement itself made, and a name that it gave; but a new table is read when rows come.
+    const made = statement.verb === 'CREATE' || statement.verb === 'DROP';
+    const tables = (await this.#matching()).filter(
+      (table) => mentions(statement, table) && (!made || this.#planned.has(tableName(table))),
+    );
+    for (const table of tables) this.#planned.add(tableName(table));
+    if (tables.length > 0) await this.#o.onRowsMoved(tables);
+  }
+}
+
+/** Whether a statement may be about a table: it has the table's name in it, and the schema's or that as its default. */
+function mentions(
+  { sql, schema }: LoggedStatement,
+  table: { readonly schema: string; readonly name: string },
+): boolean {
+  const has = (name: string): boolean => {
+    const escaped = name.replaceAll('`', '``').replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`);
+    return new RegExp(`(?<![\\p{L}\\p{N}_$])${escaped}(?![\\p{L}\\p{N}_$])`, 'iu').test(sql);
+  };
+  return has(table.name) && (schema === table.schema || has(table.schema));
 }

@@ -1,7 +1,22 @@
 /** Work that must be done between two groups of the log, when the log has come far enough. */
 import { untilAborted } from '../../core/run-service.ts';
+import type { GtidSet } from '../../core/gtid-set.ts';
+import type { LoggedTable } from './catalog.ts';
+import type { ChunkWindow } from './chunk-window.ts';
+import { contains } from './executed.ts';
 import type { GroupAssembler } from './group-assembler.ts';
-import type { LogPort } from './snapshot.ts';
+
+/** The log as a snapshot sees it. */
+export interface LogPort {
+  readonly taken: GtidSet;
+  /** Whether the log has come to a place. */
+  contains(place: GtidSet): boolean;
+  /** End of the last group, in the source's files; '' before the first. */
+  readonly place: { readonly file: string; readonly offset: number };
+  window: ChunkWindow | undefined;
+  /** Publishes rows that were read (`r`), marks (`s`), or keys of rows that are gone (`d`). */
+  publish(table: LoggedTable, op: 'r' | 's' | 'd', rows: readonly Buffer[]): void;
+}
 
 interface Waiter {
   readonly ready: (port: LogPort) => boolean;
@@ -20,6 +35,7 @@ export class LogBoundary {
       get taken() {
         return assembler.taken;
       },
+      contains: (place) => contains(assembler.taken, place),
       get place() {
         return assembler.logPlace;
       },

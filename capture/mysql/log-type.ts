@@ -60,6 +60,20 @@ export function logTypeText(column: BinlogColumn): string {
   }
 }
 
+/** Whether the catalog shows the type of an enum or set of the log as `shown`: escaped, and with `?` for what it lacks. */
+export function showsAs(column: BinlogColumn, shown: string): boolean {
+  const word = column.type === TYPE.enum ? 'enum' : 'set';
+  const list = (lossy: boolean): string =>
+    (column.labels ?? [])
+      .map((label) => (lossy ? label.replaceAll(/[\u{10000}-\u{10FFFF}]/gu, '?') : label))
+      .map((label) => `'${label.replaceAll("'", "''")}'`)
+      .join(',');
+  const plain = shown.replaceAll(/\\(.)/g, (_, char: string) => ESCAPES[char] ?? char);
+  return plain === `${word}(${list(true)})` || shown === `${word}(${list(false)})`;
+}
+
+const ESCAPES: Readonly<Record<string, string>> = { n: '\n', r: '\r', '0': '\0', t: '\t', Z: '\u001a' };
+
 /** The part of a type text before its arguments: `int`, `decimal`. */
 export function baseType(typeText: string): string {
   return /^[a-z0-9]+/i.exec(typeText)?.[0]?.toLowerCase() ?? '';

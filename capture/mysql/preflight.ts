@@ -3,8 +3,10 @@ import { serverId, type MysqlSourceConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import { ColumnRules } from '../../core/column-rules.ts';
 import type { Finding } from '../../core/finding.ts';
+import { serverName, serverUrls } from '../../core/source-url.ts';
 import { checkColumnRules, type Add } from '../column-findings.ts';
 import { matchingTables, tableName, type CapturedTable } from './catalog.ts';
+import { connectChosen } from './choose-server.ts';
 import { connectSource, quoteIdent, type SqlClient } from './connection.ts';
 import { readFacts, settingProblems } from './inspect.ts';
 import { readRetainedBytes } from './retained-log.ts';
@@ -12,11 +14,38 @@ import { sourceError } from './source-error.ts';
 
 /** Checks a source. An unreachable one is a finding, not an error. */
 export async function checkMysqlSource(name: string, settings: MysqlSourceConfig, prefix: string): Promise<Finding[]> {
+  const urls = serverUrls(settings.url);
+  if (urls.length === 1) return await checkServer(name, `source ${name}`, settings, prefix, false);
+  const findings: Finding[] = [];
+  for (const url of urls) {
+    const subject = `source ${name} (${serverName(url)})`;
+    findings.push(...(await checkServer(name, subject, { ...settings, url }, prefix, true)));
+  }
+  try {
+    const { client, settings: chosen } = await connectChosen(settings);
+    client.end();
+    const message = `reads from ${serverName(chosen.url)}, the others take over from it`;
+    findings.push({ severity: 'ok', subject: `source ${name}: servers`, message });
+  } catch (thrown) {
+    const { code, message, remedy } = asReplicationError(thrown);
+    findings.push({ severity: 'error', subject: `source ${name}: ${code}`, message, remedy });
+  }
+  return findings;
+}
+
+/** @param takesOver whether the server is one of several, which take over from each other */
+async function checkServer(
+  name: string,
+  of: string,
+  settings: MysqlSourceConfig,
+  prefix: string,
+  takesOver: boolean,
+): Promise<Finding[]> {
   const findings: Finding[] = [];
   const add: Add = (severity, what, message, remedy) => {
     findings.push({
       severity,
-      subject: `source ${name}: ${what}`,
+      subject: `${of}: ${what}`,
       message,
       ...(remedy === undefined ? {} : { remedy }),
     });
@@ -30,6 +59,7 @@ export async function checkMysqlSource(name: string, settings: MysqlSourceConfig
     for (const { severity, setting, message, remedy } of problems) add(severity, setting, message, remedy);
     if (problems.every(({ severity }) => severity !== 'error'))
       add('ok', 'server', `${facts.version}, row-based log with full images and metadata`);
+    if (takesOver) await checkTakingOver(client, settings, add);
     await checkPrivileges(client, settings, add);
     await checkServerId(
       client,
@@ -39,7 +69,7 @@ export async function checkMysqlSource(name: string, settings: MysqlSourceConfig
       add,
     );
     await checkPreparedXa(client, add);
-    const retained = await readRetainedBytes(client, settings.kind);
+    const retained = await readRetainedBytes(client);
     add(
       retained === undefined ? 'warning' : 'ok',
       'retained log',
@@ -61,11 +91,30 @@ export async function checkMysqlSource(name: string, settings: MysqlSourceConfig
     );
   } catch (thrown) {
     const error = asReplicationError(client === undefined ? thrown : sourceError(thrown, 'checking the source'));
-    add('error', error.code, error.message, error.remedy);
+    // Of several servers, one may be down: whether any is left to read from is a finding of its own.
+    const standsBy = takesOver && error.code === 'source_unreachable';
+    add(standsBy ? 'warning' : 'error', error.code, error.message, error.remedy);
   } finally {
     client?.end();
   }
   return findings;
+}
+
+/** A replica that does not write into its own log what it replicates has nothing to go on with. */
+async function checkTakingOver(client: SqlClient, settings: MysqlSourceConfig, add: Add): Promise<void> {
+  const [row] = await client.query(
+    "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_replica_updates', 'log_slave_updates')",
+    'asking what a replica logs',
+  );
+  const [setting, value] = row ?? [];
+  if (value === 'ON') add('ok', 'take-over', 'logs what it replicates');
+  else
+    add(
+      'error',
+      'take-over',
+      `${setting ?? 'log_slave_updates'} is off: as a replica it cannot take over, since its log lacks what it replicates`,
+      `Start the server with --${settings.kind === 'mysql' ? 'log-replica-updates' : 'log-slave-updates'} (restart needed).`,
+    );
 }
 
 async function checkPrivileges(client: SqlClient, settings: MysqlSourceConfig, add: Add): Promise<void> {

@@ -5,17 +5,18 @@ import type { GtidSet } from '../../core/gtid-set.ts';
 import type { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import { asGtidPosition } from '../../core/position.ts';
 import type { SourceProbe, SourceReading } from '../source-status.ts';
-import { connectSource, type SqlClient } from './connection.ts';
+import { connectChosen } from './choose-server.ts';
+import type { SqlClient } from './connection.ts';
 import { contains, readExecuted, requireLineage } from './executed.ts';
 import { readRetainedBytes } from './retained-log.ts';
 
 /** Connects. Throws `source_unreachable`, `source_auth`. */
 export async function openMysqlProbe(name: string, settings: MysqlSourceConfig): Promise<SourceProbe> {
-  const client = await connectSource(settings);
+  const { client } = await connectChosen(settings);
   const { kind } = settings;
   return {
     async read(tail): Promise<SourceReading> {
-      const retained = await readRetainedBytes(client, kind);
+      const retained = await readRetainedBytes(client);
       const keeps = await readRetention(client);
       const position = tail === undefined ? undefined : asGtidPosition(tail.end);
       let reading: SourceReading = { state: tail === undefined ? 'ready' : 'new' };

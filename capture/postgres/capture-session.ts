@@ -14,12 +14,12 @@ import { compileColumnRules } from '../column-findings.ts';
 import type { PendingFrame } from '../frame-filler.ts';
 import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
-import { SnapshotLoop } from '../snapshot-loop.ts';
-import type { ProgressStore, SnapshotProgress } from '../snapshot-request.ts';
+import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
+import type { ProgressStore } from '../snapshot-request.ts';
 import { CatchUpReader } from './catch-up.ts';
 import { readTable, reconcile, type CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
-import { LogBudget } from './log-budget.ts';
+import { LogBudget } from '../log-budget.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, matchingTables } from './publication.ts';
 import { publishTable, type PublishedTable } from './published-table.ts';
@@ -101,7 +101,7 @@ export class CaptureSession {
       bucket: held.bucket,
       progress,
       log: held.log,
-      read: (wanted, cancelled, signal) => this.#readSnapshot(wanted, cancelled, signal),
+      read: (task, signal) => this.#readSnapshot(task, signal),
       tables: () => this.#matchingTables(),
     });
   }
@@ -233,7 +233,7 @@ export class CaptureSession {
         slotAdvancedMs = performance.now();
         if (this.#safeLsn > 0n) await advanceSlot(client, slot, this.#safeLsn);
       }
-      this.#publishing.reportStatus(this.#snapshots.running);
+      this.#publishing.reportStatus(this.#snapshots.status);
       if (performance.now() - slotCheckedMs > SLOT_CHECK_EVERY_MS) {
         slotCheckedMs = performance.now();
         const info = await readSlot(client, slot);
@@ -266,7 +266,7 @@ export class CaptureSession {
     }
   }
 
-  async #readSnapshot(progress: SnapshotProgress, cancelled: () => boolean, signal: AbortSignal): Promise<void> {
+  async #readSnapshot(task: SnapshotTask, signal: AbortSignal): Promise<void> {
     const { settings, name, installation, log } = this.#o.held;
     const client = await connectSource(settings, sessionName('load', name, installation));
     try {
@@ -283,9 +283,9 @@ export class CaptureSession {
         trackTransactions: (on) => this.#assembler.trackTransactions(on),
         forgetTransactionsBefore: (xid) => this.#assembler.forgetTransactionsBefore(xid),
         stored: () => this.#whenStored(client, signal),
-        cancelled,
+        task,
       });
-      await this.#snapshot.run(progress);
+      await this.#snapshot.run();
     } finally {
       this.#snapshot = undefined;
       await client.end().catch(() => {});

@@ -4,10 +4,10 @@
  * stays where the stream is safe (Invariant 1), and the copy goes away with its connection.
  */
 import type pg from 'pg';
-import { to as copyTo } from 'pg-copy-streams';
 import { ReplicationError } from '../../core/errors.ts';
 import { formatLsn, type PgPosition } from '../../core/position.ts';
 import { untilAborted } from '../../core/run-service.ts';
+import { CopyOut } from './copy-out.ts';
 import { PgOutputDecoder, type PgOutputHandler } from './pgoutput.ts';
 import type { LogReader } from './replication-stream.ts';
 import { sourceError } from './source-error.ts';
@@ -78,17 +78,17 @@ export class CatchUpReader implements LogReader {
     let messages = 0;
     try {
       const rows = client.query(
-        copyTo(
+        new CopyOut(
           `copy (select data from pg_logical_slot_get_binary_changes('${this.#copyName}', null, ${this.#changes},` +
             ` 'proto_version', '1', 'publication_names', '${quoted}', 'messages', 'true')) to stdout (format binary)`,
         ),
       );
-      const splitter = new CopyFieldSplitter();
-      for await (const chunk of rows) {
-        splitter.push(chunk as Buffer);
-        while (splitter.next()) {
+      const field = new CopyField();
+      while (await rows.more()) {
+        while (rows.next()) {
+          if (!field.find(rows.data, rows.start, rows.end)) continue;
           messages += 1;
-          this.#decoder.decode(splitter.data, splitter.start, splitter.end);
+          this.#decoder.decode(rows.data, field.start, rows.end);
           if (this.#held !== undefined) await this.#held;
         }
         this.#options.onActivity();
@@ -129,53 +129,33 @@ export class CatchUpReader implements LogReader {
 }
 
 /**
- * Splits COPY data in binary format (PostgreSQL documentation, COPY, "Binary Format") of one column that is never null
- * into its values; a value may span chunks. After `push`, each `next` that is true finds one in `data[start, end)`.
+ * Finds the value in a row of COPY data in binary format (PostgreSQL documentation, COPY, "Binary Format") of one column
+ * that is never null. The format's header comes with the first row, its trailer as a row of its own.
  */
-export class CopyFieldSplitter {
-  data: Buffer = Buffer.alloc(0);
+export class CopyField {
   start = 0;
-  end = 0;
-  #at = 0;
   #headerSeen = false;
-  #ended = false;
 
-  push(chunk: Buffer): void {
-    this.data = this.#at < this.data.length ? Buffer.concat([this.data.subarray(this.#at), chunk]) : chunk;
-    this.#at = 0;
-  }
-
-  next(): boolean {
-    const { data } = this;
-    if (!this.#headerSeen && !this.#header()) return false;
-    const at = this.#at;
-    const left = data.length - at;
-    if (left < 2) return false;
-    const fields = data.readInt16BE(at);
-    if (fields === -1 && !this.#ended) {
-      this.#ended = true;
-      this.#at = at + 2;
-      return false;
+  /** Whether the row in `data[from, end)` has a value; then it begins at `start` and goes up to `end`. */
+  find(data: Buffer, from: number, end: number): boolean {
+    let at = from;
+    if (!this.#headerSeen) {
+      if (
+        end - at < COPY_HEADER_BYTES ||
+        data.compare(COPY_MAGIC, 0, COPY_MAGIC.length, at, at + COPY_MAGIC.length) !== 0
+      )
+        throw new ReplicationError('source_protocol', 'COPY data does not begin with the signature of binary format');
+      at += COPY_HEADER_BYTES + data.readUInt32BE(at + COPY_MAGIC.length + 4);
+      this.#headerSeen = true;
+      if (at === end) return false;
     }
-    if (fields !== 1 || this.#ended)
-      throw new ReplicationError('source_protocol', `a row of COPY data has ${fields} fields, not 1`);
-    if (left < 6) return false;
-    const length = data.readInt32BE(at + 2);
-    if (length < 0) throw new ReplicationError('source_protocol', 'a row of COPY data is null');
-    if (left < 6 + length) return false;
+    const fields = end - at < 2 ? 0 : data.readInt16BE(at);
+    if (fields === -1 && at + 2 === end) return false;
+    if (fields !== 1) throw new ReplicationError('source_protocol', `a row of COPY data has ${fields} fields, not 1`);
+    const length = end - at < 6 ? -1 : data.readInt32BE(at + 2);
     this.start = at + 6;
-    this.end = this.start + length;
-    this.#at = this.end;
-    return true;
-  }
-
-  #header(): boolean {
-    const { data } = this;
-    if (data.length < COPY_HEADER_BYTES) return false;
-    if (!data.subarray(0, COPY_MAGIC.length).equals(COPY_MAGIC))
-      throw new ReplicationError('source_protocol', 'COPY data does not begin with the signature of binary format');
-    this.#at = COPY_HEADER_BYTES + data.readUInt32BE(COPY_MAGIC.length + 4);
-    this.#headerSeen = true;
+    if (length < 0 || this.start + length !== end)
+      throw new ReplicationError('source_protocol', `a row of COPY data holds ${end - at} bytes and says ${length}`);
     return true;
   }
 }

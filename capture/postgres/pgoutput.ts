@@ -6,7 +6,8 @@
 import { ReplicationError } from '../../core/errors.ts';
 
 /** Microseconds between the epochs of Unix (1970) and Postgres (2000). */
-const PG_EPOCH_US = 946_684_800_000_000n;
+const PG_EPOCH_US = 946_684_800_000_000;
+const scratch = new DataView(new ArrayBuffer(8));
 
 /** A row image in a buffer: `count` columns from `offset` on (just behind the column count). Reused between calls. */
 export interface TupleRange {
@@ -308,13 +309,15 @@ export class PgOutputDecoder {
   }
 
   #uint64(): bigint {
-    const value = this.#buffer.readBigUInt64BE(this.#at);
-    this.#at += 8;
-    return value;
+    // Buffer's own method makes three more bigints on the way.
+    scratch.setUint32(0, this.#uint32());
+    scratch.setUint32(4, this.#uint32());
+    return scratch.getBigUint64(0);
   }
 
   #time(): number {
-    return Number(BigInt.asIntN(64, this.#uint64()) + PG_EPOCH_US);
+    const high = this.#uint32() | 0;
+    return high * 0x1_0000_0000 + this.#uint32() + PG_EPOCH_US;
   }
 
   #string(): string {

@@ -12,6 +12,7 @@ import type { ColumnRules } from '../../core/column-rules.ts';
 import type { CapturedTable } from './catalog.ts';
 import { LineSplitter, parseCopyLine, type CopyRow } from './copy-lines.ts';
 import { qualifiedName, quoteIdent } from './publication.ts';
+import type { SnapshotTask } from '../snapshot-loop.ts';
 import { hasGuardedKey, type PublishedTable } from './published-table.ts';
 import {
   newSnapshotId,
@@ -25,6 +26,8 @@ import type { Chunk, Mark } from './transaction-assembler.ts';
 
 const FIRST_CHUNK_ROWS = 1000;
 const CHUNK_BYTES = 4 << 20;
+/** So often a chunk is read before its table is set aside. */
+const MOST_ATTEMPTS = 20;
 
 export interface SnapshotPorts {
   readonly client: pg.Client;
@@ -42,7 +45,7 @@ export interface SnapshotPorts {
    * the signal aborts: a cursor must never pass rows that are not stored (Invariant 1).
    */
   readonly stored: () => Promise<void>;
-  readonly cancelled: () => boolean;
+  readonly task: SnapshotTask;
 }
 
 /** Reads tables one after another. One instance per run of a capture. */
@@ -67,14 +70,15 @@ export class SnapshotReader {
     this.#outcome = undefined;
   }
 
-  /** Reads every table of `progress` that is not done, storing the cursor after each chunk. */
-  async run(progress: SnapshotProgress): Promise<void> {
+  /** Reads every table that is due, storing the cursor after each chunk. */
+  async run(): Promise<void> {
     const { log, signal } = this.#ports;
+    const { progress, isDue } = this.#ports.task;
     this.#ports.trackTransactions(true);
     try {
       await this.#waitForOlderTransactions();
       for (const table of progress.tables) {
-        if (table.state === 'done' || signal.aborted || this.#ports.cancelled()) continue;
+        if (!isDue(table) || signal.aborted || this.#ports.task.cancelled()) continue;
         const captured = this.#ports.tableByName(table.schema, table.name);
         if (captured === undefined) {
           log.warn({ table: `${table.schema}.${table.name}` }, 'a table of the snapshot is gone; left out');
@@ -119,7 +123,7 @@ export class SnapshotReader {
     }
     let cursor = rules.openCursor(captured.publication, table.cursor);
     let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
-    for (let attempt = 1; !signal.aborted && !this.#ports.cancelled();) {
+    for (let attempt = 1; !signal.aborted && !this.#ports.task.cancelled();) {
       const id = newSnapshotId() + attempt;
       if (keyless) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
       await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
@@ -133,9 +137,11 @@ export class SnapshotReader {
         attempt += 1;
         // A smaller chunk is less likely to meet a change while it is read.
         if (limit !== undefined) limit = Math.max(10, Math.floor(limit / 2));
-        if (attempt % 10 === 0)
-          log.warn({ table: table.name, attempt }, 'a chunk changed while it was read; reading it again');
-        await abortableDelay(Math.min(2000, 20 * attempt), signal);
+        if (attempt > MOST_ATTEMPTS) {
+          this.#ports.task.setAside(table, `${MOST_ATTEMPTS} times running it changed while a chunk of it was read`);
+          return;
+        }
+        await abortableDelay(20 * attempt, signal);
         continue;
       }
       attempt = 1;
@@ -152,7 +158,7 @@ export class SnapshotReader {
         Math.min(this.#ports.maxChunkRows, Math.floor(CHUNK_BYTES / Math.max(1, bytes / chunk.rows.length))),
       );
     }
-    if (signal.aborted || this.#ports.cancelled()) return;
+    if (signal.aborted || this.#ports.task.cancelled()) return;
     await this.#mark({ k: 'end', id: tableId, oid: captured.oid });
     await this.#ports.stored();
     table.state = 'done';
@@ -166,7 +172,7 @@ export class SnapshotReader {
       table.state = 'done';
       return;
     }
-    for (let attempt = 1; !signal.aborted && !this.#ports.cancelled(); attempt++) {
+    for (let attempt = 1; !signal.aborted && !this.#ports.task.cancelled(); attempt++) {
       const id = newSnapshotId() + attempt;
       await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
       const { chunk } = await this.#readChunk(captured, keysSql(captured, keys), absentSql(captured, keys));
@@ -174,8 +180,11 @@ export class SnapshotReader {
       const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
       await this.#mark({ k: 'high', chunk: id, oid: captured.oid });
       if ((await untilAborted(outcome, signal)) === undefined) {
-        if (attempt % 10 === 0) log.warn({ table: table.name, attempt }, 'rows changed while they were read again');
-        await abortableDelay(Math.min(2000, 20 * attempt), signal);
+        if (attempt === MOST_ATTEMPTS) {
+          this.#ports.task.setAside(table, `${MOST_ATTEMPTS} times running rows changed while they were read again`);
+          return;
+        }
+        await abortableDelay(20 * attempt, signal);
         continue;
       }
       await this.#ports.stored();

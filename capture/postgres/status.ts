@@ -3,7 +3,7 @@ import { slotName, type PostgresSourceConfig } from '../../core/config.ts';
 import { asPgPosition } from '../../core/position.ts';
 import type { SourceProbe, SourceReading } from '../source-status.ts';
 import { connectSource } from './connection.ts';
-import { LogBudget } from './log-budget.ts';
+import { LogBudget } from '../log-budget.ts';
 import { readSlot, slotState } from './slot.ts';
 import { sourceError } from './source-error.ts';
 

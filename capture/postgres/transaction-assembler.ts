@@ -3,7 +3,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
 import { partOf, type FrameWriter } from '../../core/frame-writer.ts';
 import type { Op } from '../../core/frame.ts';
-import { comparePositions, formatHexLsn, pgPosition, type PgPosition } from '../../core/position.ts';
+import { comparePositions, pgPosition, type PgPosition } from '../../core/position.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
 import type { CopyRow } from './copy-lines.ts';
@@ -142,9 +142,8 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     return this.#frame.seal(this.#boundary);
   }
 
-  #cutIfFull(): void {
-    if (!this.#frame.full) return;
-    const open = this.#open!;
+  /** Seals a frame that is full, when the transaction goes on: one that ends there shall end with it. */
+  #cut(open: OpenTransaction): void {
     this.#closeEntry(open, undefined);
     this.#options.onFrame(this.#frame.seal(pgPosition(open.commitLsn, open.ordinal)));
     open.beganHere = false;
@@ -157,15 +156,8 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     const part = partOf(open.beganHere, endLsn !== undefined);
     // A part without rows says nothing, except that the transaction has ended.
     if (open.rowsHere === 0 && (part === 'whole' || part === 'first' || part === 'middle')) return;
-    this.#frame.writer.addTransaction([
-      open.xid,
-      formatHexLsn(open.commitLsn),
-      formatHexLsn(endLsn ?? open.commitLsn),
-      open.timeUs,
-      open.rowsHere,
-      part,
-      open.firstOrdinal,
-    ]);
+    const { xid, commitLsn, timeUs, rowsHere, firstOrdinal } = open;
+    this.#frame.writer.addLsnTransaction(xid, commitLsn, endLsn ?? commitLsn, timeUs, rowsHere, part, firstOrdinal);
   }
 
   /** Counts a change and says whether it is to be written. */
@@ -175,6 +167,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       if (this.#passing) return undefined;
       throw new ReplicationError('source_protocol', 'a change came outside of a transaction');
     }
+    if (this.#frame.full) this.#cut(open);
     open.ordinal += 1;
     return open.ordinal > open.skip ? open : undefined;
   }
@@ -400,7 +393,6 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     this.#frame.writer.endRow();
     open.rowsHere += 1;
     if (relation !== undefined) relation.counts[op] = (relation.counts[op] ?? 0) + 1;
-    this.#cutIfFull();
   }
 
   origin(): void {}

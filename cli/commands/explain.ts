@@ -8,7 +8,7 @@ import { LINEAGE_COLUMNS, TENANT_COLUMN } from '../../transform/canonical/envelo
 import { loadFlowPlan, type FlowPlan } from '../../transform/flow-plan.ts';
 import { EXIT, printTable, readConfig, unknownName, type GlobalOptions } from '../context.ts';
 
-interface Origin {
+export interface Origin {
   readonly source: string;
   readonly table: string;
   readonly key: string;
@@ -22,7 +22,7 @@ interface GroupLineage extends Partial<Origin> {
   readonly advisory?: readonly (Origin & { readonly values: Readonly<Record<string, string | null>> })[];
 }
 
-interface ExplainedField {
+export interface ExplainedField {
   readonly field: string;
   readonly value: string | null;
   readonly origin: Partial<Origin>;
@@ -42,7 +42,22 @@ export async function explain(
   parts: string[],
   options: GlobalOptions & { json?: boolean },
 ): Promise<number> {
-  const config = readConfig(options);
+  const { flow, key, fields } = await explainFlow(readConfig(options), entityName, parts);
+  if (fields === undefined) {
+    console.error(`there is no ${entityName} ${[...key.values()].join('/')}`);
+    return EXIT.no;
+  }
+  if (options.json === true) console.log(JSON.stringify({ entity: entityName, flow, fields }, undefined, 2));
+  else print(fields);
+  return EXIT.good;
+}
+
+/** The flow that makes an entity, and each field of one of its records; no fields where there is no such record. */
+export async function explainFlow(
+  config: Config,
+  entityName: string,
+  parts: readonly string[],
+): Promise<{ flow: string; key: ReadonlyMap<string, string>; fields: readonly ExplainedField[] | undefined }> {
   const flows = Object.entries(config.canonicalFlows);
   const found = flows.find(([, settings]) => settings.canonical === entityName);
   if (found === undefined)
@@ -55,14 +70,7 @@ export async function explain(
   const plan = await loadFlowPlan(flow, settings);
   const key = keyOf(plan.entity, parts);
   const values = await readRecord(config, plan, key);
-  if (values === undefined) {
-    console.error(`there is no ${entityName} ${[...key.values()].join('/')}`);
-    return EXIT.no;
-  }
-  const fields = explainFields(plan, values);
-  if (options.json === true) console.log(JSON.stringify({ entity: entityName, flow, fields }, undefined, 2));
-  else print(fields);
-  return EXIT.good;
+  return { flow, key, fields: values === undefined ? undefined : explainFields(plan, values) };
 }
 
 function keyOf(entity: Entity, parts: readonly string[]): Map<string, string> {

@@ -4,6 +4,7 @@ import { mysqlGrantsSql } from '../../capture/mysql/grants.ts';
 import { sourceGrantsSql } from '../../capture/postgres/grants.ts';
 import { flowNames, flowSettings } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import { serverUrls } from '../../core/source-url.ts';
 import { EXIT, readConfig, requireSource, type GlobalOptions } from '../context.ts';
 
 export async function grants(name: string, options: GlobalOptions): Promise<number> {
@@ -17,7 +18,7 @@ export async function grants(name: string, options: GlobalOptions): Promise<numb
     console.log((await targetOf(target)).grantsSql(userOf(target.url), [...new Set(schemas)]));
   } else {
     const source = requireSource(config, name);
-    const user = userOf(source.url);
+    const user = userOf(serverUrls(source.url)[0]!);
     console.log(
       source.kind === 'postgres'
         ? sourceGrantsSql(name, source, config.nats.prefix, user)

@@ -1,24 +1,21 @@
-/** `waybill run`: composes the stages, and stops them. */
+/**
+ * `waybill run`: composes the stages, and stops them. What a stage needs is loaded when it runs: a process that captures
+ * from Postgres holds no code of MySQL, and none of the comparison.
+ */
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
-import { setFlagsFromString } from 'node:v8';
-import { runMirrorFlow } from '../../apply/mirror-flow.ts';
 import { targetOf } from '../../apply/target-kind.ts';
-import { runMysqlCapture } from '../../capture/mysql/capture.ts';
-import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { flowSettings, recordFlowSettings, type Config } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import { armFailpoint } from '../../core/failpoint.ts';
 import { createLogger, type Logger, type LogLevel } from '../../core/logger.ts';
-import { openEnds } from '../../monitoring/drift/open-sides.ts';
-import { runHeartbeat } from '../../monitoring/heartbeat.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { Observatory, observer, runObservation } from '../../monitoring/observation.ts';
 import { startMonitoring, type Pages } from '../../monitoring/server.ts';
 import { audit, auditWhenReachable, describeConfiguration, lastConfigurationHash } from '../audit.ts';
-import { runVerifyStage } from '../verification.ts';
+import { withChosenServer } from '../source-server.ts';
 import { checkCanonicalFlows } from '../canonical-flows.ts';
 import { alongside, createConsole, runAlerts } from '../watching.ts';
 import { EXIT, readConfig, unknownName, type GlobalOptions } from '../context.ts';
@@ -27,15 +24,6 @@ export interface RunOptions extends GlobalOptions {
   readonly only?: string;
   readonly listen?: string;
   readonly logLevel: LogLevel;
-}
-
-/**
- * V8 lets a heap grow several times over before it collects, and the young part to 32 MB. Stages work on buffers of
- * bounded size with few objects (Invariant 6): memory matters more to them than the last tenth of speed.
- */
-function keepHeapSmall(): void {
-  setFlagsFromString('--semi-space-growth-factor=1');
-  setFlagsFromString('--heap-growing-percent=50');
 }
 
 interface Stage {
@@ -58,7 +46,6 @@ interface Surroundings {
 const DRAIN_DEADLINE_MS = 30_000;
 
 export async function run(options: RunOptions): Promise<number> {
-  keepHeapSmall();
   const config = readConfig(options);
   const log = createLogger(options.logLevel);
   const failpoint = process.env['WAYBILL_FAILPOINT'];
@@ -203,11 +190,14 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
       const stageLog = log.child({ stage: id });
       return {
         id,
-        run: (signal) => {
+        run: async (signal) => {
           const common = { name, nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
-          return settings.kind === 'postgres'
-            ? runPostgresCapture({ ...common, settings })
-            : runMysqlCapture({ ...common, settings });
+          if (settings.kind === 'postgres') {
+            const { runPostgresCapture } = await import('../../capture/postgres/capture.ts');
+            return runPostgresCapture({ ...common, settings });
+          }
+          const { runMysqlCapture } = await import('../../capture/mysql/capture.ts');
+          return runMysqlCapture({ ...common, settings });
         },
         blocked: (detail) => report.state('blocked', detail),
       };
@@ -224,6 +214,7 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
         id,
         run: async (signal) => {
           const { store } = await targetOf(target);
+          const { runMirrorFlow } = await import('../../apply/mirror-flow.ts');
           await runMirrorFlow({
             name,
             settings,
@@ -272,6 +263,7 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
             const { ensureVisibility } = await import('../visibility.ts');
             await ensureVisibility(target, settings.schema, { log: stageLog, signal });
           }
+          const { runMirrorFlow } = await import('../../apply/mirror-flow.ts');
           const common = { name, nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
           await runMirrorFlow({ ...common, settings: recordFlowSettings(settings), store, stream });
         },
@@ -287,7 +279,10 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
       const stageLog = log.child({ stage: id });
       return {
         id,
-        run: (signal) => runVerifyStage(config, flow, { holder, leaseTtlMs: ttl, log: stageLog, report, signal }),
+        run: async (signal) => {
+          const { runVerifyStage } = await import('../verification.ts');
+          await runVerifyStage(config, flow, { holder, leaseTtlMs: ttl, log: stageLog, report, signal });
+        },
         blocked: () => {},
       };
     });
@@ -298,15 +293,18 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
     ids.push(id);
     makers.push(() => ({
       id,
-      run: (signal) =>
-        runHeartbeat({
+      run: async (signal) => {
+        const { runHeartbeat } = await import('../../monitoring/heartbeat.ts');
+        const { openEnds } = await import('../../monitoring/drift/open-sides.ts');
+        await runHeartbeat({
           flow,
           everyMs: heartbeatMs!,
-          open: () => openEnds(config, flow, `waybill heartbeat ${flow}`),
+          open: async () => openEnds(await withChosenServer(config, flow), flow, `waybill heartbeat ${flow}`),
           report: (seconds) => metrics.heartbeat(settings.mirror, settings.to, seconds),
           log: log.child({ stage: id }),
           signal,
-        }),
+        });
+      },
       blocked: () => {},
     }));
   }

@@ -1,14 +1,15 @@
 /** What the console does: each action over connections of its own, and with its line in the audit log. */
 import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
-import type { Config } from '../../core/config.ts';
+import { flowSettings, type Config } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { Logger } from '../../core/logger.ts';
 import { connectNats } from '../../core/nats.ts';
 import type { ActionResult, Actor, ConsoleData, ShownValue } from '../../monitoring/console/views.ts';
 import { coverage, isProven, openFindings } from '../../monitoring/drift/outcome.ts';
+import { requestAnew } from '../../transform/request.ts';
 import { audit, targetsOf } from '../audit.ts';
-import { verifyOnce } from '../verification.ts';
+import { isHeldByMapping } from './quarantine.ts';
 import { hiddenColumns, shown } from './hidden-columns.ts';
 
 /** Entries that an audit line names; of more it gives the number. */
@@ -17,7 +18,7 @@ const NAMED = 200;
 type Acts = Pick<ConsoleData, 'replay' | 'discard' | 'edit' | 'snapshot' | 'verify'>;
 
 async function withDesk<T>(config: Config, flow: string, work: (desk: TargetDesk) => Promise<T>): Promise<T> {
-  const target = config.targets[config.flows[flow]!.to]!;
+  const target = config.targets[flowSettings(config, flow)!.to]!;
   const desk = await (await targetOf(target)).openDesk('waybill console');
   try {
     return await work(desk);
@@ -37,7 +38,7 @@ function named(ids: readonly string[] | 'all'): unknown {
 
 export function createActions(config: Config, log: Logger, stop: AbortSignal): Acts {
   const verifying = new Set<string>();
-  const target = (flow: string): string[] => [config.flows[flow]!.to];
+  const target = (flow: string): string[] => [flowSettings(config, flow)!.to];
 
   const replay = async (actor: Actor, flow: string, ids: readonly string[] | 'all'): Promise<ActionResult> =>
     await withDesk(config, flow, async (desk) => {
@@ -45,8 +46,10 @@ export function createActions(config: Config, log: Logger, stop: AbortSignal): A
       const { applied, failed } = await desk.replayQuarantine(
         flow,
         ids === 'all' ? { all: true } : { ids },
-        config.flows[flow]!,
+        flowSettings(config, flow)!,
       );
+      // What a mapping held is worked out anew, with the mapping as it is now.
+      if (config.canonicalFlows[flow] !== undefined) await requestAnew(config.nats, flow);
       await audit(config, target(flow), {
         actor: actor.name,
         action: 'quarantine-replay',
@@ -87,6 +90,11 @@ export function createActions(config: Config, log: Logger, stop: AbortSignal): A
         const entry = await desk.showQuarantine(id);
         if (entry === undefined || entry.flow !== flow)
           throw new ReplicationError('config_invalid', `flow ${flow} has no quarantined change ${id}`);
+        if (isHeldByMapping(entry))
+          throw new ReplicationError(
+            'config_invalid',
+            'a mapping holds this row: mend the mapping or the row in its source, then replay',
+          );
         const { change, table } = entry.change;
         const hides = hiddenColumns(config, flow);
         const hidden = Object.keys(edit).find((column) => hides(table.schema, table.name, column));
@@ -123,11 +131,14 @@ export function createActions(config: Config, log: Logger, stop: AbortSignal): A
     },
 
     async verify(actor, flow, repair) {
+      if (config.flows[flow] === undefined)
+        throw new ReplicationError('config_invalid', `${flow} is a flow of records, which is not compared`);
       if (verifying.has(flow)) return { done: 'a comparison is under way already' };
       verifying.add(flow);
       try {
         const nats = await connectNats(config.nats, 'waybill console');
         try {
+          const { verifyOnce } = await import('../verification.ts');
           const outcome = await verifyOnce(config, flow, {
             nats,
             repair,

@@ -1,6 +1,7 @@
 /** The connections over which the console looks. What it changes goes over connections of its own. */
 import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
 import type { Config } from '../../core/config.ts';
+import type { ErrorCode } from '../../core/errors.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import type { AuditLog } from '../../monitoring/audit/audit-log.ts';
 import { openReader, type SqlReader } from '../../monitoring/sql-reader.ts';
@@ -18,23 +19,32 @@ export class Connections {
 
   constructor(config: Config) {
     this.#config = config;
-    this.nats = new Kept(() => connectNats(config.nats, NAME));
+    this.nats = new Kept('nats_timeout', () => connectNats(config.nats, NAME));
   }
 
   desk(target: string): Kept<TargetDesk> {
-    return keep(this.#desks, target, async () => await (await targetOf(this.#config.targets[target]!)).openDesk(NAME));
+    return keep(
+      this.#desks,
+      target,
+      'target_unreachable',
+      async () => await (await targetOf(this.#config.targets[target]!)).openDesk(NAME),
+    );
   }
 
   target(name: string): Kept<SqlReader> {
-    return keep(this.#readers, `target ${name}`, () => openReader('target', this.#config.targets[name]!, NAME));
+    return keep(this.#readers, `target ${name}`, 'target_unreachable', () =>
+      openReader('target', this.#config.targets[name]!, NAME),
+    );
   }
 
   source(name: string): Kept<SqlReader> {
-    return keep(this.#readers, `source ${name}`, () => openReader('source', this.#config.sources[name]!, NAME));
+    return keep(this.#readers, `source ${name}`, 'source_unreachable', () =>
+      openReader('source', this.#config.sources[name]!, NAME),
+    );
   }
 
   audit(target: string): Kept<AuditLog> {
-    return keep(this.#audits, target, () => openAuditLog(this.#config, target));
+    return keep(this.#audits, target, 'target_unreachable', () => openAuditLog(this.#config, target));
   }
 
   async close(): Promise<void> {
@@ -46,9 +56,10 @@ export class Connections {
 function keep<T extends { close(): Promise<void> }>(
   map: Map<string, Kept<T>>,
   key: string,
+  silent: ErrorCode,
   open: () => Promise<T>,
 ): Kept<T> {
-  const known = map.get(key) ?? new Kept(open);
+  const known = map.get(key) ?? new Kept(silent, open);
   map.set(key, known);
   return known;
 }

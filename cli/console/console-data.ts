@@ -1,13 +1,15 @@
 /** Composes what the console shows: observations of processes, NATS, and the databases themselves. */
-import type { Config } from '../../core/config.ts';
+import { flowNames, flowSettings, type Config } from '../../core/config.ts';
 import type { Logger } from '../../core/logger.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import { AlertEvaluator } from '../../monitoring/alerts/evaluator.ts';
 import { SampleSet } from '../../monitoring/alerts/sample-set.ts';
 import type { ConsoleData, MetaView, TrendView } from '../../monitoring/console/views.ts';
+import type { StageFacts } from '../../monitoring/health.ts';
 import type { Observation, Observatory } from '../../monitoring/observation.ts';
 import { checkAuditLog, describeConfiguration } from '../audit.ts';
 import { createActions } from './actions.ts';
+import { explainRecord } from './explain.ts';
 import { Connections } from './connections.ts';
 import { readDrift, readRowPair } from './drift.ts';
 import { factsOf, lagOf, readOverview } from './overview.ts';
@@ -34,13 +36,15 @@ class Watcher {
       const observations = await this.#observatory.current();
       for (const name of Object.keys(this.#config.sources))
         this.#point(`source:${name}`, observations, 'capture', name);
-      for (const name of Object.keys(this.#config.flows)) this.#point(`flow:${name}`, observations, 'apply', name);
+      for (const name of flowNames(this.#config)) this.#point(`flow:${name}`, observations, 'apply', name);
+      for (const name of Object.keys(this.#config.canonicalFlows))
+        this.#point(`source:flow:${name}`, observations, 'transform', name);
       this.#evaluator.evaluate(Date.now(), SampleSet.of(observations));
       await abortableDelay(EVERY_MS, signal);
     }
   }
 
-  #point(id: string, observations: readonly Observation[], kind: 'capture' | 'apply', name: string): void {
+  #point(id: string, observations: readonly Observation[], kind: StageFacts['kind'], name: string): void {
     const trend = this.#trends.get(id) ?? { lag: [], rows: [] };
     this.#trends.set(id, trend);
     const facts = factsOf(observations, kind, name);
@@ -75,7 +79,7 @@ export function createConsoleStage(
   const stop = new AbortController();
   const meta = metaView(config);
   const { configuration } = describeConfiguration(config);
-  const target = (flow: string): string => config.flows[flow]!.to;
+  const target = (flow: string): string => flowSettings(config, flow)!.to;
   const data: ConsoleData = {
     meta: () => meta,
     configuration: () => configuration,
@@ -89,17 +93,20 @@ export function createConsoleStage(
       }),
     drift: async (flow, offset, limit) =>
       await connections.target(target(flow)).use((reader) => readDrift(reader, flow, offset, limit)),
-    rowPair: async (flow, finding) =>
-      await connections
-        .source(config.flows[flow]!.mirror)
+    rowPair: async (flow, finding) => {
+      if (config.flows[flow] === undefined) return undefined;
+      return await connections
+        .source(config.flows[flow].mirror)
         .use((source) =>
           connections
             .target(target(flow))
             .use((reader) => readRowPair(config, flow, finding, { source, target: reader })),
-        ),
+        );
+    },
     quarantine: async (flow, slice) => await connections.desk(target(flow)).use((desk) => readPage(desk, flow, slice)),
     quarantined: async (flow, id) =>
       await connections.desk(target(flow)).use((desk) => readDetail(config, desk, flow, id)),
+    explain: async (entity, key) => await explainRecord(config, entity, key),
     audit: async (name, before, limit) =>
       await connections.audit(name).use(async (audits) => ({
         target: name,
@@ -131,9 +138,13 @@ function metaView(config: Config): MetaView {
   return {
     installation: config.nats.prefix,
     actions: config.monitoring.token !== undefined,
-    flows: Object.entries(config.flows).map(([name, { mirror, to }]) => ({ name, source: mirror, target: to })),
+    flows: flowNames(config).map((name) => ({
+      name,
+      target: flowSettings(config, name)!.to,
+      compared: config.flows[name] !== undefined,
+    })),
+    entities: [...new Set(Object.values(config.canonicalFlows).map(({ canonical }) => canonical))],
     sources: Object.keys(config.sources),
     targets: Object.keys(config.targets),
-    explain: false,
   };
 }

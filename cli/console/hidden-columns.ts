@@ -10,8 +10,12 @@ export type HidesColumn = (schema: string, table: string, column: string) => boo
 
 /** Those of `monitoring.hide`, all that the source of the flow leaves out or changes at capture, and those named like secrets. */
 export function hiddenColumns(config: Config, flow: string): HidesColumn {
-  const source: object = config.sources[config.flows[flow]!.mirror]!;
-  const rules = 'columns' in source ? patternsIn(source.columns) : [];
+  const canonical = config.canonicalFlows[flow];
+  const names = canonical === undefined ? [config.flows[flow]!.mirror] : Object.keys(canonical.from);
+  const rules = names.flatMap((name) => {
+    const source: object = config.sources[name]!;
+    return 'columns' in source ? patternsIn(source.columns) : [];
+  });
   const patterns = [...config.monitoring.hide, ...rules].map(globToRegExp);
   return (schema, table, column) =>
     SECRET.test(column) || patterns.some((pattern) => pattern.test(`${schema}.${table}.${column}`));

@@ -1,7 +1,8 @@
 /** The overview: what all processes say of themselves, and what NATS and the targets themselves say. */
 import { readProgress, readRequest } from '../../capture/snapshot-request.ts';
+import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
-import type { Config } from '../../core/config.ts';
+import { flowNames, flowSettings, type Config } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import { openBucket } from '../../core/lease.ts';
 import { natsError } from '../../core/nats.ts';
@@ -56,9 +57,12 @@ export async function readOverview(input: OverviewInput): Promise<OverviewView> 
   return {
     at: new Date().toISOString(),
     installation: config.nats.prefix,
-    sources: Object.keys(config.sources).map((name) => sourceView(input, samples, name)),
+    sources: [
+      ...Object.keys(config.sources).map((name) => sourceView(input, samples, name)),
+      ...Object.keys(config.canonicalFlows).map((name) => transformView(input, name)),
+    ],
     streams,
-    flows: await Promise.all(Object.keys(config.flows).map((name) => flowView(input, samples, streams, name))),
+    flows: await Promise.all(flowNames(config).map((name) => flowView(input, samples, streams, name))),
     alerts,
     processes: observations.map(processView).filter((process) => process.stages.length > 0),
     snapshots,
@@ -85,6 +89,8 @@ function sourceView({ config, observations }: OverviewInput, samples: SampleSet,
   const budget = find(samples.max(METRIC.captureBudget[0], ['source']), { source: name });
   return {
     name,
+    role: 'source',
+    title: name,
     kind: config.sources[name]!.kind,
     state: facts?.state ?? 'silent',
     lagSeconds: lagOf(facts),
@@ -96,10 +102,34 @@ function sourceView({ config, observations }: OverviewInput, samples: SampleSet,
   };
 }
 
+/** The transform of a flow of records: its stream comes from here. */
+function transformView({ config, observations }: OverviewInput, flow: string): SourceView {
+  const facts = factsOf(observations, 'transform', flow);
+  return {
+    name: transformName(flow),
+    role: 'transform',
+    title: flow,
+    kind: `${Object.keys(config.canonicalFlows[flow]!.from).join(', ')} → ${config.canonicalFlows[flow]!.canonical}`,
+    state: facts?.state ?? 'silent',
+    lagSeconds: lagOf(facts),
+    rowsPerSecond: facts?.rowsPerSecond ?? 0,
+    ...(facts?.detail === undefined ? {} : { detail: facts.detail }),
+  };
+}
+
+const transformName = (flow: string): string => `flow:${flow}`;
+
 async function readStreams({ config, connections }: OverviewInput): Promise<StreamView[]> {
+  const { prefix } = config.nats;
+  const streams = [
+    ...Object.keys(config.sources).map((source) => ({ source, name: cdcStreamName(prefix, source) })),
+    ...Object.entries(config.canonicalFlows).map(([flow, { canonical }]) => ({
+      source: transformName(flow),
+      name: canonicalStreamName(prefix, canonical),
+    })),
+  ];
   return await Promise.all(
-    Object.keys(config.sources).map(async (source): Promise<StreamView> => {
-      const name = cdcStreamName(config.nats.prefix, source);
+    streams.map(async ({ source, name }): Promise<StreamView> => {
       try {
         return await connections.nats.use(async ({ manager }) => {
           try {
@@ -161,7 +191,8 @@ async function flowView(
   streams: readonly StreamView[],
   name: string,
 ): Promise<FlowView> {
-  const { mirror: source, to: target } = config.flows[name]!;
+  const { mirror, to: target } = flowSettings(config, name)!;
+  const source = config.canonicalFlows[name] === undefined ? mirror : transformName(name);
   const facts = factsOf(observations, 'apply', name);
   const verified = find(samples.max(METRIC.driftVerified[0], ['flow']), { flow: name });
   const heartbeat = find(samples.max(METRIC.heartbeat[0], ['source', 'target']), { source, target });

@@ -67,7 +67,42 @@ export async function readDetail(
   return entry === undefined || entry.flow !== flow ? undefined : detail(entry, hiddenColumns(config, flow));
 }
 
+/** What a mapping holds: the source's row by column, where it is known, and the rules that it broke. */
+interface HeldByMapping {
+  readonly row: Readonly<Record<string, unknown>> | readonly unknown[] | null;
+}
+
+/** Whether a change is held by a mapping: it was never on its way to the target, so it cannot be applied as it is. */
+export function isHeldByMapping(entry: QuarantineDetail): boolean {
+  return !('table' in entry.change);
+}
+
+function heldByMapping(entry: QuarantineDetail, hides: HidesColumn): QuarantineDetailView {
+  const { row } = entry.change as unknown as HeldByMapping;
+  const values = row === null || Array.isArray(row) ? [] : Object.entries(row);
+  return {
+    ...item(entry),
+    flow: entry.flow,
+    source: entry.source,
+    position: `${positionText(entry.position)} #${entry.ordinal}`,
+    target: 'no record yet',
+    bytes: Buffer.byteLength(JSON.stringify(entry.change)),
+    columns: values.map(([name, value]) => ({
+      name,
+      type: '',
+      key: false,
+      notNull: false,
+      binary: false,
+      before: shown(
+        value === null || typeof value === 'string' ? value : JSON.stringify(value),
+        hides(entry.schema, entry.table, name),
+      ),
+    })),
+  };
+}
+
 function detail(entry: QuarantineDetail, hides: HidesColumn): QuarantineDetailView {
+  if (isHeldByMapping(entry)) return heldByMapping(entry, hides);
   const { change, table, target } = entry.change;
   const [, , after, , before] = change;
   return {

@@ -120,10 +120,10 @@ export class Console {
         case 'overview':
           return await data.overview();
         case 'explain': {
-          const [entity, key] = [query.get('entity'), query.get('key')];
-          if (data.explain === undefined) return undefined;
-          if (entity === null || key === null) throw new HttpProblem(400, 'entity and key are needed');
-          return await data.explain(entity, key);
+          const entity = query.get('entity');
+          if (entity === null || !data.meta().entities.includes(entity))
+            throw new HttpProblem(404, 'no flow makes records of this entity');
+          return await data.explain(entity, query.getAll('key'));
         }
         default:
           return undefined;

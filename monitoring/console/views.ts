@@ -15,8 +15,12 @@ export interface ProcessView {
   readonly stages: readonly string[];
 }
 
+/** A source; or the transform of a flow of records, which is where its stream comes from. */
 export interface SourceView {
+  /** `flow:NAME` for a transform. */
   readonly name: string;
+  readonly role: 'source' | 'transform';
+  readonly title: string;
   readonly kind: string;
   /** `silent`: no process says anything of it. */
   readonly state: string;
@@ -29,6 +33,7 @@ export interface SourceView {
 }
 
 export interface StreamView {
+  /** As `SourceView.name`. */
   readonly source: string;
   readonly name: string;
   readonly state: 'here' | 'missing' | 'unreachable';
@@ -39,6 +44,7 @@ export interface StreamView {
 
 export interface FlowView {
   readonly name: string;
+  /** As `SourceView.name`. */
   readonly source: string;
   readonly target: string;
   readonly targetKind: string;
@@ -177,10 +183,38 @@ export interface MetaView {
   readonly installation: string;
   /** Whether actions are possible at all: a token is configured. */
   readonly actions: boolean;
-  readonly flows: readonly { readonly name: string; readonly source: string; readonly target: string }[];
+  readonly flows: readonly {
+    readonly name: string;
+    readonly target: string;
+    /** Whether it is compared with its source: flows of records are not. */
+    readonly compared: boolean;
+  }[];
+  /** Entities whose values can be explained. */
+  readonly entities: readonly string[];
   readonly sources: readonly string[];
   readonly targets: readonly string[];
-  readonly explain: boolean;
+}
+
+/** Where a value came from. */
+export interface OriginView {
+  readonly source?: string;
+  readonly table?: string;
+  readonly key?: string;
+  readonly position?: string;
+  readonly time?: string;
+}
+
+export interface ExplainView {
+  readonly entity: string;
+  readonly flow: string;
+  readonly fields: readonly {
+    readonly field: string;
+    readonly value: ShownValue;
+    readonly decided: string;
+    readonly rule: string;
+    readonly origin: OriginView;
+    readonly lost: readonly { readonly value: ShownValue; readonly origin: OriginView }[];
+  }[];
 }
 
 /** A change of a quarantined row by a person: new values by column. */
@@ -208,8 +242,8 @@ export interface ConsoleData {
   quarantined(flow: string, id: string): Promise<QuarantineDetailView | undefined>;
   audit(target: string, before: number | undefined, limit: number): Promise<AuditPage>;
   checkAudit(target: string): Promise<AuditCheckView>;
-  /** Where each field of a record came from; left out where this installation cannot tell. */
-  explain?(entity: string, key: string): Promise<unknown>;
+  /** Where each field of a record came from; `key` as `waybill explain` takes it. undefined: there is no such record. */
+  explain(entity: string, key: readonly string[]): Promise<ExplainView | undefined>;
 
   replay(actor: Actor, flow: string, ids: readonly string[] | 'all'): Promise<ActionResult>;
   discard(actor: Actor, flow: string, ids: readonly string[]): Promise<ActionResult>;

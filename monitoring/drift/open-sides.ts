@@ -1,13 +1,7 @@
-/** Opens the sides of a flow for the engines that its source and its target are. */
+/** Opens the sides of a flow for the engines that its source and its target are. Each is loaded when it is asked for. */
 import type { Config } from '../../core/config.ts';
 import { compileTablePatterns, type TableFilter } from '../../core/table-pattern.ts';
 import type { DriftStore } from './drift-store.ts';
-import { MysqlDriftStore } from './mysql/mysql-drift-store.ts';
-import { MysqlDriftSource, MysqlDriftTarget } from './mysql/mysql-side.ts';
-import { CompareSession } from './mysql/session.ts';
-import { PostgresDriftStore } from './postgres/postgres-drift-store.ts';
-import { PostgresDriftSource, PostgresDriftTarget } from './postgres/postgres-side.ts';
-import { openSession } from './postgres/session.ts';
 import type { DriftSource, DriftTarget } from './side.ts';
 import type { Sides } from './verify-flow.ts';
 
@@ -53,26 +47,36 @@ async function openSource(config: Config, flow: string, applicationName: string)
   const name = config.flows[flow]!.mirror;
   const { url, tls, kind } = config.sources[name]!;
   const options = { url, tls, applicationName, include: flowTables(config, flow) };
-  return kind === 'postgres'
-    ? await PostgresDriftSource.open(name, options)
-    : await MysqlDriftSource.open({ ...options, kind });
+  if (kind === 'postgres') {
+    const { PostgresDriftSource } = await import('./postgres/postgres-side.ts');
+    return await PostgresDriftSource.open(name, options);
+  }
+  const { MysqlDriftSource } = await import('./mysql/mysql-side.ts');
+  return await MysqlDriftSource.open({ ...options, kind });
 }
 
 async function openTarget(config: Config, flow: string, applicationName: string): Promise<DriftTarget> {
   const { url, tls, kind } = config.targets[config.flows[flow]!.to]!;
   const options = { url, tls, applicationName, include: () => true };
-  return kind === 'postgres'
-    ? await PostgresDriftTarget.open(flow, options)
-    : await MysqlDriftTarget.open(flow, { ...options, kind });
+  if (kind === 'postgres') {
+    const { PostgresDriftTarget } = await import('./postgres/postgres-side.ts');
+    return await PostgresDriftTarget.open(flow, options);
+  }
+  const { MysqlDriftTarget } = await import('./mysql/mysql-side.ts');
+  return await MysqlDriftTarget.open(flow, { ...options, kind });
 }
 
 async function openStore(config: Config, flow: string, applicationName: string): Promise<DriftStore> {
   const { to, mirror } = config.flows[flow]!;
   const { url, tls, kind } = config.targets[to]!;
   if (kind !== 'postgres') {
+    const { CompareSession } = await import('./mysql/session.ts');
+    const { MysqlDriftStore } = await import('./mysql/mysql-drift-store.ts');
     const session = await CompareSession.open('target', { kind, url, tls }, applicationName);
     return await MysqlDriftStore.open(session, flow, mirror);
   }
+  const { openSession } = await import('./postgres/session.ts');
+  const { PostgresDriftStore } = await import('./postgres/postgres-drift-store.ts');
   return await PostgresDriftStore.open(await openSession('target', { url, tls }, applicationName), flow, mirror);
 }
 

@@ -22,6 +22,8 @@ import type { WorkloadTotals } from './workers.ts';
 
 const FIRST_LOAD_DEADLINE_MS = 120_000;
 const CATCH_UP_DEADLINE_MS = 300_000;
+/** Of a demo on this machine alone: it is no secret. */
+const CONSOLE_TOKEN = 'waybill-demo-token';
 
 interface Settings {
   /** undefined: until Ctrl-C */
@@ -65,6 +67,7 @@ async function demonstrate(settings: Settings, interrupted: AbortSignal, cleanup
   cleanup.add(async () => await waybill.stop());
 
   const links = [
+    `console       http://${listen}/ (to act from it: token ${CONSOLE_TOKEN})`,
     `metrics       http://${listen}/metrics`,
     `status        http://${listen}/status`,
     ...branches.map(({ name, url }) => `${name.padEnd(14)}${url}`),
@@ -200,7 +203,7 @@ function configuration(at: {
     flows: Object.fromEntries(
       branches.map(({ name, flow, schema }) => [flow, { mirror: name, to: 'visibility', schema }]),
     ),
-    monitoring: { listen },
+    monitoring: { listen, token: CONSOLE_TOKEN },
   });
 }
 

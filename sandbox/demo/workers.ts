@@ -11,7 +11,8 @@ export interface TransactionOutcome<Kind extends string> {
 }
 
 export interface WorkloadOptions<Kind extends string> {
-  readonly url: string;
+  /** Of the source; asked anew for each connection where it is a function. */
+  readonly url: string | (() => string);
   /** Ends the workload after the transactions under way. */
   readonly signal: AbortSignal;
   /** Transactions per second over all connections; Infinity for as fast as the source allows. */
@@ -89,7 +90,7 @@ async function runWorker<Connection, Kind extends string>(
       // What was missed during an outage is not made up for.
       dueMs = Math.max(dueMs + intervalMs, performance.now() - 1000);
       try {
-        connection ??= await work.connect(options.url);
+        connection ??= await work.connect(typeof options.url === 'string' ? options.url : options.url());
         const outcome = await work.runOne(connection, random);
         totals[outcome.committed ? 'committed' : 'rolledBack'] += 1;
         if (outcome.committed) totals.rows += outcome.rows;

@@ -47,6 +47,20 @@ export async function until(
   return (performance.now() - sinceMs) / 1000;
 }
 
+/**
+ * Polls until a statement gives true, over one connection: a new one for every look would take a good part of the machine
+ * from the contenders. Gives the seconds since `sinceMs`.
+ */
+export function untilTrue(what: string, sinceMs: number, url: string, statement: string): Promise<number> {
+  return withClient(url, (client) =>
+    until(
+      what,
+      sinceMs,
+      async () => (await client.query<[boolean]>({ text: statement, rowMode: 'array' })).rows[0]?.[0] === true,
+    ),
+  );
+}
+
 export interface Usage {
   readonly cpuSeconds: number;
   readonly peakRssMb: number;

@@ -1,5 +1,5 @@
 /** A backlog from the source's log into the target's tables, against native logical replication. */
-import { median, Program, scalar, sql, until, writeConfig } from './contenders.ts';
+import { median, Program, scalar, sql, until, untilTrue, writeConfig } from './contenders.ts';
 import {
   backlog,
   copyTable,
@@ -46,20 +46,12 @@ export async function benchDrain(kind: Kind): Promise<void> {
       nativeUrl,
       `create subscription s${serial} connection '${url}' publication native with (create_slot = false, enabled = false, copy_data = false, slot_name = 'native_${serial}')`,
     );
-    const end = await backlog(url, kind);
+    await backlog(url, kind);
     const wantedDigest = await scalar(url, `${DIGEST} items t`);
     const native = async (): Promise<number> => {
       await sql(nativeUrl, `alter subscription s${serial} enable`);
       const began = await slotActive(url, `native_${serial}`);
-      const seconds = await until(
-        'native',
-        began,
-        async () =>
-          (await scalar(
-            url,
-            `select confirmed_flush_lsn >= '${end}' from pg_replication_slots where slot_name = 'native_${serial}'`,
-          )) === 'true' || (await lastApplied(nativeUrl)),
-      );
+      const seconds = await untilTrue('native', began, nativeUrl, lastRow(kind, 'public'));
       await sql(
         nativeUrl,
         `alter subscription s${serial} disable`,
@@ -68,9 +60,6 @@ export async function benchDrain(kind: Kind): Promise<void> {
       );
       return seconds;
     };
-    /** The worker confirms lazily: the content tells sooner. */
-    const lastApplied = async (where: string, schema = 'public'): Promise<boolean> =>
-      (await scalar(where, lastRow(kind, schema))) === 'true';
     const waybill = async (): Promise<number> => {
       const apply = Program.start(config, 'apply:replica');
       await until(
@@ -84,7 +73,7 @@ export async function benchDrain(kind: Kind): Promise<void> {
       );
       const capture = Program.start(config, 'capture:bench');
       const began = await slotActive(url, `${prefix}_bench`);
-      const seconds = await until('waybill', began, () => lastApplied(storeUrl, 'replica'));
+      const seconds = await untilTrue('waybill', began, storeUrl, lastRow(kind, 'replica'));
       const [c, a] = [capture.usage(), apply.usage()];
       cpu.push(((c.cpuSeconds + a.cpuSeconds) / (kind === 'small' ? SMALL : LARGE)) * 1e6);
       rss = `${c.peakRssMb.toFixed(0)} + ${a.peakRssMb.toFixed(0)} MB`;

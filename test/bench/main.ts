@@ -1,12 +1,15 @@
 /**
- * Benchmarks against what Postgres itself offers, side by side in one run: the same log, equal servers, the order of
+ * Benchmarks against what the databases themselves offer, side by side in one run: the same log, equal servers, the order of
  * the contenders alternating, medians of paired ratios.
- * `npm run bench -- [capture] [drain | small insert update] [latency] [memory] [--scale 0.1] [--rounds 4]`.
+ * `npm run bench -- [capture] [drain | small insert update] [canonical] [latency] [memory] [mysql | mysqlcapture mysqldrain
+ * mysqlmemory] [mariadb | mariadbcapture …] [--scale 0.1] [--rounds 4]`.
  */
+import { benchCanonical } from './canonical.ts';
 import { benchCapture } from './capture.ts';
 import { benchDrain } from './drain.ts';
 import { benchLatency } from './latency.ts';
 import { benchMemory } from './memory.ts';
+import { benchMysqlCapture, benchMysqlDrain, benchMysqlMemory } from './mysql.ts';
 import { lines, nats, rounds, say, source, target, wanted } from './setting.ts';
 
 try {
@@ -16,8 +19,14 @@ try {
   }
   for (const kind of ['small', 'insert', 'update'] as const)
     if (wanted('drain') || wanted(kind)) await benchDrain(kind);
+  if (wanted('canonical')) await benchCanonical();
   if (wanted('latency')) await benchLatency();
   if (wanted('memory')) await benchMemory();
+  for (const flavour of ['mysql', 'mariadb'] as const) {
+    if (wanted(flavour) || wanted(`${flavour}capture`)) await benchMysqlCapture(flavour);
+    if (wanted(flavour) || wanted(`${flavour}drain`)) await benchMysqlDrain(flavour);
+    if (wanted(flavour) || wanted(`${flavour}memory`)) await benchMysqlMemory(flavour);
+  }
 } finally {
   await Promise.all([source.dispose(), target.dispose(), nats.dispose()]);
 }
@@ -25,6 +34,6 @@ say(
   `\nservers: ${source.origin}, ${nats.origin}; fsync off and synchronous_commit off for all; ${rounds} rounds, medians of paired ratios`,
 );
 const width = Math.max(...lines.map((line) => line.what.length));
-say(`${'measure'.padEnd(width)}  ${'Postgres'.padStart(10)}  ${'Waybill'.padStart(18)}  ratio`);
+say(`${'measure'.padEnd(width)}  ${'native'.padStart(10)}  ${'Waybill'.padStart(18)}  ratio`);
 for (const line of lines)
   say(`${line.what.padEnd(width)}  ${line.native.padStart(10)}  ${line.waybill.padStart(18)}  ${line.ratio}`);

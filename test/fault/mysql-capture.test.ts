@@ -9,7 +9,7 @@ import { asGtidPosition } from '../../core/position.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { queryRow } from '../../sandbox/mysql-client.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { Source } from '../support/mysql-source.ts';
+import { endDumps, Source } from '../support/mysql-source.ts';
 import { Stage } from '../support/stage.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -19,6 +19,7 @@ describe.each([
   ['mysql', '9.7'],
   ['mariadb', '10.11'],
 ] as const)('capture of %s %s under faults', (flavour, version) => {
+  const word = flavour === 'mysql' ? 'replica' : 'slave';
   let primary: MysqlServer;
   let replica: MysqlServer;
   let nats: NatsServer;
@@ -72,6 +73,8 @@ describe.each([
       await stage.exited();
       const tail = asGtidPosition((await readTail(s.nats, s.stream)).end);
       expect(tail?.open?.ordinal).toBeGreaterThan(100);
+      await queryRow(replica.url, `stop ${word}`);
+      await endDumps(primary);
       await primary.stop('fast');
       await primary.start();
       const again = await made(Source.at('cut', primary.urlFor('cut'), flavour, nats, { frame_bytes: '64KB' }));
@@ -87,6 +90,7 @@ describe.each([
       await queryRow(primary.urlFor('cut'), "insert into big values (6001, 'after the restart')");
       await waitFor('the row after the restart', async () => (await again.folded('big')).has('["6001"]'), 90_000);
       await again.stop();
+      await queryRow(replica.url, `start ${word}`);
     },
     timeoutMs,
   );
@@ -138,7 +142,7 @@ describe.each([
         90_000,
       );
       await primary.kill();
-      await queryRow(replica.url, flavour === 'mysql' ? 'stop replica' : 'stop slave');
+      await queryRow(replica.url, `stop ${word}`);
       const after = await made(Source.at('moved', replica.urlFor('moved'), flavour, nats));
       after.start();
       for (let i = 101; i <= 120; i++) await after.run(`insert into t values (${i}, 0)`);

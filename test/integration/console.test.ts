@@ -218,11 +218,14 @@ describe('actions', () => {
       location: 'B7',
     });
     expect(await scene.waiting()).toBe(2);
+    await page.waitForSelector('.count:has-text("2 changes wait")');
+    await page.waitForSelector('.sheet', { state: 'hidden' });
     await page.locator('.list .row', { hasText: 'SKU-9002' }).click();
     await page.waitForSelector('.sheet:has-text("SKU-9002")');
     await page.click('.sheet button:has-text("Discard")');
     await page.click('dialog button:has-text("Discard")');
-    await waitFor('one less', async () => (await scene.waiting()) === 1);
+    await page.waitForSelector('.toast:has-text("1 discarded")');
+    expect(await scene.waiting()).toBe(1);
     await page.goto(`${scene.url}/#/audit/vis`);
     await page.waitForSelector('.lines li:has-text("quarantine-discard")');
     await page.waitForSelector('.lines li:has-text("quarantine-replay"):has-text("Ada Lovelace (console, 127.0.0.1)")');
@@ -273,7 +276,7 @@ describe('ten thousand quarantined rows', () => {
     );
     expect(most).toBeLessThan(80);
     // Generous: the machine of a test is shared.
-    expect(at(0.5)).toBeLessThan(100);
+    expect(at(0.5)).toBeLessThan(500);
     await page.evaluate(`document.querySelector('.list').scrollTop = 1e9`);
     await page.waitForSelector('.list .row:has-text("SKU-20000")');
     await page.context().close();

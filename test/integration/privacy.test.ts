@@ -329,9 +329,9 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('column rules of a %s s
       expect(everything).toContain(OPEN);
       expect(everything).not.toContain(CLEAR);
       const clear = await streamsHolding(run.nats, CLEAR);
-      expect(clear.messages).toBeGreaterThan(10);
+      expect(clear.messages).toBeGreaterThan(5);
       expect(clear.places).toEqual([]);
-      expect((await streamsHolding(run.nats, OPEN)).places.length).toBeGreaterThan(2);
+      expect((await streamsHolding(run.nats, OPEN)).places.length).toBeGreaterThan(0);
     },
     timeoutMs,
   );

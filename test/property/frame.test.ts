@@ -1,9 +1,17 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { formatHexLsn } from '../../core/position.ts';
 import type { TupleRange } from '../../capture/postgres/pgoutput.ts';
 import { tupleKey, hasUnchanged, writeTuple } from '../../capture/postgres/tuple-writer.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';
-import { decodeFrame, type Op, type TableSchema, type TransactionEntry, type Value } from '../../core/frame.ts';
+import {
+  decodeFrame,
+  type FramePayload,
+  type Op,
+  type TableSchema,
+  type TransactionEntry,
+  type Value,
+} from '../../core/frame.ts';
 
 /** A column's value with the bytes by which pgoutput sends it. */
 interface Cell {
@@ -129,5 +137,27 @@ describe('a tuple', () => {
       },
     );
     fc.assert(check, { numRuns: 500 });
+  });
+});
+
+describe('a transaction of a log with LSNs', () => {
+  it('is written as its entry is', () => {
+    const lsn = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
+    const count = fc.oneof(
+      fc.nat(1000),
+      fc.nat(Number.MAX_SAFE_INTEGER),
+      fc.integer({ min: 0, max: 15 }).map((n) => 10 ** n),
+    );
+    const part = fc.constantFrom('whole', 'first', 'middle', 'last');
+    fc.assert(
+      fc.property(fc.array(fc.tuple(count, lsn, lsn, count, count, part, count), { maxLength: 30 }), (entries) => {
+        const writer = new FrameWriter(64);
+        for (const entry of entries) writer.addLsnTransaction(...entry);
+        const { tx } = JSON.parse(writer.finish().toString('utf8')) as FramePayload;
+        expect(tx).toEqual(
+          entries.map(([xid, commit, end, ...rest]) => [xid, formatHexLsn(commit), formatHexLsn(end), ...rest]),
+        );
+      }),
+    );
   });
 });

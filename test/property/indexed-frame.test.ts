@@ -5,6 +5,7 @@ import { createTablePlan, type TablePlan } from '../../apply/postgres/table-plan
 import { LineSplitter, parseCopyLine } from '../../capture/postgres/copy-lines.ts';
 import { decodeFrame, type RowChange, type TableSchema, type Value } from '../../core/frame.ts';
 import { IndexedFrame } from '../../core/indexed-frame.ts';
+import { formatHexLsn } from '../../core/position.ts';
 
 const TABLE: TableSchema = {
   schema: 'public',
@@ -81,6 +82,34 @@ describe('IndexedFrame', () => {
           }
           expect(frame.findValue(index, 0) && frame.valueAsInteger()).toBe(Number(wanted[2]![0]));
         }
+      }),
+    );
+  });
+
+  it('knows of its transactions what their entries say', () => {
+    const entry = fc.tuple(
+      fc.nat(),
+      fc.oneof(
+        fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }).map(formatHexLsn),
+        fc.string({ unit: 'binary', maxLength: 40 }),
+      ),
+      fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }).map(formatHexLsn),
+      fc.nat(Number.MAX_SAFE_INTEGER),
+      fc.nat(3),
+      fc.constantFrom('whole', 'first', 'middle', 'last'),
+      fc.nat(),
+    );
+    fc.assert(
+      fc.property(fc.array(entry, { maxLength: 40 }), (tx) => {
+        const rows = tx.flatMap((one) => Array.from({ length: one[4] }, () => ['i', 0, ['1', null, null, null]]));
+        const bytes = Buffer.from(JSON.stringify({ v: 1, rows, tx, tables: [TABLE] }));
+        const frame = IndexedFrame.open(bytes, 'here');
+        expect(frame.transactions).toBe(tx.length);
+        expect(frame.tables).toEqual([TABLE]);
+        expect(tx.map((_, i) => [frame.rowsOf(i), frame.partOf(i)])).toEqual(tx.map((one) => [one[4], one[5]]));
+        expect(frame.partOf(tx.length)).toBeUndefined();
+        expect(frame.newestTime(0, tx.length)).toBe(Math.max(0, ...tx.map((one) => one[3])));
+        expect(frame.tx).toEqual(tx);
       }),
     );
   });

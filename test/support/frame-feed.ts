@@ -135,10 +135,10 @@ export class FrameFeed {
     const rows = transactions.flat();
     const whole = part === 'whole' || part === 'last';
     const end = whole ? pgPosition(this.#lsn + 50n) : pgPosition(this.#lsn, ordinal + rows.length);
-    await this.#publish({ v: 1, rows, tx, tables }, end);
+    await this.publish({ v: 1, rows, tx, tables }, end);
   }
 
-  async #publish(payload: unknown, end: Position): Promise<void> {
+  async publish(payload: unknown, end: Position): Promise<void> {
     const head = headers();
     head.set(HEADER.format, '1');
     head.set(HEADER.source, 'wms');

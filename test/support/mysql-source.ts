@@ -5,7 +5,7 @@ import { runMysqlCapture } from '../../capture/mysql/capture.ts';
 import { readTable } from '../../capture/mysql/catalog.ts';
 import { connectSource, type SqlClient } from '../../capture/mysql/connection.ts';
 import { contains, readExecuted } from '../../capture/mysql/executed.ts';
-import { chunkSql } from '../../capture/mysql/snapshot.ts';
+import { chunkSql } from '../../capture/mysql/chunk-sql.ts';
 import { cdcStreamName, readFrames, readTail } from '../../core/cdc-stream.ts';
 import { parseConfig, type MysqlSourceConfig, type NatsConfig } from '../../core/config.ts';
 import { decodeFrame, type RowChange, type TableSchema, type TransactionEntry, type Value } from '../../core/frame.ts';
@@ -14,6 +14,7 @@ import { NO_CAPTURE_REPORT } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { asGtidPosition, ORIGIN } from '../../core/position.ts';
 import type { MysqlServer } from '../../sandbox/mysql.ts';
+import { queryRow } from '../../sandbox/mysql-client.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
 import { waitFor } from './wait.ts';
 
@@ -74,7 +75,7 @@ export class Source {
     const parsed = parseConfig(
       JSON.stringify({
         version: 1,
-        nats: { servers: [nats.url], prefix: `t_${name}` },
+        nats: { servers: [nats.url], prefix: `t_${name}`, stream: { max_bytes: '512MB' } },
         sources: { [name]: { kind: flavour, url, tables: [`${name}.*`], heartbeat: '1s', ...yaml } },
       }),
       {},
@@ -132,14 +133,16 @@ export class Source {
 
   async wait<T>(what: string, probe: () => Promise<T | undefined | false>): Promise<T> {
     const found = await waitFor(
-      `${what}; last states ${JSON.stringify(this.states.slice(-4))}`,
+      what,
       async () => {
         if (this.failure !== undefined) return { value: undefined };
         const value = await probe();
         return value === undefined || value === false ? undefined : { value };
       },
       DEADLINE_MS,
-    );
+    ).catch((cause: unknown) => {
+      throw new Error(`no ${what}; last states ${JSON.stringify(this.states.slice(-4))}`, { cause });
+    });
     if (this.failure !== undefined) throw this.failure;
     return found.value as T;
   }
@@ -186,14 +189,22 @@ export class Source {
   /** What the stream builds of a table: rows by key, each as its texts. */
   async folded(table: string): Promise<Map<string, readonly Value[]>> {
     const rows = new Map<string, readonly Value[]>();
+    let seen: Set<string> | undefined;
     for (const { table: schema, row } of await this.changes()) {
       if (schema.name !== table) continue;
       const key = (image: readonly Value[]): string =>
         JSON.stringify(schema.key.map((name) => image[schema.columns.findIndex((column) => column.name === name)]));
       const [op, , after, , before] = row;
       if (op === 't') rows.clear();
+      if (op === 's' && after![1] === 'begin') seen = new Set();
+      if (op === 's' && after![1] === 'end') {
+        for (const known of rows.keys()) if (seen?.has(known) === false) rows.delete(known);
+        seen = undefined;
+      }
       if (before !== undefined) rows.delete(key(before));
-      if (op === 'i' || op === 'u' || op === 'r') rows.set(key(after!), after!);
+      if (op !== 'i' && op !== 'u' && op !== 'r') continue;
+      rows.set(key(after!), after!);
+      seen?.add(key(after!));
     }
     return rows;
   }
@@ -212,5 +223,15 @@ export class Source {
     const [folded, actual] = [await this.folded(table), await this.actual(table)];
     const sorted = (rows: Map<string, readonly Value[]>): unknown => [...rows].sort(([a], [b]) => (a < b ? -1 : 1));
     expect(sorted(folded)).toEqual(sorted(actual));
+  }
+}
+
+/** Before it stops, MySQL waits eight seconds for those that read its log, also for readers that have left without a word. */
+export async function endDumps(server: MysqlServer): Promise<void> {
+  const dumps = `select min(id) from information_schema.processlist where command like 'Binlog Dump%'`;
+  for (;;) {
+    const [id] = await queryRow(server.url, dumps);
+    if (id === null || id === undefined) return;
+    await queryRow(server.url, `kill ${id}`).catch(() => {});
   }
 }

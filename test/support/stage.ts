@@ -1,7 +1,7 @@
 /** A stage of Waybill as a separate process that tests start, kill and start again. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync, readFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { StageFacts } from '../../monitoring/health.ts';
 
@@ -19,7 +19,8 @@ export interface StageOptions {
 export class Stage {
   readonly #options: StageOptions;
   #child: ChildProcess | undefined;
-  #starts = 0;
+  /** Size of the log when the process was started. */
+  #logStart = 0;
 
   constructor(options: StageOptions) {
     this.#options = options;
@@ -36,6 +37,7 @@ export class Stage {
   /** Starts the process; `failpoint` makes it kill itself there. */
   start(failpoint?: string): void {
     const { configFile, only, logFile, leaseTtlMs, env } = this.#options;
+    this.#logStart = existsSync(logFile) ? statSync(logFile).size : 0;
     const child = spawn(
       process.execPath,
       [PROGRAM, 'run', '--config', configFile, '--only', only, '--listen', '127.0.0.1:0', '--log-level', 'info'],
@@ -53,7 +55,6 @@ export class Stage {
     child.stdout.on('data', write);
     child.stderr.on('data', write);
     this.#child = child;
-    this.#starts += 1;
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -77,8 +78,9 @@ export class Stage {
 
   /** Where the process that was started last serves HTTP. Throws until it does. */
   url(): string {
-    const started = [...readFileSync(this.#options.logFile, 'utf8').matchAll(/"monitoring":"([^"]+)"/g)];
-    const url = started[this.#starts - 1]?.[1];
+    // One that was killed early may have said nothing of it: only what the last one wrote counts.
+    const log = readFileSync(this.#options.logFile).subarray(this.#logStart).toString();
+    const url = /"monitoring":"([^"]+)"/.exec(log)?.[1];
     if (url === undefined) throw new Error('the process does not listen yet');
     return url;
   }

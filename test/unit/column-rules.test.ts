@@ -1,9 +1,10 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { describeConfiguration } from '../../cli/audit.ts';
 import { decryptValue, encryptGuard, hashGuard, maskGuard } from '../../core/column-guard.ts';
 import { ColumnRules, type ColumnRulesConfig } from '../../core/column-rules.ts';
-import { parseConfig } from '../../core/config.ts';
+import { parseConfig, type Config } from '../../core/config.ts';
 import type { TableSchema } from '../../core/frame.ts';
 
 const SALT = 'a salt of enough characters';
@@ -190,5 +191,16 @@ describe('in the configuration', () => {
   ])('%s is refused without showing it', (_, columns, message) => {
     expect(() => parse(columns)).toThrow(message);
     expect(() => parse(columns)).not.toThrow(/c2hvcnQ/);
+  });
+
+  it('salts and keys are not shown where the configuration is', () => {
+    const columns = {
+      hash: { columns: ['a.b.c'], salt: SALT },
+      encrypt: { columns: ['a.b.d'], key_id: 'k', encryption_key: KEY.toString('base64') },
+    };
+    const shown = JSON.stringify(describeConfiguration(parse(columns) as Config));
+    expect(shown).toContain('a.b.d');
+    expect(shown).not.toContain(SALT);
+    expect(shown).not.toContain(KEY.toString('base64'));
   });
 });

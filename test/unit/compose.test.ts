@@ -16,7 +16,7 @@ interface Service {
   readonly ports?: readonly string[];
   readonly volumes?: readonly string[];
   readonly healthcheck?: { readonly test?: unknown; readonly disable?: boolean };
-  readonly depends_on?: Readonly<Record<string, { readonly condition: string }>>;
+  readonly depends_on?: readonly string[] | Readonly<Record<string, { readonly condition: string }>>;
 }
 
 const compose = parse(read('docker-compose.yml'), { merge: true }) as {
@@ -53,7 +53,11 @@ describe('docker-compose.yml', () => {
 
   it('waits only for services that are there and can tell that they are ready', () => {
     for (const [name, { depends_on: awaited = {} }] of services)
-      for (const [other, { condition }] of Object.entries(awaited)) {
+      for (const [other, { condition }] of Object.entries(
+        Array.isArray(awaited)
+          ? Object.fromEntries(awaited.map((each) => [each, { condition: 'service_started' }]))
+          : awaited,
+      ) as [string, { condition: string }][]) {
         const service = compose.services[other];
         expect(service, `${name} waits for ${other}`).toBeDefined();
         if (condition === 'service_healthy')

@@ -207,13 +207,57 @@ describe('statements', () => {
     ['BEGIN', { kind: 'begin' }],
     ['commit', { kind: 'commit' }],
     ['ROLLBACK WORK TO SAVEPOINT s1', { kind: 'rollback-to', name: 's1' }],
-    ['/* c1 */ -- c2\n truncate a.b', { kind: 'other', verb: 'TRUNCATE', truncates: { schema: 'a', name: 'b' } }],
-    ['TRUNCATE TABLE "a""b"', { kind: 'other', verb: 'TRUNCATE', truncates: { schema: 'db', name: 'a"b' } }],
-    ['/*!100001 START ALTER 7 */ ALTER TABLE t ADD c int', { kind: 'other', verb: 'ALTER', truncates: undefined }],
-    ['/*!40000 ALTER TABLE t DISABLE KEYS */', { kind: 'other', verb: 'ALTER', truncates: undefined }],
-    ['# note\nDROP TABLE x', { kind: 'other', verb: 'DROP', truncates: undefined }],
+    [
+      '/* c1 */ -- c2\n truncate a.b',
+      { kind: 'other', verb: 'TRUNCATE', truncates: { schema: 'a', name: 'b' }, movesRows: false },
+    ],
+    [
+      'TRUNCATE TABLE "a""b"',
+      { kind: 'other', verb: 'TRUNCATE', truncates: { schema: 'db', name: 'a"b' }, movesRows: false },
+    ],
+    [
+      '/*!100001 START ALTER 7 */ ALTER TABLE t ADD c int',
+      { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: false },
+    ],
+    [
+      '/*!40000 ALTER TABLE t DISABLE KEYS */',
+      { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: false },
+    ],
+    ['# note\nDROP TABLE x', { kind: 'other', verb: 'DROP', truncates: undefined, movesRows: true }],
+    ['DROP /*!40005 TEMPORARY */ TABLE x', { kind: 'other', verb: 'DROP', truncates: undefined, movesRows: false }],
+    ['DROP INDEX i ON t', { kind: 'other', verb: 'DROP', truncates: undefined, movesRows: false }],
+    ['rename table a to b, c to a', { kind: 'other', verb: 'RENAME', truncates: undefined, movesRows: true }],
+    ['CREATE OR REPLACE TABLE a (b int)', { kind: 'other', verb: 'CREATE', truncates: undefined, movesRows: true }],
+    ['CREATE VIEW a AS SELECT 1', { kind: 'other', verb: 'CREATE', truncates: undefined, movesRows: false }],
+    ['ALTER TABLE t\nRENAME TO u', { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: true }],
+    ['ALTER TABLE t RENAME COLUMN a TO b', { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: false }],
     ['load data infile "x" into table t', { kind: 'dml', verb: 'LOAD' }],
-    ['XA RECOVER', { kind: 'other', verb: 'XA', truncates: undefined }],
+    [
+      'alter table t drop partition if exists p0',
+      { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: true },
+    ],
+    [
+      'ALTER TABLE t\nTRUNCATE /* x */ PARTITION ALL',
+      { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: true },
+    ],
+    [
+      'ALTER TABLE t EXCHANGE PARTITION p WITH TABLE u',
+      { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: true },
+    ],
+    [
+      'ALTER TABLE t CONVERT TABLE u TO PARTITION p',
+      { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: true },
+    ],
+    ['ALTER TABLE t IMPORT TABLESPACE', { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: true }],
+    [
+      'ALTER TABLE t ADD PARTITION (PARTITION p VALUES IN (1))',
+      { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: false },
+    ],
+    [
+      'ALTER TABLE t DROP COLUMN partition_of',
+      { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: false },
+    ],
+    ['XA RECOVER', { kind: 'other', verb: 'XA', truncates: undefined, movesRows: false }],
   ])('%j', (sql, expected) => expect(classifyStatement(sql, 'db')).toEqual(expected));
 });
 

@@ -220,6 +220,13 @@ export class InvariantMonitor {
   }
 }
 
+/** The invariants that one position of stock shows by itself to be broken. */
+export function positionBreaches(values: RecordValues): readonly Breach[] {
+  const breaches: Breach[] = [];
+  checkRecord(positionKey(values), values, breaches);
+  return breaches;
+}
+
 /** Invariants 1 to 3: of one record by itself. */
 function checkRecord(key: string, values: RecordValues, breaches: Breach[]): void {
   if (availableOf(values) !== values[STOCK.available]) breaches.push(breach('available_identity', key));

@@ -51,15 +51,20 @@ export class MappingEngine {
   readonly #scans = new Map<TablePlan, Scan>();
   readonly #scanned = new Set<TablePlan>();
   #keptBytes = 0;
+  #timeUs = Number.NaN;
+  #time = '';
 
   constructor(options: EngineOptions) {
     this.#options = options;
     this.#blocks = options.plan.blocks.map((block, index) => new BlockState(block, index));
   }
 
-  /** Estimated bytes of the rows kept. */
+  /** Estimated bytes of the rows kept, and of what they give. */
   get stateBytes(): number {
-    return this.#options.plan.tables.reduce((sum, table) => sum + table.store.bytes, 0);
+    let bytes = 0;
+    for (const table of this.#options.plan.tables) bytes += table.store.bytes;
+    for (const block of this.#blocks) bytes += block.bytes;
+    return bytes;
   }
 
   /** Rows that wait for a row they join and that has not come. */
@@ -186,13 +191,22 @@ export class MappingEngine {
     for (const key of plan.store.rows.keys()) if (!scan.seen.has(key)) this.#remove(reader, key, place);
   }
 
+  /** The changes of a transaction, and of a chunk that is read, have one time. */
+  #timeText(timeUs: number): string {
+    if (timeUs !== this.#timeUs) {
+      this.#timeUs = timeUs;
+      this.#time = timestampOfMicros(timeUs);
+    }
+    return this.#time;
+  }
+
   #lineage(cause: Cause): Lineage {
     return {
       source: this.#options.source,
       table: cause.reader.name,
       key: cause.reader.keyJson(cause.key),
       position: cause.position,
-      time: timestampOfMicros(cause.timeUs),
+      time: this.#timeText(cause.timeUs),
     };
   }
 }

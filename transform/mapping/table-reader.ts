@@ -39,6 +39,7 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
     readers.push(columnReader(kind, slot.raw, { zone: mapping.zone, zeroDates: mapping.zeroDates }));
   }
   const name = `${table.schema}.${table.name}`;
+  const keyHead = `{${JSON.stringify(table.key[0] ?? '')}:`;
   const keyValue = (position: number, image: readonly Value[], fallback?: readonly Value[]): string => {
     const value = isText(image[position]) ? image[position] : fallback?.[position];
     if (isText(value)) return value;
@@ -53,7 +54,8 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
       return keys.map((position) => keyValue(position, image, fallback)).join('\0');
     },
     keyJson(key) {
-      const parts = keys.length === 1 ? [key] : key.split('\0');
+      if (keys.length === 1) return `${keyHead}${JSON.stringify(key)}}`;
+      const parts = key.split('\0');
       return JSON.stringify(Object.fromEntries(table.key.map((column, position) => [column, parts[position]!])));
     },
     read(image, before, old) {

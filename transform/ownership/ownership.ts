@@ -53,6 +53,9 @@ export interface Ownership {
   readonly writable: (source: string, keyValues: readonly string[]) => readonly number[];
 }
 
+/** Of an owner without a scope. */
+export const EVERYWHERE: Owner['matches'] = () => true;
+
 type Scope = ReadonlyMap<number, readonly string[]>;
 
 /**
@@ -119,7 +122,7 @@ export function compileOwnership(
     if (suppliers.length > 1)
       problems.push(`owner.${group}: ${suppliers.join(' and ')} both supply it; name its owner or how they merge`);
     if (suppliers.length === 1)
-      rules.set(group, { kind: 'owner', owners: [{ source: suppliers[0]!, matches: () => true, fallback: [] }] });
+      rules.set(group, { kind: 'owner', owners: [{ source: suppliers[0]!, matches: EVERYWHERE, fallback: [] }] });
   }
   const writable = (name: string, keyValues: readonly string[]): readonly number[] =>
     [...rules].flatMap(([group, rule]) => {
@@ -195,7 +198,7 @@ function meet(a: string, b: string): boolean {
 }
 
 function matcherOf(given: Scope, entity: Entity): Owner['matches'] {
-  if (given.size === 0) return () => true;
+  if (given.size === 0) return EVERYWHERE;
   const tests = entity.key.flatMap((_, position) => {
     const values = given.get(position);
     if (values === undefined) return [];

@@ -15,7 +15,7 @@ import type { ContributedValues, ContributionChange } from '../mapping/block-sta
 import { WHOLE_RECORD } from '../mapping/block-state.ts';
 import { SharedCounter } from './counter.ts';
 import { extreme, highestRank, lastWriter, unionOf, type Candidate } from './merge.ts';
-import type { GroupRule, Ownership } from './ownership.ts';
+import { EVERYWHERE, type GroupRule, type Ownership } from './ownership.ts';
 
 /** What one block of one source says of a record. */
 interface Contribution {
@@ -80,6 +80,11 @@ export interface HeldChange {
   readonly held: HeldGroup | undefined;
 }
 
+/** Measured in a heap of 50,000 records of stock. */
+const RECORD_BYTES = 500;
+const CONTRIBUTION_BYTES = 600;
+const HELD_BYTES = 1500;
+
 export class Resolver {
   readonly #ownership: Ownership;
   readonly #validate: Validator;
@@ -89,9 +94,20 @@ export class Resolver {
   readonly #heldOf = new Map<string, readonly string[]>();
   readonly #heldChanged = new Set<string>();
   readonly #advisory: boolean;
+  #contributions = 0;
   /** Commit time that each source's stream has reached. */
   readonly #reached = new Map<string, number>();
   readonly #usesFallback: boolean;
+  readonly #groups: readonly { readonly group: string; readonly indexes: readonly number[] }[];
+  /** With `alone`, the source whose values count whatever the key and the time. */
+  readonly #rules: readonly {
+    readonly group: string;
+    readonly rule: GroupRule;
+    readonly alone: string | undefined;
+    readonly indexes: readonly number[];
+  }[];
+  /** A group is merged by its changes. */
+  readonly #counts: boolean;
   #stale = '';
 
   /** With `advisory` a change of values that do not count is given too, for whoever shows them beside the record. */
@@ -99,6 +115,14 @@ export class Resolver {
     this.#ownership = ownership;
     this.#advisory = options.advisory === true;
     this.#validate = compileValidator(ownership.entity);
+    const { groupIndexes } = ownership.entity;
+    this.#groups = [...groupIndexes].map(([group, indexes]) => ({ group, indexes }));
+    this.#rules = [...ownership.rules].map(([group, rule]) => {
+      const [only, ...others] = rule.kind === 'owner' ? rule.owners : [];
+      const plain = only?.matches === EVERYWHERE && only.fallback.length === 0 && others.length === 0;
+      return { group, rule, alone: plain ? only.source : undefined, indexes: groupIndexes.get(group)! };
+    });
+    this.#counts = [...ownership.rules.values()].some((rule) => rule.kind === 'merge' && rule.merge.merge === 'delta');
     this.#usesFallback = [...ownership.rules.values()].some(
       (rule) => rule.kind === 'owner' && rule.owners.some((owner) => owner.fallback.length > 0),
     );
@@ -136,6 +160,11 @@ export class Resolver {
   /** Of the newest change among the values of a record. */
   lineage(key: string): Lineage | undefined {
     return this.#records.get(key)?.lineage;
+  }
+
+  /** Estimated bytes held. */
+  get bytes(): number {
+    return this.#records.size * RECORD_BYTES + this.#contributions * CONTRIBUTION_BYTES + this.#held.size * HELD_BYTES;
   }
 
   get records(): number {
@@ -188,13 +217,13 @@ export class Resolver {
   }
 
   #take(source: string, change: ContributionChange): void {
-    const { entity } = this.#ownership;
     const id = `${source}#${change.index}`;
     let entry = this.#records.get(change.key);
-    if (change.values === undefined) {
+    const { values } = change;
+    if (values === undefined) {
       this.#hold(change, source);
       if (entry === undefined) return;
-      entry.contributions.delete(id);
+      if (entry.contributions.delete(id)) this.#contributions -= 1;
       for (const counter of entry.counters.values()) counter.forget(source);
       return;
     }
@@ -203,15 +232,16 @@ export class Resolver {
       this.#records.set(change.key, entry);
     }
     const before = entry.contributions.get(id);
+    if (before === undefined) this.#contributions += 1;
     const lineage = new Map<string, Lineage>();
-    for (const [group, indexes] of entity.groupIndexes) {
-      if (indexes.every((index) => change.values![index] === undefined)) continue;
+    for (const { group, indexes } of this.#groups) {
+      if (!suppliesAny(values, indexes)) continue;
       const kept = before?.lineage.get(group);
-      const same = kept !== undefined && indexes.every((index) => before!.values[index] === change.values![index]);
+      const same = kept !== undefined && sameAt(before!.values, values, indexes);
       lineage.set(group, same ? kept : change.lineage);
-      if (!same) this.#count(entry, source, group, change);
+      if (!same && this.#counts) this.#count(entry, source, group, change);
     }
-    entry.contributions.set(id, { source, values: change.values, lineage, held: change.held });
+    entry.contributions.set(id, { source, values, lineage, held: change.held });
     this.#hold(change, source);
   }
 
@@ -236,6 +266,7 @@ export class Resolver {
 
   #hold(change: ContributionChange, source: string): void {
     const { held, lineage, content } = change;
+    if (held.size === 0 && this.#heldOf.size === 0) return;
     const key = change.key.startsWith('\0row') ? (held.get(WHOLE_RECORD)?.[0]?.key ?? '') : change.key;
     this.#setHeld(
       `${source}#${change.index}#${change.key}`,
@@ -297,6 +328,12 @@ export class Resolver {
     return contribution.lineage.has(group);
   }
 
+  /** What a source says of a group. */
+  #contributionOf(entry: Entry, source: string, group: string): Contribution | undefined {
+    for (const item of entry.contributions.values()) if (item.source === source && item.lineage.has(group)) return item;
+    return undefined;
+  }
+
   /** The contribution whose values of a group count, and by which rule. */
   #pick(
     entry: Entry,
@@ -355,23 +392,26 @@ export class Resolver {
   #resolve(key: string, touching: Lineage, nowUs: number, advisory: boolean): ResolvedChange | undefined {
     const entry = this.#records.get(key);
     if (entry === undefined) return undefined;
-    const { entity, rules } = this.#ownership;
+    const { entity } = this.#ownership;
     const before = entry.given;
     const held: HeldGroup[] = [];
     let newest: Lineage | undefined;
     let after: RecordValues | undefined;
     if (entry.contributions.size > 0) {
       const values: (string | null)[] = entity.fields.map(() => null);
-      const keyValues = this.#keyValues(entry);
-      for (const [position, index] of entity.keyIndexes.entries()) values[index] = keyValues[position]!;
+      const [first] = entry.contributions.values();
+      for (const index of entity.keyIndexes) values[index] = first!.values[index] ?? '';
       let owned = false;
-      for (const [group, rule] of rules) {
-        const { winner, value } = this.#pick(entry, group, rule, nowUs);
+      for (const { group, rule, alone, indexes } of this.#rules) {
+        const { winner, value } =
+          alone === undefined
+            ? this.#pick(entry, group, rule, nowUs)
+            : { winner: this.#contributionOf(entry, alone, group), value: undefined };
         if (winner === undefined) continue;
         owned = true;
         const origin = winner.lineage.get(group)!;
         if (newest === undefined || isNewer(origin, newest)) newest = origin;
-        for (const index of entity.groupIndexes.get(group)!) values[index] = winner.values[index] ?? null;
+        for (const index of indexes) values[index] = winner.values[index] ?? null;
         if (value !== undefined)
           values[
             rule.kind === 'merge' && rule.merge.merge === 'delta'
@@ -387,7 +427,7 @@ export class Resolver {
         held.push({ ...this.#heldRecord(key, derived, violations, newest ?? touching), incomplete });
       after = !owned || incomplete ? undefined : violations.length > 0 ? before : derived;
     }
-    this.#setHeld(`record#${key}`, held);
+    if (held.length > 0 || this.#heldOf.size > 0) this.#setHeld(`record#${key}`, held);
     entry.given = after;
     if (held.length === 0) entry.lineage = newest;
     else entry.lineage ??= newest;
@@ -415,6 +455,16 @@ function isNewer(a: Lineage, b: Lineage): boolean {
   if (a.time !== b.time) return a.time > b.time;
   if (a.source !== b.source) return a.source > b.source;
   return a.position > b.position;
+}
+
+function suppliesAny(values: ContributedValues, indexes: readonly number[]): boolean {
+  for (const index of indexes) if (values[index] !== undefined) return true;
+  return false;
+}
+
+function sameAt(a: ContributedValues, b: ContributedValues, indexes: readonly number[]): boolean {
+  for (const index of indexes) if (a[index] !== b[index]) return false;
+  return true;
 }
 
 function equalValues(a: RecordValues, b: RecordValues): boolean {

@@ -14,6 +14,8 @@ export function createAudit({ meta, argument }) {
   const more = h('button', { type: 'button', class: 'quiet', onclick: () => void load() }, 'Older');
   const check = h('button', { type: 'button', onclick: () => void verify() }, 'Check the chain');
   let oldest;
+  let newest = 0;
+  let looking = false;
 
   function line({ id, at: when, actor, action, subject, detail, hash }) {
     return h(
@@ -39,10 +41,27 @@ export function createAudit({ meta, argument }) {
       const { lines } = await get(`${base}?${query}`);
       list.append(...lines.map(line));
       oldest = lines.at(-1)?.id ?? oldest;
+      newest = Math.max(newest, lines[0]?.id ?? 0);
       more.hidden = lines.length < PAGE;
       if (list.childElementCount === 0) list.replaceWith(empty('No entries', 'Nothing was written to this log yet.'));
     } catch (error) {
       toast(error.message, 'bad');
+    }
+  }
+
+  /** What was written meanwhile, above the rest. */
+  async function catchUp() {
+    if (looking || newest === 0) return;
+    looking = true;
+    try {
+      const { lines } = await get(`${base}?${new URLSearchParams({ limit: PAGE })}`);
+      const fresh = lines.filter(({ id }) => id > newest);
+      newest = fresh[0]?.id ?? newest;
+      list.prepend(...fresh.map(line));
+    } catch (error) {
+      setText(result, error.message);
+    } finally {
+      looking = false;
     }
   }
 
@@ -64,6 +83,7 @@ export function createAudit({ meta, argument }) {
 
   void load();
   return {
+    update: () => void catchUp(),
     element: h(
       'div',
       { class: 'stack' },

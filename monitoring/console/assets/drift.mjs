@@ -72,7 +72,7 @@ function sideBySide(pair, close) {
 }
 
 export function createDrift({ meta, argument }) {
-  const flows = meta.flows.map(({ name }) => name);
+  const flows = meta.flows.filter(({ compared }) => compared).map(({ name }) => name);
   if (flows.length === 0) return { element: empty('No flows', 'There is nothing to compare.') };
   const flow = flows.includes(argument) ? argument : flows[0];
   const base = `flows/${encodeURIComponent(flow)}`;
@@ -107,7 +107,8 @@ export function createDrift({ meta, argument }) {
     more,
   );
   const nothing = empty('No drift', 'The latest comparison found no row that differs.');
-  const work = h('div', { class: 'split' }, table, sheet);
+  nothing.hidden = true;
+  const work = h('div', { class: 'split', hidden: true }, table, sheet);
   const compare = h('button', { type: 'button', onclick: () => void verify(false) }, 'Compare now');
   const repair = h('button', { type: 'button', onclick: () => void verify(true) }, 'Compare and repair');
   let shown = 0;

@@ -3,6 +3,7 @@ import { actor, get, lock, onLockChange, unlock, unlocked } from './api.mjs';
 import { createAudit } from './audit.mjs';
 import { ask, h, setText, toast } from './dom.mjs';
 import { createDrift } from './drift.mjs';
+import { createExplain } from './explain.mjs';
 import { createOverview } from './overview.mjs';
 import { createQuarantine } from './quarantine.mjs';
 import { createConfiguration, createSnapshots } from './snapshots.mjs';
@@ -17,6 +18,8 @@ const VIEWS = [
   { id: 'overview', title: 'Overview', create: createOverview },
   { id: 'drift', title: 'Drift', create: createDrift },
   { id: 'quarantine', title: 'Quarantine', create: createQuarantine },
+  // Only where records are made is there anything to explain.
+  ...(meta.entities.length === 0 ? [] : [{ id: 'explain', title: 'Explain', create: createExplain }]),
   { id: 'snapshots', title: 'Snapshots', create: createSnapshots },
   { id: 'audit', title: 'Audit', create: createAudit },
   { id: 'configuration', title: 'Configuration', create: createConfiguration },

@@ -59,14 +59,15 @@ function card(kind, name, note) {
   return element;
 }
 
-function sourceCard({ name, kind }) {
-  const element = card('Source', name, h('span', { class: 'engine' }, kind));
+function sourceCard({ role, title, kind }) {
+  const element = card(role === 'transform' ? 'Transform' : 'Source', title, h('span', { class: 'engine' }, kind));
   const delay = trend('Lag');
   const rows = trend('Rows a second');
   const position = figure('Position');
   const kept = figure('Log kept');
   const budget = figure('Log budget');
-  element.append(h('div', { class: 'trends' }, delay, rows), h('dl', { class: 'figures' }, position, kept, budget));
+  element.append(h('div', { class: 'trends' }, delay, rows));
+  if (role !== 'transform') element.append(h('dl', { class: 'figures' }, position, kept, budget));
   element.update = (source, trends) => {
     element.state(source.state, source.detail);
     delay.show(trends?.lag, lag(source.lagSeconds), lagTone(source.lagSeconds));
@@ -152,7 +153,7 @@ function lane(source, stream, flows) {
   const [first, second] = [connector(), connector()];
   const element = h(
     'section',
-    { class: 'lane', 'aria-label': `From ${source.name}` },
+    { class: 'lane', 'aria-label': `From ${source.role} ${source.title}` },
     from,
     first,
     through,
@@ -178,8 +179,8 @@ function lane(source, stream, flows) {
 
 function showTiles(tiles, { sources, flows }) {
   const bad = (states) => (each) => !states.includes(each.state);
-  const broken =
-    sources.filter(bad(['streaming', 'idle', 'snapshot'])).length + flows.filter(bad(['applying', 'idle'])).length;
+  const working = ['streaming', 'idle', 'snapshot', 'applying'];
+  const broken = sources.filter(bad(working)).length + flows.filter(bad(working)).length;
   const all = sources.length + flows.length;
   tiles.health.show(
     `${all - broken} / ${all}`,

@@ -66,6 +66,8 @@ export function createRow({ base, discard, changed }) {
   const element = h('aside', { class: 'sheet', 'aria-label': 'The change that is open', hidden: true, tabindex: -1 });
   let editors = new Map();
   let buttons;
+  /** The change that is open, or is being opened: whoever comes back later with another one is too late. */
+  let current;
   const unlisten = onLockChange(() => refresh());
 
   function edits() {
@@ -122,13 +124,16 @@ export function createRow({ base, discard, changed }) {
       );
     });
     editors = editable;
-    const [first] = detail.columns;
+    const [first = {}] = detail.columns;
     const head = ['Column', ...('before' in first ? ['Before'] : []), ...('after' in first ? ['After'] : [])];
     const save = h(
       'button',
       {
         type: 'button',
-        onclick: () => void act(`${base}/${detail.id}/edit`, { set: edits() }).then((good) => good && open(detail.id)),
+        onclick: () =>
+          void act(`${base}/${detail.id}/edit`, { set: edits() }).then(
+            (good) => good && current === detail.id && open(detail.id),
+          ),
       },
       'Save',
     );
@@ -139,6 +144,7 @@ export function createRow({ base, discard, changed }) {
       const good = edited
         ? await act(`${base}/${detail.id}/edit`, { set, replay: true })
         : await act(`${base}/replay`, { ids: [detail.id] });
+      if (current !== detail.id) return;
       if (good) close();
       else await open(detail.id);
     });
@@ -198,17 +204,21 @@ export function createRow({ base, discard, changed }) {
   }
 
   async function open(id) {
+    current = id;
     try {
-      show(await get(`${base}/${id}`));
+      const detail = await get(`${base}/${id}`);
+      if (current !== id) return;
+      show(detail);
       element.focus({ preventScroll: innerWidth >= 1000 });
       if (innerWidth < 1000) element.scrollIntoView({ block: 'start' });
     } catch (error) {
-      close();
+      if (current === id) close();
       if (error.status !== 404) toast(error.message, 'bad');
     }
   }
 
   function close() {
+    current = undefined;
     element.hidden = true;
     buttons = undefined;
     editors = new Map();

@@ -45,7 +45,8 @@ export function createQuarantine({ meta, argument }) {
         return page;
       } catch (error) {
         toast(error.message, 'bad');
-        return { total: 0, items: [] };
+        // What could not be asked is not empty.
+        return { total: list.total, items: [] };
       }
     },
     make: () => ({
@@ -107,6 +108,7 @@ export function createQuarantine({ meta, argument }) {
     'Discard',
   );
   const nothing = empty('Nothing is in quarantine', 'Every change that reached this target was taken.');
+  nothing.hidden = true;
   const work = h('div', { class: 'split' }, list.element, row.element);
 
   function summary(number) {

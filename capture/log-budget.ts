@@ -1,4 +1,4 @@
-/** How long the source keeps the log that a slot still needs, at the rate at which it has been writing lately. */
+/** How long a source keeps the log that is still needed, at the rate at which it has been writing lately. */
 
 interface Sample {
   readonly atMs: number;

@@ -1,0 +1,92 @@
+/** The statements that read chunks of a table, and single rows of it. */
+import type { KeyTexts } from '../snapshot-request.ts';
+import type { CapturedTable } from './catalog.ts';
+import { quoteIdent, quoteLiteral } from './connection.ts';
+import { baseType } from './log-type.ts';
+
+/**
+ * The statement that reads one chunk in key order after `cursor`: all columns of the table's schema, those that are
+ * `excluded` as NULL.
+ */
+export function chunkSql(
+  table: CapturedTable,
+  cursor: KeyTexts | null,
+  limit: number | undefined,
+  excluded?: ReadonlySet<string>,
+): string {
+  const parts = keyTypes(table).map(({ name, type }, index) => ({
+    sql: orderedBy(name, type),
+    literal: cursor === null ? '' : keyLiteral(cursor[index]!, type),
+  }));
+  // Written out: a comparison of rows would read the index from its beginning.
+  const after = parts
+    .map((part, index) => {
+      const equal = parts.slice(0, index).map(({ sql, literal }) => `${sql} = ${literal}`);
+      return `(${[...equal, `${part.sql} > ${part.literal}`].join(' AND ')})`;
+    })
+    .join(' OR ');
+  const where = cursor === null || parts.length === 0 ? '' : ` WHERE ${after}`;
+  const order = parts.length === 0 ? '' : ` ORDER BY ${parts.map(({ sql }) => sql).join(', ')}`;
+  return `${selectFrom(table, excluded)}${where}${order}${limit === undefined ? '' : ` LIMIT ${limit}`}`;
+}
+
+/** The statement that reads the rows with these keys. */
+export function keysSql(table: CapturedTable, keys: readonly KeyTexts[], excluded?: ReadonlySet<string>): string {
+  return `${selectFrom(table, excluded)} WHERE ${keys.map((key) => hasKey(table, key)).join(' OR ')}`;
+}
+
+/** The statement that says for each key, as a column of `0` or `1`, whether there is a row with it. */
+export function existSql(table: CapturedTable, keys: readonly KeyTexts[]): string {
+  return `SELECT ${keys.map((key) => `EXISTS (SELECT 1 FROM ${qualified(table)} WHERE ${hasKey(table, key)})`).join(', ')}`;
+}
+
+function selectFrom(table: CapturedTable, excluded?: ReadonlySet<string>): string {
+  const columns = table.columns
+    .filter((column) => !column.generated)
+    .map((column) => (excluded?.has(column.schema.name) === true ? 'NULL' : column.textSql));
+  return `SELECT ${columns.join(', ')} FROM ${qualified(table)}`;
+}
+
+function qualified({ schema }: CapturedTable): string {
+  return `${quoteIdent(schema.schema)}.${quoteIdent(schema.name)}`;
+}
+
+/** The key's columns with their types as the catalog shows them. */
+function keyTypes(table: CapturedTable): { name: string; type: string }[] {
+  return table.schema.key.map((name) => ({
+    name,
+    type: table.columns.find((column) => column.schema.name === name)!.shown,
+  }));
+}
+
+function hasKey(table: CapturedTable, key: KeyTexts): string {
+  const parts = keyTypes(table).map(
+    ({ name, type }, index) => `${quoteIdent(name)} = ${keyLiteral(key[index]!, type)}`,
+  );
+  return `(${parts.join(' AND ')})`;
+}
+
+/** Enums sort by their number and compare by their label: both by label here. */
+function orderedBy(name: string, type: string): string {
+  const column = quoteIdent(name);
+  return /^(?:enum|set)\b/.test(type) ? `CAST(${column} AS CHAR)` : column;
+}
+
+const NUMERIC = /^-?\d+(?:\.\d+)?(?:e[+-]?\d+)?$/i;
+
+function keyLiteral(text: string, type: string): string {
+  const base = baseType(type);
+  if (/^(?:tiny|small|medium|big)?int$|^(?:decimal|float|double|year)$/.test(base) && NUMERIC.test(text)) return text;
+  if (base === 'bit') return `b'${text.replaceAll(/[^01]/g, '')}'`;
+  if (/^(?:binary|varbinary|\w*blob)$/.test(base)) return `X'${Buffer.from(text, 'base64').toString('hex')}'`;
+  return quoteLiteral(text);
+}
+
+/** Types of which equal values have one text. */
+const TEXT_IS_VALUE =
+  /^(?:(?:tiny|small|medium|big)?int|decimal|year|date|time|datetime|timestamp|bit|uuid|binary|varbinary)$/;
+
+/** Whether keys that are equal for the source have equal texts: not so where a collation decides, or a float. */
+export function keyTextIsKey(table: CapturedTable): boolean {
+  return keyTypes(table).every(({ type }) => TEXT_IS_VALUE.test(baseType(type)));
+}

@@ -1,0 +1,36 @@
+/** Where each field of a record came from, as the console shows it. */
+import type { Config } from '../../core/config.ts';
+import type { ExplainView, OriginView } from '../../monitoring/console/views.ts';
+import { explainFlow, type Origin } from '../commands/explain.ts';
+import { hiddenColumns, shown } from './hidden-columns.ts';
+import { positionText } from './overview.ts';
+
+/** Throws `config_invalid` for a key that the entity does not have. undefined: there is no such record. */
+export async function explainRecord(
+  config: Config,
+  entity: string,
+  key: readonly string[],
+): Promise<ExplainView | undefined> {
+  const found = await explainFlow(config, entity, key);
+  if (found.fields === undefined) return undefined;
+  const hides = hiddenColumns(config, found.flow);
+  return {
+    entity,
+    flow: found.flow,
+    fields: found.fields.map(({ field, value, decided, rule, origin, lost }) => {
+      const hidden = hides('canonical', entity, field);
+      return {
+        field,
+        value: shown(value, hidden),
+        decided,
+        rule,
+        origin: originView(origin),
+        lost: lost.map(({ value: losing, ...from }) => ({ value: shown(losing, hidden), origin: originView(from) })),
+      };
+    }),
+  };
+}
+
+function originView({ position, ...origin }: Partial<Origin>): OriginView {
+  return { ...origin, ...(position === undefined ? {} : { position: positionText(position) }) };
+}

@@ -1,0 +1,14 @@
+/** Comparisons and heartbeats read the server that the capture reads, where the url of a source names several. */
+import { connectChosen } from '../capture/mysql/choose-server.ts';
+import type { Config } from '../core/config.ts';
+import { serverUrls } from '../core/source-url.ts';
+
+/** The configuration with the one server of the flow's source that is to be read now. Throws classified errors. */
+export async function withChosenServer(config: Config, flow: string): Promise<Config> {
+  const name = config.flows[flow]!.mirror;
+  const source = config.sources[name]!;
+  if (source.kind === 'postgres' || serverUrls(source.url).length === 1) return config;
+  const { client, settings } = await connectChosen(source);
+  client.end();
+  return { ...config, sources: { ...config.sources, [name]: settings } };
+}

@@ -1,0 +1,125 @@
+/** A mirror flow into Postgres: rows that the target refuses. */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import {
+  discardQuarantine,
+  listQuarantine,
+  replayQuarantine,
+  showQuarantine,
+} from '../../apply/postgres/quarantine.ts';
+import { type RowChange } from '../../core/frame.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { ins, tableOf, upd } from '../support/frame-feed.ts';
+import { PostgresTarget } from '../support/postgres-target.ts';
+
+let pg: PostgresServer;
+let natsServer: NatsServer;
+let fixture: PostgresTarget;
+
+beforeAll(async () => {
+  [pg, natsServer] = await Promise.all([startPostgres(), startNats()]);
+}, 180_000);
+afterEach(async () => {
+  await fixture.close();
+});
+afterAll(async () => {
+  await Promise.all([pg?.dispose(), natsServer?.dispose()]);
+});
+
+const items = tableOf('items', ['id bigint', 'name text', 'doc text']);
+
+describe('quarantine', () => {
+  beforeEach(async () => {
+    fixture = await PostgresTarget.open(pg, natsServer.url);
+    await fixture.client.query(
+      `CREATE TABLE items (id bigint PRIMARY KEY, name text CONSTRAINT short CHECK (length(name) < 5), doc text)`,
+    );
+  });
+
+  test('a bad row and what follows it wait; neighbours go on; replay and discard', async () => {
+    let reported = 0;
+    fixture.feed.start({ quarantined: (_, keys) => (reported += keys) });
+    await fixture.feed.frame([items], [[ins('1', 'ok', null), ins('2', 'too long', null), ins('3', 'ok', null)]]);
+    await fixture.feed.caughtUp();
+    await fixture.feed.frame([items], [[upd('2', 'fine', null)]]);
+    await fixture.feed.frame([items], [[upd('2', 'fin2', 'd'), ins('4', 'ok', null)]]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT id FROM items ORDER BY id')).toEqual([['1'], ['3'], ['4']]);
+    const list = await listQuarantine(fixture.client, 'mirror');
+    expect(list.map((entry) => [entry.key, entry.op, entry.reason, entry.sqlState])).toEqual([
+      ['["2"]', 'i', 'constraint', '23514'],
+      ['["2"]', 'u', 'held', null],
+      ['["2"]', 'u', 'held', null],
+    ]);
+    expect(reported).toBe(3);
+    expect(list[0]!.message).not.toContain('too long');
+    expect((await showQuarantine(fixture.client, list[0]!.id))?.change.change[2]).toEqual(['2', 'too long', null]);
+
+    expect(await replayQuarantine(fixture.client, 'mirror', { all: true })).toMatchObject({
+      applied: 0,
+      failed: [{ id: list[0]!.id, sqlState: '23514' }],
+    });
+    await fixture.client.query('ALTER TABLE items DROP CONSTRAINT short');
+    expect(await replayQuarantine(fixture.client, 'mirror', { ids: [list[2]!.id] })).toEqual({
+      applied: 3,
+      failed: [],
+    });
+    expect(await fixture.rows('SELECT name, doc FROM items WHERE id = 2')).toEqual([['fin2', 'd']]);
+    await fixture.feed.frame([items], [[upd('2', 'free', null)]]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT name FROM items WHERE id = 2')).toEqual([['free']]);
+  });
+
+  test('held keys survive a restart, and discarding releases them', async () => {
+    const first = fixture.feed.start();
+    await fixture.feed.frame([items], [[ins('2', 'too long', null)]]);
+    await fixture.feed.caughtUp();
+    first.stop.abort();
+    await first.done;
+    fixture.feed.start();
+    await fixture.feed.frame([items], [[upd('2', 'b', null)]]);
+    await fixture.feed.caughtUp();
+    const list = await listQuarantine(fixture.client);
+    expect(list.map((entry) => entry.reason)).toEqual(['constraint', 'held']);
+    expect(
+      await discardQuarantine(
+        fixture.client,
+        'mirror',
+        list.map((entry) => entry.id),
+      ),
+    ).toBe(2);
+    await fixture.feed.frame([items], [[upd('2', 'c', null)]]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT id, name FROM items')).toEqual([['2', 'c']]);
+  });
+
+  test('a bad row among many in COPY is found', async () => {
+    fixture.feed.start();
+    await fixture.feed.frame(
+      [items],
+      [Array.from({ length: 400 }, (_, id) => ins(String(id), id === 250 ? 'too long' : 'ok', null))],
+    );
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT count(*)::int FROM items')).toEqual([[399]]);
+    expect((await listQuarantine(fixture.client)).map((entry) => entry.key)).toEqual(['["250"]']);
+  });
+
+  test('a bad row inside a transaction of several batches', async () => {
+    await fixture.close();
+    fixture = await PostgresTarget.open(pg, natsServer.url, { batch_bytes: 2000 });
+    await fixture.client.query(
+      `CREATE TABLE items (id bigint PRIMARY KEY, name text CHECK (length(name) < 5), doc text)`,
+    );
+    fixture.feed.start();
+    const rows = (from: number): RowChange[] =>
+      Array.from({ length: 200 }, (_, id) => ins(String(from + id), from + id === 250 ? 'too long' : 'ok', null));
+    await fixture.feed.frame([items], [rows(0)], 'first', 0);
+    await fixture.feed.frame([items], [rows(200)], 'middle', 200);
+    await fixture.feed.frame([items], [rows(400)], 'last', 400);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT count(*)::int FROM items')).toEqual([[599]]);
+    expect((await listQuarantine(fixture.client)).map((entry) => [entry.key, entry.ordinal])).toEqual([
+      ['["250"]', 250],
+    ]);
+  });
+});

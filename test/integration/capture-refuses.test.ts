@@ -1,0 +1,156 @@
+import { NO_CAPTURE_REPORT } from '../../core/metrics.ts';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { runPostgresCapture } from '../../capture/postgres/capture.ts';
+import { quoteIdent } from '../../capture/postgres/publication.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { waitFor } from '../support/wait.ts';
+import { configFor, DEADLINE_MS, log, timeoutMs } from '../support/postgres-source.ts';
+
+const disposables: { dispose(): Promise<void> }[] = [];
+afterAll(async () => {
+  await Promise.all(disposables.splice(0).map((server) => server.dispose()));
+}, timeoutMs);
+
+let nats: NatsServer;
+beforeAll(async () => {
+  nats = await startNats();
+  disposables.push(nats);
+}, timeoutMs);
+
+describe('capture refuses', () => {
+  let server: PostgresServer;
+  let made = 0;
+
+  beforeAll(async () => {
+    server = await startPostgres({ settings: { max_replication_slots: '2' } });
+    disposables.push(server);
+  }, timeoutMs);
+
+  const database = async (on: PostgresServer, ...statements: string[]): Promise<string> => {
+    const url = await on.createDatabase(`refused_${++made}`);
+    const client = new pg.Client(url);
+    await client.connect();
+    for (const sql of statements) await client.query(sql);
+    await client.end();
+    return url;
+  };
+  const refused = async (url: string, code: string, part: RegExp, natsUrl = nats.url): Promise<void> => {
+    const name = `refused${made}`;
+    const { settings, config } = configFor(name, url, natsUrl);
+    const signal = AbortSignal.timeout(DEADLINE_MS);
+    const states: string[] = [];
+    const report = {
+      ...NO_CAPTURE_REPORT,
+      state: (state: string, detail = '') => void states.push(`${state} ${detail}`),
+    };
+    const running = runPostgresCapture({ name, settings, nats: config, holder: 'test', log, signal, report });
+    await expect(running, states.join('\n')).rejects.toMatchObject({
+      code,
+      message: expect.stringMatching(part) as string,
+    });
+    expect(states.at(-1)).toContain(`blocked ${code}`);
+  };
+  const TABLE = 'create table t (id int primary key)';
+
+  it('a table without identity, with the SQL that mends it', async () => {
+    const url = await database(
+      server,
+      TABLE,
+      'create table "No Key" (a int)',
+      'create table n (a int primary key)',
+      'alter table n replica identity nothing',
+    );
+    await refused(url, 'source_table_identity', /public\.No Key.*ALTER TABLE "public"\."No Key" REPLICA IDENTITY FULL/);
+  });
+
+  it('a source without tables', async () => {
+    await refused(await database(server), 'source_table_missing', /public\.\*/);
+  });
+
+  it('a server without logical log', async () => {
+    const physical = await startPostgres({ settings: { wal_level: 'replica' } });
+    disposables.push(physical);
+    await refused(await database(physical, TABLE), 'source_not_logical', /wal_level of the source is replica/);
+  });
+
+  it('a wrong password, an unknown user and an unknown database', async ({ skip }) => {
+    const file = join(server.dataDir ?? skip('the server is elsewhere'), 'pg_hba.conf');
+    const rules = await readFile(file, 'utf8');
+    await writeFile(file, `host all guarded 127.0.0.1/32 scram-sha-256\n${rules}`);
+    const url = new URL(
+      await database(server, TABLE, `create role guarded superuser login password 'right'`, 'select pg_reload_conf()'),
+    );
+    const as = (user: string, password = ''): string => Object.assign(new URL(url), { username: user, password }).href;
+    await waitFor('the new rules', async () => {
+      const client = new pg.Client(as('guarded', 'wrong'));
+      client.on('error', () => {});
+      return client.connect().then(
+        () => client.end().then(() => false),
+        () => true,
+      );
+    });
+    await refused(as('guarded', 'wrong'), 'source_auth', /password authentication failed.*28P01/);
+    await refused(as('nobody'), 'source_auth', /28000/);
+    await refused(server.urlFor('not_there'), 'source_auth', /3D000/);
+    await writeFile(file, rules);
+  });
+
+  it('a user that may not publish, and one that may not replicate', async () => {
+    const url = new URL(await database(server, TABLE, 'create role reader login', 'grant select on t to reader'));
+    url.username = 'reader';
+    await refused(url.href, 'source_publication', /CREATE PUBLICATION .* FOR TABLE "public"\."t"/);
+    const admin = new pg.Client(Object.assign(new URL(url), { username: 'postgres' }).href);
+    await admin.connect();
+    await admin.query(
+      `create publication ${quoteIdent(`waybill_refused${made}`)} for table t with (publish_via_partition_root)`,
+    );
+    await admin.end();
+    await refused(url.href, 'source_privilege', /42501/);
+  });
+
+  it('a server whose slots are all taken', async () => {
+    const url = await database(
+      server,
+      TABLE,
+      `select pg_create_physical_replication_slot('a'), pg_create_physical_replication_slot('b')`,
+    );
+    await refused(url, 'source_no_free_slot', /53400/);
+    const client = new pg.Client(server.url);
+    await client.connect();
+    await client.query(`select pg_drop_replication_slot('a'), pg_drop_replication_slot('b')`);
+    await client.end();
+  });
+
+  it('a slot of another plugin', async () => {
+    const url = await database(server, TABLE);
+    const client = new pg.Client(url);
+    await client.connect();
+    const slot = `waybill_refused${made}`;
+    await client.query(`select pg_create_logical_replication_slot('${slot}', 'pgoutput')`);
+    await client.end();
+    // The slot belongs to another database than the one that is captured under the same name.
+    const other = new pg.Client(server.url);
+    await other.connect();
+    await other.query(TABLE);
+    await other.end();
+    await refused(server.url, 'config_invalid', new RegExp(`${slot} belongs to plugin pgoutput in database refused_`));
+    const again = new pg.Client(url);
+    await again.connect();
+    await again.query(`select pg_drop_replication_slot('${slot}')`);
+    await again.end();
+  });
+
+  it('NATS without JetStream, and with messages that are too small', async () => {
+    const url = await database(server, TABLE);
+    const plain = await startNats({ jetstream: false });
+    disposables.push(plain);
+    await refused(url, 'nats_no_jetstream', /./, plain.url);
+    const small = await startNats({ config: { maxPayload: 16 * 1024 } });
+    disposables.push(small);
+    await refused(url, 'nats_payload_too_small', /16384 bytes/, small.url);
+  });
+});

@@ -1,0 +1,261 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { connectSource } from '../../capture/postgres/connection.ts';
+import { requestSnapshot } from '../../capture/snapshot-request.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { changesOf, repeat, Source, timeoutMs, type Loop } from '../support/postgres-source.ts';
+
+const disposables: { dispose(): Promise<void> }[] = [];
+const loops: Loop[] = [];
+const sources: Source[] = [];
+/** Repeats `step` until it is stopped, at the latest when the test ends. */
+const loop = (step: (n: number) => Promise<void>): Loop => {
+  const made = repeat(step);
+  loops.push(made);
+  return made;
+};
+afterEach(async () => {
+  for (const one of loops.splice(0)) await one.stop().catch(() => {});
+  for (const source of sources.splice(0)) await source.close();
+}, timeoutMs);
+afterAll(async () => {
+  await Promise.all(disposables.splice(0).map((server) => server.dispose()));
+}, timeoutMs);
+
+let nats: NatsServer;
+beforeAll(async () => {
+  nats = await startNats();
+  disposables.push(nats);
+}, timeoutMs);
+
+describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
+  let server: PostgresServer;
+
+  beforeAll(async () => {
+    server = await startPostgres({ version });
+    disposables.push(server);
+  }, timeoutMs);
+
+  it('goes on where it was, however often it is stopped', async () => {
+    const url = await server.createDatabase('restarts');
+    const restarts = await Source.open(`restarts${version}`, url, nats, { frame_bytes: '8KB' });
+    sources.push(restarts);
+    await restarts.query('create table t (id int primary key, v text)');
+    await restarts.query(`insert into t select i, 'old' from generate_series(1, 3000) i`);
+    const writer = await connectSource(restarts.settings, 'writer');
+    const writing = loop(async (n) => {
+      await writer.query(
+        `begin; insert into t select i, repeat('x', 100) from generate_series(${100_000 + n * 200}, ${100_199 + n * 200}) i;
+         update t set v = '${n}' where id between ${n % 40} and ${(n % 40) + 3}; delete from t where id = ${n + 1};
+         delete from t where id < ${100_000 + (n - 50) * 200} and id >= 100000; commit`,
+      );
+    });
+    for (let round = 0; round < 5; round++) {
+      const before = writing.steps;
+      restarts.start(`round ${round}`);
+      const from = await restarts.tail().catch(() => undefined);
+      await restarts.wait('the stream to move', async () => {
+        const tail = await restarts.tail();
+        return writing.steps > before + 5 && tail.seq > (from?.seq ?? 0) + 3;
+      });
+      await restarts.stop();
+    }
+    await writing.stop();
+    await writer.end();
+    restarts.start('last');
+    await restarts.loaded(1);
+    await restarts.caughtUp();
+    expect(await restarts.folded('public', 't')).toEqual(await restarts.table('public', 't'));
+  });
+
+  it('reads a long backlog in slices, and the end of it from the stream', async () => {
+    const url = await server.createDatabase('behind');
+    const behind = await Source.open(`behind${version}`, url, nats, { frame_bytes: '64KB' });
+    sources.push(behind);
+    await behind.query('create table t (id int primary key, v text)');
+    await behind.query(`insert into t select i, repeat('x', 500) from generate_series(1, 20000) i`);
+    behind.start();
+    await behind.loaded(1);
+    await behind.stop();
+    // 40 MB of log: a column that appears, one large transaction, many small ones.
+    await behind.query('alter table t add column more int');
+    await behind.query(`update t set v = repeat('y', 500)`);
+    await behind.query(
+      `do $$ begin for i in 1..4000 loop update t set more = i, v = repeat('z', 500) where id = 1 + i * 7 % 20000; commit; end loop; end $$`,
+    );
+    await behind.query('delete from t where id % 50 = 0');
+    const before = await behind.tail();
+    for (let round = 0; round < 3; round++) {
+      behind.start(`round ${round}`);
+      const from = await behind.tail();
+      await behind.wait('frames of the backlog', async () => (await behind.tail()).seq > from.seq + 20);
+      await behind.stop();
+    }
+    behind.start('last');
+    await behind.query('update t set more = -1 where id = 1');
+    const end = await behind.caughtUp();
+    expect(await behind.folded('public', 't')).toEqual(await behind.table('public', 't'));
+    expect(end.seq).toBeGreaterThan(before.seq + 60);
+    // The copy of the slot is gone, and the slot itself is read by a walsender again.
+    const slots = await behind.query(`select slot_name, active from pg_replication_slots where database = 'behind'`);
+    expect(slots).toEqual([[behind.slot, 't']]);
+  });
+
+  it('streams a long backlog where no slot can be spared', async () => {
+    const url = await server.createDatabase('spare');
+    const spare = await Source.open(`spare${version}`, url, nats);
+    sources.push(spare);
+    await spare.query('create table t (id int primary key, v text)');
+    await spare.query(`insert into t select i, repeat('x', 500) from generate_series(1, 20000) i`);
+    spare.start();
+    await spare.loaded(1);
+    await spare.stop();
+    await spare.query(`update t set v = repeat('y', 500)`);
+    const [[free]] = (await spare.query(
+      `select current_setting('max_replication_slots')::int - count(*) from pg_replication_slots`,
+    )) as [[string]];
+    for (let n = 0; n < Number(free); n++)
+      await spare.query(`select pg_create_physical_replication_slot('taken_${n}')`);
+    try {
+      spare.start('again');
+      await spare.caughtUp();
+      expect(await spare.folded('public', 't')).toEqual(await spare.table('public', 't'));
+    } finally {
+      await spare.query(
+        `select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name ~ '^taken'`,
+      );
+    }
+  });
+
+  it('stops at whatever moment it is asked to', async () => {
+    const url = await server.createDatabase('stops');
+    const stops = await Source.open(`stops${version}`, url, nats, { frame_bytes: '4KB' });
+    sources.push(stops);
+    await stops.query('create table t (id int primary key)');
+    await stops.query('insert into t select generate_series(1, 1000)');
+    let longest = 0;
+    for (let round = 0; round < 60; round++) {
+      stops.start(`round ${round}`);
+      await delay(round * 2);
+      const began = performance.now();
+      await stops.stop();
+      longest = Math.max(longest, performance.now() - began);
+    }
+    expect(longest).toBeLessThan(15_000);
+  });
+
+  it('reads a table that is written to, and both together are the table', async () => {
+    const url = await server.createDatabase('concurrent');
+    const busy = await Source.open(`concurrent${version}`, url, nats, { snapshot_chunk_rows: 500 });
+    sources.push(busy);
+    await busy.query('create table t (id int, part text, big text, n int, primary key (part, id))');
+    await busy.query('alter table t alter big set storage external');
+    await busy.query('create table keyless (a int, b text)');
+    await busy.query('alter table keyless replica identity full');
+    await busy.query(
+      `insert into t select i, 'p' || i % 10, case when i % 50 = 0 then repeat('b', 4000) else '' end, 0 from generate_series(1, 8000) i`,
+    );
+    await busy.query(`insert into keyless select i, 'k' from generate_series(1, 500) i`);
+    const writers = await Promise.all([0, 1].map(() => connectSource(busy.settings, 'writer')));
+    const writing = writers.map((writer, who) =>
+      loop(async (n) => {
+        const id = ((n * 7919) % 4000) * 2 + who;
+        await writer.query(
+          `begin; update t set n = n + 1 where id = ${id}; delete from t where id = ${id + 400};
+           update t set part = 'p' || ${n % 10} where id = ${id + 800};
+           insert into t values (${100_000 + n * 2 + who}, 'p${n % 10}', repeat('n', 3000), 0); commit`,
+        );
+      }),
+    );
+    busy.start();
+    await busy.loaded(2, 60_000);
+    await Promise.all(writing.map((one) => one.stop()));
+    for (const writer of writers) await writer.end();
+    await busy.caughtUp();
+    const changes = await busy.changes();
+    expect(changes.filter(({ row }) => row[0] === 'u').length, 'written while it read').toBeGreaterThan(50);
+    expect(await busy.folded('public', 't')).toEqual(await busy.table('public', 't'));
+    expect(await busy.folded('public', 'keyless')).toEqual(await busy.table('public', 'keyless'));
+  });
+
+  it('reads a chunk again when a row of it changed meanwhile without all its columns', async () => {
+    const url = await server.createDatabase('chunks');
+    const chunks = await Source.open(`chunks${version}`, url, nats, { snapshot_chunk_rows: 200 });
+    sources.push(chunks);
+    // Tables are read from the smallest on: the first keeps the reader busy until the second is locked.
+    await chunks.query('create table a (id int primary key)');
+    await chunks.query('insert into a select generate_series(1, 60000)');
+    await chunks.query('create table b (id int primary key, n int, pad text, big text)');
+    await chunks.query('alter table b alter big set storage external, alter pad set storage plain');
+    await chunks.query(
+      `insert into b select i, 0, repeat('p', 1800), repeat('b', 4000 * (i / 3 % 2)) from generate_series(1, 1500) i`,
+    );
+    chunks.start();
+    await chunks.wait('the first table', async () => (await chunks.tail().catch(() => ({ seq: 0 }))).seq > 4);
+    const locker = await connectSource(chunks.settings, 'locker');
+    await locker.query('begin; lock table b in access exclusive mode');
+    await chunks.wait('the reader to wait for the second table', async () => {
+      const waiting = await chunks.query(`select from pg_locks where relation = 'b'::regclass and not granted`);
+      return waiting.length === 1;
+    });
+    // Between the chunk's low mark and its rows: the log has the new row without its large column.
+    await locker.query('update b set n = 1 where id = 3; commit');
+    await locker.end();
+    await chunks.loaded(2);
+    await chunks.caughtUp();
+    const partial = (await chunks.changes()).filter(({ table, row }) => table?.name === 'b' && row[0] === 'u');
+    expect(partial.map(({ row }) => row[2])).toEqual([['3', '1', 'p'.repeat(1800), 0]]);
+    expect(await chunks.folded('public', 'b')).toEqual(await chunks.table('public', 'b'));
+  });
+
+  it('waits for a reset when its slot is gone, and then reads everything again', async () => {
+    const url = await server.createDatabase('dropped');
+    const dropped = await Source.open(`dropped${version}`, url, nats);
+    sources.push(dropped);
+    await dropped.query('create table t (id int primary key, v text)');
+    await dropped.query(`insert into t select i, 'a' from generate_series(1, 100) i`);
+    dropped.start();
+    await dropped.loaded(1);
+    await dropped.caughtUp();
+    await dropped.stop();
+    await dropped.query('select pg_drop_replication_slot($1)', [dropped.slot]);
+    await dropped.query('delete from t where id <= 50');
+    await dropped.query(`insert into t values (1000, 'missed')`);
+    dropped.start();
+    await dropped.wait('slot_missing', async () =>
+      dropped.states.some((state) => state.startsWith('slot_missing source_slot_missing')),
+    );
+    const from = await dropped.tail();
+    await dropped.query(`insert into t values (1001, 'missed too')`);
+    await requestSnapshot(dropped.config, dropped.name, { reset: true });
+    await dropped.wait('the end of the new snapshot', async () => {
+      return changesOf(await dropped.frames(from)).some(({ row }) => row[0] === 's' && row[2]?.[1] === 'end');
+    });
+    await dropped.query(`insert into t values (1002, 'after')`);
+    await dropped.caughtUp();
+    const frames = await dropped.frames(from);
+    expect(frames.map(({ headers }) => headers.reset)[0]).toBe(true);
+    expect(await dropped.folded('public', 't')).toEqual(await dropped.table('public', 't'));
+  });
+
+  it('notices a slot that was advanced beyond the stream', async () => {
+    const url = await server.createDatabase('ahead');
+    const ahead = await Source.open(`ahead${version}`, url, nats);
+    sources.push(ahead);
+    await ahead.query('create table t (id int primary key)');
+    ahead.start();
+    await ahead.loaded(1);
+    await ahead.caughtUp();
+    await ahead.stop();
+    await ahead.query('insert into t select generate_series(1, 1000)');
+    await ahead.query('select pg_replication_slot_advance($1, pg_current_wal_lsn())', [ahead.slot]);
+    ahead.start();
+    await ahead.wait('source_slot_ahead', async () =>
+      ahead.states.some((state) => state.startsWith('blocked source_slot_ahead')),
+    );
+    await requestSnapshot(ahead.config, ahead.name, { reset: true });
+    await ahead.wait('all rows', async () => (await ahead.folded('public', 't')).length === 1000);
+    expect(await ahead.folded('public', 't')).toEqual(await ahead.table('public', 't'));
+  });
+});

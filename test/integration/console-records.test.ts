@@ -1,0 +1,132 @@
+/** The console of an installation that makes records: the transform in the map, what a mapping holds, explained values. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import pg from 'pg';
+import type { Browser } from 'playwright-core';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { createConsole } from '../../cli/watching.ts';
+import { createLogger } from '../../core/logger.ts';
+import { Metrics } from '../../monitoring/metrics.ts';
+import { Observatory, observer } from '../../monitoring/observation.ts';
+import { startMonitoring, type MonitoringServer } from '../../monitoring/server.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { openBrowser, violations } from '../support/browser.ts';
+import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import { ODOO_DDL, odooProducts } from '../support/odoo-tables.ts';
+import { waitFor } from '../support/wait.ts';
+
+const SHOTS = process.env['WAYBILL_SCREENSHOTS'];
+const TOKEN = 'a-token-for-the-console-of-this-test';
+
+let postgres: PostgresServer;
+let nats: NatsServer;
+let browser: Browser;
+let wms: pg.Client;
+let flow: CanonicalPipeline;
+let server: MonitoringServer;
+let running: Promise<void>;
+const stop = new AbortController();
+
+beforeAll(async () => {
+  [postgres, nats, browser] = await Promise.all([startPostgres(), startNats(), openBrowser()]);
+  const url = await postgres.createDatabase('odoo');
+  wms = new pg.Client({ connectionString: url });
+  await wms.connect();
+  await wms.query(`${ODOO_DDL + odooProducts(3)};
+    insert into stock_quant (product_id, location_id, quantity, reserved_quantity) values (1, 1, 5, 1), (2, 1, 7, 0)`);
+  flow = await CanonicalPipeline.open({
+    nats,
+    sources: { wms: { kind: 'postgres', url } },
+    targetUrl: await postgres.createDatabase('vis'),
+    flows: { stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } } } },
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  await flow.shows('select count(*) from canonical.inventory_position', ['2']);
+  const metrics = new Metrics();
+  const observatory = new Observatory(observer('here', metrics, () => ['console']));
+  const config = { ...flow.config, monitoring: { ...flow.config.monitoring, token: TOKEN } };
+  const { pages, run } = createConsole(config, { observatory, alertPace: 1, log: createLogger('silent') });
+  running = run(stop.signal);
+  server = await startMonitoring('127.0.0.1:0', metrics, pages);
+}, 180_000);
+
+afterAll(async () => {
+  stop.abort();
+  await running;
+  await server?.close();
+  await browser?.close();
+  await flow?.close();
+  await wms?.end();
+  await Promise.all([postgres?.dispose(), nats?.dispose()]);
+});
+
+const at = (path: string): string => `http://127.0.0.1:${server.port}${path}`;
+
+async function get<T>(path: string): Promise<T> {
+  return (await (await fetch(at(`/api/${path}`))).json()) as T;
+}
+
+async function post(path: string, body: unknown): Promise<{ status: number; body: { done?: string; error?: string } }> {
+  const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${TOKEN}` };
+  const response = await fetch(at(`/api/${path}`), { method: 'POST', headers, body: JSON.stringify(body) });
+  return { status: response.status, body: (await response.json()) as { done?: string; error?: string } };
+}
+
+it.each(['light', 'dark'] as const)('explains a value, in the %s theme', async (theme) => {
+  const page = await (
+    await browser.newContext({ viewport: { width: 1600, height: 1000 }, colorScheme: theme })
+  ).newPage();
+  await page.goto(at('/#/explain'));
+  await page.fill('input', 'sku=A-1 location=WH/Stock');
+  await page.click('button:has-text("Explain")');
+  const row = page.locator('.values tr', { has: page.locator('th:has-text("on_hand")') });
+  await row.waitFor();
+  expect(await row.locator('td').first().textContent()).toBe('5');
+  const text = await row.textContent();
+  expect(text).toContain('wms · public.');
+  expect(text).toMatch(/odoo.*:\d+/);
+  expect(await violations(page)).toEqual([]);
+  if (SHOTS !== undefined) {
+    mkdirSync(SHOTS, { recursive: true });
+    await page.screenshot({ path: join(SHOTS, `explain-${theme}.png`) });
+  }
+  await page.fill('input', 'sku=nothing');
+  await page.click('button:has-text("Explain")');
+  await page.waitForSelector('.problem:has-text("no such record")');
+  await page.goto(at('/#/overview'));
+  await page.waitForSelector('.lane[aria-label="From transform stock"] .card:has-text("wms → inventory_position")');
+  expect(await violations(page)).toEqual([]);
+  await page.context().close();
+});
+
+it('shows what a mapping holds, and works the records out anew when asked', async () => {
+  await wms.query(`update stock_quant set quantity = 'NaN' where product_id = 2`);
+  type Page = { total: number; items: { id: string; reason: string; message: string }[] };
+  const page = await waitFor('a row that is held', async () => {
+    const found = await get<Page>('flows/stock/quarantine');
+    return found.total > 0 ? found : undefined;
+  });
+  const { id, reason, message } = page.items[0]!;
+  expect(reason).toBe('mapping');
+  expect(message).toContain('must be a decimal number');
+  type Detail = { columns: { name: string; before: unknown }[] };
+  const { columns } = await get<Detail>(`flows/stock/quarantine/${id}`);
+  expect(columns.find(({ name }) => name === 'quantity')!.before).toBe('NaN');
+  const refused = await post(`flows/stock/quarantine/${id}/edit`, { set: { quantity: '1' } });
+  expect(refused).toMatchObject({ status: 400, body: { error: expect.stringContaining('a mapping holds this row') } });
+  expect((await post('flows/stock/verify', {})).status).toBe(400);
+  await wms.query(`update stock_quant set quantity = 9 where product_id = 2`);
+  await waitFor('nothing held', async () => (await get<Page>('flows/stock/quarantine')).total === 0);
+  await flow.target.query('delete from canonical.inventory_position');
+  expect((await post('flows/stock/quarantine/replay', { all: true })).status).toBe(200);
+  await flow.shows('select count(*) from canonical.inventory_position', ['2']);
+});
+
+it('says where there is nothing to explain', async () => {
+  expect((await fetch(at('/api/explain?entity=nothing&key=a'))).status).toBe(404);
+  expect((await fetch(at('/api/explain?entity=inventory_position&key=A-9'))).status).toBe(404);
+  expect((await fetch(at('/api/explain?entity=inventory_position&key=a&key=b&key=c&key=d&key=e&key=f'))).status).toBe(
+    400,
+  );
+});
