@@ -121,24 +121,6 @@ describe('who connects', () => {
 });
 
 describe('what the target refuses', () => {
-  it('a lock that is not had in time: the batch is tried again', async () => {
-    const role = `hasty${cli.next()}`;
-    await execute(server.url, `create role ${role} login superuser`, `alter role ${role} set lock_timeout = '200ms'`);
-    const it = await path((url) => void (url.username = role));
-    await execute(it.target, 'create schema copy', 'create table copy.a (id int primary key)');
-    const blocker = new Client({ connectionString: it.target });
-    await blocker.connect();
-    blocker.on('error', () => undefined);
-    await blocker.query('begin; lock table copy.a in access exclusive mode');
-    const output = await mended(
-      it,
-      'target_conflict',
-      `select pg_terminate_backend(pid) from pg_locks where relation = 'copy.a'::regclass and mode = 'AccessExclusiveLock' and granted`,
-    );
-    expect(output).toContain('55P03');
-    await blocker.end().catch(() => undefined);
-  });
-
   it('a failing trigger: it is tried again, and the row comes when that is mended', async () => {
     const it = await path();
     await execute(it.target, failing('XX001'));
