@@ -130,22 +130,24 @@ flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
       }
     });
 
-    it('a log that was purged before it was read: until all is read again', async () => {
-      const { text, database } = await path();
-      const args = ['run', '--listen', '127.0.0.1:0', '--only', 'capture:erp'];
-      const first = await cli.waybill(text, args, (log) => log.includes('table read'));
-      expect(first.status, first.output).toBe(0);
-      await sql.query(`insert into ${database}.items values (2); flush binary logs`);
-      const [logs] = await sql.query<RowDataPacket[]>('show binary logs');
-      await sql.query(`purge binary logs to '${(logs.at(-1) as { Log_name: string }).Log_name}'`);
-      await cli.run(text, 'source_log_purged', 'capture:erp');
-      const { output } = await cli.waybill(text, ['status']);
-      expect(output).toMatch(/^erp +slot_lost/m);
-      expect(output).toContain('remedy: The source removed binary logs');
-      expect((await cli.waybill(text, ['snapshot', 'erp', '--reset'])).status).toBe(0);
-      const again = await cli.waybill(text, args, (log) => log.includes('"rows":2'));
-      expect(again.status, again.output).toBe(0);
-    });
+    // How a purged log of MariaDB is met: see mysql-binlog.test.ts (which waits until the server really purges).
+    if (kind === 'mysql')
+      it('a log that was purged before it was read: until all is read again', async () => {
+        const { text, database } = await path();
+        const args = ['run', '--listen', '127.0.0.1:0', '--only', 'capture:erp'];
+        const first = await cli.waybill(text, args, (log) => log.includes('table read'));
+        expect(first.status, first.output).toBe(0);
+        await sql.query(`insert into ${database}.items values (2); flush binary logs`);
+        const [logs] = await sql.query<RowDataPacket[]>('show binary logs');
+        await sql.query(`purge binary logs to '${(logs.at(-1) as { Log_name: string }).Log_name}'`);
+        await cli.run(text, 'source_log_purged', 'capture:erp');
+        const { output } = await cli.waybill(text, ['status']);
+        expect(output).toMatch(/^erp +slot_lost/m);
+        expect(output).toContain('remedy: The source removed binary logs');
+        expect((await cli.waybill(text, ['snapshot', 'erp', '--reset'])).status).toBe(0);
+        const again = await cli.waybill(text, args, (log) => log.includes('"rows":2'));
+        expect(again.status, again.output).toBe(0);
+      });
 
     it('a server that lacks what was captured: a replica is waited for, any other is refused', async () => {
       if (kind === 'mariadb') {
