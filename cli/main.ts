@@ -28,10 +28,12 @@ function command(parent: Command, usage: string, description: string, load: () =
 }
 
 command(program, 'run', 'run all stages, or those named', async () => (await import('./commands/run.ts')).run)
-  .option('--only <stages>', 'comma-separated, e.g. capture:wms,apply:wms_replica')
+  .option('--only <stages>', 'these stages, comma-separated, e.g. capture:wms,apply:wms_replica')
   .option('--listen <host:port>', 'overrides monitoring.listen')
   .addOption(
-    new Option('--log-level <level>').choices(['trace', 'debug', 'info', 'warn', 'error', 'silent']).default('info'),
+    new Option('--log-level <level>', 'what is logged')
+      .choices(['trace', 'debug', 'info', 'warn', 'error', 'silent'])
+      .default('info'),
   );
 
 const act = () => import('./commands/act.ts');
@@ -40,10 +42,15 @@ command(
   'check',
   'preflight: configuration, servers, rights; every finding with its remedy',
   async () => (await import('./commands/check.ts')).check,
-).option('--json');
-command(program, 'status', 'a line per source and flow', async () => (await import('./commands/status.ts')).status)
-  .option('--watch', 'again every second')
-  .option('--json');
+).option('--json', 'as JSON, for programs');
+command(
+  program,
+  'status',
+  'a line per source and flow: state, position, lag, rates, log, quarantine, last proof',
+  async () => (await import('./commands/status.ts')).status,
+)
+  .option('--watch', 'again every second, in place on a terminal; q quits')
+  .option('--json', 'as JSON, for programs');
 command(
   program,
   'grants <source-or-target>',
@@ -57,9 +64,9 @@ command(
   async () => (await import('./commands/schema.ts')).schema,
 );
 command(program, 'tail <source>', 'the stream as JSON lines', async () => (await import('./commands/tail.ts')).tail)
-  .option('--table <schema.table>')
+  .option('--table <schema.table>', 'only changes of this table')
   .option('--from <position>', 'an LSN, or a position as printed')
-  .option('--limit <rows>');
+  .option('--limit <rows>', 'stop after so many rows');
 command(
   program,
   'snapshot <source> [tables...]',
@@ -83,7 +90,7 @@ command(
   .option('--repair', 'read rows that differ again, through the normal path')
   .option('--resume', 'go on with a comparison that was interrupted')
   .option('--max-load <share>', 'overrides monitoring.verify.max_load')
-  .option('--json');
+  .option('--json', 'as JSON, for programs');
 command(
   program,
   'audit [target]',
@@ -91,25 +98,32 @@ command(
   async () => (await import('./commands/audit.ts')).auditCommand,
 )
   .option('--verify', 'check that no entry was changed, removed or cut off; exit status 1 if one was')
-  .option('--json');
+  .option('--json', 'as JSON, for programs');
 command(
   program,
   'explain <entity> [key...]',
   'where each field of a record came from; the key as field=value, or its values in order',
   async () => (await import('./commands/explain.ts')).explain,
-).option('--json');
+).option('--json', 'as JSON, for programs');
 const quarantine = program.command('quarantine').description('the exception inbox').exitOverride();
-command(quarantine, 'list [flow]', 'changes that wait', async () => (await act()).quarantineList).option('--json');
+command(quarantine, 'list [flow]', 'changes that wait', async () => (await act()).quarantineList).option(
+  '--json',
+  'as JSON, for programs',
+);
 command(quarantine, 'show <flow> <id>', 'one change with its row', async () => (await act()).quarantineShow);
 command(quarantine, 'replay <flow> [ids...]', 'apply them now', async () => (await act()).quarantineReplay).option(
   '--all',
+  'all that wait in the flow',
 );
 command(
   quarantine,
   'discard <flow> [ids...]',
   'delete them without applying',
   async () => (await act()).quarantineDiscard,
-).option('--all');
+).option('--all', 'all that wait in the flow');
+
+/** A server that hangs never answers the goodbye, and its socket would keep this process for ever. */
+const LEAVE_MS = 2000;
 
 try {
   await program.parseAsync();
@@ -117,3 +131,4 @@ try {
   if (thrown instanceof CommanderError) process.exitCode = thrown.exitCode === 0 ? EXIT.good : EXIT.usage;
   else process.exitCode = reportError(thrown);
 }
+setTimeout(() => process.exit(), LEAVE_MS).unref();

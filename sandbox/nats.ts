@@ -30,6 +30,10 @@ export interface NatsConfig {
   readonly maxPayload?: number;
   /** How often JetStream syncs its files: 'always', or a duration like '10s'. */
   readonly syncInterval?: 'always' | (string & {});
+  /** Bytes that all streams may take. */
+  readonly maxFileStore?: number;
+  /** Further lines of the configuration file. */
+  readonly lines?: readonly string[];
 }
 
 /** A running NATS server. */
@@ -171,8 +175,10 @@ function configText({ name, listen, store, config }: ConfigParts): string {
   if (config.maxPayload !== undefined) lines.push(`max_payload: ${config.maxPayload}`);
   if (store !== undefined) {
     const sync = config.syncInterval === undefined ? '' : `, sync_interval: ${JSON.stringify(config.syncInterval)}`;
-    lines.push(`jetstream: { store_dir: ${JSON.stringify(store)}${sync} }`);
+    const room = config.maxFileStore === undefined ? '' : `, max_file_store: ${config.maxFileStore}`;
+    lines.push(`jetstream: { store_dir: ${JSON.stringify(store)}${sync}${room} }`);
   }
+  lines.push(...(config.lines ?? []));
   return `${lines.join('\n')}\n`;
 }
 

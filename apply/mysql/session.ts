@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { createConnection, type Connection, type ConnectionOptions, type ResultSetHeader } from 'mysql2';
+import { abortableDelay } from '../../core/run-service.ts';
 import { dropConnection } from '../../core/drop-connection.ts';
 import type { TargetConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
@@ -32,6 +33,7 @@ const SETTINGS =
   `SET NAMES utf8mb4; SET SESSION time_zone = '+00:00', sql_mode = '${SQL_MODE},NO_BACKSLASH_ESCAPES', autocommit = 1,` +
   ' foreign_key_checks = 1, unique_checks = 1, sql_notes = 1, sql_safe_updates = 0, innodb_lock_wait_timeout = 50,' +
   ' lock_wait_timeout = 60, wait_timeout = 28800, net_read_timeout = 120, net_write_timeout = 120';
+const GOODBYE_MS = 2000;
 const READ_COMMITTED = 'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED';
 
 export class MysqlSession {
@@ -51,12 +53,13 @@ export class MysqlSession {
 
   /** Connects. Throws `target_unreachable`, `target_auth` or another classified error. */
   static async open(target: TargetConfig, programName: string): Promise<MysqlSession> {
-    let session: MysqlSession | undefined;
+    let connection: Connection | undefined;
     try {
-      const connection = createConnection(connectionOptions(target, programName));
-      session = new MysqlSession(connection);
+      const opening = createConnection(connectionOptions(target, programName));
+      connection = opening;
+      const session = new MysqlSession(opening);
       await new Promise<void>((resolve, reject) => {
-        connection.connect((error) => {
+        opening.connect((error) => {
           if (error === null) resolve();
           else reject(error);
         });
@@ -64,7 +67,8 @@ export class MysqlSession {
       await session.#prepare();
       return session;
     } catch (thrown) {
-      await session?.close();
+      // A server that refused never answers a goodbye.
+      if (connection !== undefined) dropConnection(connection);
       throw targetError(thrown, 'connecting to the target');
     }
   }
@@ -133,12 +137,13 @@ export class MysqlSession {
   }
 
   async close(): Promise<void> {
-    // A server that is gone without a word never answers the goodbye.
-    const late = AbortSignal.timeout(2000);
-    await new Promise<void>((resolve) => {
-      late.addEventListener('abort', () => resolve(), { once: true });
-      this.#connection.end(() => resolve());
-    });
+    const answered = new AbortController();
+    await Promise.race([
+      new Promise<void>((resolve) => this.#connection.end(() => resolve())),
+      // A server that is gone without a word never answers the goodbye.
+      abortableDelay(GOODBYE_MS, answered.signal),
+    ]);
+    answered.abort();
     dropConnection(this.#connection);
   }
 }

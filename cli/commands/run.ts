@@ -67,8 +67,10 @@ export async function run(options: RunOptions): Promise<number> {
   log.info({ stages: stages.map((stage) => stage.id), monitoring: `http://127.0.0.1:${server.port}` }, 'waybill runs');
 
   const stop = new AbortController();
+  let told = false;
   const onSignal = (signal: NodeJS.Signals): void => {
-    if (stop.signal.aborted) process.exit(130);
+    if (told) process.exit(130);
+    told = true;
     log.info({ signal }, 'draining; a second signal leaves at once');
     stop.abort();
     setTimeout(() => {
@@ -92,7 +94,9 @@ export async function run(options: RunOptions): Promise<number> {
   await Promise.all(beside);
   await noteStop(config, stages, log);
   await server.close();
-  return failed.every((value) => value) ? EXIT.no : EXIT.good;
+  // What only looks on cannot fail in this way, and does not make it good.
+  const work = failed.filter((_, index) => stages[index]!.pages === undefined && stages[index]!.watches !== true);
+  return work.length > 0 && work.every((value) => value) ? EXIT.no : EXIT.good;
 }
 
 /** The targets that the stages of this process write to or compare. One that only captures may not reach any. */

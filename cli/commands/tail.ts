@@ -3,7 +3,7 @@ import { cdcStreamName, findStartSequence, readFrames } from '../../core/cdc-str
 import { ReplicationError } from '../../core/errors.ts';
 import { decodeFrame, type FramePayload, type RowChange, type TableSchema } from '../../core/frame.ts';
 import { isGtidEntry } from '../../core/gtid-position.ts';
-import { connectNats } from '../../core/nats.ts';
+import { connectNats, natsError, type Nats } from '../../core/nats.ts';
 import {
   comparePositions,
   entryPosition,
@@ -24,23 +24,14 @@ export async function tail(
   requireSource(config, source);
   const from = parseFrom(options.from);
   const limit = options.limit === undefined ? Infinity : Number(options.limit);
+  if (!(limit >= 1))
+    throw new ReplicationError('config_invalid', `--limit ${options.limit} is not a number of rows from 1 on`);
   const nats = await connectNats(config.nats, 'waybill tail');
   const stop = new AbortController();
   process.once('SIGINT', () => stop.abort());
   try {
     const stream = cdcStreamName(config.nats.prefix, source);
-    let startSeq: number;
-    let position: Position;
-    if (from === undefined) {
-      const { state } = await nats.manager.streams.info(stream);
-      startSeq = state.first_seq;
-      const first = state.messages === 0 ? null : await nats.manager.streams.getMessage(stream, { seq: startSeq });
-      position = parsePosition(first?.header.get('Waybill-Start') ?? '') ?? ORIGIN;
-    } else {
-      startSeq = await findStartSequence(nats, stream, from);
-      const first = await nats.manager.streams.getMessage(stream, { seq: startSeq });
-      position = parsePosition(first?.header.get('Waybill-Start') ?? '') ?? from;
-    }
+    const { startSeq, position } = await findBeginning(nats, stream, from);
     let printed = 0;
     for await (const frame of readFrames(nats, stream, { startSeq, position, signal: stop.signal })) {
       for (const line of describeRows(decodeFrame(frame.payload, frame.place), frame.seq)) {
@@ -56,6 +47,22 @@ export async function tail(
     return EXIT.good;
   } finally {
     await nats.close();
+  }
+}
+
+/** Where to read from: the first frame that is kept, or the one that `from` lies in. Throws `stream_missing`. */
+async function findBeginning(
+  nats: Nats,
+  stream: string,
+  from: Position | undefined,
+): Promise<{ startSeq: number; position: Position }> {
+  try {
+    const { state } = await nats.manager.streams.info(stream);
+    const startSeq = from === undefined ? state.first_seq : await findStartSequence(nats, stream, from);
+    const first = state.messages === 0 ? null : await nats.manager.streams.getMessage(stream, { seq: startSeq });
+    return { startSeq, position: parsePosition(first?.header.get('Waybill-Start') ?? '') ?? from ?? ORIGIN };
+  } catch (thrown) {
+    throw natsError(thrown, `reading stream ${stream}`);
   }
 }
 

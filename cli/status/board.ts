@@ -3,8 +3,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { openMysqlProbe } from '../../capture/mysql/status.ts';
 import { openPostgresProbe } from '../../capture/postgres/status.ts';
 import type { SourceProbe, SourceReading } from '../../capture/source-status.ts';
+import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Config, SourceConfig } from '../../core/config.ts';
 import { abortableDelay } from '../../core/run-service.ts';
+import { flowPaths } from './flow-paths.ts';
 import { Probe } from './probe.ts';
 import { describeStatus, type StatusReport } from './report.ts';
 import { StreamSession, type NatsReading } from './stream-session.ts';
@@ -99,15 +101,16 @@ export class StatusBoard {
   }
 
   #tailOf(source: string): Parameters<SourceProbe['read']>[0] {
-    const stream = this.#nats.error === undefined ? this.#nats.value?.streams.get(source) : undefined;
+    const name = cdcStreamName(this.#config.nats.prefix, source);
+    const stream = this.#nats.error === undefined ? this.#nats.value?.streams.get(name) : undefined;
     return stream !== undefined && 'tail' in stream ? stream.tail : undefined;
   }
 
   /** The frame up to which each flow has applied, as far as the targets have said. */
   #applied(): Map<string, number> {
     const applied = new Map<string, number>();
-    for (const [name, { to }] of Object.entries(this.#config.flows)) {
-      const row = this.#targets.get(to)?.value?.positions.find(({ flow }) => flow === name);
+    for (const { name, target } of flowPaths(this.#config)) {
+      const row = this.#targets.get(target)?.value?.positions.find(({ flow }) => flow === name);
       if (row !== undefined) applied.set(name, row.streamSeq);
     }
     return applied;
@@ -121,7 +124,7 @@ async function openSource(config: Config, name: string, settings: SourceConfig):
 }
 
 function flowsTo(config: Config, target: string): string[] {
-  return Object.entries(config.flows).flatMap(([flow, { to }]) => (to === target ? [flow] : []));
+  return flowPaths(config).flatMap((path) => (path.target === target ? [path.name] : []));
 }
 
 function mapValues<V, W>(record: Readonly<Record<string, V>>, make: (value: V, key: string) => W): Map<string, W> {

@@ -2,12 +2,14 @@
 import type { PositionRow } from '../../apply/target-store.ts';
 import type { SourceReading } from '../../capture/source-status.ts';
 import type { SnapshotProgress } from '../../capture/snapshot-request.ts';
+import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Config } from '../../core/config.ts';
 import { ERROR_CODES, ReplicationError } from '../../core/errors.ts';
 import { describePosition, parsePosition } from '../../core/position.ts';
 import type { Verification } from '../../monitoring/drift/verification.ts';
 import type { LagState, StageFacts } from '../../monitoring/health.ts';
 import type { TableNotice } from '../../core/metrics.ts';
+import { flowPaths, type FlowPath } from './flow-paths.ts';
 import type { NatsReading, StreamReading } from './stream-session.ts';
 import type { TargetReading } from './target-session.ts';
 
@@ -103,23 +105,24 @@ export function describeStatus(config: Config, readings: Readings, at: Date): St
       ...problemOf(readings.nats.error),
     },
     sources: Object.entries(config.sources).map(([name, { kind }]) =>
-      sourceLine(name, kind, readings.sources.get(name) ?? {}, nats),
+      sourceLine(
+        { name, kind, stream: cdcStreamName(config.nats.prefix, name) },
+        readings.sources.get(name) ?? {},
+        nats,
+      ),
     ),
-    flows: Object.entries(config.flows).map(([name, { mirror, to }]) =>
-      flowLine({ name, source: mirror, target: to }, readings.targets.get(to) ?? {}, nats),
-    ),
+    flows: flowPaths(config).map((path) => flowLine(path, readings.targets.get(path.target) ?? {}, nats)),
   };
 }
 
 function sourceLine(
-  name: string,
-  kind: string,
+  { name, kind, stream: streamName }: { readonly name: string; readonly kind: string; readonly stream: string },
   known: Known<SourceReading>,
   nats: NatsReading | undefined,
 ): SourceLine {
   const id = `capture:${name}`;
   const facts = nats?.facts.get(id);
-  const { stream, streamError } = streamOf(nats, name);
+  const { stream, streamError } = streamOf(nats, streamName);
   const reading = known.error === undefined ? known.value : undefined;
   const progress = nats?.snapshots.get(name);
   const snapshot = snapshotLine(progress);
@@ -188,14 +191,13 @@ function snapshotLine(progress: SnapshotProgress | undefined): SnapshotLine | un
   };
 }
 
-function flowLine(
-  flow: { readonly name: string; readonly source: string; readonly target: string },
-  known: Known<TargetReading>,
-  nats: NatsReading | undefined,
-): FlowLine {
+function flowLine(path: FlowPath, known: Known<TargetReading>, nats: NatsReading | undefined): FlowLine {
+  const { stream: streamName, ...flow } = path;
   const id = `apply:${flow.name}`;
   const facts = nats?.facts.get(id);
-  const { stream } = streamOf(nats, flow.source);
+  const { stream } = streamOf(nats, streamName);
+  // Of canonical records: the stage that makes them has its own troubles.
+  const transform = nats?.facts.get(`transform:${flow.name}`);
   const reading = known.error === undefined ? known.value : undefined;
   const row = reading?.positions.find((each) => each.flow === flow.name);
   const pending = row === undefined || stream === undefined ? undefined : Math.max(0, stream.lastSeq - row.streamSeq);
@@ -224,7 +226,7 @@ function flowLine(
       (reading?.tables.get(flow.name) ?? []).length === 0 ? undefined : reading?.tables.get(flow.name),
     ),
     ...optional('verified', verification === undefined ? undefined : verifiedLine(verification)),
-    ...problemOf(known.error ?? gap ?? errorIn(facts?.detail)),
+    ...problemOf(known.error ?? gap ?? errorIn(facts?.detail) ?? errorIn(transform?.detail)),
   };
 }
 
@@ -262,9 +264,9 @@ function verifiedLine({ provenAt, state, driftRows }: Verification): VerifiedLin
 
 function streamOf(
   nats: NatsReading | undefined,
-  source: string,
+  name: string,
 ): { stream?: StreamReading; streamError?: ReplicationError } {
-  const found = nats?.streams.get(source);
+  const found = nats?.streams.get(name);
   if (found === undefined) return {};
   return found instanceof ReplicationError ? { streamError: found } : { stream: found };
 }

@@ -7,6 +7,7 @@ import { asReplicationError, type ReplicationError } from '../../core/errors.ts'
 import { openBucket } from '../../core/lease.ts';
 import { connectNats, natsError, type Nats } from '../../core/nats.ts';
 import type { StageFacts } from '../../monitoring/health.ts';
+import { flowPaths } from './flow-paths.ts';
 import { hearStages, type StageListener } from './stage-listener.ts';
 
 /** What the stream of one source holds. */
@@ -24,7 +25,7 @@ export interface StreamReading {
 export interface NatsReading {
   /** The broker's clock. */
   readonly now: Date;
-  /** By source; an error says why a stream could not be read. One that is not there yet is neither. */
+  /** By name of the stream; an error says why a stream could not be read. One that is not there yet is neither. */
   readonly streams: ReadonlyMap<string, StreamReading | ReplicationError>;
   readonly snapshots: ReadonlyMap<string, SnapshotProgress>;
   /** Stages (`capture:wms`, `apply:copy`) whose lease somebody renews. */
@@ -75,22 +76,30 @@ export class StreamSession {
     const snapshots = new Map<string, SnapshotProgress>();
     const held = new Set<string>();
     let now = new Date();
-    for (const source of Object.keys(this.#config.sources)) {
-      const found = await this.#readStream(cdcStreamName(this.#config.nats.prefix, source));
-      if (found !== undefined) streams.set(source, 'reading' in found ? found.reading : found.error);
+    const sources = Object.keys(this.#config.sources);
+    const paths = flowPaths(this.#config);
+    const { prefix } = this.#config.nats;
+    for (const stream of new Set([
+      ...sources.map((source) => cdcStreamName(prefix, source)),
+      ...paths.map((path) => path.stream),
+    ])) {
+      const found = await this.#readStream(stream);
+      if (found !== undefined) streams.set(stream, 'reading' in found ? found.reading : found.error);
       if (found !== undefined && 'now' in found) now = found.now;
+    }
+    for (const source of sources) {
       const progress = await readProgress(this.#bucket, source);
       if (progress !== undefined) snapshots.set(source, progress);
       if (await this.#isHeld(`capture.${source}`, now)) held.add(`capture:${source}`);
     }
     const waitingSince = new Map<string, Date>();
-    for (const [flow, { mirror }] of Object.entries(this.#config.flows)) {
-      if (await this.#isHeld(`apply.${flow}`, now)) held.add(`apply:${flow}`);
-      const stream = streams.get(mirror);
-      const seq = applied.get(flow);
-      if (seq === undefined || stream === undefined || !('tail' in stream) || seq >= stream.lastSeq) continue;
-      const since = await this.#frameTime(cdcStreamName(this.#config.nats.prefix, mirror), seq + 1);
-      if (since !== undefined) waitingSince.set(flow, since);
+    for (const { name, stream } of paths) {
+      if (await this.#isHeld(`apply.${name}`, now)) held.add(`apply:${name}`);
+      const reading = streams.get(stream);
+      const seq = applied.get(name);
+      if (seq === undefined || reading === undefined || !('tail' in reading) || seq >= reading.lastSeq) continue;
+      const since = await this.#frameTime(stream, seq + 1);
+      if (since !== undefined) waitingSince.set(name, since);
     }
     return { now, streams, snapshots, held, facts: this.#listener.facts(), waitingSince };
   }

@@ -72,7 +72,7 @@ async function database(...statements: string[]): Promise<string> {
 }
 
 const configFor = (source: string, extra = '', natsUrl = nats.url): string => `version: 1
-nats: { servers: ["${natsUrl}"], prefix: p${++count}, stream: { sync_interval: 0s } }
+nats: { servers: ["${natsUrl}"], prefix: p${++count}, stream: { sync_interval: 0s, max_bytes: 64MB } }
 sources: { wms: { kind: postgres, url: "${source}" } }
 ${extra}`;
 

@@ -51,7 +51,7 @@ beforeAll(async () => {
   await writeFile(
     configFile,
     `version: 1
-nats: { servers: ["${nats.url}"], stream: { sync_interval: 0s } }
+nats: { servers: ["${nats.url}"], stream: { sync_interval: 0s, max_bytes: 64MB } }
 sources:
   wms: { kind: postgres, url: "${wmsUrl}" }
   erp: { kind: mysql, url: "${erpUrl}", tables: ["erp.*"] }

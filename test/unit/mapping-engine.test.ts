@@ -214,6 +214,9 @@ entities:
       /stock\.yaml:\d+: .*table public\.product has no column code/,
     );
     expect(() => masters(feed(STOCK, { stateBytes: 500 }).feed)).toThrow('keeps more than 500 bytes');
+    expect(() => masters(feed(STOCK, { stateBytes: 500 }).feed)).toThrow(
+      expect.objectContaining({ code: 'transform_state_full' }) as Error,
+    );
   });
 
   it('calls functions of a module, and holds what they refuse', () => {

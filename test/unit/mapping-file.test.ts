@@ -100,6 +100,9 @@ describe('mapping files', () => {
 
   it('says where YAML itself is broken', () => {
     expect(() => parseMapping('version: 1\nname: [', 'map.yaml')).toThrow(/map\.yaml:\d+: is not YAML/);
+    expect(() => parseMapping('version: 1\nname: [', 'map.yaml')).toThrow(
+      expect.objectContaining({ code: 'mapping_invalid' }) as Error,
+    );
   });
 
   it('reports all problems at once', () => {

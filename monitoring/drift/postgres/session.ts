@@ -51,6 +51,7 @@ export async function openSession(
 
 const CODES: readonly (readonly [prefix: string, source: ErrorCode, target: ErrorCode])[] = [
   ['28', 'source_auth', 'target_auth'],
+  ['3D000', 'source_auth', 'target_auth'],
   ['42501', 'source_privilege', 'target_privilege'],
   ['08', 'source_unreachable', 'target_unreachable'],
   ['57P', 'source_unreachable', 'target_unreachable'],

@@ -1,0 +1,30 @@
+/** Which stream each flow reads, and what it brings to which target: flows of tables and of canonical records alike. */
+import { canonicalStreamName } from '../../core/canonical-stream.ts';
+import { cdcStreamName } from '../../core/cdc-stream.ts';
+import type { Config } from '../../core/config.ts';
+
+export interface FlowPath {
+  readonly name: string;
+  /** The source, or for canonical records their entity. */
+  readonly source: string;
+  readonly target: string;
+  readonly stream: string;
+}
+
+export function flowPaths(config: Config): FlowPath[] {
+  const { prefix } = config.nats;
+  return [
+    ...Object.entries(config.flows).map(([name, { mirror, to }]) => ({
+      name,
+      source: mirror,
+      target: to,
+      stream: cdcStreamName(prefix, mirror),
+    })),
+    ...Object.entries(config.canonicalFlows).map(([name, { canonical, to }]) => ({
+      name,
+      source: canonical,
+      target: to,
+      stream: canonicalStreamName(prefix, canonical),
+    })),
+  ];
+}

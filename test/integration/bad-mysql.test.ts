@@ -1,0 +1,223 @@
+/** What is wrong with MySQL and MariaDB, as sources and targets, on the real command line. */
+import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { CommandLine } from '../support/command-line.ts';
+import { waitFor } from '../support/wait.ts';
+
+let nats: NatsServer;
+let cli: CommandLine;
+
+beforeAll(async () => {
+  [nats, cli] = await Promise.all([startNats(), CommandLine.open()]);
+});
+afterAll(async () => {
+  await Promise.all([nats?.dispose(), cli?.close()]);
+});
+
+describe.each(['mysql', 'mariadb'] as const)('%s', (kind) => {
+  let server: MysqlServer;
+  let sql: Connection;
+
+  beforeAll(async () => {
+    server = await startMysql({ flavour: kind, version: kind === 'mysql' ? '9.7' : '11.8' });
+    sql = await createConnection({ uri: server.urlFor(''), multipleStatements: true });
+  }, 120_000);
+  afterAll(async () => {
+    await sql?.end();
+    await server?.dispose();
+  });
+
+  interface Path {
+    readonly database: string;
+    readonly text: string;
+  }
+
+  /** A database with one row that goes to another one; each `change` may turn a url into a wrong one. */
+  async function path(
+    change: { source?: (url: URL) => void; target?: (url: URL) => void; kind?: string } = {},
+    prefix = `p${cli.next()}`,
+  ): Promise<Path> {
+    const database = `${prefix}_shop`;
+    const [source, target] = [await server.createDatabase(database), await server.createDatabase(`${prefix}_copy`)];
+    await sql.query(
+      `create table if not exists ${database}.items (id int primary key); replace into ${database}.items values (1)`,
+    );
+    const [sourceUrl, targetUrl] = [new URL(source), new URL(target)];
+    change.source?.(sourceUrl);
+    change.target?.(targetUrl);
+    const text = `version: 1
+nats: { servers: ["${nats.url}"], prefix: ${prefix}, stream: { sync_interval: 0s, max_bytes: 64MB } }
+sources: { erp: { kind: ${change.kind ?? kind}, url: "${sourceUrl.href}", tables: ["${database}.*"], heartbeat: 1s } }
+targets: { v: { kind: ${kind}, url: "${targetUrl.href}" } }
+flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
+`;
+    return { database, text };
+  }
+
+  /** Makes an account and gives it a statement's rights. */
+  async function account(...rights: string[]): Promise<(url: URL) => void> {
+    const name = `user${cli.next()}`;
+    await sql.query(`create user '${name}'@'%' identified by 'right'`);
+    for (const right of rights) await sql.query(right.replace('USER', `'${name}'@'%'`));
+    return (url) => {
+      url.username = name;
+      url.password = 'right';
+    };
+  }
+
+  describe('as a source', () => {
+    it('nobody listens: it is waited for', async () => {
+      const { text } = await path({ source: (url) => void (url.port = '1') });
+      await cli.check(text, 'source_unreachable');
+      const { status, output } = await cli.run(text, 'source_unreachable', 'capture:erp');
+      expect(status, output).toBe(0);
+    });
+
+    it('a wrong password, which is not repeated', async () => {
+      const login = await account();
+      const { text } = await path({
+        source: (url) => {
+          login(url);
+          url.password = 'wrong-hunter2';
+        },
+      });
+      expect(await cli.check(text, 'source_auth')).not.toContain('hunter2');
+      const { status, output } = await cli.run(text, 'source_auth', 'capture:erp');
+      expect(status, output).toBe(1);
+      expect(output).not.toContain('hunter2');
+    });
+
+    it('a user who may not replicate', async () => {
+      const login = await account('grant select on *.* to USER');
+      const { text } = await path({ source: login });
+      const checked = await cli.waybill(text, ['check']);
+      expect(checked.status).toBe(1);
+      expect(checked.output).toMatch(/REPLICATION SLAVE/);
+      await cli.run(text, 'source_privilege', 'capture:erp');
+    });
+
+    it('the other kind of server than the configuration says', async () => {
+      const { text } = await path({ kind: kind === 'mysql' ? 'mariadb' : 'mysql' });
+      const { output } = await cli.run(text, 'config_invalid', 'capture:erp');
+      expect(output).toContain(`its kind in the configuration is ${kind === 'mysql' ? 'mariadb' : 'mysql'}`);
+      expect((await cli.waybill(text, ['check'])).output).toContain('its kind in the configuration');
+    });
+
+    it('no table that matches', async () => {
+      const { text } = await path();
+      await cli.run(
+        text.replace(/tables: \["[^"]+"\]/, 'tables: ["nowhere.*"]'),
+        'source_table_missing',
+        'capture:erp',
+      );
+    });
+
+    it('a log without whole rows: each setting with the SQL that mends it', async () => {
+      const { text } = await path();
+      await sql.query(`set global binlog_row_image = 'MINIMAL'; set global binlog_row_metadata = 'MINIMAL'`);
+      try {
+        const checked = await cli.waybill(text, ['check']);
+        expect(checked.status).toBe(1);
+        expect(checked.output).toMatch(
+          /binlog_row_image: is MINIMAL, not FULL\n +remedy: SET \w+ binlog_row_image = 'FULL'/,
+        );
+        expect(checked.output).toMatch(/binlog_row_metadata: is MINIMAL, not FULL/);
+        const { output } = await cli.run(text, 'source_binlog_settings', 'capture:erp');
+        expect(output).toContain('binlog_row_metadata');
+      } finally {
+        await sql.query(`set global binlog_row_image = 'FULL'; set global binlog_row_metadata = 'FULL'`);
+      }
+    });
+
+    it('a log that was purged before it was read: until all is read again', async () => {
+      const { text, database } = await path();
+      const args = ['run', '--listen', '127.0.0.1:0', '--only', 'capture:erp'];
+      const first = await cli.waybill(text, args, (log) => log.includes('table read'));
+      expect(first.status, first.output).toBe(0);
+      await sql.query(`insert into ${database}.items values (2); flush binary logs`);
+      // A file stays as long as the source believes that a reader that has left reads it.
+      await waitFor('the log to be purged', async () => {
+        const [logs] = await sql.query<RowDataPacket[]>('show binary logs');
+        await sql.query(`purge binary logs to '${(logs.at(-1) as { Log_name: string }).Log_name}'`);
+        return logs.length === 1;
+      });
+      await cli.run(text, 'source_log_purged', 'capture:erp');
+      if (kind === 'mysql') {
+        // Which GTIDs a log has lost MariaDB says only to who reads it.
+        const { output } = await cli.waybill(text, ['status']);
+        expect(output).toMatch(/^erp +slot_lost/m);
+        expect(output).toContain('remedy: The source removed binary logs');
+      }
+      expect((await cli.waybill(text, ['snapshot', 'erp', '--reset'])).status).toBe(0);
+      const again = await cli.waybill(text, args, (log) => log.includes('"rows":2'));
+      expect(again.status, again.output).toBe(0);
+    });
+
+    it('a server that lacks what was captured: a replica is waited for, any other is refused', async () => {
+      if (kind === 'mariadb') {
+        // By server and number: a server that begins anew is another one.
+        const { text } = await path();
+        const args = ['run', '--listen', '127.0.0.1:0', '--only', 'capture:erp'];
+        const first = await cli.waybill(text, args, (log) => log.includes('table read'));
+        expect(first.status, first.output).toBe(0);
+        await sql.query('reset master');
+        await cli.run(text, 'source_identity_mismatch', 'capture:erp');
+        return;
+      }
+      const { text, database } = await path();
+      const args = ['run', '--listen', '127.0.0.1:0', '--only', 'capture:erp'];
+      await sql.query(`insert into ${database}.items values (7)`);
+      const first = await cli.waybill(text, args, (log) => log.includes('table read'));
+      expect(first.status, first.output).toBe(0);
+      const [rows] = await sql.query<RowDataPacket[]>('select @@server_uuid as uuid');
+      const { uuid } = rows[0] as { uuid: string };
+      // As a replica that has the first transaction only, or a server restored from before the others.
+      await sql.query(`reset binary logs and gtids; set global gtid_purged = '${uuid}:1'; set global read_only = 1`);
+      const { status, output } = await cli.run(text, 'source_behind', 'capture:erp');
+      expect(status, output).toBe(0);
+      await sql.query('set global read_only = 0');
+      await cli.run(text, 'source_diverged', 'capture:erp');
+    });
+  });
+
+  describe('as a target', () => {
+    it('a wrong password, which is not repeated', async () => {
+      const login = await account();
+      const { text } = await path({
+        target: (url) => {
+          login(url);
+          url.password = 'wrong-hunter2';
+        },
+      });
+      expect(await cli.check(text, 'target_auth')).not.toContain('hunter2');
+      const { output } = await cli.run(text, 'target_auth', 'capture:erp,apply:f');
+      expect(output).not.toContain('hunter2');
+    });
+
+    it('a user who may not write there', async () => {
+      const { text } = await path({ target: await account('grant select on *.* to USER') });
+      await cli.run(text, 'target_privilege');
+      const checked = await cli.waybill(text, ['check']);
+      expect(checked.status).toBe(1);
+      expect(checked.output).toContain('waybill grants v');
+    });
+
+    it('nobody listens: it is waited for', async () => {
+      const { text } = await path({ target: (url) => void (url.port = '1') });
+      await cli.check(text, 'target_unreachable');
+      const { status, output } = await cli.run(text, 'target_unreachable');
+      expect(status, output).toBe(0);
+    });
+
+    it('a table of another shape', async () => {
+      const { text, database } = await path();
+      const copy = database.replace('_shop', '_copy');
+      await sql.query(`create table ${copy}.items (id int primary key, more int not null)`);
+      const { output } = await cli.run(text, 'target_shape');
+      expect(output).toContain('more');
+      expect((await cli.waybill(text, ['check'])).status).toBe(1);
+    });
+  });
+});
