@@ -34,7 +34,7 @@ export interface MirrorFlowOptions {
  */
 export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
   const { name, log, signal } = options;
-  const report = noted(options.report ?? NO_FLOW_REPORT, log);
+  const report = noted(options.report ?? NO_FLOW_REPORT, options.settings.mirror, log);
   const stream = streamOf(options);
   let nats: Nats | undefined;
   /** The newest reset of the stream when the flow last looked for its place. */
@@ -85,14 +85,16 @@ async function waitForReset(
 }
 
 /** A table that is not followed any more is a line in the log, once. */
-function noted(report: FlowReport, log: Logger): FlowReport {
+function noted(report: FlowReport, source: string, log: Logger): FlowReport {
   const known = new Set<string>();
   return {
     ...report,
     tables: (notices) => {
       for (const { schema, name, state, reason } of notices) {
         const line = `table ${schema}.${name} is ${state}: ${reason}`;
-        if (!known.has(line)) log.warn({ table: `${schema}.${name}`, state }, line);
+        const remedy =
+          state === 'stopped' ? `mend the table, then run: waybill snapshot ${source} ${schema}.${name}` : undefined;
+        if (!known.has(line)) log.warn({ table: `${schema}.${name}`, state, remedy }, line);
         known.add(line);
       }
       report.tables(notices);

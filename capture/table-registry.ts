@@ -12,8 +12,11 @@ const READS = 64;
 export class TableRegistry<T> {
   readonly #bucket: KV;
   readonly #prefix: string;
+  readonly #stored: (table: T) => T;
 
-  constructor(bucket: KV, source: string) {
+  /** `stored` gives what of a table may leave its source. */
+  constructor(bucket: KV, source: string, stored: (table: T) => T) {
+    this.#stored = stored;
     this.#bucket = bucket;
     this.#prefix = `table.${source}.`;
   }
@@ -40,7 +43,9 @@ export class TableRegistry<T> {
   }
 
   async put(id: number, table: T): Promise<void> {
-    await this.#guard(this.#bucket.put(`${this.#prefix}${id}`, JSON.stringify({ v: FORMAT, table })));
+    await this.#guard(
+      this.#bucket.put(`${this.#prefix}${id}`, JSON.stringify({ v: FORMAT, table: this.#stored(table) })),
+    );
   }
 
   async delete(id: number): Promise<void> {

@@ -1,6 +1,7 @@
 /** The capture of one Postgres source: from its log into its stream. */
 import type pg from 'pg';
 import { cdcStreamName, readTail, type StreamTail } from '../../core/cdc-stream.ts';
+import { ColumnRules } from '../../core/column-rules.ts';
 import { publicationName, slotName, type NatsConfig, type PostgresSourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { FramePublisher } from '../../core/frame-publisher.ts';
@@ -18,6 +19,7 @@ import { connectShared, connectSource } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireUsableSlot, slotState } from './slot.ts';
 import { sourceError } from './source-error.ts';
+import { storedTable } from './stored-table.ts';
 
 const MIN_SERVER_VERSION = 140_000;
 
@@ -43,7 +45,8 @@ async function capture(held: HeldCapture<PostgresSourceConfig>): Promise<void> {
     const source = await inspectSource(client);
     const slot = slotName(name, settings, natsConfig.prefix);
     const publication = publicationName(name, settings, natsConfig.prefix);
-    const registry = new TableRegistry<CapturedTable>(bucket, name);
+    const rules = ColumnRules.compile(settings.columns);
+    const registry = new TableRegistry<CapturedTable>(bucket, name, (table) => storedTable(table, rules));
     let tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name));
     const matching = await matchingTables(client, settings.tables);
     if (tail.seq === 0) requireIdentities(matching);

@@ -99,3 +99,11 @@ function microsText(value: string): string | undefined {
     (Number(hours) * 3600 + Number(minutes) * 60 + Number(seconds)) * 1e6 + Number(fraction.padEnd(6, '0'));
   return micros === 0 ? '0' : `${sign}${micros}`;
 }
+
+/** `[-]hh:mm:ss.ffffff` of microseconds: a time of MySQL, and a time or an interval of Postgres. */
+export function timeText(micros: number): string {
+  const seconds = Math.floor(Math.abs(micros) / 1e6);
+  const two = (value: number): string => String(value).padStart(2, '0');
+  const fraction = String(Math.abs(micros) % 1e6).padStart(6, '0');
+  return `${micros < 0 ? '-' : ''}${two(Math.floor(seconds / 3600))}:${two(Math.floor(seconds / 60) % 60)}:${two(seconds % 60)}.${fraction}`;
+}

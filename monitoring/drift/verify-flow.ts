@@ -4,6 +4,7 @@ import type { ColumnRules } from '../../core/column-rules.ts';
 import type { Nats } from '../../core/nats.ts';
 import type { TableFilter } from '../../core/table-pattern.ts';
 import { passed } from './alignment.ts';
+import { timeText } from './canonical-value.ts';
 import { comparePlan, type ComparePlan } from './compare-plan.ts';
 import { confirm, LookBack, type Comparison } from './confirm.ts';
 import type { DriftStore } from './drift-store.ts';
@@ -141,10 +142,12 @@ async function plans({ sides, includes, placeOf, zeroDates, rules }: FlowVerific
 
 /** A key as the frames of the source carry it. */
 function sourceKey({ source }: ComparePlan, key: KeyTexts): KeyTexts {
-  if (source.dialect === 'postgres') return key;
-  return key.map((text, i) =>
-    source.columns[source.key[i]!]!.kind === 'hex' ? Buffer.from(text, 'hex').toString('base64') : text,
-  );
+  return key.map((text, i) => {
+    const { kind } = source.columns[source.key[i]!]!;
+    if (kind === 'hex')
+      return source.dialect === 'postgres' ? `\\x${text}` : Buffer.from(text, 'hex').toString('base64');
+    return kind === 'micros' ? timeText(Number(text)) : text;
+  });
 }
 
 /** Asks for the rows again and looks whether that mended them. */

@@ -6,6 +6,7 @@ import { MysqlSession } from '../../apply/mysql/session.ts';
 import { createMysqlStore } from '../../apply/mysql/store.ts';
 import type { TargetConfig } from '../../core/config.ts';
 import type { RowChange, Value } from '../../core/frame.ts';
+import { NO_FLOW_REPORT } from '../../core/metrics.ts';
 import { parsePosition, pgPosition } from '../../core/position.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
@@ -270,7 +271,7 @@ describe.each([
     test('a session that hangs in a transaction is ended by its successor', async () => {
       await open();
       const store = createMysqlStore(target);
-      const options = { flow: 'mirror', settings: feed.settings, stream: 'stream', report: {} as never };
+      const options = { flow: 'mirror', settings: feed.settings, stream: 'stream', report: NO_FLOW_REPORT };
       const first = await store.open('first');
       const second = await store.open('second');
       try {

@@ -259,18 +259,3 @@ describe('NATS', () => {
     expect(log).toContain('it has no Waybill-Format header');
   });
 });
-
-describe('target', () => {
-  it('a table of another shape', async () => {
-    const url = await database('create table a (id int primary key, note text)', 'insert into a values (1)');
-    const target = await database('create schema copy', 'create table copy.a (id int primary key, note int[])');
-    const { output } = await run(
-      configFor(
-        url,
-        `targets: { v: { kind: postgres, url: "${target}" } }\nflows: { f: { mirror: wms, to: v, schema: copy } }`,
-      ),
-      'target_shape',
-    );
-    expect(output).toContain('note');
-  });
-});

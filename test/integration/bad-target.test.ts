@@ -153,8 +153,11 @@ describe('what the target refuses', () => {
     const it = await path();
     await execute(it.source, 'alter table a add note text');
     await execute(it.target, 'create schema copy', 'create table copy.a (id int primary key, note int[])');
-    const { output } = await cli.run(it.text, 'target_shape');
-    expect(output).toContain('note');
+    const stopped = 'table public.a is stopped: ';
+    const { output } = await cli.waybill(it.text, ['run', '--listen', '127.0.0.1:0'], (log) => log.includes(stopped));
+    expect(output).toContain(stopped);
+    expect(output).toMatch(/note.*integer\[\]/);
+    expect(output).toContain('waybill snapshot wms public.a');
   });
 });
 

