@@ -152,14 +152,11 @@ describe('a process that lives and does not work is not ready, and says why', ()
   it('a flow that halts, with its code, while the capture goes on', async () => {
     const client = new Client({ connectionString: pipeline.config.targets['vis']!.url });
     await client.connect();
-    await client.query('drop table public.a; create table public.a (id int primary key, id2 int not null)');
+    // A position of another kind of source: there is no going on from it.
+    await client.query(`update waybill.position set position = 'my1/3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5/0'`);
     await client.end();
     stage.start();
-    const inserted = new Client({ connectionString: pipeline.config.sources['wms']!.url });
-    await inserted.connect();
-    await inserted.query('alter table a add column id2 int[]; insert into a values (4)');
-    await inserted.end();
-    const body = await refusal(/^apply:mirror blocked: target_shape: /m);
+    const body = await refusal(/^apply:mirror blocked: source_identity_mismatch: /m);
     expect(body).not.toContain('capture:wms');
     expect(await facts()).toMatchObject({ apply: { state: 'blocked', ready: false }, capture: { ready: true } });
   });
