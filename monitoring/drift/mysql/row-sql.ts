@@ -2,6 +2,7 @@
 import { parseTypeText } from '../../../core/column-kind.ts';
 import { columnTextSql, type Flavour } from '../../../core/mysql-column-text.ts';
 import { isSized } from '../canonical-text.ts';
+import { timeText } from '../canonical-value.ts';
 import type { ComparedColumn, ComparedTable, KeyTexts } from '../side.ts';
 import { quoteName, quoteText } from './session.ts';
 
@@ -78,7 +79,7 @@ function literal(text: string, column: ComparedColumn): string {
     case 'bits':
       return `b'${text.replaceAll(/[^01]/g, '')}'`;
     case 'micros':
-      return `SEC_TO_TIME(${Number(text)} / 1000000)`;
+      return quoteText(timeText(Number(text)));
     default:
       return quoteText(text);
   }
