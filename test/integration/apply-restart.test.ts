@@ -30,6 +30,8 @@ describe('transactions and restarts', () => {
     fixture = await PostgresTarget.open(pg, natsServer.url, { batch_bytes: 3000 });
     fixture.feed.start();
     await fixture.feed.frame([items], [[ins('0', 'before', null)]]);
+    // Only then is a session that idles in a transaction one in the middle of the next.
+    await fixture.feed.caughtUp();
     const rows = (from: number): RowChange[] =>
       Array.from({ length: 150 }, (_, id) => ins(String(from + id), 'n', null));
     await fixture.feed.frame([items], [rows(1)], 'first', 0);
