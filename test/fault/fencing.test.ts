@@ -370,10 +370,13 @@ describe('two captures of one source', () => {
     timeoutMs,
   );
 
+  /** So many that the load lasts for several interruptions on a fast machine, too. */
+  const LOADED = 120_000;
+
   it(
     'lose no row of the first load where another writer breaks in',
     async () => {
-      const { config, stream } = await prepare('broken', 30_000);
+      const { config, stream } = await prepare('broken', LOADED);
       const controller = new AbortController();
       const done = capture('broken', config, 'one', controller.signal);
       let broken = 0;
@@ -400,7 +403,7 @@ describe('two captures of one source', () => {
       controller.abort();
       await done;
       expect(broken).toBeGreaterThan(3);
-      expect(new Set(idsOf(await allFrames(stream))).size).toBe(30_000);
+      expect(new Set(idsOf(await allFrames(stream))).size).toBe(LOADED);
     },
     timeoutMs,
   );
