@@ -175,10 +175,13 @@ export class Pipeline {
 
   async close(): Promise<void> {
     await this.stop();
-    // Servers have room for a few slots only.
-    await this.source.query(
+    // Servers have room for a few slots only. On a connection of its own: a test may have restarted the server.
+    const last = new pg.Client({ connectionString: this.config.sources['wms']!.url });
+    await last.connect();
+    await last.query(
       'select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database() and not active',
     );
+    await last.end();
     await this.source.end();
     await this.target.end();
     await this.nats.close();
