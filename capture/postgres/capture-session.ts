@@ -28,7 +28,8 @@ import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { SchemaWatch } from './schema-watch.ts';
 import { advanceSlot, logDistanceBytes, readSlot } from './slot.ts';
 import { emitMark, SnapshotReader } from './snapshot.ts';
-import { TransactionAssembler, type MarkedVersion, type SchemaMark } from './transaction-assembler.ts';
+import type { MarkedVersion, SchemaMark } from './log-marks.ts';
+import { TransactionAssembler } from './transaction-assembler.ts';
 
 export interface SessionOptions {
   readonly held: HeldCapture<PostgresSourceConfig>;

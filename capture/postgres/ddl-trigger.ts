@@ -1,6 +1,6 @@
 /** An event trigger that writes schema marks in the transaction of the change itself. Optional: see docs/schema-changes.md. */
 import { CATALOG_SQL } from './catalog.ts';
-import { DDL_PREFIX } from './transaction-assembler.ts';
+import { DDL_PREFIX } from './log-marks.ts';
 
 /**
  * The SQL that makes the trigger, for a superuser or whoever may make event triggers. It needs no right of those who

@@ -24,7 +24,7 @@ import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, qualifiedName } from './publication.ts';
 import { emitMark } from './snapshot.ts';
 import { sourceError } from './source-error.ts';
-import type { MarkedVersion, SchemaMark } from './transaction-assembler.ts';
+import type { MarkedVersion, SchemaMark } from './log-marks.ts';
 
 /** What was captured under the registry's versions. */
 export interface SchemaWatchOptions {

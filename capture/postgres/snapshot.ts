@@ -23,7 +23,8 @@ import {
   type TableProgress,
 } from '../snapshot-request.ts';
 import { sourceError } from './source-error.ts';
-import type { Chunk, Mark } from './transaction-assembler.ts';
+import type { Mark } from './log-marks.ts';
+import type { Chunk } from './transaction-assembler.ts';
 
 const FIRST_CHUNK_ROWS = 1000;
 const CHUNK_BYTES = 4 << 20;

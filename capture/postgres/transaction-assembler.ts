@@ -6,8 +6,8 @@ import type { Op } from '../../core/frame.ts';
 import { comparePositions, pgPosition, type PgPosition } from '../../core/position.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
-import type { CatalogRow } from './catalog.ts';
 import type { CopyRow } from './copy-lines.ts';
+import { DDL_PREFIX, type Mark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
 import { publishedRow, type PublishedTable } from './published-table.ts';
 import { hasUnchanged, keyText, tupleKey, writeGuardedTuple, writeTuple } from './tuple-writer.ts';
@@ -21,34 +21,6 @@ export interface Chunk {
   /** Transactions (32-bit ids) that were in progress when the chunk was read. */
   readonly inProgress: readonly number[];
 }
-
-/** What Waybill writes into the source's log about itself, as the content of transactional logical messages. */
-export type Mark =
-  | { readonly k: 'heartbeat' }
-  | { readonly k: 'begin' | 'end'; readonly id: string; readonly oid: number }
-  | { readonly k: 'low' | 'high'; readonly chunk: string; readonly oid: number }
-  | SchemaMark;
-
-/** What a table is like from this place of the log on, or that it is gone. The event trigger writes the same. */
-export type SchemaMark =
-  | {
-      readonly k: 'table';
-      readonly oid: number;
-      readonly row: CatalogRow;
-      /** Written by the capture: the publication has the table. */
-      readonly published?: boolean;
-    }
-  | { readonly k: 'gone'; readonly oid: number; readonly why: string };
-
-/** A version of a table that begins, or ends, at a mark. */
-export interface MarkedVersion<T = PublishedTable> {
-  readonly table: T;
-  readonly what: string;
-  readonly mark: 'schema' | 'gone';
-}
-
-/** Prefix of the messages that the event trigger writes. */
-export const DDL_PREFIX = 'waybill.ddl';
 
 export interface AssemblerOptions {
   readonly frameBytes: number;

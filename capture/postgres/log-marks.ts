@@ -1,0 +1,31 @@
+/** Messages of Waybill in the log of a Postgres source. */
+import type { CatalogRow } from './catalog.ts';
+import type { PublishedTable } from './published-table.ts';
+
+/** What Waybill writes into the source's log about itself, as the content of transactional logical messages. */
+export type Mark =
+  | { readonly k: 'heartbeat' }
+  | { readonly k: 'begin' | 'end'; readonly id: string; readonly oid: number }
+  | { readonly k: 'low' | 'high'; readonly chunk: string; readonly oid: number }
+  | SchemaMark;
+
+/** What a table is like from this place of the log on, or that it is gone. The event trigger writes the same. */
+export type SchemaMark =
+  | {
+      readonly k: 'table';
+      readonly oid: number;
+      readonly row: CatalogRow;
+      /** Written by the capture: the publication has the table. */
+      readonly published?: boolean;
+    }
+  | { readonly k: 'gone'; readonly oid: number; readonly why: string };
+
+/** A version of a table that begins, or ends, at a mark. */
+export interface MarkedVersion<T = PublishedTable> {
+  readonly table: T;
+  readonly what: string;
+  readonly mark: 'schema' | 'gone';
+}
+
+/** Prefix of the messages that the event trigger writes. */
+export const DDL_PREFIX = 'waybill.ddl';
