@@ -263,7 +263,13 @@ describe.each([
       await s.run('insert into t values (100000, null)');
       await s.loaded(1);
       await s.expectEqual('t');
-      await s.wait('the first to stand by', async () => (await first.status()).state === 'standby');
+      await s
+        .wait('the first to stand by', async () => (await first.status()).state === 'standby')
+        .catch(async (cause: unknown) => {
+          const said = await first.status().catch(String);
+          const other = await second.status().catch(String);
+          throw new Error(`the first says ${JSON.stringify(said)}\n${first.log()}\nSECOND ${JSON.stringify(other)} ${second.log()}`, { cause });
+        });
     },
     timeoutMs,
   );

@@ -264,7 +264,8 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     const written = await writing.stop();
     await writer.end();
     await source.caughtUp();
-    const changes = await source.changes(from);
+    // A capture that comes late may find a table that has changed more than once, and read it again beside.
+    const changes = (await source.changes(from)).filter(({ row }) => row[0] === 'i');
     expect(changes.map(({ row }) => row[2]?.[1])).toEqual(Array.from({ length: written }, (_, n) => String(n)));
     const shapes = changes.map(({ table }) => table!.columns.map((c) => c.name).join());
     const versions = changes.map(({ table }) => table!.version);
