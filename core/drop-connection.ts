@@ -7,6 +7,9 @@ import type { Connection } from 'mysql2';
  * waits for an answer fails; the connection has a listener for errors.
  */
 export function dropConnection(connection: Connection): void {
+  const { stream } = connection as unknown as { readonly stream: Duplex };
+  // It hung up, and mysql2 fails what waits when it hears of that a moment later; not if it was told to close before.
+  if (stream.destroyed) return;
   connection.destroy();
-  (connection as unknown as { readonly stream: Duplex }).stream.destroy(new Error('the connection was closed'));
+  stream.destroy(new Error('the connection was closed'));
 }
