@@ -113,10 +113,15 @@ export class SnapshotMarks {
     this.#seen.delete(plan.id);
     if (this.#settings.deletes === 'apply') {
       // Of what mappings hold only that of this flow is written anew.
-      const own = isQuarantine(plan.table, this.#settings) ? ` AND t.flow = ${quoteLiteral(this.#flow)}` : '';
-      const same = plan.key.map((index) => `s.${plan.names[index]} = t.${plan.names[index]}`).join(' AND ');
+      const own = isQuarantine(plan.table, this.#settings)
+        ? ` AND ${plan.qualified}.flow = ${quoteLiteral(this.#flow)}`
+        : '';
+      // Without an alias, which would be looked for in a default database.
+      const same = plan.key
+        .map((index) => `s.${plan.names[index]} = ${plan.qualified}.${plan.names[index]}`)
+        .join(' AND ');
       transaction.add(
-        `DELETE t FROM ${plan.qualified} t LEFT JOIN ${seen} s ON ${same} WHERE s.${plan.names[plan.key[0]!]} IS NULL${own}`,
+        `DELETE ${plan.qualified} FROM ${plan.qualified} LEFT JOIN ${seen} s ON ${same} WHERE s.${plan.names[plan.key[0]!]} IS NULL${own}`,
       );
     }
     const { schema, name } = plan.table;

@@ -60,5 +60,12 @@ export async function writeStaged(
     const sets = columns.split(',').map((index) => `t.${plan.names[Number(index)]} = s.${plan.names[Number(index)]}`);
     writes.push(`UPDATE ${joined} SET ${sets.join(', ')} WHERE s.wb_op = ${group}`);
   }
-  return { stage: plan.stage, writes, deletes: deletes === 0 ? '' : `DELETE t FROM ${joined} WHERE s.wb_op = -1` };
+  // Not by an alias: where rows go from would then be looked for in a default database, which there may not be.
+  const keyOfStage = plan.key.map((index) => `${plan.qualified}.${plan.names[index]} = s.${plan.names[index]}`);
+  const found = `${plan.stage} s STRAIGHT_JOIN ${plan.qualified} ON ${keyOfStage.join(' AND ')}`;
+  return {
+    stage: plan.stage,
+    writes,
+    deletes: deletes === 0 ? '' : `DELETE ${plan.qualified} FROM ${found} WHERE s.wb_op = -1`,
+  };
 }

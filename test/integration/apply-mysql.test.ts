@@ -34,8 +34,8 @@ describe.each([
     await server?.dispose();
   });
 
-  async function open(flow: Record<string, unknown> = {}): Promise<void> {
-    ({ session, feed } = await openMysqlTarget(server, natsServer.url, flow));
+  async function open(flow: Record<string, unknown> = {}, url?: string): Promise<void> {
+    ({ session, feed } = await openMysqlTarget(server, natsServer.url, flow, url));
   }
 
   async function close(): Promise<void> {
@@ -47,6 +47,24 @@ describe.each([
 
   const rows = (sql: string): Promise<(string | null)[][]> => session.rows(sql);
   const run = (sql: string): Promise<unknown> => session.run(sql);
+
+  test('a url without a database does for changes of every kind, few and many', async () => {
+    await open({ schema: 'nowhere' }, server.url);
+    feed.start();
+    const ids = Array.from({ length: 500 }, (_, n) => String(n));
+    await feed.frame([items], [ids.map((id) => ins(id, 'a', null))]);
+    await feed.frame([items], [ids.map((id, n) => (n % 2 === 0 ? upd(id, 'b', null) : del(id, null, null)))]);
+    await feed.frame([items], [[upd('0', 'c', null), del('2', null, null)]]);
+    await feed.caughtUp();
+    expect(await rows('SELECT name, COUNT(*) FROM nowhere.items GROUP BY name ORDER BY name')).toEqual([
+      ['b', '248'],
+      ['c', '1'],
+    ]);
+    const mark = (kind: 'begin' | 'end'): RowChange => ['s', 0, ['again', kind]];
+    await feed.frame([items], [[mark('begin')], [['r', 0, ['0', 'd', null]], mark('end')]]);
+    await feed.caughtUp();
+    expect(await rows('SELECT id, name FROM nowhere.items')).toEqual([['0', 'd']]);
+  });
 
   describe('changes', () => {
     beforeEach(async () => open());

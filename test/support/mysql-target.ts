@@ -13,13 +13,14 @@ export interface MysqlTarget {
   readonly feed: FrameFeed;
 }
 
-/** A database of its own, a stream, and nothing of what Waybill kept in this server before. */
+/** A database of its own (or `url`), a stream, and nothing of what Waybill kept in this server before. */
 export async function openMysqlTarget(
   server: MysqlServer,
   natsUrl: string,
   flow: Record<string, unknown>,
+  url?: string,
 ): Promise<MysqlTarget> {
-  const target = { kind: server.flavour, url: await server.createDatabase(`vis_${randomUUID().slice(0, 8)}`) };
+  const target = { kind: server.flavour, url: url ?? (await server.createDatabase(`vis_${randomUUID().slice(0, 8)}`)) };
   const session = await MysqlSession.open(target, 'test');
   await session.run('DROP DATABASE IF EXISTS waybill');
   const feed = await FrameFeed.open({
