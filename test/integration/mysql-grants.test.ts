@@ -66,15 +66,24 @@ describe.each(['mysql', 'mariadb'] as const)('the grants for %s', (flavour) => {
         JSON.parse(await waybill('check', '--json')) as { severity: string; subject: string; message: string }[];
       expect((await checked()).filter(({ severity }) => severity === 'error')).toEqual([]);
 
+      const stages: Stage[] = [];
       for (const only of ['capture:erp', 'apply:replica']) {
         const logFile = join(folder, `${only.replace(':', '-')}.log`);
         const stage = new Stage({ configFile, only, logFile, leaseTtlMs: 1000 });
+        stages.push(stage);
         cleanups.push(async () => await stage.end('SIGKILL'));
         stage.start();
       }
       const mirror = { kind: flavour, url: server.url, schema: 'mirror' };
       const equal = async (what: string): Promise<void> => {
-        await waitFor(what, async () => (await compareErp(sourceUrl, mirror)).length === 0);
+        await waitFor(what, async () => (await compareErp(sourceUrl, mirror)).length === 0).catch(
+          async (cause: unknown) => {
+            const differences = await compareErp(sourceUrl, mirror);
+            const states = await Promise.all(stages.map(async (stage) => await stage.status().catch(String)));
+            const logs = stages.map((stage) => stage.log());
+            throw new Error(`${JSON.stringify({ differences, states })}\n${logs.join('\n')}`, { cause });
+          },
+        );
       };
       await equal('the first load');
       const stop = new AbortController();
