@@ -59,7 +59,8 @@ export type Part = 'whole' | 'first' | 'middle' | 'last';
 /**
  * One transaction (or part of one): xid, commit position and end position as 16 hex digits, commit time in
  * microseconds since 1970, number of this frame's rows that belong to it, part, and the ordinal of its first row here.
- * MySQL and MariaDB: xid 0, the GTID twice (`read:<number>` for rows that were read from tables).
+ * MySQL and MariaDB: xid 0, the GTID twice (`read:<number>` for rows that were read from tables). The origin is there
+ * where Waybill itself wrote the transaction (core/origin.ts).
  */
 export type TransactionEntry = readonly [
   xid: number,
@@ -69,6 +70,7 @@ export type TransactionEntry = readonly [
   rows: number,
   part: Part,
   ordinal: number,
+  origin?: string,
 ];
 
 /** The kind of database that a table is of: it decides what its type names and its value texts mean. */

@@ -100,7 +100,7 @@ export class TransactionIndex {
         const start = this.#at + 1;
         const part = LETTERS.indexOf(bytes[start] ?? 0);
         if (part < 0 || !this.#string(bytes) || this.#at - 2 - start !== PARTS[part]!.length) return false;
-        if (!this.#digits(bytes, CLOSE)) return false;
+        if (!this.#digits(bytes, CLOSE) && !this.#origin(bytes)) return false;
         this.#add(rows, timeUs, part);
       } while (bytes[this.#at++] === COMMA);
     else this.#at += 1;
@@ -117,6 +117,15 @@ export class TransactionIndex {
     this.#number = value;
     this.#at = at + 1;
     return some && bytes[at] === end;
+  }
+
+  /** Passes over the origin that stands behind the ordinal, and the end of the entry. */
+  #origin(bytes: Buffer): boolean {
+    if (bytes[this.#at - 1] !== COMMA || bytes[this.#at] !== QUOTE) return false;
+    let at = this.#at + 1;
+    for (; bytes[at] !== QUOTE; at++) if (at >= bytes.length || bytes[at] === BACKSLASH) return false;
+    this.#at = at + 2;
+    return bytes[at + 1] === CLOSE;
   }
 
   /** Passes over a string without escapes and the comma behind it. */

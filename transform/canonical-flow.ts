@@ -11,6 +11,7 @@ import type { Logger } from '../core/logger.ts';
 import { NO_TRANSFORM_REPORT, type TransformReport } from '../core/metrics.ts';
 import { connectNats, type Nats } from '../core/nats.ts';
 import { abortableDelay, runService, type Run } from '../core/run-service.ts';
+import { installationId } from '../core/stale-sessions.ts';
 import { loadFlowPlan } from './flow-plan.ts';
 import { runFlow } from './flow-run.ts';
 import { answerRequest, readRequest } from './request.ts';
@@ -90,6 +91,7 @@ async function runOnce(options: CanonicalFlowOptions, nats: Nats, report: Transf
   const { name, settings, log, holder } = options;
   const { prefix } = options.nats;
   const bucket = await openBucket(nats, options.nats);
+  const installation = await installationId(bucket);
   const lease = await acquireLease(bucket, `lease.transform.${name}`, {
     holder,
     ttlMs: options.leaseTtlMs ?? 10_000,
@@ -129,6 +131,7 @@ async function runOnce(options: CanonicalFlowOptions, nats: Nats, report: Transf
         plan: { ...plan, settings: { ...settings, frame_bytes: frameBytes } },
         nats,
         prefix,
+        installation,
         publisher,
         tail,
         anew: request !== undefined,

@@ -32,6 +32,8 @@ export interface FlowRunOptions {
   readonly plan: FlowPlan;
   readonly nats: Nats;
   readonly prefix: string;
+  /** Id of this installation: what it wrote into its sources is told apart by it. */
+  readonly installation: string;
   readonly publisher: FramePublisher;
   readonly tail: StreamTail;
   /** Write all records anew, though the checkpoint fits. */
@@ -79,10 +81,10 @@ class FlowRun {
   readonly #heldReasons = new Map<string, string>();
 
   constructor(options: FlowRunOptions, signal: AbortSignal) {
-    const { plan, publisher, tail, report } = options;
+    const { plan, publisher, tail, report, installation } = options;
     this.#options = options;
     this.#signal = signal;
-    this.#state = new FlowState(plan);
+    this.#state = new FlowState(plan, installation);
     this.#rows = new RecordRows(plan.name, plan.entity, plan.settings.tenant);
     this.#output = new Output({
       publisher,

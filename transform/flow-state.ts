@@ -34,7 +34,8 @@ export class FlowState {
   /** Several contributions may make one record, so that it takes more than its own lineage to explain it. */
   readonly #shared: boolean;
 
-  constructor(plan: FlowPlan) {
+  /** `installation` is this one's id. */
+  constructor(plan: FlowPlan, installation: string) {
     const { settings, entity, ownership } = plan;
     this.plan = plan;
     this.sources = plan.sources.map((source) => {
@@ -42,6 +43,7 @@ export class FlowState {
       return new SourceState(
         source.name,
         new MappingEngine({ source: source.name, plan: compiled, stateBytes: settings.state_bytes }),
+        installation,
       );
     });
     this.delivery = new Delivery(entity, plan.tiers);
@@ -61,7 +63,9 @@ export class FlowState {
   /** Works out what a source did since the last call. Only while it has no transaction open. */
   settle(source: SourceState): Outcome {
     const contributed = source.engine.flush(this.clockUs);
-    const changes = this.resolver.apply(source.name, contributed, source.reachedUs, this.clockUs);
+    const changes = this.resolver.apply(source.name, contributed, source.reachedUs, this.clockUs, source.echo);
+    // What expires later is nobody's echo.
+    source.echo = false;
     // Invariant 6: memory is bounded, and what does not fit is refused.
     const { state_bytes: limit } = this.plan.settings;
     if (this.stateBytes > limit)

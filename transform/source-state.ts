@@ -2,6 +2,7 @@
 import type { ReceivedFrame } from '../core/cdc-stream.ts';
 import type { TransactionEntry } from '../core/frame.ts';
 import { IndexedFrame } from '../core/indexed-frame.ts';
+import { isOwnOrigin } from '../core/origin.ts';
 import { entryLiesBefore, entryPosition, formatPosition, ORIGIN, positionAfter } from '../core/position.ts';
 import type { SourcePlace } from './checkpoint.ts';
 import { MappingEngine } from './mapping/engine.ts';
@@ -27,11 +28,16 @@ export class SourceState {
   reachedUs = 0;
   /** A transaction has been taken in part: what it did is not to be seen yet. */
   open = false;
+  /** The transaction that was taken last is one that Waybill wrote into the source. */
+  echo = false;
+  readonly #installation: string;
   #cursor: Cursor | undefined;
 
-  constructor(name: string, engine: MappingEngine) {
+  /** `installation` is this one's id: what it wrote itself is no change of the source's. */
+  constructor(name: string, engine: MappingEngine, installation: string) {
     this.name = name;
     this.engine = engine;
+    this.#installation = installation;
   }
 
   /** Nothing is left of the frame that was begun last. */
@@ -65,6 +71,7 @@ export class SourceState {
     this.#apply(cursor, entry);
     if (entry[3] > this.reachedUs) this.reachedUs = entry[3];
     this.open = entry[5] === 'first' || entry[5] === 'middle';
+    this.echo = isOwnOrigin(entry[7], this.#installation);
     const last = cursor.next === frame.tx.length;
     if (!this.open) {
       this.previous = this.place;

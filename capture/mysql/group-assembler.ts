@@ -16,6 +16,7 @@ import type { Op } from '../../core/frame.ts';
 import { containsGtid, gtidPosition, readName, sameGtid, type GtidPosition } from '../../core/gtid-position.ts';
 import { GtidCursor, type GtidSet } from '../../core/gtid-set.ts';
 import { formatGtid, type Gtid } from '../../core/gtid.ts';
+import { originOfMarker } from '../../core/origin.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
 import { RowCounts } from '../row-counts.ts';
@@ -201,6 +202,8 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     if (open.mode === 'pass') return;
     const table = this.#table(rows.map);
     if (table === undefined) {
+      // Only where it is one: the usual table that is left out costs no look at its name.
+      open.origin ??= originOfMarker(rows.map.schema, rows.map.name);
       open.ordinal += rows.count();
       return;
     }
@@ -298,7 +301,17 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     // A part without rows says nothing, except that the transaction has ended.
     if (open.rowsHere === 0 && part !== 'last') return;
     const name = formatGtid(open.gtid);
-    this.#frame.writer.addTransaction([0, name, name, open.info.commitTimeUs, open.rowsHere, part, open.firstOrdinal]);
+    const { origin } = open;
+    this.#frame.writer.addTransaction([
+      0,
+      name,
+      name,
+      open.info.commitTimeUs,
+      open.rowsHere,
+      part,
+      open.firstOrdinal,
+      ...(origin === undefined ? ([] as const) : ([origin] as const)),
+    ]);
   }
 
   statement(statement: LoggedStatement): void {

@@ -23,6 +23,8 @@ export class OpenGroup {
   /** Ordinals of its rows in the writer: first and length of each run. */
   runs: number[] = [];
   readonly #savepoints = new Map<string, number>();
+  /** Set where Waybill wrote it. */
+  origin: string | undefined;
   /** The XA transaction whose second phase this is. */
   xid: Xid | undefined;
   /** Whether its first change lies in the frame being written. */

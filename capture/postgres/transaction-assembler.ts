@@ -3,7 +3,8 @@ import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
 import { partOf, type FrameWriter } from '../../core/frame-writer.ts';
 import type { Op } from '../../core/frame.ts';
-import { comparePositions, pgPosition, type PgPosition } from '../../core/position.ts';
+import { isWaybillOrigin } from '../../core/origin.ts';
+import { comparePositions, formatHexLsn, pgPosition, type PgPosition } from '../../core/position.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
 import type { CopyRow } from './copy-lines.ts';
@@ -56,6 +57,8 @@ interface OpenTransaction {
   ordinal: number;
   /** Changes at the start that the stream holds already. */
   readonly skip: number;
+  /** Set where Waybill wrote it. */
+  origin?: string;
   /** Whether its first change lies in the frame being written. */
   beganHere: boolean;
   rowsHere: number;
@@ -159,8 +162,21 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     const part = partOf(open.beganHere, endLsn !== undefined);
     // A part without rows says nothing, except that the transaction has ended.
     if (open.rowsHere === 0 && (part === 'whole' || part === 'first' || part === 'middle')) return;
-    const { xid, commitLsn, timeUs, rowsHere, firstOrdinal } = open;
-    this.#frame.writer.addLsnTransaction(xid, commitLsn, endLsn ?? commitLsn, timeUs, rowsHere, part, firstOrdinal);
+    const { xid, commitLsn, timeUs, rowsHere, firstOrdinal, origin } = open;
+    const end = endLsn ?? commitLsn;
+    if (origin === undefined)
+      this.#frame.writer.addLsnTransaction(xid, commitLsn, end, timeUs, rowsHere, part, firstOrdinal);
+    else
+      this.#frame.writer.addTransaction([
+        xid,
+        formatHexLsn(commitLsn),
+        formatHexLsn(end),
+        timeUs,
+        rowsHere,
+        part,
+        firstOrdinal,
+        origin,
+      ]);
   }
 
   /** Counts a change and says whether it is to be written. */
@@ -441,7 +457,10 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     if (relation !== undefined) relation.counts[op] = (relation.counts[op] ?? 0) + 1;
   }
 
-  origin(): void {}
+  /** It stands at the start of a transaction. Those of others' replication are of no account here. */
+  origin(_originLsn: bigint, name: string): void {
+    if (this.#open !== undefined && isWaybillOrigin(name)) this.#open.origin = name;
+  }
 
   type(): void {}
 

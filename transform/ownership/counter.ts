@@ -28,6 +28,11 @@ export class SharedCounter {
     this.#changes.push({ source, timeUs, delta: subtractDecimals(value, old) });
   }
 
+  /** What Waybill wrote into a source: the figure from which its next change counts, and no change itself. */
+  rebase(source: string, value: string): void {
+    this.#known.set(source, value);
+  }
+
   /** An absolute figure: what was changed up to then is in it. */
   reset(source: string, value: string, timeUs: number): void {
     const before = this.#reset;

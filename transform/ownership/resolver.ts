@@ -11,20 +11,12 @@ import type { Entity, RecordValues } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { microsOfTimestamp } from '../canonical/timestamp.ts';
 import { compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
-import type { ContributedValues, ContributionChange } from '../mapping/block-state.ts';
+import type { ContributionChange } from '../mapping/block-state.ts';
 import { WHOLE_RECORD } from '../mapping/block-state.ts';
+import { claimOf, sameAt, suppliesAny, type Claim, type Claimed, type Contribution } from './contribution.ts';
 import { SharedCounter } from './counter.ts';
 import { extreme, highestRank, lastWriter, unionOf, type Candidate } from './merge.ts';
 import { EVERYWHERE, type GroupRule, type Ownership } from './ownership.ts';
-
-/** What one block of one source says of a record. */
-interface Contribution {
-  readonly source: string;
-  readonly values: ContributedValues;
-  /** By group: the change that made its values what they are. */
-  readonly lineage: ReadonlyMap<string, Lineage>;
-  readonly held: ReadonlyMap<string, readonly Violation[]>;
-}
 
 interface Entry {
   readonly contributions: Map<string, Contribution>;
@@ -108,6 +100,8 @@ export class Resolver {
   }[];
   /** A group is merged by its changes. */
   readonly #counts: boolean;
+  /** Groups in which the last writer wins. */
+  readonly #claimed: ReadonlySet<string>;
   #stale = '';
 
   /** With `advisory` a change of values that do not count is given too, for whoever shows them beside the record. */
@@ -123,6 +117,11 @@ export class Resolver {
       return { group, rule, alone: plain ? only.source : undefined, indexes: groupIndexes.get(group)! };
     });
     this.#counts = [...ownership.rules.values()].some((rule) => rule.kind === 'merge' && rule.merge.merge === 'delta');
+    this.#claimed = new Set(
+      [...ownership.rules].flatMap(([group, rule]) =>
+        rule.kind === 'merge' && rule.merge.merge === 'lww' ? [group] : [],
+      ),
+    );
     this.#usesFallback = [...ownership.rules.values()].some(
       (rule) => rule.kind === 'owner' && rule.owners.some((owner) => owner.fallback.length > 0),
     );
@@ -173,13 +172,21 @@ export class Resolver {
 
   /**
    * Takes what a source contributes in one flush, and the commit time that its stream has reached; gives the records
-   * that changed. `nowUs` is the wall clock, for last-writer-wins only.
+   * that changed. `nowUs` is the wall clock, for last-writer-wins only. An `echo` is what Waybill itself wrote into the
+   * source: its tables are so now, but it has not said so. It neither wins as the last writer nor counts as a change, and
+   * nobody need be told that it differs from the record.
    */
-  apply(source: string, changes: readonly ContributionChange[], reachedUs: number, nowUs: number): ResolvedChange[] {
+  apply(
+    source: string,
+    changes: readonly ContributionChange[],
+    reachedUs: number,
+    nowUs: number,
+    echo = false,
+  ): ResolvedChange[] {
     this.#reached.set(source, Math.max(reachedUs, this.#reached.get(source) ?? 0));
     const touched = new Map<string, Lineage>();
     for (const change of changes) {
-      this.#take(source, change);
+      this.#take(source, change, echo);
       touched.set(change.key, change.lineage);
     }
     const resolved: ResolvedChange[] = [];
@@ -187,7 +194,7 @@ export class Resolver {
       const change = this.#resolve(key, lineage, nowUs, advisory);
       if (change !== undefined) resolved.push(change);
     };
-    for (const [key, lineage] of touched) resolve(key, lineage, this.#advisory);
+    for (const [key, lineage] of touched) resolve(key, lineage, this.#advisory && !echo);
     for (const key of this.#restale()) {
       const [contribution] = this.#records.get(key)!.contributions.values();
       const [lineage] = contribution?.lineage.values() ?? [];
@@ -201,7 +208,7 @@ export class Resolver {
     const entry = this.#records.get(key);
     if (entry === undefined) return undefined;
     return [...this.#ownership.rules].map(([group, rule]) => {
-      const { winner, rule: why } = this.#pick(entry, group, rule, nowUs);
+      const { winner, rule: why, claim } = this.#pick(entry, group, rule, nowUs);
       const advisory = [...entry.contributions.values()]
         .filter((item) => item !== winner && this.#supplies(item, group))
         .map((item) => ({
@@ -212,11 +219,11 @@ export class Resolver {
               .map((index) => [this.#ownership.entity.fields[index]!.name, item.values[index] ?? null]),
           ),
         }));
-      return { group, winner: winner?.lineage.get(group), rule: why, advisory };
+      return { group, winner: claim?.lineage ?? winner?.lineage.get(group), rule: why, advisory };
     });
   }
 
-  #take(source: string, change: ContributionChange): void {
+  #take(source: string, change: ContributionChange, echo: boolean): void {
     const id = `${source}#${change.index}`;
     let entry = this.#records.get(change.key);
     const { values } = change;
@@ -234,25 +241,30 @@ export class Resolver {
     const before = entry.contributions.get(id);
     if (before === undefined) this.#contributions += 1;
     const lineage = new Map<string, Lineage>();
+    let claims: Map<string, Claim | undefined> | undefined;
     for (const { group, indexes } of this.#groups) {
       if (!suppliesAny(values, indexes)) continue;
       const kept = before?.lineage.get(group);
       const same = kept !== undefined && sameAt(before!.values, values, indexes);
       lineage.set(group, same ? kept : change.lineage);
-      if (!same && this.#counts) this.#count(entry, source, group, change);
+      if (!same && this.#counts) this.#count(entry, source, group, change, echo);
+      if (!this.#claimed.has(group)) continue;
+      if (same ? before!.claims?.has(group) === true : echo) (claims ??= new Map()).set(group, claimOf(before, group));
     }
-    entry.contributions.set(id, { source, values, lineage, held: change.held });
+    const contribution = { source, values, lineage, held: change.held };
+    entry.contributions.set(id, claims === undefined ? contribution : { ...contribution, claims });
     this.#hold(change, source);
   }
 
   /** Takes a new figure into the counter of a group that is merged by its changes. */
-  #count(entry: Entry, source: string, group: string, change: ContributionChange): void {
+  #count(entry: Entry, source: string, group: string, change: ContributionChange, echo: boolean): void {
     const rule = this.#ownership.rules.get(group);
     if (rule?.kind !== 'merge' || rule.merge.merge !== 'delta') return;
     const value = change.values![this.#counterIndex(group)];
     if (typeof value !== 'string') return;
     let counter = entry.counters.get(group);
     if (counter === undefined) entry.counters.set(group, (counter = new SharedCounter()));
+    if (echo) return counter.rebase(source, value);
     const timeUs = microsOfTimestamp(change.lineage.time);
     if (rule.merge.reset === source) counter.reset(source, value, timeUs);
     else counter.changed(source, value, timeUs);
@@ -340,7 +352,7 @@ export class Resolver {
     group: string,
     rule: GroupRule,
     nowUs: number,
-  ): { winner: Contribution | undefined; rule: string; value?: string | null } {
+  ): { winner: Contribution | undefined; rule: string; value?: string | null; claim?: Claim } {
     const suppliers = [...entry.contributions.values()].filter((item) => this.#supplies(item, group));
     if (suppliers.length === 0 && rule.kind === 'owner') return { winner: undefined, rule: 'nothing supplied' };
     if (rule.kind === 'owner') {
@@ -362,8 +374,10 @@ export class Resolver {
     switch (merge.merge) {
       case 'lww': {
         // A commit time beyond the allowed skew is a wrong clock: it must not win for ever.
-        const sane = candidates.filter(({ timeUs }) => timeUs <= nowUs + merge.skew * 1000);
-        return { winner: lastWriter(sane)?.contribution, rule: 'last writer' };
+        const sane = this.#claims(suppliers, group).filter(({ timeUs }) => timeUs <= nowUs + merge.skew * 1000);
+        const last = lastWriter(sane);
+        if (last === undefined) return { winner: undefined, rule: 'last writer' };
+        return { winner: last.contribution, rule: 'last writer', claim: last.claim };
       }
       case 'max':
       case 'min':
@@ -382,6 +396,19 @@ export class Resolver {
           value: entry.counters.get(group)?.value ?? null,
         };
     }
+  }
+
+  /** What the suppliers of a group say themselves. */
+  #claims(suppliers: readonly Contribution[], group: string): (Candidate & Claimed)[] {
+    const indexes = this.#ownership.entity.groupIndexes.get(group)!;
+    return suppliers.flatMap((contribution) => {
+      const claim = claimOf(contribution, group);
+      if (claim === undefined) return [];
+      const values = indexes.map((index) => claim.values[index] ?? null);
+      return [
+        { source: contribution.source, timeUs: microsOfTimestamp(claim.lineage.time), values, contribution, claim },
+      ];
+    });
   }
 
   #keyValues(entry: Entry): string[] {
@@ -403,15 +430,16 @@ export class Resolver {
       for (const index of entity.keyIndexes) values[index] = first!.values[index] ?? '';
       let owned = false;
       for (const { group, rule, alone, indexes } of this.#rules) {
-        const { winner, value } =
+        const { winner, value, claim } =
           alone === undefined
             ? this.#pick(entry, group, rule, nowUs)
-            : { winner: this.#contributionOf(entry, alone, group), value: undefined };
+            : { winner: this.#contributionOf(entry, alone, group), value: undefined, claim: undefined };
         if (winner === undefined) continue;
         owned = true;
-        const origin = winner.lineage.get(group)!;
+        const origin = claim?.lineage ?? winner.lineage.get(group)!;
         if (newest === undefined || isNewer(origin, newest)) newest = origin;
-        for (const index of indexes) values[index] = winner.values[index] ?? null;
+        const said = claim?.values ?? winner.values;
+        for (const index of indexes) values[index] = said[index] ?? null;
         if (value !== undefined)
           values[
             rule.kind === 'merge' && rule.merge.merge === 'delta'
@@ -455,16 +483,6 @@ function isNewer(a: Lineage, b: Lineage): boolean {
   if (a.time !== b.time) return a.time > b.time;
   if (a.source !== b.source) return a.source > b.source;
   return a.position > b.position;
-}
-
-function suppliesAny(values: ContributedValues, indexes: readonly number[]): boolean {
-  for (const index of indexes) if (values[index] !== undefined) return true;
-  return false;
-}
-
-function sameAt(a: ContributedValues, b: ContributedValues, indexes: readonly number[]): boolean {
-  for (const index of indexes) if (a[index] !== b[index]) return false;
-  return true;
 }
 
 function equalValues(a: RecordValues, b: RecordValues): boolean {
