@@ -66,7 +66,9 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
         continue;
       }
       if (failure !== undefined) throw failure.error;
-      if (!(await queue.changedWithin(sink.open ? MID_TRANSACTION_MS : IDLE_TICK_MS))) {
+      const patienceMs = sink.open ? MID_TRANSACTION_MS : Math.min(sink.idleMs ?? IDLE_TICK_MS, IDLE_TICK_MS);
+      if (!(await queue.changedWithin(patienceMs))) {
+        await sink.idle?.();
         if (sink.open)
           throw new ReplicationError(
             'nats_timeout',

@@ -125,9 +125,10 @@ async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowRepor
   });
   if (lease === undefined) return;
   try {
-    const session = await options.store.open(sessionName('apply', name, await installationId(bucket)));
+    const installation = await installationId(bucket);
+    const session = await options.store.open(sessionName('apply', name, installation));
     try {
-      const sink = await session.openSink({ flow: name, settings, stream, report });
+      const sink = await session.openSink({ flow: name, settings, stream, installation, report });
       report.position(formatPosition(sink.position));
       log.info({ flow: name, position: describePosition(sink.position), epoch: lease.epoch }, 'flow started');
       await runFlow({

@@ -1,6 +1,7 @@
 /** A target as the command line sees it, whatever kind of database it is. Each kind is loaded when it is asked for. */
 import type { FlowConfig, TargetConfig } from '../core/config.ts';
 import type { Finding } from '../core/finding.ts';
+import type { OutboundPlan } from '../core/outbound.ts';
 import type { TableSchema } from '../core/frame.ts';
 import type { TableNotice } from '../core/metrics.ts';
 import type { RowEdit } from './quarantine-edit.ts';
@@ -12,6 +13,7 @@ import type {
   ReplayChoice,
   ReplayResult,
 } from './quarantine-entry.ts';
+import type { OutboundProblem } from './outbound/outbound-shape.ts';
 import type { PositionRow, TargetStore } from './target-store.ts';
 
 /** A session for looking at a target and for working on its quarantine. */
@@ -42,6 +44,10 @@ export interface TargetDesk {
 
 export interface Target {
   readonly store: TargetStore;
+  /** The store of an outbound flow: it writes to tables of another system, and neither makes nor alters one. */
+  outboundStore?(plan: OutboundPlan): TargetStore;
+  /** What of an outbound mapping does not fit the real tables. Throws `target_unreachable` or another classified error. */
+  checkOutbound?(plan: OutboundPlan): Promise<OutboundProblem[]>;
   /** Connects. Throws `target_unreachable`, `target_auth` or another classified error. */
   openDesk(applicationName: string): Promise<TargetDesk>;
   /**

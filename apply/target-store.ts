@@ -28,6 +28,8 @@ export interface SinkOptions {
   readonly flow: string;
   readonly settings: FlowConfig;
   readonly stream: string;
+  /** Id of this installation. */
+  readonly installation: string;
   readonly report: FlowReport;
 }
 
@@ -41,6 +43,9 @@ export interface BatchSink {
   readonly open: boolean;
   /** Writes and, at a transaction's end, commits. Errors are classified; after one the session must be closed. */
   write(batch: Batch): Promise<void>;
+  /** Milliseconds after which `idle` is to be called while nothing is written; left out: no call is needed. */
+  readonly idleMs?: number;
+  idle?(): Promise<void>;
 }
 
 export interface FlowPosition {

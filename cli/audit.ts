@@ -28,7 +28,9 @@ export function actor(): string {
 export function targetsOf(config: Config, source: string): string[] {
   const mirrors = Object.values(config.flows).filter((flow) => flow.mirror === source);
   const records = Object.values(config.canonicalFlows).filter((flow) => flow.from[source] !== undefined);
-  return [...new Set([...mirrors, ...records].map((flow) => flow.to))];
+  const made = new Set(records.map((flow) => flow.canonical));
+  const outbound = Object.values(config.outboundFlows).filter((flow) => made.has(flow.outbound));
+  return [...new Set([...mirrors, ...records, ...outbound].map((flow) => flow.to))];
 }
 
 /** Opens the audit log of a target. Throws `target_unreachable` or another classified error. */

@@ -1,5 +1,7 @@
 /** What the configuration says of canonical flows, held against entities, mappings and the tables of sources. */
+import { targetOf } from '../apply/target-kind.ts';
 import type { Config } from '../core/config.ts';
+import { asReplicationError } from '../core/errors.ts';
 import type { Finding } from '../core/finding.ts';
 import type { TableSchema } from '../core/frame.ts';
 
@@ -9,6 +11,36 @@ export async function checkCanonicalFlows(config: Config): Promise<void> {
   if (flows.length === 0) return;
   const { loadFlowPlan } = await import('../transform/flow-plan.ts');
   for (const [name, settings] of flows) await loadFlowPlan(name, settings);
+  const { loadOutboundPlan } = await import('../transform/outbound/outbound-file.ts');
+  for (const { map, outbound } of Object.values(config.outboundFlows)) loadOutboundPlan(map, outbound);
+}
+
+/** What `waybill check` says of outbound flows: every problem with the file and line. */
+export async function outboundFindings(config: Config): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  const flows = Object.entries(config.outboundFlows);
+  if (flows.length === 0) return findings;
+  const { loadOutboundPlan } = await import('../transform/outbound/outbound-file.ts');
+  for (const [name, { map, outbound, to }] of flows) {
+    const subject = `flow ${name}`;
+    try {
+      const plan = loadOutboundPlan(map, outbound);
+      const problems = await (await targetOf(config.targets[to]!)).checkOutbound!(plan);
+      if (problems.length === 0)
+        findings.push({ severity: 'ok', subject, message: `mapping ${map} fits the tables of ${to}` });
+      for (const { line, message } of problems)
+        findings.push({
+          severity: 'error',
+          subject,
+          message: `${map}:${line}: ${message}`,
+          remedy: `mend the mapping, or what it says of ${to}; Waybill does not alter tables of another system`,
+        });
+    } catch (thrown) {
+      const error = asReplicationError(thrown);
+      findings.push({ severity: 'error', subject, message: error.message, remedy: error.remedy });
+    }
+  }
+  return findings;
 }
 
 /** What `waybill check` says of mappings: every problem with the file and line, for sources whose tables are known. */

@@ -64,6 +64,17 @@ export const canonicalFlowSchema = z.strictObject({
   views: z.boolean().default(true),
 });
 
+/** Records out to the tables of a system that is there already. */
+export const outboundFlowSchema = z.strictObject({
+  /** The entity; a canonical flow makes its records. */
+  outbound: nameSchema,
+  /** The mapping file. */
+  map: z.string().min(1),
+  to: nameSchema,
+  batch_bytes: sizeSchema.prefault('4MB'),
+});
+
+export type OutboundFlowConfig = z.infer<typeof outboundFlowSchema>;
 export type CanonicalFlowConfig = z.infer<typeof canonicalFlowSchema>;
 export type DeliveryTier = z.infer<typeof tierSchema>;
 export type MappingChoice = z.infer<typeof mappingSchema>;

@@ -4,7 +4,13 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { z } from 'zod';
-import { CANONICAL_SOURCE, canonicalFlowSchema, type CanonicalFlowConfig } from './canonical-config.ts';
+import {
+  CANONICAL_SOURCE,
+  canonicalFlowSchema,
+  outboundFlowSchema,
+  type CanonicalFlowConfig,
+  type OutboundFlowConfig,
+} from './canonical-config.ts';
 import { durationSchema, nameSchema, sizeSchema } from './config-values.ts';
 import { ColumnRules, columnRulesSchema } from './column-rules.ts';
 import { ReplicationError } from './errors.ts';
@@ -165,15 +171,16 @@ export const configSchema = z.strictObject({
   nats: natsSchema.prefault({}),
   sources: z.record(name, sourceSchema).default({}),
   targets: z.record(name, targetSchema).default({}),
-  flows: z.record(name, z.union([mirrorFlowSchema, canonicalFlowSchema])).default({}),
+  flows: z.record(name, z.union([mirrorFlowSchema, canonicalFlowSchema, outboundFlowSchema])).default({}),
   monitoring: monitoringSchema.prefault({}),
 });
 
 type ParsedConfig = z.infer<typeof configSchema>;
-/** The configuration. The file has all flows in one place; here those of mirrors and of canonical records are apart. */
+/** The configuration. The file has all flows in one place; here they are apart by their kind. */
 export type Config = Omit<ParsedConfig, 'flows'> & {
   readonly flows: Readonly<Record<string, FlowConfig>>;
   readonly canonicalFlows: Readonly<Record<string, CanonicalFlowConfig>>;
+  readonly outboundFlows: Readonly<Record<string, OutboundFlowConfig>>;
 };
 export type NatsConfig = Config['nats'];
 export type SourceConfig = z.infer<typeof sourceSchema>;
@@ -209,7 +216,15 @@ export function loadConfig(path: string, environment: Environment): Config {
     ]);
     return [flow, { ...settings, from: Object.fromEntries(from) as CanonicalFlowConfig['from'] }];
   });
-  return { ...config, canonicalFlows: Object.fromEntries(canonicalFlows) as Config['canonicalFlows'] };
+  const outboundFlows = Object.entries(config.outboundFlows).map(([flow, settings]) => [
+    flow,
+    { ...settings, map: resolve(dirname(path), settings.map) },
+  ]);
+  return {
+    ...config,
+    canonicalFlows: Object.fromEntries(canonicalFlows) as Config['canonicalFlows'],
+    outboundFlows: Object.fromEntries(outboundFlows) as Config['outboundFlows'],
+  };
 }
 
 /** `loadConfig` for a text that is already there; `place` names it in errors. */
@@ -238,19 +253,21 @@ export function parseConfig(text: string, environment: Environment, place = 'con
 function divideFlows({ flows, ...rest }: ParsedConfig): Config {
   const mirrors: Record<string, FlowConfig> = {};
   const canonicalFlows: Record<string, CanonicalFlowConfig> = {};
+  const outboundFlows: Record<string, OutboundFlowConfig> = {};
   for (const [flow, settings] of Object.entries(flows))
     if ('canonical' in settings) canonicalFlows[flow] = settings;
+    else if ('outbound' in settings) outboundFlows[flow] = settings;
     else mirrors[flow] = settings;
-  return { ...rest, flows: mirrors, canonicalFlows };
+  return { ...rest, flows: mirrors, canonicalFlows, outboundFlows };
 }
 
-/** What writing the records of a canonical flow to its target needs to know: they come as the rows of one source. */
-export function recordFlowSettings(flow: CanonicalFlowConfig): FlowConfig {
+/** What writing records to a target needs to know: they come as the rows of one source. */
+export function recordFlowSettings(flow: CanonicalFlowConfig | OutboundFlowConfig): FlowConfig {
   return {
     mirror: CANONICAL_SOURCE,
     to: flow.to,
-    schema: flow.schema,
-    deletes: flow.deletes,
+    ...('schema' in flow ? { schema: flow.schema } : {}),
+    deletes: 'deletes' in flow ? flow.deletes : 'apply',
     truncate: 'apply',
     schema_changes: 'follow',
     dropped_columns: 'keep',
@@ -262,15 +279,22 @@ export function recordFlowSettings(flow: CanonicalFlowConfig): FlowConfig {
   };
 }
 
-/** The target of a flow of either kind, and what writing to it needs to know; undefined when there is no such flow. */
+/** The target of a flow of any kind, and what writing to it needs to know; undefined when there is no such flow. */
 export function flowSettings(config: Config, flow: string): FlowConfig | undefined {
-  const canonical = config.canonicalFlows[flow];
-  return canonical === undefined ? config.flows[flow] : recordFlowSettings(canonical);
+  const records = config.canonicalFlows[flow] ?? config.outboundFlows[flow];
+  return records === undefined ? config.flows[flow] : recordFlowSettings(records);
+}
+
+/** The canonical flow whose records a flow brings to its target; undefined for a mirror. */
+export function makerOf(config: Config, flow: string): string | undefined {
+  if (config.canonicalFlows[flow] !== undefined) return flow;
+  const entity = config.outboundFlows[flow]?.outbound;
+  return Object.keys(config.canonicalFlows).find((name) => config.canonicalFlows[name]!.canonical === entity);
 }
 
 /** Names of all flows. */
 export function flowNames(config: Config): string[] {
-  return [...Object.keys(config.flows), ...Object.keys(config.canonicalFlows)];
+  return [config.flows, config.canonicalFlows, config.outboundFlows].flatMap((flows) => Object.keys(flows));
 }
 
 /** Puts in environment variables and the contents of `…_file` secrets; collects what is missing. */
@@ -308,7 +332,7 @@ function describeIssue(issue: z.core.$ZodIssue, root: unknown): string[] {
   const at = issue.path.map(String).join('.');
   if (issue.code === 'invalid_union' && issue.path.length === 2 && issue.path[0] === 'flows') {
     // Which kind of flow is meant is told by the word that it begins with.
-    const meant = issue.errors[isCanonical(valueAt(issue.path, root)) ? 1 : 0]!;
+    const meant = issue.errors[KINDS_OF_FLOW.indexOf(kindOfFlow(valueAt(issue.path, root)))]!;
     return meant.flatMap((inner) => describeIssue({ ...inner, path: [...issue.path, ...inner.path] }, root));
   }
   if (issue.code === 'unrecognized_keys') {
@@ -327,8 +351,12 @@ function valueAt(path: readonly PropertyKey[], root: unknown): unknown {
   return path.reduce((value, part) => (value as Record<PropertyKey, unknown> | undefined)?.[part], root);
 }
 
-function isCanonical(flow: unknown): boolean {
-  return typeof flow === 'object' && flow !== null && 'canonical' in flow;
+/** The words by which flows are told apart, in the order of their schemas. */
+const KINDS_OF_FLOW = ['mirror', 'canonical', 'outbound'] as const;
+
+function kindOfFlow(flow: unknown): (typeof KINDS_OF_FLOW)[number] {
+  if (typeof flow !== 'object' || flow === null) return 'mirror';
+  return KINDS_OF_FLOW.find((kind) => kind in flow) ?? 'mirror';
 }
 
 interface SchemaNode {
@@ -348,7 +376,7 @@ function knownKeysAt(path: readonly PropertyKey[], root: unknown): string[] {
     const { kind } = (value ?? {}) as { kind?: unknown };
     if (node?.oneOf !== undefined) node = node.oneOf.find((variant) => variant.properties?.['kind']?.const === kind);
     if (node?.anyOf !== undefined) {
-      const word = isCanonical(value) ? 'canonical' : 'mirror';
+      const word = kindOfFlow(value);
       node = node.anyOf.find((variant) => variant.properties?.[word] !== undefined);
     }
   }
@@ -423,6 +451,17 @@ function crossCheck(config: Config): string[] {
         `${at}.canonical: ${settings.canonical} is made by flow ${other} already; one flow makes an entity, from as many sources as there are`,
       );
     makers.set(settings.canonical, flow);
+  }
+  for (const [flow, settings] of Object.entries(config.outboundFlows)) {
+    const at = `flows.${flow}`;
+    if (config.targets[settings.to] === undefined)
+      problems.push(`${at}.to: there is no target "${settings.to}"${hint(settings.to, config.targets)}`);
+    else if (config.targets[settings.to]!.kind !== 'postgres')
+      problems.push(`${at}.to: outbound flows write to targets of kind postgres`);
+    if (!makers.has(settings.outbound))
+      problems.push(
+        `${at}.outbound: no flow makes ${settings.outbound}${hint(settings.outbound, Object.fromEntries(makers))}`,
+      );
   }
   return problems;
 }

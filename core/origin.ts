@@ -6,6 +6,9 @@
 const PREFIX = 'waybill ';
 const MARKER = 'origin_';
 
+/** Prefix of the logical message that stands for a replication origin; its content is the origin's name. */
+export const ORIGIN_MESSAGE = 'waybill:origin';
+
 /** The name of the replication origin of a flow; also what frames carry. `installation` is core/stale-sessions.ts's id. */
 export function originName(flow: string, installation: string): string {
   return `${PREFIX}${flow} ${installation}`;

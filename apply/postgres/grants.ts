@@ -12,6 +12,11 @@ export function targetGrantsSql(user: string, schemas: readonly string[]): strin
     ...schemas.map((schema) => `CREATE SCHEMA IF NOT EXISTS ${quoteName(schema)} AUTHORIZATION ${role};`),
     '-- For batches:',
     `DO $$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO ${role.replaceAll("'", "''")}', current_database()); END $$;`,
+    '-- For outbound flows, so that what they write is told from what the system writes itself (as a superuser):',
+    ...['create(text)', 'session_setup(text)'].map(
+      (name) => `-- GRANT EXECUTE ON FUNCTION pg_replication_origin_${name} TO ${role};`,
+    ),
+    `-- GRANT SELECT ON pg_replication_origin TO ${role};`,
     '-- Where a schema and its tables exist already and belong to somebody else, instead:',
     ...schemas.flatMap((schema) => [
       `-- GRANT USAGE, CREATE ON SCHEMA ${quoteName(schema)} TO ${role};`,

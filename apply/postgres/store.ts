@@ -31,7 +31,7 @@ export function createPostgresStore(target: TargetConfig): TargetStore {
 }
 
 /** A holder that hangs may hold the row of the position, in an open transaction, or in the middle of a COPY for ever. */
-async function endOvertaken(client: Client, applicationName: string): Promise<void> {
+export async function endOvertaken(client: Client, applicationName: string): Promise<void> {
   try {
     await endStaleSessions(client, [applicationName]);
   } catch (thrown) {

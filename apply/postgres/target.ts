@@ -2,6 +2,10 @@
 import type { TargetConfig } from '../../core/config.ts';
 import { noticesOf } from '../followed-tables.ts';
 import type { Target, TargetDesk } from '../target-kind.ts';
+import { outboundProblems, tablesOf } from '../outbound/outbound-shape.ts';
+import { createPostgresOutboundStore } from './outbound-store.ts';
+import { readSystemTables } from './system-table.ts';
+import { targetError } from './target-error.ts';
 import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
 import { checkTarget } from './preflight.ts';
@@ -23,6 +27,17 @@ import { readTableRecords } from './table-records.ts';
 export function createPostgresTarget(settings: TargetConfig): Target {
   return {
     store: createPostgresStore(settings),
+    outboundStore: (plan) => createPostgresOutboundStore(settings, plan),
+    async checkOutbound(plan) {
+      const session = await openTargetSession(settings, 'waybill check');
+      try {
+        return outboundProblems(plan, await readSystemTables(session.client, tablesOf(plan)));
+      } catch (thrown) {
+        throw targetError(thrown, 'reading the tables that an outbound mapping writes to');
+      } finally {
+        await session.close();
+      }
+    },
     async openDesk(applicationName): Promise<TargetDesk> {
       const session = await openTargetSession(settings, applicationName);
       const { client } = session;

@@ -3,7 +3,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
 import { partOf, type FrameWriter } from '../../core/frame-writer.ts';
 import type { Op } from '../../core/frame.ts';
-import { isWaybillOrigin } from '../../core/origin.ts';
+import { isWaybillOrigin, ORIGIN_MESSAGE } from '../../core/origin.ts';
 import { comparePositions, formatHexLsn, pgPosition, type PgPosition } from '../../core/position.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
@@ -318,6 +318,10 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       return;
     }
     if (!transactional) return;
+    if (prefix === ORIGIN_MESSAGE) {
+      this.origin(0n, content.toString('utf8'));
+      return;
+    }
     if (prefix === DDL_PREFIX) {
       this.#schemaMark(JSON.parse(content.toString('utf8')) as SchemaMark);
       return;

@@ -161,6 +161,11 @@ export async function quarantineReplay(
 ): Promise<number> {
   requireIds(ids, options);
   const config = readConfig(options);
+  if (config.outboundFlows[flow] !== undefined)
+    throw new ReplicationError(
+      'config_invalid',
+      `${flow} tries its records again by itself, until they go in or a newer one of their key comes`,
+    );
   const result = await withTarget(config, flow, (desk, settings) =>
     desk.replayQuarantine(flow, options.all === true ? { all: true } : { ids }, settings),
   );

@@ -7,7 +7,7 @@ import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import type { Finding } from '../../core/finding.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import { connectNats } from '../../core/nats.ts';
-import { mappingFindings } from '../canonical-flows.ts';
+import { mappingFindings, outboundFindings } from '../canonical-flows.ts';
 import { EXIT, readConfig, type GlobalOptions } from '../context.ts';
 import { sourceTables } from '../source-tables.ts';
 
@@ -31,7 +31,7 @@ export async function check(options: CheckOptions): Promise<number> {
   const flows = Object.fromEntries(flowNames(config).map((flow) => [flow, flowSettings(config, flow)!]));
   for (const [name, settings] of Object.entries(config.targets))
     findings.push(...(await (await targetOf(settings)).check(name, flows, ofFlow)));
-  findings.push(...(await mappingFindings(config, tables)));
+  findings.push(...(await mappingFindings(config, tables)), ...(await outboundFindings(config)));
   if (options.json === true) console.log(JSON.stringify(findings, undefined, 2));
   else
     for (const { severity, subject, message, remedy } of findings) {

@@ -271,6 +271,27 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
       };
     });
   }
+  for (const [name, settings] of Object.entries(config.outboundFlows)) {
+    const id = `apply:${name}`;
+    ids.push(id);
+    makers.push(() => {
+      const stream = canonicalStreamName(config.nats.prefix, settings.outbound);
+      const report = metrics.flowReport(name, settings.to, stream);
+      const stageLog = log.child({ stage: id });
+      return {
+        id,
+        run: async (signal) => {
+          const { loadOutboundPlan } = await import('../../transform/outbound/outbound-file.ts');
+          const target = await targetOf(config.targets[settings.to]!);
+          const store = target.outboundStore!(loadOutboundPlan(settings.map, settings.outbound));
+          const { runMirrorFlow } = await import('../../apply/mirror-flow.ts');
+          const common = { name, nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
+          await runMirrorFlow({ ...common, settings: recordFlowSettings(settings), store, stream });
+        },
+        blocked: (detail) => report.state('blocked', detail),
+      };
+    });
+  }
   for (const flow of config.monitoring.verify.every === undefined ? [] : Object.keys(config.flows)) {
     const id = `verify:${flow}`;
     ids.push(id);

@@ -1,5 +1,5 @@
 /** Columns whose values the console does not show. */
-import type { Config } from '../../core/config.ts';
+import { makerOf, type Config } from '../../core/config.ts';
 import { HIDDEN, type ShownValue } from '../../monitoring/console/views.ts';
 
 /** Names that say themselves that their values are secret. */
@@ -10,8 +10,8 @@ export type HidesColumn = (schema: string, table: string, column: string) => boo
 
 /** Those of `monitoring.hide`, all that the source of the flow leaves out or changes at capture, and those named like secrets. */
 export function hiddenColumns(config: Config, flow: string): HidesColumn {
-  const canonical = config.canonicalFlows[flow];
-  const names = canonical === undefined ? [config.flows[flow]!.mirror] : Object.keys(canonical.from);
+  const maker = makerOf(config, flow);
+  const names = maker === undefined ? [config.flows[flow]!.mirror] : Object.keys(config.canonicalFlows[maker]!.from);
   const rules = names.flatMap((name) => {
     const source: object = config.sources[name]!;
     return 'columns' in source ? patternsIn(source.columns) : [];

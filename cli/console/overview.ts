@@ -2,7 +2,7 @@
 import { readProgress, readRequest } from '../../capture/snapshot-request.ts';
 import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
-import { flowNames, flowSettings, type Config } from '../../core/config.ts';
+import { flowNames, flowSettings, makerOf, type Config } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import { openBucket } from '../../core/lease.ts';
 import { natsError } from '../../core/nats.ts';
@@ -192,7 +192,8 @@ async function flowView(
   name: string,
 ): Promise<FlowView> {
   const { mirror, to: target } = flowSettings(config, name)!;
-  const source = config.canonicalFlows[name] === undefined ? mirror : transformName(name);
+  const maker = makerOf(config, name);
+  const source = maker === undefined ? mirror : transformName(maker);
   const facts = factsOf(observations, 'apply', name);
   const verified = find(samples.max(METRIC.driftVerified[0], ['flow']), { flow: name });
   const heartbeat = find(samples.max(METRIC.heartbeat[0], ['source', 'target']), { source, target });

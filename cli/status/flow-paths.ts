@@ -26,5 +26,11 @@ export function flowPaths(config: Config): FlowPath[] {
       target: to,
       stream: canonicalStreamName(prefix, canonical),
     })),
+    ...Object.entries(config.outboundFlows).map(([name, { outbound, to }]) => ({
+      name,
+      source: outbound,
+      target: to,
+      stream: canonicalStreamName(prefix, outbound),
+    })),
   ];
 }

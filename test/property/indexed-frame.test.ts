@@ -99,8 +99,16 @@ describe('IndexedFrame', () => {
       fc.constantFrom('whole', 'first', 'middle', 'last'),
       fc.nat(),
     );
+    const origin = fc.oneof(fc.constant('waybill wms_orders a1b2c3'), fc.string({ unit: 'binary', maxLength: 20 }));
+    const entries = fc.array(
+      fc.oneof(
+        entry,
+        fc.tuple(entry, origin).map(([one, name]) => [...one, name] as const),
+      ),
+      { maxLength: 40 },
+    );
     fc.assert(
-      fc.property(fc.array(entry, { maxLength: 40 }), (tx) => {
+      fc.property(entries, (tx) => {
         const rows = tx.flatMap((one) => Array.from({ length: one[4] }, () => ['i', 0, ['1', null, null, null]]));
         const bytes = Buffer.from(JSON.stringify({ v: 1, rows, tx, tables: [TABLE] }));
         const frame = IndexedFrame.open(bytes, 'here');

@@ -11,6 +11,7 @@ import { createLogger } from '../../core/logger.ts';
 import { NO_TRANSFORM_REPORT, type TransformReport } from '../../core/metrics.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
 import { runCanonicalFlow } from '../../transform/canonical-flow.ts';
+import { loadOutboundPlan } from '../../transform/outbound/outbound-file.ts';
 import { waitFor } from './wait.ts';
 
 const log = createLogger(process.env['DEBUG_CANONICAL'] === undefined ? 'silent' : 'debug');
@@ -41,11 +42,13 @@ export class CanonicalPipeline {
     nats: NatsServer;
     sources: Record<string, Record<string, unknown>>;
     targetUrl: string;
+    /** Beside `vis`. */
+    targets?: Record<string, Record<string, unknown>>;
     flows: Record<string, Record<string, unknown>>;
     stream?: Record<string, unknown>;
     report?: Partial<TransformReport>;
   }): Promise<CanonicalPipeline> {
-    const { nats, sources, targetUrl, flows, stream = {}, report = {} } = options;
+    const { nats, sources, targetUrl, targets, flows, stream = {}, report = {} } = options;
     const yaml = JSON.stringify({
       version: 1,
       nats: {
@@ -54,7 +57,7 @@ export class CanonicalPipeline {
         stream: { sync_interval: '1s', max_bytes: '256MB', ...stream },
       },
       sources,
-      targets: { vis: { kind: 'postgres', url: targetUrl } },
+      targets: { vis: { kind: 'postgres', url: targetUrl }, ...targets },
       flows: Object.fromEntries(Object.entries(flows).map(([name, flow]) => [name, { to: 'vis', ...flow }])),
     });
     const target = new pg.Client({ connectionString: targetUrl });
@@ -80,6 +83,20 @@ export class CanonicalPipeline {
       const settings = config.sources[name]!;
       if (settings.kind === 'postgres') await runPostgresCapture({ ...common, settings });
       else await runMysqlCapture({ ...common, settings });
+      return;
+    }
+    const outbound = config.outboundFlows[name];
+    if (outbound !== undefined) {
+      const target = await targetOf(config.targets[outbound.to]!);
+      const store = target.outboundStore!(loadOutboundPlan(outbound.map, outbound.outbound));
+      const stream = canonicalStreamName(config.nats.prefix, outbound.outbound);
+      await runMirrorFlow({ ...common, settings: recordFlowSettings(outbound), store, stream });
+      return;
+    }
+    const mirror = config.flows[name];
+    if (kind === 'apply' && mirror !== undefined) {
+      const { store } = await targetOf(config.targets[mirror.to]!);
+      await runMirrorFlow({ ...common, settings: mirror, store });
       return;
     }
     const settings = config.canonicalFlows[name]!;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { checkMapping } from '../../transform/mapping/check.ts';
 import { compileMapping } from '../../transform/mapping/block-plan.ts';
-import { columnKind } from '../../transform/mapping/column-kind.ts';
+import { columnKind } from '../../core/value-kind.ts';
 import { parseMapping } from '../../transform/mapping/mapping-file.ts';
 import { tableOf } from '../support/mapped-tables.ts';
 

@@ -145,6 +145,43 @@ describe('resolution', () => {
     });
   });
 
+  it('what Waybill wrote into a source is not what the source said', () => {
+    const { ownership } = compile({ on_hand: { merge: 'lww' } }, { a: ['on_hand'], b: ['on_hand'] });
+    const resolver = new Resolver(ownership, { advisory: true });
+    const say = (source: string, on_hand: string, at: number, echo = false) =>
+      resolver
+        .apply(source, [contributionOf(STOCK, source, { ...key, uom: 'EA', on_hand }, at)], at, NOW, echo)
+        .map(recordShown)
+        .map((record) => record['on_hand']);
+    expect(say('a', '1', 1)).toEqual(['1']);
+    expect(say('b', '1', 2, true)).toEqual([]);
+    expect(say('b', '2', 3)).toEqual(['2']);
+    // An older record arrives at b behind what b itself said: b's word stands.
+    expect(say('b', '1', 4, true)).toEqual([]);
+    expect(say('a', '2', 5, true)).toEqual([]);
+    expect(resolver.record([...resolver.current()][0]!.key)![STOCK.index.get('on_hand')!]).toBe('2');
+    // What is as Waybill left it is said anew only when it changes.
+    expect(say('a', '2', 6)).toEqual(['2']);
+    expect(say('a', '7', 7)).toEqual(['7']);
+    // Once nobody says it any more it goes, though a copy is there.
+    const gone = { ...contributionOf(STOCK, 'a', key, 8), values: undefined };
+    expect(resolver.apply('a', [gone], 8, NOW)).toHaveLength(1);
+    expect(say('b', '7', 9, true)).toEqual([]);
+  });
+
+  it('a counter does not count what Waybill wrote', () => {
+    const { ownership } = compile({ on_hand: { merge: 'delta' } }, { a: ['on_hand'], b: ['on_hand'] });
+    const resolver = new Resolver(ownership);
+    const say = (source: string, on_hand: string, at: number, echo = false) =>
+      resolver.apply(source, [contributionOf(STOCK, source, { ...key, uom: 'EA', on_hand }, at)], at, NOW, echo);
+    say('a', '10', 1);
+    say('a', '12', 2);
+    say('b', '2', 3, true);
+    say('b', '5', 4, true);
+    const [change] = say('b', '6', 5);
+    expect(recordShown(change!)['on_hand']).toBe('3');
+  });
+
   it('a record that only others speak of is not there, and goes with its owner', () => {
     const { ownership } = compile({ on_hand: 'wms' }, { wms: ['on_hand'], erp: ['on_hand'] });
     const resolver = new Resolver(ownership);

@@ -3,12 +3,12 @@ import type { TableSchema } from '../../core/frame.ts';
 import { nearest } from '../../core/config.ts';
 import type { ValueKind } from '../canonical/field-type.ts';
 import type { CompiledBlock, MappingPlan, TablePlan } from './block-plan.ts';
-import { columnKind, type ColumnKind } from './column-kind.ts';
+import { columnKind, type ColumnKind } from '../../core/value-kind.ts';
 import type { ColumnRef, Condition, Expression, MappingProblem } from './expression.ts';
 import { childrenOf, type Mapping } from './mapping-file.ts';
 
 /** What a value may be, before its field's own rules: `unknown` where only the value can tell. */
-type Kind = ColumnKind | 'unknown';
+export type Kind = ColumnKind | 'unknown';
 
 /** Everything wrong with a mapping for a source that has these tables. */
 export function checkMapping(
@@ -126,7 +126,7 @@ function checkBlock(
 }
 
 /** The kind of an expression's value, as far as the types of its columns say. */
-function kindOf(value: Expression, column: (ref: ColumnRef) => Kind): Kind {
+export function kindOf(value: Expression, column: (ref: ColumnRef) => Kind): Kind {
   switch (value.op) {
     case 'column':
       return column(value.ref);

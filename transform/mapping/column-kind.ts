@@ -1,35 +1,10 @@
 /** Columns of sources as canonical values: by the column's type, decided once for each version of a table. */
 import type { Value } from '../../core/frame.ts';
+import type { ColumnKind } from '../../core/value-kind.ts';
 import { canonicalDecimal } from '../canonical/decimal.ts';
 import { valueClass } from '../canonical/field-type.ts';
 import { canonicalTimestamp, isCanonicalDate } from '../canonical/timestamp.ts';
 import { Fault, type Cell } from './cell.ts';
-
-/** What a column holds, as far as mappings care. `local` is a timestamp without a zone. */
-export type ColumnKind = 'text' | 'decimal' | 'boolean' | 'timestamp' | 'local' | 'date' | 'json' | 'binary';
-
-const KINDS: readonly (readonly [RegExp, ColumnKind])[] = [
-  [/^(?:tinyint|smallint|mediumint|int|integer|bigint|numeric|decimal|dec|real|float|double|oid)\b/, 'decimal'],
-  [/^int[248]$|^float[48]$/, 'decimal'],
-  [/^bool/, 'boolean'],
-  // How Hibernate and others keep yes and no in MySQL.
-  [/^bit(?:\(1\))?$/, 'boolean'],
-  [/^timestamptz|^timestamp.* with time zone/, 'timestamp'],
-  [/^timestamp.* without time zone/, 'local'],
-  // A bare `timestamp` is MySQL's, which the session zone +00:00 gives in UTC.
-  [/^timestamp/, 'timestamp'],
-  [/^datetime/, 'local'],
-  [/^date$/, 'date'],
-  [/^jsonb?$/, 'json'],
-  [/^(?:bytea|binary|varbinary|tinyblob|blob|mediumblob|longblob|geometry|bit)\b/, 'binary'],
-];
-
-/** The kind of a type as a frame's table schema names it. Arrays and unknown types are text. */
-export function columnKind(type: string): ColumnKind {
-  const lower = type.toLowerCase();
-  if (lower.endsWith('[]')) return 'text';
-  return KINDS.find(([pattern]) => pattern.test(lower))?.[1] ?? 'text';
-}
 
 export interface ReadOptions {
   /** Zone of local timestamps. */

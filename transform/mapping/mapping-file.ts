@@ -1,20 +1,11 @@
 /** Mapping files: YAML from source tables and columns to the fields of canonical entities. */
-import { readFileSync } from 'node:fs';
-import { LineCounter, parseDocument, type Document } from 'yaml';
 import { z } from 'zod';
 import { nearest } from '../../core/config.ts';
-import { ReplicationError } from '../../core/errors.ts';
 import { ENTITIES, ENTITY_NAMES } from '../canonical/catalog.ts';
 import type { Entity } from '../canonical/entity.ts';
 import { isTimeZone } from '../canonical/timestamp.ts';
-import {
-  ExpressionReader,
-  issueText,
-  type Condition,
-  type Expression,
-  type FilePath,
-  type MappingProblem,
-} from './expression.ts';
+import { ExpressionReader, type Condition, type Expression, type FilePath, type MappingProblem } from './expression.ts';
+import { mappingError, parseYamlFile, readMapping } from './yaml-file.ts';
 
 const name = z.string().regex(/^[a-z][a-z0-9_]*$/, 'must be lower case letters, digits and _');
 /** A table, with or without its schema; or several, of which a source has one. */
@@ -87,36 +78,15 @@ export interface MappingOptions {
 
 /** Reads a mapping file. Throws `mapping_invalid` with one line for every problem. */
 export function loadMapping(path: string, options: MappingOptions = {}): Mapping {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (cause) {
-    throw new ReplicationError('mapping_invalid', `cannot read mapping ${path}`, { cause });
-  }
-  return parseMapping(text, path, options);
+  return parseMapping(readMapping(path), path, options);
 }
 
 /** `loadMapping` for a text that is already there; `place` names it in errors. */
 export function parseMapping(text: string, place: string, options: MappingOptions = {}): Mapping {
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
-  const lineOf = (path: FilePath): number => lineAt(document, lines, path);
-  const [syntax] = document.errors;
-  if (syntax !== undefined)
-    throw new ReplicationError(
-      'mapping_invalid',
-      `${place}:${lines.linePos(syntax.pos[0]).line}: is not YAML: ${syntax.message}`,
-      { cause: syntax },
-    );
-  const parsed = fileSchema.safeParse(document.toJS());
-  if (!parsed.success)
-    throw mappingError(
-      { place, lineOf },
-      parsed.error.issues.flatMap((issue) => flatten(issue, [])),
-    );
-  const zone = options.zone ?? parsed.data.zone;
+  const { data, lineOf } = parseYamlFile(fileSchema, text, place);
+  const zone = options.zone ?? data.zone;
   const reader = new ExpressionReader(zone);
-  const blocks = Object.entries(parsed.data.entities).flatMap(([entityName, given]) => {
+  const blocks = Object.entries(data.entities).flatMap(([entityName, given]) => {
     const path = ['entities', entityName];
     const entity = ENTITIES.get(entityName);
     if (entity === undefined) {
@@ -130,10 +100,10 @@ export function parseMapping(text: string, place: string, options: MappingOption
     const list = Array.isArray(given) ? given : [given];
     return list.map((raw, index) => readBlock(reader, entity, raw, Array.isArray(given) ? [...path, index] : path));
   });
-  const { functions } = parsed.data;
+  const { functions } = data;
   const mapping: Mapping = {
-    name: parsed.data.name,
-    zeroDates: parsed.data.zero_dates,
+    name: data.name,
+    zeroDates: data.zero_dates,
     blocks,
     place,
     lineOf,
@@ -142,18 +112,6 @@ export function parseMapping(text: string, place: string, options: MappingOption
   };
   if (reader.problems.length > 0) throw mappingError(mapping, reader.problems);
   return mapping;
-}
-
-/** One error for all problems of a mapping, each with its line. */
-export function mappingError(
-  { place, lineOf }: Pick<Mapping, 'place' | 'lineOf'>,
-  problems: readonly MappingProblem[],
-): ReplicationError {
-  const lines = problems.map(({ path, message }) => `${place}:${lineOf(path)}: ${path.join('.')}: ${message}`);
-  return new ReplicationError(
-    'mapping_invalid',
-    `mapping ${place} has ${problems.length} problem(s):\n${lines.map((line) => `  - ${line}`).join('\n')}`,
-  );
 }
 
 function readBlock(reader: ExpressionReader, entity: Entity, raw: z.infer<typeof block>, path: FilePath): Block {
@@ -254,33 +212,3 @@ function listOf(value: string | string[]): string[] {
   return typeof value === 'string' ? [value] : value;
 }
 
-/** The issues inside a union that come nearest: those of the alternative that matched furthest. */
-function flatten(issue: z.core.$ZodIssue, above: FilePath): MappingProblem[] {
-  const path = [...above, ...(issue.path as (string | number)[])];
-  if (issue.code !== 'invalid_union') {
-    if (issue.code !== 'unrecognized_keys') return [{ path, message: issueText(issue) }];
-    return issue.keys.map((key) => ({ path: [...path, key], message: 'is an unknown key' }));
-  }
-  const deepest = issue.errors
-    .map((issues) => issues.flatMap((inner) => flatten(inner, path)))
-    .filter((problems) => problems.some((problem) => problem.path.length > path.length))
-    .sort((a, b) => a.length - b.length)[0];
-  return deepest ?? [{ path, message: issue.message }];
-}
-
-/** The line of the deepest node that exists on a path; of the key where it is one of a map. */
-function lineAt(document: Document, lines: LineCounter, path: FilePath): number {
-  for (let depth = path.length; depth > 0; depth--) {
-    const key = path[depth - 1]!;
-    const parent = depth === 1 ? document.contents : document.getIn(path.slice(0, depth - 1), true);
-    const items = (parent as { items?: unknown } | undefined)?.items;
-    if (!Array.isArray(items)) continue;
-    for (const [index, item] of (items as unknown[]).entries()) {
-      const pair = item as { key?: { value?: unknown; range?: number[] }; range?: number[] };
-      const range = typeof key === 'number' ? (index === key ? pair.range : undefined) : undefined;
-      const start = range?.[0] ?? (pair.key?.value === key ? pair.key.range?.[0] : undefined);
-      if (start !== undefined) return lines.linePos(start).line;
-    }
-  }
-  return 1;
-}

@@ -3,9 +3,11 @@ import type { TableSchema, Value } from '../../core/frame.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { TablePlan } from './block-plan.ts';
 import type { Cell } from './cell.ts';
-import { columnKind, columnReader, isText, unknownUnchanged, type ColumnReader } from './column-kind.ts';
+import { columnKind } from '../../core/value-kind.ts';
+import { columnReader, isText, unknownUnchanged, type ColumnReader } from './column-kind.ts';
 import { checkTable } from './check.ts';
-import { mappingError, type Mapping } from './mapping-file.ts';
+import type { Mapping } from './mapping-file.ts';
+import { mappingError } from './yaml-file.ts';
 
 export interface TableReader {
   readonly table: TableSchema;

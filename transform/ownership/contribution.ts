@@ -11,7 +11,7 @@ export interface Contribution {
   readonly lineage: ReadonlyMap<string, Lineage>;
   readonly held: ReadonlyMap<string, readonly Violation[]>;
   /**
-   * Of groups in which the last writer wins and whose values Waybill wrote: what the source itself said last, if it ever
+   * Of groups that are merged and whose values Waybill wrote: what the source itself said last, if it ever
    * said anything. Groups that are not here are as the source says.
    */
   readonly claims?: ReadonlyMap<string, Claim | undefined>;

@@ -100,7 +100,7 @@ export class Resolver {
   }[];
   /** A group is merged by its changes. */
   readonly #counts: boolean;
-  /** Groups in which the last writer wins. */
+  /** Groups that are merged, but not by their changes. */
   readonly #claimed: ReadonlySet<string>;
   #stale = '';
 
@@ -119,7 +119,7 @@ export class Resolver {
     this.#counts = [...ownership.rules.values()].some((rule) => rule.kind === 'merge' && rule.merge.merge === 'delta');
     this.#claimed = new Set(
       [...ownership.rules].flatMap(([group, rule]) =>
-        rule.kind === 'merge' && rule.merge.merge === 'lww' ? [group] : [],
+        rule.kind === 'merge' && rule.merge.merge !== 'delta' ? [group] : [],
       ),
     );
     this.#usesFallback = [...ownership.rules.values()].some(
@@ -173,7 +173,7 @@ export class Resolver {
   /**
    * Takes what a source contributes in one flush, and the commit time that its stream has reached; gives the records
    * that changed. `nowUs` is the wall clock, for last-writer-wins only. An `echo` is what Waybill itself wrote into the
-   * source: its tables are so now, but it has not said so. It neither wins as the last writer nor counts as a change, and
+   * source: its tables are so now, but it has not said so. It is not merged, nor does it count as a change, and
    * nobody need be told that it differs from the record.
    */
   apply(
@@ -347,12 +347,7 @@ export class Resolver {
   }
 
   /** The contribution whose values of a group count, and by which rule. */
-  #pick(
-    entry: Entry,
-    group: string,
-    rule: GroupRule,
-    nowUs: number,
-  ): { winner: Contribution | undefined; rule: string; value?: string | null; claim?: Claim } {
+  #pick(entry: Entry, group: string, rule: GroupRule, nowUs: number): Pick {
     const suppliers = [...entry.contributions.values()].filter((item) => this.#supplies(item, group));
     if (suppliers.length === 0 && rule.kind === 'owner') return { winner: undefined, rule: 'nothing supplied' };
     if (rule.kind === 'owner') {
@@ -364,37 +359,26 @@ export class Resolver {
       return { winner, rule: charge === owner.source ? `owner ${charge}` : `fallback ${charge} for ${owner.source}` };
     }
     const { merge } = rule;
-    const indexes = this.#ownership.entity.groupIndexes.get(group)!;
-    const candidates = suppliers.map((item): Candidate & { contribution: Contribution } => ({
-      source: item.source,
-      timeUs: microsOfTimestamp(item.lineage.get(group)!.time),
-      values: indexes.map((index) => item.values[index] ?? null),
-      contribution: item,
-    }));
+    const candidates = this.#claims(suppliers, group);
+    const given = (best: (Candidate & Claimed) | undefined, why: string, value?: string | null): Pick =>
+      best === undefined
+        ? { winner: undefined, rule: why }
+        : { winner: best.contribution, rule: why, claim: best.claim, ...(value === undefined ? {} : { value }) };
     switch (merge.merge) {
       case 'lww': {
         // A commit time beyond the allowed skew is a wrong clock: it must not win for ever.
-        const sane = this.#claims(suppliers, group).filter(({ timeUs }) => timeUs <= nowUs + merge.skew * 1000);
-        const last = lastWriter(sane);
-        if (last === undefined) return { winner: undefined, rule: 'last writer' };
-        return { winner: last.contribution, rule: 'last writer', claim: last.claim };
+        const sane = candidates.filter(({ timeUs }) => timeUs <= nowUs + merge.skew * 1000);
+        return given(lastWriter(sane), 'last writer');
       }
       case 'max':
       case 'min':
-        return {
-          winner: extreme(candidates, merge.merge === 'max' ? 1 : -1)?.contribution,
-          rule: merge.merge,
-        };
+        return given(extreme(candidates, merge.merge === 'max' ? 1 : -1), merge.merge);
       case 'rank':
-        return { winner: highestRank(candidates, merge.order)?.contribution, rule: 'highest rank' };
+        return given(highestRank(candidates, merge.order), 'highest rank');
       case 'union':
-        return { winner: lastWriter(candidates)?.contribution, rule: 'union', value: unionOf(candidates) };
+        return given(lastWriter(candidates), 'union', unionOf(candidates));
       default:
-        return {
-          winner: lastWriter(candidates)?.contribution,
-          rule: 'sum of changes',
-          value: entry.counters.get(group)?.value ?? null,
-        };
+        return given(lastWriter(candidates), 'sum of changes', entry.counters.get(group)?.value ?? null);
     }
   }
 
@@ -476,6 +460,14 @@ export class Resolver {
       content: JSON.stringify(Object.fromEntries(fields.map(({ name }, index) => [name, values[index] ?? null]))),
     };
   }
+}
+
+/** The contribution whose values of a group count, the rule, and what it said; `value` where the merge makes one. */
+interface Pick {
+  readonly winner: Contribution | undefined;
+  readonly rule: string;
+  readonly claim?: Claim;
+  readonly value?: string | null;
 }
 
 /** Whether a change was made after another one; of one moment, the one whose source and position sort last. */

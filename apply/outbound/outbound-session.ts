@@ -1,0 +1,51 @@
+/** What writing to a system's own tables needs of a kind of store; the order in which it is done is outbound-sink.ts. */
+import type { OutboundPlan, OutboundWrite } from '../../core/outbound.ts';
+import type { Position } from '../../core/position.ts';
+import type { Move } from '../batch-store.ts';
+import type { RowFailure } from '../quarantine-entry.ts';
+import type { FlowPosition } from '../target-store.ts';
+
+/** A record that has not gone in: it is tried again, until it does or a newer one of its key takes its place. */
+export interface WaitingRecord {
+  readonly id: string;
+  /** JSON array of the key's values. */
+  readonly key: string;
+  readonly content: WaitingContent;
+  readonly failure: RowFailure;
+}
+
+/** What `waybill.quarantine.change` holds of it. */
+export interface WaitingContent {
+  /** Values by field; null for a record that has gone, of which the key is known. */
+  readonly row: Readonly<Record<string, string | null>> | null;
+}
+
+/** Cells of one row, as an `OutboundWrite` gives them. */
+export type Cells = readonly (string | null)[];
+
+export interface OutboundSession {
+  /** Where the flow stands. */
+  readonly at: FlowPosition;
+  /** Holds the plan against the real tables. Throws `target_shape` naming file and line. */
+  prepare(plan: OutboundPlan): Promise<void>;
+  /** Begins with the position (invariant 5) and the mark by which captures know whose transaction it is. */
+  begin(move: Move): Promise<void>;
+  /** Writes what differs from what is there. Gives the indexes of rows that wait for another one. */
+  write(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>>;
+  /** Deletes rows by their keys. */
+  remove(write: OutboundWrite, rows: readonly Cells[]): Promise<void>;
+  savepoint(): Promise<void>;
+  rollbackToSavepoint(): Promise<void>;
+  commit(): Promise<void>;
+  rollback(): Promise<void>;
+  /** Keys of the records that wait. */
+  waitingKeys(): Promise<Set<string>>;
+  /** Records that wait, in the order of their ids, behind `id`. */
+  waitingAfter(id: string, limit: number): Promise<WaitingRecord[]>;
+  /** Takes the place of what waited under the same keys. */
+  keep(records: readonly Omit<WaitingRecord, 'id'>[], position: Position): Promise<void>;
+  forget(keys: readonly string[]): Promise<void>;
+  /** The failure of a row; undefined for any other. */
+  rowFailure(thrown: unknown): RowFailure | undefined;
+  error(thrown: unknown, doing: string): Error;
+}

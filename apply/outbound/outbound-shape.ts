@@ -1,0 +1,174 @@
+/** An outbound mapping against the tables of a system as they really are; they are never made or altered. */
+import { nearest } from '../../core/config.ts';
+import { isFind, type OutboundColumn, type OutboundInput, type OutboundPlan, type OutboundWrite } from '../../core/outbound.ts';
+import { columnKind } from '../../core/value-kind.ts';
+import { localTime } from './local-time.ts';
+
+export interface SystemColumn {
+  /** As the database writes it. */
+  readonly type: string;
+  readonly notNull: boolean;
+  /** The database fills it where it is not given. */
+  readonly defaulted: boolean;
+  /** It cannot be written. */
+  readonly generated: boolean;
+}
+
+export interface SystemTable {
+  readonly schema: string;
+  readonly name: string;
+  readonly columns: ReadonlyMap<string, SystemColumn>;
+  /** Sets of columns that have a unique index. */
+  readonly unique: readonly (readonly string[])[];
+  /** What this user may not do with the table (SELECT, INSERT, UPDATE, DELETE). */
+  readonly denied: readonly string[];
+}
+
+/** Tables by the names that a mapping gives them; undefined where there is none. */
+export type SystemTables = ReadonlyMap<string, SystemTable | undefined>;
+
+export interface OutboundProblem {
+  readonly line: number;
+  readonly message: string;
+}
+
+/** Names of all tables that a plan writes or looks into. */
+export function tablesOf(plan: OutboundPlan): string[] {
+  const names = writesOf(plan).flatMap((write) => [
+    write.table,
+    ...write.columns.flatMap(({ value }) => (isFind(value) ? [value.table] : [])),
+  ]);
+  return [...new Set(names)];
+}
+
+function writesOf({ blocks }: OutboundPlan): OutboundWrite[] {
+  return blocks.flatMap(({ write, gone }) => (gone === 'ignore' ? [write] : [write, gone.write]));
+}
+
+/** Everything wrong with a plan for a system that has these tables. */
+export function outboundProblems(plan: OutboundPlan, tables: SystemTables): OutboundProblem[] {
+  const problems = plan.blocks.flatMap(({ write, gone }) => [
+    ...writeProblems(write, tables, plan, gone !== 'ignore' && gone.remove),
+    ...(gone === 'ignore' ? [] : writeProblems(gone.write, tables, plan, false)),
+  ]);
+  const seen = new Set<string>();
+  return problems.filter(({ line, message }) => {
+    const id = `${line} ${message}`;
+    if (seen.has(id)) return false;
+    seen.add(id);
+    return true;
+  });
+}
+
+function writeProblems(
+  write: OutboundWrite,
+  tables: SystemTables,
+  plan: OutboundPlan,
+  removes: boolean,
+): OutboundProblem[] {
+  const problems: OutboundProblem[] = [];
+  const report = (line: number, message: string): void => void problems.push({ line, message });
+  const table = tables.get(write.table);
+  if (table === undefined) return [{ line: write.line, message: `there is no table ${write.table}` }];
+  const kindProblem = (where: SystemTable, column: string, { kind }: OutboundInput): string | undefined => {
+    const { type } = where.columns.get(column)!;
+    const fault = mismatch(kind, type, plan.zone);
+    return fault === undefined ? undefined : `${where.name}.${column} is ${type}: ${fault}`;
+  };
+  for (const { name, value, line } of write.columns) {
+    const column = table.columns.get(name);
+    if (column === undefined) {
+      report(line, unknownColumn(table, name));
+      continue;
+    }
+    if (column.generated) report(line, `${table.name}.${name} is made by the database and cannot be written`);
+    if (!isFind(value)) {
+      const fault = kindProblem(table, name, value);
+      if (fault !== undefined) report(line, fault);
+      continue;
+    }
+    const searched = tables.get(value.table);
+    if (searched === undefined) {
+      report(line, `there is no table ${value.table}`);
+      continue;
+    }
+    for (const wanted of [value.column, ...value.where.map((each) => each.column)])
+      if (!searched.columns.has(wanted)) report(line, unknownColumn(searched, wanted));
+    for (const each of value.where) {
+      const fault = searched.columns.has(each.column) ? kindProblem(searched, each.column, each) : undefined;
+      if (fault !== undefined) report(line, fault);
+    }
+    if (!isUnique(searched, value.where.map((each) => each.column)))
+      report(line, `${searched.name} has no unique index on ${value.where.map((each) => each.column).join(', ')}`);
+    if (searched.denied.includes('SELECT')) report(line, `this user may not SELECT from ${searched.name}`);
+  }
+  const key = write.columns.filter(({ role }) => role === 'key').map(({ name }) => name);
+  if (!isUnique(table, key)) report(write.line, `${table.name} has no unique index on its key (${key.join(', ')})`);
+  if (write.missing === 'insert') {
+    const given = new Set(write.columns.map(({ name }) => name));
+    for (const [name, { notNull, defaulted, generated, type }] of table.columns)
+      if (notNull && !defaulted && !generated && !given.has(name))
+        report(
+          write.line,
+          `${table.name}.${name} (${type}) is NOT NULL without a default, and is not given: rows cannot be made`,
+        );
+  }
+  const needed = ['SELECT', ...(write.missing === 'insert' ? ['INSERT'] : []), ...(removes ? ['DELETE'] : ['UPDATE'])];
+  for (const right of needed)
+    if (table.denied.includes(right)) report(write.line, `this user may not ${right} in ${table.name}`);
+  return problems;
+}
+
+function isUnique({ unique }: SystemTable, columns: readonly string[]): boolean {
+  return unique.some((index) => index.every((column) => columns.includes(column)));
+}
+
+function unknownColumn(table: SystemTable, name: string): string {
+  const near = nearest(name, [...table.columns.keys()]);
+  return `table ${table.name} has no column ${name}${near === undefined ? '' : ` (did you mean "${near}"?)`}`;
+}
+
+/** What is wrong with a value of this kind in a column of this type. */
+function mismatch(kind: OutboundInput['kind'], type: string, zone: string | undefined): string | undefined {
+  const column = columnKind(type);
+  if (column === 'binary') return 'no field of a record fits';
+  if (column === 'local' && zone === undefined) return 'it keeps times without a zone; name the zone of the system with "zone"';
+  if (kind === 'unknown') return undefined;
+  switch (column) {
+    case 'decimal':
+      return kind === 'decimal' || kind === 'boolean' ? undefined : 'a number is needed (cast texts with { decimal: … })';
+    case 'boolean':
+      return kind === 'boolean' ? undefined : 'true or false is needed (use { if: … })';
+    case 'timestamp':
+    case 'local':
+      return kind === 'timestamp' ? undefined : 'a time is needed (cast it with { timestamp: … })';
+    case 'date':
+      return kind === 'date' ? undefined : 'a day is needed';
+    case 'json':
+      return kind === 'json' ? undefined : 'a structure is needed (use { object: … })';
+    default:
+      return undefined;
+  }
+}
+
+/** A canonical text as a column of this type reads it. */
+export function encodeValue(
+  text: string | null,
+  kind: OutboundInput['kind'],
+  type: string,
+  zone: string | undefined,
+): string | null {
+  if (text === null) return null;
+  const column = columnKind(type);
+  if (kind === 'boolean' && (column === 'decimal' || type.startsWith('bit'))) return text === 'true' ? '1' : '0';
+  if (kind !== 'timestamp' && !(kind === 'unknown' && UTC_TIME.test(text))) return text;
+  if (column === 'local') return localTime(text, zone ?? 'UTC');
+  return column === 'timestamp' ? localTime(text, 'UTC') : text;
+}
+
+const UTC_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/;
+
+/** The columns of a write, of one role. */
+export function columnsOf(write: OutboundWrite, role: OutboundColumn['role']): OutboundColumn[] {
+  return write.columns.filter((column) => column.role === role);
+}

@@ -1,0 +1,276 @@
+/**
+ * Writes records into the tables of another system, each batch with the position it brings in one transaction.
+ * Invariant 4. Of a batch the newest state of each key counts. A record that does not go in (its parent is not there
+ * yet, a constraint refuses it) waits in the quarantine and is tried again by itself; the others go on.
+ */
+import type { IndexedFrame } from '../../core/indexed-frame.ts';
+import { OutboundFault, type OutboundPlan, type OutboundWrite } from '../../core/outbound.ts';
+import { formatPosition, type Position } from '../../core/position.ts';
+import type { Batch } from '../batch.ts';
+import type { RowFailure } from '../quarantine-entry.ts';
+import type { BatchSink, SinkOptions } from '../target-store.ts';
+import type { Cells, OutboundSession, WaitingRecord } from './outbound-session.ts';
+
+type Values = readonly (string | null)[];
+
+/** The newest state of a key. */
+interface Item {
+  readonly key: string;
+  /** Of a record that has gone only the key. */
+  readonly values: Values;
+  readonly gone: boolean;
+}
+
+const RETRY_FIRST_MS = 50;
+const RETRY_LAST_MS = 5000;
+const RETRY_RECORDS = 500;
+const IDLE_MS = 1000;
+
+export class OutboundSink implements BatchSink {
+  readonly #session: OutboundSession;
+  readonly #options: SinkOptions;
+  readonly #plan: OutboundPlan;
+  /** Keys of records that wait. */
+  readonly #waiting: Set<string>;
+  /** Of a transaction that came in part. */
+  #items = new Map<string, Item>();
+  #position: Position;
+  #seq: number;
+  #retryMs = RETRY_FIRST_MS;
+  #retriedMs = performance.now();
+  #retriedId = '0';
+  readonly #columns = new WeakMap<object, readonly number[] | undefined>();
+
+  private constructor(session: OutboundSession, options: SinkOptions, plan: OutboundPlan, waiting: Set<string>) {
+    this.#session = session;
+    this.#options = options;
+    this.#plan = plan;
+    this.#waiting = waiting;
+    this.#position = session.at.position;
+    this.#seq = session.at.seq;
+  }
+
+  /** Throws `target_shape` when the plan does not fit the tables. */
+  static async create(session: OutboundSession, options: SinkOptions, plan: OutboundPlan): Promise<OutboundSink> {
+    try {
+      await session.prepare(plan);
+      return new OutboundSink(session, options, plan, await session.waitingKeys());
+    } catch (thrown) {
+      throw session.error(thrown, `preparing flow ${options.flow}`);
+    }
+  }
+
+  /** Nothing is written before a transaction is there as a whole. */
+  readonly open = false;
+
+  get position(): Position {
+    return this.#position;
+  }
+
+  get seq(): number {
+    return this.#seq;
+  }
+
+  /** How soon `idle` wants to be called. */
+  get idleMs(): number {
+    return this.#waiting.size === 0 ? IDLE_MS : Math.max(1, this.#retriedMs + this.#retryMs - performance.now());
+  }
+
+  async write(batch: Batch): Promise<void> {
+    const started = performance.now();
+    try {
+      for (const { frame, from, to } of batch.runs) for (let row = from; row < to; row++) this.#collect(frame, row);
+      if (batch.next === undefined) return;
+      const items = [...this.#items.values()];
+      this.#items = new Map();
+      await this.#transact(batch.next, batch.seq, batch.commitTimeUs, items, new Map());
+      const { rows, transactions, commitTimeUs } = batch;
+      const { report } = this.#options;
+      const seconds = (performance.now() - started) / 1000;
+      report.applied({ rows, transactions, seconds, commitTimeUs, position: formatPosition(this.#position) });
+      const gone = items.filter((item) => item.gone).length;
+      if (items.length > gone) report.rows('canonical', this.#plan.entity, 'u', items.length - gone);
+      if (gone > 0) report.rows('canonical', this.#plan.entity, 'd', gone);
+      await this.#retryWhenDue();
+    } catch (thrown) {
+      throw this.#session.error(thrown, `writing a batch of flow ${this.#options.flow}`);
+    }
+  }
+
+  /** Called while there is nothing to write. */
+  async idle(): Promise<void> {
+    try {
+      await this.#retryWhenDue();
+    } catch (thrown) {
+      throw this.#session.error(thrown, `trying records of flow ${this.#options.flow} again`);
+    }
+  }
+
+  #collect(frame: IndexedFrame, row: number): void {
+    const op = frame.op(row);
+    const table = frame.tableIndex(row);
+    if (table < 0 || op === 's' || op === 't' || op === 'm') return;
+    const columns = this.#columnsOf(frame.tables[table]!);
+    if (columns === undefined) return;
+    const change = frame.row(row);
+    const gone = op === 'd';
+    const image = gone ? change[4]! : change[2]!;
+    const values = columns.map((column) => {
+      const value = image[column];
+      return typeof value === 'string' ? value : null;
+    });
+    const key = keyOf(this.#plan, values);
+    this.#items.set(key, { key, values, gone });
+  }
+
+  /** Where the entity's fields stand in a table of a frame; undefined for one that is not the entity's. */
+  #columnsOf(table: IndexedFrame['tables'][number]): readonly number[] | undefined {
+    if (!this.#columns.has(table)) {
+      const names = table.columns.map(({ name }) => name);
+      const own = table.schema === 'canonical' && table.name === this.#plan.entity;
+      this.#columns.set(table, own ? this.#plan.fields.map((field) => names.indexOf(field)) : undefined);
+    }
+    return this.#columns.get(table);
+  }
+
+  async #transact(
+    next: Position,
+    seq: number,
+    commitTimeUs: number,
+    items: readonly Item[],
+    known: ReadonlyMap<string, WaitingRecord>,
+  ): Promise<void> {
+    const { flow, settings, stream, report } = this.#options;
+    const session = this.#session;
+    await session.begin({
+      flow,
+      source: settings.mirror,
+      expected: this.#position,
+      next,
+      stream,
+      seq,
+      commitTimeUs,
+      quarantineVersion: session.at.quarantineVersion,
+    });
+    const failures = items.length === 0 ? new Map<Item, RowFailure>() : await this.#apply(items);
+    const left = [...failures].map(([{ key, values, gone }, failure]) => ({
+      key,
+      failure,
+      content: {
+        row: gone ? null : Object.fromEntries(this.#plan.fields.map((field, index) => [field, values[index]!])),
+      },
+    }));
+    // What fails as it did before stays as it is.
+    const changed = left.filter(({ key, failure }) => known.get(key)?.failure.message !== failure.message);
+    const freed = items.filter((item) => this.#waiting.has(item.key) && !failures.has(item)).map(({ key }) => key);
+    if (changed.length > 0) await session.keep(changed, next);
+    if (freed.length > 0) await session.forget(freed);
+    await session.commit();
+    this.#position = next;
+    this.#seq = seq;
+    for (const { key } of left) this.#waiting.add(key);
+    for (const key of freed) this.#waiting.delete(key);
+    for (const { failure } of changed) report.quarantined(failure.reason, 1);
+    if (changed.length > 0) {
+      this.#retryMs = RETRY_FIRST_MS;
+      this.#retriedMs = performance.now();
+    }
+  }
+
+  /** Writes all of them together; where a row fails, each by itself. Gives those that are not in, and why. */
+  async #apply(items: readonly Item[]): Promise<Map<Item, RowFailure>> {
+    const session = this.#session;
+    await session.savepoint();
+    try {
+      return await this.#together(items);
+    } catch (thrown) {
+      if (session.rowFailure(thrown) === undefined) throw thrown;
+      await session.rollbackToSavepoint();
+    }
+    const failures = new Map<Item, RowFailure>();
+    for (const item of items) {
+      await session.savepoint();
+      try {
+        for (const [each, failure] of await this.#together([item])) failures.set(each, failure);
+      } catch (thrown) {
+        const failure = session.rowFailure(thrown);
+        if (failure === undefined) throw thrown;
+        await session.rollbackToSavepoint();
+        failures.set(item, failure);
+      }
+    }
+    return failures;
+  }
+
+  async #together(items: readonly Item[]): Promise<Map<Item, RowFailure>> {
+    const failures = new Map<Item, RowFailure>();
+    const there = items.filter((item) => !item.gone);
+    const gone = items.filter((item) => item.gone);
+    const { blocks } = this.#plan;
+    for (const { write } of blocks) await this.#write(write, there, failures);
+    // What depends on another row goes before it.
+    for (const { gone: ending } of blocks.toReversed()) {
+      if (ending === 'ignore') continue;
+      if (!ending.remove) await this.#write(ending.write, gone, failures);
+      else {
+        const { rows } = this.#cells(ending.write, gone, failures);
+        if (rows.length > 0) await this.#session.remove(ending.write, rows);
+      }
+    }
+    return failures;
+  }
+
+  async #write(write: OutboundWrite, items: readonly Item[], failures: Map<Item, RowFailure>): Promise<void> {
+    const { rows, of } = this.#cells(write, items, failures);
+    if (rows.length === 0) return;
+    for (const index of await this.#session.write(write, rows))
+      failures.set(of[index]!, {
+        reason: 'waits',
+        sqlState: null,
+        message: `${write.table}: a row that it needs is not there yet`,
+      });
+  }
+
+  #cells(write: OutboundWrite, items: readonly Item[], failures: Map<Item, RowFailure>): { rows: Cells[]; of: Item[] } {
+    const rows: Cells[] = [];
+    const of: Item[] = [];
+    for (const item of items) {
+      if (failures.has(item)) continue;
+      const cells = write.cells(item.values);
+      if (cells === undefined) continue;
+      if (cells instanceof OutboundFault) {
+        failures.set(item, { reason: 'mapping', sqlState: null, message: cells.message });
+        continue;
+      }
+      rows.push(cells);
+      of.push(item);
+    }
+    return { rows, of };
+  }
+
+  async #retryWhenDue(): Promise<void> {
+    if (this.#waiting.size === 0 || performance.now() < this.#retriedMs + this.#retryMs) return;
+    let records = await this.#session.waitingAfter(this.#retriedId, RETRY_RECORDS);
+    if (records.length === 0 && this.#retriedId !== '0') records = await this.#session.waitingAfter('0', RETRY_RECORDS);
+    this.#retriedId = records.length < RETRY_RECORDS ? '0' : records.at(-1)!.id;
+    const before = this.#waiting.size;
+    if (records.length > 0) {
+      const items = records.map(({ key, content: { row } }): Item => {
+        const parts = JSON.parse(key) as string[];
+        const values = this.#plan.fields.map((field, index) => {
+          const part = this.#plan.key.indexOf(index);
+          return part >= 0 ? parts[part]! : (row?.[field] ?? null);
+        });
+        return { key, values, gone: row === null };
+      });
+      await this.#transact(this.#position, this.#seq, 0, items, new Map(records.map((each) => [each.key, each])));
+    }
+    const helped = this.#waiting.size < before;
+    this.#retryMs = helped ? RETRY_FIRST_MS : Math.min(RETRY_LAST_MS, this.#retryMs * 2);
+    this.#retriedMs = performance.now();
+  }
+}
+
+function keyOf(plan: OutboundPlan, values: Values): string {
+  return JSON.stringify(plan.key.map((index) => values[index] ?? ''));
+}

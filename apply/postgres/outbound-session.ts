@@ -1,0 +1,157 @@
+/** Writing to the tables of a system in Postgres: only what differs is written, in a transaction that says whose it is. */
+import type { ClientBase } from 'pg';
+import { ReplicationError } from '../../core/errors.ts';
+import type { OutboundPlan, OutboundWrite } from '../../core/outbound.ts';
+import { formatPosition, type Position } from '../../core/position.ts';
+import type { Move } from '../batch-store.ts';
+import type { Cells, OutboundSession, WaitingContent, WaitingRecord } from '../outbound/outbound-session.ts';
+import { outboundProblems, tablesOf, type SystemTable } from '../outbound/outbound-shape.ts';
+import type { RowFailure } from '../quarantine-entry.ts';
+import type { FlowPosition } from '../target-store.ts';
+import { createOutboundStatements, type OutboundStatements } from './outbound-statements.ts';
+import { advanceSql } from './position.ts';
+import { quoteLiteral, quoteNullable } from './sql.ts';
+import { readSystemTables } from './system-table.ts';
+import { isRowError, rowFailureReason, sqlStateOf, targetError } from './target-error.ts';
+import { TargetTransaction } from './target-transaction.ts';
+
+export interface SessionOptions {
+  readonly client: ClientBase;
+  readonly flow: string;
+  readonly source: string;
+  readonly at: FlowPosition;
+  /** SQL that marks each transaction; '' where the session has a replication origin. */
+  readonly markSql: string;
+}
+
+export class PostgresOutboundSession implements OutboundSession {
+  readonly #options: SessionOptions;
+  readonly #client: ClientBase;
+  readonly at: FlowPosition;
+  readonly #statements = new Map<OutboundWrite, OutboundStatements>();
+  #tables: ReadonlyMap<string, SystemTable | undefined> = new Map();
+  #plan: OutboundPlan | undefined;
+  #transaction: TargetTransaction | undefined;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#client = options.client;
+    this.at = options.at;
+  }
+
+  async prepare(plan: OutboundPlan): Promise<void> {
+    this.#plan = plan;
+    this.#tables = await readSystemTables(this.#client, tablesOf(plan));
+    const problems = outboundProblems(plan, this.#tables);
+    if (problems.length > 0)
+      throw new ReplicationError(
+        'target_shape',
+        problems.map(({ line, message }) => `${plan.place}:${line}: ${message}`).join('; '),
+      );
+  }
+
+  async begin(move: Move): Promise<void> {
+    this.#transaction = new TargetTransaction(this.#client);
+    this.#transaction.add(advanceSql(move));
+    this.#transaction.add(this.#options.markSql);
+    await this.#transaction.flush();
+  }
+
+  async write(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>> {
+    const sql = this.#statementsOf(write).write(rows);
+    const { rows: waiting } = await this.#client.query<{ i: number }>(sql);
+    return new Set(waiting.map(({ i }) => i));
+  }
+
+  async remove(write: OutboundWrite, rows: readonly Cells[]): Promise<void> {
+    await this.#client.query(this.#statementsOf(write).remove(rows));
+  }
+
+  #statementsOf(write: OutboundWrite): OutboundStatements {
+    let statements = this.#statements.get(write);
+    if (statements === undefined) {
+      statements = createOutboundStatements(write, this.#tables, this.#plan?.zone);
+      this.#statements.set(write, statements);
+    }
+    return statements;
+  }
+
+  async savepoint(): Promise<void> {
+    await this.#client.query('SAVEPOINT outbound');
+  }
+
+  async rollbackToSavepoint(): Promise<void> {
+    await this.#client.query('ROLLBACK TO SAVEPOINT outbound');
+  }
+
+  async commit(): Promise<void> {
+    await this.#transaction!.commit();
+    this.#transaction = undefined;
+  }
+
+  async rollback(): Promise<void> {
+    await this.#transaction?.rollback();
+    this.#transaction = undefined;
+  }
+
+  async waitingKeys(): Promise<Set<string>> {
+    const { rows } = await this.#client.query<{ key: string }>(
+      'SELECT DISTINCT key FROM waybill.quarantine WHERE flow = $1',
+      [this.#options.flow],
+    );
+    return new Set(rows.map(({ key }) => key));
+  }
+
+  async waitingAfter(id: string, limit: number): Promise<WaitingRecord[]> {
+    const { rows } = await this.#client.query<{
+      id: string;
+      key: string;
+      reason: string;
+      sqlstate: string | null;
+      message: string | null;
+      change: WaitingContent;
+    }>(
+      'SELECT id, key, reason, sqlstate, message, change FROM waybill.quarantine WHERE flow = $1 AND id > $2::bigint ORDER BY id LIMIT $3',
+      [this.#options.flow, id, limit],
+    );
+    return rows.map(({ id: own, key, reason, sqlstate, message, change }) => ({
+      id: own,
+      key,
+      content: change,
+      failure: { reason, sqlState: sqlstate, message },
+    }));
+  }
+
+  async keep(records: readonly Omit<WaitingRecord, 'id'>[], position: Position): Promise<void> {
+    const { flow, source } = this.#options;
+    await this.forget(records.map(({ key }) => key));
+    const tuples = records.map(
+      ({ key, content, failure }) =>
+        `(${quoteLiteral(flow)}, ${quoteLiteral(source)}, 'canonical', ${quoteLiteral(this.#plan!.entity)},` +
+        ` ${quoteLiteral(key)}, '${formatPosition(position)}', 0, ${content.row === null ? "'d'" : "'u'"}, ${quoteLiteral(failure.reason)},` +
+        ` ${quoteNullable(failure.sqlState)}, ${quoteNullable(failure.message)}, ${quoteLiteral(JSON.stringify(content))}, md5(${quoteLiteral(key)}))`,
+    );
+    await this.#client.query(
+      'INSERT INTO waybill.quarantine (flow, source, table_schema, table_name, key, position, ordinal, op, reason,' +
+        ` sqlstate, message, change, hold) VALUES ${tuples.join(', ')}`,
+    );
+  }
+
+  async forget(keys: readonly string[]): Promise<void> {
+    await this.#client.query('DELETE FROM waybill.quarantine WHERE flow = $1 AND key = ANY ($2)', [
+      this.#options.flow,
+      keys,
+    ]);
+  }
+
+  rowFailure(thrown: unknown): RowFailure | undefined {
+    if (!isRowError(thrown)) return undefined;
+    const error = targetError(thrown, 'writing a row');
+    const sqlState = sqlStateOf(thrown)!;
+    return { reason: rowFailureReason(sqlState), sqlState, message: error.message };
+  }
+
+  error(thrown: unknown, doing: string): Error {
+    return targetError(thrown, doing);
+  }
+}

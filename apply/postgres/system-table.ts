@@ -1,0 +1,56 @@
+/** The tables of a system in Postgres that outbound flows write to, as they are. */
+import type { ClientBase } from 'pg';
+import type { SystemTable } from '../outbound/outbound-shape.ts';
+import { readTable } from './target-table.ts';
+
+/** Reads tables by their names, with or without a schema; undefined for one that is not there. */
+export async function readSystemTables(
+  client: ClientBase,
+  names: readonly string[],
+): Promise<Map<string, SystemTable | undefined>> {
+  const tables = new Map<string, SystemTable | undefined>();
+  for (const name of names) tables.set(name, await readSystemTable(client, name));
+  return tables;
+}
+
+async function readSystemTable(client: ClientBase, name: string): Promise<SystemTable | undefined> {
+  const dot = name.indexOf('.');
+  const table = name.slice(dot + 1);
+  const schemas = await client.query<{ schema: string }>(
+    dot >= 0
+      ? 'SELECT $2::text AS schema WHERE $1::text IS NOT NULL'
+      : // In the order of the search path, as the system's own statements find it.
+        `SELECT n.nspname AS schema FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+          WHERE c.relname = $1 AND n.nspname = ANY (current_schemas(false)) AND $2::text IS NULL
+          ORDER BY array_position(current_schemas(false), n.nspname)`,
+    [table, dot >= 0 ? name.slice(0, dot) : null],
+  );
+  const schema = schemas.rows[0]?.schema;
+  const found = schema === undefined ? undefined : await readTable(client, schema, table);
+  if (schema === undefined || found === undefined) return undefined;
+  const unique = await client.query<{ columns: string[] }>(
+    `SELECT ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = i.indrelid
+                    AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])) AS columns
+       FROM pg_index i WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate
+        AND i.indpred IS NULL AND i.indexprs IS NULL`,
+    [found.oid],
+  );
+  const denied = await client.query<{ verb: string }>(
+    `SELECT verb FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS verb
+      WHERE NOT CASE WHEN verb = 'DELETE' THEN has_table_privilege($1::oid, verb)
+                     ELSE has_any_column_privilege($1::oid, verb) END`,
+    [found.oid],
+  );
+  return {
+    schema,
+    name: table,
+    columns: new Map(
+      found.columns.map(({ name: column, type, notNull, defaulted, generated, identityAlways }) => [
+        column,
+        { type, notNull, defaulted, generated: generated || identityAlways },
+      ]),
+    ),
+    unique: unique.rows.map(({ columns }) => columns),
+    denied: denied.rows.map(({ verb }) => verb),
+  };
+}

@@ -1,0 +1,176 @@
+import { describe, expect, it } from 'vitest';
+import { localTime } from '../../apply/outbound/local-time.ts';
+import {
+  outboundProblems,
+  tablesOf,
+  type SystemColumn,
+  type SystemTable,
+} from '../../apply/outbound/outbound-shape.ts';
+import { parseConfig } from '../../core/config.ts';
+import { OutboundFault } from '../../core/outbound.ts';
+import { isOwnOrigin, markerTable, originName, originOfMarker } from '../../core/origin.ts';
+import { ENTITIES } from '../../transform/canonical/catalog.ts';
+import { parseOutboundPlan } from '../../transform/outbound/outbound-file.ts';
+
+const plan = (block: string, head = '') =>
+  parseOutboundPlan(`version: 1\nname: test\n${head}outbound:\n  sales_order:\n${block}`, 'map.yaml', 'sales_order');
+
+function order(values: Readonly<Record<string, string>>): (string | null)[] {
+  return ENTITIES.get('sales_order')!.fields.map(({ name }) => values[name] ?? null);
+}
+
+function system(name: string, columns: Readonly<Record<string, string>>, more: Partial<SystemTable> = {}): SystemTable {
+  const read = ([column, text]: [string, string]): [string, SystemColumn] => {
+    const [type, ...marks] = text.split('!');
+    const has = (mark: string): boolean => marks.includes(mark);
+    return [column, { type: type!, notNull: has('not null'), defaulted: has('default'), generated: has('generated') }];
+  };
+  return {
+    schema: 'public',
+    name,
+    columns: new Map(Object.entries(columns).map(read)),
+    unique: [['id'], ['reference']],
+    denied: [],
+    ...more,
+  };
+}
+
+describe('an outbound mapping', () => {
+  it('makes rows of records, leaves out those it does not want, and says what it cannot map', () => {
+    const { blocks } = plan(`    to: t
+    where: { ne: [status, { const: draft }] }
+    key: { reference: number }
+    set: { state: { lookup: { of: status, values: { placed: NEW } } }, note: { concat: [{ const: 'for ' }, customer] } }
+    gone: { set: { state: { const: GONE } } }
+`);
+    const { write, gone } = blocks[0]!;
+    expect(write.cells(order({ number: 'S-1', status: 'placed', customer: 'Ada' }))).toEqual(['S-1', 'NEW', 'for Ada']);
+    expect(write.cells(order({ number: 'S-1', status: 'draft' }))).toBeUndefined();
+    const fault = write.cells(order({ number: 'S-1', status: 'shipped' }));
+    expect(fault).toBeInstanceOf(OutboundFault);
+    expect((fault as OutboundFault).message).toBe(
+      't.state must be in the look-up table of the mapping (it is letters of 7 characters)',
+    );
+    expect(gone).toMatchObject({ remove: false });
+    expect((gone as { write: typeof write }).write.cells(order({ number: 'S-1' }))).toEqual(['S-1', 'GONE']);
+  });
+
+  it.each([
+    [
+      'a field that is not there',
+      '    to: t\n    key: { a: numbr }\n',
+      'map.yaml:6: outbound.sales_order.key.a: sales_order has no field "numbr" (did you mean "number"?)',
+    ],
+    [
+      'an unknown key',
+      '    to: t\n    key: { a: number }\n    sets: {}\n',
+      'map.yaml:7: outbound.sales_order.sets: is an unknown key',
+    ],
+    [
+      'columns of rows that are never made',
+      '    to: t\n    key: { a: number }\n    set: { b: status }\n    missing: wait\n    new: { c: 1 }\n',
+      'map.yaml:9: outbound.sales_order.new: is of no use',
+    ],
+    [
+      'a look-up without a column',
+      '    to: t\n    key: { a: { find: t, where: { b: number } } }\n',
+      'map.yaml:6: outbound.sales_order.key.a.find: must be table.column',
+    ],
+    [
+      'a key that a gone record does not tell',
+      '    to: t\n    key: { a: status }\n    gone: delete\n',
+      'map.yaml:6: outbound.sales_order.key.a: status is not known of a record that has gone',
+    ],
+    ['an aggregate', '    to: t\n    key: { a: { sum: total } }\n', 'sum cannot be used here'],
+  ])('is refused with the line: %s', (_, text, message) => {
+    expect(() => plan(text)).toThrow(message);
+  });
+
+  it('is held against the real tables: every misfit with its line', () => {
+    const bad = plan(`    to: wh_order
+    key: { reference: number }
+    set:
+      consigne: customer
+      wanted: ordered_at
+      urgent: { const: x }
+      amount: status
+      parent: { find: wh_customer.id, where: { code: customer } }
+      stamp: { const: 1 }
+`);
+    expect(tablesOf(bad)).toEqual(['wh_order', 'wh_customer']);
+    const table = system(
+      'wh_order',
+      {
+        id: 'bigint!not null!default',
+        reference: 'character varying(20)!not null',
+        consignee: 'text',
+        wanted: 'timestamp without time zone',
+        urgent: 'boolean',
+        amount: 'numeric(12,2)',
+        parent: 'integer',
+        stamp: 'integer!generated',
+        depot: 'text!not null',
+      },
+      { denied: ['UPDATE'] },
+    );
+    const customers = system('wh_customer', { id: 'integer', code: 'text' }, { unique: [['id']] });
+    const problems = outboundProblems(
+      bad,
+      new Map([
+        ['wh_order', table],
+        ['wh_customer', customers],
+      ]),
+    );
+    expect(problems.map(({ line, message }) => `${line}: ${message}`)).toEqual([
+      '8: table wh_order has no column consigne (did you mean "consignee"?)',
+      '9: wh_order.wanted is timestamp without time zone: it keeps times without a zone; name the zone of the system with "zone"',
+      '11: wh_order.amount is numeric(12,2): a number is needed (cast texts with { decimal: … })',
+      '12: wh_customer has no unique index on code',
+      '13: wh_order.stamp is made by the database and cannot be written',
+      '5: wh_order.depot (text) is NOT NULL without a default, and is not given: rows cannot be made',
+      '5: this user may not UPDATE in wh_order',
+    ]);
+    expect(outboundProblems(bad, new Map())).toEqual([{ line: 5, message: 'there is no table wh_order' }]);
+    const keyless = outboundProblems(
+      plan('    to: wh_order\n    key: { consignee: customer }\n'),
+      new Map([['wh_order', table]]),
+    );
+    expect(keyless[0]).toEqual({ line: 5, message: 'wh_order has no unique index on its key (consignee)' });
+  });
+
+  it('gives times in the zone of the system, over the change of the clock, to the microsecond', () => {
+    expect(localTime('2026-03-29T00:59:59.999999Z', 'Europe/Berlin')).toBe('2026-03-29 01:59:59.999999');
+    expect(localTime('2026-03-29T01:00:00.000001Z', 'Europe/Berlin')).toBe('2026-03-29 03:00:00.000001');
+    expect(localTime('2026-01-01T00:30:00.000000Z', 'America/New_York')).toBe('2025-12-31 19:30:00.000000');
+    expect(localTime('2026-01-01T00:30:00.000000Z', 'UTC')).toBe('2026-01-01 00:30:00.000000');
+  });
+});
+
+it('a flow out names a target that is there, and an entity that a flow makes', () => {
+  const config = (flow: Record<string, unknown>) => () =>
+    parseConfig(
+      JSON.stringify({
+        version: 1,
+        targets: { wms: { kind: 'postgres', url: 'postgresql://a/b' } },
+        flows: { out: flow },
+      }),
+      {},
+    );
+  expect(config({ outbound: 'sales_order', map: 'x.yaml', to: 'wmss' })).toThrow(
+    'there is no target "wmss" (did you mean "wms"?)',
+  );
+  expect(config({ outbound: 'sales_order', map: 'x.yaml', to: 'wms' })).toThrow(
+    'flows.out.outbound: no flow makes sales_order',
+  );
+  expect(config({ outbound: 'sales_order', mapp: 'x.yaml', to: 'wms' })).toThrow(
+    'flows.out.mapp: unknown key (did you mean "map"?)',
+  );
+});
+
+it('marks tell what this installation wrote from what others did', () => {
+  expect(isOwnOrigin(originName('wms_orders', 'a1b2c3'), 'a1b2c3')).toBe(true);
+  expect(isOwnOrigin(originName('wms_orders', 'a1b2c3'), 'ffffff')).toBe(false);
+  expect(isOwnOrigin(originOfMarker('waybill', markerTable('a1b2c3')), 'a1b2c3')).toBe(true);
+  expect(originOfMarker('waybill', 'position')).toBeUndefined();
+  expect(isOwnOrigin('pg_16389', 'a1b2c3')).toBe(false);
+});
