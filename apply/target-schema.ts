@@ -7,12 +7,15 @@ import type { TableSchema } from '../core/frame.ts';
 export const WAYBILL_SCHEMA = 'waybill';
 
 /** Flows of records bring what their mappings hold as rows of the target's own quarantine. */
-export function targetSchema(table: TableSchema, settings: Pick<FlowConfig, 'mirror' | 'schema'>): string {
+export function targetSchema(
+  table: Pick<TableSchema, 'schema'>,
+  settings: Pick<FlowConfig, 'mirror' | 'schema'>,
+): string {
   if (isQuarantine(table, settings)) return WAYBILL_SCHEMA;
   return settings.schema ?? table.schema;
 }
 
 /** Whether rows of a table are entries of the quarantine. */
-export function isQuarantine(table: TableSchema, { mirror }: Pick<FlowConfig, 'mirror'>): boolean {
+export function isQuarantine(table: Pick<TableSchema, 'schema'>, { mirror }: Pick<FlowConfig, 'mirror'>): boolean {
   return mirror === CANONICAL_SOURCE && table.schema === WAYBILL_SCHEMA;
 }

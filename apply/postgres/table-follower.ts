@@ -4,6 +4,7 @@ import type { FlowConfig } from '../../core/config.ts';
 import { asReplicationError, type ErrorCode } from '../../core/errors.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import { nameOf, type FollowedTables, type SchemaStep, type TableRecord } from '../followed-tables.ts';
+import { targetSchema } from '../target-schema.ts';
 import { followChanges } from './follow-changes.ts';
 import { qualifiedName, quoteName } from './sql.ts';
 import { deleteRecordSql, readTableRecords, storeRecordSql } from './table-records.ts';
@@ -71,7 +72,7 @@ export class TableFollower {
 
   async #fit({ table, restart }: SchemaStep, known: TableRecord | undefined): Promise<TableRecord> {
     const { schema: source, name } = table;
-    const schema = this.#settings.schema ?? source;
+    const schema = targetSchema(table, this.#settings);
     const previous = known ?? (await this.#takeOverRenamed(table, schema));
     const { definition: before, kept = [], pending = [] } = previous ?? {};
     const followed =
@@ -96,7 +97,7 @@ export class TableFollower {
     if (this.#settings.renamed_tables !== 'rename') return undefined;
     const old = this.#followed.underOtherName(table);
     if (old === undefined || old.state === 'gone') return undefined;
-    const oldSchema = this.#settings.schema ?? old.schema;
+    const oldSchema = targetSchema(old, this.#settings);
     if (old.name !== table.name)
       await this.#client.query(`ALTER TABLE ${qualifiedName(oldSchema, old.name)} RENAME TO ${quoteName(table.name)}`);
     if (oldSchema !== schema) {
@@ -138,7 +139,7 @@ export class TableFollower {
     await this.#client.query('SAVEPOINT drop_table');
     try {
       await this.#client.query(
-        `DROP TABLE IF EXISTS ${qualifiedName(this.#settings.schema ?? table.schema, table.name)}`,
+        `DROP TABLE IF EXISTS ${qualifiedName(targetSchema(table, this.#settings), table.name)}`,
       );
       await this.#client.query('RELEASE SAVEPOINT drop_table');
       return undefined;
@@ -156,7 +157,7 @@ export class TableFollower {
     if (record === undefined || record.pending.length === 0) return;
     await transaction.flush();
     const left: string[] = [];
-    const qualified = qualifiedName(this.#settings.schema ?? table.schema, table.name);
+    const qualified = qualifiedName(targetSchema(table, this.#settings), table.name);
     for (const column of record.pending) {
       await this.#client.query('SAVEPOINT tighten');
       try {

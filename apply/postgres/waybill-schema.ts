@@ -4,7 +4,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { targetError } from './target-error.ts';
 
 /** Any number, the same in every process: only one creates the objects at a time. */
-const CREATION_LOCK = 7_492_114;
+export const CREATION_LOCK = 7_492_114;
 
 const TABLES = `
 CREATE TABLE IF NOT EXISTS waybill.position (

@@ -120,6 +120,8 @@ entities:
   const onHand = 'select sku, on_hand, allocated, uom from canonical.inventory_position order by sku';
   await flow.shows(onHand, ['A-1|5|0|EA', 'A-2|7|0|EA', 'A-3|8|0|EA']);
   expect(await flow.lines(HELD)).toEqual([]);
+  // What is held goes to waybill.quarantine, and nothing else is made for it.
+  expect(await flow.lines(`select to_regclass('canonical.quarantine') is null`)).toEqual(['true']);
 
   // Of A-1 one group is held at its last good value while the other goes on; A-3 goes on as a whole.
   await wms.client.query(`update stock_quant set quantity = 'NaN', reserved_quantity = 1 where product_id = 1;
