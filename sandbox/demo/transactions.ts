@@ -2,21 +2,22 @@
  * What happens in the demo's warehouse: each function is the body of one transaction and returns the rows it changed,
  * or 0 when there was nothing to do. All of them keep what `checkInvariant` checks.
  */
-import type pg from 'pg';
+import type { Client, ClientBase } from 'pg';
 import type { Random } from './random.ts';
 
-type Body = (client: pg.Client, random: Random) => Promise<number>;
+/** Does its work in the transaction that is open; gives how many rows it changed. */
+export type TransactionBody = (client: Client, random: Random) => Promise<number>;
 
 const OPEN = `('placed', 'allocated', 'picked')`;
 const CARRIERS = ['Nordpost', 'Rapide', 'Kurier Plus', 'Correo Exprés'] as const;
 const CODES = ['collected', 'in transit', 'at hub', 'customs', 'out for delivery'] as const;
 
-async function change(client: pg.Client, sql: string, values: readonly unknown[] = []): Promise<number> {
+async function change(client: Client, sql: string, values: readonly unknown[] = []): Promise<number> {
   return (await client.query(sql, [...values])).rowCount ?? 0;
 }
 
 /** Locks the oldest or a random order in a status, passing over those that another transaction holds. */
-async function lockOrder(client: pg.Client, status: string): Promise<string | undefined> {
+async function lockOrder(client: Client, status: string): Promise<string | undefined> {
   const { rows } = await client.query<{ id: string }>(
     'select id from orders where status = $1 order by id limit 1 for update skip locked',
     [status],
@@ -25,7 +26,7 @@ async function lockOrder(client: pg.Client, status: string): Promise<string | un
 }
 
 /** A new order with up to five lines; now and then with a note too long to be stored in line. */
-export const place: Body = async (client, random) => {
+export const place: TransactionBody = async (client, random) => {
   const { rows: products } = await client.query<{ sku: string; price: string }>(
     'select sku, price from products where active order by sku offset $1 limit $2',
     [random.between(0, 100), random.between(1, 5)],
@@ -60,7 +61,7 @@ export const place: Body = async (client, random) => {
   return changed + (await setTotal(client, id));
 };
 
-async function setTotal(client: pg.Client, id: string): Promise<number> {
+async function setTotal(client: Client, id: string): Promise<number> {
   return await change(
     client,
     `update orders set total = (select sum(qty * unit_price) from order_lines where order_id = $1) where id = $1`,
@@ -69,7 +70,7 @@ async function setTotal(client: pg.Client, id: string): Promise<number> {
 }
 
 /** Reserves stock for every line of a placed order, or for none of them. */
-export const reserve: Body = async (client, random) => {
+export const reserve: TransactionBody = async (client, random) => {
   const id = await lockOrder(client, 'placed');
   if (id === undefined) return 0;
   const { rows: lines } = await client.query<{ line_no: number; sku: string; qty: number }>(
@@ -110,7 +111,7 @@ export const reserve: Body = async (client, random) => {
   return changed + (await change(client, `update orders set status = 'allocated' where id = $1`, [id]));
 };
 
-export const pickGoods: Body = async (client) => {
+export const pickGoods: TransactionBody = async (client) => {
   const id = await lockOrder(client, 'allocated');
   if (id === undefined) return 0;
   const changed = await change(client, `update reservations set expires_at = 'infinity' where order_id = $1`, [id]);
@@ -118,7 +119,7 @@ export const pickGoods: Body = async (client) => {
 };
 
 /** Takes the goods off the shelf, ends the reservations, and packs what leaves into one to three packages. */
-export const ship: Body = async (client, random) => {
+export const ship: TransactionBody = async (client, random) => {
   const id = await lockOrder(client, 'picked');
   if (id === undefined) return 0;
   let changed = await releaseStock(client, id, true);
@@ -152,7 +153,7 @@ function newSscc(random: Random): string {
 }
 
 /** Gives an order's stock back, or takes it off the shelf. Lines in key order, so that two orders cannot deadlock. */
-async function releaseStock(client: pg.Client, id: string, leaves: boolean): Promise<number> {
+async function releaseStock(client: Client, id: string, leaves: boolean): Promise<number> {
   const { rows } = await client.query<{ warehouse_id: number; sku: string; qty: number }>(
     'delete from reservations where order_id = $1 returning warehouse_id, sku, qty',
     [id],
@@ -169,7 +170,7 @@ async function releaseStock(client: pg.Client, id: string, leaves: boolean): Pro
 }
 
 /** A carrier reports on all packages of one shipment; the last report delivers it. */
-export const track: Body = async (client, random) => {
+export const track: TransactionBody = async (client, random) => {
   const { rows } = await client.query<{ id: string; order_id: string }>(
     `select s.id, s.order_id from shipments s join orders o on o.id = s.order_id and o.status = 'shipped'
       order by o.id offset $1 limit 1 for update of s, o skip locked`,
@@ -196,14 +197,14 @@ export const track: Body = async (client, random) => {
   );
 };
 
-export const cancel: Body = async (client, random) => {
+export const cancel: TransactionBody = async (client, random) => {
   const id = await lockOrder(client, random.pick(['placed', 'allocated']));
   if (id === undefined) return 0;
   const changed = await releaseStock(client, id, false);
   return changed + (await change(client, `update orders set status = 'cancelled' where id = $1`, [id]));
 };
 
-export const restock: Body = async (client, random) =>
+export const restock: TransactionBody = async (client, random) =>
   await change(
     client,
     `update stock_levels set on_hand = on_hand + $2, counted_at = clock_timestamp()
@@ -212,7 +213,7 @@ export const restock: Body = async (client, random) =>
     [random.between(1, 4), random.between(20, 300)],
   );
 
-export const reprice: Body = async (client, random) =>
+export const reprice: TransactionBody = async (client, random) =>
   await change(
     client,
     `update products set price = $1::numeric, updated_at = clock_timestamp(),
@@ -227,7 +228,7 @@ export const reprice: Body = async (client, random) =>
   );
 
 /** Gives a package another number: its primary key changes, and its tracking events follow. */
-export const relabel: Body = async (client, random) => {
+export const relabel: TransactionBody = async (client, random) => {
   const changed = await change(
     client,
     `update packages set sscc = $1, label = $2
@@ -240,7 +241,7 @@ export const relabel: Body = async (client, random) => {
 };
 
 /** Moves the oldest finished order out of the way: one document in, every row of it out. */
-export const archive: Body = async (client, random) => {
+export const archive: TransactionBody = async (client, random) => {
   const id = await lockOrder(client, random.pick(['delivered', 'delivered', 'cancelled']));
   if (id === undefined) return 0;
   let changed = await change(
@@ -271,7 +272,7 @@ export type Problem = string;
  * of open orders hold, and the reservations, for every product in every warehouse; an order's total is that of its
  * lines; a shipment has as many packages as it says. Works on the source and on a mirror; `schema` names where.
  */
-export async function checkInvariant(client: pg.ClientBase, schema: string): Promise<Problem[]> {
+export async function checkInvariant(client: ClientBase, schema: string): Promise<Problem[]> {
   const s = `"${schema.replaceAll('"', '""')}"`;
   const { rows } = await client.query<{ problem: string }>(`
     with held as (

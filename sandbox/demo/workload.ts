@@ -2,6 +2,7 @@
 import { Client, DatabaseError } from 'pg';
 import type { Random } from './random.ts';
 import * as transactions from './transactions.ts';
+import type { TransactionBody } from './transactions.ts';
 import {
   chooseByWeight,
   runWorkers,
@@ -10,12 +11,12 @@ import {
   type WorkloadTotals,
 } from './workers.ts';
 
-export { checkInvariant, type Problem } from './transactions.ts';
+export { checkInvariant, type Problem, type TransactionBody } from './transactions.ts';
 
 export type TransactionKind =
   'place' | 'reserve' | 'pick' | 'ship' | 'track' | 'cancel' | 'restock' | 'reprice' | 'relabel' | 'archive';
 
-const BODIES: Readonly<Record<TransactionKind, typeof transactions.place>> = {
+const BODIES: Readonly<Record<TransactionKind, TransactionBody>> = {
   place: transactions.place,
   reserve: transactions.reserve,
   pick: transactions.pickGoods,
@@ -49,7 +50,25 @@ const ROLLBACK_SHARE = 0.05;
  * another reason than a deadlock is thrown.
  */
 export async function runWorkload(options: WorkloadOptions<TransactionKind>): Promise<WorkloadTotals> {
+  return await runPostgresWork({ bodies: BODIES, weights: WEIGHTS, otherwise: 'place' }, options);
+}
+
+/** What is done in a Postgres database, and how often each kind is tried. */
+export interface PostgresWork<Kind extends string> {
+  readonly bodies: Readonly<Record<Kind, TransactionBody>>;
+  readonly weights: readonly (readonly [Kind, number])[];
+  /** What is done where a kind has nothing to do; nothing if left out. */
+  readonly otherwise?: Kind;
+}
+
+/** `runWorkload` for other work. */
+export async function runPostgresWork<Kind extends string>(
+  work: PostgresWork<Kind>,
+  options: WorkloadOptions<Kind>,
+): Promise<WorkloadTotals> {
   const close = async (client: Client): Promise<void> => await client.end();
+  const runOne = async (client: Client, random: Random): Promise<TransactionOutcome<Kind>> =>
+    await runTransaction(work, client, random);
   return await runWorkers({ connect, close, runOne, isConnectionLoss }, options);
 }
 
@@ -61,15 +80,19 @@ async function connect(url: string): Promise<Client> {
   return client;
 }
 
-async function runOne(client: Client, random: Random): Promise<TransactionOutcome<TransactionKind>> {
-  let kind = chooseByWeight(WEIGHTS, random);
+async function runTransaction<Kind extends string>(
+  { bodies, weights, otherwise }: PostgresWork<Kind>,
+  client: Client,
+  random: Random,
+): Promise<TransactionOutcome<Kind>> {
+  let kind = chooseByWeight(weights, random);
   const rollBack = random.chance(ROLLBACK_SHARE);
   try {
     await client.query('begin');
-    let rows = await BODIES[kind](client, random);
-    if (rows === 0) {
-      kind = 'place';
-      rows = await BODIES.place(client, random);
+    let rows = await bodies[kind](client, random);
+    if (rows === 0 && otherwise !== undefined) {
+      kind = otherwise;
+      rows = await bodies[kind](client, random);
     }
     await client.query(rollBack ? 'rollback' : 'commit');
     return { kind, committed: !rollBack, rows };
