@@ -23,7 +23,11 @@ function formatOf(zone: string): Intl.DateTimeFormat {
 /** `2026-03-01T12:00:00.250000Z` in a zone: `2026-03-01 13:00:00.250000`. Microseconds are kept. */
 export function localTime(utc: string, zone: string): string {
   if (zone === 'UTC') return utc.replace('T', ' ').replace(/Z$/, '');
-  const parts = new Map(formatOf(zone).formatToParts(new Date(utc)).map(({ type, value }) => [type, value]));
+  const parts = new Map(
+    formatOf(zone)
+      .formatToParts(new Date(utc))
+      .map(({ type, value }) => [type, value]),
+  );
   const part = (type: Intl.DateTimeFormatPartTypes): string => parts.get(type)!;
   const day = `${part('year').padStart(4, '0')}-${part('month')}-${part('day')}`;
   return `${day} ${part('hour')}:${part('minute')}:${part('second')}${/\.\d+/.exec(utc)?.[0] ?? ''}`;

@@ -1,6 +1,12 @@
 /** An outbound mapping against the tables of a system as they really are; they are never made or altered. */
 import { nearest } from '../../core/config.ts';
-import { isFind, type OutboundColumn, type OutboundInput, type OutboundPlan, type OutboundWrite } from '../../core/outbound.ts';
+import {
+  isFind,
+  type OutboundColumn,
+  type OutboundInput,
+  type OutboundPlan,
+  type OutboundWrite,
+} from '../../core/outbound.ts';
 import { columnKind } from '../../core/value-kind.ts';
 import { localTime } from './local-time.ts';
 
@@ -98,7 +104,12 @@ function writeProblems(
       const fault = searched.columns.has(each.column) ? kindProblem(searched, each.column, each) : undefined;
       if (fault !== undefined) report(line, fault);
     }
-    if (!isUnique(searched, value.where.map((each) => each.column)))
+    if (
+      !isUnique(
+        searched,
+        value.where.map((each) => each.column),
+      )
+    )
       report(line, `${searched.name} has no unique index on ${value.where.map((each) => each.column).join(', ')}`);
     if (searched.denied.includes('SELECT')) report(line, `this user may not SELECT from ${searched.name}`);
   }
@@ -132,11 +143,14 @@ function unknownColumn(table: SystemTable, name: string): string {
 function mismatch(kind: OutboundInput['kind'], type: string, zone: string | undefined): string | undefined {
   const column = columnKind(type);
   if (column === 'binary') return 'no field of a record fits';
-  if (column === 'local' && zone === undefined) return 'it keeps times without a zone; name the zone of the system with "zone"';
+  if (column === 'local' && zone === undefined)
+    return 'it keeps times without a zone; name the zone of the system with "zone"';
   if (kind === 'unknown') return undefined;
   switch (column) {
     case 'decimal':
-      return kind === 'decimal' || kind === 'boolean' ? undefined : 'a number is needed (cast texts with { decimal: … })';
+      return kind === 'decimal' || kind === 'boolean'
+        ? undefined
+        : 'a number is needed (cast texts with { decimal: … })';
     case 'boolean':
       return kind === 'boolean' ? undefined : 'true or false is needed (use { if: … })';
     case 'timestamp':

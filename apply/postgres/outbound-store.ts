@@ -50,7 +50,8 @@ async function takeOrigin(client: Client, name: string): Promise<string> {
     return '';
   } catch (thrown) {
     // insufficient_privilege, configuration_limit_exceeded
-    if (!['42501', '53400'].includes(sqlStateOf(thrown) ?? '')) throw targetError(thrown, 'taking a replication origin');
+    if (!['42501', '53400'].includes(sqlStateOf(thrown) ?? ''))
+      throw targetError(thrown, 'taking a replication origin');
     return `SELECT pg_logical_emit_message(true, ${quoteLiteral(ORIGIN_MESSAGE)}, ${quoteLiteral(name)})`;
   }
 }

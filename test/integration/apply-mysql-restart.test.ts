@@ -271,7 +271,13 @@ describe.each([
     test('a session that hangs in a transaction is ended by its successor', async () => {
       await open();
       const store = createMysqlStore(target);
-      const options = { flow: 'mirror', settings: feed.settings, stream: 'stream', installation: 'i', report: NO_FLOW_REPORT };
+      const options = {
+        flow: 'mirror',
+        settings: feed.settings,
+        stream: 'stream',
+        installation: 'i',
+        report: NO_FLOW_REPORT,
+      };
       const first = await store.open('first');
       const second = await store.open('second');
       try {

@@ -211,4 +211,3 @@ export function childrenOf(value: Expression | Condition): (Expression | Conditi
 function listOf(value: string | string[]): string[] {
   return typeof value === 'string' ? [value] : value;
 }
-

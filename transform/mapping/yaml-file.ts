@@ -42,10 +42,7 @@ export function parseYamlFile<T>(schema: z.ZodType<T>, text: string, place: stri
 }
 
 /** One error for all problems of a mapping, each with its line. */
-export function mappingError(
-  { place, lineOf }: PlacedFile,
-  problems: readonly MappingProblem[],
-): ReplicationError {
+export function mappingError({ place, lineOf }: PlacedFile, problems: readonly MappingProblem[]): ReplicationError {
   const lines = problems.map(({ path, message }) => `${place}:${lineOf(path)}: ${path.join('.')}: ${message}`);
   return new ReplicationError(
     'mapping_invalid',

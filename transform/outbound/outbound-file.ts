@@ -135,7 +135,12 @@ class BlockReader {
     for (const [name, value] of Object.entries(given)) {
       const path = [...at, name];
       if (draft.columns.some((column) => column.name === name)) this.#report(path, 'is given twice');
-      draft.columns.push({ name, role, value: this.#value(draft, role, name, value, path, keyOnly), line: this.#lineOf(path) });
+      draft.columns.push({
+        name,
+        role,
+        value: this.#value(draft, role, name, value, path, keyOnly),
+        line: this.#lineOf(path),
+      });
     }
   }
 
