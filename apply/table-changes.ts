@@ -69,12 +69,15 @@ export class TableChanges<P extends PlanShape> {
   /** The column of a key of one column. */
   readonly #keyColumn: number;
   readonly #integerKey: boolean;
+  /** The columns of the key follow each other in the table, as in the key. */
+  readonly #keyStandsTogether: boolean;
 
   constructor(plan: P) {
     const { key, table } = plan;
     this.plan = plan;
     this.ordered = key.length === 0;
     this.#keyColumn = key.length === 1 ? key[0]! : -1;
+    this.#keyStandsTogether = key.every((column, index) => column === key[0]! + index);
     this.#integerKey = key.length === 1 && INTEGER.test(table.columns[key[0]!]!.type);
   }
 
@@ -173,9 +176,13 @@ export class TableChanges<P extends PlanShape> {
     return this.#integerKey && text.length <= SAFE_DIGITS ? Number(text) : text;
   }
 
-  /** The key of a row's after-image, read from its bytes where it is one column. */
+  /** The key of a row's after-image, read from its bytes where its columns follow each other. */
   #keyInFrame(frame: IndexedFrame, row: number): MapKey {
-    if (this.#keyColumn < 0) return keyText(this.plan, frame.row(row)[2]!);
+    if (this.#keyColumn < 0) {
+      const { key } = this.plan;
+      const joined = this.#keyStandsTogether ? frame.joinedTexts(row, key[0]!, key[0]! + key.length) : undefined;
+      return joined ?? keyText(this.plan, frame.row(row)[2]!);
+    }
     if (!frame.findValue(row, this.#keyColumn)) return this.#mapKey(keyText(this.plan, frame.row(row)[2]!));
     if (this.#integerKey && frame.valueEnd - frame.valueStart <= SAFE_DIGITS) return frame.valueAsInteger();
     return frame.valueAsText();

@@ -143,6 +143,19 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     }
   }
 
+  /** The rows `[from, to)`, decoded together: half the price of one by one. */
+  rows(from: number, to: number): RowChange[] {
+    if (from >= to) return [];
+    const text = this.bytes.toString('utf8', this.#starts[from], this.#starts[to]! - 1);
+    try {
+      return JSON.parse(`[${text}]`) as RowChange[];
+    } catch (cause) {
+      throw new ReplicationError('frame_unreadable', `${this.#place}: a row of ${from} to ${to} is not JSON`, {
+        cause,
+      });
+    }
+  }
+
   /** Offsets of the content of the value that was found last, without its quotes. */
   valueStart = 0;
   valueEnd = 0;
@@ -156,6 +169,24 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     this.valueStart = at + 1;
     this.valueEnd = endOfString(bytes, at + 1);
     return true;
+  }
+
+  /**
+   * The texts of the columns `[from, to)` of a row's after-image, joined with NUL, which no value holds; undefined where
+   * one of them is not a text, or has to be unescaped.
+   */
+  joinedTexts(row: number, from: number, to: number): string | undefined {
+    const { bytes } = this;
+    let at = this.imageStart(row) + 1;
+    for (let column = 0; column < from; column++) at = endOfValue(bytes, at) + 1;
+    const start = at + 1;
+    for (let column = from; column < to; column++) {
+      if (bytes[at] !== QUOTE) return undefined;
+      at = endOfString(bytes, at + 1) + 2;
+    }
+    const text = bytes.toString('utf8', start, at - 2);
+    // Without escapes a quote is the end of a value.
+    return text.includes('\\') ? undefined : text.replaceAll('","', '\0');
   }
 
   /** The value found last as an integer; it must be the text of one that a number holds exactly. */

@@ -122,7 +122,7 @@ export class CopyBuffer {
             to += buffer.write(copyField(jsonString(bytes, at, end)), to, 'utf8');
             at = end;
           } else {
-            jsonString(bytes, at, at + 2);
+            if (escaped !== QUOTE) jsonString(bytes, at, at + 2);
             buffer[to++] = escaped;
             at += 2;
           }
