@@ -13,7 +13,7 @@ import { TWO_WAY } from './flows.ts';
 const OF_LINEAGE = '^lineage';
 
 async function linesOf(client: Client, sql: string): Promise<string[]> {
-  const { rows } = await client.query<unknown[]>({ text: sql, rowMode: 'array' });
+  const { rows } = await client.query({ text: sql, rowMode: 'array' });
   return rows.map((row) => JSON.stringify(row));
 }
 
