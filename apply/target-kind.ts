@@ -45,9 +45,9 @@ export interface TargetDesk {
 export interface Target {
   readonly store: TargetStore;
   /** The store of an outbound flow: it writes to tables of another system, and neither makes nor alters one. */
-  outboundStore?(plan: OutboundPlan): TargetStore;
+  outboundStore(plan: OutboundPlan): TargetStore;
   /** What of an outbound mapping does not fit the real tables. Throws `target_unreachable` or another classified error. */
-  checkOutbound?(plan: OutboundPlan): Promise<OutboundProblem[]>;
+  checkOutbound(plan: OutboundPlan): Promise<OutboundProblem[]>;
   /** Connects. Throws `target_unreachable`, `target_auth` or another classified error. */
   openDesk(applicationName: string): Promise<TargetDesk>;
   /**

@@ -25,7 +25,7 @@ export async function outboundFindings(config: Config): Promise<Finding[]> {
     const subject = `flow ${name}`;
     try {
       const plan = loadOutboundPlan(map, outbound);
-      const problems = await (await targetOf(config.targets[to]!)).checkOutbound!(plan);
+      const problems = await (await targetOf(config.targets[to]!)).checkOutbound(plan);
       if (problems.length === 0)
         findings.push({ severity: 'ok', subject, message: `mapping ${map} fits the tables of ${to}` });
       for (const { line, message } of problems)

@@ -456,8 +456,6 @@ function crossCheck(config: Config): string[] {
     const at = `flows.${flow}`;
     if (config.targets[settings.to] === undefined)
       problems.push(`${at}.to: there is no target "${settings.to}"${hint(settings.to, config.targets)}`);
-    else if (config.targets[settings.to]!.kind !== 'postgres')
-      problems.push(`${at}.to: outbound flows write to targets of kind postgres`);
     if (!makers.has(settings.outbound))
       problems.push(
         `${at}.outbound: no flow makes ${settings.outbound}${hint(settings.outbound, Object.fromEntries(makers))}`,

@@ -38,7 +38,7 @@ export function createMysqlStore(target: TargetConfig): TargetStore {
  * Ends the session of a process that was overtaken: one that hangs may hold the row of the position in an open
  * transaction for ever. A lock by name, which its session holds to its end, tells which one that is.
  */
-async function takeOver(session: MysqlSession, name: string): Promise<void> {
+export async function takeOver(session: MysqlSession, name: string): Promise<void> {
   const lock = `waybill ${createHash('sha256').update(name).digest('hex').slice(0, 40)}`;
   const query = (sql: string): Promise<(string | null)[][]> => session.rows(sql);
   try {

@@ -2,6 +2,10 @@
 import type { TargetConfig } from '../../core/config.ts';
 import { noticesOf } from '../followed-tables.ts';
 import type { Target, TargetDesk } from '../target-kind.ts';
+import { outboundProblems, tablesOf } from '../outbound/outbound-shape.ts';
+import { createMysqlOutboundStore } from './outbound-store.ts';
+import { readSystemTables } from './system-table.ts';
+import { targetError } from './target-error.ts';
 import { targetGrantsSql } from './grants.ts';
 import { readPositions } from './position.ts';
 import { checkTarget } from './preflight.ts';
@@ -16,13 +20,24 @@ import {
 } from './quarantine.ts';
 import { countQuarantine } from './quarantine-count.ts';
 import { readRow } from './read-row.ts';
-import { MysqlSession } from './session.ts';
+import { databaseOf, MysqlSession } from './session.ts';
 import { createMysqlStore } from './store.ts';
 import { readTableRecords } from './table-records.ts';
 
 export function createMysqlTarget(settings: TargetConfig): Target {
   return {
     store: createMysqlStore(settings),
+    outboundStore: (plan) => createMysqlOutboundStore(settings, plan),
+    async checkOutbound(plan) {
+      const session = await MysqlSession.open(settings, 'waybill check');
+      try {
+        return outboundProblems(plan, await readSystemTables(session, databaseOf(settings.url), tablesOf(plan)));
+      } catch (thrown) {
+        throw targetError(thrown, 'reading the tables that an outbound mapping writes to');
+      } finally {
+        await session.close();
+      }
+    },
     async openDesk(applicationName): Promise<TargetDesk> {
       const session = await MysqlSession.open(settings, applicationName);
       return {

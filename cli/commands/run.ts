@@ -283,7 +283,7 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
         run: async (signal) => {
           const { loadOutboundPlan } = await import('../../transform/outbound/outbound-file.ts');
           const target = await targetOf(config.targets[settings.to]!);
-          const store = target.outboundStore!(loadOutboundPlan(settings.map, settings.outbound));
+          const store = target.outboundStore(loadOutboundPlan(settings.map, settings.outbound));
           const { runMirrorFlow } = await import('../../apply/mirror-flow.ts');
           const common = { name, nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
           await runMirrorFlow({ ...common, settings: recordFlowSettings(settings), store, stream });

@@ -42,6 +42,8 @@ export function createActions(config: Config, log: Logger, stop: AbortSignal): A
 
   const replay = async (actor: Actor, flow: string, ids: readonly string[] | 'all'): Promise<ActionResult> =>
     await withDesk(config, flow, async (desk) => {
+      if (config.outboundFlows[flow] !== undefined)
+        throw new ReplicationError('config_invalid', `${flow} tries its records again by itself`);
       const before = await waiting(desk, flow);
       const { applied, failed } = await desk.replayQuarantine(
         flow,

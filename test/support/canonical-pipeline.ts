@@ -88,7 +88,7 @@ export class CanonicalPipeline {
     const outbound = config.outboundFlows[name];
     if (outbound !== undefined) {
       const target = await targetOf(config.targets[outbound.to]!);
-      const store = target.outboundStore!(loadOutboundPlan(outbound.map, outbound.outbound));
+      const store = target.outboundStore(loadOutboundPlan(outbound.map, outbound.outbound));
       const stream = canonicalStreamName(config.nats.prefix, outbound.outbound);
       await runMirrorFlow({ ...common, settings: recordFlowSettings(outbound), store, stream });
       return;

@@ -1,0 +1,165 @@
+/** Writing to the tables of a system in MySQL or MariaDB: only what differs, in a transaction that says whose it is. */
+import { ReplicationError } from '../../core/errors.ts';
+import { markerTable } from '../../core/origin.ts';
+import type { OutboundPlan, OutboundWrite } from '../../core/outbound.ts';
+import { formatPosition, type Position } from '../../core/position.ts';
+import type { Move } from '../batch-store.ts';
+import type { Cells, OutboundSession, WaitingContent, WaitingRecord } from '../outbound/outbound-session.ts';
+import { outboundProblems, tablesOf } from '../outbound/outbound-shape.ts';
+import type { RowFailure } from '../quarantine-entry.ts';
+import type { FlowPosition } from '../target-store.ts';
+import { createOutboundStatements, type OutboundStatements } from './outbound-statements.ts';
+import type { MysqlSession } from './session.ts';
+import { qualifiedName, quoteLiteral, quoteNullable } from './sql.ts';
+import { readSystemTables, type MysqlSystemTable } from './system-table.ts';
+import { errnoOf, isRowError, rowFailureReason, sqlStateOf, targetError } from './target-error.ts';
+import { TargetTransaction } from './target-transaction.ts';
+
+export interface SessionOptions {
+  readonly session: MysqlSession;
+  readonly database: string | undefined;
+  readonly flow: string;
+  readonly source: string;
+  readonly installation: string;
+  readonly at: FlowPosition;
+}
+
+export class MysqlOutboundSession implements OutboundSession {
+  readonly #options: SessionOptions;
+  readonly #session: MysqlSession;
+  readonly at: FlowPosition;
+  readonly #marker: string;
+  readonly #statements = new Map<OutboundWrite, OutboundStatements>();
+  #plan: OutboundPlan | undefined;
+  #transaction: TargetTransaction | undefined;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#session = options.session;
+    this.at = options.at;
+    this.#marker = qualifiedName('waybill', markerTable(options.installation));
+  }
+
+  async prepare(plan: OutboundPlan): Promise<void> {
+    const session = this.#session;
+    this.#plan = plan;
+    const tables = await readSystemTables(session, this.#options.database, tablesOf(plan));
+    const problems = outboundProblems(plan, tables);
+    if (problems.length > 0)
+      throw new ReplicationError(
+        'target_shape',
+        problems.map(({ line, message }) => `${plan.place}:${line}: ${message}`).join('; '),
+      );
+    await session.run(
+      `CREATE TABLE IF NOT EXISTS ${this.#marker} (flow varchar(64) NOT NULL PRIMARY KEY, transactions bigint NOT NULL) ENGINE=InnoDB`,
+    );
+    for (const { write, gone } of plan.blocks) {
+      await this.#prepareWrite(write, tables, plan.zone);
+      if (gone !== 'ignore') await this.#prepareWrite(gone.write, tables, plan.zone);
+    }
+  }
+
+  async #prepareWrite(
+    write: OutboundWrite,
+    tables: ReadonlyMap<string, MysqlSystemTable | undefined>,
+    zone: string | undefined,
+  ): Promise<void> {
+    const statements = createOutboundStatements(write, tables, zone);
+    await this.#session.run(statements.create);
+    this.#statements.set(write, statements);
+  }
+
+  async begin(move: Move): Promise<void> {
+    this.#transaction = await TargetTransaction.begin(this.#session, move);
+    await this.#session.run(
+      `INSERT INTO ${this.#marker} (flow, transactions) VALUES (${quoteLiteral(this.#options.flow)}, 1)` +
+        ' ON DUPLICATE KEY UPDATE transactions = transactions + 1',
+    );
+  }
+
+  async write(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>> {
+    const statements = this.#statements.get(write)!;
+    await this.#session.run(statements.stage(rows));
+    const waiting = await this.#session.rows(statements.waiting);
+    if (statements.write !== '') await this.#session.run(statements.write);
+    return new Set(waiting.map(([i]) => Number(i)));
+  }
+
+  async remove(write: OutboundWrite, rows: readonly Cells[]): Promise<void> {
+    const statements = this.#statements.get(write)!;
+    await this.#session.run(`${statements.stage(rows)}; ${statements.remove}`);
+  }
+
+  async savepoint(): Promise<void> {
+    await this.#session.run('SAVEPOINT outbound');
+  }
+
+  async rollbackToSavepoint(): Promise<void> {
+    await this.#session.run('ROLLBACK TO SAVEPOINT outbound');
+  }
+
+  async commit(): Promise<void> {
+    await this.#transaction!.commit();
+    this.#transaction = undefined;
+  }
+
+  async rollback(): Promise<void> {
+    await this.#transaction?.rollback();
+    this.#transaction = undefined;
+  }
+
+  async waitingKeys(): Promise<Set<string>> {
+    const rows = await this.#session.rows(`SELECT \`key\` FROM waybill.quarantine WHERE ${this.#own()}`);
+    return new Set(rows.map(([key]) => key!));
+  }
+
+  async waitingAfter(id: string, limit: number): Promise<WaitingRecord[]> {
+    const rows = await this.#session.rows(
+      'SELECT id, `key`, reason, `sqlstate`, message, `change` FROM waybill.quarantine' +
+        ` WHERE ${this.#own()} AND id > ${id} ORDER BY id LIMIT ${limit}`,
+    );
+    return rows.map(([own, key, reason, sqlState, message, change]) => ({
+      id: own!,
+      key: key!,
+      content: JSON.parse(change!) as WaitingContent,
+      failure: { reason: reason!, sqlState: sqlState ?? null, message: message ?? null },
+    }));
+  }
+
+  async keep(records: readonly Omit<WaitingRecord, 'id'>[], position: Position): Promise<void> {
+    const { flow, source } = this.#options;
+    await this.forget(records.map(({ key }) => key));
+    const tuples = records.map(
+      ({ key, content, failure }) =>
+        `(${quoteLiteral(flow)}, ${quoteLiteral(source)}, 'canonical', ${quoteLiteral(this.#plan!.entity)},` +
+        ` ${quoteLiteral(key)}, '${formatPosition(position)}', 0, ${content.row === null ? "'d'" : "'u'"},` +
+        ` ${quoteLiteral(failure.reason)}, ${quoteNullable(failure.sqlState)}, ${quoteNullable(failure.message)},` +
+        ` ${quoteLiteral(JSON.stringify(content))}, UTC_TIMESTAMP(6))`,
+    );
+    await this.#session.run(
+      'INSERT INTO waybill.quarantine (flow, source, table_schema, table_name, `key`, position, ordinal, op, reason,' +
+        ` \`sqlstate\`, message, \`change\`, created_at) VALUES ${tuples.join(', ')}`,
+    );
+  }
+
+  async forget(keys: readonly string[]): Promise<void> {
+    // The texts of keys are told apart by their bytes.
+    const list = keys.map((key) => `BINARY ${quoteLiteral(key)}`).join(', ');
+    await this.#session.run(`DELETE FROM waybill.quarantine WHERE ${this.#own()} AND BINARY \`key\` IN (${list})`);
+  }
+
+  #own(): string {
+    return `flow = ${quoteLiteral(this.#options.flow)}`;
+  }
+
+  rowFailure(thrown: unknown): RowFailure | undefined {
+    if (!isRowError(thrown)) return undefined;
+    const sqlState = sqlStateOf(thrown)!;
+    const { message } = targetError(thrown, 'writing a row');
+    return { reason: rowFailureReason(sqlState, errnoOf(thrown)), sqlState, message };
+  }
+
+  error(thrown: unknown, doing: string): Error {
+    return targetError(thrown, doing);
+  }
+}
