@@ -100,7 +100,8 @@ export function createOutboundStatements(
       ].join('; '),
     waiting: `SELECT i FROM ${stage} WHERE w = 1`,
     write: writes.join('; '),
-    remove: `DELETE t FROM ${joined}`,
+    // Not by an alias, which would be looked for in a default database.
+    remove: `DELETE ${target} FROM ${stage} s STRAIGHT_JOIN ${target} ON ${keys.map((key) => `${target}.${quoteName(key.name)} = s.${names.get(key)!}`).join(' AND ')}`,
   };
 }
 
