@@ -398,7 +398,7 @@ describe('two captures of one source', () => {
             decodeFrame(frame.payload, frame.place).rows.some((row) => row[0] === 's' && row[2]?.[1] === 'end'),
           );
         },
-        60_000,
+        120_000,
       );
       controller.abort();
       await done;

@@ -107,7 +107,7 @@ export class Pipeline {
   }
 
   /** Waits until the target has as many rows as the source in each of the tables. */
-  async settled(tables: readonly string[], deadlineMs = 60_000): Promise<void> {
+  async settled(tables: readonly string[], deadlineMs = 120_000): Promise<void> {
     const count = async (client: pg.Client): Promise<string> => {
       const counts = [];
       for (const table of tables)
