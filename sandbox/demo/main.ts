@@ -1,29 +1,29 @@
 /**
  * The demo: private servers, a warehouse on Postgres and an ERP on MySQL with live workloads, one visibility database
- * that `waybill run` replicates both into, a view of what happens. With `--seconds N` it stops by itself, compares both
- * sides of both in full and exits with 0 only when they are equal.
+ * that `waybill run` replicates both into, and a retailer whose shop, 3PL and ERP it makes agree; a view of what
+ * happens. With `--seconds N` it stops by itself, compares all sides in full and exits with 0 only when they are equal.
  */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { stringify } from 'yaml';
 import { startNats } from '../nats.ts';
 import { startPostgres } from '../postgres.ts';
 import { createPurchasing, createWms, type Branch } from './branch.ts';
 import { Cleanup, settleAll } from './cleanup.ts';
+import { configuration, CONSOLE_TOKEN, freePort } from './configuration.ts';
 import { startErpServer, type ErpChoice } from './erp-server.ts';
 import type { Observer } from './observer.ts';
+import type { Journey } from './retailer/journey.ts';
+import { proveRetailer } from './retailer/proof.ts';
+import { Retailer } from './retailer/retailer.ts';
 import { createTerminal, type SourceSample, type Terminal } from './terminal.ts';
 import { startWaybill } from './waybill-process.ts';
 import type { WorkloadTotals } from './workers.ts';
 
 const FIRST_LOAD_DEADLINE_MS = 120_000;
 const CATCH_UP_DEADLINE_MS = 300_000;
-/** Of a demo on this machine alone: it is no secret. */
-const CONSOLE_TOKEN = 'waybill-demo-token';
 
 interface Settings {
   /** undefined: until Ctrl-C */
@@ -32,7 +32,13 @@ interface Settings {
   readonly seed: number;
   /** undefined: MySQL, or MariaDB where that cannot be had */
   readonly erp: ErpChoice | undefined;
+  readonly retailer: boolean;
 }
+
+/** How often the retailer's products and prices are passed on: what is once a night elsewhere. */
+const NIGHTLY = '5s';
+/** Of the transactions of the warehouse: so many are orders of the retailer's customers. */
+const SHOP_SHARE = 1 / 20;
 
 async function demonstrate(settings: Settings, interrupted: AbortSignal, cleanup: Cleanup): Promise<boolean> {
   const folder = await mkdtemp(join(tmpdir(), 'waybill-demo-'));
@@ -58,11 +64,16 @@ async function demonstrate(settings: Settings, interrupted: AbortSignal, cleanup
     ...(erpServer === undefined ? [] : [createPurchasing(erpServer, targetUrl, settings.seed)]),
   ]);
   for (const { observer } of branches) cleanup.add(async () => await observer.close());
+  const erp = branches.find(({ name }) => name === 'erp');
+  const retailer = settings.retailer
+    ? await Retailer.create({ server: wmsServer, visibility: targetUrl, erp, nightly: NIGHTLY })
+    : undefined;
+  cleanup.add(async () => await retailer?.close());
 
   const listen = `127.0.0.1:${await freePort()}`;
   const configFile = join(folder, 'waybill.yaml');
   const logFile = join(folder, 'waybill.log');
-  await writeFile(configFile, configuration({ natsUrl: nats.url, branches, targetUrl, listen }));
+  await writeFile(configFile, configuration({ natsUrl: nats.url, branches, retailer, targetUrl, listen }));
   const waybill = startWaybill(configFile, logFile);
   cleanup.add(async () => await waybill.stop());
 
@@ -71,7 +82,10 @@ async function demonstrate(settings: Settings, interrupted: AbortSignal, cleanup
     `metrics       http://${listen}/metrics`,
     `status        http://${listen}/status`,
     ...branches.map(({ name, url }) => `${name.padEnd(14)}${url}`),
-    `visibility    ${targetUrl} (schemas ${branches.map(({ schema }) => schema).join(', ')})`,
+    ...(retailer === undefined
+      ? []
+      : [`shop          ${retailer.urls.shop}`, `3PL           ${retailer.urls.threepl}`]),
+    `visibility    ${targetUrl} (schemas ${[...branches.map(({ schema }) => schema), ...(retailer === undefined ? [] : ['canonical'])].join(', ')})`,
     `NATS          ${nats.url}`,
     `configuration ${configFile}`,
     `log           ${logFile}`,
@@ -82,7 +96,18 @@ async function demonstrate(settings: Settings, interrupted: AbortSignal, cleanup
   const stop = new AbortController();
   const signal = AbortSignal.any([interrupted, stop.signal]);
   try {
-    const story = tellStory({ settings, signal, branches, links });
+    const prove = async (): Promise<boolean> =>
+      retailer === undefined ||
+      (await proveRetailer({
+        retailer,
+        targetServer,
+        natsUrl: nats.url,
+        folder,
+        configFile,
+        signal,
+        erp: erp === undefined ? {} : { [erp.name]: erp.source },
+      }));
+    const story = tellStory({ settings, signal, branches, links, retailer, prove });
     // The race has two runners, both short-lived or already rejected when it ends.
     return await Promise.race([story, waybill.failed]);
   } finally {
@@ -100,8 +125,10 @@ async function tellStory(stage: {
   signal: AbortSignal;
   branches: readonly Branch[];
   links: readonly string[];
+  retailer: Retailer | undefined;
+  prove(): Promise<boolean>;
 }): Promise<boolean> {
-  const { settings, signal, branches } = stage;
+  const { settings, signal, branches, retailer } = stage;
   await Promise.all(branches.map(async ({ observer }) => await waitForFirstLoad(observer, signal)));
   console.log(`The first load is done; the workload${branches.length > 1 ? 's begin' : ' begins'}.`);
 
@@ -110,33 +137,49 @@ async function tellStory(stage: {
   const failure = new AbortController();
   const ending = AbortSignal.any([signal, timeUp, failure.signal]);
   const acts = branches.map((branch): Act => ({ ...branch, seen: { committed: 0, rolledBack: 0 } }));
-  const workloads = acts.map(async ({ work, seen }) => {
+  const watched = async <T>(work: Promise<T>): Promise<T> => {
     try {
-      return await work({
-        signal: ending,
-        ratePerSecond: settings.ratePerSecond,
-        seed: settings.seed,
-        onTransaction: ({ committed }) => (seen[committed ? 'committed' : 'rolledBack'] += 1),
-      });
+      return await work;
     } catch (thrown) {
       failure.abort();
       throw thrown;
     }
-  });
+  };
+  const { seed, ratePerSecond } = settings;
+  const workloads = acts.map(
+    async ({ work, seen }) =>
+      await watched(
+        work({
+          signal: ending,
+          ratePerSecond,
+          seed,
+          onTransaction: ({ committed }) => (seen[committed ? 'committed' : 'rolledBack'] += 1),
+        }),
+      ),
+  );
+  const trade = watched(
+    retailer?.work({ signal: ending, seed, ratePerSecond: ratePerSecond * SHOP_SHARE }) ?? Promise.resolve([]),
+  );
   // A failure of one of them is seen where they are awaited, below.
-  const settled = settleAll(workloads);
+  const settled = settleAll([settleAll(workloads), trade]);
   settled.catch(() => undefined);
-  const broken = await watch(terminal, acts, ending);
-  const totals = await settled;
+  const broken = await watch(terminal, acts, retailer, ending);
+  const [totals] = await settled;
   signal.throwIfAborted();
   let equal = true;
   for (const [index, branch] of branches.entries())
     equal = (await giveVerdict(branch, totals[index]!, signal)) && equal;
+  equal = (await stage.prove()) && equal;
   return equal && broken === 0;
 }
 
 /** Shows a sample a second and looks whether the target keeps the invariants; gives how often it did not. */
-async function watch(terminal: Terminal, acts: readonly Act[], signal: AbortSignal): Promise<number> {
+async function watch(
+  terminal: Terminal,
+  acts: readonly Act[],
+  retailer: Retailer | undefined,
+  signal: AbortSignal,
+): Promise<number> {
   const beganMs = performance.now();
   let invariantChecks = 0;
   let broken = 0;
@@ -148,7 +191,8 @@ async function watch(terminal: Terminal, acts: readonly Act[], signal: AbortSign
         return { ...(await observer.observe()), ...seen, name, title, invariantChecks, invariantProblems };
       }),
     );
-    terminal.show({ elapsedMs: performance.now() - beganMs, sources });
+    const journey = await newestJourney(retailer);
+    terminal.show({ elapsedMs: performance.now() - beganMs, sources, journey });
     for (const { name, invariantProblems } of sources) {
       if (invariantProblems.length > 0) broken += 1;
       for (const problem of invariantProblems) terminal.say(`  BROKEN in ${name}: ${problem}`);
@@ -156,6 +200,10 @@ async function watch(terminal: Terminal, acts: readonly Act[], signal: AbortSign
     await delay(1000, undefined, { signal }).catch(() => undefined);
   }
   return broken;
+}
+
+async function newestJourney(retailer: Retailer | undefined): Promise<Journey | undefined> {
+  return (await retailer?.journeys(10))?.find(({ finished, tracking }) => finished && tracking !== undefined);
 }
 
 async function waitForFirstLoad(observer: Observer, signal: AbortSignal): Promise<void> {
@@ -188,34 +236,6 @@ async function giveVerdict(branch: Branch, totals: WorkloadTotals, signal: Abort
   return true;
 }
 
-function configuration(at: {
-  natsUrl: string;
-  branches: readonly Branch[];
-  targetUrl: string;
-  listen: string;
-}): string {
-  const { natsUrl, branches, targetUrl, listen } = at;
-  return stringify({
-    version: 1,
-    nats: { servers: [natsUrl], stream: { max_bytes: '1GB', sync_interval: '10s' } },
-    sources: Object.fromEntries(branches.map(({ name, source }) => [name, source])),
-    targets: { visibility: { kind: 'postgres', url: targetUrl } },
-    flows: Object.fromEntries(
-      branches.map(({ name, flow, schema }) => [flow, { mirror: name, to: 'visibility', schema }]),
-    ),
-    monitoring: { listen, token: CONSOLE_TOKEN },
-  });
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('no free port');
-  return address.port;
-}
-
 function readSettings(args: readonly string[]): Settings {
   const { values } = parseArgs({
     args: [...args],
@@ -224,6 +244,7 @@ function readSettings(args: readonly string[]): Settings {
       rate: { type: 'string' },
       seed: { type: 'string' },
       erp: { type: 'string' },
+      retailer: { type: 'string', default: 'yes' },
     },
   });
   const positive = (name: 'seconds' | 'rate' | 'seed', fallback: number): number => {
@@ -234,8 +255,10 @@ function readSettings(args: readonly string[]): Settings {
   const { erp } = values;
   if (erp !== undefined && erp !== 'mysql' && erp !== 'mariadb' && erp !== 'none')
     throw new TypeError('--erp must be mysql, mariadb or none');
+  if (values.retailer !== 'yes' && values.retailer !== 'no') throw new TypeError('--retailer must be yes or no');
   return {
     erp,
+    retailer: values.retailer === 'yes',
     seconds: values.seconds === undefined ? undefined : positive('seconds', 0),
     ratePerSecond: positive('rate', 100),
     seed: Math.floor(positive('seed', 1)),
@@ -249,7 +272,7 @@ async function main(): Promise<number> {
   } catch (thrown) {
     console.error(thrown instanceof Error ? thrown.message : String(thrown));
     console.error(
-      'usage: npm run demo -- [--seconds N] [--rate TRANSACTIONS_PER_SECOND] [--seed N] [--erp mysql|mariadb|none]',
+      'usage: npm run demo -- [--seconds N] [--rate TRANSACTIONS_PER_SECOND] [--seed N] [--erp mysql|mariadb|none] [--retailer yes|no]',
     );
     return 2;
   }

@@ -1,5 +1,6 @@
 /** What the demo shows once a second: tables that redraw themselves, or one plain line a source where there is no terminal. */
 import type { Observation } from './observer.ts';
+import { journeyLines, journeyText, type Journey } from './retailer/journey.ts';
 
 /** What is seen of one source and its mirror. */
 export interface SourceSample extends Observation {
@@ -18,6 +19,8 @@ export interface SourceSample extends Observation {
 export interface Sample {
   readonly elapsedMs: number;
   readonly sources: readonly SourceSample[];
+  /** Of an order of the retailer that has gone all the way: the newest. */
+  readonly journey?: Journey | undefined;
 }
 
 export interface Terminal {
@@ -33,6 +36,7 @@ export function createTerminal(
 ): Terminal {
   let previous: Sample | undefined;
   let drawnLines = 0;
+  let told: string | undefined;
   const erase = (): void => {
     if (drawnLines > 0) stream.write(`\u001B[${drawnLines}A\u001B[0J`);
     drawnLines = 0;
@@ -44,10 +48,15 @@ export function createTerminal(
       if (stream.isTTY !== true) {
         for (const [index, source] of sample.sources.entries())
           stream.write(`${plainLine(sample.elapsedMs, source, rates[index]!)}\n`);
+        if (sample.journey !== undefined && sample.journey.number !== told) {
+          told = sample.journey.number;
+          stream.write(`${seconds(sample.elapsedMs)} ${journeyText(sample.journey)}\n`);
+        }
         return;
       }
       const lines = [...links, '', `running       ${seconds(sample.elapsedMs)}`];
       for (const [index, source] of sample.sources.entries()) lines.push('', ...table(source, rates[index]!));
+      if (sample.journey !== undefined) lines.push('', ...journeyLines(sample.journey));
       erase();
       stream.write(`${lines.join('\n')}\n`);
       drawnLines = lines.length;

@@ -72,14 +72,30 @@ function journeyOf(order: ShopRow, there: WarehouseRow | undefined): Journey {
 }
 
 /** One line: each step after how long, and in brackets how long the other system took to know. */
-export function journeyText({ number, steps, tracking }: Journey): string {
+export function journeyText(journey: Journey): string {
+  const steps = stepsOf(journey).map(
+    ({ what, after, known }) => `${after === '' ? what : `${what} ${after}`}${known === '' ? '' : ` (${known})`}`,
+  );
+  return `order ${journey.number}: ${steps.join(', ')}${journey.tracking === undefined ? '' : `; ${journey.tracking}`}`;
+}
+
+/** A line for each step. */
+export function journeyLines(journey: Journey): string[] {
+  return [
+    `order ${journey.number}${journey.tracking === undefined ? '' : `, with ${journey.tracking}`}`,
+    ...stepsOf(journey).map(({ what, after, known }) => `  ${what.padEnd(12)}${after.padEnd(10)}${known}`),
+  ];
+}
+
+function stepsOf({ steps }: Journey): { what: string; after: string; known: string }[] {
   const begun = steps[0]!.atMs;
-  const parts = steps.map(({ what, atMs, knownMs }, index) => {
-    const after = index === 0 ? '' : ` +${((atMs - begun) / 1000).toFixed(1)} s`;
-    const where = index === 0 ? 'warehouse' : 'shop';
-    // Statuses that follow each other at once are passed on as the last of them.
-    const known = knownMs === undefined ? '' : ` (${where} after ${Math.max(0, knownMs - atMs).toFixed(0)} ms)`;
-    return `${what}${after}${known}`;
-  });
-  return `${number}  ${parts.join(' > ')}${tracking === undefined ? '' : `  ${tracking}`}`;
+  return steps.map(({ what, atMs, knownMs }, index) => ({
+    what,
+    after: index === 0 ? '' : `+${((atMs - begun) / 1000).toFixed(1)} s`,
+    // Of statuses that follow each other at once the shop may see the last only.
+    known:
+      knownMs === undefined
+        ? ''
+        : `${index === 0 ? 'the warehouse' : 'the shop'} knows after ${Math.max(0, knownMs - atMs).toFixed(0)} ms`,
+  }));
 }

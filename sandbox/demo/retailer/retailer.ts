@@ -42,11 +42,6 @@ export interface Verdict {
   readonly sent: number;
 }
 
-export interface FreshRun {
-  readonly visibility: Client;
-  stop(): Promise<unknown>;
-}
-
 export class Retailer {
   readonly urls: RetailerUrls;
   readonly #options: RetailerOptions;
@@ -121,14 +116,14 @@ export class Retailer {
    * Waits until the systems agree and the records equal those of a run that has just begun, both twice in a row, and
    * says what stands in the way when the signal aborts. Nobody may work on the systems meanwhile.
    *
-   * @param fresh a run over the same sources with records of its own, from the beginning
+   * @param fresh the visibility database of a run over the same sources that began after the last change
    */
-  async verdict(configFile: string, target: Client, fresh: FreshRun, signal: AbortSignal): Promise<Verdict> {
+  async verdict(configFile: string, target: Client, fresh: Client, signal: AbortSignal): Promise<Verdict> {
     let quiet = 0;
     let records = 0;
     let problems: string[] = [];
     while (quiet < 2) {
-      const compared = await compareRecords(target, fresh.visibility);
+      const compared = await compareRecords(target, fresh);
       records = compared.count;
       problems = [
         ...(await compareSystems(this.#shop, this.#threepl)),
@@ -178,6 +173,7 @@ export async function writeFreshConfig(
       nats: { servers: [at.natsUrl], prefix: 'fresh', stream: { max_bytes: '256MB' } },
       sources: { ...sources, ...at.erp },
       targets: { visibility: { kind: 'postgres', url: at.visibility } },
+      monitoring: { listen: '127.0.0.1:0' },
       flows: Object.fromEntries(Object.entries(flows).map(([name, flow]) => [name, { ...flow, delivery: 'realtime' }])),
     }),
   );

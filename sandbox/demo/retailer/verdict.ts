@@ -14,7 +14,7 @@ const OF_LINEAGE = '^lineage';
 
 async function linesOf(client: Client, sql: string): Promise<string[]> {
   const { rows } = await client.query({ text: sql, rowMode: 'array' });
-  return rows.map((row) => JSON.stringify(row));
+  return (rows as unknown[][]).map((row) => JSON.stringify(row));
 }
 
 /** The lines of one list that the other lacks, as `only in …`; no more than a few. */
