@@ -2,6 +2,7 @@
  * `waybill run`: composes the stages, and stops them. What a stage needs is loaded when it runs: a process that captures
  * from Postgres holds no code of MySQL, and none of the comparison.
  */
+import { setMaxListeners } from 'node:events';
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { targetOf } from '../../apply/target-kind.ts';
@@ -67,6 +68,8 @@ export async function run(options: RunOptions): Promise<number> {
   log.info({ stages: stages.map((stage) => stage.id), monitoring: `http://127.0.0.1:${server.port}` }, 'waybill runs');
 
   const stop = new AbortController();
+  // Each stage listens in a few places, and Node takes more than ten for a leak.
+  setMaxListeners(10 * (stages.length + 1), stop.signal);
   let told = false;
   const onSignal = (signal: NodeJS.Signals): void => {
     if (told) process.exit(130);

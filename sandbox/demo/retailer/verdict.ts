@@ -6,7 +6,6 @@ import type { Config } from '../../../core/config.ts';
 import { decodeFrame, HEADER } from '../../../core/frame.ts';
 import { connectNats } from '../../../core/nats.ts';
 import { ORIGIN, parsePosition } from '../../../core/position.ts';
-import { orIfNoTable } from '../observer.ts';
 import { TWO_WAY } from './flows.ts';
 
 /** Values only: which change they come from is another one in a run that reads the tables as they are now. */
@@ -93,17 +92,24 @@ export async function compareRecords(found: Client, wanted: Client): Promise<{ c
   return { count, problems };
 }
 
-/** Arithmetic of stock that does not hold in the records at this moment. */
+/**
+ * Arithmetic of stock that does not hold in the records, when nothing is on its way: that of each position, and that what
+ * is claimed is what the orders under way ask for.
+ */
 export async function brokenArithmetic(target: Client): Promise<string[]> {
-  const broken = await orIfNoTable(
-    target.query<{ problem: string }>(
-      `select format('stock of %s: %s on hand, %s allocated, %s picked, %s available', sku, on_hand, allocated, picked, available) as problem
-         from canonical.inventory_position
-        where available is distinct from on_hand - coalesce(on_hold, 0) - coalesce(allocated, 0) - coalesce(soft_reserved, 0)
-           or not (0 <= picked and picked <= allocated) or coalesce(on_hold, 0) > on_hand limit 10`,
-    ),
+  const broken = await target.query<{ problem: string }>(
+    `with claimed as (
+       select l.sku, sum(l.qty_ordered) as qty from canonical.sales_order_line l join canonical.sales_order o using (tenant, number)
+        where o.status in ('allocated', 'released') group by l.sku
+     )
+     select format('stock of %s: %s on hand, %s allocated of which orders claim %s, %s picked, %s available',
+                   sku, on_hand, allocated, coalesce(c.qty, 0), picked, available) as problem
+       from canonical.inventory_position p left join claimed c using (sku)
+      where available is distinct from on_hand - coalesce(on_hold, 0) - coalesce(allocated, 0) - coalesce(soft_reserved, 0)
+         or not (0 <= picked and picked <= allocated) or coalesce(on_hold, 0) > on_hand
+         or allocated is distinct from coalesce(c.qty, 0) limit 10`,
   );
-  return broken?.rows.map(({ problem }) => problem) ?? [];
+  return broken.rows.map(({ problem }) => problem);
 }
 
 /** Records that have been passed on, of the entities that go on into the systems. */
