@@ -90,7 +90,7 @@ it(
       if (failed !== undefined) throw failed;
     };
     await more(1);
-    for (let kill = 0; kill < 4; kill++) {
+    for (let kill = 0; kill < 3; kill++) {
       const part = parts[kill % parts.length]!;
       await part.end('SIGKILL');
       part.start();
@@ -115,7 +115,7 @@ it(
     cleanups.push(async () => void (await Promise.all([target.end(), freshTarget.end()])));
     const verdict = await retailer.verdict(configFile, target, freshTarget, AbortSignal.timeout(60_000));
     expect(verdict.problems, logs([...parts, fresh])).toEqual([]);
-    expect(verdict.orders).toBeGreaterThan(15);
+    expect(verdict.orders).toBeGreaterThan(10);
     expect(verdict.records).toBeGreaterThan(300);
     const journeys = await retailer.journeys(3);
     expect(journeys.map(({ tracking }) => typeof tracking)).toEqual(['string', 'string', 'string']);
