@@ -83,7 +83,7 @@ it(
       await waitFor(
         'orders that have gone all the way',
         async () => failed !== undefined || (await retailer.delivered()) >= wanted,
-        60_000,
+        120_000,
       ).catch((thrown: unknown) => {
         throw new Error(logs(parts), { cause: thrown });
       });
@@ -113,7 +113,7 @@ it(
     fresh.start();
     const [target, freshTarget] = [await openPostgres(visibility), await openPostgres(freshUrl)];
     cleanups.push(async () => void (await Promise.all([target.end(), freshTarget.end()])));
-    const verdict = await retailer.verdict(configFile, target, freshTarget, AbortSignal.timeout(60_000));
+    const verdict = await retailer.verdict(configFile, target, freshTarget, AbortSignal.timeout(120_000));
     expect(verdict.problems, logs([...parts, fresh])).toEqual([]);
     expect(verdict.orders).toBeGreaterThan(10);
     expect(verdict.records).toBeGreaterThan(300);
