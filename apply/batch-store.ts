@@ -62,6 +62,8 @@ export interface BatchStore<P extends PlanShape, T extends StoreTransaction> {
   barrier(transaction: T, rows: readonly SourceRow<P>[]): Promise<void>;
   /** Loads, again, what the target knows of tables and of snapshots under way, and gives the keys in quarantine. */
   load(): Promise<HeldKeys>;
+  /** Does what had to wait until no transaction is open; called after each commit. */
+  committed?(): Promise<void>;
   quarantineSql(item: SourceRow<P>, failure: RowFailure): string;
   /** Applies one change by itself; gives the failure when it failed because of its row, and then nothing is left of it. */
   tryRow(item: SourceRow<P>): Promise<RowFailure | undefined>;

@@ -143,6 +143,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     }
     await transaction.commit();
     this.#open = undefined;
+    await this.#store.committed?.();
   }
 
   #move(batch: Batch): Move {

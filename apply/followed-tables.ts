@@ -1,6 +1,7 @@
 /** What a flow knows of the tables that it follows: the version that the target has, and what it does not follow. */
 import type { FlowConfig } from '../core/config.ts';
 import type { TableSchema } from '../core/frame.ts';
+import type { Finding } from '../core/finding.ts';
 import type { TableNotice } from '../core/metrics.ts';
 import { compileTablePatterns, type TableFilter } from '../core/table-pattern.ts';
 
@@ -29,6 +30,8 @@ export interface SchemaStep {
 export class FollowedTables {
   readonly #includes: TableFilter;
   readonly #records = new Map<string, TableRecord>();
+  /** By name: versions that a target left behind in the middle of the source transaction that is written again. */
+  readonly #superseded = new Map<string, readonly string[]>();
   #changed = true;
 
   constructor(settings: Pick<FlowConfig, 'tables'>) {
@@ -38,6 +41,7 @@ export class FollowedTables {
   /** Replaces everything that is known. */
   load(records: readonly TableRecord[]): void {
     this.#records.clear();
+    this.#superseded.clear();
     for (const record of records) this.#records.set(nameOf(record), record);
     this.#changed = true;
   }
@@ -48,6 +52,10 @@ export class FollowedTables {
 
   of(table: { readonly schema: string; readonly name: string }): TableRecord | undefined {
     return this.#records.get(nameOf(table));
+  }
+
+  byName(name: string): TableRecord | undefined {
+    return this.#records.get(name);
   }
 
   /** The table that had this id in the source under another name. */
@@ -61,7 +69,20 @@ export class FollowedTables {
   /** Whether rows of this version may be written as they are. */
   isCurrent(table: TableSchema): boolean {
     const record = this.of(table);
-    return record?.state === 'follows' && record.definition?.version === table.version;
+    return record?.state === 'follows' && (record.definition?.version === table.version || this.isSuperseded(table));
+  }
+
+  /** Rows of these versions are written as they are, although the target has a later one. */
+  supersede(name: string, versions: readonly string[]): void {
+    this.#superseded.set(name, versions);
+  }
+
+  clearSuperseded(): void {
+    this.#superseded.clear();
+  }
+
+  isSuperseded(table: TableSchema): boolean {
+    return this.#superseded.size > 0 && this.#superseded.get(nameOf(table))?.includes(table.version) === true;
   }
 
   isStopped(table: TableSchema): boolean {
@@ -91,6 +112,24 @@ export function noticesOf(records: readonly TableRecord[]): TableNotice[] {
   return records.flatMap(({ schema, name, state, reason }) =>
     state === 'follows' ? [] : [{ schema, name, state, reason: reason ?? '' }],
   );
+}
+
+/** What `waybill check` says of tables of a source that a flow does not follow. */
+export function addNotices(
+  notices: readonly TableNotice[],
+  source: string,
+  what: string,
+  add: (severity: Finding['severity'], what: string, message: string, remedy?: string) => void,
+): void {
+  for (const { schema, name, state, reason } of notices)
+    if (state === 'stopped')
+      add(
+        'error',
+        what,
+        `table ${schema}.${name} is not followed: ${reason}`,
+        `mend what it says, then: waybill snapshot ${source} ${schema}.${name}`,
+      );
+    else add('warning', what, `table ${schema}.${name}: ${reason}`);
 }
 
 export function nameOf(table: { readonly schema: string; readonly name: string }): string {

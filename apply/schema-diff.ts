@@ -62,6 +62,23 @@ export function isEmptyDiff(diff: SchemaDiff): boolean {
   );
 }
 
+/** The change in a few words, without values. */
+export function describeDiff({ added, dropped, renamed, kept, key }: SchemaDiff): string {
+  const types = kept.filter((pair) => pair.before.type !== pair.after.type);
+  const others = kept.filter(
+    ({ before, after }) =>
+      before.type === after.type && (before.notNull !== after.notNull || before.default !== after.default),
+  );
+  return [
+    ...added.map((column) => `column ${column.name} is new`),
+    ...dropped.map((column) => `column ${column.name} was dropped`),
+    ...renamed.map(({ from, to }) => `column ${from} is now ${to}`),
+    ...types.map((pair) => `column ${pair.after.name} was ${pair.before.type} and is ${pair.after.type}`),
+    ...others.map((pair) => `column ${pair.after.name} has another default or may be NULL`),
+    ...(key ? ['it has another key'] : []),
+  ].join('; ');
+}
+
 /** A name that none of `taken` is, for a column that stays behind when its name is needed. */
 export function spareName(name: string, taken: (name: string) => boolean): string {
   for (let n = 1; ; n++) {

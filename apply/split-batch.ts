@@ -84,6 +84,7 @@ class Splitter {
       if (mark === 'gone' && (record === undefined || gone) && !known) return undefined;
     }
     if (stopped || (current === table.version && !gone)) return undefined;
+    if (!known && this.#followed.isSuperseded(table)) return undefined;
     return { table, restart: false };
   }
 

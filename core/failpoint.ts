@@ -7,6 +7,7 @@ export type Failpoint =
   | 'capture.acked'
   | 'capture.mid-transaction'
   | 'capture.mid-snapshot'
+  | 'apply.table-changed'
   | 'apply.before-commit'
   | 'apply.committed';
 

@@ -9,7 +9,7 @@ export function targetGrantsSql(user: string, schemas: readonly string[]): strin
     `-- Once, if the user does not exist yet: CREATE USER ${account} IDENTIFIED BY '...';`,
     '-- Where Waybill keeps its positions and its quarantine, and loads its batches:',
     'CREATE DATABASE IF NOT EXISTS `waybill` CHARACTER SET utf8mb4;',
-    `GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, CREATE TEMPORARY TABLES ON \`waybill\`.* TO ${account};`,
+    `GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, CREATE TEMPORARY TABLES ON \`waybill\`.* TO ${account};`,
     '-- Where the replicated tables live; Waybill makes them. REFERENCES lets it see foreign keys:',
     ...schemas.flatMap((schema) => [
       `CREATE DATABASE IF NOT EXISTS ${quoteName(schema)} CHARACTER SET utf8mb4;`,

@@ -1,5 +1,6 @@
 /** How batches are written into MySQL and MariaDB. */
 import type { FlowConfig } from '../../core/config.ts';
+import type { Value } from '../../core/frame.ts';
 import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import type { Batch } from '../batch.ts';
 import type { BatchStore, Left, Move } from '../batch-store.ts';
@@ -16,6 +17,8 @@ import type { MysqlSession } from './session.ts';
 import { SnapshotMarks } from './snapshot-marks.ts';
 import { qualifiedName, quoteLiteral } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
+import { TableFollower } from './table-follower.ts';
+import { TablePlaces } from './table-places.ts';
 import { TablePlans } from './table-plans.ts';
 import { isRowError, targetError } from './target-error.ts';
 import { TargetTransaction } from './target-transaction.ts';
@@ -30,6 +33,7 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
   /** DDL commits implicitly. */
   readonly changesInside = false;
   readonly #plans: TablePlans;
+  readonly #follower: TableFollower;
   readonly #marks: SnapshotMarks;
   readonly #segments: SegmentWriter;
   /** No constraint is deferred. */
@@ -41,8 +45,11 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     this.#flow = flow;
     this.#settings = settings;
     this.followed = new FollowedTables(settings);
-    this.#plans = new TablePlans(session, settings, database);
+    const { followed } = this;
+    const places = new TablePlaces(settings, database);
+    this.#plans = new TablePlans(session, places, followed);
     this.#marks = new SnapshotMarks(session, flow, settings);
+    this.#follower = new TableFollower({ session, flow, settings, followed, places, marks: this.#marks });
     this.#segments = new SegmentWriter(this.#plans, this.#marks, session.facts.localInfile);
   }
 
@@ -55,17 +62,13 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     return ({ frame }) => resolved.get(frame)!;
   }
 
-  async follow(steps: readonly SchemaStep[]): Promise<void> {
-    for (const { table } of steps)
-      this.followed.set({
-        schema: table.schema,
-        name: table.name,
-        definition: table,
-        kept: [],
-        pending: [],
-        state: 'follows',
-        reason: undefined,
-      });
+  async follow(steps: readonly SchemaStep[], open: TargetTransaction | undefined): Promise<void> {
+    for (const step of steps) await this.#follower.follow(step, open);
+    this.#plans.reset();
+  }
+
+  async committed(): Promise<void> {
+    await this.#follower.committed();
   }
 
   async prepare(segments: readonly Segment<TablePlan>[], open: TargetTransaction | undefined): Promise<void> {
@@ -90,8 +93,17 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
   async barrier(transaction: TargetTransaction, rows: readonly SourceRow<TablePlan>[]): Promise<void> {
     const ordered = rows.toSorted((a, b) => this.#plans.rank(b.plan) - this.#plans.rank(a.plan));
     for (const { plan, row } of ordered)
-      if (row[0] === 's') await this.#marks.apply(transaction, plan, String(row[2]?.[1]));
+      if (row[0] === 's') await this.#mark(transaction, plan, row[2] ?? []);
       else this.#truncate(transaction, plan, row[2]?.includes('cascade') === true);
+  }
+
+  async #mark(transaction: TargetTransaction, plan: TablePlan, [what, mark]: readonly Value[]): Promise<void> {
+    if (mark === 'gone') {
+      if (this.#follower.gone(plan.table, String(what), transaction)) this.#marks.forget(transaction, plan.id);
+      return;
+    }
+    await this.#marks.apply(transaction, plan, String(mark));
+    if (mark === 'end') this.#follower.loaded(plan.table);
   }
 
   /** TRUNCATE commits implicitly, so it is a DELETE. */
@@ -109,6 +121,7 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
 
   async load(): Promise<HeldKeys> {
     await this.#marks.load();
+    await this.#follower.load();
     return await loadHeldKeys(this.#session, this.#flow, this.#settings.mirror);
   }
 

@@ -6,8 +6,10 @@ import type { TableSchema } from '../../core/frame.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import { databaseOf, MysqlSession } from './session.ts';
 import { quoteLiteral } from './sql.ts';
+import { addNotices, noticesOf } from '../followed-tables.ts';
 import { shapeProblems } from './table-shape.ts';
-import { targetDatabase } from './table-plans.ts';
+import { targetDatabase } from './table-places.ts';
+import { readTableRecords } from './table-records.ts';
 import { readTable } from './target-table.ts';
 import { targetError } from './target-error.ts';
 
@@ -57,6 +59,7 @@ export async function checkTarget(
         for (const problem of shapeProblems(table, database, found, session.facts.flavour))
           add('error', what, `table ${database}.${table.name}: ${problem}`, 'see docs/type-mapping.md');
       }
+      addNotices(noticesOf(await readTableRecords(session, flow, true)), settings.mirror, what, add);
     }
   } catch (thrown) {
     const error = asReplicationError(session === undefined ? thrown : targetError(thrown, 'checking the target'));

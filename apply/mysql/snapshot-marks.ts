@@ -5,13 +5,16 @@
  */
 import { createHash } from 'node:crypto';
 import type { FlowConfig } from '../../core/config.ts';
+import type { TableSchema } from '../../core/frame.ts';
 import type { Segment } from '../compact.ts';
 import type { MysqlSession } from './session.ts';
 import { isQuarantine } from '../target-schema.ts';
-import { qualifiedName, quoteLiteral, typeForDdl } from './sql.ts';
+import type { SchemaDiff } from '../schema-diff.ts';
+import { qualifiedName, quoteLiteral, quoteName, typeForDdl } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
-import type { RunDdl } from './target-table.ts';
+import type { TargetColumn } from './table-shape.ts';
+import type { RunDdl, TargetTable } from './target-table.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
 export class SnapshotMarks {
@@ -60,11 +63,7 @@ export class SnapshotMarks {
         if (row === undefined) continue;
         await ddl(`DROP TABLE ${qualified}`);
       }
-      const columns = plan.key.map((index) => {
-        const { type, charset, collation } = plan.columns[index]!;
-        const characters = collation === undefined ? '' : ` CHARACTER SET ${charset} COLLATE ${collation}`;
-        return `${plan.names[index]} ${typeForDdl(type)}${characters} NOT NULL`;
-      });
+      const columns = plan.key.map((index) => seenColumn(plan.columns[index]!));
       const key = plan.key.map((index) => plan.names[index]).join(', ');
       await ddl(`CREATE TABLE IF NOT EXISTS ${qualified} (${columns.join(', ')}, PRIMARY KEY (${key})) ENGINE=InnoDB`);
     }
@@ -107,6 +106,49 @@ export class SnapshotMarks {
     this.#seen.set(plan.id, qualifiedName('waybill', name));
   }
 
+  /** Whether a table is being read from its beginning. */
+  isUnderWay(id: string): boolean {
+    return this.#seen.has(id);
+  }
+
+  /** A table that the source no longer has, or has under another key, is not read to its end. */
+  forget(transaction: Pick<TargetTransaction, 'add'>, id: string): void {
+    const seen = this.#seen.get(id);
+    if (seen === undefined) return;
+    this.#seen.delete(id);
+    transaction.add(`DELETE FROM waybill.snapshot WHERE ${this.#stateOf(id)}`);
+  }
+
+  #stateOf(id: string): string {
+    return `flow = ${quoteLiteral(this.#flow)} AND CONCAT(table_schema, '.', table_name) = ${quoteLiteral(id)}`;
+  }
+
+  /** The seen table of a snapshot under way goes along with its table. Outside of transactions. */
+  async follow(id: string, diff: SchemaDiff, table: TableSchema, target: TargetTable): Promise<void> {
+    const seen = this.#seen.get(id);
+    if (seen === undefined) return;
+    if (diff.key) {
+      // What has been seen has another key: whoever changes the key has the table read again.
+      this.#seen.delete(id);
+      await this.#session.run(`DELETE FROM waybill.snapshot WHERE ${this.#stateOf(id)}`);
+      return;
+    }
+    const [schema, name] = seen.split('.').map((part) => part.replaceAll('`', '')) as [string, string];
+    const rows = await this.#session.rows(
+      `SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ${quoteLiteral(schema)} AND TABLE_NAME = ${quoteLiteral(name)}`,
+    );
+    const there = new Set(rows.map(([column]) => column!.toLowerCase()));
+    const changes = table.key.flatMap((key) => {
+      const column = target.columns.get(key.toLowerCase());
+      const pair = diff.kept.find(({ after }) => after.name === key);
+      if (column === undefined || pair === undefined) return [];
+      const old = there.has(pair.before.name.toLowerCase()) ? pair.before.name : column.name;
+      if (old === column.name && pair.before.type === pair.after.type) return [];
+      return [`CHANGE COLUMN ${quoteName(old)} ${seenColumn(column)}`];
+    });
+    if (changes.length > 0) await this.#session.run(`ALTER TABLE ${seen} ${changes.join(', ')}`);
+  }
+
   #end(transaction: TargetTransaction, plan: TablePlan): void {
     const seen = this.#seen.get(plan.id);
     if (seen === undefined) return;
@@ -131,4 +173,9 @@ export class SnapshotMarks {
     );
     transaction.add(`DELETE FROM ${seen}`);
   }
+}
+
+function seenColumn({ name, type, charset, collation }: TargetColumn): string {
+  const characters = collation === undefined ? '' : ` CHARACTER SET ${charset} COLLATE ${collation}`;
+  return `${quoteName(name)} ${typeForDdl(type)}${characters} NOT NULL`;
 }

@@ -30,8 +30,17 @@ export function mappingsOf(table: TableSchema, flavour: Surroundings['flavour'])
   return table.columns.map((column) => mapToMysql(column, dialect, flavour));
 }
 
-/** `name type NULL` or `NOT NULL` for every column, by column name. */
-export function columnDefinitions(table: TableSchema, around: Surroundings): Map<string, string> {
+/** What a column is in the target, apart from its name. */
+export interface ColumnForm {
+  readonly type: string;
+  /** Character set and collation; empty for columns without. */
+  readonly characters: string;
+  /** ` DEFAULT …`, where the source has one that means the same here. */
+  readonly fallback: string;
+}
+
+/** The form of every column, by column name. */
+export function columnForms(table: TableSchema, around: Surroundings): Map<string, ColumnForm> {
   const mappings = mappingsOf(table, around.flavour);
   const long = mappings.filter(
     ({ type }, index) => isKey(table, index) && (type.kind === 'characters' || type.kind === 'bytes'),
@@ -40,11 +49,42 @@ export function columnDefinitions(table: TableSchema, around: Surroundings): Map
   const inRow = fitRow(table, mappings);
   return new Map(
     table.columns.map((column, index) => {
-      const type = typeSql(mappings[index]!, isKey(table, index) ? keyBytes : undefined, inRow.has(index));
-      const collation = hasCharacters(mappings[index]!) ? collationSql(column, around) : '';
-      return [column.name, `${quoteName(column.name)} ${type}${collation}${column.notNull ? ' NOT NULL' : ' NULL'}`];
+      const mapping = mappings[index]!;
+      const type = typeSql(mapping, isKey(table, index) ? keyBytes : undefined, inRow.has(index));
+      const characters = hasCharacters(mapping) ? collationSql(column, around) : '';
+      return [column.name, { type, characters, fallback: fallbackSql(table, column, type, around) }];
     }),
   );
+}
+
+/** `name type NULL` or `NOT NULL` for every column, by column name. */
+function columnDefinitions(table: TableSchema, around: Surroundings): Map<string, string> {
+  const forms = columnForms(table, around);
+  return new Map(
+    table.columns.map((column) => [
+      column.name,
+      `${quoteName(column.name)} ${formSql(forms.get(column.name)!, column.notNull)}`,
+    ]),
+  );
+}
+
+/** A form as it stands behind a column's name. */
+export function formSql({ type, characters, fallback }: ColumnForm, notNull: boolean): string {
+  return `${type}${characters}${notNull ? ' NOT NULL' : ' NULL'}${fallback}`;
+}
+
+/** Defaults mean the same only in the same kind of database, and texts of no length have none on MySQL. */
+function fallbackSql(table: TableSchema, column: ColumnSchema, type: string, { flavour }: Surroundings): string {
+  if (column.default === undefined || dialectOf(table) === 'postgres') return '';
+  if (!takesDefault(type, flavour)) return '';
+  return ` DEFAULT ${column.default}`;
+}
+
+/** Whether a column of this type can have a constant as its default. */
+export function takesDefault(type: string, flavour: Surroundings['flavour']): boolean {
+  return flavour === 'mariadb'
+    ? !/geometry/.test(type)
+    : !/text$|blob$|^json|geometry|point|linestring|polygon/.test(type);
 }
 
 function isKey(table: TableSchema, index: number): boolean {
@@ -114,7 +154,7 @@ export function addColumnsSql(
   names: readonly string[],
   around: Surroundings,
 ): string {
-  const definitions = columnDefinitions(table, around);
-  const adds = names.map((name) => `ADD COLUMN ${definitions.get(name)!.replace(/ NOT NULL$/, ' NULL')}`);
+  const forms = columnForms(table, around);
+  const adds = names.map((name) => `ADD COLUMN ${quoteName(name)} ${formSql(forms.get(name)!, false)}`);
   return `ALTER TABLE ${qualifiedName(schema, table.name)} ${adds.join(', ')}`;
 }

@@ -1,24 +1,13 @@
 /** The plans of a session: one per table version, made on first sight, with the order that foreign keys ask for. */
-import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema } from '../../core/frame.ts';
-import { compileTablePatterns, type TableFilter } from '../../core/table-pattern.ts';
+import type { FollowedTables } from '../followed-tables.ts';
 import { parentsFirst } from '../parents-first.ts';
-import { isQuarantine, WAYBILL_SCHEMA } from '../target-schema.ts';
 import type { MysqlSession } from './session.ts';
 import { quoteLiteral } from './sql.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
+import type { TablePlaces } from './table-places.ts';
 import { targetError } from './target-error.ts';
 import { ensureTargetTable, type RunDdl } from './target-table.ts';
-import { HELD_TABLE } from './waybill-database.ts';
-
-/** The database in the target that a source table goes to: the flow's, or the schema's own; for `public` the url's. */
-export function targetDatabase(
-  table: Pick<TableSchema, 'schema'>,
-  settings: Pick<FlowConfig, 'schema'>,
-  ofUrl: string | undefined,
-): string {
-  return settings.schema ?? (table.schema === 'public' && ofUrl !== undefined ? ofUrl : table.schema);
-}
 
 interface ForeignKey {
   readonly child: string;
@@ -27,23 +16,28 @@ interface ForeignKey {
 
 export class TablePlans {
   readonly #session: MysqlSession;
-  readonly #settings: FlowConfig;
-  readonly #database: string | undefined;
-  readonly #includes: TableFilter;
+  readonly #places: TablePlaces;
+  readonly #followed: FollowedTables;
   readonly #plans = new Map<string, TablePlan>();
-  readonly #ofFrame = new WeakMap<object, (TablePlan | undefined)[]>();
+  #ofFrame = new WeakMap<object, (TablePlan | undefined)[]>();
   #order: Map<string, number> | undefined;
   #foreignKeys: readonly ForeignKey[] = [];
   #referenced = new Set<string>();
 
-  constructor(session: MysqlSession, settings: FlowConfig, database: string | undefined) {
+  constructor(session: MysqlSession, places: TablePlaces, followed: FollowedTables) {
     this.#session = session;
-    this.#settings = settings;
-    this.#database = database;
-    this.#includes = settings.tables === undefined ? () => true : compileTablePatterns(settings.tables);
+    this.#places = places;
+    this.#followed = followed;
   }
 
-  /** The plans for the tables of a frame, by their index; undefined for tables that the flow leaves out. */
+  /** Forgets all plans: a table of the target was changed. */
+  reset(): void {
+    this.#plans.clear();
+    this.#ofFrame = new WeakMap();
+    this.#order = undefined;
+  }
+
+  /** The plans for the tables of a frame, by their index; undefined for those that the flow leaves out or does not follow. */
   async resolve(
     frame: { readonly tables: readonly TableSchema[] },
     ddl: RunDdl,
@@ -52,7 +46,9 @@ export class TablePlans {
     if (known !== undefined) return known;
     const plans: (TablePlan | undefined)[] = [];
     for (const table of frame.tables)
-      plans.push(this.#includes(table.schema, table.name) ? await this.#planFor(table, ddl) : undefined);
+      plans.push(
+        this.#followed.includes(table) && this.#followed.isCurrent(table) ? await this.#planFor(table, ddl) : undefined,
+      );
     this.#ofFrame.set(frame, plans);
     return plans;
   }
@@ -61,10 +57,7 @@ export class TablePlans {
     const id = `${table.schema}\0${table.name}\0${table.version}`;
     let plan = this.#plans.get(id);
     if (plan === undefined) {
-      // What mappings hold has keys of its own here: those of the quarantine do not compare bytes.
-      const held = isQuarantine(table, this.#settings);
-      const wanted = held ? { ...table, name: HELD_TABLE } : table;
-      const schema = held ? WAYBILL_SCHEMA : targetDatabase(table, this.#settings, this.#database);
+      const { wanted, schema } = this.#places.of(table);
       plan = createTablePlan(wanted, await ensureTargetTable(this.#session, wanted, schema, ddl));
       this.#plans.set(id, plan);
       this.#order = undefined;

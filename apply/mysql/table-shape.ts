@@ -11,6 +11,8 @@ export interface TargetColumn {
   readonly type: string;
   readonly notNull: boolean;
   readonly defaulted: boolean;
+  /** The default as SQL. */
+  readonly fallback: string | undefined;
   readonly generated: boolean;
   readonly autoIncrement: boolean;
   readonly collation: string | undefined;
@@ -22,6 +24,8 @@ export interface FoundTable {
   readonly columns: ReadonlyMap<string, TargetColumn>;
   /** Lower-case column names of each unique index over whole columns. */
   readonly uniques: readonly ReadonlySet<string>[];
+  /** Lower-case column names of the primary key, in its order. */
+  readonly primary: readonly string[];
 }
 
 const MAX_NAME = 64;
@@ -59,7 +63,7 @@ export function shapeProblems(
   return problems;
 }
 
-function typeMisfit(column: ColumnSchema, mapping: ColumnMapping, target: TargetColumn): string | undefined {
+export function typeMisfit(column: ColumnSchema, mapping: ColumnMapping, target: TargetColumn): string | undefined {
   const type = parseTypeText(target.type);
   if (!mapping.accepts.has(type.name) && !sameType(mapping, type.name))
     return `column ${column.name} is ${target.type} in the target and ${column.type} in the source; change it to one of: ${[...mapping.accepts].join(', ') || 'none fits'}`;

@@ -51,14 +51,18 @@ export async function ensureTargetTable(
   }
 }
 
-function refuse(table: TableSchema, schema: string, problems: readonly string[]): void {
-  if (problems.length > 0)
-    throw new ReplicationError('target_shape', `target table ${schema}.${table.name}: ${problems.join('. ')}`, {
-      context: { table: `${schema}.${table.name}` },
-    });
+export function shapeError(schema: string, name: string, what: string): ReplicationError {
+  return new ReplicationError('target_shape', `target table ${schema}.${name}: ${what}`, {
+    context: { table: `${schema}.${name}` },
+  });
 }
 
-async function surroundings(session: MysqlSession): Promise<Surroundings> {
+function refuse(table: TableSchema, schema: string, problems: readonly string[]): void {
+  if (problems.length > 0) throw shapeError(schema, table.name, problems.join('. '));
+}
+
+/** What decides how columns are defined in this target. */
+export async function surroundings(session: MysqlSession): Promise<Surroundings> {
   const place = 'information_schema.COLLATION_CHARACTER_SET_APPLICABILITY';
   // MariaDB has collations that several character sets share, and then the full name in a column of its own.
   const full = await session.rows(
@@ -89,7 +93,8 @@ export async function readTable(session: MysqlSession, schema: string, name: str
       name: column!,
       type: type!,
       notNull: nullable === 'NO',
-      defaulted: autoIncrement || (fallback !== null && fallback !== undefined),
+      defaulted: autoIncrement || (fallback !== null && fallback !== undefined && fallback !== 'NULL'),
+      fallback: defaultText(fallback ?? null, type!, extra ?? '', session.facts.flavour),
       generated,
       autoIncrement,
       collation: collation ?? undefined,
@@ -97,14 +102,32 @@ export async function readTable(session: MysqlSession, schema: string, name: str
     });
   }
   const indexed = await session.rows(
-    `SELECT INDEX_NAME, COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS WHERE ${where} AND NON_UNIQUE = 0`,
+    `SELECT INDEX_NAME, COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS WHERE ${where} AND NON_UNIQUE = 0
+      ORDER BY INDEX_NAME, SEQ_IN_INDEX`,
   );
   const uniques = new Map<string, Set<string>>();
+  const primary: string[] = [];
   for (const [index, column, part] of indexed) {
     const set = uniques.get(index!) ?? new Set<string>();
     uniques.set(index!, set);
     // An expression or a part of a column is not the column.
     set.add(column === null || part !== null ? '' : column!.toLowerCase());
+    if (index === 'PRIMARY') primary.push(column!.toLowerCase());
   }
-  return { columns, uniques: [...uniques.values()] };
+  return { columns, uniques: [...uniques.values()], primary };
+}
+
+/** COLUMN_DEFAULT as SQL: MariaDB prints it so, MySQL the bare text of constants. */
+function defaultText(
+  text: string | null,
+  type: string,
+  extra: string,
+  flavour: 'mysql' | 'mariadb',
+): string | undefined {
+  if (text === null || text === 'NULL') return undefined;
+  if (flavour === 'mariadb') return text;
+  if (/DEFAULT_GENERATED/.test(extra)) return /^current_timestamp/i.test(text) ? text : `(${text})`;
+  if (/^(?:b'|0x)/.test(text) && /^(?:bit|binary|varbinary)/.test(type)) return text;
+  if (/^current_timestamp/i.test(text) && /^(?:datetime|timestamp)/.test(type)) return text;
+  return quoteLiteral(text);
 }

@@ -26,6 +26,11 @@ export class TransactionDdl {
     await this.#session.run(sql);
   };
 
+  /** Whether the open transaction was given up. */
+  get done(): boolean {
+    return this.#rolledBack;
+  }
+
   /** Throws `target_conflict` when the open transaction was given up. */
   check(): void {
     if (this.#rolledBack)

@@ -18,6 +18,8 @@ const TABLES: Readonly<Record<string, string>> = {
   tables: `flow ${NAME}, source ${NAME}, table_schema ${NAME}, table_name ${NAME}, definition longtext ${CHARACTERS},
     kept longtext ${CHARACTERS} NOT NULL, pending longtext ${CHARACTERS} NOT NULL, state varchar(10) NOT NULL,
     reason text ${CHARACTERS}, updated_at datetime(6) NOT NULL, PRIMARY KEY (flow, source, table_schema, table_name)`,
+  schema_changes: `flow ${NAME}, source ${NAME}, table_schema ${NAME}, table_name ${NAME}, plan longtext ${CHARACTERS},
+    superseded longtext ${CHARACTERS}, PRIMARY KEY (flow, source, table_schema, table_name)`,
 };
 
 /** Where the mappings of flows of records hold rows; it is made with the first of them. */

@@ -4,7 +4,7 @@ import { dialectOf } from '../../core/column-kind.ts';
 import type { FlowConfig } from '../../core/config.ts';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import { classifyTypeChange } from '../../core/type-widening.ts';
-import { diffSchemas, isEmptyDiff, orderRenames, spareName, type SchemaDiff } from '../schema-diff.ts';
+import { describeDiff, diffSchemas, isEmptyDiff, orderRenames, spareName, type SchemaDiff } from '../schema-diff.ts';
 import { byteaText, qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 import {
   accepts,
@@ -54,23 +54,6 @@ export async function followChanges(options: FollowOptions): Promise<Followed> {
   const change = new TableChange(options, diff, found);
   await change.run();
   return { kept: [...change.kept], pending: [...change.pending] };
-}
-
-/** The change in a few words, without values. */
-export function describeDiff({ added, dropped, renamed, kept, key }: SchemaDiff): string {
-  const types = kept.filter((pair) => pair.before.type !== pair.after.type);
-  const others = kept.filter(
-    ({ before, after }) =>
-      before.type === after.type && (before.notNull !== after.notNull || before.default !== after.default),
-  );
-  return [
-    ...added.map((column) => `column ${column.name} is new`),
-    ...dropped.map((column) => `column ${column.name} was dropped`),
-    ...renamed.map(({ from, to }) => `column ${from} is now ${to}`),
-    ...types.map((pair) => `column ${pair.after.name} was ${pair.before.type} and is ${pair.after.type}`),
-    ...others.map((pair) => `column ${pair.after.name} has another default or may be NULL`),
-    ...(key ? ['it has another key'] : []),
-  ].join('; ');
 }
 
 class TableChange {

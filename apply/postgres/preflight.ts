@@ -4,7 +4,7 @@ import { asReplicationError } from '../../core/errors.ts';
 import type { Finding } from '../../core/finding.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
-import { noticesOf } from '../followed-tables.ts';
+import { addNotices, noticesOf } from '../followed-tables.ts';
 import { openTargetSession, type TargetSession } from './session.ts';
 import { quoteName } from './sql.ts';
 import { readTableRecords } from './table-records.ts';
@@ -61,15 +61,7 @@ export async function checkTarget(
         if (included(table.schema, table.name))
           for (const problem of foreignProblems(table, settings))
             add('error', `flow ${flow}`, `table ${table.schema}.${table.name}: ${problem}`, 'see docs/type-mapping.md');
-      for (const { schema, name: table, state, reason } of noticesOf(await readTableRecords(client, flow, true)))
-        if (state === 'stopped')
-          add(
-            'error',
-            `flow ${flow}`,
-            `table ${schema}.${table} is not followed: ${reason}`,
-            `mend what it says, then: waybill snapshot ${settings.mirror} ${schema}.${table}`,
-          );
-        else add('warning', `flow ${flow}`, `table ${schema}.${table}: ${reason}`);
+      addNotices(noticesOf(await readTableRecords(client, flow, true)), settings.mirror, `flow ${flow}`, add);
       if (settings.schema === undefined) continue;
       const found = await client.query<{ ok: boolean }>(
         "SELECT has_schema_privilege(oid, 'CREATE, USAGE') AS ok FROM pg_namespace WHERE nspname = $1",

@@ -1,9 +1,10 @@
 /** Makes target tables follow their source tables, each under a savepoint of its own: one that cannot is stopped alone. */
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
-import { asReplicationError, type ErrorCode } from '../../core/errors.ts';
+import { asReplicationError } from '../../core/errors.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import { nameOf, type FollowedTables, type SchemaStep, type TableRecord } from '../followed-tables.ts';
+import { goneReason, isOfTheFlow, isRenamedAlong, stoppedRecord } from '../schema-stop.ts';
 import { targetSchema } from '../target-schema.ts';
 import { followChanges } from './follow-changes.ts';
 import { qualifiedName, quoteName } from './sql.ts';
@@ -11,16 +12,6 @@ import { deleteRecordSql, readTableRecords, storeRecordSql } from './table-recor
 import { isRowError, targetError } from './target-error.ts';
 import { ensureTargetTable } from './target-table.ts';
 import type { TargetTransaction } from './target-transaction.ts';
-
-/** What is not the table's fault: the flow waits, or halts, as a whole. */
-const OF_THE_FLOW: ReadonlySet<ErrorCode> = new Set([
-  'target_unreachable',
-  'target_auth',
-  'target_conflict',
-  'target_fenced',
-  'target_full',
-  'internal',
-]);
 
 export class TableFollower {
   readonly #client: ClientBase;
@@ -51,21 +42,9 @@ export class TableFollower {
       this.#remember(record, transaction);
     } catch (thrown) {
       const error = asReplicationError(targetError(thrown, `following the definition of ${nameOf(table)}`));
-      const first = before?.definition === undefined;
-      if (OF_THE_FLOW.has(error.code) || (first && error.code === 'target_privilege')) throw error;
+      const stopped = stoppedRecord(table, before, error);
       await this.#client.query('ROLLBACK TO SAVEPOINT schema_step');
-      this.#remember(
-        {
-          schema: table.schema,
-          name: table.name,
-          definition: before?.definition,
-          kept: before?.kept ?? [],
-          pending: before?.pending ?? [],
-          state: 'stopped',
-          reason: error.message,
-        },
-        transaction,
-      );
+      this.#remember(stopped, transaction);
     }
     await transaction.flush();
   }
@@ -116,10 +95,10 @@ export class TableFollower {
 
   /** The source no longer has the table under this name. False when nothing is to be done about it. */
   async gone(table: TableSchema, why: string, transaction: TargetTransaction): Promise<boolean> {
-    if (this.#settings.renamed_tables === 'rename' && /^renamed to [^,]*$/.test(why)) return false;
+    if (isRenamedAlong(this.#settings, why)) return false;
     const record = this.#followed.of(table);
     if (record === undefined) return false;
-    let reason = `${why} at the source; the table in the target stays as it is`;
+    let reason = goneReason(why);
     if (this.#settings.dropped_tables === 'drop' && why === 'dropped') {
       const kept = await this.#dropTable(table, transaction);
       if (kept === undefined) {
@@ -145,7 +124,7 @@ export class TableFollower {
       return undefined;
     } catch (thrown) {
       const error = asReplicationError(targetError(thrown, `dropping ${nameOf(table)}`));
-      if (OF_THE_FLOW.has(error.code)) throw error;
+      if (isOfTheFlow(error)) throw error;
       await this.#client.query('ROLLBACK TO SAVEPOINT drop_table');
       return error.message;
     }
