@@ -1,11 +1,10 @@
 /** Writing to the tables of a system in MySQL or MariaDB: only what differs, in a transaction that says whose it is. */
-import { ReplicationError } from '../../core/errors.ts';
 import { markerTable } from '../../core/origin.ts';
 import type { OutboundPlan, OutboundWrite } from '../../core/outbound.ts';
 import { formatPosition, type Position } from '../../core/position.ts';
 import type { Move } from '../batch-store.ts';
 import type { Cells, OutboundSession, WaitingContent, WaitingRecord } from '../outbound/outbound-session.ts';
-import { outboundProblems, tablesOf } from '../outbound/outbound-shape.ts';
+import { requireFit, tablesOf } from '../outbound/outbound-shape.ts';
 import type { RowFailure } from '../quarantine-entry.ts';
 import type { FlowPosition } from '../target-store.ts';
 import { createOutboundStatements, type OutboundStatements } from './outbound-statements.ts';
@@ -44,12 +43,7 @@ export class MysqlOutboundSession implements OutboundSession {
     const session = this.#session;
     this.#plan = plan;
     const tables = await readSystemTables(session, this.#options.database, tablesOf(plan));
-    const problems = outboundProblems(plan, tables);
-    if (problems.length > 0)
-      throw new ReplicationError(
-        'target_shape',
-        problems.map(({ line, message }) => `${plan.place}:${line}: ${message}`).join('; '),
-      );
+    requireFit(plan, tables);
     await session.run(
       `CREATE TABLE IF NOT EXISTS ${this.#marker} (flow varchar(64) NOT NULL PRIMARY KEY, transactions bigint NOT NULL) ENGINE=InnoDB`,
     );

@@ -26,7 +26,7 @@ export type Cells = readonly (string | null)[];
 export interface OutboundSession {
   /** Where the flow stands. */
   readonly at: FlowPosition;
-  /** Holds the plan against the real tables. Throws `target_shape` naming file and line. */
+  /** Holds the plan against the real tables. Throws `mapping_invalid` naming file and line. */
   prepare(plan: OutboundPlan): Promise<void>;
   /** Begins with the position (invariant 5) and the mark by which captures know whose transaction it is. */
   begin(move: Move): Promise<void>;

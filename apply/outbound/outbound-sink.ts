@@ -50,7 +50,7 @@ export class OutboundSink implements BatchSink {
     this.#seq = session.at.seq;
   }
 
-  /** Throws `target_shape` when the plan does not fit the tables. */
+  /** Throws `mapping_invalid` when the plan does not fit the tables. */
   static async create(session: OutboundSession, options: SinkOptions, plan: OutboundPlan): Promise<OutboundSink> {
     try {
       await session.prepare(plan);

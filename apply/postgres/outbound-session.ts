@@ -1,11 +1,10 @@
 /** Writing to the tables of a system in Postgres: only what differs is written, in a transaction that says whose it is. */
 import type { ClientBase } from 'pg';
-import { ReplicationError } from '../../core/errors.ts';
 import type { OutboundPlan, OutboundWrite } from '../../core/outbound.ts';
 import { formatPosition, type Position } from '../../core/position.ts';
 import type { Move } from '../batch-store.ts';
 import type { Cells, OutboundSession, WaitingContent, WaitingRecord } from '../outbound/outbound-session.ts';
-import { outboundProblems, tablesOf, type SystemTable } from '../outbound/outbound-shape.ts';
+import { requireFit, tablesOf, type SystemTable } from '../outbound/outbound-shape.ts';
 import type { RowFailure } from '../quarantine-entry.ts';
 import type { FlowPosition } from '../target-store.ts';
 import { createOutboundStatements, type OutboundStatements } from './outbound-statements.ts';
@@ -42,12 +41,7 @@ export class PostgresOutboundSession implements OutboundSession {
   async prepare(plan: OutboundPlan): Promise<void> {
     this.#plan = plan;
     this.#tables = await readSystemTables(this.#client, tablesOf(plan));
-    const problems = outboundProblems(plan, this.#tables);
-    if (problems.length > 0)
-      throw new ReplicationError(
-        'target_shape',
-        problems.map(({ line, message }) => `${plan.place}:${line}: ${message}`).join('; '),
-      );
+    requireFit(plan, this.#tables);
   }
 
   async begin(move: Move): Promise<void> {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { outboundFindings } from '../../cli/canonical-flows.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { createRandom } from '../../sandbox/demo/random.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -295,7 +296,7 @@ it('two systems that both write come to say the same, whatever is killed, and no
   await b.client.query(`update items set label = 'y'`);
   await shows(flow, a.lines, 'select label from items', ['y']);
   edits += 2;
-  for (let round = 0; round < 200; round++) {
+  for (let round = 0; round < 120; round++) {
     await Promise.all([edit(a, 'a'), edit(b, 'b')]);
     if (round % 25 === 24) await disturb();
   }
@@ -323,4 +324,56 @@ it('two systems that both write come to say the same, whatever is killed, and no
     sql,
     said,
   );
+});
+
+it('without a right to set up an origin a transaction says by itself whose it is; check and the start name what does not fit', async () => {
+  const map = await file('items-in.yaml', fromItems);
+  const out = await file('items-out.yaml', `${toItems}    gone: delete\n`);
+  const [a, c] = [await system('three_a', ITEMS), await system('three_c', ITEMS)];
+  await c.client.query(`create role clerk login; grant select, insert, update, delete on items to clerk;
+    create schema waybill authorization clerk`);
+  const asClerk = new URL(c.url);
+  asClerk.username = 'clerk';
+  const last = { merge: 'lww' };
+  const flow = await CanonicalPipeline.open({
+    nats,
+    sources: { a: { kind: 'postgres', url: a.url }, c: { kind: 'postgres', url: c.url } },
+    targetUrl: await postgres.createDatabase('three_vis'),
+    targets: { c: { kind: 'postgres', url: asClerk.href } },
+    flows: {
+      products: {
+        canonical: 'product',
+        from: { a: { map }, c: { map } },
+        owner: { name: last, brand: last, status: last, base_uom: last },
+        delivery: 'realtime',
+      },
+      to_c: { outbound: 'product', map: out, to: 'c' },
+    },
+  });
+  cleanups.push(() => flow.close());
+  expect(await outboundFindings(flow.config)).toEqual([
+    { severity: 'ok', subject: 'flow to_c', message: `mapping ${out} fits the tables of c` },
+  ]);
+  flow.start('capture:a', 'capture:c', 'transform:products', 'apply:products', 'apply:to_c');
+  await a.client.query(`insert into items (sku, label) values ('K', 'k')`);
+  await shows(flow, c.lines, 'select sku, label from items', ['K|k']);
+  await c.client.query(`insert into items (sku, label) values ('OWN', 'own')`);
+  await flow.shows('select sku from canonical.product order by sku', ['K', 'OWN']);
+  // What is in c is a copy: once a has it no more nobody says it.
+  await a.client.query('delete from items');
+  await shows(flow, c.lines, 'select sku, label from items', ['OWN|own']);
+
+  await flow.stop('apply:to_c');
+  await c.client.query('alter table items rename column label to title; revoke update on items from clerk');
+  const found = (await outboundFindings(flow.config)).map(({ severity, message }) => `${severity} ${message}`);
+  expect(found).toEqual([
+    `error ${out}:7: table items has no column label`,
+    `error ${out}:5: this user may not UPDATE in items`,
+  ]);
+  flow.start('apply:to_c');
+  await waitFor('the flow to say so', async () => flow.failure !== undefined);
+  expect(flow.failure).toMatchObject({
+    code: 'mapping_invalid',
+    message: expect.stringContaining(`${out}:7: `) as string,
+  });
 });
