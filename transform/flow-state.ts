@@ -19,8 +19,6 @@ export interface Outcome {
   readonly timeUs: number;
 }
 
-const NO_BREACH: readonly Breach[] = [];
-
 export class FlowState {
   readonly plan: FlowPlan;
   readonly sources: readonly SourceState[];
@@ -73,14 +71,10 @@ export class FlowState {
         'transform_state_full',
         `flow ${this.plan.name} keeps more than ${limit} bytes: ${this.resolver.records} records, and the rows that they are made of`,
       );
-    return {
-      changes,
-      held: this.resolver.takeHeldChanges(),
-      breaches: this.#isStock
-        ? changes.flatMap(({ after }) => (after === undefined ? NO_BREACH : positionBreaches(after)))
-        : NO_BREACH,
-      timeUs: source.reachedUs,
-    };
+    const breaches: Breach[] = [];
+    if (this.#isStock)
+      for (const { after } of changes) if (after !== undefined) breaches.push(...positionBreaches(after));
+    return { changes, held: this.resolver.takeHeldChanges(), breaches, timeUs: source.reachedUs };
   }
 
   /** Lets rows expire up to the clock; gives the sources whose records may have changed by that. */

@@ -20,6 +20,7 @@ import { withChosenServer } from '../source-server.ts';
 import { checkCanonicalFlows } from '../canonical-flows.ts';
 import { alongside, createConsole, runAlerts } from '../watching.ts';
 import { EXIT, readConfig, unknownName, type GlobalOptions } from '../context.ts';
+import { letHeapGrow } from '../let-heap-grow.ts';
 
 export interface RunOptions extends GlobalOptions {
   readonly only?: string;
@@ -245,6 +246,7 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
         id: transformId,
         run: async (signal) => {
           const { runCanonicalFlow } = await import('../../transform/canonical-flow.ts');
+          letHeapGrow();
           const common = { name, nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
           await runCanonicalFlow({ ...common, settings });
         },

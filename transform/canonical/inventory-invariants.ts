@@ -223,18 +223,23 @@ export class InvariantMonitor {
 /** The invariants that one position of stock shows by itself to be broken. */
 export function positionBreaches(values: RecordValues): readonly Breach[] {
   const breaches: Breach[] = [];
-  checkRecord(positionKey(values), values, breaches);
-  return breaches;
+  checkRecord(undefined, values, breaches);
+  return breaches.length === 0 ? SOUND : breaches;
 }
 
+const SOUND: readonly Breach[] = [];
+
 /** Invariants 1 to 3: of one record by itself. */
-function checkRecord(key: string, values: RecordValues, breaches: Breach[]): void {
-  if (availableOf(values) !== values[STOCK.available]) breaches.push(breach('available_identity', key));
+function checkRecord(given: string | undefined, values: RecordValues, breaches: Breach[]): void {
+  const broken = (invariant: Invariant): void => {
+    breaches.push(breach(invariant, given ?? positionKey(values)));
+  };
+  if (availableOf(values) !== values[STOCK.available]) broken('available_identity');
   const picked = values[STOCK.picked];
   if (isPresent(picked) && (isNegative(picked) || !atMost(picked, values[STOCK.allocated] ?? '0')))
-    breaches.push(breach('picked_within_allocated', key));
+    broken('picked_within_allocated');
   if (isPresent(values[STOCK.onHold]) && !atMost(values[STOCK.onHold], values[STOCK.onHand]))
-    breaches.push(breach('hold_within_on_hand', key));
+    broken('hold_within_on_hand');
 }
 
 /** Running sums of decimals by key; a sum of zero is forgotten. */

@@ -26,25 +26,41 @@ export const STOCK = {
   available: at('available'),
 } as const;
 
+/** What is taken off on_hand. */
+const CLAIMS = [STOCK.onHold, STOCK.allocated, STOCK.softReserved];
+
 /**
  * The values with `on_hold` and `available` worked out: on_hold = damaged + quarantine + blocked, available = on_hand −
  * on_hold − allocated − soft_reserved. A quantity that no source supplies counts as zero; without on_hand nothing is
  * known of available. A negative available is the oversell signal and is never clamped.
  */
 export function deriveStock(values: RecordValues): (string | null)[] {
-  const derived = [...values];
-  const holds = [values[STOCK.damaged], values[STOCK.quarantine], values[STOCK.blocked]].filter(isPresent);
-  derived[STOCK.onHold] = holds.length === 0 ? null : addDecimals(holds);
-  derived[STOCK.available] = availableOf(derived);
-  return derived;
+  return deriveStockIn([...values]);
+}
+
+/** As `deriveStock`, written into the values that are given. */
+export function deriveStockIn(values: (string | null)[]): (string | null)[] {
+  const damaged = values[STOCK.damaged];
+  const quarantine = values[STOCK.quarantine];
+  const blocked = values[STOCK.blocked];
+  values[STOCK.onHold] =
+    isPresent(damaged) || isPresent(quarantine) || isPresent(blocked)
+      ? addDecimals([damaged, quarantine, blocked].filter(isPresent))
+      : null;
+  values[STOCK.available] = availableOf(values);
+  return values;
 }
 
 /** on_hand − on_hold − allocated − soft_reserved, or null without on_hand. */
 export function availableOf(values: RecordValues): string | null {
   const onHand = values[STOCK.onHand];
   if (!isPresent(onHand)) return null;
-  const claims = [values[STOCK.onHold], values[STOCK.allocated], values[STOCK.softReserved]].filter(isPresent);
-  return claims.length === 0 ? onHand : subtractDecimals(onHand, addDecimals(claims));
+  let rest = onHand;
+  for (const claim of CLAIMS) {
+    const claimed = values[claim];
+    if (isPresent(claimed) && claimed !== '0') rest = subtractDecimals(rest, claimed);
+  }
+  return rest;
 }
 
 /** What a channel may offer: max(0, available − its safety stock). The only place where the figure is clamped. */

@@ -10,6 +10,7 @@ import { Fault, isFault, type Cell } from './cell.ts';
 import type { Cause } from './engine.ts';
 import { compareTexts, type Row } from './evaluate.ts';
 import { ExpiryQueue } from './expiry-queue.ts';
+import { Members } from './members.ts';
 
 /** What a block contributes to a record: values by the entity's fields; undefined where it supplies none. */
 export type ContributedValues = readonly (string | null | undefined)[];
@@ -32,15 +33,20 @@ export interface ContributionChange {
 
 /** A row as far as it counts for a record. */
 interface Member {
-  readonly record: string;
-  /** Values of the key fields. */
-  readonly keyValues: readonly string[];
+  readonly record: RecordState;
   /** One cell for each compiled field; undefined where an aggregate's condition leaves the row out. */
-  readonly cells: readonly (Cell | undefined)[];
+  cells: readonly (Cell | undefined)[];
 }
 
-interface Contribution {
-  values: ContributedValues;
+/** A record that rows of the block make, and what it contributed last. */
+interface RecordState {
+  readonly key: string;
+  /** Values of the key fields. */
+  readonly keyValues: readonly string[];
+  /** The rows that make it. */
+  readonly rows: Members<Member>;
+  /** Undefined while nothing has been contributed. */
+  values: ContributedValues | undefined;
   held: ReadonlyMap<string, readonly Violation[]>;
 }
 
@@ -59,9 +65,7 @@ export class BlockState {
   readonly #index: number;
   readonly #dirty = new Map<string, Cause>();
   readonly #members = new Map<string, Member>();
-  /** Keys of the rows that make a record. */
-  readonly #rowsOf = new Map<string, Set<string>>();
-  readonly #given = new Map<string, Contribution>();
+  readonly #records = new Map<string, RecordState>();
   /** Rows that cannot be mapped, by the record under which they are held. */
   readonly #broken = new Map<string, string>();
   readonly #waiting = new Set<string>();
@@ -69,9 +73,12 @@ export class BlockState {
   #filtered = 0;
   /** Inputs by the table that they read. */
   readonly #inputsOf = new Map<TablePlan, number[]>();
+  /** Values of a contribution before anything is known of it: copied, so that every array has one shape. */
+  readonly #blank: ContributedValues;
 
   constructor(block: CompiledBlock, index: number) {
     this.#block = block;
+    this.#blank = block.block.entity.fields.map(() => undefined);
     this.#index = index;
     for (const [input, { table }] of block.inputs.entries())
       this.#inputsOf.set(table, [...(this.#inputsOf.get(table) ?? []), input]);
@@ -84,7 +91,7 @@ export class BlockState {
   /** Estimated bytes held beside the rows themselves. */
   get bytes(): number {
     const fields = this.#block.block.entity.fields.length;
-    return this.#members.size * MEMBER_BYTES + this.#given.size * (GIVEN_BYTES + SLOT_BYTES * fields);
+    return this.#members.size * MEMBER_BYTES + this.#records.size * (GIVEN_BYTES + SLOT_BYTES * fields);
   }
 
   /** Rows that were left out since the last call. */
@@ -98,6 +105,12 @@ export class BlockState {
   touch(table: TablePlan, row: Row, cause: Cause): void {
     const inputs = this.#inputsOf.get(table);
     if (inputs !== undefined) for (const input of inputs) this.#touchInput(input, row, cause);
+  }
+
+  /** As `touch`, once a row has its new values, where it was called with the old ones. */
+  touchAgain(table: TablePlan, row: Row, cause: Cause): void {
+    const inputs = this.#inputsOf.get(table);
+    if (inputs !== undefined) for (const input of inputs) if (input !== 0) this.#touchInput(input, row, cause);
   }
 
   #touchInput(input: number, row: Row, cause: Cause): void {
@@ -117,7 +130,7 @@ export class BlockState {
 
   flush(nowUs: number, lineageOf: (cause: Cause) => Lineage, into: ContributionChange[]): void {
     if (this.#dirty.size === 0) return;
-    const records = new Map<string, Cause>();
+    const records = new Map<RecordState, Cause>();
     for (const [key, cause] of this.#dirty) this.#evaluate(key, cause, nowUs, records, lineageOf, into);
     this.#dirty.clear();
     for (const [record, cause] of records) this.#contribute(record, cause, lineageOf, into);
@@ -128,14 +141,14 @@ export class BlockState {
     key: string,
     cause: Cause,
     nowUs: number,
-    records: Map<string, Cause>,
+    records: Map<RecordState, Cause>,
     lineageOf: (cause: Cause) => Lineage,
     into: ContributionChange[],
   ): void {
     const { inputs } = this.#block;
     const row = inputs[0]!.table.store.rows.get(key);
-    const member = row === undefined ? undefined : this.#member(row, cause, nowUs);
     const old = this.#members.get(key);
+    const member = row === undefined ? undefined : this.#member(row, old, cause, nowUs);
     if (isBroken(member)) {
       // The row's last good values, if it has any, go on being served.
       const held = `\0row\0${key}`;
@@ -153,27 +166,28 @@ export class BlockState {
       this.#broken.delete(key);
       into.push({ ...this.#base(held, cause, lineageOf), values: undefined, held: NOTHING_HELD });
     }
-    if (old !== undefined && old.record !== member?.record) {
-      const rows = this.#rowsOf.get(old.record)!;
-      rows.delete(key);
-      if (rows.size === 0) this.#rowsOf.delete(old.record);
+    if (old !== undefined && old.record === member?.record) {
+      old.cells = member.cells;
+      records.set(old.record, cause);
+      return;
     }
-    if (old !== undefined) records.set(old.record, cause);
+    if (old !== undefined) {
+      old.record.rows.delete(key);
+      records.set(old.record, cause);
+    }
     if (member === undefined) {
-      this.#members.delete(key);
+      if (old !== undefined) this.#members.delete(key);
       return;
     }
     this.#members.set(key, member);
     records.set(member.record, cause);
-    const rows = this.#rowsOf.get(member.record);
-    if (rows === undefined) this.#rowsOf.set(member.record, new Set([key]));
-    else rows.add(key);
+    member.record.rows.set(key, member);
   }
 
   /** The row's part in a record; undefined when it has none; a violation when it cannot be told. */
-  #member(row: Row, cause: Cause, nowUs: number): Member | Violation | undefined {
+  #member(row: Row, old: Member | undefined, cause: Cause, nowUs: number): Member | Violation | undefined {
     const { inputs, where, expires, keys, fields, block } = this.#block;
-    this.#waiting.delete(row.key);
+    if (this.#waiting.size > 0) this.#waiting.delete(row.key);
     const rows: (Row | null)[] = [row];
     for (let i = 1; i < inputs.length; i++) {
       const { parent, reverse, forward, optional } = inputs[i]!;
@@ -209,13 +223,19 @@ export class BlockState {
           this.#filtered += 1;
           return undefined;
         }
-        const { reader, key, position, timeUs } = cause;
-        this.#expiry.add(untilUs, row.key, { reader, key, position, timeUs });
+        this.#expiry.add(untilUs, row.key, { ...cause, row: undefined });
       }
     }
     const keyValues: string[] = [];
-    for (const [position, evaluate] of keys.entries()) {
-      const cell = evaluate(rows);
+    let moved = old === undefined;
+    for (let position = 0; position < keys.length; position++) {
+      const cell = keys[position]!(rows);
+      // A key that has been found good is kept as it is, and with it the text of the record.
+      if (!moved && (cell ?? '') === old!.record.keyValues[position]) {
+        keyValues.push(old!.record.keyValues[position]!);
+        continue;
+      }
+      moved = true;
       const name = block.entity.key[position]!;
       if (isFault(cell)) return broken(name, cell);
       const value = cell ?? '';
@@ -223,31 +243,43 @@ export class BlockState {
       if (fault !== undefined) return broken(name, new Fault(fault, valueClass(cell)));
       keyValues.push(value);
     }
-    const cells = fields.map(({ evaluate, counts: counted }) => {
-      const included = counted?.(rows) ?? true;
-      if (typeof included !== 'boolean') return included;
-      return included ? evaluate(rows) : undefined;
-    });
-    return { record: keyValues.join('\u001f'), keyValues, cells };
+    const cells: (Cell | undefined)[] = [];
+    for (const { evaluate, counts: counted } of fields) {
+      const included = counted === undefined ? true : counted(rows);
+      cells.push(included === true ? evaluate(rows) : included === false ? undefined : included);
+    }
+    return { record: moved ? this.#record(keyValues) : old!.record, cells };
+  }
+
+  #record(keyValues: readonly string[]): RecordState {
+    const key = keyValues.join('\u001f');
+    let record = this.#records.get(key);
+    if (record === undefined) {
+      record = { key, keyValues, rows: new Members(), values: undefined, held: NOTHING_HELD };
+      this.#records.set(key, record);
+    }
+    return record;
   }
 
   /** Works out what the rows of a record contribute together. */
-  #contribute(record: string, cause: Cause, lineageOf: (cause: Cause) => Lineage, into: ContributionChange[]): void {
+  #contribute(
+    record: RecordState,
+    cause: Cause,
+    lineageOf: (cause: Cause) => Lineage,
+    into: ContributionChange[],
+  ): void {
     const { block, fields } = this.#block;
     const { entity } = block;
-    const rows = this.#rowsOf.get(record);
-    const old = this.#given.get(record);
-    if (rows === undefined) {
-      if (old === undefined) return;
-      this.#given.delete(record);
-      into.push({ ...this.#base(record, cause, lineageOf), values: undefined, held: NOTHING_HELD });
+    const { key, values: old } = record;
+    const members = record.rows.sorted();
+    if (members.length === 0) {
+      this.#records.delete(key);
+      if (old !== undefined) into.push({ ...this.#base(key, cause, lineageOf), values: undefined, held: NOTHING_HELD });
       return;
     }
-    const keys = rows.size === 1 ? [...rows] : [...rows].sort();
-    const members = keys.map((key) => this.#members.get(key)!);
-    const values: (string | null | undefined)[] = entity.fields.map(() => undefined);
+    const values = this.#blank.slice();
     const { keyIndexes } = entity;
-    for (let i = 0; i < keyIndexes.length; i++) values[keyIndexes[i]!] = members[0]!.keyValues[i]!;
+    for (let i = 0; i < keyIndexes.length; i++) values[keyIndexes[i]!] = record.keyValues[i]!;
     let held: Map<string, Violation[]> = NOTHING_HELD;
     const hold = (group: string, field: string, fault: Fault): void => {
       if (held === NOTHING_HELD) held = new Map();
@@ -268,6 +300,10 @@ export class BlockState {
         hold(definition.group, definition.name, cell);
         continue;
       }
+      if (old !== undefined && cell !== null && cell === old[field.field]) {
+        values[field.field] = cell;
+        continue;
+      }
       const fault =
         cell === null ? (definition.nullable ? undefined : 'must not be absent') : definition.type.fault(cell);
       if (fault === undefined) values[field.field] = cell;
@@ -276,15 +312,16 @@ export class BlockState {
     // A group is held as a whole: what means something only together moves together.
     for (const group of held.keys())
       for (const index of group === WHOLE_RECORD ? entity.fields.keys() : entity.groupIndexes.get(group)!)
-        if (!entity.fields[index]!.key) values[index] = old?.values[index];
+        if (!entity.fields[index]!.key) values[index] = old?.[index];
     if (held.has(WHOLE_RECORD) && old === undefined) {
-      into.push({ ...this.#base(record, cause, lineageOf), ...contentOf(cause), values: undefined, held });
+      into.push({ ...this.#base(key, cause, lineageOf), ...contentOf(cause), values: undefined, held });
       return;
     }
-    if (old !== undefined && sameValues(old.values, values) && held.size === 0 && old.held.size === 0) return;
-    this.#given.set(record, { values, held });
-    const content = held.size === 0 ? undefined : contentOf(cause);
-    into.push({ ...this.#base(record, cause, lineageOf), ...content, values, held });
+    if (old !== undefined && sameValues(old, values) && held.size === 0 && record.held.size === 0) return;
+    record.values = values;
+    record.held = held;
+    if (held.size > 0) into.push({ ...this.#base(key, cause, lineageOf), ...contentOf(cause), values, held });
+    else into.push({ block: this.#block, index: this.#index, key, lineage: lineageOf(cause), values, held });
   }
 
   #base(key: string, cause: Cause, lineageOf: (cause: Cause) => Lineage) {

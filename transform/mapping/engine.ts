@@ -18,8 +18,8 @@ export interface Cause {
   readonly key: string;
   readonly position: string;
   readonly timeUs: number;
-  /** The change itself, until the next flush; absent when the transaction is too large to keep all of them. */
-  readonly row?: RowChange;
+  /** The change itself, until the next flush; undefined when the transaction is too large to keep all of them. */
+  readonly row: RowChange | undefined;
 }
 
 /** Where a row change stands: position of its transaction as text, and commit time in microseconds since 1970. */
@@ -154,13 +154,16 @@ export class MappingEngine {
     const keep = this.#keptBytes < KEPT_CHANGE_BYTES;
     if (keep) this.#keptBytes += changeBytes(change);
     const { position, timeUs } = place;
-    const cause: Cause = keep ? { reader, key, position, timeUs, row: change } : { reader, key, position, timeUs };
-    if (old !== undefined) {
-      if (sameCells(old.values, values)) return;
+    if (old !== undefined && sameCells(old.values, values)) return;
+    const cause: Cause = { reader, key: old?.key ?? key, position, timeUs, row: keep ? change : undefined };
+    if (old === undefined) {
+      const row = plan.store.put(key, values);
+      for (const block of this.#blocks) block.touch(plan, row, cause);
+    } else {
       for (const block of this.#blocks) block.touch(plan, old, cause);
+      plan.store.put(old.key, values);
+      for (const block of this.#blocks) block.touchAgain(plan, old, cause);
     }
-    const row = plan.store.put(key, values);
-    for (const block of this.#blocks) block.touch(plan, row, cause);
     const limit = this.#options.stateBytes;
     if (limit !== undefined && this.stateBytes > limit)
       throw new ReplicationError(
@@ -172,7 +175,7 @@ export class MappingEngine {
   #remove(reader: TableReader, key: string, place: ChangePlace): void {
     const row = reader.plan.store.rows.get(key);
     if (row === undefined) return;
-    const cause: Cause = { reader, key, ...place };
+    const cause: Cause = { reader, key, position: place.position, timeUs: place.timeUs, row: undefined };
     for (const block of this.#blocks) block.touch(reader.plan, row, cause);
     reader.plan.store.remove(key);
   }

@@ -66,8 +66,12 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
         const column = columns[i]!;
         let value = column < 0 ? null : image[column];
         if (value === 0 && old !== undefined) value = old[column];
-        if (isText(value)) cells.push(readers[i]!(value));
-        else cells.push(value === null ? null : (before?.[i] ?? unknownUnchanged()));
+        if (isText(value)) {
+          const cell = readers[i]!(value);
+          // Of equal texts the one that is kept already stays, and the new one is gone at once.
+          const kept = before?.[i];
+          cells.push(kept !== undefined && cell === kept ? kept : cell);
+        } else cells.push(value === null ? null : (before?.[i] ?? unknownUnchanged()));
       }
       return cells;
     },

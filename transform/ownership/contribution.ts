@@ -1,20 +1,20 @@
 /** What sources say of a record: the newest rows of each, and what of it they said themselves. */
 import type { Lineage } from '../canonical/envelope.ts';
-import type { Violation } from '../canonical/validate.ts';
 import type { ContributedValues } from '../mapping/block-state.ts';
 
 /** What one block of one source says of a record. */
 export interface Contribution {
   readonly source: string;
-  readonly values: ContributedValues;
-  /** By group: the change that made its values what they are. */
-  readonly lineage: ReadonlyMap<string, Lineage>;
-  readonly held: ReadonlyMap<string, readonly Violation[]>;
+  /** Number of the block in the source's mapping. */
+  readonly index: number;
+  values: ContributedValues;
+  /** By number of the group: the change that made its values what they are; undefined where it supplies none. */
+  readonly lineage: (Lineage | undefined)[];
   /**
    * Of groups that are merged and whose values Waybill wrote: what the source itself said last, if it ever
    * said anything. Groups that are not here are as the source says.
    */
-  readonly claims?: ReadonlyMap<string, Claim | undefined>;
+  claims: Map<number, Claim | undefined> | undefined;
 }
 
 /** What a source itself said of a group, and when. */
@@ -29,10 +29,10 @@ export interface Claimed {
 }
 
 /** What a source itself said last of a group; undefined where it never did. */
-export function claimOf(contribution: Contribution | undefined, group: string): Claim | undefined {
-  if (contribution?.claims?.has(group) === true) return contribution.claims.get(group);
-  const lineage = contribution?.lineage.get(group);
-  return lineage === undefined ? undefined : { values: contribution!.values, lineage };
+export function claimOf({ claims, lineage, values }: Contribution, group: number): Claim | undefined {
+  if (claims?.has(group) === true) return claims.get(group);
+  const said = lineage[group];
+  return said === undefined ? undefined : { values, lineage: said };
 }
 
 export function suppliesAny(values: ContributedValues, indexes: readonly number[]): boolean {

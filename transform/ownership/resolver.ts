@@ -6,7 +6,7 @@
  * streams have reached, not from the order in which sources arrive. Times are those of the sources; the wall clock is
  * asked only for values that claim to come from the future.
  */
-import { deriveStock } from '../canonical/inventory.ts';
+import { deriveStockIn } from '../canonical/inventory.ts';
 import type { Entity, RecordValues } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { microsOfTimestamp } from '../canonical/timestamp.ts';
@@ -19,8 +19,10 @@ import { extreme, highestRank, lastWriter, unionOf, type Candidate } from './mer
 import { EVERYWHERE, type GroupRule, type Ownership } from './ownership.ts';
 
 interface Entry {
-  readonly contributions: Map<string, Contribution>;
-  readonly counters: Map<string, SharedCounter>;
+  /** In the order in which they came. Few: one for each block of each source. */
+  readonly contributions: Contribution[];
+  /** By number of the group; absent until a counter of one is needed. */
+  counters: Map<number, SharedCounter> | undefined;
   /** As it was given last; undefined while the record is not there. */
   given: RecordValues | undefined;
   /** Of the newest change among the values that count. */
@@ -86,6 +88,7 @@ export class Resolver {
   readonly #heldOf = new Map<string, readonly string[]>();
   readonly #heldChanged = new Set<string>();
   readonly #advisory: boolean;
+  readonly #isStock: boolean;
   #contributions = 0;
   /** Commit time that each source's stream has reached. */
   readonly #reached = new Map<string, number>();
@@ -93,34 +96,37 @@ export class Resolver {
   readonly #groups: readonly { readonly group: string; readonly indexes: readonly number[] }[];
   /** With `alone`, the source whose values count whatever the key and the time. */
   readonly #rules: readonly {
-    readonly group: string;
+    readonly group: number;
     readonly rule: GroupRule;
     readonly alone: string | undefined;
     readonly indexes: readonly number[];
   }[];
   /** A group is merged by its changes. */
   readonly #counts: boolean;
-  /** Groups that are merged, but not by their changes. */
-  readonly #claimed: ReadonlySet<string>;
+  /** Numbers of the groups that are merged, but not by their changes. */
+  readonly #claimed: ReadonlySet<number>;
+  readonly #blank: RecordValues;
   #stale = '';
 
   /** With `advisory` a change of values that do not count is given too, for whoever shows them beside the record. */
   constructor(ownership: Ownership, options: { readonly advisory?: boolean } = {}) {
     this.#ownership = ownership;
     this.#advisory = options.advisory === true;
+    this.#isStock = ownership.entity.name === 'inventory_position';
     this.#validate = compileValidator(ownership.entity);
     const { groupIndexes } = ownership.entity;
+    this.#blank = ownership.entity.fields.map(() => null);
     this.#groups = [...groupIndexes].map(([group, indexes]) => ({ group, indexes }));
-    this.#rules = [...ownership.rules].map(([group, rule]) => {
+    this.#rules = [...ownership.rules].map(([name, rule]) => {
       const [only, ...others] = rule.kind === 'owner' ? rule.owners : [];
       const plain = only?.matches === EVERYWHERE && only.fallback.length === 0 && others.length === 0;
-      return { group, rule, alone: plain ? only.source : undefined, indexes: groupIndexes.get(group)! };
+      const indexes = groupIndexes.get(name)!;
+      const group = this.#groups.findIndex((each) => each.group === name);
+      return { group, rule, alone: plain ? only.source : undefined, indexes };
     });
     this.#counts = [...ownership.rules.values()].some((rule) => rule.kind === 'merge' && rule.merge.merge === 'delta');
     this.#claimed = new Set(
-      [...ownership.rules].flatMap(([group, rule]) =>
-        rule.kind === 'merge' && rule.merge.merge !== 'delta' ? [group] : [],
-      ),
+      this.#rules.flatMap(({ group, rule }) => (rule.kind === 'merge' && rule.merge.merge !== 'delta' ? [group] : [])),
     );
     this.#usesFallback = [...ownership.rules.values()].some(
       (rule) => rule.kind === 'owner' && rule.owners.some((owner) => owner.fallback.length > 0),
@@ -196,8 +202,8 @@ export class Resolver {
     };
     for (const [key, lineage] of touched) resolve(key, lineage, this.#advisory && !echo);
     for (const key of this.#restale()) {
-      const [contribution] = this.#records.get(key)!.contributions.values();
-      const [lineage] = contribution?.lineage.values() ?? [];
+      const [contribution] = this.#records.get(key)!.contributions;
+      const lineage = contribution?.lineage.find((each) => each !== undefined);
       if (!touched.has(key) && lineage !== undefined) resolve(key, lineage, false);
     }
     return resolved;
@@ -207,61 +213,77 @@ export class Resolver {
   explain(key: string, nowUs: number): GroupOrigin[] | undefined {
     const entry = this.#records.get(key);
     if (entry === undefined) return undefined;
-    return [...this.#ownership.rules].map(([group, rule]) => {
+    const { fields } = this.#ownership.entity;
+    return this.#rules.map(({ group, rule, indexes }) => {
       const { winner, rule: why, claim } = this.#pick(entry, group, rule, nowUs);
-      const advisory = [...entry.contributions.values()]
-        .filter((item) => item !== winner && this.#supplies(item, group))
+      const advisory = entry.contributions
+        .filter((item) => item !== winner && item.lineage[group] !== undefined)
         .map((item) => ({
-          lineage: item.lineage.get(group)!,
-          values: Object.fromEntries(
-            this.#ownership.entity.groupIndexes
-              .get(group)!
-              .map((index) => [this.#ownership.entity.fields[index]!.name, item.values[index] ?? null]),
-          ),
+          lineage: item.lineage[group]!,
+          values: Object.fromEntries(indexes.map((index) => [fields[index]!.name, item.values[index] ?? null])),
         }));
-      return { group, winner: claim?.lineage ?? winner?.lineage.get(group), rule: why, advisory };
+      return {
+        group: this.#groups[group]!.group,
+        winner: claim?.lineage ?? winner?.lineage[group],
+        rule: why,
+        advisory,
+      };
     });
   }
 
   #take(source: string, change: ContributionChange, echo: boolean): void {
-    const id = `${source}#${change.index}`;
     let entry = this.#records.get(change.key);
     const { values } = change;
     if (values === undefined) {
       this.#hold(change, source);
       if (entry === undefined) return;
-      if (entry.contributions.delete(id)) this.#contributions -= 1;
-      for (const counter of entry.counters.values()) counter.forget(source);
+      const at = entry.contributions.findIndex((item) => item.source === source && item.index === change.index);
+      if (at >= 0) {
+        entry.contributions.splice(at, 1);
+        this.#contributions -= 1;
+      }
+      if (entry.counters !== undefined) for (const counter of entry.counters.values()) counter.forget(source);
       return;
     }
     if (entry === undefined) {
-      entry = { contributions: new Map(), counters: new Map(), given: undefined, lineage: undefined };
+      entry = { contributions: [], counters: undefined, given: undefined, lineage: undefined };
       this.#records.set(change.key, entry);
     }
-    const before = entry.contributions.get(id);
-    if (before === undefined) this.#contributions += 1;
-    const lineage = new Map<string, Lineage>();
-    let claims: Map<string, Claim | undefined> | undefined;
-    for (const { group, indexes } of this.#groups) {
-      if (!suppliesAny(values, indexes)) continue;
-      const kept = before?.lineage.get(group);
-      const same = kept !== undefined && sameAt(before!.values, values, indexes);
-      lineage.set(group, same ? kept : change.lineage);
-      if (!same && this.#counts) this.#count(entry, source, group, change, echo);
-      if (!this.#claimed.has(group)) continue;
-      if (same ? before!.claims?.has(group) === true : echo) (claims ??= new Map()).set(group, claimOf(before, group));
+    const { index } = change;
+    let contribution = entry.contributions.find((item) => item.source === source && item.index === index);
+    if (contribution === undefined) {
+      const lineage = this.#groups.map(() => undefined);
+      contribution = { source, index, values: [], lineage, claims: undefined };
+      entry.contributions.push(contribution);
+      this.#contributions += 1;
     }
-    const contribution = { source, values, lineage, held: change.held };
-    entry.contributions.set(id, claims === undefined ? contribution : { ...contribution, claims });
+    const { lineage, values: before } = contribution;
+    for (let group = 0; group < lineage.length; group++) {
+      const { indexes } = this.#groups[group]!;
+      if (!suppliesAny(values, indexes)) {
+        lineage[group] = undefined;
+        contribution.claims?.delete(group);
+        continue;
+      }
+      if (lineage[group] !== undefined && sameAt(before, values, indexes)) continue;
+      if (this.#claimed.has(group)) {
+        if (echo) (contribution.claims ??= new Map()).set(group, claimOf(contribution, group));
+        else contribution.claims?.delete(group);
+      }
+      lineage[group] = change.lineage;
+      if (this.#counts) this.#count(entry, source, group, change, echo);
+    }
+    contribution.values = values;
     this.#hold(change, source);
   }
 
   /** Takes a new figure into the counter of a group that is merged by its changes. */
-  #count(entry: Entry, source: string, group: string, change: ContributionChange, echo: boolean): void {
-    const rule = this.#ownership.rules.get(group);
+  #count(entry: Entry, source: string, group: number, change: ContributionChange, echo: boolean): void {
+    const rule = this.#ownership.rules.get(this.#groups[group]!.group);
     if (rule?.kind !== 'merge' || rule.merge.merge !== 'delta') return;
     const value = change.values![this.#counterIndex(group)];
     if (typeof value !== 'string') return;
+    entry.counters ??= new Map();
     let counter = entry.counters.get(group);
     if (counter === undefined) entry.counters.set(group, (counter = new SharedCounter()));
     if (echo) return counter.rebase(source, value);
@@ -271,9 +293,9 @@ export class Resolver {
     if (rule.merge.reset !== undefined) counter.fold(this.#reached.get(rule.merge.reset) ?? 0);
   }
 
-  #counterIndex(group: string): number {
+  #counterIndex(group: number): number {
     const { entity } = this.#ownership;
-    return entity.groupIndexes.get(group)!.find((index) => entity.fields[index]!.type.kind === 'decimal')!;
+    return this.#groups[group]!.indexes.find((index) => entity.fields[index]!.type.kind === 'decimal')!;
   }
 
   #hold(change: ContributionChange, source: string): void {
@@ -336,19 +358,16 @@ export class Resolver {
     return this.#reached.has(silent) ? silent : owner;
   }
 
-  #supplies(contribution: Contribution, group: string): boolean {
-    return contribution.lineage.has(group);
-  }
-
   /** What a source says of a group. */
-  #contributionOf(entry: Entry, source: string, group: string): Contribution | undefined {
-    for (const item of entry.contributions.values()) if (item.source === source && item.lineage.has(group)) return item;
+  #contributionOf(entry: Entry, source: string, group: number): Contribution | undefined {
+    for (const item of entry.contributions)
+      if (item.source === source && item.lineage[group] !== undefined) return item;
     return undefined;
   }
 
   /** The contribution whose values of a group count, and by which rule. */
-  #pick(entry: Entry, group: string, rule: GroupRule, nowUs: number): Pick {
-    const suppliers = [...entry.contributions.values()].filter((item) => this.#supplies(item, group));
+  #pick(entry: Entry, group: number, rule: GroupRule, nowUs: number): Pick {
+    const suppliers = entry.contributions.filter((item) => item.lineage[group] !== undefined);
     if (suppliers.length === 0 && rule.kind === 'owner') return { winner: undefined, rule: 'nothing supplied' };
     if (rule.kind === 'owner') {
       const keyValues = this.#keyValues(entry);
@@ -378,13 +397,13 @@ export class Resolver {
       case 'union':
         return given(lastWriter(candidates), 'union', unionOf(candidates));
       default:
-        return given(lastWriter(candidates), 'sum of changes', entry.counters.get(group)?.value ?? null);
+        return given(lastWriter(candidates), 'sum of changes', entry.counters?.get(group)?.value ?? null);
     }
   }
 
   /** What the suppliers of a group say themselves. */
-  #claims(suppliers: readonly Contribution[], group: string): (Candidate & Claimed)[] {
-    const indexes = this.#ownership.entity.groupIndexes.get(group)!;
+  #claims(suppliers: readonly Contribution[], group: number): (Candidate & Claimed)[] {
+    const { indexes } = this.#groups[group]!;
     return suppliers.flatMap((contribution) => {
       const claim = claimOf(contribution, group);
       if (claim === undefined) return [];
@@ -396,7 +415,7 @@ export class Resolver {
   }
 
   #keyValues(entry: Entry): string[] {
-    const [contribution] = entry.contributions.values();
+    const [contribution] = entry.contributions;
     return this.#ownership.entity.keyIndexes.map((index) => contribution!.values[index] ?? '');
   }
 
@@ -408,9 +427,9 @@ export class Resolver {
     const held: HeldGroup[] = [];
     let newest: Lineage | undefined;
     let after: RecordValues | undefined;
-    if (entry.contributions.size > 0) {
-      const values: (string | null)[] = entity.fields.map(() => null);
-      const [first] = entry.contributions.values();
+    if (entry.contributions.length > 0) {
+      const values = this.#blank.slice();
+      const [first] = entry.contributions;
       for (const index of entity.keyIndexes) values[index] = first!.values[index] ?? '';
       let owned = false;
       for (const { group, rule, alone, indexes } of this.#rules) {
@@ -420,19 +439,16 @@ export class Resolver {
             : { winner: this.#contributionOf(entry, alone, group), value: undefined, claim: undefined };
         if (winner === undefined) continue;
         owned = true;
-        const origin = claim?.lineage ?? winner.lineage.get(group)!;
+        const origin = claim?.lineage ?? winner.lineage[group]!;
         if (newest === undefined || isNewer(origin, newest)) newest = origin;
         const said = claim?.values ?? winner.values;
         for (const index of indexes) values[index] = said[index] ?? null;
         if (value !== undefined)
-          values[
-            rule.kind === 'merge' && rule.merge.merge === 'delta'
-              ? this.#counterIndex(group)
-              : entity.groupIndexes.get(group)![0]!
-          ] = value;
+          values[rule.kind === 'merge' && rule.merge.merge === 'delta' ? this.#counterIndex(group) : indexes[0]!] =
+            value;
       }
-      const derived = entity.name === 'inventory_position' ? deriveStock(values) : values;
-      const violations = owned ? this.#validate(derived) : [];
+      const derived = this.#isStock ? deriveStockIn(values) : values;
+      const violations = owned ? this.#validate(derived, before) : [];
       // A record that lacks what it must have is not there yet; one that contradicts itself stays as it was.
       const incomplete = violations.some((violation) => violation.valueClass === 'null');
       if (violations.length > 0)
@@ -443,7 +459,7 @@ export class Resolver {
     entry.given = after;
     if (held.length === 0) entry.lineage = newest;
     else entry.lineage ??= newest;
-    if (entry.contributions.size === 0 && entry.counters.size === 0) this.#records.delete(key);
+    if (entry.contributions.length === 0 && entry.counters === undefined) this.#records.delete(key);
     const same = before === undefined ? after === undefined : after !== undefined && equalValues(before, after);
     if (same && (!advisory || after === undefined)) return undefined;
     return { entity, key, before, after, lineage: after === undefined ? touching : (entry.lineage ?? touching) };
