@@ -143,6 +143,37 @@ export async function ensureFrameStream(
   }
 }
 
+/** Makes the stream in which a transform saves its state, when it is not there. Nothing expires from it. */
+export async function ensureStateStream(
+  nats: Nats,
+  name: string,
+  subject: string,
+  flow: string,
+  replicas: number,
+): Promise<void> {
+  try {
+    await nats.manager.streams.info(name);
+    return;
+  } catch (thrown) {
+    if (!(thrown instanceof JetStreamApiError) || thrown.code !== 10059) throw natsError(thrown, `stream ${name}`);
+  }
+  try {
+    await nats.manager.streams.add({
+      name,
+      subjects: [subject],
+      description: `Waybill: saved state of the transform of flow ${flow}`,
+      retention: RetentionPolicy.Limits,
+      storage: StorageType.File,
+      discard: DiscardPolicy.Old,
+      compression: StoreCompression.S2,
+      num_replicas: replicas,
+      allow_direct: false,
+    });
+  } catch (thrown) {
+    throw natsError(thrown, `cannot create stream ${name}`);
+  }
+}
+
 /** Reads the tail through the leader (never by direct get, which a lagging replica may answer). */
 export async function readTail(nats: Nats, stream: string): Promise<StreamTail> {
   try {

@@ -9,7 +9,9 @@ export type Failpoint =
   | 'capture.mid-snapshot'
   | 'apply.table-changed'
   | 'apply.before-commit'
-  | 'apply.committed';
+  | 'apply.committed'
+  | 'transform.mid-snapshot'
+  | 'transform.snapshot-saved';
 
 let armed: { name: string; remaining: number } | undefined;
 

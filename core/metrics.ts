@@ -62,6 +62,8 @@ export interface TransformReport {
   /** Groups of records that are held, by reason. */
   held(reason: string, keys: number): void;
   stateBytes(bytes: number): void;
+  /** The state was saved, or a saved one brought back: its bytes, and when it was saved (milliseconds since 1970). */
+  saved(state: { bytes: number; savedAt: number }): void;
   /** Records of which something waits; since the last call, changes that a later one stood for, and their characters. */
   delayed(delayed: { waiting: number; savedWrites: number; savedBytes: number }): void;
   /** Of positions of stock: units that may be sold before a newer `available` is known. */
@@ -103,6 +105,7 @@ export const NO_TRANSFORM_REPORT: TransformReport = {
   invariant: nothing,
   held: nothing,
   stateBytes: nothing,
+  saved: nothing,
   delayed: nothing,
   oversell: nothing,
   pendingFrames: nothing,

@@ -24,6 +24,11 @@ export const METRIC = {
     'Age of the newest commit taken of the source that is furthest behind; absent while unknown, 0 when idle',
   ],
   transformStateBytes: ['waybill_transform_state_bytes', 'Estimated bytes that mappings and records keep in memory'],
+  transformSavedState: ['waybill_transform_saved_state_bytes', 'Bytes of the saved state of a transform'],
+  transformSavedAt: [
+    'waybill_transform_saved_state_timestamp_seconds',
+    'When the state of a transform was saved last: a restart reads the frames since then again',
+  ],
   transformWaiting: ['waybill_transform_waiting_records', 'Records of which a change waits for its delivery'],
   transformSavedWrites: [
     'waybill_transform_saved_writes_total',

@@ -39,6 +39,8 @@ export class Metrics {
   readonly #transformRecords = this.#counter(METRIC.transformRecords, ['flow', 'entity', 'outcome']);
   readonly #transformLag = this.#lagGauge(METRIC.transformLag, 'transform', ['flow']);
   readonly #transformStateBytes = this.#gauge(METRIC.transformStateBytes, ['flow']);
+  readonly #transformSavedState = this.#gauge(METRIC.transformSavedState, ['flow']);
+  readonly #transformSavedAt = this.#gauge(METRIC.transformSavedAt, ['flow']);
   readonly #transformWaiting = this.#gauge(METRIC.transformWaiting, ['flow']);
   readonly #transformSavedWrites = this.#counter(METRIC.transformSavedWrites, ['flow']);
   readonly #transformSavedBytes = this.#counter(METRIC.transformSavedBytes, ['flow']);
@@ -175,6 +177,10 @@ export class Metrics {
       invariant: (invariant, count) => this.#invariants.inc({ entity, invariant }, count),
       held: (reason, keys) => this.#quarantine.set({ flow, reason }, keys),
       stateBytes: (bytes) => stateBytes.set(bytes),
+      saved: ({ bytes, savedAt }) => {
+        this.#transformSavedState.set({ flow }, bytes);
+        this.#transformSavedAt.set({ flow }, savedAt / 1000);
+      },
       oversell: (units) => this.#oversell.set({ sku_group: 'all' }, units),
       delayed: ({ waiting: records, savedWrites, savedBytes }) => {
         this.#transformWaiting.set({ flow }, records);

@@ -15,6 +15,7 @@ import { installationId } from '../core/stale-sessions.ts';
 import { loadFlowPlan } from './flow-plan.ts';
 import { runFlow } from './flow-run.ts';
 import { answerRequest, readRequest } from './request.ts';
+import { StateStore } from './state-store.ts';
 
 export interface CanonicalFlowOptions {
   readonly name: string;
@@ -23,6 +24,8 @@ export interface CanonicalFlowOptions {
   /** Tells this process from every other one that may run the same flow. */
   readonly holder: string;
   readonly leaseTtlMs?: number;
+  /** How often the state is saved, in milliseconds; left out: every five minutes. */
+  readonly saveMs?: number;
   readonly log: Logger;
   readonly signal: AbortSignal;
   readonly report?: TransformReport;
@@ -115,6 +118,7 @@ async function runOnce(options: CanonicalFlowOptions, nats: Nats, report: Transf
         ...stream,
         description: `Waybill: canonical records of ${plan.entity.name}`,
       });
+      const store = await StateStore.open(nats, options.nats, name);
       const request = await readRequest(bucket, name);
       const tail = await readTail(nats, stream.name);
       if (tail.seq > 0 && tail.checkpoint === undefined)
@@ -132,6 +136,8 @@ async function runOnce(options: CanonicalFlowOptions, nats: Nats, report: Transf
         nats,
         prefix,
         installation,
+        store,
+        ...(options.saveMs === undefined ? {} : { saveMs: options.saveMs }),
         publisher,
         tail,
         anew: request !== undefined,

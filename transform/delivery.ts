@@ -102,6 +102,17 @@ export class Delivery {
     return passed;
   }
 
+  /** What was passed on of records of which something waits, with the tiers that it waits for. */
+  *saved(): Generator<[key: string, view: RecordValues | null, tiers: string[]]> {
+    for (const [key, view] of this.#views)
+      yield [key, view ?? null, [...this.#waiting].flatMap(([tier, keys]) => (keys.has(key) ? [tier.id] : []))];
+  }
+
+  restore(key: string, view: RecordValues | null, tiers: readonly string[]): void {
+    this.#views.set(key, view ?? undefined);
+    for (const [tier, keys] of this.#waiting) if (tiers.includes(tier.id)) keys.add(key);
+  }
+
   /** Nothing waits any more: all records are passed on as they are. */
   clear(): void {
     this.#views.clear();

@@ -1,15 +1,17 @@
 /**
- * One run of a canonical flow. First its state is rebuilt from the frames of its sources: in silence up to the
+ * One run of a canonical flow. First its state is brought back, from where it was saved last or from the first frames of its
+ * sources on: in silence up to the
  * checkpoint that the stream of records holds, or, where there is none that fits, up to their ends, whereupon all records
  * are written anew. Then every transaction of a source becomes a transaction of records.
  */
+import { randomUUID } from 'node:crypto';
 import type { StreamTail } from '../core/cdc-stream.ts';
 import type { FramePublisher } from '../core/frame-publisher.ts';
 import type { FrameWriter } from '../core/frame-writer.ts';
 import type { Logger } from '../core/logger.ts';
 import type { TransformReport } from '../core/metrics.ts';
 import type { Nats } from '../core/nats.ts';
-import { describePosition } from '../core/position.ts';
+import { describePosition, orderPositions } from '../core/position.ts';
 import { formatCheckpoint, parseCheckpoint, type Checkpoint, type Places } from './checkpoint.ts';
 import type { Passing } from './delivery.ts';
 import type { FlowPlan } from './flow-plan.ts';
@@ -19,14 +21,18 @@ import { reasonOf, RecordRows } from './record-rows.ts';
 import type { HeldChange, ResolvedChange } from './ownership/resolver.ts';
 import { SalesRate } from './sales-rate.ts';
 import { SourceFeed } from './source-feed.ts';
-import { findHistory, leadsTo, type History } from './source-history.ts';
+import { saveState, StateRestorer } from './saved-state.ts';
+import { findHistory, historyAfter, leadsTo, type History } from './source-history.ts';
 import type { SourceState } from './source-state.ts';
+import type { SavedState, StateStore } from './state-store.ts';
 
 const TICK_MS = 1000;
 /** Most rows of a transaction of records. */
 const PIECE_ROWS = 1000;
 /** After so long without records the checkpoint is stored by itself, so that a restart has less to read again. */
 const QUIET_MS = 10_000;
+/** The state is saved so often, where anything has come, so that a restart reads few frames again. */
+const SAVE_MS = 300_000;
 
 export interface FlowRunOptions {
   readonly plan: FlowPlan;
@@ -34,6 +40,9 @@ export interface FlowRunOptions {
   readonly prefix: string;
   /** Id of this installation: what it wrote into its sources is told apart by it. */
   readonly installation: string;
+  readonly store: StateStore;
+  /** How often the state is saved, in milliseconds; left out: every five minutes. */
+  readonly saveMs?: number;
   readonly publisher: FramePublisher;
   readonly tail: StreamTail;
   /** Write all records anew, though the checkpoint fits. */
@@ -64,7 +73,7 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
 class FlowRun {
   readonly #options: FlowRunOptions;
   readonly #signal: AbortSignal;
-  readonly #state: FlowState;
+  #state: FlowState;
   readonly #rows: RecordRows;
   readonly #output: Output;
   readonly #feeds = new Map<SourceState, SourceFeed>();
@@ -76,6 +85,12 @@ class FlowRun {
   /** The source of which a transaction is passed on in pieces. */
   #partly: SourceState | undefined;
   #tickMs = 0;
+  /** Up to here everything that expires has been seen to, and the checkpoint says so: what a clock ahead of it left out comes again. */
+  #expiredUs = 0;
+  /** The state that this run began from, if there was one, and when and where the newest was saved. */
+  #restored: SavedState | undefined;
+  #savedMs = performance.now();
+  #savedPlaces = '';
   readonly #sales: SalesRate | undefined;
   readonly #heldByReason = new Map<string, number>();
   readonly #heldReasons = new Map<string, string>();
@@ -99,33 +114,96 @@ class FlowRun {
   }
 
   #checkpoint(): Checkpoint {
-    const checkpoint = this.#state.checkpoint(this.#partly);
+    const checkpoint = { ...this.#state.checkpoint(this.#partly), clockUs: this.#expiredUs };
     return this.#incomplete ? { ...checkpoint, plan: '' } : checkpoint;
   }
 
   async run(): Promise<void> {
     const { nats, prefix, log, report, plan } = this.#options;
-    for (const source of this.#state.sources) this.#histories.set(source, await findHistory(nats, prefix, source.name));
+    const started = performance.now();
+    if (!(await this.#restore()))
+      for (const source of this.#state.sources)
+        this.#histories.set(source, await findHistory(nats, prefix, source.name));
     const resumed = await this.#resumable();
     for (const [source, history] of this.#histories)
       this.#feeds.set(source, new SourceFeed(nats, history, this.#signal, () => this.#changed()));
-    this.#state.clockUs = nowUs();
-    const started = performance.now();
-    if (resumed === undefined) await this.#rebuild(this.#ends());
-    else {
-      // Rows that expired since then are to be seen to expire.
-      this.#state.clockUs = 0;
-      await this.#resume(resumed);
-    }
+    if (resumed === undefined) {
+      this.#state.clockUs = nowUs();
+      await this.#rebuild(this.#ends());
+    } else await this.#resume(resumed);
+    // What a saved state held may have expired since.
+    for (const source of this.#state.expire()) this.#settleInSilence(source);
+    this.#expiredUs = this.#state.clockUs;
     if (this.#signal.aborted) return;
     for (const { id, held } of this.#state.resolver.heldEntries())
       if (held?.incomplete !== true) this.#countHeld(id, true);
     const facts = { flow: plan.name, ms: Math.round(performance.now() - started), bytes: this.#state.stateBytes };
-    log.info({ ...facts, anew: resumed === undefined }, 'state rebuilt');
+    const frames = this.#restored === undefined ? 'all' : 'those behind the saved state';
+    log.info({ ...facts, anew: resumed === undefined, frames }, 'state rebuilt');
     if (resumed === undefined) await this.#writeAnew();
     report.state('applying');
     await this.#live();
     await this.#output.drain();
+    await this.#save();
+  }
+
+  /** Begins with the saved state, where there is one of this plan and frames follow on it. */
+  async #restore(): Promise<boolean> {
+    const { nats, prefix, plan, store, installation, log } = this.#options;
+    const saved = await store.latest();
+    if (saved === undefined || saved.checkpoint.plan !== plan.fingerprint) return false;
+    const { checkpoint } = saved;
+    if (plan.tiers.delayed.some((tier) => !checkpoint.tiers.has(tier.id))) return false;
+    const histories: History[] = [];
+    for (const source of this.#state.sources) {
+      const place = checkpoint.sources.get(source.name);
+      const history = place === undefined ? undefined : await historyAfter(nats, prefix, source.name, place);
+      if (history === undefined) {
+        log.info({ source: source.name }, 'the saved state is of no use: the frames do not follow on it');
+        return false;
+      }
+      histories.push(history);
+    }
+    this.#state.clockUs = checkpoint.clockUs;
+    const restorer = new StateRestorer(this.#state);
+    if (!(await store.read(saved, (line) => restorer.take(line)))) {
+      log.warn({ flow: plan.name }, 'the saved state is not whole: the state is made from frames');
+      this.#state = new FlowState(plan, installation);
+      return false;
+    }
+    for (const [index, source] of this.#state.sources.entries()) {
+      source.restore(checkpoint.sources.get(source.name)!);
+      this.#histories.set(source, histories[index]!);
+    }
+    for (const [tier, release] of checkpoint.tiers) this.#state.released.set(tier, release);
+    this.#restored = saved;
+    this.#noteSaved(saved);
+    return true;
+  }
+
+  /** Saves the state, where something has come since it was saved last and no source is in the middle of anything. */
+  async #save(): Promise<void> {
+    const { store, plan, log } = this.#options;
+    if (this.#state.sources.some((source) => source.open || !source.idle || source.engine.scanning)) return;
+    await this.#expire();
+    await this.#output.drain();
+    const checkpoint = this.#checkpoint();
+    if (checkpoint.plan === '' || this.#placesText() === this.#savedPlaces) return;
+    const started = performance.now();
+    const saved = await store.save(randomUUID(), formatCheckpoint(checkpoint), saveState(this.#state));
+    this.#noteSaved(saved);
+    const ms = Math.round(performance.now() - started);
+    log.info({ flow: plan.name, bytes: saved.bytes, ms }, 'state saved');
+  }
+
+  #noteSaved(saved: Pick<SavedState, 'bytes' | 'savedAt'>): void {
+    this.#savedMs = performance.now();
+    this.#savedPlaces = this.#placesText();
+    this.#options.report.saved(saved);
+  }
+
+  #placesText(): string {
+    return this.#state.sources.map(({ place }) => place.seq).join();
   }
 
   async ended(): Promise<void> {
@@ -142,15 +220,22 @@ class FlowRun {
     for (const [source, history] of this.#histories) {
       const place = checkpoint.sources.get(source.name);
       // What tables held before a reset is not known after it, and so neither what has gone since.
-      if (place === undefined || !history.whole || !(await leadsTo(nats, history, place))) return undefined;
+      if (place === undefined || !history.whole) return undefined;
+      // The state that was restored may be the very one.
+      const { seq } = source.place;
+      if (seq > 0 && place.seq === seq && orderPositions(place.position, source.place.position) === 0) continue;
+      if (!(await leadsTo(nats, history, place))) return undefined;
     }
     return checkpoint;
   }
 
   /** Comes to where the checkpoint stands, by way of the places at which the tiers were released. */
   async #resume({ tiers, sources, clockUs }: Checkpoint): Promise<void> {
-    const { delayed } = this.#options.plan.tiers;
-    const stops = delayed.map((tier) => ({ tier, release: tiers.get(tier.id)! }));
+    const { released } = this.#state;
+    const stops = this.#options.plan.tiers.delayed
+      .map((tier) => ({ tier, release: tiers.get(tier.id)! }))
+      // The others are in the state that was restored.
+      .filter(({ tier, release }) => released.get(tier.id)?.clockUs !== release.clockUs);
     for (const { tier, release } of stops.sort((a, b) => a.release.clockUs - b.release.clockUs)) {
       this.#state.clockUs = release.clockUs;
       await this.#rebuild(release.sources);
@@ -178,11 +263,14 @@ class FlowRun {
           continue;
         }
         if (source.idle || done() || !source.step()) continue;
-        const { changes } = this.#state.settle(source);
-        for (const change of changes) this.#state.delivery.take(change);
+        this.#settleInSilence(source);
       }
       this.#options.log.info({ source: source.name, position: describePosition(source.place.position) }, 'source read');
     }
+  }
+
+  #settleInSilence(source: SourceState): void {
+    for (const change of this.#state.settle(source).changes) this.#state.delivery.take(change);
   }
 
   /** Begins the next frame of a source. False where none is at hand. */
@@ -239,13 +327,14 @@ class FlowRun {
       }
       if (performance.now() - this.#tickMs >= TICK_MS) {
         this.#tickMs = performance.now();
-        for (const source of this.#state.expire()) await this.#emit(this.#state.settle(source), source);
+        await this.#expire();
         await this.#release();
         if (await this.#options.wantsAnew()) {
           log.info({ flow: this.#options.plan.name }, 'all records are asked for anew');
           return;
         }
         await this.#measure();
+        if (performance.now() - this.#savedMs >= (this.#options.saveMs ?? SAVE_MS)) await this.#save();
       }
       this.#output.send(!moved && this.#output.quietMs > QUIET_MS);
       if (moved) progressed();
@@ -308,6 +397,14 @@ class FlowRun {
       const op = before === undefined ? 'i' : 'u';
       this.#rows.put(writer, op, after, this.#state.resolver.lineage(key)!, this.#state.groups(key));
     }
+  }
+
+  /** Lets rows expire up to now. */
+  async #expire(): Promise<void> {
+    this.#state.clockUs = Math.max(this.#state.clockUs, nowUs());
+    const settled = this.#state.expire();
+    for (const source of settled) await this.#emit(this.#state.settle(source), source);
+    if (settled.length === this.#state.sources.length) this.#expiredUs = this.#state.clockUs;
   }
 
   /** Passes on what waits for tiers whose time has come. */
@@ -383,6 +480,7 @@ class FlowRun {
   }
 }
 
+/** Whole seconds, as rows expire: everything up to them has expired, or nothing of it. */
 function nowUs(): number {
-  return Date.now() * 1000;
+  return Math.floor(Date.now() / 1000) * 1_000_000;
 }

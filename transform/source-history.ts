@@ -40,6 +40,35 @@ export async function findHistory(nats: Nats, prefix: string, source: string): P
   }
 }
 
+/**
+ * The frames behind `place`, where a saved state stands: it must be the end of a frame. Undefined where they do not follow
+ * on it: it has expired together with frames behind it, or the stream is another one.
+ */
+export async function historyAfter(
+  nats: Nats,
+  prefix: string,
+  source: string,
+  { position, seq }: SourcePlace,
+): Promise<History | undefined> {
+  const stream = cdcStreamName(prefix, source);
+  try {
+    const { state } = await nats.manager.streams.info(stream);
+    if (seq === 0 || seq > state.last_seq || seq + 1 < state.first_seq) return undefined;
+    const last = await headersAt(nats, stream, state.last_seq);
+    const end = { position: last?.end ?? position, seq: state.last_seq };
+    const after: History = { stream, startSeq: seq + 1, position, whole: true, end };
+    if (seq >= state.first_seq) {
+      const headers = await headersAt(nats, stream, seq);
+      return headers !== undefined && orderPositions(headers.end, position) === 0 ? after : undefined;
+    }
+    const headers = await headersAt(nats, stream, seq + 1);
+    const follows = headers !== undefined && (headers.reset || orderPositions(headers.start, position) === 0);
+    return follows ? after : undefined;
+  } catch (thrown) {
+    throw natsError(thrown, `looking for what follows on a saved state in stream ${stream}`);
+  }
+}
+
 async function headersAt(nats: Nats, stream: string, seq: number): Promise<FrameHeaders | undefined> {
   const message = await nats.manager.streams.getMessage(stream, { seq });
   return message === null ? undefined : parseFrameHeaders(message.header, `${stream} sequence ${seq}`);

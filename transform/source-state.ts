@@ -40,6 +40,12 @@ export class SourceState {
     this.#installation = installation;
   }
 
+  /** Goes on where a saved state stands. */
+  restore(place: SourcePlace): void {
+    this.place = place;
+    this.previous = place;
+  }
+
   /** Nothing is left of the frame that was begun last. */
   get idle(): boolean {
     return this.#cursor === undefined;

@@ -217,7 +217,7 @@ it('sends of many changes in an interval the last', async () => {
   expect(saved).toBeGreaterThan(100);
 });
 
-it('says so when the past of a source has expired, and goes on when its tables are read again', async () => {
+it('goes on from its saved state when the past of a source has expired, and says so when frames behind that are gone', async () => {
   const wms = await source('odoo6', ODOO_DDL + odooProducts(2));
   await wms.client.query(`insert into stock_quant (product_id, location_id, quantity) values (1, 1, 5), (2, 1, 6)`);
   const states: string[] = [];
@@ -231,21 +231,39 @@ it('says so when the past of a source has expired, and goes on when its tables a
   const seen = 'select sku, on_hand from canonical.inventory_position order by sku';
   await flow.shows(seen, ['A-1|5', 'A-2|6']);
   await flow.stop('transform:stock');
-  // The frames of the first load expire, and a row that they brought goes.
-  await wms.client.query('delete from stock_quant where product_id = 2; update stock_quant set quantity = 7');
   const admin = await connectNats(flow.config.nats, 'test');
   cleanups.push(() => admin.close());
   const stream = cdcStreamName(flow.config.nats.prefix, 'wms');
-  const { state } = await admin.manager.streams.info(stream);
-  await admin.manager.streams.purge(stream, { seq: state.last_seq });
+  const lastSeq = async (): Promise<number> => (await admin.manager.streams.info(stream)).state.last_seq;
+  /** A frame of its own. */
+  const change = async (sql: string): Promise<void> => {
+    const before = await lastSeq();
+    await wms.client.query(sql);
+    await waitFor('the change in the stream', async () => (await lastSeq()) > before);
+  };
+  // All that the state was made of expires, and then a row that it brought goes.
+  await admin.manager.streams.purge(stream);
+  await change('delete from stock_quant where product_id = 2; update stock_quant set quantity = 7');
+  flow.start('transform:stock');
+  await flow.shows(seen, ['A-1|7']);
+  await requestAnew(flow.config.nats, 'stock');
+  await change('update stock_quant set quantity = 8');
+  await flow.shows(seen, ['A-1|8']);
+  await flow.stop('transform:stock');
+  expect(states.filter((each) => each.startsWith('blocked'))).toEqual([]);
+
+  // What came after it was saved expires.
+  await change('insert into stock_quant (product_id, location_id, quantity) values (2, 1, 1)');
+  await change('update stock_quant set quantity = 9');
+  await admin.manager.streams.purge(stream, { seq: await lastSeq() });
   flow.start('transform:stock');
   await waitFor('the flow to be blocked', async () =>
     states.some((each) => each.startsWith('blocked transform_history')),
   );
   await requestSnapshot(flow.config.nats, 'wms', { reset: true });
-  await flow.shows(seen, ['A-1|7']);
-  await wms.client.query('update stock_quant set quantity = 8');
-  await flow.shows(seen, ['A-1|8']);
+  await flow.shows(seen, ['A-1|9', 'A-2|9']);
+  await wms.client.query('update stock_quant set quantity = 10');
+  await flow.shows(seen, ['A-1|10', 'A-2|10']);
 });
 
 it('refuses to keep more than it may', async () => {

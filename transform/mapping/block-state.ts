@@ -128,6 +128,58 @@ export class BlockState {
     for (const { key, cause } of this.#expiry.due(nowUs)) if (!this.#dirty.has(key)) this.#dirty.set(key, cause);
   }
 
+  /** What waits to expire: saved with a state, since a record tells of the change that it came from. */
+  expiring(): Iterable<{ untilUs: number; key: string; cause: Cause }> {
+    return this.#expiry.entries();
+  }
+
+  /** Records of which something is held. */
+  *holding(): Generator<[key: string, held: ReadonlyMap<string, readonly Violation[]>]> {
+    for (const { key, held } of this.#records.values()) if (held.size > 0) yield [key, held];
+  }
+
+  /** Rows that cannot be mapped, as far as their last good values go on being served. */
+  *servedBroken(): Generator<[row: string, record: string, cells: Member['cells']]> {
+    for (const key of this.#broken.keys()) {
+      const member = this.#members.get(key);
+      if (member !== undefined) yield [key, member.record.key, member.cells];
+    }
+  }
+
+  restoreServed(row: string, key: string, cells: Member['cells']): void {
+    const record = this.#records.get(key) ?? this.#record(key.split('\u001f'));
+    const member = { record, cells };
+    this.#members.set(row, member);
+    record.rows.set(row, member);
+  }
+
+  /** Takes rows of a saved state as they were evaluated at `nowUs`; what expires of them is given by itself. */
+  restoreRows(nowUs: number, cause: (key: string) => Cause): void {
+    const { store } = this.#block.inputs[0]!.table;
+    for (const row of store.rows.values()) {
+      const member = this.#member(row, undefined, cause(row.key), nowUs, false);
+      if (member === undefined) continue;
+      if (isBroken(member)) {
+        this.#broken.set(row.key, `\0row\0${row.key}`);
+        continue;
+      }
+      this.#members.set(row.key, member);
+      member.record.rows.set(row.key, member);
+    }
+    this.#filtered = 0;
+  }
+
+  /** Takes what a record contributed last, and what of it is held. */
+  restoreRecord(key: string, values: ContributedValues | undefined, held: RecordState['held'] = NOTHING_HELD): void {
+    const record = this.#records.get(key) ?? this.#record(key.split('\u001f'));
+    if (values !== undefined) record.values = values;
+    if (held.size > 0) record.held = held;
+  }
+
+  restoreExpiry(untilUs: number, key: string, cause: Cause): void {
+    this.#expiry.add(untilUs, key, cause);
+  }
+
   flush(nowUs: number, lineageOf: (cause: Cause) => Lineage, into: ContributionChange[]): void {
     if (this.#dirty.size === 0) return;
     const records = new Map<RecordState, Cause>();
@@ -168,24 +220,30 @@ export class BlockState {
     }
     if (old !== undefined && old.record === member?.record) {
       old.cells = member.cells;
-      records.set(old.record, cause);
+      note(records, old.record, cause);
       return;
     }
     if (old !== undefined) {
       old.record.rows.delete(key);
-      records.set(old.record, cause);
+      note(records, old.record, cause);
     }
     if (member === undefined) {
       if (old !== undefined) this.#members.delete(key);
       return;
     }
     this.#members.set(key, member);
-    records.set(member.record, cause);
+    note(records, member.record, cause);
     member.record.rows.set(key, member);
   }
 
   /** The row's part in a record; undefined when it has none; a violation when it cannot be told. */
-  #member(row: Row, old: Member | undefined, cause: Cause, nowUs: number): Member | Violation | undefined {
+  #member(
+    row: Row,
+    old: Member | undefined,
+    cause: Cause,
+    nowUs: number,
+    expiring = true,
+  ): Member | Violation | undefined {
     const { inputs, where, expires, keys, fields, block } = this.#block;
     if (this.#waiting.size > 0) this.#waiting.delete(row.key);
     const rows: (Row | null)[] = [row];
@@ -223,7 +281,7 @@ export class BlockState {
           this.#filtered += 1;
           return undefined;
         }
-        this.#expiry.add(untilUs, row.key, { ...cause, row: undefined });
+        if (expiring) this.#expiry.add(untilUs, row.key, { ...cause, row: undefined, serial: 0 });
       }
     }
     const keyValues: string[] = [];
@@ -335,6 +393,21 @@ function contentOf({ row, reader }: Cause): { content?: string } {
   if (image === undefined || image === null) return {};
   const named = reader.table.columns.flatMap(({ name }, index) => (image[index] === 0 ? [] : [[name, image[index]]]));
   return { content: JSON.stringify(Object.fromEntries(named)) };
+}
+
+/**
+ * Notes that a record is to be worked out anew. Of several changes the last one is the cause, however the rows that they
+ * touch are found: a state that was brought back must find the same.
+ */
+function note(records: Map<RecordState, Cause>, record: RecordState, cause: Cause): void {
+  const there = records.get(record);
+  if (there === undefined || isLater(cause, there)) records.set(record, cause);
+}
+
+function isLater(a: Cause, b: Cause): boolean {
+  if (a.timeUs !== b.timeUs) return a.timeUs > b.timeUs;
+  if (a.serial !== b.serial) return a.serial > b.serial;
+  return a.reader.name === b.reader.name ? a.key > b.key : a.reader.name > b.reader.name;
 }
 
 function isBroken(member: Member | Violation | undefined): member is Violation {

@@ -20,6 +20,8 @@ export interface Cause {
   readonly timeUs: number;
   /** The change itself, until the next flush; undefined when the transaction is too large to keep all of them. */
   readonly row: RowChange | undefined;
+  /** Counts the changes that were taken, to tell which of a transaction's came last; 0 of those that wait to expire. */
+  readonly serial: number;
 }
 
 /** Where a row change stands: position of its transaction as text, and commit time in microseconds since 1970. */
@@ -45,12 +47,13 @@ interface Scan {
 
 export class MappingEngine {
   readonly #options: EngineOptions;
-  readonly #blocks: BlockState[];
+  readonly #blocks: readonly BlockState[];
   readonly #readers = new Map<string, { version: string; reader: TableReader | undefined }>();
   /** Tables that a snapshot is reading: keys it has brought, so that the others can be removed at its end. */
   readonly #scans = new Map<TablePlan, Scan>();
   readonly #scanned = new Set<TablePlan>();
   #keptBytes = 0;
+  #serial = 0;
   #timeUs = Number.NaN;
   #time = '';
 
@@ -65,6 +68,39 @@ export class MappingEngine {
     for (const table of this.#options.plan.tables) bytes += table.store.bytes;
     for (const block of this.#blocks) bytes += block.bytes;
     return bytes;
+  }
+
+  /** The state of each block, and the plan: for whoever saves the state, or brings a saved one back. */
+  get blocks(): readonly BlockState[] {
+    return this.#blocks;
+  }
+
+  get plan(): MappingPlan {
+    return this.#options.plan;
+  }
+
+  /** Versions of source tables that rows were read with last. */
+  *readTables(): Generator<TableSchema> {
+    for (const { reader } of this.#readers.values()) if (reader !== undefined) yield reader.table;
+  }
+
+  /** The reader of a table that is read, by `schema.name`. */
+  readerOf(name: string): TableReader | undefined {
+    return this.#readers.get(name)?.reader;
+  }
+
+  /** A snapshot is reading a table: what it has brought so far is no state to save. */
+  get scanning(): boolean {
+    return this.#scans.size > 0;
+  }
+
+  /** Tables that a snapshot has read whole, by their numbers in the plan. */
+  scannedTables(): number[] {
+    return [...this.#scanned].map((table) => this.plan.tables.indexOf(table));
+  }
+
+  restoreScanned(tables: readonly number[]): void {
+    for (const table of tables) this.#scanned.add(this.plan.tables[table]!);
   }
 
   /** Rows that wait for a row they join and that has not come. */
@@ -155,7 +191,14 @@ export class MappingEngine {
     if (keep) this.#keptBytes += changeBytes(change);
     const { position, timeUs } = place;
     if (old !== undefined && sameCells(old.values, values)) return;
-    const cause: Cause = { reader, key: old?.key ?? key, position, timeUs, row: keep ? change : undefined };
+    const cause: Cause = {
+      reader,
+      key: old?.key ?? key,
+      position,
+      timeUs,
+      row: keep ? change : undefined,
+      serial: ++this.#serial,
+    };
     if (old === undefined) {
       const row = plan.store.put(key, values);
       for (const block of this.#blocks) block.touch(plan, row, cause);
@@ -175,7 +218,14 @@ export class MappingEngine {
   #remove(reader: TableReader, key: string, place: ChangePlace): void {
     const row = reader.plan.store.rows.get(key);
     if (row === undefined) return;
-    const cause: Cause = { reader, key, position: place.position, timeUs: place.timeUs, row: undefined };
+    const cause: Cause = {
+      reader,
+      key,
+      position: place.position,
+      timeUs: place.timeUs,
+      row: undefined,
+      serial: ++this.#serial,
+    };
     for (const block of this.#blocks) block.touch(reader.plan, row, cause);
     reader.plan.store.remove(key);
   }

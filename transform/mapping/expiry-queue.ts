@@ -14,6 +14,12 @@ export class ExpiryQueue {
     else rows.set(key, cause);
   }
 
+  /** All that waits: the time up to which it does, rounded up to a second, with key and cause. */
+  *entries(): Generator<{ untilUs: number; key: string; cause: Cause }> {
+    for (const [second, rows] of this.#seconds)
+      for (const [key, cause] of rows) yield { untilUs: second * SECOND_US, key, cause };
+  }
+
   /** The rows whose time has come, each given once. */
   due(nowUs: number): { key: string; cause: Cause }[] {
     const due: { key: string; cause: Cause }[] = [];

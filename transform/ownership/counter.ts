@@ -13,10 +13,29 @@ interface Change {
   readonly delta: string;
 }
 
+/** A counter as a saved state holds it. */
+export interface SavedCounter {
+  readonly known: readonly (readonly [source: string, value: string])[];
+  readonly reset?: { readonly value: string; readonly source: string; readonly timeUs: number } | undefined;
+  readonly changes: readonly Change[];
+}
+
 export class SharedCounter {
   readonly #known = new Map<string, string>();
   #reset: { readonly value: string; readonly source: string; readonly timeUs: number } | undefined;
   #changes: Change[] = [];
+
+  save(): SavedCounter {
+    return { known: [...this.#known], reset: this.#reset, changes: this.#changes };
+  }
+
+  static restore({ known, reset, changes }: SavedCounter): SharedCounter {
+    const counter = new SharedCounter();
+    for (const [source, value] of known) counter.#known.set(source, value);
+    counter.#reset = reset;
+    counter.#changes = [...changes];
+    return counter;
+  }
 
   /** A source's new figure: what changed since its last one. The first one has no old value, and changes nothing. */
   changed(source: string, value: string, timeUs: number): void {

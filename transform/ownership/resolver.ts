@@ -18,7 +18,7 @@ import { SharedCounter } from './counter.ts';
 import { extreme, highestRank, lastWriter, unionOf, type Candidate } from './merge.ts';
 import { EVERYWHERE, type GroupRule, type Ownership } from './ownership.ts';
 
-interface Entry {
+export interface Entry {
   /** In the order in which they came. Few: one for each block of each source. */
   readonly contributions: Contribution[];
   /** By number of the group; absent until a counter of one is needed. */
@@ -131,6 +131,36 @@ export class Resolver {
     this.#usesFallback = [...ownership.rules.values()].some(
       (rule) => rule.kind === 'owner' && rule.owners.some((owner) => owner.fallback.length > 0),
     );
+  }
+
+  /** All that is known of records, for whoever saves it. */
+  entries(): Iterable<[key: string, entry: Entry]> {
+    return this.#records;
+  }
+
+  restoreEntry(key: string, entry: Entry): void {
+    this.#records.set(key, entry);
+    this.#contributions += entry.contributions.length;
+  }
+
+  /** What is held, by the contribution or record that it is held of. */
+  *holds(): Generator<[base: string, groups: HeldGroup[]]> {
+    for (const [base, ids] of this.#heldOf) yield [base, ids.map((id) => this.#held.get(id)!)];
+  }
+
+  restoreHold(base: string, groups: readonly HeldGroup[]): void {
+    this.#setHeld(base, groups);
+    this.#heldChanged.clear();
+  }
+
+  /** How far the sources have come, and which of them were stale. */
+  get clocks(): { reached: Readonly<Record<string, number>>; stale: string } {
+    return { reached: Object.fromEntries(this.#reached), stale: this.#stale };
+  }
+
+  restoreClocks({ reached, stale }: Resolver['clocks']): void {
+    for (const [source, us] of Object.entries(reached)) this.#reached.set(source, us);
+    this.#stale = stale;
   }
 
   /** Everything held, by record and group. */

@@ -1,0 +1,168 @@
+/** The saved state of a transform over kills of its process, and what `waybill explain` says of the records it made. */
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import pg from 'pg';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { cdcStreamName } from '../../core/cdc-stream.ts';
+import { connectNats, type Nats } from '../../core/nats.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import { CommandLine } from '../support/command-line.ts';
+import { Stage } from '../support/stage.ts';
+
+const WMS_MAP = `version: 1
+name: wms
+entities:
+  inventory_position:
+    from: stock
+    group: true
+    join:
+      item: { table: item, on: { id: item_id } }
+    fields:
+      sku: item.sku
+      location: place
+      lot: { const: '' }
+      owner: { const: '' }
+      uom: { const: EA }
+      on_hand: { sum: quantity }
+`;
+const PLAN_MAP = `version: 1
+name: plan
+entities:
+  inventory_position:
+    from: plan
+    fields:
+      sku: sku
+      location: place
+      lot: { const: '' }
+      owner: { const: '' }
+      uom: { const: EA }
+      on_hand: guess
+      on_order: supply
+`;
+const RECORDS =
+  'select sku, location, on_hand, on_order, available from canonical.inventory_position order by sku, location';
+
+let postgres: PostgresServer;
+let nats: NatsServer;
+let cli: CommandLine;
+let flow: CanonicalPipeline;
+let source: pg.Client;
+let admin: Nats;
+let transform: Stage;
+
+beforeAll(async () => {
+  [postgres, nats, cli] = await Promise.all([startPostgres(), startNats(), CommandLine.open()]);
+  const url = await postgres.createDatabase('both');
+  source = new pg.Client({ connectionString: url });
+  await source.connect();
+  await source.query(`create table item (id int primary key, sku text not null);
+    create table stock (id int primary key, item_id int not null, place text not null, quantity numeric not null);
+    create table plan (sku text, place text, guess numeric not null, supply numeric not null, primary key (sku, place));
+    insert into item values (1, 'A'), (2, 'B');
+    insert into stock values (1, 1, 'N', 5), (2, 1, 'N', 2), (3, 2, 'S', 4);
+    insert into plan values ('A', 'N', 99, 10)`);
+  const [wms, plan] = ['wms.yaml', 'plan.yaml'].map((name) => join(cli.folder, name)) as [string, string];
+  await Promise.all([writeFile(wms, WMS_MAP), writeFile(plan, PLAN_MAP)]);
+  flow = await CanonicalPipeline.open({
+    nats,
+    sources: {
+      wms: { kind: 'postgres', url, tables: ['public.item', 'public.stock'] },
+      plan: { kind: 'postgres', url, tables: ['public.plan'] },
+    },
+    targetUrl: await postgres.createDatabase('vis'),
+    flows: {
+      stock: {
+        canonical: 'inventory_position',
+        from: { wms: { map: wms }, plan: { map: plan } },
+        owner: { on_hand: 'wms', on_order: 'plan' },
+      },
+    },
+  });
+  admin = await connectNats(flow.config.nats, 'test');
+  const configFile = await cli.writeConfig(flow.yaml);
+  transform = new Stage({
+    configFile,
+    only: 'transform:stock',
+    logFile: join(cli.folder, 'transform.log'),
+    leaseTtlMs: 1500,
+  });
+  flow.start('capture:wms', 'capture:plan', 'apply:stock');
+});
+
+afterAll(async () => {
+  await transform?.end('SIGKILL');
+  await flow?.close();
+  await admin?.close();
+  await source?.end();
+  await cli?.close();
+  await Promise.all([postgres?.dispose(), nats?.dispose()]);
+});
+
+/** Everything that sources said so far is gone from their streams; what comes behind it stays. */
+async function expire(): Promise<void> {
+  for (const name of ['wms', 'plan']) await admin.manager.streams.purge(cdcStreamName(flow.config.nats.prefix, name));
+}
+
+const log = (): string => transform.log();
+
+it('survives being killed while it saves its state, before that and after it', async () => {
+  transform.start('transform.mid-snapshot');
+  await flow.shows(RECORDS, ['A|N|7|10|7', 'B|S|4|null|4']);
+  // It saves its state when it is told to end, and is killed in the middle of that: nothing of it counts.
+  expect(await transform.end('SIGTERM')).toBe(null);
+  await source.query(`update stock set quantity = 6 where id = 1; delete from stock where id = 3`);
+  transform.start('transform.snapshot-saved');
+  await flow.shows(RECORDS, ['A|N|8|10|8']);
+  expect(log()).toContain('"frames":"all"');
+  // Now the whole of it is there, but not what follows: it counts, and with it what came before may expire.
+  expect(await transform.end('SIGTERM')).toBe(null);
+  await expire();
+  await source.query(`update item set sku = 'A2' where id = 1; update plan set supply = 11`);
+  transform.start();
+  await flow.shows(RECORDS, ['A2|N|8|null|8']);
+  expect(log()).toContain('"frames":"those behind the saved state"');
+  await source.query(`update item set sku = 'A' where id = 1; insert into stock values (4, 1, 'N', 1)`);
+  await flow.shows(RECORDS, ['A|N|9|11|9']);
+  await transform.end('SIGKILL');
+  await source.query(`update stock set quantity = 3 where id = 4`);
+  transform.start();
+  await flow.shows(RECORDS, ['A|N|11|11|11']);
+  expect(await transform.end('SIGTERM')).toBe(0);
+  expect(flow.failure).toBeUndefined();
+});
+
+it('explains a record on the command line: values, where each is from, and what lost', async () => {
+  const { status, output } = await cli.waybill(flow.yaml, [
+    'explain',
+    'inventory_position',
+    'sku=A',
+    'location=N',
+    '--json',
+  ]);
+  expect(status, output).toBe(0);
+  const { fields } = JSON.parse(output) as { fields: (Record<string, unknown> & { field: string })[] };
+  const of = (name: string): Record<string, unknown> => fields.find(({ field }) => field === name)!;
+  const from = { position: expect.stringMatching(/^[0-9A-F/a-z:]+/), time: expect.stringMatching(/^20\d\d-.*Z$/) };
+  expect(of('on_hand')).toMatchObject({
+    value: '11',
+    decided: 'owner wms',
+    origin: { source: 'wms', table: 'public.stock', key: '{"id":"4"}', ...from },
+    rule: expect.stringMatching(/^wms, .*wms\.yaml:15$/),
+    lost: [{ source: 'plan', table: 'public.plan', key: '{"sku":"A","place":"N"}', value: '99', ...from }],
+  });
+  expect(of('on_order')).toMatchObject({
+    value: '11',
+    decided: 'owner plan',
+    origin: { source: 'plan', table: 'public.plan', ...from },
+    rule: expect.stringMatching(/^plan, .*plan\.yaml:13$/),
+    lost: [],
+  });
+  expect(of('available')).toMatchObject({ value: '11', decided: 'computed' });
+  const shown = await cli.waybill(flow.yaml, ['explain', 'inventory_position', 'A', 'N']);
+  expect(shown.output).toMatch(/^on_hand +11 +owner wms +wms +public\.stock +\{"id":"4"\} +[0-9A-F]+\/[0-9A-F]+ +20/m);
+  expect(shown.output).toMatch(/^ +\(99\) +not applied +plan +public\.plan +\{"sku":"A","place":"N"\}/m);
+  const missing = await cli.waybill(flow.yaml, ['explain', 'inventory_position', 'sku=Z']);
+  expect(missing).toEqual({ status: 1, output: 'there is no inventory_position Z///\n' });
+});

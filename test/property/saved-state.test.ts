@@ -1,0 +1,209 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { canonicalFlowSchema } from '../../core/canonical-config.ts';
+import { loadFlowPlan, type FlowPlan } from '../../transform/flow-plan.ts';
+import { FlowState } from '../../transform/flow-state.ts';
+import { saveState, StateRestorer } from '../../transform/saved-state.ts';
+import { imageOf, tableOf, type RowObject } from '../support/mapped-tables.ts';
+
+const TABLES = {
+  quant: tableOf('quant', {
+    id: 'bigint',
+    product_id: 'integer',
+    place: 'text',
+    quantity: 'numeric',
+    reserved: 'numeric',
+  }),
+  product: tableOf('product', { id: 'integer', code: 'text', unit: 'text' }),
+  claim: tableOf('claim', { id: 'bigint', product_id: 'integer', place: 'text', qty: 'numeric', expires: 'text' }),
+};
+const MAPPING = `version: 1
+name: stock
+entities:
+  inventory_position:
+    - from: quant
+      group: true
+      join:
+        product: { table: product, on: { id: product_id } }
+      where: { ne: [place, { const: gone }] }
+      fields:
+        sku: product.code
+        location: place
+        lot: { const: '' }
+        owner: { const: '' }
+        uom: product.unit
+        on_hand: { sum: quantity }
+        allocated: { sum: reserved }
+    - from: claim
+      group: true
+      expires: { timestamp: { of: expires, zone: UTC } }
+      join:
+        product: { table: product, on: { id: product_id } }
+      fields:
+        sku: product.code
+        location: place
+        lot: { const: '' }
+        owner: { const: '' }
+        soft_reserved: { sum: qty }
+`;
+const SOURCES = ['wms', 'shop'] as const;
+const START_US = 1_772_352_902_000_000;
+const time = (step: number): string => new Date(START_US / 1000 + step * 1000).toISOString();
+
+let folder: string;
+let plan: FlowPlan;
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'waybill-saved-'));
+  const map = join(folder, 'map.yaml');
+  writeFileSync(map, MAPPING);
+  const settings = canonicalFlowSchema.parse({
+    canonical: 'inventory_position',
+    from: { wms: { map }, shop: { map } },
+    to: 'vis',
+    owner: {
+      on_hand: { merge: 'delta', reset: 'wms' },
+      allocated: ['wms', { source: 'shop', stale_after: '3s' }],
+      soft_reserved: { merge: 'lww', skew: '0s' },
+    },
+    delivery: { default: 'realtime', soft_reserved: { every: '5s' } },
+  });
+  plan = await loadFlowPlan('stock', settings as never);
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+type Step =
+  | { readonly table: keyof typeof TABLES; readonly row: RowObject; readonly gone: boolean }
+  | 'commit'
+  | 'echo'
+  | 'release'
+  | 'save';
+
+const id = fc.constantFrom('1', '2', '3');
+const place = fc.constantFrom('A', 'B', 'gone');
+const change = <T extends keyof typeof TABLES>(table: T, row: Record<string, fc.Arbitrary<string | null>>) =>
+  fc
+    .record({ table: fc.constant(table), row: fc.record(row) as fc.Arbitrary<RowObject>, gone: fc.nat({ max: 5 }) })
+    .map((made) => ({
+      ...made,
+      gone: made.gone === 0,
+    }));
+const quantity = fc.constantFrom('1', '2.50', '-3', '0.0', '7', 'NaN');
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 5, arbitrary: change('quant', { id, product_id: fc.option(id), place, quantity, reserved: quantity }) },
+  {
+    weight: 3,
+    arbitrary: change('product', {
+      id,
+      code: fc.constantFrom('X', 'Y', 'X', 'Y', ' bad'),
+      unit: fc.constantFrom('EA', 'EA', 'KGM', 'pieces'),
+    }),
+  },
+  {
+    weight: 3,
+    arbitrary: change('claim', {
+      id,
+      product_id: id,
+      place,
+      qty: quantity,
+      expires: fc.constantFrom(null, 'never', time(6), time(12), time(20)),
+    }),
+  },
+  { weight: 6, arbitrary: fc.constant('commit' as const) },
+  { weight: 2, arbitrary: fc.constant('echo' as const) },
+  { weight: 1, arbitrary: fc.constant('release' as const) },
+  { weight: 2, arbitrary: fc.constant('save' as const) },
+);
+
+/** Most that comes later finds what it joins, and stock that it changes. */
+const FIRST = SOURCES.flatMap((_, source) =>
+  ['1', '2', '3'].flatMap((key): { source: number; step: Step }[] => [
+    { source, step: { table: 'product', row: { id: key, code: key === '3' ? 'Y' : 'X', unit: 'EA' }, gone: false } },
+    {
+      source,
+      step: {
+        table: 'quant',
+        row: { id: key, product_id: key, place: 'A', quantity: '5', reserved: '1' },
+        gone: false,
+      },
+    },
+  ]),
+);
+
+/** What a flow gives for a history; with `saves` its state is put away and brought back wherever that says so. */
+function run(history: readonly { source: number; step: Step }[], saves: boolean): unknown[] {
+  let state = new FlowState(plan, 'here');
+  const given: unknown[] = [];
+  let ticks = 0;
+  const settle = (index: number, echo = false): void => {
+    const source = state.sources[index]!;
+    source.reachedUs = START_US + ticks * 1e6;
+    source.echo = echo;
+    const outcome = state.settle(source);
+    const changes = outcome.changes.toSorted((a, b) => (a.key < b.key ? -1 : 1));
+    const { held } = outcome;
+    const passed = changes.map((each) => state.delivery.take(each));
+    given.push({ changes, held: held.toSorted((a, b) => (a.id < b.id ? -1 : 1)), passed });
+    given.push(changes.map(({ key }) => state.groups(key)));
+  };
+  const tick = (): void => {
+    ticks += 1;
+    state.clockUs = START_US + ticks * 1e6;
+    state.expire();
+    for (const index of SOURCES.keys()) settle(index);
+  };
+  tick();
+  for (const { source, step: item } of [...FIRST, ...history]) {
+    const place = { position: `p${ticks}`, timeUs: START_US + ticks * 1e6 };
+    if (item === 'commit') tick();
+    // What Waybill wrote into the source.
+    else if (item === 'echo') settle(source, true);
+    else if (item === 'release') {
+      tick();
+      for (const tier of plan.tiers.delayed) given.push(state.release(tier));
+    } else if (item === 'save') {
+      tick();
+      if (!saves) continue;
+      const lines = [...saveState(state)];
+      const { clockUs } = state;
+      state = new FlowState(plan, 'here');
+      state.clockUs = clockUs;
+      const restorer = new StateRestorer(state);
+      for (const line of lines) restorer.take(line);
+      // Nothing is lost by being saved again.
+      expect([...saveState(state)].toSorted()).toEqual(lines.toSorted());
+    } else {
+      const table = TABLES[item.table];
+      const image = imageOf(table, item.row);
+      state.sources[source]!.engine.apply(item.gone ? ['d', 0, null, 'k', image] : ['i', 0, image], [table], place);
+    }
+  }
+  tick();
+  const records = [...state.resolver.current()].toSorted((a, b) => (a.key < b.key ? -1 : 1));
+  given.push(
+    records,
+    records.map(({ key }) => state.groups(key)),
+    state.resolver.held.length,
+    state.stateBytes,
+  );
+  return given.map((each) =>
+    JSON.parse(JSON.stringify(each, (key, value: unknown) => (key === 'entity' ? undefined : value)) ?? 'null'),
+  );
+}
+
+it('a state that was saved and brought back goes on as if nothing had been', () => {
+  const history = fc.array(fc.record({ source: fc.nat({ max: 1 }), step }), {
+    minLength: 25,
+    maxLength: 50,
+    size: 'max',
+  });
+  fc.assert(
+    fc.property(history, (steps) => {
+      expect(run(steps, true)).toEqual(run(steps, false));
+    }),
+    { numRuns: 60 },
+  );
+});

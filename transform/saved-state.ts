@@ -1,0 +1,235 @@
+/**
+ * The state of a flow as lines of JSON, and back: rows that mappings keep, what they contributed, the records, what is held
+ * and what waits. What follows from those is not written: it is worked out again. Everything is as at one moment, between
+ * two transactions of every source.
+ */
+import { ReplicationError } from '../core/errors.ts';
+import type { TableSchema } from '../core/frame.ts';
+import type { RecordValues } from './canonical/entity.ts';
+import type { Lineage } from './canonical/envelope.ts';
+import type { Violation } from './canonical/validate.ts';
+import type { FlowState } from './flow-state.ts';
+import type { ContributedValues } from './mapping/block-state.ts';
+import type { Cause } from './mapping/engine.ts';
+import { restoredCell, savedCell, type SavedCell } from './mapping/saved-row.ts';
+import { SharedCounter, type SavedCounter } from './ownership/counter.ts';
+import type { Entry, HeldGroup, Resolver } from './ownership/resolver.ts';
+
+/** Rises when a state that was saved before cannot be read any more: then it is made from frames again. */
+export const STATE_VERSION = 1;
+
+type SavedLineage = readonly [source: string, table: string, key: string, position: string, time: string];
+/** 0 stands for a value that is not supplied. */
+type SavedValues = readonly (string | null | 0)[];
+/** Lineages are numbers of those of the record; -1 for none. */
+type SavedContribution = readonly [
+  source: string,
+  block: number,
+  values: SavedValues,
+  lineages: readonly number[],
+  claims: readonly (readonly [group: number, values: SavedValues | null, lineage: number])[],
+];
+
+interface SavedRecord {
+  readonly key: string;
+  readonly lineages: readonly SavedLineage[];
+  readonly from: readonly SavedContribution[];
+  readonly given?: RecordValues;
+  readonly lineage: number;
+  readonly counters?: readonly (readonly [group: number, SavedCounter])[];
+}
+
+interface SavedExpiry {
+  readonly until: number;
+  readonly row: string;
+  readonly table: string;
+  readonly key: string;
+  readonly position: string;
+  readonly time: number;
+}
+
+type Held = readonly (readonly [group: string, violations: readonly Violation[]])[];
+
+/** One line. Sources, tables and blocks are numbers in the order of the plan. */
+type Line =
+  | ['table', source: number, schema: TableSchema]
+  | ['scanned', source: number, tables: readonly number[], reachedUs: number]
+  | ['row', source: number, table: number, key: string, cells: readonly SavedCell[]]
+  | ['rows']
+  | ['expiry', source: number, block: number, SavedExpiry]
+  | ['holding', source: number, block: number, key: string, held: Held]
+  | ['served', source: number, block: number, row: string, record: string, cells: readonly (SavedCell | 0)[]]
+  | ['record', SavedRecord]
+  | ['hold', base: string, groups: readonly HeldGroup[]]
+  | ['clocks', Resolver['clocks']]
+  | ['view', key: string, view: RecordValues | null, tiers: readonly string[]];
+
+/** The lines of a state. It must not change until the last one has been taken. */
+export function* saveState(state: FlowState): Generator<string> {
+  for (const line of lines(state)) yield JSON.stringify(line);
+}
+
+function* lines({ sources, resolver, delivery }: FlowState): Generator<Line> {
+  for (const [source, { engine, reachedUs }] of sources.entries()) {
+    for (const schema of engine.readTables()) yield ['table', source, schema];
+    yield ['scanned', source, engine.scannedTables(), reachedUs];
+    for (const [table, { store }] of engine.plan.tables.entries())
+      for (const { key, values } of store.rows.values()) yield ['row', source, table, key, values.map(savedCell)];
+  }
+  yield ['rows'];
+  for (const [source, { engine }] of sources.entries())
+    for (const [block, each] of engine.blocks.entries()) {
+      for (const { untilUs: until, key: row, cause } of each.expiring()) {
+        const { reader, key, position, timeUs: time } = cause;
+        yield ['expiry', source, block, { until, row, table: reader.name, key, position, time }];
+      }
+      for (const [row, record, cells] of each.servedBroken()) {
+        const saved = cells.map((cell) => (cell === undefined ? 0 : savedCell(cell)));
+        yield ['served', source, block, row, record, saved];
+      }
+      for (const [key, held] of each.holding()) yield ['holding', source, block, key, [...held]];
+    }
+  for (const [key, entry] of resolver.entries()) yield ['record', savedRecord(key, entry)];
+  for (const [base, groups] of resolver.holds()) yield ['hold', base, groups];
+  yield ['clocks', resolver.clocks];
+  for (const [key, view, tiers] of delivery.saved()) yield ['view', key, view, tiers];
+}
+
+function savedRecord(key: string, { contributions, counters, given, lineage }: Entry): SavedRecord {
+  const seen: Lineage[] = [];
+  const numberOf = (of: Lineage | undefined): number => {
+    if (of === undefined) return -1;
+    const there = seen.indexOf(of);
+    return there >= 0 ? there : seen.push(of) - 1;
+  };
+  const from = contributions.map((item): SavedContribution => {
+    const claims = [...(item.claims ?? [])].map(
+      ([group, claim]) =>
+        [group, claim === undefined ? null : savedValues(claim.values), numberOf(claim?.lineage)] as const,
+    );
+    return [item.source, item.index, savedValues(item.values), item.lineage.map(numberOf), claims];
+  });
+  const own = numberOf(lineage);
+  return {
+    key,
+    from,
+    lineage: own,
+    lineages: seen.map(({ source, table, key: row, position, time }) => [source, table, row, position, time]),
+    ...(given === undefined ? {} : { given }),
+    ...(counters === undefined
+      ? {}
+      : { counters: [...counters].map(([group, each]) => [group, each.save()] as const) }),
+  };
+}
+
+function savedValues(values: ContributedValues): SavedValues {
+  return values.map((value) => (value === undefined ? 0 : value));
+}
+
+function restoredValues(saved: SavedValues): ContributedValues {
+  return saved.map((value) => (value === 0 ? undefined : value));
+}
+
+/** Brings the lines of a state back into one that is new, whose clock is what it was when the state was saved. */
+export class StateRestorer {
+  readonly #state: FlowState;
+  #lines = 0;
+
+  constructor(state: FlowState) {
+    this.#state = state;
+  }
+
+  /** Takes a line. Throws `frame_unreadable` when it is damaged. */
+  take(text: string): void {
+    this.#lines += 1;
+    try {
+      this.#take(JSON.parse(text) as Line);
+    } catch (cause) {
+      throw new ReplicationError('frame_unreadable', `line ${this.#lines} of the saved state is damaged`, { cause });
+    }
+  }
+
+  #take(line: Line): void {
+    const { sources, resolver, delivery } = this.#state;
+    switch (line[0]) {
+      case 'row':
+        sources[line[1]]!.engine.plan.tables[line[2]]!.store.put(line[3], line[4].map(restoredCell));
+        return;
+      case 'record':
+        this.#record(line[1]);
+        return;
+      case 'table':
+        sources[line[1]]!.engine.reads(line[2]);
+        return;
+      case 'scanned':
+        sources[line[1]]!.engine.restoreScanned(line[2]);
+        sources[line[1]]!.reachedUs = line[3];
+        return;
+      case 'rows':
+        this.#rows();
+        return;
+      case 'expiry': {
+        const { engine } = sources[line[1]]!;
+        const { until, row, table, key, position, time } = line[3];
+        const cause = { reader: engine.readerOf(table)!, key, position, timeUs: time, row: undefined, serial: 0 };
+        engine.blocks[line[2]]!.restoreExpiry(until, row, cause);
+        return;
+      }
+      case 'served': {
+        const cells = line[5].map((cell) => (cell === 0 ? undefined : restoredCell(cell)));
+        sources[line[1]]!.engine.blocks[line[2]]!.restoreServed(line[3], line[4], cells);
+        return;
+      }
+      case 'holding':
+        sources[line[1]]!.engine.blocks[line[2]]!.restoreRecord(line[3], undefined, new Map(line[4]));
+        return;
+      case 'hold':
+        resolver.restoreHold(line[1], line[2]);
+        return;
+      case 'clocks':
+        resolver.restoreClocks(line[1]);
+        return;
+      case 'view':
+        delivery.restore(line[1], line[2], line[3]);
+    }
+  }
+
+  /** All rows are there, of all tables: what they make is worked out. */
+  #rows(): void {
+    for (const { engine } of this.#state.sources)
+      for (const [index, block] of engine.blocks.entries()) {
+        const { table } = engine.plan.blocks[index]!.inputs[0]!;
+        const schema = [...engine.readTables()].find((each) => table.matches(each));
+        if (schema === undefined) continue;
+        const reader = engine.readerOf(`${schema.schema}.${schema.name}`)!;
+        const causeOf = (key: string): Cause => ({ reader, key, position: '', timeUs: 0, row: undefined, serial: 0 });
+        block.restoreRows(this.#state.clockUs, causeOf);
+      }
+  }
+
+  #record({ key, lineages: told, from, given, lineage, counters }: SavedRecord): void {
+    const { sources, resolver } = this.#state;
+    const lineages = told.map(([source, table, row, position, time]): Lineage => {
+      return { source, table, key: row, position, time };
+    });
+    const contributions = from.map(([source, index, saved, numbers, claimed]) => {
+      const values = restoredValues(saved);
+      const claims = claimed.map(
+        ([group, said, number]) =>
+          [group, said === null ? undefined : { values: restoredValues(said), lineage: lineages[number]! }] as const,
+      );
+      sources.find(({ name }) => name === source)!.engine.blocks[index]!.restoreRecord(key, values);
+      const restored = numbers.map((number) => lineages[number]);
+      return { source, index, values, lineage: restored, claims: claims.length === 0 ? undefined : new Map(claims) };
+    });
+    resolver.restoreEntry(key, {
+      contributions,
+      counters:
+        counters === undefined
+          ? undefined
+          : new Map(counters.map(([group, counter]) => [group, SharedCounter.restore(counter)])),
+      given,
+      lineage: lineages[lineage],
+    });
+  }
+}

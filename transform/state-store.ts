@@ -1,0 +1,152 @@
+/**
+ * Saved states of a flow in a stream of their own: pieces of bounded size, then a message that names them. Only that one
+ * makes a state valid, so that a process may be killed at any point of writing it; then the states before it are dropped.
+ */
+import { JetStreamApiError, jetstream, type JetStreamClient } from '@nats-io/jetstream';
+import { headers } from '@nats-io/transport-node';
+import { ensureStateStream } from '../core/cdc-stream.ts';
+import { failpoint } from '../core/failpoint.ts';
+import { natsError, type Nats } from '../core/nats.ts';
+import { parseCheckpoint, type Checkpoint } from './checkpoint.ts';
+import { STATE_VERSION } from './saved-state.ts';
+
+const SNAPSHOT_HEADER = 'Waybill-Snapshot';
+/** Most bytes of a piece. */
+const PIECE_BYTES = 256 << 10;
+const LINE_FEED = 0x0a;
+const NO_MESSAGE = 10037;
+
+/** What names the pieces of a state. */
+interface Manifest {
+  readonly v: number;
+  readonly id: string;
+  readonly checkpoint: string;
+  readonly firstSeq: number;
+  readonly pieces: number;
+  readonly bytes: number;
+  /** Milliseconds since 1970. */
+  readonly savedAt: number;
+}
+
+export interface SavedState extends Omit<Manifest, 'v' | 'checkpoint'> {
+  /** How much of each source the state holds. */
+  readonly checkpoint: Checkpoint;
+  /** Sequence of the message that names the pieces. */
+  readonly lastSeq: number;
+}
+
+export class StateStore {
+  readonly #nats: Nats;
+  readonly #js: JetStreamClient;
+  readonly #stream: string;
+  readonly #subject: string;
+
+  private constructor(nats: Nats, prefix: string, flow: string) {
+    this.#nats = nats;
+    this.#js = jetstream(nats.connection);
+    this.#stream = `${prefix}_state_${flow}`;
+    this.#subject = `${prefix}.state.${flow}`;
+  }
+
+  /** Makes the stream where it is not there. */
+  static async open(nats: Nats, config: { prefix: string; replicas: number }, flow: string): Promise<StateStore> {
+    const store = new StateStore(nats, config.prefix, flow);
+    await ensureStateStream(nats, store.#stream, `${store.#subject}.*`, flow, config.replicas);
+    return store;
+  }
+
+  /** Writes a state that holds as much as `checkpoint` says, and drops the ones before it. */
+  async save(id: string, checkpoint: string, lines: Iterable<string>): Promise<Pick<SavedState, 'bytes' | 'savedAt'>> {
+    let firstSeq = 0;
+    let pieces = 0;
+    let bytes = 0;
+    try {
+      for (const piece of cut(lines)) {
+        const seq = await this.#publish('piece', id, piece);
+        if (pieces === 0) firstSeq = seq;
+        pieces += 1;
+        bytes += piece.length;
+        failpoint('transform.mid-snapshot');
+      }
+      const savedAt = Date.now();
+      const manifest: Manifest = { v: STATE_VERSION, id, checkpoint, firstSeq, pieces, bytes, savedAt };
+      await this.#publish('manifest', id, Buffer.from(JSON.stringify(manifest)));
+      failpoint('transform.snapshot-saved');
+      await this.#nats.manager.streams.purge(this.#stream, { seq: firstSeq });
+      return { bytes, savedAt };
+    } catch (thrown) {
+      throw natsError(thrown, `saving the state in stream ${this.#stream}`);
+    }
+  }
+
+  async #publish(what: 'piece' | 'manifest', id: string, payload: Uint8Array): Promise<number> {
+    const named = headers();
+    named.set(SNAPSHOT_HEADER, id);
+    return (await this.#js.publish(`${this.#subject}.${what}`, payload, { headers: named })).seq;
+  }
+
+  /** The newest state that is whole; undefined where there is none that this version reads. */
+  async latest(): Promise<SavedState | undefined> {
+    const message = await this.#message({ last_by_subj: `${this.#subject}.manifest` });
+    if (message === undefined) return undefined;
+    const { v, checkpoint, ...manifest } = JSON.parse(message.data.toString('utf8')) as Manifest;
+    if (v !== STATE_VERSION) return undefined;
+    const place = `${this.#stream} sequence ${message.seq}`;
+    return { ...manifest, checkpoint: parseCheckpoint(checkpoint, place), lastSeq: message.seq };
+  }
+
+  /** Gives the lines of a state to `take`. False when pieces of it are gone: then only a part was given. */
+  async read({ id, firstSeq, lastSeq, pieces }: SavedState, take: (line: string) => void): Promise<boolean> {
+    const nothing = Buffer.alloc(0);
+    let rest: Buffer = nothing;
+    let read = 0;
+    for (let seq = firstSeq; seq < lastSeq; seq++) {
+      const message = await this.#message({ seq });
+      if (message?.id !== id) continue;
+      read += 1;
+      const { data } = message;
+      let from = 0;
+      for (let end = data.indexOf(LINE_FEED); end >= 0; end = data.indexOf(LINE_FEED, from)) {
+        const line = data.subarray(from, end);
+        take((rest === nothing ? line : Buffer.concat([rest, line])).toString('utf8'));
+        rest = nothing;
+        from = end + 1;
+      }
+      if (from < data.length) rest = Buffer.concat([rest, data.subarray(from)]);
+    }
+    return read === pieces && rest === nothing;
+  }
+
+  async #message(
+    query: { seq: number } | { last_by_subj: string },
+  ): Promise<{ seq: number; id: string; data: Buffer } | undefined> {
+    try {
+      const message = await this.#nats.manager.streams.getMessage(this.#stream, query);
+      if (message === null) return undefined;
+      const { seq, data, header } = message;
+      return { seq, id: header.get(SNAPSHOT_HEADER), data: Buffer.from(data.buffer, data.byteOffset, data.length) };
+    } catch (thrown) {
+      if (thrown instanceof JetStreamApiError && thrown.code === NO_MESSAGE) return undefined;
+      throw natsError(thrown, `reading stream ${this.#stream}`);
+    }
+  }
+}
+
+/** Lines, each with its end, as pieces of at most `PIECE_BYTES`: a line may go on in the next piece. */
+function* cut(lines: Iterable<string>): Generator<Buffer> {
+  let piece = Buffer.allocUnsafe(PIECE_BYTES);
+  let length = 0;
+  for (const line of lines) {
+    const bytes = Buffer.from(`${line}\n`);
+    for (let from = 0; from < bytes.length;) {
+      const copied = bytes.copy(piece, length, from);
+      from += copied;
+      length += copied;
+      if (length < PIECE_BYTES) continue;
+      yield piece;
+      piece = Buffer.allocUnsafe(PIECE_BYTES);
+      length = 0;
+    }
+  }
+  if (length > 0) yield piece.subarray(0, length);
+}
