@@ -7,17 +7,24 @@ import { createHash } from 'node:crypto';
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
 import { isQuarantine } from '../target-schema.ts';
-import { qualifiedName, quoteLiteral } from './sql.ts';
+import { qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
 import type { TargetTransaction } from './target-transaction.ts';
+
+interface SeenTable {
+  /** Quoted. */
+  readonly name: string;
+  /** Names of its columns, quoted, in no order. */
+  readonly key: ReadonlySet<string>;
+}
 
 export class SnapshotMarks {
   readonly #client: ClientBase;
   readonly #flow: string;
   readonly #settings: FlowConfig;
-  /** Quoted names of the seen tables, by source table. */
-  readonly #seen = new Map<string, string>();
+  /** The seen tables, by source table. */
+  readonly #seen = new Map<string, SeenTable>();
 
   constructor(client: ClientBase, flow: string, settings: FlowConfig) {
     this.#client = client;
@@ -28,14 +35,19 @@ export class SnapshotMarks {
   async load(): Promise<void> {
     this.#seen.clear();
     try {
-      const { rows } = await this.#client.query<{ name: string; comment: string | null }>(
-        `SELECT relname AS name, obj_description(oid, 'pg_class') AS comment FROM pg_class
+      const { rows } = await this.#client.query<{ name: string; comment: string | null; key: string[] }>(
+        `SELECT relname AS name, obj_description(oid, 'pg_class') AS comment,
+                array(SELECT attname::text FROM pg_attribute WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped) AS key
+           FROM pg_class
           WHERE relnamespace = 'waybill'::regnamespace AND relkind = 'r' AND relname LIKE 'seen\\_%'`,
       );
-      for (const { name, comment } of rows) {
+      for (const { name, comment, key } of rows) {
         const prefix = `${this.#flow} `;
         if (comment?.startsWith(prefix) === true)
-          this.#seen.set(comment.slice(prefix.length), qualifiedName('waybill', name));
+          this.#seen.set(comment.slice(prefix.length), {
+            name: qualifiedName('waybill', name),
+            key: new Set(key.map(quoteName)),
+          });
       }
     } catch (thrown) {
       throw targetError(thrown, 'reading the snapshots under way');
@@ -44,7 +56,9 @@ export class SnapshotMarks {
 
   /** The seen table to record keys in while a snapshot of this table is under way. */
   seenTable(plan: TablePlan): string | undefined {
-    return plan.key.length === 0 ? undefined : this.#seen.get(plan.id);
+    if (plan.key.length === 0) return undefined;
+    const seen = this.#seen.get(plan.id);
+    return seen === undefined || !hasKey(seen, plan) ? undefined : seen.name;
   }
 
   /** Does what a mark asks, inside the transaction. */
@@ -55,7 +69,7 @@ export class SnapshotMarks {
 
   async #begin(transaction: TargetTransaction, plan: TablePlan, id: string): Promise<void> {
     const known = this.#seen.get(plan.id);
-    if (known !== undefined) transaction.add(`DROP TABLE IF EXISTS ${known}`);
+    if (known !== undefined) transaction.add(`DROP TABLE IF EXISTS ${known.name}`);
     this.#seen.delete(plan.id);
     if (plan.key.length === 0) {
       transaction.add(`TRUNCATE ${plan.qualified}`);
@@ -72,13 +86,13 @@ export class SnapshotMarks {
     transaction.add(`CREATE TABLE ${name} AS SELECT ${keys} FROM ${plan.qualified} WITH NO DATA`);
     transaction.add(`ALTER TABLE ${name} ADD PRIMARY KEY (${keys})`);
     transaction.add(`COMMENT ON TABLE ${name} IS ${quoteLiteral(`${this.#flow} ${plan.id}`)}`);
-    this.#seen.set(plan.id, name);
+    this.#seen.set(plan.id, { name, key: new Set(plan.key.map((index) => plan.names[index]!)) });
   }
 
   /** A table that the source no longer has is not read to its end. */
   forget(transaction: TargetTransaction, plan: TablePlan): void {
     const seen = this.#seen.get(plan.id);
-    if (seen !== undefined) transaction.add(`DROP TABLE IF EXISTS ${seen}`);
+    if (seen !== undefined) transaction.add(`DROP TABLE IF EXISTS ${seen.name}`);
     this.#seen.delete(plan.id);
   }
 
@@ -86,14 +100,22 @@ export class SnapshotMarks {
     const seen = this.#seen.get(plan.id);
     if (seen === undefined) return;
     this.#seen.delete(plan.id);
-    if (this.#settings.deletes === 'apply') {
+    // What was seen under another key tells nothing of what is not there.
+    if (this.#settings.deletes === 'apply' && hasKey(seen, plan)) {
       const same = plan.key.map((index) => `s.${plan.names[index]} = t.${plan.names[index]}`).join(' AND ');
       // Of the quarantine only what this flow's mappings held is written anew.
       const own = isQuarantine(plan.table, this.#settings)
         ? `t.flow = ${quoteLiteral(this.#flow)} AND t.hold IS NOT NULL AND `
         : '';
-      transaction.add(`DELETE FROM ${plan.qualified} t WHERE ${own}NOT EXISTS (SELECT FROM ${seen} s WHERE ${same})`);
+      transaction.add(
+        `DELETE FROM ${plan.qualified} t WHERE ${own}NOT EXISTS (SELECT FROM ${seen.name} s WHERE ${same})`,
+      );
     }
-    transaction.add(`DROP TABLE ${seen}`);
+    transaction.add(`DROP TABLE ${seen.name}`);
   }
+}
+
+/** Whether the table still has the key that it had when its snapshot began. */
+function hasKey({ key }: SeenTable, plan: TablePlan): boolean {
+  return key.size === plan.key.length && plan.key.every((index) => key.has(plan.names[index]!));
 }
