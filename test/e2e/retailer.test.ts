@@ -62,7 +62,7 @@ it(
         configFile,
         only: only.join(','),
         logFile: join(folder, `${index}.log`),
-        leaseTtlMs: 1000,
+        leaseTtlMs: 2000,
       });
       cleanups.push(async () => void (await part.end('SIGKILL')));
       part.start();
@@ -107,7 +107,7 @@ it(
       configFile: freshFile,
       only: ['capture:shop', 'capture:threepl', 'capture:erp', ...all].join(','),
       logFile: join(folder, 'fresh.log'),
-      leaseTtlMs: 1000,
+      leaseTtlMs: 2000,
     });
     cleanups.push(async () => void (await fresh.end('SIGKILL')));
     fresh.start();
