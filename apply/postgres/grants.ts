@@ -13,7 +13,7 @@ export function targetGrantsSql(user: string, schemas: readonly string[]): strin
     '-- For batches:',
     `DO $$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO ${role.replaceAll("'", "''")}', current_database()); END $$;`,
     '-- For outbound flows, so that what they write is told from what the system writes itself (as a superuser):',
-    ...['create(text)', 'session_setup(text)'].map(
+    ...['create(text)', 'session_setup(text)', 'xact_setup(pg_lsn, timestamptz)'].map(
       (name) => `-- GRANT EXECUTE ON FUNCTION pg_replication_origin_${name} TO ${role};`,
     ),
     `-- GRANT SELECT ON pg_replication_origin TO ${role};`,

@@ -35,23 +35,31 @@ export function createPostgresOutboundStore(target: TargetConfig, plan: Outbound
   };
 }
 
+/** Transactions of the session are marked, and bear the time at which they begin: else the commit time of its first one. */
+const TIMED = `SELECT pg_replication_origin_xact_setup('0/0', clock_timestamp())`;
+
 /**
  * Marks what this session writes by a replication origin, which native subscriptions heed too. Where the user may not
- * (it takes a grant), or the server has no room for another one, each transaction carries a logical message instead:
- * gives the SQL for it, else ''.
+ * (it takes a grant), or the server has no room for another one, each transaction carries a logical message instead.
+ * Gives the SQL that each transaction begins with.
  */
 async function takeOrigin(client: Client, name: string): Promise<string> {
+  const message = `SELECT pg_logical_emit_message(true, ${quoteLiteral(ORIGIN_MESSAGE)}, ${quoteLiteral(name)})`;
   try {
+    const { rows } = await client.query<{ may: boolean }>(
+      `SELECT has_function_privilege('pg_replication_origin_xact_setup(pg_lsn, timestamptz)', 'EXECUTE') AS may`,
+    );
+    if (rows[0]?.may !== true) return message;
     await client.query(
       `SELECT pg_replication_origin_create($1) WHERE NOT EXISTS (SELECT 1 FROM pg_replication_origin WHERE roname = $1)`,
       [name],
     );
     await client.query('SELECT pg_replication_origin_session_setup($1)', [name]);
-    return '';
+    return TIMED;
   } catch (thrown) {
     // insufficient_privilege, configuration_limit_exceeded
     if (!['42501', '53400'].includes(sqlStateOf(thrown) ?? ''))
       throw targetError(thrown, 'taking a replication origin');
-    return `SELECT pg_logical_emit_message(true, ${quoteLiteral(ORIGIN_MESSAGE)}, ${quoteLiteral(name)})`;
+    return message;
   }
 }

@@ -318,12 +318,14 @@ it('two systems that both write come to say the same, whatever is killed, and no
   const copy = new pg.Client({ connectionString: flow.config.targets['copy']!.url });
   await copy.connect();
   cleanups.push(() => copy.end());
-  await shows(
-    flow,
-    async (text) => (await copy.query({ text, rowMode: 'array' })).rows.map((row) => (row as unknown[]).join('|')),
-    sql,
-    said,
-  );
+  const ofCopy: Lines = async (text) =>
+    (await copy.query({ text, rowMode: 'array' })).rows.map((row) => (row as unknown[]).join('|'));
+  await shows(flow, ofCopy, sql, said);
+  // What Waybill wrote bears its own time, by which lag is told.
+  const before = (await b.lines('select clock_timestamp()::text'))[0]!;
+  await b.client.query(`insert into items (sku) values ('LAST')`);
+  const mirrored = `select commit_time >= '${before}' from waybill.position join items on sku = 'LAST' where flow = 'a_copy'`;
+  await shows(flow, ofCopy, mirrored, ['true']);
 });
 
 it('without a right to set up an origin a transaction says by itself whose it is; check and the start name what does not fit', async () => {
