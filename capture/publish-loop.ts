@@ -1,6 +1,6 @@
 /**
- * Publishing by stop-and-wait: one frame in flight, while the next is filled from the log (group commit). With another
- * one waiting, reading stops. Invariant 6.
+ * Publishing by stop-and-wait: one frame in flight, while the next is filled from the log (group commit). With a full
+ * one waiting behind it, reading stops. Invariant 6.
  */
 import type { FramePublisher } from '../core/frame-publisher.ts';
 import type { FrameWriter } from '../core/frame-writer.ts';
@@ -119,10 +119,13 @@ export class PublishLoop<P extends Position> {
   }
 
   async #publish(frame: PendingFrame<P>): Promise<void> {
-    const { publisher, source, report, progressed, goOn, onStored } = this.#o;
+    const { publisher, source, report, progressed, onStored } = this.#o;
     const startedMs = performance.now();
     this.#inFlight = true;
-    await publisher.publish(frame);
+    const stored = publisher.publish(frame);
+    // The log is read on while the frame is in flight; the next one to be full stops it again.
+    this.#makeRoom();
+    await stored;
     this.#inFlight = false;
     this.#acked = frame.end;
     if (frame.timeUs > 0) this.#lastCommitUs = frame.timeUs;
@@ -136,16 +139,18 @@ export class PublishLoop<P extends Position> {
     });
     source.recycle(frame.writer);
     progressed();
-    if (this.#ready.length === 0) {
-      const waiting = this.#roomWaiters;
-      this.#roomWaiters = [];
-      for (const resolve of waiting) resolve();
-      goOn();
-    }
     onStored?.(frame);
     const waiters = this.#storedWaiters;
     this.#storedWaiters = waiters.filter(({ reached }) => !reached(this.#acked));
     for (const { reached, resolve } of waiters) if (reached(this.#acked)) resolve();
+  }
+
+  #makeRoom(): void {
+    if (this.#ready.length > 0) return;
+    const waiting = this.#roomWaiters;
+    this.#roomWaiters = [];
+    for (const resolve of waiting) resolve();
+    this.#o.goOn();
   }
 
   /** Resolves when no frame waits. */
