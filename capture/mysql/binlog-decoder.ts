@@ -2,17 +2,17 @@
  * Decodes binlog events one at a time and tells a handler what they mean: groups (transactions), table maps, rows,
  * statements. An event that is not known and not marked as ignorable stops the source (invariant 7).
  */
-import { crc32 } from 'node:zlib';
 import { ReplicationError } from '../../core/errors.ts';
 import { formatGtid, type Gtid } from '../../core/gtid.ts';
 import type { BinlogHandler, Flavour, GroupEnd, Xid } from './binlog-handler.ts';
 import { ByteReader } from './byte-reader.ts';
 import type { Charsets } from './charset.ts';
+import { checksum } from './checksum.ts';
 import { inflateEvent } from './compression.ts';
 import { EVENT, FLAG_ARTIFICIAL, FLAG_IGNORABLE, HEADER_BYTES, readHeader, type EventHeader } from './event-types.ts';
 import { decodeGtid, decodeMariadbGtid, decodeTaggedGtid, decodeXaPrepare } from './gtid-event.ts';
 import { TransactionPayload } from './transaction-payload.ts';
-import { decodeQuery } from './query-event.ts';
+import { decodeQuery, isBegin } from './query-event.ts';
 import { RowReader, type RowOp, type RowsEvent } from './row-reader.ts';
 import { classifyStatement } from './statement.ts';
 import { decodeTableMap, type TableMap } from './table-map.ts';
@@ -341,6 +341,10 @@ export class BinlogDecoder {
   }
 
   #query(compressed: boolean, buffer: Buffer, start: number, end: number): void {
+    if (!compressed && this.#group === 'begun' && isBegin(buffer, start, end)) {
+      this.#group = 'open';
+      return;
+    }
     const reader = new ByteReader(buffer, start, end, 'a QUERY event');
     const { schema, sql } = decodeQuery(reader, this.#options.charsets, compressed);
     const statement = classifyStatement(sql, schema);
@@ -455,5 +459,5 @@ function readTableId(buffer: Buffer, at: number): number {
 function verifyChecksum(buffer: Buffer, start: number, end: number, error: () => ReplicationError): void {
   if (end - start < HEADER_BYTES) throw error();
   const stored = (buffer[end]! | (buffer[end + 1]! << 8) | (buffer[end + 2]! << 16)) + buffer[end + 3]! * 0x100_0000;
-  if (crc32(buffer.subarray(start, end)) !== stored) throw error();
+  if (checksum(buffer, start, end) !== stored) throw error();
 }

@@ -1,6 +1,9 @@
 /** Little-endian reader over an event's bytes; the checked, unhurried one: rows have their own. */
 import { ReplicationError } from '../../core/errors.ts';
 
+const TWO_21 = 0x20_0000;
+const TWO_32 = 0x1_0000_0000;
+
 export class ByteReader {
   readonly buffer: Buffer;
   readonly end: number;
@@ -50,13 +53,14 @@ export class ByteReader {
 
   /** Unsigned, 64 bits. Throws `source_protocol` beyond 2^53 - 1. */
   uint64(): number {
-    const value = this.buffer.readBigUInt64LE(this.skip(8));
-    if (value > BigInt(Number.MAX_SAFE_INTEGER))
+    const at = this.skip(8);
+    const high = this.buffer.readUInt32LE(at + 4);
+    if (high >= TWO_21)
       throw new ReplicationError(
         'source_protocol',
-        `${this.#what}: number ${value} is beyond what this version counts`,
+        `${this.#what}: number ${this.buffer.readBigUInt64LE(at)} is beyond what this version counts`,
       );
-    return Number(value);
+    return high * TWO_32 + this.buffer.readUInt32LE(at);
   }
 
   /** A length-encoded integer of the client/server protocol. */

@@ -301,17 +301,11 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     // A part without rows says nothing, except that the transaction has ended.
     if (open.rowsHere === 0 && part !== 'last') return;
     const name = formatGtid(open.gtid);
-    const { origin } = open;
-    this.#frame.writer.addTransaction([
-      0,
-      name,
-      name,
-      open.info.commitTimeUs,
-      open.rowsHere,
-      part,
-      open.firstOrdinal,
-      ...(origin === undefined ? ([] as const) : ([origin] as const)),
-    ]);
+    const { origin, rowsHere, firstOrdinal } = open;
+    const { commitTimeUs } = open.info;
+    const { writer } = this.#frame;
+    if (origin === undefined) writer.addNamedTransaction(name, commitTimeUs, rowsHere, part, firstOrdinal);
+    else writer.addTransaction([0, name, name, commitTimeUs, rowsHere, part, firstOrdinal, origin]);
   }
 
   statement(statement: LoggedStatement): void {

@@ -22,7 +22,8 @@ export class OpenGroup {
   mark: { readonly bytes: number; readonly rows: number } | undefined;
   /** Ordinals of its rows in the writer: first and length of each run. */
   runs: number[] = [];
-  readonly #savepoints = new Map<string, number>();
+  /** Made for the few that have one. */
+  #savepoints: Map<string, number> | undefined;
   /** Set where Waybill wrote it. */
   origin: string | undefined;
   /** The XA transaction whose second phase this is. */
@@ -51,12 +52,13 @@ export class OpenGroup {
   }
 
   savepoint(name: string): void {
+    this.#savepoints ??= new Map();
     this.#savepoints.set(name, this.ordinal);
   }
 
   /** The number of changes before a savepoint. */
   ordinalAt(savepoint: string): number {
-    const at = this.#savepoints.get(savepoint);
+    const at = this.#savepoints?.get(savepoint);
     if (at === undefined)
       throw new ReplicationError(
         'source_protocol',

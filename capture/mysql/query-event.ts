@@ -16,6 +16,22 @@ const AUTO_INCREMENT = 3;
 const CHARSET = 4;
 const CATALOG_NZ = 6;
 
+/** Fixed fields in front of the status variables: thread, time, length of the schema's name, error, their own length. */
+const HEAD_BYTES = 13;
+const BEGIN = Buffer.from('BEGIN', 'latin1');
+
+/** Whether a QUERY event says `BEGIN` as the servers write it, which is asked for every transaction. */
+export function isBegin(buffer: Buffer, start: number, end: number): boolean {
+  const from = end - BEGIN.length;
+  // Nothing else ends there with a byte of zero before the statement: it parts it from the schema's name.
+  const before = HEAD_BYTES + 1;
+  if (from - start < before) return false;
+  const statusBytes = buffer[start + 11]! | (buffer[start + 12]! << 8);
+  if (from !== start + before + statusBytes + buffer[start + 8]!) return false;
+  for (let i = 0; i < BEGIN.length; i++) if (buffer[from + i] !== BEGIN[i]) return false;
+  return true;
+}
+
 /** Decodes QUERY and MariaDB's QUERY_COMPRESSED. */
 export function decodeQuery(reader: ByteReader, charsets: Charsets, compressed: boolean): QueryText {
   reader.skip(8);

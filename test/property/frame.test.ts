@@ -161,3 +161,22 @@ describe('a transaction of a log with LSNs', () => {
     );
   });
 });
+
+describe('a transaction that has one name', () => {
+  it('is written as its entry is', () => {
+    const count = fc.oneof(fc.nat(1000), fc.nat(Number.MAX_SAFE_INTEGER));
+    const name = fc.oneof(
+      fc.tuple(fc.uuid(), fc.nat()).map(([source, gno]) => `${source}:${gno}`),
+      fc.tuple(fc.nat(), fc.nat(), fc.nat()).map((parts) => parts.join('-')),
+    );
+    const part = fc.constantFrom('whole', 'first', 'middle', 'last');
+    fc.assert(
+      fc.property(fc.array(fc.tuple(name, count, count, part, count), { maxLength: 30 }), (entries) => {
+        const writer = new FrameWriter(64);
+        for (const entry of entries) writer.addNamedTransaction(...entry);
+        const { tx } = JSON.parse(writer.finish().toString('utf8')) as FramePayload;
+        expect(tx).toEqual(entries.map(([of, ...rest]) => [0, of, of, ...rest]));
+      }),
+    );
+  });
+});

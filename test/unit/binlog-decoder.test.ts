@@ -336,6 +336,7 @@ describe('groups', () => {
   });
 
   it('of statements that are committed by themselves', () => {
+    expect(story('GTID', 'DROP TABLE BEGIN')).toEqual(['DROP', 'end commit']);
     expect(story('GTID', 'ALTER TABLE t ADD c int', 'GTID', 'truncate `o``dd`.`t``t`')).toEqual([
       'ALTER',
       'end commit',
