@@ -94,12 +94,18 @@ export class Store {
     )!;
   }
 
-  /** Waits until somebody reads the log; gives the moment from which that is timed. */
-  async beingRead(): Promise<number> {
-    await until('the log to be read', performance.now(), async () => {
-      const [sessions] = await this.sql.query<RowDataPacket[]>('show processlist');
-      return sessions.some((session) => String(session['Command']).startsWith('Binlog Dump'));
-    });
+  /** Sessions that read the log, or did: the server notices only as it writes to one that its reader is gone. */
+  async readers(): Promise<Set<number>> {
+    const [sessions] = await this.sql.query<RowDataPacket[]>('show processlist');
+    const reading = sessions.filter((session) => String(session['Command']).startsWith('Binlog Dump'));
+    return new Set(reading.map((session) => Number(session['Id'])));
+  }
+
+  /** Waits until somebody new reads the log, besides those there were; gives the moment from which that is timed. */
+  async beingRead(before: ReadonlySet<number>): Promise<number> {
+    await until('the log to be read', performance.now(), async () =>
+      [...(await this.readers())].some((reader) => !before.has(reader)),
+    );
     return performance.now();
   }
 

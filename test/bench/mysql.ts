@@ -12,7 +12,7 @@ import { median, Program, until } from './contenders.ts';
 import { covers, DIGEST, holds, prime, rowsIn, Store, withBroker, type Flavour, type Setup } from './mysql-setting.ts';
 import { KEYS, lines, rounds, say, scale } from './setting.ts';
 
-const CAPTURED = { small: Math.round(100_000 * scale), insert: Math.round(300_000 * scale) };
+const CAPTURED = { small: Math.round(200_000 * scale), insert: Math.round(900_000 * scale) };
 const DRAINED = Math.round(100_000 * scale);
 const FEW_ROWS = 1000;
 const MANY_ROWS = Math.round(1_000_000 * scale);
@@ -73,8 +73,9 @@ export async function benchMysqlCapture(flavour: Flavour): Promise<void> {
         const { prefix, config } = setups[round]!;
         const ours = async (): Promise<number> =>
           await withBroker(async (broker) => {
+            const before = await source.readers();
             const capture = Program.start(config, 'capture:bench');
-            const began = await source.beingRead();
+            const began = await source.beingRead(before);
             const seconds = await until('capture', began, async () => await holds(broker, prefix, goal));
             const usage = capture.usage();
             cpu.push((usage.cpuSeconds / CAPTURED[kind]) * 1e6);
@@ -144,8 +145,9 @@ export async function benchMysqlDrain(flavour: Flavour): Promise<void> {
         const apply = Program.start(config, 'apply:replica');
         const there = `select count(*) from information_schema.tables where table_schema = 'waybill' and table_name = 'position'`;
         await until('the flow', performance.now(), async () => (await target.value(there)) === '1');
+        const before = await source.readers();
         const capture = Program.start(config, 'capture:bench');
-        const began = await source.beingRead();
+        const began = await source.beingRead(before);
         const seconds = await until('waybill', began, async () => {
           const text = await target
             .value(`select position from waybill.position where flow = 'replica'`)
