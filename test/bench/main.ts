@@ -1,9 +1,10 @@
 /**
  * Benchmarks against what the databases themselves offer, side by side in one run: the same log, equal servers, the order of
  * the contenders alternating, medians of paired ratios.
- * `npm run bench -- [capture] [drain | small insert update] [canonical] [latency] [memory] [mysql | mysqlcapture mysqldrain
+ * `npm run bench -- [capture] [drain | small insert update] [canonical] [burst] [latency] [memory] [mysql | mysqlcapture mysqldrain
  * mysqlmemory] [mariadb | mariadbcapture …] [--scale 0.1] [--rounds 4]`.
  */
+import { benchBurst } from './burst.ts';
 import { benchCanonical } from './canonical.ts';
 import { benchCapture } from './capture.ts';
 import { benchDrain } from './drain.ts';
@@ -20,6 +21,7 @@ try {
   for (const kind of ['small', 'insert', 'update'] as const)
     if (wanted('drain') || wanted(kind)) await benchDrain(kind);
   if (wanted('canonical')) await benchCanonical();
+  if (wanted('burst')) await benchBurst();
   if (wanted('latency')) await benchLatency();
   if (wanted('memory')) await benchMemory();
   for (const flavour of ['mysql', 'mariadb'] as const) {
