@@ -1,17 +1,18 @@
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 import { defineConfig } from 'vitest/config';
 
-/** Those last longest that kill and restart whole installations; then those on several databases. */
-const LONGEST_FIRST = [/[/\\]e2e[/\\]/, /[/\\]fault[/\\]/, /drift/, /mysql/];
+/** Those that kill and restart whole installations: they last longest, and each keeps the machine busy by itself. */
+const HEAVY = /[/\\](e2e|fault)[/\\]/;
 
-/** Starts with the files that last longest, so that no worker is left alone with one of them at the end. */
-class LongestFirst extends BaseSequencer {
+/** Spreads the heavy files over the run, so that few of them run at a time and none is left to the end. */
+class HeavySpread extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
-    const rank = ({ moduleId }: TestSpecification): number => {
-      const found = LONGEST_FIRST.findIndex((pattern) => pattern.test(moduleId));
-      return found < 0 ? LONGEST_FIRST.length : found;
-    };
-    return (await super.sort(files)).toSorted((a, b) => rank(a) - rank(b));
+    const sorted = await super.sort(files);
+    const heavy = sorted.filter(({ moduleId }) => HEAVY.test(moduleId));
+    const light = sorted.filter(({ moduleId }) => !HEAVY.test(moduleId));
+    const lightPerHeavy = Math.floor(light.length / (heavy.length + 1));
+    const spread = heavy.flatMap((one) => [one, ...light.splice(0, lightPerHeavy)]);
+    return [...spread, ...light];
   }
 }
 
@@ -36,7 +37,7 @@ function project(name: string, order: number, settings: { testTimeout?: number; 
 
 export default defineConfig({
   test: {
-    sequence: { sequencer: LongestFirst },
+    sequence: { sequencer: HeavySpread },
     projects: [
       project('unit', 1, {}),
       project('property', 1, {}),
