@@ -100,7 +100,7 @@ export class BinlogDecoder {
     if (header.size !== end - start) throw this.#error(`says it has ${header.size} bytes, and ${end - start} came`);
     if (header.type === EVENT.formatDescription) this.#readChecksumAlgorithm(buffer, start, end);
     const bodyEnd = this.#checksum || header.type === EVENT.formatDescription ? end - CHECKSUM_BYTES : end;
-    if (this.#checksum) verifyChecksum(buffer, start, bodyEnd, () => this.#error('has a wrong checksum'));
+    if (this.#checksum && !hasChecksum(buffer, start, bodyEnd)) throw this.#error('has a wrong checksum');
     this.#advance(header);
     this.#dispatch(header, buffer, start + HEADER_BYTES, bodyEnd);
     return this.#drainPayload();
@@ -456,8 +456,9 @@ function readTableId(buffer: Buffer, at: number): number {
   );
 }
 
-function verifyChecksum(buffer: Buffer, start: number, end: number, error: () => ReplicationError): void {
-  if (end - start < HEADER_BYTES) throw error();
+/** Whether the event in `buffer[start, end)` is followed by its checksum. */
+function hasChecksum(buffer: Buffer, start: number, end: number): boolean {
+  if (end - start < HEADER_BYTES) return false;
   const stored = (buffer[end]! | (buffer[end + 1]! << 8) | (buffer[end + 2]! << 16)) + buffer[end + 3]! * 0x100_0000;
-  if (checksum(buffer, start, end) !== stored) throw error();
+  return checksum(buffer, start, end) === stored;
 }

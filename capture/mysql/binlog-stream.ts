@@ -185,7 +185,6 @@ export class BinlogStream {
   }
 
   #receive(packet: Packet): void {
-    this.#lastSignMs = Date.now();
     const kind = packet.buffer[packet.start + EVENT_AT - 1];
     if (kind === ERROR_PACKET) return this.#finish(this.#lost(packet.asError('utf8')));
     if (kind === EOF_PACKET && packet.end - packet.start - EVENT_AT + 1 < EOF_BYTES) {
@@ -203,6 +202,7 @@ export class BinlogStream {
   #announce(): void {
     if (this.#activityDue) return;
     this.#activityDue = true;
+    this.#lastSignMs = Date.now();
     setImmediate(() => {
       this.#activityDue = false;
       if (this.#done) return;
