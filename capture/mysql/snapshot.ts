@@ -17,6 +17,7 @@ import { chunkSql, existSql, keysSql, keyTextIsKey } from './chunk-sql.ts';
 import { keyText } from './chunk-window.ts';
 import type { TextRow } from './connection.ts';
 import { guarded, publishRead } from './published-table.ts';
+import { failedForDdl } from './source-error.ts';
 
 const FIRST_CHUNK_ROWS = 1000;
 const CHUNK_BYTES = 4 << 20;
@@ -165,12 +166,15 @@ export class SnapshotReader {
     const { readTable, signal } = this.#ports;
     let captured = first;
     for (let attempt = 1; !this.#stopped; attempt++) {
-      const found = await read(captured);
+      const found = await read(captured).catch((thrown: unknown) => {
+        if (failedForDdl(thrown)) return 'altered' as const;
+        throw thrown;
+      });
       if (found === undefined) return undefined;
       failpoint('capture.mid-snapshot');
       const now = await readTable(table.schema, table.name);
       const unchanged = now !== 'absent' && now?.schema.version === captured.schema.version;
-      if (unchanged && (await this.#publish(found.chunk, found.high))) return found.chunk;
+      if (unchanged && found !== 'altered' && (await this.#publish(found.chunk, found.high))) return found.chunk;
       if (now === 'absent' || now === undefined) return undefined;
       // The window of the chunk stays until the next one replaces it.
       captured = now;

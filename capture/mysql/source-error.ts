@@ -76,3 +76,12 @@ export function sourceError(thrown: unknown, doing: string): ReplicationError {
       : ` (${number}${typeof sqlState === 'string' && sqlState !== '' ? `, SQLSTATE ${sqlState}` : ''})`;
   return new ReplicationError(code, `${doing}: ${text}${suffix}`, { cause: thrown });
 }
+
+/** A statement's table is gone, lost a column, or has another definition than the transaction began with. */
+const ALTERED: readonly unknown[] = [1146, 1054, 1412];
+
+/** Whether a statement failed since its table was altered after the statement had been made. */
+export function failedForDdl(thrown: unknown): boolean {
+  if (!(thrown instanceof Error)) return false;
+  return ALTERED.includes((thrown as { errno?: unknown }).errno) || failedForDdl(thrown.cause);
+}

@@ -215,7 +215,9 @@ flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
       const { text, database } = await path();
       const copy = database.replace('_shop', '_copy');
       await sql.query(`create table ${copy}.items (id int primary key, more int not null)`);
-      const { output } = await cli.run(text, 'target_shape');
+      const stopped = 'items is stopped: ';
+      const { output } = await cli.waybill(text, ['run', '--listen', '127.0.0.1:0'], (log) => log.includes(stopped));
+      expect(output).toContain(stopped);
       expect(output).toContain('more');
       expect((await cli.waybill(text, ['check'])).status).toBe(1);
     });

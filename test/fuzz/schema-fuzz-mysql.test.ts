@@ -1,5 +1,5 @@
 /**
- * As schema-fuzz.test.ts, on MySQL and MariaDB, with stages that are killed: what streaming built equals what a fresh
+ * As test/fault/schema-fuzz.test.ts, on MySQL and MariaDB, with stages that are killed: what streaming built equals what a fresh
  * copy builds, in content and in definitions.
  */
 import { afterAll, beforeAll, expect, test } from 'vitest';
