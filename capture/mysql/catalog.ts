@@ -18,8 +18,6 @@ interface CatalogColumn {
   readonly shown: string;
   /** Generated columns are left out of log and snapshot alike. */
   readonly generated: boolean;
-  /** Whether rows get a value that no constant tells: an expression, the time, a number that counts up. */
-  readonly computed: boolean;
   readonly textSql: string;
 }
 
@@ -146,8 +144,6 @@ function capturedTable(
       dataType: dataType!,
       shown,
       generated: GENERATED.test(extra ?? ''),
-      computed:
-        /auto_increment/i.test(extra ?? '') || (fallback !== null && fallback !== 'NULL' && constant === undefined),
       textSql: columnTextSql({ name: column!, dataType: dataType!, columnType: shown }, flavour),
     };
   });
@@ -281,7 +277,6 @@ export function reconcile(
       dataType: undefined,
       shown: type,
       generated: false,
-      computed: false,
       textSql: quoteIdent(column.name),
     };
   });
