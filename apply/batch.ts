@@ -34,6 +34,11 @@ export interface Batch {
   readonly next: Position | undefined;
 }
 
+/** Gives up the memory of frames that a batch was the last to need. Nothing of the batch may be read any more. */
+export function giveUpFrames(batch: Batch): void {
+  for (const { frame, endEntry } of batch.runs) if (endEntry === frame.transactions) frame.giveUp();
+}
+
 /** The part of a run that belongs to one transaction. */
 export interface TransactionRun {
   readonly entry: TransactionEntry;
@@ -98,6 +103,11 @@ export class BatchQueue {
 
   get empty(): boolean {
     return this.#pieces.length === 0;
+  }
+
+  /** Whether all that is there belongs to one transaction, and its end is not there. */
+  get unfinished(): boolean {
+    return !this.empty && this.#pieces.every((piece) => piece.boundary === undefined);
   }
 
   add(received: ReceivedFrame, frame: IndexedFrame): void {

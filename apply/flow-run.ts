@@ -6,12 +6,17 @@ import type { Logger } from '../core/logger.ts';
 import type { FlowReport } from '../core/metrics.ts';
 import type { Nats } from '../core/nats.ts';
 import { comparePositions, type Position } from '../core/position.ts';
-import { BatchQueue } from './batch.ts';
+import { BatchQueue, giveUpFrames } from './batch.ts';
 import type { BatchSink } from './target-store.ts';
 
 /** How long a source transaction may stand still in the middle before the target's locks are given back. */
 const MID_TRANSACTION_MS = 10_000;
 const IDLE_TICK_MS = 1000;
+/**
+ * Parts in which a transaction is written whose end has not come. A batch is large so that the last image of a key stands
+ * for many; within one transaction there is seldom more than one.
+ */
+const PART_BYTES = 8 << 20;
 
 export interface FlowRunOptions {
   readonly nats: Nats;
@@ -31,13 +36,14 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
   const { nats, stream, sink, signal, lost } = options;
   const start = await findStart(nats, stream, sink.position, sink.seq);
   const queue = new BatchQueue(sink.position, start.startSeq);
+  const limitBytes = (): number => (queue.unfinished ? Math.min(PART_BYTES, options.batchBytes) : options.batchBytes);
   const ended = new AbortController();
   const readSignal = AbortSignal.any([signal, lost, ended.signal]);
   let failure: { error: unknown } | undefined;
   const reading = (async () => {
     for await (const received of readFrames(nats, stream, { ...start, signal: readSignal })) {
       queue.add(received, IndexedFrame.open(received.payload, received.place));
-      while (queue.bytes >= options.batchBytes && !readSignal.aborted) await queue.changed();
+      while (queue.bytes >= limitBytes() && !readSignal.aborted) await queue.changed();
     }
     if (!readSignal.aborted) throw new ReplicationError('nats_timeout', `reading stream ${stream} ended by itself`);
   })()
@@ -51,12 +57,13 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
   try {
     while (!signal.aborted) {
       if (lost.aborted) throw asReplicationError(lost.reason);
-      const batch = queue.take(options.batchBytes);
+      const batch = queue.take(limitBytes());
       if (batch !== undefined) {
         options.report.state('applying');
         idle.taking(batch.commitTimeUs);
         const startedMs = performance.now();
         await sink.write(batch);
+        giveUpFrames(batch);
         options.log.debug(
           { rows: batch.rows, seq: batch.seq, ms: Math.round(performance.now() - startedMs) },
           'batch written',

@@ -1,5 +1,12 @@
-#!/usr/bin/env node
-/** The command line. Commands are loaded when they are asked for, so that `run` holds no more than it needs. */
+#!/usr/bin/env -S node --single-threaded --expose-gc
+/**
+ * The command line. Commands are loaded when they are asked for, so that `run` holds no more than it needs.
+ *
+ * A stage is one thread of JavaScript over short-lived buffers. Helper threads that collect and compile beside it find
+ * little to do, and waking them and waiting for them costs a tenth of its time on a machine whose cores the databases and
+ * NATS use as well (docs/decisions.md). For the collections that stages ask for see core/buffer-memory.ts. V8 takes these
+ * flags at its start alone, hence the first line.
+ */
 // oxlint-disable-next-line import/no-unassigned-import -- it acts before the modules below are loaded
 import './keep-heap-small.ts';
 import { Command, CommanderError, Option } from 'commander';

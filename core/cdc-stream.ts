@@ -11,6 +11,7 @@ import {
   type StreamInfo,
 } from '@nats-io/jetstream';
 import type { MsgHdrs } from '@nats-io/transport-node';
+import { buffersUsed, ownCopy } from './buffer-memory.ts';
 import type { NatsConfig } from './config.ts';
 import { isAbort, ReplicationError } from './errors.ts';
 import { FRAME_VERSION, HEADER } from './frame.ts';
@@ -240,6 +241,7 @@ export function parseFrameHeaders(headers: MsgHdrs | undefined, place: string): 
 export interface ReceivedFrame extends FrameHeaders {
   /** Sequence of the frame's (last) message. */
   readonly seq: number;
+  /** Owns its memory: whoever is done with it may give it up. */
   readonly payload: Uint8Array;
   /** Names stream and sequence, for errors. */
   readonly place: string;
@@ -390,8 +392,9 @@ export async function* readFrames(
           );
         position = headers.end;
         // The client's own buffer of a message that came in several packets is up to twice as large.
-        const payload = headers.chunk === undefined ? Buffer.from(message.data) : Buffer.concat(pieces);
+        const payload = headers.chunk === undefined ? ownCopy(message.data) : ownCopy(...pieces);
         pieces = [];
+        buffersUsed(payload.byteLength);
         yield { ...headers, seq: message.seq, payload, place };
       }
     } finally {

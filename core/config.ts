@@ -113,7 +113,7 @@ const mirrorFlowSchema = z.strictObject({
   dropped_tables: z.enum(['keep', 'drop']).default('keep'),
   /** `keep`: the old name stays as it is, and the new one is loaded as a new table. */
   renamed_tables: z.enum(['keep', 'rename']).default('keep'),
-  batch_bytes: size.prefault('4MB'),
+  batch_bytes: size.prefault('16MB'),
   /** What becomes of 0000-00-00 and its like in a target that has no such dates (Postgres). */
   zero_dates: z.enum(['reject', 'null', 'epoch']).default('reject'),
   /** What a repair does with rows of the target that the source does not have. */

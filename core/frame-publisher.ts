@@ -1,6 +1,7 @@
 /** Publishing by stop-and-wait on the observed sequence: the stream is the checkpoint, and the fence. */
 import { jetstream, type JetStreamClient } from '@nats-io/jetstream';
 import { headers as createHeaders } from '@nats-io/transport-node';
+import { buffersUsed } from './buffer-memory.ts';
 import { cdcStreamName, cdcSubject, type StreamTail } from './cdc-stream.ts';
 import type { NatsConfig } from './config.ts';
 import { ReplicationError } from './errors.ts';
@@ -134,6 +135,8 @@ export class FramePublisher {
         throw new ReplicationError('stream_conflict', `stream ${this.streamName} called a frame a duplicate`);
       // Invariant 5: the next frame expects the sequence observed here, never one predicted.
       this.#lastSeq = ack.seq;
+      // Its copy in the client, and what it was made from.
+      buffersUsed(2 * payload.byteLength);
       failpoint('capture.acked');
     } catch (thrown) {
       throw natsError(thrown, `publishing to ${this.#subject} after sequence ${this.#lastSeq}`);

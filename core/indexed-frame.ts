@@ -3,6 +3,7 @@
  * replaced by later ones of the same batch, or pass from the frame into the target byte for byte, so that decoding each
  * into strings would be most of the work.
  */
+import { giveUp } from './buffer-memory.ts';
 import { ReplicationError } from './errors.ts';
 import {
   decodeFrame,
@@ -47,6 +48,7 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   #decodedTx: FramePayload['tx'] | undefined;
   readonly #tailStart: number;
   readonly #place: string;
+  readonly #memory: Uint8Array;
   readonly #starts: Uint32Array;
   readonly #ops: Uint8Array;
   readonly #tableIndexes: Int16Array;
@@ -71,6 +73,7 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     this.length = rows;
     // One piece of memory for all: frames come and go by the dozen.
     const memory = new ArrayBuffer((rows + 1) * 4 + rows * 4);
+    this.#memory = new Uint8Array(memory);
     this.#starts = new Uint32Array(memory, 0, rows + 1);
     this.#tableIndexes = new Int16Array(memory, (rows + 1) * 4, rows);
     this.#ops = new Uint8Array(memory, (rows + 1) * 4 + rows * 2, rows);
@@ -114,6 +117,12 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     const { v, rows, tx, tables } = decodeFrame(payload, place);
     const again = Buffer.from(JSON.stringify({ v, rows, tx, tables }));
     return new IndexedFrame(again, place, again.lastIndexOf(TAIL));
+  }
+
+  /** Gives up the frame's memory. Nothing of it may be read any more. */
+  giveUp(): void {
+    giveUp(this.bytes);
+    giveUp(this.#memory);
   }
 
   op(row: number): Op {

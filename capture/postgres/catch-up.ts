@@ -103,7 +103,7 @@ export class CatchUpReader implements LogReader {
     }
     const more = messages >= this.#changes;
     const tookMs = performance.now() - startedMs;
-    if (tookMs < SLICE_MS / 2) this.#changes = Math.min(MOST_SLICE_CHANGES, this.#changes * 2);
+    if (tookMs < SLICE_MS / 2) this.#changes = Math.min(MOST_SLICE_CHANGES, this.#changes * 4);
     else if (tookMs > SLICE_MS * 2) this.#changes = Math.max(FIRST_SLICE_CHANGES, Math.floor(this.#changes / 2));
     return more;
   }

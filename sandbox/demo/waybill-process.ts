@@ -19,7 +19,7 @@ export function startWaybill(configFile: string, logFile: string): WaybillProces
   const program = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
   const log = openSync(logFile, 'a');
   // A group of its own, so that a Ctrl-C for the demo reaches it as the one stop below and not twice.
-  const child = spawn(process.execPath, [program, 'run', '--config', configFile], {
+  const child = spawn(program, ['run', '--config', configFile], {
     stdio: ['ignore', log, log],
     detached: true,
   });

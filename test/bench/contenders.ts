@@ -79,8 +79,8 @@ export class Program {
   static start(configFile: string, only: string): Program {
     return new Program(
       spawn(
-        process.execPath,
-        [PROGRAM, 'run', '--config', configFile, '--only', only, '--listen', '127.0.0.1:0', '--log-level', 'warn'],
+        PROGRAM,
+        ['run', '--config', configFile, '--only', only, '--listen', '127.0.0.1:0', '--log-level', 'warn'],
         { stdio: ['ignore', 'ignore', 'pipe'] },
       ),
     );

@@ -39,8 +39,8 @@ export class Stage {
     const { configFile, only, logFile, leaseTtlMs, env } = this.#options;
     this.#logStart = existsSync(logFile) ? statSync(logFile).size : 0;
     const child = spawn(
-      process.execPath,
-      [PROGRAM, 'run', '--config', configFile, '--only', only, '--listen', '127.0.0.1:0', '--log-level', 'info'],
+      PROGRAM,
+      ['run', '--config', configFile, '--only', only, '--listen', '127.0.0.1:0', '--log-level', 'info'],
       {
         stdio: ['ignore', 'pipe', 'pipe'],
         env: {

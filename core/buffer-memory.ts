@@ -1,0 +1,45 @@
+/**
+ * Memory of large buffers. V8 looks after objects: buffers outside its heap are freed with the object that names them,
+ * and up to 32 MB of those that are no longer needed gather before that is a reason to collect (64 MB of those that were
+ * needed for a while). A stage that passes hundreds of megabytes a second through a heap of a few would hold that much for
+ * nothing. Hence stages say how much they have used, and give up large buffers when they are done with them.
+ */
+
+/** A collection of the young part of the heap takes about a millisecond: often enough to be bounded, too rare to be felt. */
+const COLLECT_BYTES = 4 << 20;
+/** Below this, giving a buffer up costs more than it brings. */
+const LARGE_BYTES = 64 * 1024;
+
+let used = 0;
+
+/**
+ * Counts bytes of buffers that were used and are no longer needed; from time to time, has them freed. Does so only where
+ * the program was started with `--expose-gc`, as its first line has it.
+ */
+export function buffersUsed(bytes: number): void {
+  used += bytes;
+  if (used < COLLECT_BYTES) return;
+  used = 0;
+  globalThis.gc?.({ type: 'minor' });
+}
+
+/** A copy of the parts, one after the other, that owns its memory: what `giveUp` wants. */
+export function ownCopy(...parts: readonly Uint8Array[]): Buffer {
+  const copy = Buffer.allocUnsafeSlow(parts.reduce((sum, part) => sum + part.byteLength, 0));
+  let at = 0;
+  for (const part of parts) {
+    copy.set(part, at);
+    at += part.byteLength;
+  }
+  return copy;
+}
+
+/**
+ * Gives up the memory of a view that owns it (`ownCopy`) however long it has lived: the view is empty from now on, and the
+ * memory is freed with the next collection of the young part.
+ */
+export function giveUp(view: NodeJS.ArrayBufferView): void {
+  const { buffer, byteLength } = view;
+  if (byteLength < LARGE_BYTES || byteLength !== buffer.byteLength || !(buffer instanceof ArrayBuffer)) return;
+  structuredClone(buffer, { transfer: [buffer] });
+}
