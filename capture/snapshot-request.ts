@@ -20,13 +20,26 @@ export interface SnapshotRequest {
 /** Values of a key's columns as text, in key order. */
 export type KeyTexts = readonly string[];
 
+/** A part of a table's keys, and how far it is read. */
+export interface KeyRange {
+  /** Behind this key it begins; by and by, of the last row that is stored. Null: from the first row on. */
+  cursor: string[] | null;
+  /** Its last key; null: to the last row. */
+  readonly upTo: string[] | null;
+  done?: boolean;
+}
+
 export interface TableProgress {
   readonly schema: string;
   readonly name: string;
   state: 'pending' | 'running' | 'done';
   /** Key of the last row that is stored in the stream, as text; null before the first chunk. */
   cursor: string[] | null;
+  /** Where a table is read in several places at once. */
+  ranges?: KeyRange[];
   rows: number;
+  /** Rows there are about, as the source estimates. */
+  estimate?: number;
   /** The request that this answers. */
   request?: string;
   /** Only the rows of this partition are read. */

@@ -55,6 +55,8 @@ const anySource = {
   heartbeat: duration.prefault('10s'),
   frame_bytes: size.prefault('512KB'),
   snapshot_chunk_rows: z.number().int().min(1).max(1_000_000).default(20_000),
+  /** What snapshots may read of the source in a second; left out: as much as they can. */
+  snapshot_max_rows_per_second: z.number().int().min(1).optional(),
   tls: tls.optional(),
   /** Columns that never reach the stream as they are. */
   columns: columnRulesSchema.optional(),
@@ -67,6 +69,8 @@ const postgresSourceSchema = z.strictObject({
     .string()
     .regex(/^[a-z0-9_]{1,63}$/, 'must be lower case letters, digits and _')
     .optional(),
+  /** How many connections a snapshot reads with. */
+  snapshot_connections: z.number().int().min(1).max(32).default(4),
   publication: z
     .string()
     .regex(/^[a-z_][a-z0-9_]{0,62}$/, 'must be lower case letters, digits and _')

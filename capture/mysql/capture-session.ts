@@ -214,6 +214,7 @@ export class CaptureSession {
         rules: this.#rules,
         progress: this.#o.progress,
         maxChunkRows: settings.snapshot_chunk_rows,
+        maxRowsPerSecond: settings.snapshot_max_rows_per_second,
         log,
         signal,
         atBoundary: <T>(ready: (port: LogPort) => boolean, work: (port: LogPort) => T) =>

@@ -9,6 +9,7 @@ import type { TableSchema } from '../../core/frame.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
 import type { Logger } from '../../core/logger.ts';
 import { abortableDelay } from '../../core/run-service.ts';
+import { RowLimit } from '../row-limit.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
 import type { KeyTexts, ProgressStore, TableProgress } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
@@ -32,6 +33,7 @@ export interface SnapshotPorts extends ChunkReaderOptions {
   readonly rules: ColumnRules;
   readonly progress: ProgressStore;
   readonly maxChunkRows: number;
+  readonly maxRowsPerSecond: number | undefined;
   readonly log: Logger;
   /** Resolves when all that was published is stored. Rejects when the signal aborts (Invariant 1). */
   readonly stored: () => Promise<void>;
@@ -57,11 +59,13 @@ export class SnapshotReader {
   readonly #ports: SnapshotPorts;
   readonly #task: SnapshotTask;
   readonly #chunks: ChunkReader;
+  readonly #limit: RowLimit;
 
   constructor(ports: SnapshotPorts, task: SnapshotTask) {
     this.#ports = ports;
     this.#task = task;
     this.#chunks = new ChunkReader(ports);
+    this.#limit = new RowLimit(ports.maxRowsPerSecond);
   }
 
   get #stopped(): boolean {
@@ -111,6 +115,7 @@ export class SnapshotReader {
     let cursor = rules.openCursor(rules.publish(captured.schema), table.cursor);
     let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
     while (!this.#stopped) {
+      await this.#limit.wait(this.#ports.signal);
       const chunk = await this.#publishChunk(table, captured, async (current) => {
         if (keyless) await this.#mark(current, id, 'begin');
         return await this.#read(current, (excluded) => [chunkSql(current, cursor, limit, excluded)], []);
@@ -121,13 +126,15 @@ export class SnapshotReader {
       await this.#ports.stored();
       const { rows } = chunk;
       table.rows += rows.length;
+      this.#limit.count(rows.length);
       const last = rows.at(-1);
       if (limit === undefined || rows.length < limit || last === undefined) break;
       cursor = last.key;
       table.cursor = rules.sealCursor(rules.publish(captured.schema), cursor);
       await this.#store();
       const bytes = rows.reduce((sum, row) => sum + row.json.length, 0);
-      limit = Math.max(100, Math.min(this.#ports.maxChunkRows, Math.floor(CHUNK_BYTES / (bytes / rows.length))));
+      const most = Math.min(this.#ports.maxChunkRows, this.#limit.mostAtOnce, CHUNK_BYTES / (bytes / rows.length));
+      limit = Math.max(Math.min(100, this.#ports.maxChunkRows), Math.floor(most));
     }
     if (this.#stopped) return;
     await this.#mark(captured, id, 'end');

@@ -27,8 +27,8 @@ import { publishTable, type PublishedTable } from './published-table.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { SchemaWatch } from './schema-watch.ts';
 import { advanceSlot, logDistanceBytes, readSlot } from './slot.ts';
-import { emitMark, SnapshotReader } from './snapshot.ts';
-import type { MarkedVersion, SchemaMark } from './log-marks.ts';
+import { emitMark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
+import { SnapshotReader } from './snapshot.ts';
 import { TransactionAssembler } from './transaction-assembler.ts';
 
 export interface SessionOptions {
@@ -104,8 +104,9 @@ export class CaptureSession {
       resolve: (relation, lsn) => this.#resolve(relation, lsn),
       takeMark: (mark, write) => this.#takeMark(mark, write),
       tableByOid: (oid) => this.#publish(this.#schemas.byOid(oid)),
+      readsChunk: (id) => this.#snapshot?.reads(id) === true,
       takeChunk: (id) => this.#snapshot?.takeChunk(id),
-      chunkDone: (id, kept) => this.#snapshot?.chunkDone(id, kept),
+      chunkDone: (id, outcome) => this.#snapshot?.chunkDone(id, outcome),
       onFrame: (frame) => this.#publishing.enqueue(frame),
     });
     this.#publishing = new PublishLoop({
@@ -295,26 +296,27 @@ export class CaptureSession {
 
   async #readSnapshot(task: SnapshotTask, signal: AbortSignal): Promise<void> {
     const { settings, name, installation, log } = this.#o.held;
-    const client = await connectSource(settings, sessionName('load', name, installation));
+    this.#snapshot = new SnapshotReader({
+      connect: () => connectSource(settings, sessionName('load', name, installation)),
+      mostConnections: settings.snapshot_connections,
+      progress: this.#o.progress,
+      markPrefix: this.#markPrefix,
+      rules: this.#rules,
+      maxChunkRows: settings.snapshot_chunk_rows,
+      maxRowsPerSecond: settings.snapshot_max_rows_per_second,
+      log,
+      signal,
+      tableByName: (schema, table) => this.#publish(this.#schemas.byName(schema, table)),
+      trackTransactions: (on) => this.#assembler.trackTransactions(on),
+      forgetTransactionsBefore: (xid) => this.#assembler.forgetTransactionsBefore(xid),
+      storedBehind: (lsn) => this.#publishing.stored((acked) => acked.lsn > lsn, signal),
+      stored: (client) => this.#whenStored(client, signal),
+      task,
+    });
     try {
-      this.#snapshot = new SnapshotReader({
-        client,
-        progress: this.#o.progress,
-        markPrefix: this.#markPrefix,
-        rules: this.#rules,
-        maxChunkRows: settings.snapshot_chunk_rows,
-        log,
-        signal,
-        tableByName: (schema, table) => this.#publish(this.#schemas.byName(schema, table)),
-        trackTransactions: (on) => this.#assembler.trackTransactions(on),
-        forgetTransactionsBefore: (xid) => this.#assembler.forgetTransactionsBefore(xid),
-        stored: () => this.#whenStored(client, signal),
-        task,
-      });
       await this.#snapshot.run();
     } finally {
       this.#snapshot = undefined;
-      await client.end().catch(() => {});
     }
   }
 

@@ -1,6 +1,8 @@
 /** Messages of Waybill in the log of a Postgres source. */
+import type pg from 'pg';
 import type { CatalogRow } from './catalog.ts';
 import type { PublishedTable } from './published-table.ts';
+import { sourceError } from './source-error.ts';
 
 /** What Waybill writes into the source's log about itself, as the content of transactional logical messages. */
 export type Mark =
@@ -29,3 +31,12 @@ export interface MarkedVersion<T = PublishedTable> {
 
 /** Prefix of the messages that the event trigger writes. */
 export const DDL_PREFIX = 'waybill.ddl';
+
+/** Writes a mark into the source's log, in a transaction of its own. */
+export async function emitMark(client: pg.Client, prefix: string, mark: Mark): Promise<void> {
+  try {
+    await client.query('select pg_logical_emit_message(true, $1, $2::text)', [prefix, JSON.stringify(mark)]);
+  } catch (thrown) {
+    throw sourceError(thrown, 'writing a mark into the log of the source');
+  }
+}

@@ -22,9 +22,8 @@ import {
 } from './catalog.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, qualifiedName } from './publication.ts';
-import { emitMark } from './snapshot.ts';
 import { sourceError } from './source-error.ts';
-import type { MarkedVersion, SchemaMark } from './log-marks.ts';
+import { emitMark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
 
 /** What was captured under the registry's versions. */
 export interface SchemaWatchOptions {

@@ -2,42 +2,46 @@
  * Snapshots by watermarked chunks (after DBLog, Andreakis and Papapanagiotou 2020): while the log streams, a low mark
  * is written into it, a chunk is read, a high mark is written; the assembler drops from the chunk what changed between
  * the two and publishes the rest at the high mark's place. No lock, no long transaction, durable cursors.
+ *
+ * Several connections read at once: small tables each by one of them, large ones in ranges of their keys.
  */
 import type pg from 'pg';
-import { to as copyTo } from 'pg-copy-streams';
-import { ReplicationError } from '../../core/errors.ts';
-import { failpoint } from '../../core/failpoint.ts';
-import type { Logger } from '../../core/logger.ts';
-import { abortableDelay, untilAborted } from '../../core/run-service.ts';
 import type { ColumnRules } from '../../core/column-rules.ts';
-import type { CapturedTable } from './catalog.ts';
-import { LineSplitter, parseCopyLine, type CopyRow } from './copy-lines.ts';
-import { qualifiedName, quoteIdent } from './publication.ts';
+import type { Logger } from '../../core/logger.ts';
+import { abortableDelay } from '../../core/run-service.ts';
+import { RowLimit } from '../row-limit.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
+import { newSnapshotId, type KeyRange, type ProgressStore, type TableProgress } from '../snapshot-request.ts';
+import type { CapturedTable } from './catalog.ts';
+import { ChunkReader, currentSnapshot, type ChunkOutcome, type ReadChunk } from './chunk-reader.ts';
+import { absentSql, chunkSql, ESTIMATE_SQL, keysSql, sampleSql } from './chunk-sql.ts';
+import type { Chunk } from './chunk-windows.ts';
 import { hasGuardedKey, type PublishedTable } from './published-table.ts';
-import {
-  newSnapshotId,
-  type KeyTexts,
-  type ProgressStore,
-  type SnapshotProgress,
-  type TableProgress,
-} from '../snapshot-request.ts';
 import { sourceError } from './source-error.ts';
-import type { Mark } from './log-marks.ts';
-import type { Chunk } from './transaction-assembler.ts';
 
 const FIRST_CHUNK_ROWS = 1000;
-const CHUNK_BYTES = 4 << 20;
-/** Undefined column or table, and types that do not go together: the table changed. PostgreSQL documentation, appendix A. */
-const CHANGED_TABLE: ReadonlySet<string> = new Set(['42703', '42P01', '42883', '42804', '22P02', '0A000']);
+const LEAST_CHUNK_ROWS = 10;
+/** What the chunks of all connections take together. */
+const CHUNK_BYTES = 8 << 20;
+/** A chunk is to take no longer to read: its window gathers what changes meanwhile. */
+const CHUNK_MS = 500;
 /** So often a chunk is read before its table is set aside. */
 const MOST_ATTEMPTS = 20;
+/** Rows for which another connection is worth its price. */
+const ROWS_A_CONNECTION = 50_000;
+/** Keys from which the ranges of a table are chosen. */
+const SAMPLE_ROWS = 5000;
+/** How often the progress is stored: what a kill loses of it is read again. */
+const STORE_EVERY_MS = 500;
 
 export interface SnapshotPorts {
-  readonly client: pg.Client;
+  /** A connection of its own for each reader. */
+  readonly connect: () => Promise<pg.Client>;
+  readonly mostConnections: number;
   readonly progress: ProgressStore;
   readonly markPrefix: string;
   readonly maxChunkRows: number;
+  readonly maxRowsPerSecond: number | undefined;
   readonly log: Logger;
   readonly signal: AbortSignal;
   readonly rules: ColumnRules;
@@ -45,53 +49,92 @@ export interface SnapshotPorts {
   readonly trackTransactions: (on: boolean) => void;
   readonly forgetTransactionsBefore: (xid: number) => void;
   /**
-   * Resolves when everything up to the mark that was just written, and its chunk, is stored in the stream. Rejects when
-   * the signal aborts: a cursor must never pass rows that are not stored (Invariant 1).
+   * Resolves when the commit at `lsn` and all before it are stored in the stream. Rejects when the signal aborts: a cursor
+   * must never pass rows that are not stored (Invariant 1).
    */
-  readonly stored: () => Promise<void>;
+  readonly storedBehind: (lsn: bigint) => Promise<void>;
+  /** The same for what has been written so far. */
+  readonly stored: (client: pg.Client) => Promise<void>;
   readonly task: SnapshotTask;
 }
 
-/** Reads tables one after another. One instance per run of a capture. */
+/** What becomes of a table: read to its end; read anew under another key; gone; left for later; asked for once more. */
+type Verdict = 'read' | 'anew' | 'gone' | 'aside' | 'superseded';
+
+interface TableJob {
+  readonly table: TableProgress;
+  captured: PublishedTable;
+  /** Names the reading in its begin and end marks. */
+  readonly id: string;
+  /** Ranges that are not read to their end. */
+  open: number;
+  verdict: Verdict;
+}
+
+interface RangeJob {
+  readonly job: TableJob;
+  readonly range: Pick<KeyRange, 'cursor' | 'upTo' | 'done'>;
+}
+
+/** Reads the tables that are due. One instance per run of a capture's snapshot. */
 export class SnapshotReader {
   readonly #ports: SnapshotPorts;
-  #chunks = new Map<string, Chunk>();
-  #outcome: { chunk: string; resolve: (kept: number | undefined) => void } | undefined;
+  readonly #limit: RowLimit;
+  readonly #chunkReaders = new Map<string, ChunkReader>();
+  readonly #failed = new AbortController();
+  readonly #signal: AbortSignal;
+  #tables: TableProgress[] = [];
+  #ranges: RangeJob[] = [];
+  /** Tables whose ranges are being chosen. */
+  #opening = 0;
+  #wake: (() => void)[] = [];
+  /** Tables whose end mark is on its way. */
+  readonly #ending: Promise<void>[] = [];
+  #readers = 1;
+  #storedMs = performance.now();
 
   constructor(ports: SnapshotPorts) {
     this.#ports = ports;
+    this.#limit = new RowLimit(ports.maxRowsPerSecond);
+    this.#signal = AbortSignal.any([ports.signal, this.#failed.signal]);
   }
 
-  takeChunk(id: string): Chunk | undefined {
-    const chunk = this.#chunks.get(id);
-    this.#chunks.delete(id);
-    return chunk;
+  /** For the log: whether a chunk is read by this process. */
+  reads(chunk: string): boolean {
+    return this.#chunkReaders.has(chunk);
   }
 
-  chunkDone(id: string, kept: number | undefined): void {
-    if (this.#outcome?.chunk !== id) return;
-    this.#outcome.resolve(kept);
-    this.#outcome = undefined;
+  takeChunk(chunk: string): Chunk | undefined {
+    return this.#chunkReaders.get(chunk)?.takeChunk();
   }
 
-  /** Reads every table that is due, storing the cursor after each chunk. */
+  chunkDone(chunk: string, outcome: ChunkOutcome): void {
+    this.#chunkReaders.get(chunk)?.done(outcome);
+  }
+
+  get #stopped(): boolean {
+    return this.#signal.aborted || this.#ports.task.cancelled();
+  }
+
+  /** Reads every table that is due. The progress is stored from time to time, and at the end. */
   async run(): Promise<void> {
-    const { log, signal } = this.#ports;
     const { progress, isDue } = this.#ports.task;
+    this.#tables = progress.tables.filter((table) => isDue(table));
     this.#ports.trackTransactions(true);
     try {
-      await this.#waitForOlderTransactions();
-      for (const table of progress.tables) {
-        if (!isDue(table) || signal.aborted || this.#ports.task.cancelled()) continue;
-        const captured = this.#ports.tableByName(table.schema, table.name);
-        if (captured === undefined) {
-          log.warn({ table: `${table.schema}.${table.name}` }, 'a table of the snapshot is gone; left out');
-          table.state = 'done';
-        } else if (table.keys !== undefined && !hasGuardedKey(captured))
-          await this.#readKeys(table, table.keys, captured);
-        else await this.#readTable(progress, table, captured);
-        await this.#ports.progress.write(progress);
+      const first = await this.#ports.connect();
+      try {
+        await this.#waitForOlderTransactions(first);
+        await this.#estimate(first);
+      } catch (thrown) {
+        await first.end().catch(() => {});
+        throw thrown;
       }
+      const rows = this.#tables.reduce((sum, { estimate }) => sum + (estimate ?? 0), 0);
+      const useful = Math.max(this.#tables.length, Math.ceil(rows / ROWS_A_CONNECTION));
+      this.#readers = Math.max(1, Math.min(this.#ports.mostConnections, useful));
+      await Promise.all(Array.from({ length: this.#readers }, (_, n) => this.#read(n === 0 ? first : undefined)));
+      await this.#store();
     } finally {
       this.#ports.trackTransactions(false);
     }
@@ -101,191 +144,277 @@ export class SnapshotReader {
    * A transaction that had committed in the log before we began to remember ids could still be invisible to a chunk.
    * All that are in progress now must have ended before the first chunk is read.
    */
-  async #waitForOlderTransactions(): Promise<void> {
-    const { client, signal, log } = this.#ports;
-    const first = await currentSnapshot(client);
-    const old = new Set(first.inProgress);
-    for (let tries = 0; old.size > 0 && !signal.aborted; tries++) {
+  async #waitForOlderTransactions(client: pg.Client): Promise<void> {
+    const { log } = this.#ports;
+    const old = new Set((await currentSnapshot(client)).inProgress);
+    for (let tries = 0; old.size > 0 && !this.#signal.aborted; tries++) {
       const now = new Set((await currentSnapshot(client)).inProgress);
       for (const xid of old) if (!now.has(xid)) old.delete(xid);
       if (old.size === 0) break;
       if (tries % 100 === 99)
         log.warn({ transactions: [...old] }, 'the snapshot waits for transactions that are older than it');
-      await abortableDelay(100, signal);
+      await abortableDelay(100, this.#signal);
     }
   }
 
-  async #readTable(progress: SnapshotProgress, table: TableProgress, first: PublishedTable): Promise<void> {
-    const { signal, log, progress: store, rules } = this.#ports;
-    let captured = first;
-    // A table that loses its key while it is read is read in one piece from then on, and the other way round.
-    const keyless = captured.keyIndexes.length === 0;
-    const { part } = table;
-    const tableId = `${progress.id}_${captured.oid}`;
-    if (table.state === 'pending') {
-      if (!keyless && part === undefined) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
-      table.state = 'running';
-      await this.#ports.stored();
-      await store.write(progress);
+  /** How many rows there are about, where the source knows. */
+  async #estimate(client: pg.Client): Promise<void> {
+    const byOid = new Map<string, TableProgress>();
+    for (const table of this.#tables) {
+      const captured = this.#ports.tableByName(table.schema, table.name);
+      if (captured !== undefined && table.keys === undefined) byOid.set(String(captured.oid), table);
     }
-    let cursor = rules.openCursor(captured.publication, table.cursor);
-    let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
-    for (let attempt = 1; !signal.aborted && !this.#ports.task.cancelled();) {
-      const id = newSnapshotId() + attempt;
-      const current = this.#ports.tableByName(table.schema, table.name);
-      // It is to be read from the beginning.
-      if (!progress.tables.includes(table)) return;
-      if (current === undefined || current.oid !== captured.oid || !holds(current, part)) {
-        log.warn({ table: `${table.schema}.${table.name}` }, 'a table went away while it was read');
-        table.state = 'done';
-        return;
+    try {
+      const { rows } = await client.query<{ oid: string; rows: number }>(ESTIMATE_SQL, [[...byOid.keys()]]);
+      for (const { oid, rows: count } of rows) if (count > 0) byOid.get(oid)!.estimate = Math.round(count);
+    } catch (thrown) {
+      throw sourceError(thrown, 'estimating the rows of tables');
+    }
+  }
+
+  /** One connection's share of the work. When it fails, so do the others. */
+  async #read(given: pg.Client | undefined): Promise<void> {
+    let reader: ChunkReader | undefined;
+    let client = given;
+    try {
+      client ??= await this.#ports.connect();
+      reader = new ChunkReader(client, newSnapshotId() + this.#chunkReaders.size, this.#ports.markPrefix, this.#signal);
+      this.#chunkReaders.set(reader.id, reader);
+      while (!this.#stopped) {
+        const range = this.#ranges.shift();
+        if (range !== undefined) {
+          await this.#readRange(reader, range);
+          continue;
+        }
+        const table = this.#tables.shift();
+        if (table !== undefined) await this.#open(reader, table);
+        else if (this.#opening > 0) await new Promise<void>((resolve) => this.#wake.push(resolve));
+        else break;
       }
-      if (current.schema.version !== captured.schema.version && keyOf(current) !== keyOf(captured)) {
-        // Its key is another one: from the beginning.
-        table.state = 'pending';
-        table.cursor = null;
-        return this.#readTable(progress, table, current);
+      await Promise.all(this.#ending);
+    } catch (thrown) {
+      this.#failed.abort(thrown);
+      throw thrown;
+    } finally {
+      this.#wakeAll();
+      if (reader !== undefined) this.#chunkReaders.delete(reader.id);
+      await client?.end().catch(() => {});
+    }
+  }
+
+  #wakeAll(): void {
+    const waiting = this.#wake;
+    this.#wake = [];
+    for (const resolve of waiting) resolve();
+  }
+
+  async #open(reader: ChunkReader, table: TableProgress): Promise<void> {
+    this.#opening += 1;
+    try {
+      await this.#openTable(reader, table);
+    } finally {
+      this.#opening -= 1;
+      this.#wakeAll();
+    }
+  }
+
+  async #openTable(reader: ChunkReader, table: TableProgress): Promise<void> {
+    const captured = this.#ports.tableByName(table.schema, table.name);
+    if (captured === undefined) {
+      this.#ports.log.warn({ table: nameOf(table) }, 'a table of the snapshot is gone; left out');
+      table.state = 'done';
+      return;
+    }
+    if (table.keys !== undefined && !hasGuardedKey(captured)) return this.#readKeys(reader, table, captured);
+    const id = `${this.#ports.task.progress.id}_${captured.oid}`;
+    const job: TableJob = { table, captured, id, open: 0, verdict: 'read' };
+    if (table.state === 'pending') {
+      const keyless = captured.keyIndexes.length === 0;
+      if (!keyless && table.part === undefined) await reader.mark({ k: 'begin', id, oid: captured.oid });
+      const ranges = keyless || table.part !== undefined ? [] : await this.#split(reader.client, table, captured);
+      if (ranges.length > 1) table.ranges = ranges;
+      table.state = 'running';
+    }
+    const ranges = table.ranges?.filter(({ done }) => done !== true) ?? [asRange(table)];
+    job.open = ranges.length;
+    if (ranges.length === 0) return this.#end(reader, job);
+    this.#ranges.push(...ranges.map((range) => ({ job, range })));
+  }
+
+  /** Ranges of about the same size, one for each connection, by a sample of the keys. */
+  async #split(client: pg.Client, { estimate = 0 }: TableProgress, table: PublishedTable): Promise<KeyRange[]> {
+    const count = Math.min(this.#readers, Math.floor(estimate / ROWS_A_CONNECTION));
+    if (count < 2) return [];
+    const percent = Math.min(100, Math.ceil((100 * 100 * SAMPLE_ROWS) / estimate) / 100);
+    let keys: string[][];
+    try {
+      keys = (await client.query({ text: sampleSql(table, percent), rowMode: 'array' })).rows;
+    } catch (thrown) {
+      const error = sourceError(thrown, `sampling keys of ${nameOf(table.schema)}`);
+      // Foreign partitions cannot be sampled.
+      if (error.code !== 'source_query') throw error;
+      return [];
+    }
+    const { rules } = this.#ports;
+    const bounds: string[][] = [];
+    for (let n = 1; n < count; n++) {
+      const key = keys[Math.floor((n * keys.length) / count)];
+      if (key !== undefined && JSON.stringify(key) !== JSON.stringify(bounds.at(-1))) bounds.push(key);
+    }
+    const sealed = bounds.map((key) => rules.sealCursor(table.publication, key));
+    return [...sealed, null].map((upTo, n) => ({ cursor: n === 0 ? null : sealed[n - 1]!, upTo }));
+  }
+
+  async #readRange(reader: ChunkReader, { job, range }: RangeJob): Promise<void> {
+    const { log, rules } = this.#ports;
+    const { table } = job;
+    // A table that loses its key while it is read is read in one piece from then on, and the other way round.
+    const keyless = job.captured.keyIndexes.length === 0;
+    let rows = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#ports.maxChunkRows);
+    for (let attempt = 1; !this.#stopped && job.verdict === 'read' && range.done !== true;) {
+      const verdict = this.#look(job);
+      if (verdict !== 'read') {
+        job.verdict = verdict;
+        break;
       }
-      captured = current;
-      if (keyless) await this.#mark({ k: 'begin', id: tableId, oid: captured.oid });
-      await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
-      const read = await this.#readUnchanged(captured, chunkSql(captured, cursor, limit, part));
+      const { captured } = job;
+      await this.#limit.wait(this.#signal);
+      if (keyless) await reader.mark({ k: 'begin', id: job.id, oid: captured.oid });
+      const after = rules.openCursor(captured.publication, range.cursor);
+      const upTo = rules.openCursor(captured.publication, range.upTo);
+      const startedMs = performance.now();
+      const read = await reader.read(captured, chunkSql(captured, { after, upTo }, rows, table.part));
       if (read === undefined) {
-        // What it is like by now is on its way through the log.
-        attempt += 1;
-        await abortableDelay(Math.min(2000, 20 * attempt), signal);
-        continue;
-      }
-      const { chunk, xmin, bytes } = read;
-      this.#chunks.set(id, chunk);
-      const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
-      failpoint('capture.mid-snapshot');
-      await this.#mark({ k: 'high', chunk: id, oid: captured.oid });
-      const kept = await untilAborted(outcome, signal);
-      if (kept === undefined) {
         attempt += 1;
         // A smaller chunk is less likely to meet a change while it is read.
-        if (limit !== undefined) limit = Math.max(10, Math.floor(limit / 2));
+        if (rows !== undefined) rows = Math.max(LEAST_CHUNK_ROWS, Math.floor(rows / 2));
         if (attempt > MOST_ATTEMPTS) {
           this.#ports.task.setAside(table, `${MOST_ATTEMPTS} times running it changed while a chunk of it was read`);
-          return;
-        }
-        await abortableDelay(20 * attempt, signal);
+          job.verdict = 'aside';
+        } else await abortableDelay(20 * attempt, this.#signal);
         continue;
       }
       attempt = 1;
-      await this.#ports.stored();
-      this.#ports.forgetTransactionsBefore(xmin);
-      table.rows += chunk.rows.length;
-      const last = chunk.rows.at(-1);
-      if (keyless || limit === undefined || chunk.rows.length < limit || last === undefined) break;
-      cursor = last.key;
-      table.cursor = rules.sealCursor(captured.publication, cursor);
-      await store.write(progress);
-      limit = Math.max(
-        100,
-        Math.min(this.#ports.maxChunkRows, Math.floor(CHUNK_BYTES / Math.max(1, bytes / chunk.rows.length))),
-      );
+      const tookMs = performance.now() - startedMs;
+      await this.#chunkRead(job, range, read, rows);
+      if (rows !== undefined) rows = this.#nextRows(read.chunk, rows, tookMs);
     }
-    if (signal.aborted || this.#ports.task.cancelled()) return;
-    if (part === undefined) await this.#mark({ k: 'end', id: tableId, oid: captured.oid });
-    await this.#ports.stored();
-    table.state = 'done';
-    log.info({ table: `${table.schema}.${table.name}`, rows: table.rows }, 'table read');
+    job.open -= 1;
+    if (job.open > 0 || this.#stopped) return;
+    if (job.verdict === 'read') await this.#end(reader, job);
+    else if (job.verdict === 'gone') {
+      log.warn({ table: nameOf(table) }, 'a table went away while it was read');
+      table.state = 'done';
+    } else if (job.verdict === 'anew') {
+      table.state = 'pending';
+      table.cursor = null;
+      delete table.ranges;
+      this.#tables.push(table);
+    }
+  }
+
+  /** Takes the table as it is by now, and says whether what was begun still holds. */
+  #look(job: TableJob): Verdict {
+    const { table, captured } = job;
+    const { part } = table;
+    if (!this.#ports.task.progress.tables.includes(table)) return 'superseded';
+    const current = this.#ports.tableByName(table.schema, table.name);
+    if (current === undefined || current.oid !== captured.oid || !holds(current, part)) return 'gone';
+    if (current.schema.version !== captured.schema.version && keyOf(current) !== keyOf(captured)) return 'anew';
+    job.captured = current;
+    return 'read';
+  }
+
+  async #chunkRead(
+    { table, captured }: TableJob,
+    range: RangeJob['range'],
+    { chunk, outcome, xmin }: ReadChunk,
+    rows: number | undefined,
+  ): Promise<void> {
+    await this.#ports.storedBehind(outcome.commitLsn);
+    this.#ports.forgetTransactionsBefore(xmin);
+    table.rows += chunk.rows.length;
+    this.#limit.count(chunk.rows.length);
+    if (rows === undefined || chunk.rows.length < rows) range.done = true;
+    else range.cursor = this.#ports.rules.sealCursor(captured.publication, chunk.rows.key(chunk.rows.length - 1));
+    if (performance.now() - this.#storedMs >= STORE_EVERY_MS) await this.#store();
+  }
+
+  async #store(): Promise<void> {
+    this.#storedMs = performance.now();
+    await this.#ports.progress.write(this.#ports.task.progress);
+  }
+
+  /** Rows of the next chunk, by the bytes and the time of this one. */
+  #nextRows({ rows: { length, bytes } }: Chunk, rows: number, tookMs: number): number {
+    const byBytes = CHUNK_BYTES / this.#readers / Math.max(1, bytes / length);
+    const byTime = (rows * CHUNK_MS) / Math.max(1, tookMs);
+    const most = Math.min(byBytes, byTime, this.#ports.maxChunkRows, this.#limit.mostAtOnce);
+    return Math.max(Math.min(100, this.#ports.maxChunkRows), Math.floor(most));
+  }
+
+  /** The last mark of a table; the next table need not wait for it. */
+  async #end(reader: ChunkReader, { table, captured, id }: TableJob): Promise<void> {
+    if (table.part === undefined) await reader.mark({ k: 'end', id, oid: captured.oid });
+    const ended = this.#ports.stored(reader.client).then(() => {
+      table.state = 'done';
+      delete table.ranges;
+      this.#ports.log.info({ table: nameOf(table), rows: table.rows }, 'table read');
+    });
+    ended.catch(() => {});
+    this.#ending.push(ended);
   }
 
   /** Reads single rows again. What others of the table are there stays as it is: no begin, no end. */
-  async #readKeys(table: TableProgress, keys: readonly KeyTexts[], first: PublishedTable): Promise<void> {
-    const { signal, log } = this.#ports;
+  async #readKeys(reader: ChunkReader, table: TableProgress, first: PublishedTable): Promise<void> {
+    const { log } = this.#ports;
+    const keys = table.keys ?? [];
     let captured = first;
-    if (captured.keyIndexes.length === 0) {
-      table.state = 'done';
-      return;
-    }
-    for (let attempt = 1; !signal.aborted && !this.#ports.task.cancelled(); attempt++) {
-      const id = newSnapshotId() + attempt;
-      await this.#mark({ k: 'low', chunk: id, oid: captured.oid });
-      const read = await this.#readUnchanged(captured, keysSql(captured, keys), absentSql(captured, keys));
+    for (let attempt = 1; !this.#stopped; attempt++) {
+      // Under another key they name nothing any more.
+      if (captured.keyIndexes.length === 0 || keyOf(captured) !== keyOf(first)) break;
+      const read = await reader.read(captured, keysSql(captured, keys), absentSql(captured, keys));
+      if (read !== undefined) {
+        await this.#ports.storedBehind(read.outcome.commitLsn);
+        table.rows = read.chunk.rows.length;
+        log.info({ table: nameOf(table), rows: table.rows, keys: keys.length }, 'rows read again');
+        break;
+      }
+      if (attempt === MOST_ATTEMPTS) {
+        this.#ports.task.setAside(table, `${MOST_ATTEMPTS} times running rows changed while they were read again`);
+        return;
+      }
       const current = this.#ports.tableByName(table.schema, table.name);
-      if (read === undefined || current === undefined || keyOf(current) !== keyOf(captured)) {
-        if (current === undefined || keyOf(current) !== keyOf(captured)) {
-          // The keys name nothing any more.
-          table.state = 'done';
-          return;
-        }
-        captured = current;
-        await abortableDelay(Math.min(2000, 20 * attempt), signal);
-        continue;
-      }
+      if (current === undefined) break;
       captured = current;
-      const { chunk } = read;
-      this.#chunks.set(id, chunk);
-      const outcome = new Promise<number | undefined>((resolve) => (this.#outcome = { chunk: id, resolve }));
-      await this.#mark({ k: 'high', chunk: id, oid: captured.oid });
-      if ((await untilAborted(outcome, signal)) === undefined) {
-        if (attempt === MOST_ATTEMPTS) {
-          this.#ports.task.setAside(table, `${MOST_ATTEMPTS} times running rows changed while they were read again`);
-          return;
-        }
-        await abortableDelay(20 * attempt, signal);
-        continue;
-      }
-      await this.#ports.stored();
-      table.rows = chunk.rows.length;
-      table.state = 'done';
-      log.info({ table: `${table.schema}.${table.name}`, rows: table.rows, keys: keys.length }, 'rows read again');
-      return;
+      await abortableDelay(20 * attempt, this.#signal);
     }
-  }
-
-  /** A chunk; undefined when the table is no longer as the log told so far, and its columns cannot be read so. */
-  async #readUnchanged(
-    table: PublishedTable,
-    sql: string,
-    absentKeysSql?: string,
-  ): Promise<{ chunk: Chunk; xmin: number; bytes: number } | undefined> {
-    try {
-      return await this.#readChunk(table, sql, absentKeysSql);
-    } catch (thrown) {
-      if (!CHANGED_TABLE.has(sqlStateOf(thrown) ?? '')) throw thrown;
-      await this.#ports.client.query('rollback');
-      return undefined;
-    }
-  }
-
-  async #mark(mark: Mark): Promise<void> {
-    await emitMark(this.#ports.client, this.#ports.markPrefix, mark);
-  }
-
-  async #readChunk(
-    table: PublishedTable,
-    sql: string,
-    absentKeysSql?: string,
-  ): Promise<{ chunk: Chunk; xmin: number; bytes: number }> {
-    const { client } = this.#ports;
-    try {
-      await client.query('begin isolation level repeatable read read only');
-      const { inProgress, xmin } = await currentSnapshot(client);
-      const rows: CopyRow[] = [];
-      let bytes = 0;
-      const splitter = new LineSplitter();
-      for await (const data of client.query(copyTo(`copy (${sql}) to stdout`))) {
-        bytes += (data as Buffer).length;
-        for (const line of splitter.push(data as Buffer)) rows.push(parseCopyLine(line, table));
-      }
-      const absent =
-        absentKeysSql === undefined ? [] : (await client.query({ text: absentKeysSql, rowMode: 'array' })).rows;
-      await client.query('commit');
-      return { chunk: { table, rows, absent, inProgress }, xmin, bytes };
-    } catch (thrown) {
-      throw sourceError(thrown, `reading a chunk of ${table.schema.schema}.${table.schema.name}`);
-    }
+    if (!this.#stopped) table.state = 'done';
   }
 }
 
-function sqlStateOf(thrown: unknown): string | undefined {
-  const cause = thrown instanceof ReplicationError ? thrown.cause : thrown;
-  return (cause as { code?: string } | undefined)?.code;
+/** A table that is read in one range, as that range. */
+function asRange(table: TableProgress): RangeJob['range'] {
+  let done = false;
+  return {
+    upTo: null,
+    get cursor() {
+      return table.cursor;
+    },
+    set cursor(cursor) {
+      table.cursor = cursor;
+    },
+    get done() {
+      return done;
+    },
+    set done(value) {
+      done = value;
+    },
+  };
+}
+
+function nameOf({ schema, name }: { readonly schema: string; readonly name: string }): string {
+  return `${schema}.${name}`;
 }
 
 /** Whether the table has the partition that is to be read. */
@@ -298,82 +427,4 @@ function keyOf({ schema }: CapturedTable): string {
     schema.key,
     schema.key.map((name) => schema.columns.find((each) => each.name === name)?.type),
   ]);
-}
-
-/** Writes a mark into the source's log, in a transaction of its own. */
-export async function emitMark(client: pg.Client, prefix: string, mark: Mark): Promise<void> {
-  try {
-    await client.query('select pg_logical_emit_message(true, $1, $2::text)', [prefix, JSON.stringify(mark)]);
-  } catch (thrown) {
-    throw sourceError(thrown, 'writing a mark into the log of the source');
-  }
-}
-
-type ReadTable = CapturedTable & Partial<Pick<PublishedTable, 'writes'>>;
-
-/** The columns to read; what is left out is not even read. */
-function columnsSql({ schema, writes }: ReadTable, prefix = ''): string {
-  return schema.columns
-    .map((column, index) => (writes?.[index] === 'omit' ? 'null' : prefix + quoteIdent(column.name)))
-    .join(', ');
-}
-
-/** The statement that reads one chunk in key order after `cursor`. */
-export function chunkSql(
-  table: ReadTable,
-  cursor: readonly string[] | null,
-  limit: number | undefined,
-  part?: { readonly schema: string; readonly name: string },
-): string {
-  const { schema, keyIndexes } = table;
-  const columns = columnsSql(table);
-  const key = schema.key.map(quoteIdent).join(', ');
-  const literals = keyIndexes
-    .map((index, i) => `${quoteLiteral(cursor?.[i] ?? '')}::${schema.columns[index]!.type}`)
-    .join(', ');
-  const after = cursor === null || keyIndexes.length === 0 ? '' : ` where (${key}) > (${literals})`;
-  const order = keyIndexes.length === 0 ? '' : ` order by ${key}`;
-  return `select ${columns} from ${qualifiedName(part ?? schema)}${after}${order}${limit === undefined ? '' : ` limit ${limit}`}`;
-}
-
-/** The keys as a list of rows `w(k0, k1, …)`, each value in the type of its column. */
-function keysList(table: CapturedTable, keys: readonly KeyTexts[]): string {
-  const types = table.keyIndexes.map((index) => keyType(table.schema.columns[index]!.type));
-  const rows = keys.map((key) => `(${types.map((type, i) => `${quoteLiteral(key[i] ?? '')}::${type}`).join(', ')})`);
-  return `(values ${rows.join(', ')}) w(${types.map((_, i) => `k${i}`).join(', ')})`;
-}
-
-/** A type that reads a key's text without cutting it. */
-function keyType(type: string): string {
-  if (/^(character\(|character$|bpchar)/.test(type)) return 'bpchar';
-  return type.startsWith('bit') ? type : type.replace(/\([^)]*\)/, '');
-}
-
-function sameKey(table: CapturedTable): string {
-  return table.schema.key.map((name, i) => `t.${quoteIdent(name)} = w.k${i}`).join(' and ');
-}
-
-/** The statement that reads the rows with these keys. */
-function keysSql(table: ReadTable, keys: readonly KeyTexts[]): string {
-  const columns = columnsSql(table, 't.');
-  return `select ${columns} from ${keysList(table, keys)} join ${qualifiedName(table.schema)} t on ${sameKey(table)}`;
-}
-
-/** The statement that names the keys that no row has, as texts. The database decides: equal values may differ as text. */
-function absentSql(table: CapturedTable, keys: readonly KeyTexts[]): string {
-  const texts = table.schema.key.map((_, i) => `concat(w.k${i})`).join(', ');
-  const there = `select from ${qualifiedName(table.schema)} t where ${sameKey(table)}`;
-  return `select ${texts} from ${keysList(table, keys)} where not exists (${there})`;
-}
-
-function quoteLiteral(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`;
-}
-
-/** Transactions in progress as the current snapshot sees them, as 32-bit ids. */
-async function currentSnapshot(client: pg.Client): Promise<{ xmin: number; inProgress: number[] }> {
-  const result = await client.query<{ snapshot: string }>('select pg_current_snapshot()::text as snapshot');
-  const [xmin, , list] = result.rows[0]!.snapshot.split(':');
-  const short = (xid: string): number => Number(BigInt.asUintN(32, BigInt(xid)));
-  return { xmin: short(xmin!), inProgress: list === undefined || list === '' ? [] : list.split(',').map(short) };
 }

@@ -7,21 +7,12 @@ import { isWaybillOrigin, ORIGIN_MESSAGE } from '../../core/origin.ts';
 import { comparePositions, formatHexLsn, pgPosition, type PgPosition } from '../../core/position.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
-import type { CopyRow } from './copy-lines.ts';
+import type { ChunkOutcome } from './chunk-reader.ts';
+import { ChunkWindows, type Chunk } from './chunk-windows.ts';
 import { DDL_PREFIX, type Mark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
 import { publishedRow, type PublishedTable } from './published-table.ts';
-import { hasUnchanged, keyText, tupleKey, writeGuardedTuple, writeTuple } from './tuple-writer.ts';
-
-/** A chunk that was read between its two watermarks. */
-export interface Chunk {
-  readonly table: PublishedTable;
-  readonly rows: readonly CopyRow[];
-  /** Keys that were asked for by name and that no row has: said to be deleted. */
-  readonly absent?: readonly (readonly string[])[];
-  /** Transactions (32-bit ids) that were in progress when the chunk was read. */
-  readonly inProgress: readonly number[];
-}
+import { writeGuardedTuple, writeTuple } from './tuple-writer.ts';
 
 export interface AssemblerOptions {
   readonly frameBytes: number;
@@ -37,10 +28,11 @@ export interface AssemblerOptions {
   readonly takeMark: (mark: SchemaMark, write: (versions: readonly MarkedVersion[]) => void) => void;
   /** A captured table by oid, for marks. */
   readonly tableByOid: (oid: number) => PublishedTable | undefined;
+  /** Whether this process reads the chunk of a low watermark: the log may hold those of one that was killed. */
+  readonly readsChunk: (chunk: string) => boolean;
   /** The chunk that a high watermark closes; undefined when this process did not read it. */
   readonly takeChunk: (chunk: string) => Chunk | undefined;
-  /** A chunk's fate: the rows it kept, or undefined when it must be read again; final once `end` is stored. */
-  readonly chunkDone: (chunk: string, kept: number | undefined) => void;
+  readonly chunkDone: (chunk: string, outcome: ChunkOutcome) => void;
   readonly onFrame: (frame: PendingFrame<PgPosition>) => void;
 }
 
@@ -71,6 +63,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
   /** Described inside transactions that the stream holds: what they were then is of no account. */
   readonly #unresolved = new Map<number, RelationMessage>();
   readonly #frame: FrameFiller<PgPosition>;
+  readonly #windows = new ChunkWindows();
   #commitLsn = 0n;
   #open: OpenTransaction | undefined;
   /** Set while a transaction that the stream holds whole is passed over. */
@@ -79,7 +72,6 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
   #boundary: PgPosition;
   /** End of the newest commit record seen: commits come in order, so that an earlier one is a repeat. */
   #lastCommitEnd = 0n;
-  #window: { oid: number; keys: Set<string>; partial: Set<string>; before: Set<number> } | undefined;
   #xids: Set<number> | undefined;
   #progressDue = false;
 
@@ -105,6 +97,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
   /** Starts or stops to remember the ids of transactions that pass: chunks need them. */
   trackTransactions(on: boolean): void {
     this.#xids = on ? (this.#xids ?? new Set()) : undefined;
+    if (!on) this.#windows.clear();
   }
 
   /** Forgets ids that every new snapshot sees. */
@@ -255,7 +248,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     const relation = this.#relation(oid);
     if (relation === undefined) return;
     const { table } = relation;
-    if (this.#window?.oid === table.oid) this.#touch(table, buffer, after);
+    if (this.#windows.concern(table.oid)) this.#windows.touch(table, buffer, after);
     if (open === undefined) return;
     this.#frame.writer.beginRow('i', table.published);
     this.#writeTuple(buffer, after, table);
@@ -267,9 +260,9 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     const relation = this.#relation(oid);
     if (relation === undefined) return;
     const { table } = relation;
-    if (this.#window?.oid === table.oid) {
-      if (kind !== undefined) this.#touch(table, buffer, before);
-      this.#touch(table, buffer, after);
+    if (this.#windows.concern(table.oid)) {
+      if (kind !== undefined) this.#windows.touch(table, buffer, before);
+      this.#windows.touch(table, buffer, after);
     }
     if (open === undefined) return;
     this.#frame.writer.beginRow('u', table.published);
@@ -286,7 +279,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     const relation = this.#relation(oid);
     if (relation === undefined) return;
     const { table } = relation;
-    if (this.#window?.oid === table.oid) this.#touch(table, buffer, before);
+    if (this.#windows.concern(table.oid)) this.#windows.touch(table, buffer, before);
     if (open === undefined) return;
     this.#frame.writer.beginRow('d', table.published);
     this.#frame.writer.writeNull();
@@ -301,7 +294,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       const relation = this.#relation(oid);
       if (relation === undefined) continue;
       // Everything that a chunk read before the truncation is gone.
-      if (this.#window?.oid === oid) this.#window.keys.add(TRUNCATED);
+      if (this.#windows.concern(oid)) this.#windows.truncate(oid);
       if (open === undefined) continue;
       this.#frame.writer.beginRow('t', relation.table.published);
       const options = [cascade ? 'cascade' : '', restartIdentity ? 'restart_identity' : ''].filter(
@@ -351,7 +344,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
         return;
       }
       case 'low':
-        this.#window = { oid: mark.oid, keys: new Set(), partial: new Set(), before: new Set(this.#xids) };
+        if (this.#options.readsChunk(mark.chunk)) this.#windows.open(mark.chunk, mark.oid, this.#xids ?? []);
         return;
       case 'high':
         this.#closeWindow(mark.chunk);
@@ -386,67 +379,33 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
 
   /** Publishes what is left of a chunk at the place of its high watermark. */
   #closeWindow(id: string): void {
-    const window = this.#window;
-    this.#window = undefined;
     const chunk = this.#options.takeChunk(id);
-    if (chunk === undefined) return;
-    // A transaction whose commit the log shows before the low watermark, but which the chunk did not see yet: its
-    // backend had written the commit record and not yet become visible. Such a chunk would bring back old rows.
-    const stale = window === undefined || chunk.inProgress.some((xid) => window.before.has(xid));
-    const keyless = chunk.table.keyIndexes.length === 0;
-    // A change without all its columns cannot stand in for the chunk's row: the target may not have the row yet.
-    const incomplete =
-      window !== undefined && window.partial.size > 0 && chunk.rows.some((row) => window.partial.has(keyText(row.key)));
-    // Rows of another version than the one that the stream is at.
-    const outdated = this.#options.tableByOid(chunk.table.oid)?.schema.version !== chunk.table.schema.version;
-    if (stale || incomplete || outdated || (keyless && window.keys.size > 0)) {
-      this.#options.chunkDone(id, undefined);
-      return;
-    }
-    const relation: Relation = this.#relations.get(chunk.table.oid) ?? { table: chunk.table, counts: {} };
-    this.#relations.set(chunk.table.oid, relation);
-    const truncated = window.keys.has(TRUNCATED);
+    if (chunk === undefined) return this.#windows.drop(id);
+    const { table, rows } = chunk;
+    const rest = this.#windows.close(id, chunk, this.#options.tableByOid(table.oid));
+    if (rest === undefined) return this.#options.chunkDone(id, undefined);
+    const relation: Relation = this.#relations.get(table.oid) ?? { table, counts: {} };
+    this.#relations.set(table.oid, relation);
     let kept = 0;
-    for (const row of chunk.rows) {
-      if (truncated || (!keyless && window.keys.has(keyText(row.key)))) continue;
+    for (let row = 0; row < rows.length; row++) {
+      if (!rest.keeps(row)) continue;
       kept += 1;
       const open = this.#take();
       if (open === undefined) continue;
-      this.#frame.writer.beginRow('r', chunk.table.published);
-      this.#frame.writer.writeJson(row.json);
+      this.#frame.writer.beginRow('r', table.published);
+      rows.write(row, this.#frame.writer);
       this.#endRow(open, relation, 'r');
     }
-    for (const key of this.#stillAbsent(chunk, window.keys)) {
+    for (const key of rest.absent) {
       const open = this.#take();
       if (open === undefined) continue;
-      this.#frame.writer.beginRow('d', chunk.table.published);
+      this.#frame.writer.beginRow('d', table.published);
       this.#frame.writer.writeNull();
       this.#frame.writer.before('k');
-      this.#frame.writer.writeJson(keyImage(chunk.table, key));
+      this.#frame.writer.writeJson(keyImage(table, key));
       this.#endRow(open, relation, 'd');
     }
-    this.#options.chunkDone(id, kept);
-  }
-
-  /**
-   * Keys that no row had and that nothing touched since. Where equal keys may have different texts, a change of an
-   * absent key might not be known as one: then none is said to be deleted, and whoever asked asks again.
-   */
-  #stillAbsent({ table, absent = [] }: Chunk, touched: ReadonlySet<string>): readonly (readonly string[])[] {
-    if (absent.length === 0 || touched.size === 0) return absent;
-    if (!table.keyIndexes.every((index) => TEXT_IS_VALUE.test(table.schema.columns[index]!.portable))) return [];
-    const plain = new Set([...touched].map(withoutZeros));
-    return absent.filter((key) => !plain.has(withoutZeros(keyText(key))));
-  }
-
-  #touch(table: PublishedTable, buffer: Buffer, tuple: TupleRange): void {
-    const key = tupleKey(buffer, tuple, table.keyIndexes);
-    const { keys, partial } = this.#window!;
-    if (table.keyIndexes.length === 0) keys.add('');
-    else if (key !== undefined) {
-      keys.add(key);
-      if (hasUnchanged(buffer, tuple)) partial.add(key);
-    }
+    this.#options.chunkDone(id, { kept, commitLsn: this.#open!.commitLsn });
   }
 
   #writeTuple(buffer: Buffer, tuple: TupleRange, { binary, writes }: PublishedTable): void {
@@ -489,24 +448,12 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
   }
 }
 
-/** Types of which equal values have equal texts, numbers but for zeros at their end. */
-const TEXT_IS_VALUE =
-  /^(smallint|integer|bigint|oid|uuid|boolean|date|text|character varying|bytea|numeric|timestamp)(?!.*\[\])/;
-
-/** A key's text without zeros at the end of decimal fractions: one text for two numbers at worst where keys are texts. */
-function withoutZeros(key: string): string {
-  return key.replaceAll(/(\.\d*?)0+(?!\d)/g, '$1').replaceAll(/\.(?!\d)/g, '');
-}
-
 /** A row of which only the key is known, as frames carry it. */
 function keyImage(table: PublishedTable, key: readonly string[]): Buffer {
   const image: (string | null)[] = table.schema.columns.map(() => null);
   for (const [i, index] of table.keyIndexes.entries()) image[index] = key[i]!;
   return Buffer.from(JSON.stringify(publishedRow(table, image)));
 }
-
-/** Not a possible key text: keys never hold a NUL. */
-const TRUNCATED = '\u0000truncated';
 
 function notAsked(what: string): ReplicationError {
   return new ReplicationError('source_protocol', `the source sent ${what}, which this connection did not ask for`);

@@ -104,20 +104,22 @@ export class Program {
   }
 }
 
-/** Writes a configuration that measures the log alone: no first load, and no waiting for the broker's disk. */
+/** Writes a configuration that measures the log alone, if not told otherwise: no first load, and no waiting for the broker's disk. */
 export async function writeConfig(options: {
   natsUrl: string;
   prefix: string;
   sourceUrl: string;
   targetUrl: string;
   schema: string;
+  tables?: string;
+  snapshot?: string;
 }): Promise<string> {
   const file = join(await mkdtemp(join(tmpdir(), 'waybill-bench-')), 'waybill.yaml');
   await writeFile(
     file,
     `version: 1
 nats: { servers: ["${options.natsUrl}"], prefix: ${options.prefix}, stream: { sync_interval: 0s, max_bytes: 2GB } }
-sources: { bench: { kind: postgres, url: "${options.sourceUrl}", tables: ["public.items"], snapshot: never } }
+sources: { bench: { kind: postgres, url: "${options.sourceUrl}", tables: ["${options.tables ?? 'public.items'}"], snapshot: ${options.snapshot ?? 'never'} } }
 targets: { store: { kind: postgres, url: "${options.targetUrl}" } }
 flows: { replica: { mirror: bench, to: store, schema: ${options.schema} } }
 `,

@@ -3,6 +3,7 @@ import { median, Program, scalar, sql, until, untilTrue, writeConfig } from './c
 import {
   backlog,
   copyTable,
+  DIGEST,
   dropWaybill,
   KEYS,
   LARGE,
@@ -17,8 +18,6 @@ import {
   target,
   type Kind,
 } from './setting.ts';
-
-const DIGEST = "select count(*) || ' ' || coalesce(sum(('x' || left(md5(t::text), 15))::bit(60)::bigint), 0) from";
 
 export async function benchDrain(kind: Kind): Promise<void> {
   const ratios: number[] = [];

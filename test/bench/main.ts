@@ -1,7 +1,7 @@
 /**
  * Benchmarks against what the databases themselves offer, side by side in one run: the same log, equal servers, the order of
  * the contenders alternating, medians of paired ratios.
- * `npm run bench -- [capture] [drain | small insert update] [canonical] [burst] [latency] [memory] [mysql | mysqlcapture mysqldrain
+ * `npm run bench -- [capture] [drain | small insert update] [snapshot] [canonical] [burst] [latency] [memory] [mysql | mysqlcapture mysqldrain
  * mysqlmemory] [mariadb | mariadbcapture …] [--scale 0.1] [--rounds 4]`.
  */
 import { benchBurst } from './burst.ts';
@@ -11,6 +11,7 @@ import { benchDrain } from './drain.ts';
 import { benchLatency } from './latency.ts';
 import { benchMemory } from './memory.ts';
 import { benchMysqlCapture, benchMysqlDrain, benchMysqlMemory } from './mysql.ts';
+import { benchSnapshot } from './snapshot.ts';
 import { lines, nats, rounds, say, source, target, wanted } from './setting.ts';
 
 try {
@@ -20,6 +21,7 @@ try {
   }
   for (const kind of ['small', 'insert', 'update'] as const)
     if (wanted('drain') || wanted(kind)) await benchDrain(kind);
+  if (wanted('snapshot')) await benchSnapshot();
   if (wanted('canonical')) await benchCanonical();
   if (wanted('burst')) await benchBurst();
   if (wanted('latency')) await benchLatency();

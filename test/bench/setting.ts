@@ -15,7 +15,7 @@ const SETTINGS = {
 };
 
 const args = process.argv.slice(2);
-const option = (name: string, otherwise: number): number =>
+export const option = (name: string, otherwise: number): number =>
   args.includes(name) ? Number(args[args.indexOf(name) + 1]) : otherwise;
 const chosen = args.filter((arg) => /^[a-z]+$/.test(arg));
 
@@ -27,6 +27,10 @@ export const rounds = 2 * Math.ceil(option('--rounds', 4) / 2);
 export const SMALL = Math.round(200_000 * scale);
 export const LARGE = Math.round(1_000_000 * scale);
 export const KEYS = 50_000;
+
+/** To be followed by a table with the alias `t`: number and sum of its rows, for a comparison of databases. */
+export const DIGEST =
+  "select count(*) || ' ' || coalesce(sum(('x' || left(md5(t::text), 15))::bit(60)::bigint), 0) from";
 
 export interface Line {
   readonly what: string;
@@ -145,7 +149,8 @@ export async function copyTable(from: string, to: string, schema: string): Promi
   await copyRows(from, to, `${schema}.items`);
 }
 
-async function copyRows(from: string, to: string, table: string): Promise<void> {
+/** `COPY … TO STDOUT` of the source's rows, piped into `COPY … FROM STDIN`. */
+export async function copyRows(from: string, to: string, table: string): Promise<void> {
   const { to: copyTo, from: copyFrom } = await import('pg-copy-streams');
   const { pipeline } = await import('node:stream/promises');
   await withClient(from, (reader) =>

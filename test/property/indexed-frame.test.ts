@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { CopyBuffer, copyLine } from '../../apply/postgres/copy-text.ts';
 import { createTablePlan, type TablePlan } from '../../apply/postgres/table-plan.ts';
-import { LineSplitter, parseCopyLine } from '../../capture/postgres/copy-lines.ts';
+import { copyRows, imagesOf } from '../support/copy-rows.ts';
 import { decodeFrame, type RowChange, type TableSchema, type Value } from '../../core/frame.ts';
 import { IndexedFrame } from '../../core/indexed-frame.ts';
 import { formatHexLsn } from '../../core/position.ts';
@@ -46,9 +46,8 @@ function payload(rows: readonly RowChange[], indent?: number): Buffer {
 }
 
 /** What COPY makes of lines: `\\f` and a form feed are the same to it. */
-function valuesOf(lines: Buffer): string[] {
-  const table = { binary: [], keyIndexes: [], writes: undefined };
-  return [...new LineSplitter().push(lines)].map((line) => parseCopyLine(line, table).json.toString());
+function valuesOf(lines: Buffer): unknown[] {
+  return imagesOf(copyRows(lines.toString('utf8').split('\n').slice(0, -1)));
 }
 
 /** A plan that leaves the third column out, as one with a generated column does. */

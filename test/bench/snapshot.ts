@@ -1,0 +1,177 @@
+/** A snapshot of a filled table by a running installation, against `COPY … TO STDOUT` piped into `COPY … FROM STDIN`. */
+import { readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { readProgress, requestSnapshot } from '../../capture/snapshot-request.ts';
+import { cdcStreamName, readTail } from '../../core/cdc-stream.ts';
+import { parseConfig } from '../../core/config.ts';
+import { openBucket } from '../../core/lease.ts';
+import { connectNats } from '../../core/nats.ts';
+import { median, Program, scalar, sql, until, untilTrue, writeConfig } from './contenders.ts';
+import {
+  copyRows,
+  DIGEST,
+  dropWaybill,
+  lines,
+  nats,
+  option,
+  prepare,
+  rounds,
+  say,
+  scale,
+  target,
+  type Prepared,
+} from './setting.ts';
+
+const ROWS = Math.round(2_000_000 * scale);
+/** The rows are spread over so many tables in the comparison of many with one. */
+const MANY = option('--tables', 1000);
+/** Between two looks at the progress: it is long where there are many tables. */
+const LOOK_MS = 25;
+/** All rows of all tables of the target. */
+const ROWS_THERE = `
+select coalesce(sum((xpath('/row/n/text()', query_to_xml(format('select count(*) as n from replica.%I', tablename), true, true, '')))[1]::text::bigint), 0)
+  from pg_tables where schemaname = 'replica'`;
+const TABLE = 'items (id int primary key, sku text not null, qty numeric(12,2), note text, updated_at timestamptz)';
+
+interface Load {
+  readonly seconds: number;
+  readonly cpu: number;
+  readonly rss: string;
+  readonly storeUrl: string;
+}
+
+/** One table against `COPY | COPY`, then the same rows in many tables against one. */
+export async function benchSnapshot(): Promise<void> {
+  const natives: number[] = [];
+  const ours: number[] = [];
+  const ratios: number[] = [];
+  let last: Load | undefined;
+  for (let round = 0; round < rounds; round++) {
+    const prepared = await prepare('update', ROWS);
+    const { name, url } = prepared;
+    const wanted = await scalar(url, `${DIGEST} items t`);
+    await sql(url, 'vacuum analyze items');
+    const nativeUrl = await target.createDatabase(`${name}_native`);
+    const native = async (): Promise<number> => {
+      await sql(nativeUrl, `create table ${TABLE}`);
+      const began = performance.now();
+      await copyRows(url, nativeUrl, 'items');
+      return (performance.now() - began) / 1000;
+    };
+    let copied = 0;
+    if (round % 2 === 0) copied = await native();
+    const loaded = await load(prepared, ROWS);
+    if ((await scalar(loaded.storeUrl, `${DIGEST} replica.items t`)) !== wanted)
+      throw new Error(`snapshot ${name}: the target differs from the source`);
+    if (round % 2 === 1) copied = await native();
+    say(`snapshot ${name}: COPY | COPY ${copied.toFixed(2)} s, waybill ${loaded.seconds.toFixed(2)} s`);
+    natives.push(copied);
+    ours.push(loaded.seconds);
+    ratios.push(copied / loaded.seconds);
+    last = loaded;
+  }
+  lines.push(
+    {
+      what: `snapshot of ${ROWS} rows, against COPY | COPY`,
+      native: `${median(natives).toFixed(2)} s`,
+      waybill: `${median(ours).toFixed(2)} s`,
+      ratio: median(ratios).toFixed(2),
+    },
+    {
+      what: '  CPU s per million rows, peak RSS (capture + apply)',
+      native: '',
+      waybill: `${last!.cpu.toFixed(1)} s, ${last!.rss}`,
+      ratio: '',
+    },
+  );
+  await benchManyTables();
+}
+
+/** The same rows in one table and in many. */
+async function benchManyTables(): Promise<void> {
+  const one: number[] = [];
+  const many: number[] = [];
+  for (let round = 0; round < rounds; round++)
+    for (const tables of round % 2 === 0 ? [1, MANY] : [MANY, 1]) {
+      const prepared = await prepare('insert');
+      const { name, url } = prepared;
+      await sql(
+        url,
+        `do $$ begin for i in 1..${tables} loop
+           execute format('create table t%s (like items including all)', i);
+           execute format('insert into t%s select g, ''SKU-'' || g, g %% 100, repeat(''n'', 60), now() from generate_series(1, ${Math.floor(ROWS / tables)}) g', i);
+         end loop; end $$`,
+        'drop table items',
+        'vacuum analyze',
+      );
+      const { seconds } = await load(prepared, Math.floor(ROWS / tables) * tables);
+      say(`snapshot ${name}: ${tables} tables, ${seconds.toFixed(2)} s`);
+      (tables === 1 ? one : many).push(seconds);
+    }
+  lines.push({
+    what: `snapshot of ${ROWS} rows: in one table, in ${MANY} tables`,
+    native: `${median(one).toFixed(2)} s`,
+    waybill: `${median(many).toFixed(2)} s`,
+    ratio: (median(one) / median(many)).toFixed(2),
+  });
+}
+
+/**
+ * Has everything read into an empty target, by processes that run: from the request until the target stands behind the
+ * last row.
+ */
+async function load(prepared: Prepared, rows: number): Promise<Load> {
+  const { name, url, prefix } = prepared;
+  const storeUrl = await target.createDatabase(`${name}_store`);
+  const config = await writeConfig({
+    natsUrl: nats.url,
+    prefix,
+    sourceUrl: url,
+    targetUrl: storeUrl,
+    schema: 'replica',
+    tables: 'public.*',
+  });
+  const settings = parseConfig(await readFile(config, 'utf8'), {}).nats;
+  const programs = ['capture:bench', 'apply:replica'].map((only) => Program.start(config, only));
+  const connection = await connectNats(settings, 'bench');
+  try {
+    const bucket = await openBucket(connection, settings);
+    await until('the slot', performance.now(), () =>
+      isTrue(url, `select exists (select from pg_replication_slots where slot_name = '${prefix}_bench' and active)`),
+    );
+    await until('the position', performance.now(), () =>
+      isTrue(storeUrl, `select to_regclass('waybill.position') is not null`),
+    );
+    const cpuBefore = cpuSeconds(programs);
+    const began = performance.now();
+    const id = await requestSnapshot(settings, 'bench', {});
+    await until('the tables to be read', began, async () => {
+      await delay(LOOK_MS);
+      const progress = await readProgress(bucket, 'bench');
+      return progress?.id === id && progress.tables.every(({ state }) => state === 'done');
+    });
+    const { seq } = await readTail(connection, cdcStreamName(prefix, 'bench'));
+    const seconds = await untilTrue(
+      'the rows',
+      began,
+      storeUrl,
+      `select max(stream_seq) >= ${seq} from waybill.position`,
+    );
+    const there = await scalar(storeUrl, ROWS_THERE);
+    if (there !== String(rows)) throw new Error(`snapshot ${name}: the target has ${there} rows of ${rows}`);
+    const rss = programs.map((program) => program.usage().peakRssMb.toFixed(0)).join(' + ');
+    return { seconds, cpu: (cpuSeconds(programs) - cpuBefore) / (rows / 1e6), rss: `${rss} MB`, storeUrl };
+  } finally {
+    await connection.close();
+    await Promise.all(programs.map((program) => program.stop()));
+    await dropWaybill(prepared);
+  }
+}
+
+async function isTrue(url: string, statement: string): Promise<boolean> {
+  return (await scalar(url, statement)) === 'true';
+}
+
+function cpuSeconds(programs: readonly Program[]): number {
+  return programs.reduce((sum, program) => sum + program.usage().cpuSeconds, 0);
+}
