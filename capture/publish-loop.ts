@@ -7,6 +7,7 @@ import type { FrameWriter } from '../core/frame-writer.ts';
 import type { CaptureReport } from '../core/metrics.ts';
 import { formatPosition, type Position } from '../core/position.ts';
 import { untilAborted } from '../core/run-service.ts';
+import type { SnapshotStatus } from './snapshot-loop.ts';
 import type { PendingFrame } from './frame-filler.ts';
 
 /** What turns a source's log into frames. */
@@ -168,13 +169,14 @@ export class PublishLoop<P extends Position> {
   }
 
   /** Reports rows, state, position and lag. Called about once a second. */
-  reportStatus(snapshot: { readonly running: boolean; readonly detail: string | undefined }): void {
+  reportStatus(snapshot: SnapshotStatus): void {
     const { source, report } = this.#o;
     for (const { table, op, count } of source.takeCounts())
       report.rows(table.schema.schema, table.schema.name, op, count);
     const { outstanding } = this;
     const idle = !outstanding && this.quietMs > IDLE_AFTER_MS;
     report.state(snapshot.running ? 'snapshot' : idle ? 'idle' : 'streaming', snapshot.detail);
+    report.snapshot(snapshot.facts);
     report.position(formatPosition(this.#acked));
     report.lagSeconds(this.lagSeconds);
   }

@@ -3,7 +3,7 @@ import { abortableDelay } from '../core/run-service.ts';
 
 export class RowLimit {
   readonly #rowsPerSecond: number;
-  /** When the rows that were read are paid for. */
+  /** When the rows that were given out are paid for. */
   #freeMs = 0;
 
   /** Undefined: no limit. */
@@ -11,20 +11,21 @@ export class RowLimit {
     this.#rowsPerSecond = rowsPerSecond ?? Infinity;
   }
 
-  /** Rows to read at once, so that the limit holds within about a second. */
+  /** Rows to read at once, so that the limit holds within every second. */
   get mostAtOnce(): number {
-    return this.#rowsPerSecond;
+    return Math.max(1, Math.floor(this.#rowsPerSecond / 2));
   }
 
-  /** Waits until rows may be read. */
-  async wait(signal: AbortSignal): Promise<void> {
-    for (let leftMs = this.#freeMs - performance.now(); leftMs > 0; leftMs = this.#freeMs - performance.now()) {
-      if (signal.aborted) return;
-      await abortableDelay(leftMs, signal);
-    }
+  /** Waits until `rows` may be read. */
+  async take(rows: number, signal: AbortSignal): Promise<void> {
+    const startMs = Math.max(this.#freeMs, performance.now());
+    this.#freeMs = startMs + (1000 * rows) / this.#rowsPerSecond;
+    const waitMs = startMs - performance.now();
+    if (waitMs > 0) await abortableDelay(waitMs, signal);
   }
 
-  count(rows: number): void {
-    this.#freeMs = Math.max(this.#freeMs, performance.now()) + (1000 * rows) / this.#rowsPerSecond;
+  /** So many of the rows that were taken there were; more, where nobody knew before. */
+  settle(taken: number, found: number): void {
+    this.#freeMs += (1000 * (found - taken)) / this.#rowsPerSecond;
   }
 }

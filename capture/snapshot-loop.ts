@@ -2,7 +2,9 @@
 import type { KV } from '@nats-io/kv';
 import { ReplicationError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
+import type { SnapshotFacts } from '../core/metrics.ts';
 import { abortableDelay } from '../core/run-service.ts';
+import { describeSnapshot, SnapshotMeter } from './snapshot-progress.ts';
 import {
   clearRequest,
   newSnapshotId,
@@ -28,6 +30,13 @@ export interface SnapshotTask {
   readonly setAside: (table: TableProgress, why: string) => void;
 }
 
+export interface SnapshotStatus {
+  readonly running: boolean;
+  /** How far it is, and what is wrong with tables. */
+  readonly detail: string | undefined;
+  readonly facts: SnapshotFacts | undefined;
+}
+
 export interface SnapshotLoopOptions {
   readonly source: string;
   readonly bucket: KV;
@@ -48,6 +57,9 @@ export class SnapshotLoop {
   #loaded: Promise<SnapshotProgress | undefined> | undefined;
   #own: SnapshotProgress | undefined;
   readonly #aside = new Map<TableProgress, { readonly untilMs: number; readonly why: string }>();
+  /** The tables of which the facts are. */
+  readonly #watched = new Set<TableProgress>();
+  #meter = new SnapshotMeter();
   #running = false;
   #cancel = false;
   #wake: (() => void) | undefined;
@@ -57,9 +69,24 @@ export class SnapshotLoop {
   }
 
   /** Whether tables are being read or are still to be read, and what is wrong with them. */
-  get status(): { readonly running: boolean; readonly detail: string | undefined } {
+  get status(): SnapshotStatus {
     const why = [...this.#aside].map(([table, aside]) => `${nameOf(table)} waits: ${aside.why}`);
-    return { running: this.#running || why.length > 0, detail: why.length === 0 ? undefined : why.join('; ') };
+    const facts = this.#facts();
+    const detail = [...(facts === undefined ? [] : [describeSnapshot(facts)]), ...why].join('; ');
+    return { running: this.#running || why.length > 0, detail: detail === '' ? undefined : detail, facts };
+  }
+
+  /** Of the tables that were to be read since there was last nothing to read. */
+  #facts(): SnapshotFacts | undefined {
+    const tables = this.#own?.tables ?? [];
+    for (const table of this.#watched) if (!tables.includes(table)) this.#watched.delete(table);
+    for (const table of tables) if (table.state !== 'done') this.#watched.add(table);
+    if (tables.every(({ state }) => state === 'done')) {
+      this.#watched.clear();
+      this.#meter = new SnapshotMeter();
+      return undefined;
+    }
+    return this.#meter.observe(performance.now(), [...this.#watched]);
   }
 
   /** The one copy of the progress: read once, since nobody else writes it while the lease is held. */

@@ -80,6 +80,7 @@ command(
   'read tables again while the log streams; of a flow of records: write them all anew',
   async () => (await act()).snapshot,
 )
+  .option('--wait', 'show how far it is until all is read')
   .option('--cancel', 'stop the snapshot under way')
   .option('--reset', 'make a new slot and read everything: after a slot or frames were lost');
 command(

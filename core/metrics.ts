@@ -5,6 +5,18 @@ export type CaptureState =
 
 export type FlowState = 'starting' | 'standby' | 'applying' | 'idle' | 'waiting' | 'blocked' | 'stopped';
 
+/** How far a snapshot is. */
+export interface SnapshotFacts {
+  /** Tables that are read, or are to be read, and how many of them are. */
+  readonly tables: number;
+  readonly tablesDone: number;
+  readonly rows: number;
+  /** Rows there are about, by the source's estimates; undefined where it has none. */
+  readonly expectedRows: number | undefined;
+  readonly rowsPerSecond: number;
+  readonly remainingSeconds: number | undefined;
+}
+
 /** What a capture says of itself. Called per frame or per second, never per row. */
 export interface CaptureReport {
   state(state: CaptureState, detail?: string): void;
@@ -18,6 +30,8 @@ export interface CaptureReport {
   logBudgetSeconds(seconds: number | undefined): void;
   /** undefined: unknown; 0: idle, nothing outstanding. */
   lagSeconds(seconds: number | undefined): void;
+  /** undefined: no snapshot is under way. */
+  snapshot(facts: SnapshotFacts | undefined): void;
   /** All tables that the configuration chooses and that cannot be captured. */
   tables(leftOut: readonly { readonly schema: string; readonly name: string; readonly reason: string }[]): void;
 }
@@ -84,6 +98,7 @@ export const NO_CAPTURE_REPORT: CaptureReport = {
   retainedLogBytes: nothing,
   logBudgetSeconds: nothing,
   lagSeconds: nothing,
+  snapshot: nothing,
   tables: nothing,
 };
 

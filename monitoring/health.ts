@@ -1,5 +1,5 @@
 /** Readiness is progress: a stage that is blocked, or whose position stands still while there is work, is not ready. */
-import type { TableNotice } from '../core/metrics.ts';
+import type { SnapshotFacts, TableNotice } from '../core/metrics.ts';
 
 /** Unknown, idle and lagging are three states, not one number. */
 export type LagState =
@@ -20,6 +20,8 @@ export interface StageFacts {
   /** Seconds until the source drops log that is still needed; absent while unknown or without limit. */
   readonly logBudgetSeconds?: number;
   readonly pendingFrames?: number;
+  /** Absent while no snapshot is under way. */
+  readonly snapshot?: SnapshotFacts;
   /** Tables that a flow does not follow. */
   readonly tables?: readonly TableNotice[];
   readonly ready: boolean;
@@ -46,6 +48,7 @@ export class StageHealth {
   #retained: number | undefined;
   #budget: number | undefined;
   #pending: number | undefined;
+  #snapshot: SnapshotFacts | undefined;
   #tables: readonly TableNotice[] = [];
   #rows = 0;
   #movedMs: number;
@@ -102,6 +105,10 @@ export class StageHealth {
     this.#pending = frames;
   }
 
+  snapshot(facts: SnapshotFacts | undefined): void {
+    this.#snapshot = facts;
+  }
+
   tables(notices: readonly TableNotice[]): void {
     this.#tables = notices;
   }
@@ -143,6 +150,7 @@ export class StageHealth {
       ...(this.#retained === undefined ? {} : { retainedLogBytes: this.#retained }),
       ...(this.#budget === undefined ? {} : { logBudgetSeconds: Math.round(this.#budget) }),
       ...(this.#pending === undefined ? {} : { pendingFrames: this.#pending }),
+      ...(this.#snapshot === undefined ? {} : { snapshot: this.#snapshot }),
       ...(this.#tables.length === 0 ? {} : { tables: this.#tables }),
       ready: reason === undefined,
       ...(reason === undefined ? {} : { reason }),

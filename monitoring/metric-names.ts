@@ -5,6 +5,16 @@ export const METRIC = {
     'waybill_capture_lag_seconds',
     'Age of the newest source commit not yet stored in the stream; absent while unknown, 0 when idle',
   ],
+  snapshotRows: ['waybill_capture_snapshot_rows', 'rows that the snapshot under way has read'],
+  snapshotExpectedRows: [
+    'waybill_capture_snapshot_expected_rows',
+    'rows that the snapshot under way will have read, by the estimates of the source; absent where it has none',
+  ],
+  snapshotTables: ['waybill_capture_snapshot_tables', 'tables of the snapshot under way, by whether they are read'],
+  snapshotRemaining: [
+    'waybill_capture_snapshot_remaining_seconds',
+    'how long the snapshot under way will take, at its present rate; absent where unknown',
+  ],
   captureRetained: ['waybill_capture_retained_log_bytes', 'WAL bytes that the source keeps for the slot'],
   captureBudget: [
     'waybill_capture_log_budget_seconds',

@@ -1,6 +1,13 @@
 /** Turns what the stages report into Prometheus series, and keeps the latest facts for /status and /readyz. */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { CaptureReport, CaptureState, FlowReport, FlowState, TransformReport } from '../core/metrics.ts';
+import type {
+  CaptureReport,
+  CaptureState,
+  FlowReport,
+  FlowState,
+  SnapshotFacts,
+  TransformReport,
+} from '../core/metrics.ts';
 import { coverage, countKinds, isProven, openFindings, type DriftReport } from './drift/outcome.ts';
 import { METRIC } from './metric-names.ts';
 import { STALL_MS, StageHealth, type StageFacts, type StageKind } from './health.ts';
@@ -31,6 +38,10 @@ export class Metrics {
   readonly #captureLag = this.#lagGauge(METRIC.captureLag, 'capture', ['source']);
   readonly #retained = this.#gauge(METRIC.captureRetained, ['source']);
   readonly #budget = this.#gauge(METRIC.captureBudget, ['source']);
+  readonly #snapshotRows = this.#gauge(METRIC.snapshotRows, ['source']);
+  readonly #snapshotExpected = this.#gauge(METRIC.snapshotExpectedRows, ['source']);
+  readonly #snapshotTables = this.#gauge(METRIC.snapshotTables, ['source', 'state']);
+  readonly #snapshotRemaining = this.#gauge(METRIC.snapshotRemaining, ['source']);
   readonly #captureRows = this.#counter(METRIC.captureRows, ['source', 'table', 'op']);
   readonly #transactions = this.#counter(METRIC.captureTransactions, ['source']);
   readonly #publish = this.#histogram(METRIC.publishSeconds, ['source']);
@@ -116,6 +127,10 @@ export class Metrics {
         else this.#budget.set({ source }, seconds);
       },
       lagSeconds: (seconds) => health.lag(seconds),
+      snapshot: (facts) => {
+        health.snapshot(facts);
+        this.#snapshot(source, facts);
+      },
       tables: (leftOut) => {
         health.tables(leftOut.map((table) => ({ ...table, state: 'stopped' })));
         for (const table of out) this.#tableLeftOut.remove({ source, table });
@@ -123,6 +138,23 @@ export class Metrics {
         for (const table of out) this.#tableLeftOut.set({ source, table }, 1);
       },
     };
+  }
+
+  #snapshot(source: string, facts: SnapshotFacts | undefined): void {
+    const set = (gauge: Gauge, value: number | undefined): void => {
+      if (value === undefined) gauge.remove({ source });
+      else gauge.set({ source }, value);
+    };
+    set(this.#snapshotRows, facts?.rows);
+    set(this.#snapshotExpected, facts?.expectedRows);
+    set(this.#snapshotRemaining, facts?.remainingSeconds);
+    for (const state of ['read', 'waiting'] as const)
+      if (facts === undefined) this.#snapshotTables.remove({ source, state });
+      else
+        this.#snapshotTables.set(
+          { source, state },
+          state === 'read' ? facts.tablesDone : facts.tables - facts.tablesDone,
+        );
   }
 
   flowReport(flow: string, target: string, stream: string): FlowReport {

@@ -76,6 +76,7 @@ export class SnapshotReader {
   async run(): Promise<void> {
     const { log, readTable } = this.#ports;
     const { progress, isDue } = this.#task;
+    await this.#estimate(progress.tables.filter((table) => isDue(table)));
     for (const table of progress.tables) {
       if (this.#stopped) return;
       if (!isDue(table)) continue;
@@ -87,6 +88,19 @@ export class SnapshotReader {
         await this.#readKeys(table, table.keys, captured);
       else await this.#readTable(table, captured);
       await this.#store();
+    }
+  }
+
+  /** How many rows there are about, as the server keeps count. */
+  async #estimate(tables: readonly TableProgress[]): Promise<void> {
+    const rows = await this.#ports.client.query(
+      'SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_ROWS IS NOT NULL',
+      'estimating the rows of tables',
+    );
+    const counts = new Map(rows.map(([schema, name, count]) => [`${schema}.${name}`, Number(count)]));
+    for (const table of tables) {
+      const count = counts.get(`${table.schema}.${table.name}`);
+      if (count !== undefined && table.keys === undefined) table.estimate = count;
     }
   }
 
@@ -113,9 +127,9 @@ export class SnapshotReader {
     }
     const { rules } = this.#ports;
     let cursor = rules.openCursor(rules.publish(captured.schema), table.cursor);
-    let limit = keyless ? undefined : FIRST_CHUNK_ROWS;
+    let limit = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#limit.mostAtOnce);
     while (!this.#stopped) {
-      await this.#limit.wait(this.#ports.signal);
+      await this.#limit.take(limit ?? 0, this.#ports.signal);
       const chunk = await this.#publishChunk(table, captured, async (current) => {
         if (keyless) await this.#mark(current, id, 'begin');
         return await this.#read(current, (excluded) => [chunkSql(current, cursor, limit, excluded)], []);
@@ -126,7 +140,7 @@ export class SnapshotReader {
       await this.#ports.stored();
       const { rows } = chunk;
       table.rows += rows.length;
-      this.#limit.count(rows.length);
+      this.#limit.settle(limit ?? 0, rows.length);
       const last = rows.at(-1);
       if (limit === undefined || rows.length < limit || last === undefined) break;
       cursor = last.key;
@@ -134,7 +148,7 @@ export class SnapshotReader {
       await this.#store();
       const bytes = rows.reduce((sum, row) => sum + row.json.length, 0);
       const most = Math.min(this.#ports.maxChunkRows, this.#limit.mostAtOnce, CHUNK_BYTES / (bytes / rows.length));
-      limit = Math.max(Math.min(100, this.#ports.maxChunkRows), Math.floor(most));
+      limit = Math.max(Math.min(100, this.#ports.maxChunkRows, this.#limit.mostAtOnce), Math.floor(most));
     }
     if (this.#stopped) return;
     await this.#mark(captured, id, 'end');

@@ -49,13 +49,21 @@ export function sampleSql(table: CapturedTable, percent: number): string {
   return `select ${texts} from ${qualifiedName(table.schema)} tablesample system (${percent}) order by ${keyColumns(table)}`;
 }
 
-/** The statement that gives the planner's estimate of the rows of tables and of their partitions, by oid. */
+/**
+ * The statement that says how many rows tables and their partitions had when they were analysed last, by oid; null for
+ * one that never was.
+ */
 export const ESTIMATE_SQL = `
-select t.oid::int8::text as oid, sum(greatest(c.reltuples, 0))::float8 as rows
+select t.oid::int8::text as oid, case when min(c.reltuples) >= 0 then sum(c.reltuples)::float8 end as rows
   from unnest($1::oid[]) t(oid)
   cross join lateral (select relid from pg_partition_tree(t.oid) where isleaf union select t.oid::regclass) l(relid)
   join pg_class c on c.oid = l.relid and c.relkind <> 'p'
  group by t.oid`;
+
+/** The statement of which the plan tells the planner's guess, which it makes by the table's size. */
+export function guessSql(table: CapturedTable): string {
+  return `explain (format json) select from ${qualifiedName(table.schema)}`;
+}
 
 /** The keys as a list of rows `w(k0, k1, …)`, each value in the type of its column. */
 function keysList(table: CapturedTable, keys: readonly KeyTexts[]): string {

@@ -14,11 +14,12 @@ import type { SnapshotTask } from '../snapshot-loop.ts';
 import { newSnapshotId, type KeyRange, type ProgressStore, type TableProgress } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
 import { ChunkReader, currentSnapshot, type ChunkOutcome, type ReadChunk } from './chunk-reader.ts';
-import { absentSql, chunkSql, ESTIMATE_SQL, keysSql, sampleSql } from './chunk-sql.ts';
+import { absentSql, chunkSql, ESTIMATE_SQL, guessSql, keysSql, sampleSql } from './chunk-sql.ts';
 import type { Chunk } from './chunk-windows.ts';
 import { hasGuardedKey, type PublishedTable } from './published-table.ts';
 import { sourceError } from './source-error.ts';
 
+const UNDEFINED_TABLE = '42P01';
 const FIRST_CHUNK_ROWS = 1000;
 const LEAST_CHUNK_ROWS = 10;
 /** What the chunks of all connections take together. */
@@ -157,16 +158,19 @@ export class SnapshotReader {
     }
   }
 
-  /** How many rows there are about, where the source knows. */
+  /** How many rows there are about. */
   async #estimate(client: pg.Client): Promise<void> {
-    const byOid = new Map<string, TableProgress>();
+    const byOid = new Map<string, { table: TableProgress; captured: PublishedTable }>();
     for (const table of this.#tables) {
       const captured = this.#ports.tableByName(table.schema, table.name);
-      if (captured !== undefined && table.keys === undefined) byOid.set(String(captured.oid), table);
+      if (captured !== undefined && table.keys === undefined) byOid.set(String(captured.oid), { table, captured });
     }
     try {
-      const { rows } = await client.query<{ oid: string; rows: number }>(ESTIMATE_SQL, [[...byOid.keys()]]);
-      for (const { oid, rows: count } of rows) if (count > 0) byOid.get(oid)!.estimate = Math.round(count);
+      const { rows } = await client.query<{ oid: string; rows: number | null }>(ESTIMATE_SQL, [[...byOid.keys()]]);
+      for (const { oid, rows: count } of rows) {
+        const { table, captured } = byOid.get(oid)!;
+        table.estimate = Math.round(count ?? (await guess(client, captured)));
+      }
     } catch (thrown) {
       throw sourceError(thrown, 'estimating the rows of tables');
     }
@@ -270,7 +274,7 @@ export class SnapshotReader {
     const { table } = job;
     // A table that loses its key while it is read is read in one piece from then on, and the other way round.
     const keyless = job.captured.keyIndexes.length === 0;
-    let rows = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#ports.maxChunkRows);
+    let rows = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#ports.maxChunkRows, this.#limit.mostAtOnce);
     for (let attempt = 1; !this.#stopped && job.verdict === 'read' && range.done !== true;) {
       const verdict = this.#look(job);
       if (verdict !== 'read') {
@@ -278,12 +282,13 @@ export class SnapshotReader {
         break;
       }
       const { captured } = job;
-      await this.#limit.wait(this.#signal);
+      await this.#limit.take(rows ?? 0, this.#signal);
       if (keyless) await reader.mark({ k: 'begin', id: job.id, oid: captured.oid });
       const after = rules.openCursor(captured.publication, range.cursor);
       const upTo = rules.openCursor(captured.publication, range.upTo);
       const startedMs = performance.now();
       const read = await reader.read(captured, chunkSql(captured, { after, upTo }, rows, table.part));
+      this.#limit.settle(rows ?? 0, read?.chunk.rows.length ?? 0);
       if (read === undefined) {
         attempt += 1;
         // A smaller chunk is less likely to meet a change while it is read.
@@ -334,7 +339,6 @@ export class SnapshotReader {
     await this.#ports.storedBehind(outcome.commitLsn);
     this.#ports.forgetTransactionsBefore(xmin);
     table.rows += chunk.rows.length;
-    this.#limit.count(chunk.rows.length);
     if (rows === undefined || chunk.rows.length < rows) range.done = true;
     else range.cursor = this.#ports.rules.sealCursor(captured.publication, chunk.rows.key(chunk.rows.length - 1));
     if (performance.now() - this.#storedMs >= STORE_EVERY_MS) await this.#store();
@@ -350,7 +354,7 @@ export class SnapshotReader {
     const byBytes = CHUNK_BYTES / this.#readers / Math.max(1, bytes / length);
     const byTime = (rows * CHUNK_MS) / Math.max(1, tookMs);
     const most = Math.min(byBytes, byTime, this.#ports.maxChunkRows, this.#limit.mostAtOnce);
-    return Math.max(Math.min(100, this.#ports.maxChunkRows), Math.floor(most));
+    return Math.max(Math.min(100, this.#ports.maxChunkRows, this.#limit.mostAtOnce), Math.floor(most));
   }
 
   /** The last mark of a table; the next table need not wait for it. */
@@ -411,6 +415,21 @@ function asRange(table: TableProgress): RangeJob['range'] {
       done = value;
     },
   };
+}
+
+interface Plan {
+  readonly 'QUERY PLAN': readonly [{ readonly Plan: { readonly 'Plan Rows': number } }];
+}
+
+async function guess(client: pg.Client, table: CapturedTable): Promise<number> {
+  try {
+    const { rows } = await client.query<Plan>(guessSql(table));
+    return rows[0]!['QUERY PLAN'][0].Plan['Plan Rows'];
+  } catch (thrown) {
+    // It is gone by now.
+    if ((thrown as { code?: string }).code === UNDEFINED_TABLE) return 0;
+    throw thrown;
+  }
 }
 
 function nameOf({ schema, name }: { readonly schema: string; readonly name: string }): string {

@@ -8,6 +8,7 @@ import { describeTeardown, teardownSource } from '../../capture/postgres/teardow
 import { flowNames, flowSettings, type Config, type FlowConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { audit, auditIfReachable, targetsOf } from '../audit.ts';
+import { watchSnapshot } from '../snapshot-watch.ts';
 import {
   EXIT,
   printTable,
@@ -21,7 +22,7 @@ import {
 export async function snapshot(
   source: string,
   tables: string[],
-  options: GlobalOptions & { cancel?: boolean; reset?: boolean },
+  options: GlobalOptions & { cancel?: boolean; reset?: boolean; wait?: boolean },
 ): Promise<number> {
   const config = readConfig(options);
   if (config.canonicalFlows[source] !== undefined && config.sources[source] === undefined)
@@ -45,7 +46,7 @@ export async function snapshot(
     console.log(
       `snapshot ${id} of ${tables.length === 0 ? 'all tables' : tables.join(', ')} asked for; the running capture of ${source} takes it up (waybill status shows how far it is)`,
     );
-  return EXIT.good;
+  return options.wait === true && options.cancel !== true ? await watchSnapshot(config.nats, source, id) : EXIT.good;
 }
 
 /** A flow of records has no tables to read: it works its records out and writes all of them anew. */

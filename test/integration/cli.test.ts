@@ -135,6 +135,15 @@ it('replicates with them, drains at SIGTERM, and leaves at once at a second one'
   await store.query('commit');
 });
 
+it('reads tables again on request, and shows how far it is', async () => {
+  const running = run();
+  await waitFor('the rows', async () => (await countOf(store, 'wms.orders')) === 102);
+  expect(await waybill('snapshot', 'wms', 'public.orders', '--wait')).toMatch(
+    /asked for[\s\S]*1 of 1 table, 102 of about 102 rows \(100 %\)/,
+  );
+  await drain(running);
+});
+
 it('says how things stand, once and again and again', async () => {
   const running = run();
   await waitFor('the rows', async () => (await countOf(store, 'wms.orders')) === 102);

@@ -1,0 +1,102 @@
+/** Snapshots of large tables: in ranges of their keys, through restarts, beside writes; their progress and their limit. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { connectSource } from '../../capture/postgres/connection.ts';
+import { readProgress, type TableProgress } from '../../capture/snapshot-request.ts';
+import { openBucket } from '../../core/lease.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { repeat, Source, timeoutMs } from '../support/postgres-source.ts';
+
+const ROWS = 110_000;
+
+let nats: NatsServer;
+let server: PostgresServer;
+const sources: Source[] = [];
+
+beforeAll(async () => {
+  [nats, server] = await Promise.all([startNats(), startPostgres()]);
+}, timeoutMs);
+afterAll(async () => {
+  for (const source of sources) await source.close();
+  await Promise.all([nats?.dispose(), server?.dispose()]);
+}, timeoutMs);
+
+async function open(name: string, yaml: Record<string, unknown>): Promise<Source> {
+  const source = await Source.open(name, await server.createDatabase(name), nats, yaml);
+  sources.push(source);
+  return source;
+}
+
+async function tablesOf(source: Source): Promise<readonly TableProgress[]> {
+  const progress = await readProgress(await openBucket(source.nats, source.config), source.name);
+  return progress?.tables ?? [];
+}
+
+describe('a snapshot of a large table', () => {
+  it(
+    'reads ranges of its keys at once, goes on in each after a restart, and takes what is written meanwhile',
+    async () => {
+      const s = await open('ranges', { snapshot_chunk_rows: 1500, snapshot_max_rows_per_second: 60_000 });
+      await s.query('create table t (region text, n int, v text, primary key (region, n))');
+      await s.query(`insert into t select 'r' || i % 7, i, 'old' from generate_series(1, ${ROWS}) i`);
+      await s.query('analyze t');
+      s.start();
+      // Making a slot waits for transactions that are under way, one after the other.
+      await s.wait('the snapshot', async () => s.states.some((state) => state.startsWith('snapshot')));
+      const writer = await connectSource(s.settings, 'writer');
+      // Rows come, change, go, and move from one range into another.
+      const writing = repeat(async (step) => {
+        const n = 1 + ((step * 7919) % ROWS);
+        await writer.query(
+          `begin; update t set v = 'new ${step}' where n between ${n} and ${n + 3}; delete from t where n = ${n + 4};
+           update t set region = 'r' || ${step % 9} where n = ${n + 5};
+           insert into t values ('r${step % 8}', ${ROWS + step}, 'added'); commit`,
+        );
+      });
+      const ranges = await s.wait('two ranges to be under way', async () => {
+        const found = (await tablesOf(s))[0]?.ranges ?? [];
+        return found.length >= 2 && found.every(({ cursor, done }) => done === true || cursor !== null) && found;
+      });
+      const connections = await s.query(
+        `select count(*) from pg_stat_activity where datname = 'ranges' and application_name like '%load%'`,
+      );
+      expect(Number(connections[0]![0])).toBeGreaterThanOrEqual(2);
+      await s.stop();
+      const stored = (await tablesOf(s))[0]!;
+      expect(stored.ranges!.map(({ upTo }) => upTo)).toEqual(ranges.map(({ upTo }) => upTo));
+      expect(stored.ranges!.at(-1)!.upTo).toBeNull();
+      s.start('again');
+      await s.wait('the table to be read', async () => (await tablesOf(s)).every(({ state }) => state === 'done'));
+      expect(await writing.stop()).toBeGreaterThan(10);
+      await writer.end();
+      await s.caughtUp();
+      const [folded, table] = [await s.folded('public', 't'), await s.table('public', 't')];
+      expect(folded.length).toBe(table.length);
+      expect(folded.join('\n') === table.join('\n')).toBe(true);
+      expect(s.states.some((state) => /0 of 1 table, [\d,]+ of about 1\d\d,\d\d\d rows \(\d+ %\)/.test(state))).toBe(
+        true,
+      );
+      await s.stop();
+    },
+    timeoutMs,
+  );
+
+  it(
+    'keeps to a limit of rows a second',
+    async () => {
+      const s = await open('limited', { snapshot_max_rows_per_second: 500 });
+      for (const name of ['a', 'b']) {
+        await s.query(`create table ${name} (id int primary key)`);
+        await s.query(`insert into ${name} select generate_series(1, 600)`);
+      }
+      const startedMs = performance.now();
+      s.start();
+      await s.loaded(2);
+      // 1,200 rows; the last ones read are not waited for.
+      expect(performance.now() - startedMs).toBeGreaterThan(1000);
+      for (const name of ['a', 'b']) expect(await s.folded('public', name)).toEqual(await s.table('public', name));
+      await s.stop();
+    },
+    timeoutMs,
+  );
+});
