@@ -221,7 +221,11 @@ export class SchemaWatch {
       this.#fingerprint = '';
     } else {
       // The log is behind what was known of it: what was known comes again.
-      if (!this.#newer.has(next.oid)) this.#newer.set(next.oid, known);
+      if (!this.#newer.has(next.oid)) {
+        this.#newer.set(next.oid, this.#restamped.get(next.oid) ?? known);
+        // The mark of that version came before.
+        this.#marked.delete(next.oid);
+      }
       const why = uncertain ? 'its columns changed more than once' : rereadReason(known, next);
       log.info({ table: `${schema}.${name}`, version: next.schema.version, why }, 'a table changed');
       if (why !== undefined) await read(next, 'again');

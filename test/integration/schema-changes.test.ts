@@ -49,6 +49,20 @@ describe('columns', () => {
     );
   });
 
+  test('a column that was changed and changed back keeps all that it was', async () => {
+    await open();
+    await it.run("alter table items add column code text not null default 'x'");
+    await it.equal();
+    // Its place in the catalog is new, and what it is like is not.
+    await it.run("alter table items alter code set default 'x'");
+    await it.run('truncate items');
+    await it.run("insert into items (id, name) values (1, 'after')");
+    await it.equal();
+    await it.run('alter table items alter code drop not null; alter table items alter code set not null');
+    await it.run("insert into items (id, name) values (2, 'again')");
+    await it.equal();
+  });
+
   test('a dropped column is kept in the target, and new rows have none', async () => {
     await open();
     await it.run("alter table items add column code text not null default 'x'");
