@@ -101,7 +101,7 @@ export class CaptureSession {
       frameBytes: held.frameBytes,
       resume,
       markPrefix: this.#markPrefix,
-      resolve: (relation, lsn) => this.#resolve(relation, lsn),
+      resolve: (relation, lsn, xid) => this.#resolve(relation, lsn, xid),
       takeMark: (mark, write) => this.#takeMark(mark, write),
       tableByOid: (oid) => this.#publish(this.#schemas.byOid(oid)),
       readsChunk: (id) => this.#snapshot?.reads(id) === true,
@@ -208,11 +208,11 @@ export class CaptureSession {
     }
   }
 
-  #resolve(relation: RelationMessage, lsn: bigint): PublishedTable | undefined {
-    const table = this.#schemas.resolve(relation, lsn);
+  #resolve(relation: RelationMessage, lsn: bigint, xid: number): PublishedTable | undefined {
+    const table = this.#schemas.resolve(relation, lsn, xid);
     if (table !== 'look') return this.#publish(table);
     // Described to the assembler again, before any of its rows is decoded.
-    const looked = this.#schemas.look(relation, lsn).then(() => this.#assembler.relation(relation));
+    const looked = this.#schemas.look(relation, lsn, xid).then(() => this.#assembler.relation(relation));
     this.#reader!.holdUntil(looked);
     return undefined;
   }

@@ -110,7 +110,12 @@ function sqlStateOf(thrown: unknown): string | undefined {
 /** Transactions in progress as the current snapshot sees them, as 32-bit ids. */
 export async function currentSnapshot(client: pg.Client): Promise<{ xmin: number; inProgress: number[] }> {
   const result = await client.query<{ snapshot: string }>('select pg_current_snapshot()::text as snapshot');
-  const [xmin, , list] = result.rows[0]!.snapshot.split(':');
+  return parseSnapshot(result.rows[0]!.snapshot);
+}
+
+/** A `pg_snapshot` as text (PostgreSQL documentation, "Transaction ID and Snapshot Information Functions"). */
+export function parseSnapshot(text: string): { xmin: number; inProgress: number[] } {
+  const [xmin, , list] = text.split(':');
   const short = (xid: string): number => Number(BigInt.asUintN(32, BigInt(xid)));
   return { xmin: short(xmin!), inProgress: list === undefined || list === '' ? [] : list.split(',').map(short) };
 }

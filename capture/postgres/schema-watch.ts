@@ -4,6 +4,7 @@
  * written into the log as marks, which have a place too: while a mark is written, the table is locked against changes
  * of its definition, so that a mark says what is true exactly there.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import type pg from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
 import type { Logger } from '../../core/logger.ts';
@@ -23,6 +24,7 @@ import {
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, qualifiedName } from './publication.ts';
 import { sourceError } from './source-error.ts';
+import { parseSnapshot } from './chunk-reader.ts';
 import { emitMark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
 
 /** What was captured under the registry's versions. */
@@ -49,13 +51,17 @@ select concat_ws(' ',
   (select sum(hashint8extended(a.xmin::text::int8, a.attrelid::int8 * 4096 + a.attnum)) from pg_attribute a where a.attnum > 0 and a.attrelid in (select oid from t)),
   (select sum(hashint8extended(d.xmin::text::int8, d.oid::int8)) from pg_attrdef d),
   (select sum(hashint8extended(i.xmin::text::int8, i.indexrelid::int8)) from pg_index i where i.indrelid in (select oid from t)),
-  (select sum(hashint8extended(h.xmin::text::int8, h.inhrelid::int8)) from pg_inherits h)) as fingerprint`;
+  (select sum(hashint8extended(h.xmin::text::int8, h.inhrelid::int8)) from pg_inherits h)) as fingerprint,
+  pg_current_snapshot()::text as snapshot`;
 
 const SHORTEST_POLL_MS = 1000;
 const LONGEST_POLL_MS = 10_000;
 /** The share of time that looking may take is one part in this many. */
 const POLL_PARTS = 30;
 const LOCK_TIMEOUT = '2s';
+/** So long the log waits for a transaction to be seen that waits, for one, for a synchronous standby. */
+const UNSEEN_MS = 10_000;
+const UNSEEN_PAUSE_MS = 10;
 
 export class SchemaWatch {
   readonly #o: SchemaWatchOptions;
@@ -76,8 +82,10 @@ export class SchemaWatch {
   /** The table of the last relation message: before each partition its root is described. */
   #root: CapturedTable | undefined;
   #fingerprint = '';
-  /** Up to here in the log the catalog has been looked at. */
+  /** Up to here in the log the catalog has been looked at, */
   #lookedUpTo = -1n;
+  /** but for transactions (32-bit ids) that could not be seen yet: the log has a commit a moment before others see it. */
+  #unseen = new Set<number>();
   #wake: (() => void) | undefined;
   #busy: Promise<void> = Promise.resolve();
 
@@ -96,12 +104,13 @@ export class SchemaWatch {
     return undefined;
   }
 
-  /** The table of a relation message in a transaction that commits at `lsn`; `look` when `look` must run before. */
-  resolve(relation: RelationMessage, lsn: bigint): CapturedTable | undefined | 'look' {
+  /** The table of a relation message in transaction `xid`, which commits at `lsn`; `look` when `look` must run before. */
+  resolve(relation: RelationMessage, lsn: bigint, xid: number): CapturedTable | undefined | 'look' {
     if (!this.#o.included(relation.schema, relation.name)) return undefined;
     const known = this.#tables.get(relation.oid);
-    if (known === undefined && this.#ignored.has(relation.oid) && lsn <= this.#lookedUpTo) return undefined;
-    if (known === undefined || lsn > this.#lookedUpTo || !fits(known, relation)) return 'look';
+    const looked = lsn <= this.#lookedUpTo && !this.#unseen.has(xid);
+    if (known === undefined && this.#ignored.has(relation.oid) && looked) return undefined;
+    if (known === undefined || !looked || !fits(known, relation)) return 'look';
     const changed = this.#newer.has(relation.oid) || this.#restamped.has(relation.oid);
     if (changed && this.#comparedAt.get(relation.oid) !== this.#reading) return 'look';
     this.#root = known;
@@ -109,8 +118,8 @@ export class SchemaWatch {
   }
 
   /** Looks at the catalog, and takes the table of a relation message as it is at its place in the log. */
-  async look(relation: RelationMessage, lsn: bigint): Promise<void> {
-    await this.#alone(() => this.#look(relation, lsn));
+  async look(relation: RelationMessage, lsn: bigint, xid: number): Promise<void> {
+    await this.#alone(() => this.#look(relation, lsn, xid));
   }
 
   /** One use of the connection at a time: a mark is written in a transaction. */
@@ -124,9 +133,19 @@ export class SchemaWatch {
     return await done;
   }
 
-  async #look(relation: RelationMessage, lsn: bigint): Promise<void> {
-    const { client } = this.#o;
+  async #look(relation: RelationMessage, lsn: bigint, xid: number): Promise<void> {
+    const { client, log } = this.#o;
+    const givenUpMs = performance.now() + UNSEEN_MS;
     await this.#lookAround();
+    while (this.#unseen.has(xid) && performance.now() < givenUpMs) {
+      await delay(UNSEEN_PAUSE_MS);
+      await this.#lookAround();
+    }
+    if (this.#unseen.delete(xid))
+      log.warn(
+        { xid, lsn: String(lsn) },
+        'a transaction that is in the log cannot be seen yet: its table is as before',
+      );
     // A catalog that lags behind the log (of a standby) is looked at once all the same.
     if (lsn > this.#lookedUpTo) this.#lookedUpTo = lsn;
     const known = this.#tables.get(relation.oid);
@@ -165,8 +184,8 @@ export class SchemaWatch {
       const position = await client.query<{ lsn: string }>(
         `select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end - '0/0')::text as lsn`,
       );
-      const { rows } = await client.query<{ fingerprint: string }>(FINGERPRINT);
-      const { fingerprint } = rows[0]!;
+      const { rows } = await client.query<{ fingerprint: string; snapshot: string }>(FINGERPRINT);
+      const { fingerprint, snapshot } = rows[0]!;
       if (fingerprint !== this.#fingerprint) {
         const found = new Map(
           (await readCatalog(client))
@@ -188,6 +207,7 @@ export class SchemaWatch {
       }
       const lsn = BigInt(position.rows[0]!.lsn);
       if (lsn > this.#lookedUpTo) this.#lookedUpTo = lsn;
+      this.#unseen = new Set(parseSnapshot(snapshot).inProgress);
     } catch (thrown) {
       throw sourceError(thrown, 'looking for changed tables');
     }
@@ -216,6 +236,8 @@ export class SchemaWatch {
     const { schema, name } = next.schema;
     if (known === undefined) {
       log.info({ table: `${schema}.${name}` }, 'a table is new');
+      // Before the snapshot that is planned looks for it, and finds it gone.
+      this.#tables.set(next.oid, next);
       await read(next, 'new');
       // It may have come and gone while the log waited.
       this.#fingerprint = '';

@@ -20,10 +20,10 @@ export interface AssemblerOptions {
   /** Prefix of the logical messages that are ours. */
   readonly markPrefix: string;
   /**
-   * The table of a relation message in a transaction that commits at `lsn`; undefined for one that the configuration
+   * The table of a relation message in transaction `xid`, which commits at `lsn`; undefined for one that the configuration
    * leaves out, or whose look-up holds the log until it is described again.
    */
-  readonly resolve: (relation: RelationMessage, lsn: bigint) => PublishedTable | undefined;
+  readonly resolve: (relation: RelationMessage, lsn: bigint, xid: number) => PublishedTable | undefined;
   /** A schema mark. Holds the log until `write` has been called with what goes into the stream. */
   readonly takeMark: (mark: SchemaMark, write: (versions: readonly MarkedVersion[]) => void) => void;
   /** A captured table by oid, for marks. */
@@ -238,7 +238,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       this.#relations.set(relation.oid, undefined);
       return;
     }
-    const table = this.#options.resolve(relation, this.#commitLsn);
+    const table = this.#options.resolve(relation, this.#commitLsn, this.#open?.xid ?? 0);
     const counts = this.#relations.get(relation.oid)?.counts ?? {};
     this.#relations.set(relation.oid, table === undefined ? undefined : { table, counts });
   }

@@ -294,10 +294,21 @@ describe('an apply that hangs and comes back', () => {
   const positionIsHeld = async (store: pg.Client): Promise<boolean> =>
     (await store.query('select from waybill.position for update skip locked')).rowCount === 0;
 
+  /** Waits until the one session of a flow waits: for a lock, or for what its client sends next. */
+  const sessionWaits = (store: pg.Client, what: 'Lock' | 'Client'): Promise<unknown> =>
+    waitFor(`the flow's session to wait (${what})`, async () => {
+      const { rows: sessions } = await store.query<{ wait: string | null }>(
+        `select wait_event_type as wait from pg_stat_activity where application_name like 'waybill apply%'
+           and datname = current_database()`,
+      );
+      return sessions.length === 1 && sessions[0]!.wait === what;
+    });
+
   it(
     'with a transaction open in the target does not keep its successor waiting',
     async () => {
-      const { db, store, stage } = await prepare('holds');
+      const { db, store, stage, targetUrl } = await prepare('holds');
+      const locker = await connect(targetUrl);
       await db.query('create table t (id int primary key, note text)');
       stage('capture');
       let active = stage('apply');
@@ -312,17 +323,14 @@ describe('an apply that hangs and comes back', () => {
         (await store.query<{ n: number }>('select count(*)::int as n from t')).rows[0]!.n;
       const waits: number[] = [];
       for (let round = 0; round < 3; round++) {
+        // A lock on its table keeps it in the middle of a transaction until it is stopped there.
         await waitFor('an open transaction', async () => {
-          if (!(await positionIsHeld(store))) return false;
+          await locker.query('begin; lock table t in access exclusive mode');
+          await sessionWaits(store, 'Lock');
           active.signal('SIGSTOP');
+          await locker.query('commit');
           // Whatever it had sent is done when the server has nothing of it left to do; then it holds the row or not.
-          await waitFor('the server to wait for it', async () => {
-            const { rows: sessions } = await store.query<{ wait: string | null }>(
-              `select wait_event as wait from pg_stat_activity where application_name like 'waybill apply%'
-                 and datname = current_database()`,
-            );
-            return sessions.length === 1 && sessions[0]!.wait === 'ClientRead';
-          });
+          await sessionWaits(store, 'Client');
           if (await positionIsHeld(store)) return true;
           active.signal('SIGCONT');
           return false;
