@@ -235,8 +235,8 @@ export function reconcile(
     const gone = typeOid === BYTEA_OID ? 'bytea' : 'text';
     const { type, portable, base } = types[index] ?? { type: gone, portable: gone, base: gone };
     const first = known === undefined ? now : before;
-    // What was changed since the version before may have been looser in between.
-    const changed = before !== undefined && now !== undefined && before.stamp !== now.stamp;
+    // What was changed or dropped since the version before may have been looser in between.
+    const changed = before !== undefined && before.stamp !== now?.stamp;
     const notNull = first?.column.notNull === true && now?.column.notNull !== false && !changed;
     const preset = first === undefined ? now?.column.default : first.column.default;
     return {

@@ -63,6 +63,18 @@ describe('columns', () => {
     await it.equal();
   });
 
+  test('a column that may be NULL for the rest of its life takes NULLs to the end', async () => {
+    await open(undefined, { dropped_columns: 'drop' });
+    await it.run("alter table items add column code text not null default 'x'");
+    await it.equal();
+    // By the time that the log comes to the row, the catalog does not know the column any more.
+    await it.run(
+      `begin; alter table items alter code drop not null; insert into items values (100, 'new', 1, null);
+       alter table items drop column code; commit`,
+    );
+    await it.equal();
+  });
+
   test('a dropped column is kept in the target, and new rows have none', async () => {
     await open();
     await it.run("alter table items add column code text not null default 'x'");
