@@ -44,6 +44,8 @@ export default defineConfig({
       project('integration', 2, { testTimeout: 240_000, maxWorkers: 3 }),
       project('fault', 2, { testTimeout: 240_000, maxWorkers: 3 }),
       project('e2e', 2, { testTimeout: 600_000, maxWorkers: 3 }),
+      // Another seed each time: for looking for defects by hand, not for telling whether a change is good.
+      project('fuzz', 3, { testTimeout: 600_000, maxWorkers: 1 }),
     ],
   },
 });
