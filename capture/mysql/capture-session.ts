@@ -21,6 +21,7 @@ import { connectionOptions, connectSource, type SqlClient } from './connection.t
 import { GroupAssembler } from './group-assembler.ts';
 import { LiveCatalog } from './live-catalog.ts';
 import { LogBoundary, type LogPort } from './log-boundary.ts';
+import { publishRead } from './published-table.ts';
 import { BinlogBudget, readExpiry, readLogFiles } from './retained-log.ts';
 import { SnapshotReader } from './snapshot.ts';
 
@@ -34,11 +35,14 @@ export interface SessionOptions {
   /** Where the log is read from; before `resume` while XA transactions are in doubt. */
   readonly start: GtidSet;
   readonly tables: readonly CapturedTable[];
+  /** What the source had executed when they were read, or more. */
+  readonly executed: GtidSet;
   readonly serverId: number;
   /** An idle stream gets a frame this often, so that its last one does not expire. */
   readonly keepaliveMs: number;
 }
 
+const LOOK_EVERY_MS = 500;
 const STATUS_EVERY_MS = 1000;
 const RETAINED_EVERY_MS = 10_000;
 const MOST_HEARTBEAT_MS = 10_000;
@@ -65,10 +69,12 @@ export class CaptureSession {
       patterns: settings.tables,
       rules: this.#rules,
       tables,
+      executed: options.executed,
       log,
       hold: (work) => this.#stream.holdUntil(work),
       onNewTable: (schema, name) =>
         this.#snapshots.plan(schema, name, settings.snapshot === 'initial' ? 'pending' : 'done'),
+      onChanged: ({ schema, name }, why) => this.#readAgain([{ schema, name }], why),
       onRowsMoved: (moved) => this.#readAgain(moved, 'rows of tables came or went without being logged'),
     });
     this.#assembler = new GroupAssembler({
@@ -78,7 +84,7 @@ export class CaptureSession {
       tableOf: (map) => this.#catalog.tableOf(map),
       onTableMap: (map) => this.#catalog.onTableMap(map),
       truncatedTable: (schema, name) => this.#catalog.tableByName(schema, name),
-      onStatement: (statement) => this.#catalog.onStatement(statement),
+      onStatement: (statement, gtid) => this.#catalog.onStatement(statement, gtid),
       endsInCommit: (info) => endsInCommit(client, info),
       hold: (work) => this.#stream.holdUntil(work),
       room: () => this.#publishing.room(),
@@ -133,6 +139,7 @@ export class CaptureSession {
       (signal) => this.#publishing.run(signal),
       (signal) => this.#statusLoop(signal),
       (signal) => this.#heartbeatLoop(signal),
+      (signal) => this.#schemaLoop(signal),
       (signal) => this.#snapshots.run(signal),
     ]);
   }
@@ -200,6 +207,24 @@ export class CaptureSession {
       if (!this.#assembler.outstanding && this.#publishing.quietMs < keepaliveMs) continue;
       this.#assembler.requestProgress();
       this.#publishing.wake();
+    }
+  }
+
+  /** Tells the stream what DDL changed, also where no rows follow. */
+  async #schemaLoop(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await abortableDelay(LOOK_EVERY_MS, signal);
+      if (signal.aborted) return;
+      await this.#catalog.look(async (ready, work) => {
+        await this.#boundary.do(
+          (port) => ready(port.taken),
+          (port) => {
+            for (const { table, what, mark } of work())
+              port.publish(publishRead(table, this.#rules).table, 's', [Buffer.from(JSON.stringify([what, mark]))]);
+          },
+          signal,
+        );
+      });
     }
   }
 

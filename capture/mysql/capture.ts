@@ -48,6 +48,7 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
     const facts = await readFacts(client, settings.kind);
     requireSettings(facts, settings.kind);
     const tables = await matchingTables(client, settings.kind, settings.tables);
+    const executed = await readExecuted(client, settings.kind);
     const tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name));
     const reset = (await readRequest(bucket, name))?.reset === true;
     const taken = asGtidPosition(tail.end);
@@ -86,6 +87,7 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
       resume,
       start: await replayFrom(client, settings.kind, startAfresh ? undefined : tail.replay, resume, log),
       tables,
+      executed,
       serverId: serverId(name, settings, natsConfig.prefix),
       keepaliveMs: keepaliveMs(natsConfig),
     });

@@ -18,6 +18,8 @@ interface CatalogColumn {
   readonly shown: string;
   /** Generated columns are left out of log and snapshot alike. */
   readonly generated: boolean;
+  /** Whether rows get a value that no constant tells: an expression, the time, a number that counts up. */
+  readonly computed: boolean;
   readonly textSql: string;
 }
 
@@ -144,6 +146,8 @@ function capturedTable(
       dataType: dataType!,
       shown,
       generated: GENERATED.test(extra ?? ''),
+      computed:
+        /auto_increment/i.test(extra ?? '') || (fallback !== null && fallback !== 'NULL' && constant === undefined),
       textSql: columnTextSql({ name: column!, dataType: dataType!, columnType: shown }, flavour),
     };
   });
@@ -277,6 +281,7 @@ export function reconcile(
       dataType: undefined,
       shown: type,
       generated: false,
+      computed: false,
       textSql: quoteIdent(column.name),
     };
   });

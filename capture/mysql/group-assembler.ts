@@ -39,7 +39,7 @@ export interface AssemblerOptions {
   /** Called for each new map, so that the catalog can be asked before its rows come. */
   readonly onTableMap: (map: TableMap) => void;
   readonly truncatedTable: (schema: string, name: string) => LoggedTable | undefined;
-  readonly onStatement: (statement: LoggedStatement) => void;
+  readonly onStatement: (statement: LoggedStatement, gtid: Gtid) => void;
   /** Whether a group that has become large is known to end in a commit. */
   readonly endsInCommit: (info: GroupInfo) => Promise<boolean>;
   /** Delivery stands still until `work` is done. */
@@ -325,7 +325,7 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
       this.#count(table, 't', 1);
       return;
     }
-    this.#options.onStatement(statement);
+    this.#options.onStatement(statement, open.gtid);
   }
 
   savepoint(name: string): void {

@@ -1,6 +1,9 @@
 /** What the tables in the log are, while DDL changes them: the catalog, asked again when it may be out of date. */
 import type { ColumnRules } from '../../core/column-rules.ts';
 import { asReplicationError } from '../../core/errors.ts';
+import { containsGtid } from '../../core/gtid-position.ts';
+import type { GtidSet } from '../../core/gtid-set.ts';
+import type { Gtid } from '../../core/gtid.ts';
 import type { Logger } from '../../core/logger.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import type { Flavour, LoggedStatement } from './binlog-handler.ts';
@@ -15,6 +18,8 @@ import {
 } from './catalog.ts';
 import type { SqlClient } from './connection.ts';
 import { publishLogged, publishRead } from './published-table.ts';
+import { contains, readExecuted } from './executed.ts';
+import { compareTables } from './table-change.ts';
 import type { TableMap } from './table-map.ts';
 
 interface TableName {
@@ -29,6 +34,8 @@ export interface LiveCatalogOptions {
   readonly rules: ColumnRules;
   /** The tables that the patterns chose when the capture began. */
   readonly tables: readonly CapturedTable[];
+  /** What the source had executed when they were read, or more. */
+  readonly executed: GtidSet;
   readonly log: Logger;
   /** Delivery of the log stands still until `work` is done. */
   readonly hold: (work: Promise<void>) => void;
@@ -36,6 +43,16 @@ export interface LiveCatalogOptions {
   readonly onNewTable: (schema: string, name: string) => Promise<void>;
   /** Tables whose rows changed without being logged: they must be read again. Stored when it resolves. */
   readonly onRowsMoved: (tables: readonly TableName[]) => Promise<void>;
+  /** A table got a version in which rows are not what the log says they are: it must be read again, as above. */
+  readonly onChanged: (table: TableName, why: string) => Promise<void>;
+}
+
+/** What the stream is to be told of a table, apart from its rows. */
+export interface TableMark {
+  readonly table: CapturedTable;
+  /** What happened to it where it is gone. */
+  readonly what: string;
+  readonly mark: 'schema' | 'gone';
 }
 
 export class LiveCatalog {
@@ -50,6 +67,13 @@ export class LiveCatalog {
   readonly #notATable = new Set<string>();
   /** Raised by DDL: what the catalog said before may be out of date. */
   #epoch = 0;
+  /** Statements since the catalog was last compared with what the stream was told. */
+  #statements: LoggedStatement[] = [];
+  #dirty = false;
+  /** The version of each table that the stream was told. */
+  readonly #told = new Map<string, string>();
+  /** What the source had executed when each table was read from the catalog: what came before is in it already. */
+  readonly #readAt = new Map<string, GtidSet>();
   readonly #checkedAt = new Map<string, number>();
 
   constructor(options: LiveCatalogOptions) {
@@ -59,6 +83,8 @@ export class LiveCatalog {
       const id = tableName(table.schema);
       this.#catalog.set(id, table);
       this.#planned.add(id);
+      this.#told.set(id, table.schema.version);
+      this.#readAt.set(id, options.executed);
     }
   }
 
@@ -79,8 +105,7 @@ export class LiveCatalog {
     const table = await this.read(map.schema, map.name);
     this.#checkedAt.set(id, this.#epoch);
     if (table === undefined) this.#catalog.set(id, undefined);
-    else if (table === 'absent') this.#catalog.delete(id);
-    else this.#catalog.set(id, table);
+    // One that is absent by now may have changed before: the map decides.
     this.#notATable.delete(id);
     if (table === undefined) this.#notATable.add(id);
     else if (!this.#planned.has(id)) {
@@ -96,7 +121,77 @@ export class LiveCatalog {
     const { client, flavour } = this.#o;
     const table = await readTable(client, flavour, schema, name);
     const map = this.#maps.get(`${schema}.${name}`);
-    return table === undefined || table === 'absent' || map === undefined ? table : withLabels(flavour, table, map);
+    if (table === undefined || table === 'absent') return table;
+    return await this.#take(map === undefined ? table : withLabels(flavour, table, map));
+  }
+
+  /** A table as the catalog has it, with what that means for the rows of the version that was known. */
+  async #take(table: CapturedTable): Promise<CapturedTable> {
+    const id = tableName(table.schema);
+    this.#readAt.set(id, await readExecuted(this.#o.client, this.#o.flavour));
+    const before = this.#catalog.get(id);
+    if (before?.schema.version === table.schema.version) return before;
+    const change = before === undefined ? { table, reread: undefined } : compareTables(before, table);
+    this.#catalog.set(id, change.table);
+    if (change.reread !== undefined && this.#planned.has(id)) await this.#o.onChanged(table.schema, change.reread);
+    return change.table;
+  }
+
+  /**
+   * Looks whether DDL changed what the stream was told, and where. `atPlace` does the work it is given once the log has
+   * come to a place, so that what was found is true there, unless there was more DDL on the way.
+   */
+  async look(
+    atPlace: (ready: (taken: GtidSet) => boolean, work: () => readonly TableMark[]) => Promise<void>,
+  ): Promise<void> {
+    if (!this.#dirty) return;
+    const { client, flavour, patterns } = this.#o;
+    const epoch = this.#epoch;
+    this.#dirty = false;
+    const found: CapturedTable[] = [];
+    for (const table of await this.#tables(() => matchingTables(client, flavour, patterns))) {
+      const map = this.#maps.get(tableName(table.schema));
+      found.push(await this.#take(map === undefined ? table : withLabels(flavour, table, map)));
+    }
+    for (const { schema } of found) {
+      const id = tableName(schema);
+      if (this.#planned.has(id)) continue;
+      this.#planned.add(id);
+      this.#told.set(id, schema.version);
+      this.#o.log.info({ table: id }, 'a table that was not known before');
+      await this.#o.onNewTable(schema.schema, schema.name);
+    }
+    const place = await readExecuted(client, flavour);
+    await atPlace(
+      (taken) => contains(taken, place),
+      () => {
+        if (this.#epoch === epoch) return this.#marks(found);
+        this.#dirty = true;
+        return [];
+      },
+    );
+  }
+
+  #marks(found: readonly CapturedTable[]): TableMark[] {
+    const marks: TableMark[] = [];
+    const there = new Set<string>();
+    for (const table of found) {
+      const id = tableName(table.schema);
+      there.add(id);
+      if (this.#told.get(id) === table.schema.version) continue;
+      this.#told.set(id, table.schema.version);
+      marks.push({ table, what: '', mark: 'schema' });
+    }
+    for (const [id, table] of this.#catalog) {
+      if (there.has(id) || table === undefined) continue;
+      this.#catalog.delete(id);
+      this.#told.delete(id);
+      const last = this.#statements.findLast((statement) => mentions(statement, table.schema));
+      const renamed = last !== undefined && /\bRENAME\b/i.test(last.sql);
+      marks.push({ table, what: renamed ? 'renamed' : 'dropped', mark: 'gone' });
+    }
+    this.#statements = [];
+    return marks;
   }
 
   /** The tables that the configuration chooses now, of which the caller sees to it that they are read. */
@@ -108,8 +203,12 @@ export class LiveCatalog {
 
   async #matching(): Promise<readonly TableName[]> {
     const { client, flavour, patterns } = this.#o;
+    return (await this.#tables(() => matchingTables(client, flavour, patterns))).map(({ schema }) => schema);
+  }
+
+  async #tables(read: () => Promise<readonly CapturedTable[]>): Promise<readonly CapturedTable[]> {
     try {
-      return (await matchingTables(client, flavour, patterns)).map(({ schema }) => schema);
+      return await read();
     } catch (thrown) {
       // For a moment, while a table is made anew.
       if (asReplicationError(thrown).code === 'source_table_missing') return [];
@@ -132,9 +231,25 @@ export class LiveCatalog {
   }
 
   /** A statement that may have changed tables. */
-  onStatement(statement: LoggedStatement): void {
+  onStatement(statement: LoggedStatement, gtid: Gtid): void {
     this.#epoch += 1;
+    this.#dirty = true;
+    this.#statements.push(statement);
+    const late: TableName[] = [];
+    for (const [id, table] of this.#catalog) {
+      if (table === undefined || !mentions(statement, table.schema)) continue;
+      const readAt = this.#readAt.get(id);
+      if (readAt === undefined || !containsGtid(readAt, gtid)) continue;
+      this.#told.delete(id);
+      if (mayChangeRows(statement, table)) late.push(table.schema);
+    }
+    // The catalog had the new version before the log told of it: what the version before was is not known.
+    if (late.length > 0 && !statement.movesRows) this.#o.hold(this.#changedBefore(late));
     if (statement.movesRows) this.#o.hold(this.#rowsMoved(statement));
+  }
+
+  async #changedBefore(tables: readonly TableName[]): Promise<void> {
+    for (const table of tables) await this.#o.onChanged(table, 'it changed before its version was known');
   }
 
   async #rowsMoved(statement: LoggedStatement): Promise<void> {
@@ -146,6 +261,15 @@ export class LiveCatalog {
     for (const table of tables) this.#planned.add(tableName(table));
     if (tables.length > 0) await this.#o.onRowsMoved(tables);
   }
+}
+
+/** Whether rows may have other values behind a statement that the log does not tell; found by chance it costs a reading. */
+function mayChangeRows({ verb, sql }: LoggedStatement, table: CapturedTable): boolean {
+  if (verb !== 'ALTER') return false;
+  if (/\b(?:MODIFY|CHANGE|CONVERT|RENAME|PRIMARY|AS)\b/i.test(sql)) return true;
+  if (/\bADD\b/i.test(sql)) return /\b(?:NOT\s+NULL|DEFAULT|AUTO_INCREMENT)\b/i.test(sql);
+  // The value of a new column was taken from what its default is by now.
+  return /\bDEFAULT\b/i.test(sql) && table.columns.some(({ schema }) => schema.existing !== undefined);
 }
 
 /** Whether a statement may be about a table: it has the table's name in it, and the schema's or that as its default. */

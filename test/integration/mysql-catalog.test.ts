@@ -93,11 +93,12 @@ describe.each([
       await equal(6);
       await s.expectEqual('fresh');
       expect((await s.folded('fresh')).size).toBe(100);
-      const before = (await s.changes()).length;
+      const rowsSoFar = async (): Promise<number> => (await s.changes()).filter(({ row }) => row[0] !== 's').length;
+      const before = await rowsSoFar();
       await s.run('alter table t add partition (partition p3 values less than (400)); insert into t values (350, 1)');
       await s.expectEqual('t');
       await s.expectEqual('other');
-      expect((await s.changes()).length).toBe(before + 1);
+      expect(await rowsSoFar()).toBe(before + 1);
       await s.stop();
     },
     timeoutMs,

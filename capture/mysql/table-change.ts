@@ -1,0 +1,61 @@
+/** What a new version of a table means for the rows that are there. docs/schema-changes.md. */
+import { isBinaryColumn } from '../../core/column-kind.ts';
+import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
+import { classifyMysqlTypeChange } from '../../core/mysql-type-widening.ts';
+import type { CapturedTable } from './catalog.ts';
+
+export interface TableChange {
+  /** The new version, with what the rows that were there have in its new columns, where that can be told. */
+  readonly table: CapturedTable;
+  /** Why the table must be read again, for rows may have changed without a change in the log; undefined when not. */
+  readonly reread: string | undefined;
+}
+
+const CONSTANT = /^(?:-?\d+(?:\.\d+)?|'(?:[^'\\]|'')*')$/;
+
+/** Compares two versions of a table. */
+export function compareTables(before: CapturedTable, after: CapturedTable): TableChange {
+  const old = new Map(before.schema.columns.map((column) => [column.name, column]));
+  const reasons: string[] = [];
+  const filled = new Map<ColumnSchema, ColumnSchema>();
+  for (const column of after.columns) {
+    const { schema } = column;
+    if (column.generated) continue;
+    const known = old.get(schema.name);
+    if (known === undefined) {
+      const existing = existingText(after.schema, schema);
+      if (existing !== undefined) filled.set(schema, { ...schema, existing });
+      else if (schema.notNull || schema.default !== undefined || column.computed)
+        reasons.push(`column ${schema.name} has values of its own in all rows`);
+      else if (before.schema.columns.some(({ name }) => !after.schema.columns.some((each) => each.name === name)))
+        reasons.push(`column ${schema.name} may be one that had another name`);
+    } else if (classifyMysqlTypeChange(known.type, schema.type) !== 'same')
+      reasons.push(`column ${schema.name} has another type`);
+    else if (known.collation !== schema.collation) reasons.push(`column ${schema.name} has another collation`);
+    else if (schema.notNull && !known.notNull) reasons.push(`column ${schema.name} may not be NULL any more`);
+  }
+  if (before.schema.key.join('\0') !== after.schema.key.join('\0')) reasons.push('it has another key');
+  const fill = (schema: ColumnSchema): ColumnSchema => filled.get(schema) ?? schema;
+  return {
+    table:
+      filled.size === 0
+        ? after
+        : {
+            ...after,
+            schema: { ...after.schema, columns: after.schema.columns.map(fill) },
+            columns: after.columns.map((column) => ({ ...column, schema: fill(column.schema) })),
+          },
+    reread: reasons[0],
+  };
+}
+
+/** The text that a constant default has in rows, where that is the one that frames carry. */
+function existingText(table: TableSchema, column: ColumnSchema): string | undefined {
+  const text = column.default;
+  if (text === undefined || !CONSTANT.test(text) || isBinaryColumn(table.dialect!, column)) return undefined;
+  const value = text.startsWith("'") ? text.slice(1, -1).replaceAll("''", "'") : text;
+  // Numbers and texts of these types stand in rows as they are written; others may get another form.
+  if (/^(?:tiny|small|medium|big)?int\b/.test(column.type) && /^-?\d+$/.test(value) && !/zerofill/.test(column.type))
+    return value;
+  return /^(?:varchar|tinytext|text|mediumtext|longtext)\b/.test(column.type) ? value : undefined;
+}
