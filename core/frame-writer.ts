@@ -12,6 +12,7 @@ import {
   type TransactionEntry,
   type Value,
 } from './frame.ts';
+import { ReplicationError } from './errors.ts';
 import { writeDecimal, writeHex64 } from './ascii-writer.ts';
 
 const QUOTE = 0x22;
@@ -107,6 +108,11 @@ export class FrameWriter {
     let index = -1;
     if (table !== undefined) {
       index = this.#tables.get(table) ?? this.#tables.size;
+      if (index === this.#tables.size && table.columns.length === 0)
+        throw new ReplicationError(
+          'internal',
+          `${table.schema}.${table.name} has no columns: nobody could read its rows`,
+        );
       if (index === this.#tables.size) this.#tables.set(table, index);
     }
     const buffer = this.#buffer;

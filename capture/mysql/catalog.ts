@@ -42,6 +42,7 @@ export interface LoggedTable {
 }
 
 const SYSTEM = "('mysql', 'sys', 'information_schema', 'performance_schema')";
+const BASE_TABLES: ReadonlySet<string> = new Set(['BASE TABLE', 'SYSTEM VERSIONED']);
 const GENERATED = /\b(?:VIRTUAL|STORED|PERSISTENT) GENERATED\b/i;
 const TRANSACTIONAL = /^(?:innodb|ndb|ndbcluster|rocksdb|tokudb)$/i;
 
@@ -71,9 +72,13 @@ export async function readTable(
     'reading the catalog of the source',
   );
   if (found === undefined) return 'absent';
-  return (await readTables(client, flavour, where, (s, n) => s === schema && n === name))[0];
+  const [table] = await readTables(client, flavour, where, (s, n) => s === schema && n === name);
+  return table ?? (BASE_TABLES.has(found[0] ?? '') ? 'absent' : undefined);
 }
 
+type Row = readonly (string | null)[];
+
+/** Leaves out tables without columns: they are being made or altered, and the log will tell. */
 async function readTables(
   client: SqlClient,
   flavour: Flavour,
@@ -83,32 +88,40 @@ async function readTables(
   const doing = 'reading the catalog of the source';
   const tables = await client.query(
     `SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES
-     WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND ${where}
+     WHERE TABLE_TYPE IN (${[...BASE_TABLES].map(quoteLiteral).join(', ')}) AND ${where}
      ORDER BY DATA_LENGTH, TABLE_SCHEMA, TABLE_NAME`,
     doing,
   );
-  const columns = await client.query(
-    `SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, COLLATION_NAME, COLUMN_DEFAULT, EXTRA,
-       CHARACTER_MAXIMUM_LENGTH
-     FROM information_schema.COLUMNS WHERE ${where} ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION`,
-    doing,
-  );
-  const keys = await client.query(
-    `SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, NULLABLE, SUB_PART FROM information_schema.STATISTICS
-     WHERE NON_UNIQUE = 0 AND ${where} ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX`,
-    doing,
-  );
+  const readColumns = (): Promise<Row[]> =>
+    client.query(
+      `SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, COLLATION_NAME, COLUMN_DEFAULT, EXTRA,
+         CHARACTER_MAXIMUM_LENGTH
+       FROM information_schema.COLUMNS WHERE ${where} ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION`,
+      doing,
+    );
+  let columns = await readColumns();
+  let keys: Row[];
+  // Each statement reads tables as they are by then: keys are those of the columns only where these stood still meanwhile.
+  for (;;) {
+    keys = await client.query(
+      `SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, NULLABLE, SUB_PART FROM information_schema.STATISTICS
+       WHERE NON_UNIQUE = 0 AND ${where} ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX`,
+      doing,
+    );
+    const again = await readColumns();
+    const same = JSON.stringify(again) === JSON.stringify(columns);
+    columns = again;
+    if (same) break;
+  }
   const columnsOf = groupByTable(columns);
   const keysOf = groupByTable(keys);
   return tables
-    .filter(([schema, name]) => included(schema!, name!))
+    .filter(([schema, name]) => included(schema!, name!) && columnsOf.has(`${schema}\u0000${name}`))
     .map(([schema, name, engine]) => {
       const id = `${schema}\u0000${name}`;
       return capturedTable(flavour, schema!, name!, engine ?? '', columnsOf.get(id) ?? [], keysOf.get(id) ?? []);
     });
 }
-
-type Row = readonly (string | null)[];
 
 function groupByTable(rows: readonly Row[]): Map<string, Row[]> {
   const groups = new Map<string, Row[]>();

@@ -31,6 +31,26 @@ interface MultiByteCharset {
 const UTF8 = new Set(['utf8', 'utf8mb3', 'utf8mb4', 'ascii']);
 const UTF16: Readonly<Record<string, string>> = { ucs2: 'utf-16be', utf16: 'utf-16be', utf16le: 'utf-16le' };
 
+/** Bytes of the longest character, of sets where that is not one (mysql-server, `mbmaxlen` in strings/ctype-*.cc). */
+const MOST_BYTES: Readonly<Record<string, number>> = {
+  big5: 2,
+  cp932: 2,
+  eucjpms: 3,
+  euckr: 2,
+  gb18030: 4,
+  gb2312: 2,
+  gbk: 2,
+  sjis: 2,
+  ucs2: 2,
+  ujis: 3,
+  utf16: 4,
+  utf16le: 4,
+  utf32: 4,
+  utf8: 3,
+  utf8mb3: 3,
+  utf8mb4: 4,
+};
+
 /** What the byte sequences of a character set mean, by the number that their bytes make, big-endian. */
 export type CharsetTable = ReadonlyMap<number, string>;
 
@@ -49,6 +69,11 @@ export class Charsets {
     }
     this.#byCollation = byCollation;
     this.#names = collations;
+  }
+
+  /** Bytes of the longest character of a collation's set. */
+  mostBytes(collation: number): number {
+    return MOST_BYTES[this.#names.get(collation) ?? ''] ?? 1;
   }
 
   /** The character set of a collation. Throws `source_encoding` for one that cannot be read, naming `column`. */

@@ -31,9 +31,10 @@ const TEXTS = ['', 'tinytext', 'text', 'mediumtext', 'longtext'] as const;
 /** Longest varchar in characters of four bytes. */
 const VARCHAR_CHARS = 16_383;
 
-/** The type text as COLUMN_TYPE would have it; lengths of character types in bytes, which is never too short. */
+/** The type text as COLUMN_TYPE would have it. */
 export function logTypeText(column: BinlogColumn): string {
   const { type, meta, collation } = column;
+  const characters = Math.floor(meta / column.characterBytes);
   const binary = collation === undefined || collation === BINARY_COLLATION;
   if (INTEGERS[type] !== undefined) return `${INTEGERS[type]}${column.unsigned ? ' unsigned' : ''}`;
   if (PLAIN[type] !== undefined) return PLAIN[type];
@@ -52,9 +53,9 @@ export function logTypeText(column: BinlogColumn): string {
     case TYPE.varString:
     case TYPE.varcharCompressed:
       if (binary) return `varbinary(${meta})`;
-      return meta > VARCHAR_CHARS ? 'text' : `varchar(${meta})`;
+      return characters > VARCHAR_CHARS ? 'text' : `varchar(${characters})`;
     case TYPE.string:
-      return binary ? `binary(${meta})` : `char(${Math.min(255, meta)})`;
+      return binary ? `binary(${meta})` : `char(${Math.min(255, characters)})`;
     default:
       return (binary ? BLOBS : TEXTS)[meta] ?? (binary ? 'longblob' : 'longtext');
   }

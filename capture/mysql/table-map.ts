@@ -29,6 +29,8 @@ export interface BinlogColumn {
   readonly nullable: boolean;
   /** Collation id of character columns, enums and sets; 63 is binary; undefined where the log gives none. */
   readonly collation: number | undefined;
+  /** Bytes of the longest character of its character set; 1 where there is none. */
+  readonly characterBytes: number;
   /** Labels of an enum or set. */
   readonly labels: readonly string[] | undefined;
   /** False for invisible columns (MySQL). */
@@ -123,6 +125,7 @@ function readColumns(reader: ByteReader, table: string): Draft[] {
       unsigned: false,
       nullable: false,
       collation: undefined,
+      characterBytes: 1,
       labels: undefined,
       visible: true,
     };
@@ -297,6 +300,8 @@ class OptionalMetadata {
 
   /** Labels are in the character set of their column, which may come after them. */
   finish(): void {
+    for (const column of this.#columns)
+      if (column.collation !== undefined) column.characterBytes = this.#charsets.mostBytes(column.collation);
     for (const { columns, bytes } of this.#labels)
       for (const [index, column] of columns.entries()) {
         const charset = this.#charsets.of(
