@@ -285,7 +285,10 @@ export function reconcile(
       if (found.generated) map.hint(index, 'omit');
       else if (flavour === 'mariadb' && HINTED.has(base)) map.hint(index, base as ColumnHint);
       if (known!.columns[index] !== found) exact = false;
-      return found;
+      if (found.schema.notNull === !column.nullable) return found;
+      // At this place of the log it was another way.
+      exact = false;
+      return { ...found, schema: { ...found.schema, notNull: !column.nullable } };
     }
     exact = false;
     const type = logTypeText(column);
