@@ -5,26 +5,68 @@ import { quoteLiteral, type SqlClient } from './connection.ts';
 
 /** Bytes of an XID event with and without its checksum. */
 const XID_EVENT_BYTES = [31, 27] as const;
+/** Events of one answer: few enough that the server is not kept from writing its log for long. */
+const PAGE_EVENTS = 500;
+const DOING = 'looking for the end of a transaction';
 
-/** True when the group's last event is an XID event. False also where the source does not say. */
+/**
+ * True when the group ends in a commit: the log holds a group whole before any of it is sent. False also where the source
+ * does not say.
+ */
 export async function endsInCommit(client: SqlClient, info: GroupInfo): Promise<boolean> {
   if (info.transactional) return true;
-  if (info.transactionBytes === undefined) return false;
-  const end = info.offset + info.transactionBytes;
+  try {
+    return await (info.transactionBytes === undefined
+      ? findEnd(client, info)
+      : endsInXid(client, info, info.transactionBytes));
+  } catch (thrown) {
+    // The user may not ask: the rows are held to their end then.
+    if (isRefusal(thrown)) return false;
+    throw thrown;
+  }
+}
+
+/** Where the size of a group is known (MySQL), its last event is looked at. */
+async function endsInXid(client: SqlClient, { file, offset }: GroupInfo, groupBytes: number): Promise<boolean> {
+  const end = offset + groupBytes;
   for (const bytes of XID_EVENT_BYTES) {
     try {
-      const [row] = await client.query(
-        `SHOW BINLOG EVENTS IN ${quoteFile(info.file)} FROM ${end - bytes} LIMIT 1`,
-        'looking for the end of a transaction',
-      );
+      const [row] = await client.query(`SHOW BINLOG EVENTS IN ${quoteFile(file)} FROM ${end - bytes} LIMIT 1`, DOING);
       if (row?.[2] === 'Xid' && Number(row[1]) === end - bytes && Number(row[4]) === end) return true;
     } catch (thrown) {
-      // No event begins there, or the user may not ask: the rows are held to their end then.
-      const { code } = asReplicationError(thrown);
-      if (code !== 'source_query' && code !== 'source_privilege') throw thrown;
+      // No event begins there.
+      if (!isRefusal(thrown)) throw thrown;
     }
   }
   return false;
+}
+
+/**
+ * MariaDB does not tell the size, nor, of a group that used temporary tables, that it changed transactional tables alone:
+ * its events are gone through to the one that ends it.
+ */
+async function findEnd(client: SqlClient, { file, offset }: GroupInfo): Promise<boolean> {
+  let from = offset;
+  for (let first = true; ; first = false) {
+    const rows = await client.query(
+      `SHOW BINLOG EVENTS IN ${quoteFile(file)} FROM ${from} LIMIT ${PAGE_EVENTS}`,
+      DOING,
+    );
+    for (const [, , type, , , text] of first ? rows.slice(1) : rows) {
+      if (type === 'Xid') return true;
+      if (type === 'Query' && /^(?:COMMIT|ROLLBACK)\b(?!\s+TO\b)/i.test(text ?? '')) return /^COMMIT/i.test(text!);
+      // Another group, or the end of the file.
+      if (type === 'Gtid' || type === 'Rotate' || type === 'Stop' || type === 'XA_prepare') return false;
+    }
+    const last = rows.at(-1);
+    if (last === undefined || rows.length < PAGE_EVENTS) return false;
+    from = Number(last[4]);
+  }
+}
+
+function isRefusal(thrown: unknown): boolean {
+  const { code } = asReplicationError(thrown);
+  return code === 'source_query' || code === 'source_privilege';
 }
 
 /** SHOW BINLOG EVENTS takes a plain literal only. */

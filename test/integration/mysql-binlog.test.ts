@@ -2,6 +2,9 @@
 import { randomUUID } from 'node:crypto';
 import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { endsInCommit } from '../../capture/mysql/commit-lookup.ts';
+import { connectSource } from '../../capture/mysql/connection.ts';
+import { parseConfig, type MysqlSourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { compareGtidSets, type GtidSet } from '../../core/gtid-set.ts';
 import { MariadbGtidSet } from '../../core/mariadb-gtid-set.ts';
@@ -129,6 +132,51 @@ describe.each(['mysql', 'mariadb'] as const)('the log of %s', (flavour) => {
     const lines = await logOf(...statements);
     // What such a table took stays, and is logged in a group of its own.
     expect(lines).toEqual(['i plain ["10"]', 'end commit']);
+  });
+
+  const onMariadb = flavour === 'mariadb' ? it : undefined;
+  onMariadb?.('finds how a group ends of which it is not told', async () => {
+    const client = await connectSource(
+      parseConfig(
+        JSON.stringify({
+          version: 1,
+          nats: { servers: ['nats://127.0.0.1:1'] },
+          sources: { shop: { kind: flavour, url: server.urlFor('shop'), tables: ['shop.*'] } },
+        }),
+        {},
+      ).sources['shop'] as MysqlSourceConfig,
+    );
+    /** Whether the last group is known to end in a commit. */
+    const ends = async (): Promise<boolean> => {
+      const [[file]] = (await sql.query<RowDataPacket[]>('SHOW MASTER STATUS')) as unknown as [[{ File: string }]];
+      const [events] = await sql.query<RowDataPacket[]>(`SHOW BINLOG EVENTS IN '${file.File}'`);
+      const offset = Number(events.findLast((event) => event['Event_type'] === 'Gtid')!['Pos']);
+      const unknown = { serverId: 1, commitTimeUs: 0, transactionBytes: undefined, transactional: false };
+      return await endsInCommit(client, { ...unknown, file: file.File, offset });
+    };
+    try {
+      await sql.query('CREATE TABLE wide (id int PRIMARY KEY, filler varchar(200)) ENGINE=InnoDB');
+      await sql.query('CREATE TABLE beside (id int) ENGINE=MyISAM');
+      await sql.query("CREATE TEMPORARY TABLE fillers AS SELECT repeat('x', 200) AS filler");
+      // More events than one answer holds.
+      await sql.query('INSERT INTO wide SELECT seq, filler FROM seq_1_to_30000, fillers');
+      expect(await ends()).toBe(true);
+      // A temporary table cannot be rolled back: the transaction that made it is logged with its rollback.
+      for (const statement of [
+        'BEGIN',
+        'INSERT INTO wide VALUES (0, NULL)',
+        'CREATE TEMPORARY TABLE made_meanwhile (id int)',
+        'INSERT INTO beside VALUES (1)',
+        'ROLLBACK',
+      ])
+        await sql.query(statement);
+      expect(await ends()).toBe(false);
+      await sql.query('INSERT INTO beside VALUES (2)');
+      expect(await ends()).toBe(true);
+    } finally {
+      client.end();
+      await sql.query('DROP TEMPORARY TABLE IF EXISTS fillers, made_meanwhile');
+    }
   });
 
   it('tells XA transactions, prepared, committed, rolled back and in one phase', async () => {
