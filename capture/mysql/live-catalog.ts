@@ -75,8 +75,8 @@ export class LiveCatalog {
   /** What the source had executed when each table was read from the catalog: what came before is in it already. */
   readonly #readAt = new Map<string, GtidSet>();
   readonly #checkedAt = new Map<string, number>();
-  /** How many statements may have changed a table since it was read from the catalog last. */
-  readonly #statementsOf = new Map<string, number>();
+  /** Statements about a table since it was read from the catalog last, and whether one may have given rows other values. */
+  readonly #statementsOf = new Map<string, { count: number; changesRows: boolean }>();
 
   constructor(options: LiveCatalogOptions) {
     this.#o = options;
@@ -131,14 +131,15 @@ export class LiveCatalog {
   async #take(table: CapturedTable): Promise<CapturedTable> {
     const id = tableName(table.schema);
     this.#readAt.set(id, await readExecuted(this.#o.client, this.#o.flavour));
-    const several = (this.#statementsOf.get(id) ?? 0) > 1;
+    const { count, changesRows } = this.#statementsOf.get(id) ?? { count: 0, changesRows: false };
     this.#statementsOf.delete(id);
     const before = this.#catalog.get(id);
     if (before?.schema.version === table.schema.version) return before;
     const change = before === undefined ? { table, reread: undefined } : compareTables(before, table);
     this.#catalog.set(id, change.table);
     // What a column was in between, such as the default that its rows got, nobody knows.
-    const why = change.reread ?? (several && before !== undefined ? 'it changed more than once' : undefined);
+    const why =
+      change.reread ?? (count > 1 && changesRows && before !== undefined ? 'it changed more than once' : undefined);
     if (why !== undefined && this.#planned.has(id)) await this.#o.onChanged(table.schema, why);
     return change.table;
   }
@@ -244,11 +245,16 @@ export class LiveCatalog {
     const late: TableName[] = [];
     for (const [id, table] of this.#catalog) {
       if (table === undefined || !mentions(statement, table.schema)) continue;
-      this.#statementsOf.set(id, (this.#statementsOf.get(id) ?? 0) + 1);
+      const changesRows = mayChangeRows(statement, table);
+      const sofar = this.#statementsOf.get(id);
+      this.#statementsOf.set(id, {
+        count: (sofar?.count ?? 0) + 1,
+        changesRows: changesRows || sofar?.changesRows === true,
+      });
       const readAt = this.#readAt.get(id);
       if (readAt === undefined || !containsGtid(readAt, gtid)) continue;
       this.#told.delete(id);
-      if (mayChangeRows(statement, table)) late.push(table.schema);
+      if (changesRows) late.push(table.schema);
     }
     // The catalog had the new version before the log told of it: what the version before was is not known.
     if (late.length > 0 && !statement.movesRows) this.#o.hold(this.#changedBefore(late));

@@ -158,9 +158,14 @@ describe('while all stages run', () => {
     await wms.query(`insert into orders select i, 'v' from generate_series(1, 300) i`);
     await erp.query(`insert into items values ${Array.from({ length: 300 }, (_, i) => `(${i + 10}, 'a')`).join()}`);
     stage.start();
-    const rated = await lookUntil('rates of all', ({ all }) =>
-      [...all.sources, ...all.flows].every((line) => (line.rowsPerSecond ?? 0) > 0),
-    );
+    // A rate is that of some seconds: rows go on coming until all stages are at work.
+    let changes = 0;
+    const rated = await waitFor('rates of all', async () => {
+      await wms.query('update orders set v = $1 where id = 1', [`v${(changes += 1)}`]);
+      await erp.query('update items set v = ? where id = 10', [`a${changes}`]);
+      const report = await look();
+      return [...report.all.sources, ...report.all.flows].every((line) => (line.rowsPerSecond ?? 0) > 0) && report;
+    });
     expect(rated.exit).toBe(0);
     const found = await lookUntil('idleness', idle);
     expect(found.wms).toMatchObject({
