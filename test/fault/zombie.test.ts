@@ -318,7 +318,7 @@ describe('an apply that hangs and comes back', () => {
       );
       let standby = stage('apply');
       await standsBy(standby);
-      const writer = writeRows(db, 30_000);
+      const writer = writeRows(db, 5000);
       const rows = async (): Promise<number> =>
         (await store.query<{ n: number }>('select count(*)::int as n from t')).rows[0]!.n;
       const waits: number[] = [];

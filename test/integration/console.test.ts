@@ -13,7 +13,7 @@ import { waitFor } from '../support/wait.ts';
 const SHOTS = process.env['WAYBILL_SCREENSHOTS'];
 const VIEWS = ['overview', 'drift', 'quarantine', 'snapshots', 'audit', 'configuration'];
 /** What must never leave the server: the values of columns that are hidden by name, and by configuration. */
-const SECRETS = ['do-not-show', 'leave at the door', 'another', 'changed', TOKEN];
+const SECRETS = ['do-not-show', 'leave at the door', 'another-token', 'changed-note', TOKEN];
 
 /** Scrolls through the list, frame by frame. */
 const SCROLL = `(async () => {

@@ -156,7 +156,8 @@ describe('a process that lives and does not work is not ready, and says why', ()
     await client.query(`update waybill.position set position = 'my1/3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5/0'`);
     await client.end();
     stage.start();
-    const body = await refusal(/^apply:mirror blocked: source_identity_mismatch: /m);
+    // What is not ready comes in the order of the stages: once the capture has begun, the flow alone is left.
+    const body = await refusal(/^apply:mirror blocked: source_identity_mismatch: /);
     expect(body).not.toContain('capture:wms');
     expect(await facts()).toMatchObject({ apply: { state: 'blocked', ready: false }, capture: { ready: true } });
   });

@@ -91,7 +91,7 @@ export class ConsoleScene {
   /** One row of each kind of drift, behind the back of the flow. */
   async differ(): Promise<void> {
     await this.pipeline.target.query(
-      `update orders set state = 'shipped ', total = total + 1, login_token = 'another', note = 'changed' where id = 7;
+      `update orders set state = 'shipped ', total = total + 1, login_token = 'another-token', note = 'changed-note' where id = 7;
        delete from orders where id = 12; insert into stock values ('SKU-X', 'Z', 1, 0)`,
     );
   }
