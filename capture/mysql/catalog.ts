@@ -1,6 +1,6 @@
 /** The source's catalog: tables, columns, keys, and how the rows of the log fit them. */
 import { createHash } from 'node:crypto';
-import { ReplicationError } from '../../core/errors.ts';
+import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import type { Flavour } from './binlog-handler.ts';
@@ -8,6 +8,7 @@ import { columnTextSql } from '../../core/mysql-column-text.ts';
 import { quoteIdent, quoteLiteral, type SqlClient } from './connection.ts';
 import { baseType, HINTED, logTypeText, showsAs, typesAgree } from './log-type.ts';
 import type { Guards } from './published-table.ts';
+import { failedForAbsence } from './source-error.ts';
 import type { ColumnHint, TableMap } from './table-map.ts';
 
 interface CatalogColumn {
@@ -74,6 +75,36 @@ export async function readTable(
   if (found === undefined) return 'absent';
   const [table] = await readTables(client, flavour, where, (s, n) => s === schema && n === name);
   return table ?? (BASE_TABLES.has(found[0] ?? '') ? 'absent' : undefined);
+}
+
+/**
+ * A table that a list of all tables lacked: there, `gone`, or `unsure`. While MariaDB alters a table, such lists lack it or its
+ * columns for moments; a SELECT waits for whoever alters it, here for a second at most.
+ */
+export async function readMissing(
+  client: SqlClient,
+  flavour: Flavour,
+  { schema, name }: { readonly schema: string; readonly name: string },
+): Promise<CapturedTable | 'gone' | 'unsure'> {
+  const select = `1 FROM ${quoteIdent(schema)}.${quoteIdent(name)} LIMIT 0`;
+  try {
+    await client.query(
+      flavour === 'mysql'
+        ? `SELECT /*+ SET_VAR(lock_wait_timeout = 1) */ ${select}`
+        : `SET STATEMENT lock_wait_timeout = 1 FOR SELECT ${select}`,
+      `looking whether ${schema}.${name} is there`,
+    );
+  } catch (thrown) {
+    if (failedForAbsence(thrown)) return 'gone';
+    const { code } = asReplicationError(thrown);
+    // It is locked for longer, or may not be read any more.
+    if (code === 'source_query' || code === 'source_privilege') return 'unsure';
+    throw thrown;
+  }
+  const table = await readTable(client, flavour, schema, name);
+  // Something else that bears its name: a view, a sequence.
+  if (table === undefined) return 'gone';
+  return table === 'absent' ? 'unsure' : table;
 }
 
 type Row = readonly (string | null)[];

@@ -9,6 +9,7 @@ import { compileTablePatterns } from '../../core/table-pattern.ts';
 import type { Flavour, LoggedStatement } from './binlog-handler.ts';
 import {
   matchingTables,
+  readMissing,
   readTable,
   reconcile,
   tableName,
@@ -152,11 +153,12 @@ export class LiveCatalog {
     atPlace: (ready: (taken: GtidSet) => boolean, work: () => readonly TableMark[]) => Promise<void>,
   ): Promise<void> {
     if (!this.#dirty) return;
-    const { client, flavour, patterns } = this.#o;
+    const { client, flavour } = this.#o;
     const epoch = this.#epoch;
     this.#dirty = false;
+    const { tables, unsure } = await this.#list();
     const found: CapturedTable[] = [];
-    for (const table of await this.#tables(() => matchingTables(client, flavour, patterns))) {
+    for (const table of tables) {
       const map = this.#maps.get(tableName(table.schema));
       found.push(await this.#take(map === undefined ? table : withLabels(flavour, table, map)));
     }
@@ -172,16 +174,19 @@ export class LiveCatalog {
     await atPlace(
       (taken) => contains(taken, place),
       () => {
-        if (this.#epoch === epoch) return this.#marks(found);
-        this.#dirty = true;
-        return [];
+        if (this.#epoch !== epoch) {
+          this.#dirty = true;
+          return [];
+        }
+        if (unsure.length > 0) this.#dirty = true;
+        return this.#marks(found, unsure);
       },
     );
   }
 
-  #marks(found: readonly CapturedTable[]): TableMark[] {
+  #marks(found: readonly CapturedTable[], unsure: readonly TableName[]): TableMark[] {
     const marks: TableMark[] = [];
-    const there = new Set<string>();
+    const there = new Set<string>(unsure.map(tableName));
     for (const table of found) {
       const id = tableName(table.schema);
       there.add(id);
@@ -209,18 +214,27 @@ export class LiveCatalog {
   }
 
   async #matching(): Promise<readonly TableName[]> {
-    const { client, flavour, patterns } = this.#o;
-    return (await this.#tables(() => matchingTables(client, flavour, patterns))).map(({ schema }) => schema);
+    const { tables, unsure } = await this.#list();
+    return [...tables.map(({ schema }) => schema), ...unsure];
   }
 
-  async #tables(read: () => Promise<readonly CapturedTable[]>): Promise<readonly CapturedTable[]> {
-    try {
-      return await read();
-    } catch (thrown) {
-      // For a moment, while a table is made anew.
+  /** The tables that the configuration chooses, and those of which it could not be seen whether they are still there. */
+  async #list(): Promise<{ readonly tables: readonly CapturedTable[]; readonly unsure: readonly TableName[] }> {
+    const { client, flavour, patterns } = this.#o;
+    const tables = await matchingTables(client, flavour, patterns).catch((thrown: unknown): CapturedTable[] => {
+      // All of them may have gone.
       if (asReplicationError(thrown).code === 'source_table_missing') return [];
       throw thrown;
+    });
+    const there = new Set(tables.map(({ schema }) => tableName(schema)));
+    const unsure: TableName[] = [];
+    for (const [id, known] of this.#catalog) {
+      if (known === undefined || there.has(id)) continue;
+      const missing = await readMissing(client, flavour, known.schema);
+      if (missing === 'unsure') unsure.push(known.schema);
+      else if (missing !== 'gone') tables.push(missing);
     }
+    return { tables, unsure };
   }
 
   /** The table of a map as frames carry it; undefined for one that is left out. */

@@ -80,8 +80,20 @@ export function sourceError(thrown: unknown, doing: string): ReplicationError {
 /** A statement's table is gone, lost a column, or has another definition than the transaction began with. */
 const ALTERED: readonly unknown[] = [1146, 1054, 1412];
 
+/** No such table, no such database. */
+const GONE: readonly unknown[] = [1146, 1049];
+
 /** Whether a statement failed since its table was altered after the statement had been made. */
 export function failedForDdl(thrown: unknown): boolean {
+  return hasNumber(thrown, ALTERED);
+}
+
+/** Whether a statement failed since there is no such table. */
+export function failedForAbsence(thrown: unknown): boolean {
+  return hasNumber(thrown, GONE);
+}
+
+function hasNumber(thrown: unknown, numbers: readonly unknown[]): boolean {
   if (!(thrown instanceof Error)) return false;
-  return ALTERED.includes((thrown as { errno?: unknown }).errno) || failedForDdl(thrown.cause);
+  return numbers.includes((thrown as { errno?: unknown }).errno) || hasNumber(thrown.cause, numbers);
 }
