@@ -280,7 +280,8 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     await source.query(`insert into many select i, repeat(md5(i::text), 3) from generate_series(1, 50000) i`);
     await source.caughtUp(60_000);
     const frames = await source.frames(from);
-    const parts = frames.flatMap(({ payload }) => payload.tx.filter((entry) => entry[4] > 100));
+    // A table before this one may be read again meanwhile: rows of their own, which are not cut.
+    const parts = frames.flatMap(({ payload }) => payload.tx.filter((entry) => entry[5] !== 'whole'));
     expect(parts.length).toBeGreaterThan(5);
     expect(new Set(parts.map((entry) => entry[0])).size).toBe(1);
     expect(parts.slice(0, -1).map((entry) => entry[5])).toEqual(['first', ...parts.slice(2).map(() => 'middle')]);
