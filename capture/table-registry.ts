@@ -1,6 +1,6 @@
 /**
  * The version of each table that the stream carries last, in the KV bucket: what changed while a capture was away is a
- * change like any other. Written before the first row of a version is published, so that it never lags behind the stream.
+ * change like any other.
  */
 import type { KV } from '@nats-io/kv';
 import { natsError } from '../core/nats.ts';
@@ -9,31 +9,53 @@ const FORMAT = 1;
 /** Reads that are under way at a time. */
 const READS = 64;
 
-export class TableRegistry<T> {
+/** How the name of an entry, of letters that the bucket allows, comes from what tells tables apart. */
+export interface EntryNames<K> {
+  readonly nameOf: (id: K) => string;
+  /** Undefined for the name of an entry of another kind. */
+  readonly idOf: (name: string) => K | undefined;
+}
+
+/** For tables that are told apart by an object id. */
+export const BY_OID: EntryNames<number> = {
+  nameOf: String,
+  idOf: (name) => (/^\d+$/.test(name) ? Number(name) : undefined),
+};
+
+/** For tables that are told apart by their names. */
+export const BY_NAME: EntryNames<string> = {
+  nameOf: (id) => `=${Buffer.from(id).toString('base64url')}`,
+  idOf: (name) => (name.startsWith('=') ? Buffer.from(name.slice(1), 'base64url').toString() : undefined),
+};
+
+export class TableRegistry<K, T> {
   readonly #bucket: KV;
   readonly #prefix: string;
+  readonly #names: EntryNames<K>;
   readonly #stored: (table: T) => T;
 
   /** `stored` gives what of a table may leave its source. */
-  constructor(bucket: KV, source: string, stored: (table: T) => T) {
+  constructor(bucket: KV, source: string, names: EntryNames<K>, stored: (table: T) => T) {
+    this.#names = names;
     this.#stored = stored;
     this.#bucket = bucket;
     this.#prefix = `table.${source}.`;
   }
 
   /** All tables by their ids. One that another version of Waybill wrote in another form is left out. */
-  async load(): Promise<Map<number, T>> {
-    const tables = new Map<number, T>();
+  async load(): Promise<Map<K, T>> {
+    const tables = new Map<K, T>();
     try {
       const keys: string[] = [];
       for await (const key of await this.#bucket.keys(`${this.#prefix}*`)) keys.push(key);
       while (keys.length > 0)
         await Promise.all(
           keys.splice(0, READS).map(async (key) => {
-            const entry = await this.#bucket.get(key);
-            if (entry === null || entry.operation !== 'PUT') return;
+            const id = this.#names.idOf(key.slice(this.#prefix.length));
+            const entry = id === undefined ? null : await this.#bucket.get(key);
+            if (id === undefined || entry === null || entry.operation !== 'PUT') return;
             const { v, table } = entry.json<{ v: number; table: T }>();
-            if (v === FORMAT) tables.set(Number(key.slice(this.#prefix.length)), table);
+            if (v === FORMAT) tables.set(id, table);
           }),
         );
     } catch (thrown) {
@@ -42,14 +64,16 @@ export class TableRegistry<T> {
     return tables;
   }
 
-  async put(id: number, table: T): Promise<void> {
-    await this.#guard(
-      this.#bucket.put(`${this.#prefix}${id}`, JSON.stringify({ v: FORMAT, table: this.#stored(table) })),
-    );
+  async put(id: K, table: T): Promise<void> {
+    await this.#guard(this.#bucket.put(this.#keyOf(id), JSON.stringify({ v: FORMAT, table: this.#stored(table) })));
   }
 
-  async delete(id: number): Promise<void> {
-    await this.#guard(this.#bucket.purge(`${this.#prefix}${id}`));
+  async delete(id: K): Promise<void> {
+    await this.#guard(this.#bucket.purge(this.#keyOf(id)));
+  }
+
+  #keyOf(id: K): string {
+    return this.#prefix + this.#names.nameOf(id);
   }
 
   async #guard(work: Promise<unknown>): Promise<void> {

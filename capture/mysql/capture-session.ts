@@ -9,7 +9,6 @@ import { abortableDelay } from '../../core/run-service.ts';
 import { sessionName } from '../../core/stale-sessions.ts';
 import type { ColumnRules } from '../../core/column-rules.ts';
 import type { HeldCapture } from '../capture-loop.ts';
-import { compileColumnRules } from '../column-findings.ts';
 import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
 import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
@@ -24,6 +23,7 @@ import { LogBoundary, type LogPort } from './log-boundary.ts';
 import { publishRead } from './published-table.ts';
 import { BinlogBudget, readExpiry, readLogFiles } from './retained-log.ts';
 import { SnapshotReader } from './snapshot.ts';
+import type { ToldTables } from './told-tables.ts';
 
 export interface SessionOptions {
   readonly held: HeldCapture<MysqlSourceConfig>;
@@ -37,6 +37,8 @@ export interface SessionOptions {
   readonly tables: readonly CapturedTable[];
   /** What the source had executed when they were read, or more. */
   readonly executed: GtidSet;
+  readonly told: ToldTables;
+  readonly rules: ColumnRules;
   readonly serverId: number;
   /** An idle stream gets a frame this often, so that its last one does not expire. */
   readonly keepaliveMs: number;
@@ -62,7 +64,7 @@ export class CaptureSession {
     const { held, client, publisher, resume, start, progress, tables } = options;
     const { settings, log } = held;
     this.#o = options;
-    this.#rules = compileColumnRules(held, tables);
+    this.#rules = options.rules;
     this.#catalog = new LiveCatalog({
       client,
       flavour: settings.kind,
@@ -70,6 +72,7 @@ export class CaptureSession {
       rules: this.#rules,
       tables,
       executed: options.executed,
+      told: options.told,
       log,
       hold: (work) => this.#stream.holdUntil(work),
       onNewTable: (schema, name) =>
@@ -224,6 +227,7 @@ export class CaptureSession {
           },
           signal,
         );
+        await this.#whenStored(signal);
       });
     }
   }

@@ -7,19 +7,23 @@ import { gtidPosition, parseGtidSet, withGtid, type GtidPosition } from '../../c
 import type { GtidSet } from '../../core/gtid-set.ts';
 import type { Logger } from '../../core/logger.ts';
 import { asGtidPosition } from '../../core/position.ts';
+import { compileTablePatterns } from '../../core/table-pattern.ts';
 import { endSession } from '../../core/session-lock.ts';
 import { sessionName } from '../../core/stale-sessions.ts';
 import { serverName, serverUrls } from '../../core/source-url.ts';
+import { compileColumnRules } from '../column-findings.ts';
 import { runCapture, type CaptureOptions, type HeldCapture, type SourceKind } from '../capture-loop.ts';
 import { planSnapshot } from '../snapshot-plan.ts';
 import { clearRequest, ProgressStore, readRequest } from '../snapshot-request.ts';
 import { beginStream } from '../stream-start.ts';
+import { BY_NAME, TableRegistry } from '../table-registry.ts';
 import { CaptureSession } from './capture-session.ts';
 import { matchingTables } from './catalog.ts';
 import { connectChosen, watchServers } from './choose-server.ts';
 import type { SqlClient } from './connection.ts';
 import { readExecuted, requireLineage } from './executed.ts';
 import { readFacts, requireSettings } from './inspect.ts';
+import { storedEntry, ToldTables, type ToldTable } from './told-tables.ts';
 
 /** An idle stream is given a frame this many times within the age at which its frames expire. */
 const KEEPALIVES_PER_AGE = 8;
@@ -73,6 +77,12 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
     const names = tables.map(({ schema }) => schema);
     await planSnapshot(progress, names, { startAfresh, read: settings.snapshot === 'initial' || reset });
     if (reset) await clearRequest(bucket, name);
+    const rules = compileColumnRules(held, tables);
+    const registry = new TableRegistry<string, ToldTable>(bucket, name, BY_NAME, (told) => storedEntry(told, rules));
+    const told = await ToldTables.open(registry, await registry.load(), tables, {
+      afresh: startAfresh,
+      included: compileTablePatterns(settings.tables),
+    });
     const moved = new AbortController();
     const over = new AbortController();
     const session = new CaptureSession({
@@ -88,6 +98,8 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
       start: await replayFrom(client, settings.kind, startAfresh ? undefined : tail.replay, resume, log),
       tables,
       executed,
+      told,
+      rules,
       serverId: serverId(name, settings, natsConfig.prefix),
       keepaliveMs: keepaliveMs(natsConfig),
     });

@@ -228,20 +228,35 @@ function labelsMayBeWrong(dataType: string, shown: string): boolean {
 }
 
 /** The table with the labels of enums and sets as the log has them, where the catalog shows the same ones. */
-export function withLabels(flavour: Flavour, table: CapturedTable, map: TableMap): CapturedTable {
+export function withLabels(table: CapturedTable, map: TableMap): CapturedTable {
   const logged = new Map(map.columns.map((column) => [column.name, column]));
+  return relabelled(table, (column) => {
+    const found = logged.get(column.schema.name);
+    return found?.labels !== undefined && showsAs(found, column.shown) ? logTypeText(found) : undefined;
+  });
+}
+
+/** The table with the labels of enums and sets that the catalog cannot show as another version of it has them. */
+export function withLabelsOf(table: CapturedTable, other: CapturedTable): CapturedTable {
+  const known = new Map(other.columns.map((column) => [column.schema.name, column]));
+  return relabelled(table, (column) => {
+    const found = known.get(column.schema.name);
+    const same = found?.shown === column.shown && labelsMayBeWrong(column.dataType ?? '', column.shown);
+    return same ? found.schema.type : undefined;
+  });
+}
+
+function relabelled(table: CapturedTable, typeOf: (column: CatalogColumn) => string | undefined): CapturedTable {
   let changed = false;
   const columns = table.columns.map((column): CatalogColumn => {
-    const found = logged.get(column.schema.name);
-    if (found?.labels === undefined || !showsAs(found, column.shown)) return column;
-    const type = logTypeText(found);
-    if (type === column.schema.type) return column;
+    const type = typeOf(column);
+    if (type === undefined || type === column.schema.type) return column;
     changed = true;
     return { ...column, schema: { ...column.schema, type, portable: type } };
   });
   if (!changed) return table;
-  const { schema, name, identity, key } = table.schema;
-  return { ...table, columns, schema: tableSchema(flavour, schema, name, identity, key, columns) };
+  const { dialect, schema, name, identity, key } = table.schema;
+  return { ...table, columns, schema: tableSchema(dialect as Flavour, schema, name, identity, key, columns) };
 }
 
 /** The primary key, else a unique index without NULLs and prefixes, else the whole row. */

@@ -22,6 +22,7 @@ import { publishLogged, publishRead } from './published-table.ts';
 import { contains, readExecuted } from './executed.ts';
 import { compareTables } from './table-change.ts';
 import type { TableMap } from './table-map.ts';
+import { sumOf, type Statements, type ToldTable, type ToldTables } from './told-tables.ts';
 
 interface TableName {
   readonly schema: string;
@@ -37,6 +38,8 @@ export interface LiveCatalogOptions {
   readonly tables: readonly CapturedTable[];
   /** What the source had executed when they were read, or more. */
   readonly executed: GtidSet;
+  /** What the stream was told of them. */
+  readonly told: ToldTables;
   readonly log: Logger;
   /** Delivery of the log stands still until `work` is done. */
   readonly hold: (work: Promise<void>) => void;
@@ -76,19 +79,35 @@ export class LiveCatalog {
   /** What the source had executed when each table was read from the catalog: what came before is in it already. */
   readonly #readAt = new Map<string, GtidSet>();
   readonly #checkedAt = new Map<string, number>();
-  /** Statements about a table since it was read from the catalog last, and whether one may have given rows other values. */
-  readonly #statementsOf = new Map<string, { count: number; changesRows: boolean }>();
+  /** Statements about a table since it was read from the catalog last. */
+  readonly #statementsOf = new Map<string, Statements>();
+  /** Tables that lost values of a type: they are not read again unless somebody asks. */
+  readonly #narrower = new Set<string>();
 
   constructor(options: LiveCatalogOptions) {
     this.#o = options;
     this.#included = compileTablePatterns(options.patterns);
     for (const table of options.tables) {
       const id = tableName(table.schema);
-      this.#catalog.set(id, table);
+      this.#catalog.set(id, options.told.labelled(table));
       this.#planned.add(id);
-      this.#told.set(id, table.schema.version);
       this.#readAt.set(id, options.executed);
     }
+    for (const [id, told] of options.told.entries) this.#resume(id, told);
+  }
+
+  /** Goes on where the capture before this one ended: what it did not tell is told at the first look. */
+  #resume(id: string, { table, since }: ToldTable): void {
+    this.#told.set(id, table.schema.version);
+    this.#planned.add(id);
+    const now = this.#catalog.get(id);
+    if (now?.schema.version === table.schema.version && since === undefined) return;
+    this.#dirty = true;
+    // Without statements that have passed, one that is still to come in the log made the difference.
+    if (now !== undefined && since === undefined) return;
+    this.#catalog.set(id, table);
+    this.#readAt.delete(id);
+    if (since !== undefined) this.#statementsOf.set(id, since);
   }
 
   /** A map that is new or differs from the last one of its table. */
@@ -115,6 +134,7 @@ export class LiveCatalog {
       log.info({ table: id }, 'a table that was not known before');
       if (table === 'absent') return;
       this.#planned.add(id);
+      await this.#o.told.add(table);
       await onNewTable(map.schema, map.name);
     }
   }
@@ -123,31 +143,49 @@ export class LiveCatalog {
   async read(schema: string, name: string): Promise<CapturedTable | 'absent' | undefined> {
     const { client, flavour } = this.#o;
     const table = await readTable(client, flavour, schema, name);
-    const map = this.#maps.get(`${schema}.${name}`);
     if (table === undefined || table === 'absent') return table;
-    return await this.#take(map === undefined ? table : withLabels(flavour, table, map));
+    return await this.#take(table);
   }
 
   /** A table as the catalog has it, with what that means for the rows of the version that was known. */
-  async #take(table: CapturedTable): Promise<CapturedTable> {
-    const id = tableName(table.schema);
+  async #take(found: CapturedTable): Promise<CapturedTable> {
+    const id = tableName(found.schema);
+    const map = this.#maps.get(id);
+    const table = map === undefined ? this.#o.told.labelled(found) : withLabels(found, map);
     this.#readAt.set(id, await readExecuted(this.#o.client, this.#o.flavour));
-    const { count, changesRows } = this.#statementsOf.get(id) ?? { count: 0, changesRows: false };
+    const statements = this.#statementsOf.get(id);
     this.#statementsOf.delete(id);
     const before = this.#catalog.get(id);
-    if (before?.schema.version === table.schema.version) return before;
-    const change = before === undefined ? { table, reread: undefined } : compareTables(before, table);
+    const isSame = before?.schema.version === table.schema.version;
+    if (before !== undefined && isSame) {
+      if (statements?.changesRows === true && statements.drops)
+        await this.#changed(before, 'a column may have come again');
+      return before;
+    }
+    if (before === undefined) {
+      this.#catalog.set(id, table);
+      return table;
+    }
+    const change = compareTables(before, table);
     this.#catalog.set(id, change.table);
+    if (change.isNarrower) this.#narrower.add(id);
+    else this.#narrower.delete(id);
     // What a column was in between, such as the default that its rows got, nobody knows.
-    const why =
-      change.reread ?? (count > 1 && changesRows && before !== undefined ? 'it changed more than once' : undefined);
-    if (why !== undefined && this.#planned.has(id)) await this.#o.onChanged(table.schema, why);
+    const isUnknown = statements?.changesRows === true && (statements.drops || statements.count > 1);
+    const why = change.reread ?? (isUnknown ? 'it changed more than once' : undefined);
+    if (why !== undefined) await this.#changed(table, why);
     return change.table;
+  }
+
+  async #changed({ schema }: CapturedTable, why: string): Promise<void> {
+    const id = tableName(schema);
+    if (this.#planned.has(id) && !this.#narrower.has(id)) await this.#o.onChanged(schema, why);
   }
 
   /**
    * Looks whether DDL changed what the stream was told, and where. `atPlace` does the work it is given once the log has
-   * come to a place, so that what was found is true there, unless there was more DDL on the way.
+   * come to a place, so that what was found is true there, unless there was more DDL on the way. It resolves when the
+   * stream holds the marks.
    */
   async look(
     atPlace: (ready: (taken: GtidSet) => boolean, work: () => readonly TableMark[]) => Promise<void>,
@@ -158,30 +196,31 @@ export class LiveCatalog {
     this.#dirty = false;
     const { tables, unsure } = await this.#list();
     const found: CapturedTable[] = [];
-    for (const table of tables) {
-      const map = this.#maps.get(tableName(table.schema));
-      found.push(await this.#take(map === undefined ? table : withLabels(flavour, table, map)));
-    }
-    for (const { schema } of found) {
+    for (const table of tables) found.push(await this.#take(table));
+    for (const table of found) {
+      const { schema } = table;
       const id = tableName(schema);
       if (this.#planned.has(id)) continue;
       this.#planned.add(id);
       this.#told.set(id, schema.version);
       this.#o.log.info({ table: id }, 'a table that was not known before');
+      await this.#o.told.add(table);
       await this.#o.onNewTable(schema.schema, schema.name);
     }
     const place = await readExecuted(client, flavour);
     await atPlace(
       (taken) => contains(taken, place),
       () => {
-        if (this.#epoch !== epoch) {
-          this.#dirty = true;
-          return [];
-        }
-        if (unsure.length > 0) this.#dirty = true;
-        return this.#marks(found, unsure);
+        if (unsure.length > 0 || this.#epoch !== epoch) this.#dirty = true;
+        return this.#epoch === epoch ? this.#marks(found, unsure) : [];
       },
     );
+    if (this.#epoch !== epoch) {
+      // What came meanwhile is told first.
+      this.#dirty = true;
+      return;
+    }
+    await this.#o.told.settle(found);
   }
 
   #marks(found: readonly CapturedTable[], unsure: readonly TableName[]): TableMark[] {
@@ -194,12 +233,16 @@ export class LiveCatalog {
       this.#told.set(id, table.schema.version);
       marks.push({ table, what: '', mark: 'schema' });
     }
-    for (const [id, table] of this.#catalog) {
+    const { told } = this.#o;
+    for (const id of new Set([...this.#catalog.keys(), ...told.entries.keys()])) {
+      // What is no table any more has no entry in the catalog, and was told all the same.
+      const table = this.#catalog.get(id) ?? told.get(id)?.table;
       if (there.has(id) || table === undefined) continue;
+      const last = this.#statements.findLast((statement) => mentions(statement, table.schema));
+      const renamed = last === undefined ? told.get(id)?.since?.renames === true : renames(last);
       this.#catalog.delete(id);
       this.#told.delete(id);
-      const last = this.#statements.findLast((statement) => mentions(statement, table.schema));
-      const renamed = last !== undefined && /\bRENAME\b/i.test(last.sql);
+      told.forget(id);
       marks.push({ table, what: renamed ? 'renamed' : 'dropped', mark: 'gone' });
     }
     this.#statements = [];
@@ -256,27 +299,27 @@ export class LiveCatalog {
     this.#epoch += 1;
     this.#dirty = true;
     this.#statements.push(statement);
-    const late: TableName[] = [];
+    const late: CapturedTable[] = [];
+    const noted = new Map<string, Omit<Statements, 'count'>>();
     for (const [id, table] of this.#catalog) {
       if (table === undefined || !mentions(statement, table.schema)) continue;
       const changesRows = mayChangeRows(statement, table);
-      const sofar = this.#statementsOf.get(id);
-      this.#statementsOf.set(id, {
-        count: (sofar?.count ?? 0) + 1,
-        changesRows: changesRows || sofar?.changesRows === true,
-      });
+      const about = { changesRows, drops: drops(statement), renames: renames(statement) };
+      noted.set(id, about);
+      this.#statementsOf.set(id, sumOf(this.#statementsOf.get(id), about));
       const readAt = this.#readAt.get(id);
       if (readAt === undefined || !containsGtid(readAt, gtid)) continue;
       this.#told.delete(id);
-      if (changesRows) late.push(table.schema);
+      if (changesRows) late.push(table);
     }
+    if (noted.size > 0) this.#o.hold(this.#o.told.note(noted));
     // The catalog had the new version before the log told of it: what the version before was is not known.
     if (late.length > 0 && !statement.movesRows) this.#o.hold(this.#changedBefore(late));
     if (statement.movesRows) this.#o.hold(this.#rowsMoved(statement));
   }
 
-  async #changedBefore(tables: readonly TableName[]): Promise<void> {
-    for (const table of tables) await this.#o.onChanged(table, 'it changed before its version was known');
+  async #changedBefore(tables: readonly CapturedTable[]): Promise<void> {
+    for (const table of tables) await this.#changed(table, 'it changed before its version was known');
   }
 
   async #rowsMoved(statement: LoggedStatement): Promise<void> {
@@ -297,6 +340,14 @@ function mayChangeRows({ verb, sql }: LoggedStatement, table: CapturedTable): bo
   if (/\bADD\b/i.test(sql)) return /\b(?:NOT\s+NULL|DEFAULT|AUTO_INCREMENT)\b/i.test(sql);
   // The value of a new column was taken from what its default is by now.
   return /\bDEFAULT\b/i.test(sql) && table.columns.some(({ schema }) => schema.existing !== undefined);
+}
+
+function drops({ verb, sql }: LoggedStatement): boolean {
+  return verb === 'ALTER' && /\bDROP\b/i.test(sql);
+}
+
+function renames({ sql }: LoggedStatement): boolean {
+  return /\bRENAME\b/i.test(sql);
 }
 
 /** Whether a statement may be about a table: it has the table's name in it, and the schema's or that as its default. */

@@ -9,6 +9,8 @@ export interface TableChange {
   readonly table: CapturedTable;
   /** Why the table must be read again, for rows may have changed without a change in the log; undefined when not. */
   readonly reread: string | undefined;
+  /** Whether a type lost values: targets stop the table, and whether it is read again is for a person to say. */
+  readonly isNarrower: boolean;
 }
 
 const CONSTANT = /^(?:-?\d+(?:\.\d+)?|'(?:[^'\\]|'')*')$/;
@@ -17,6 +19,7 @@ const CONSTANT = /^(?:-?\d+(?:\.\d+)?|'(?:[^'\\]|'')*')$/;
 export function compareTables(before: CapturedTable, after: CapturedTable): TableChange {
   const old = new Map(before.schema.columns.map((column) => [column.name, column]));
   const reasons: string[] = [];
+  let isNarrower = false;
   const filled = new Map<ColumnSchema, ColumnSchema>();
   for (const column of after.columns) {
     const { schema } = column;
@@ -29,8 +32,11 @@ export function compareTables(before: CapturedTable, after: CapturedTable): Tabl
         reasons.push(`column ${schema.name} has values of its own in all rows`);
       else if (before.schema.columns.some(({ name }) => !after.schema.columns.some((each) => each.name === name)))
         reasons.push(`column ${schema.name} may be one that had another name`);
-    } else if (classifyMysqlTypeChange(known.type, schema.type) !== 'same')
-      reasons.push(`column ${schema.name} has another type`);
+      continue;
+    }
+    const change = classifyMysqlTypeChange(known.type, schema.type);
+    if (change === 'narrower') isNarrower = true;
+    else if (change !== 'same') reasons.push(`column ${schema.name} has another type`);
     else if (known.collation !== schema.collation) reasons.push(`column ${schema.name} has another collation`);
     else if (schema.notNull && !known.notNull) reasons.push(`column ${schema.name} may not be NULL any more`);
   }
@@ -45,7 +51,8 @@ export function compareTables(before: CapturedTable, after: CapturedTable): Tabl
             schema: { ...after.schema, columns: after.schema.columns.map(fill) },
             columns: after.columns.map((column) => ({ ...column, schema: fill(column.schema) })),
           },
-    reread: reasons[0],
+    reread: isNarrower ? undefined : reasons[0],
+    isNarrower,
   };
 }
 

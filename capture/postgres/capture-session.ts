@@ -44,7 +44,7 @@ export interface SessionOptions {
   readonly tables: ReadonlyMap<number, CapturedTable>;
   /** Those of them that are new since the capture ran last. */
   readonly added: readonly CapturedTable[];
-  readonly registry: TableRegistry<CapturedTable>;
+  readonly registry: TableRegistry<number, CapturedTable>;
   readonly slot: string;
   readonly publication: string;
   /** How long an acknowledged frame may be lost with the broker's power. */

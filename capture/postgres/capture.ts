@@ -12,7 +12,7 @@ import { runCapture, type CaptureOptions, type HeldCapture, type SourceKind } fr
 import { planSnapshot } from '../snapshot-plan.ts';
 import { clearRequest, ProgressStore, readRequest } from '../snapshot-request.ts';
 import { beginStream } from '../stream-start.ts';
-import { TableRegistry } from '../table-registry.ts';
+import { BY_OID, TableRegistry } from '../table-registry.ts';
 import { CaptureSession } from './capture-session.ts';
 import { hasIdentity, type CapturedTable } from './catalog.ts';
 import { connectShared, connectSource } from './connection.ts';
@@ -46,7 +46,9 @@ async function capture(held: HeldCapture<PostgresSourceConfig>): Promise<void> {
     const slot = slotName(name, settings, natsConfig.prefix);
     const publication = publicationName(name, settings, natsConfig.prefix);
     const rules = ColumnRules.compile(settings.columns);
-    const registry = new TableRegistry<CapturedTable>(bucket, name, (table) => storedTable(table, rules));
+    const registry = new TableRegistry<number, CapturedTable>(bucket, name, BY_OID, (table) =>
+      storedTable(table, rules),
+    );
     let tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name));
     const matching = await matchingTables(client, settings.tables);
     if (tail.seq === 0) requireIdentities(matching);
@@ -91,7 +93,7 @@ async function capture(held: HeldCapture<PostgresSourceConfig>): Promise<void> {
  * which are read from the beginning. A stream that begins afresh begins with the catalog.
  */
 async function knownTables(
-  registry: TableRegistry<CapturedTable>,
+  registry: TableRegistry<number, CapturedTable>,
   tables: readonly CapturedTable[],
   startAfresh: boolean,
 ): Promise<{ known: Map<number, CapturedTable>; added: CapturedTable[] }> {

@@ -33,7 +33,7 @@ export interface SchemaWatchOptions {
   readonly publication: string;
   readonly markPrefix: string;
   readonly included: (schema: string, name: string) => boolean;
-  readonly registry: TableRegistry<CapturedTable>;
+  readonly registry: TableRegistry<number, CapturedTable>;
   /** The versions that the stream carries last. */
   readonly tables: ReadonlyMap<number, CapturedTable>;
   readonly log: Logger;

@@ -5,6 +5,7 @@ import { matchingTables } from '../../capture/mysql/catalog.ts';
 import { connectSource, type SqlClient } from '../../capture/mysql/connection.ts';
 import { readExecuted } from '../../capture/mysql/executed.ts';
 import { LiveCatalog } from '../../capture/mysql/live-catalog.ts';
+import { ToldTables, type ToldTable } from '../../capture/mysql/told-tables.ts';
 import { NO_COLUMN_RULES } from '../../core/column-rules.ts';
 import { parseConfig, type MysqlSourceConfig } from '../../core/config.ts';
 import type { Gtid } from '../../core/gtid.ts';
@@ -22,7 +23,12 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
   let server: MysqlServer;
   let sql: Connection;
   let client: SqlClient;
+  let settings: MysqlSourceConfig;
   let catalog: LiveCatalog;
+  /** What the bucket would hold. */
+  const stored = new Map<string, ToldTable>();
+  const readAgain: string[] = [];
+  let held: Promise<void> | undefined;
   /** Which list leaves the table out. */
   let hidden: 'TABLES' | 'COLUMNS' | undefined;
 
@@ -32,7 +38,7 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
     sql = await createConnection({ uri: url });
     await sql.query('CREATE TABLE kept (id int PRIMARY KEY)');
     await sql.query('CREATE TABLE altered (id int PRIMARY KEY, v int)');
-    const settings = parseConfig(
+    settings = parseConfig(
       JSON.stringify({
         version: 1,
         nats: { servers: ['nats://127.0.0.1:1'] },
@@ -41,25 +47,36 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
       {},
     ).sources['live'] as MysqlSourceConfig;
     client = await connectSource(settings);
-    catalog = new LiveCatalog({
-      client: leavingOut(client),
-      flavour,
-      patterns: settings.tables,
-      rules: NO_COLUMN_RULES,
-      tables: await matchingTables(client, flavour, settings.tables),
-      executed: await readExecuted(client, flavour),
-      log: createLogger('silent'),
-      hold: () => undefined,
-      onNewTable: async () => undefined,
-      onRowsMoved: async () => undefined,
-      onChanged: async () => undefined,
-    });
+    catalog = await open();
   }, TIMEOUT_MS);
   afterAll(async () => {
     client?.end();
     sql?.destroy();
     await server?.dispose();
   }, TIMEOUT_MS);
+
+  /** The catalog of a capture that starts, after the one before it, if any, was killed. */
+  async function open(): Promise<LiveCatalog> {
+    const tables = await matchingTables(client, flavour, settings.tables);
+    const store = {
+      put: async (id: string, told: ToldTable) => void stored.set(id, told),
+      delete: async (id: string) => void stored.delete(id),
+    };
+    return new LiveCatalog({
+      client: leavingOut(client),
+      flavour,
+      patterns: settings.tables,
+      rules: NO_COLUMN_RULES,
+      tables,
+      told: await ToldTables.open(store, new Map(stored), tables, { afresh: false, included: () => true }),
+      executed: await readExecuted(client, flavour),
+      log: createLogger('silent'),
+      hold: (work) => void (held = work),
+      onNewTable: async () => undefined,
+      onRowsMoved: async () => undefined,
+      onChanged: async ({ name }, why) => void readAgain.push(`${name}: ${why}`),
+    });
+  }
 
   /** As MariaDB answers for a moment while a table is altered: lists of all tables lack it, questions by name do not. */
   function leavingOut(real: SqlClient): SqlClient {
@@ -77,9 +94,21 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
 
   /** What the stream is told once a statement was seen in the log. */
   async function told(statement: string): Promise<string[]> {
+    await passed(statement);
+    return await toldAgain();
+  }
+
+  /** The log brings a statement, and delivery waits for what that asks for. */
+  async function passed(statement: string): Promise<void> {
     const rest = { truncates: undefined, movesRows: false, inGroup: false };
     catalog.onStatement({ schema: 'live', sql: statement, verb: statement.split(' ')[0]!, ...rest }, LATER[flavour]);
-    return await toldAgain();
+    await held;
+  }
+
+  /** Runs a statement, which the log brings then. */
+  async function run(statement: string): Promise<void> {
+    await sql.query(statement);
+    await passed(statement);
   }
 
   async function toldAgain(): Promise<string[]> {
@@ -107,6 +136,47 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
     hidden = undefined;
     await sql.query('ALTER TABLE altered ADD COLUMN w int');
     expect(await told('ALTER TABLE altered ADD COLUMN w int')).toEqual(['altered schema']);
+  });
+
+  it('tells of changes that the capture before it passed and did not tell', async () => {
+    await run('ALTER TABLE altered ADD COLUMN x int NOT NULL DEFAULT 7');
+    catalog = await open();
+    expect(await toldAgain()).toEqual(['altered schema']);
+    expect(readAgain).toEqual([]);
+    catalog = await open();
+    expect(await toldAgain()).toEqual([]);
+    expect(stored.get('live.altered')?.since).toBeUndefined();
+  });
+
+  it('has a table read again of which more was passed than the catalog shows by now', async () => {
+    await run('ALTER TABLE altered ADD COLUMN y int NOT NULL DEFAULT 7');
+    catalog = await open();
+    await run('ALTER TABLE altered ALTER y SET DEFAULT 8');
+    catalog = await open();
+    expect(await toldAgain()).toEqual(['altered schema']);
+    expect(readAgain).toEqual(['altered: it changed more than once']);
+    await run('ALTER TABLE altered DROP COLUMN y, ADD COLUMN y int NOT NULL DEFAULT 8');
+    expect(await toldAgain()).toEqual([]);
+    expect(readAgain.slice(1)).toEqual(['altered: a column may have come again']);
+  });
+
+  it('does not have a table read again whose type lost values', async () => {
+    readAgain.length = 0;
+    await run('ALTER TABLE altered MODIFY y tinyint NOT NULL DEFAULT 9');
+    expect(await toldAgain()).toEqual(['altered schema']);
+    expect(readAgain).toEqual([]);
+  });
+
+  it('tells of tables that were dropped or renamed while no capture ran, or before it told of that', async () => {
+    await sql.query('CREATE TABLE away (id int PRIMARY KEY)');
+    await sql.query('CREATE TABLE moved (id int PRIMARY KEY)');
+    catalog = await open();
+    expect(await toldAgain()).toEqual([]);
+    await sql.query('DROP TABLE away');
+    await run('RENAME TABLE moved TO elsewhere');
+    catalog = await open();
+    expect((await toldAgain()).sort()).toEqual(['away gone dropped', 'moved gone renamed']);
+    expect([...stored.keys()].sort()).toEqual(['live.altered', 'live.elsewhere', 'live.kept']);
   });
 
   it('says that a table is gone when it is, also with its place taken by a view', async () => {

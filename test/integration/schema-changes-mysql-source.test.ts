@@ -1,5 +1,6 @@
 /** docs/schema-changes.md, row by row, for sources of MySQL and MariaDB: into the same kind of server and into Postgres. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -136,8 +137,15 @@ describe.each([
     await pipe.source.run('create table other (id int primary key)');
     await pipe.source.run('alter table items modify name varchar(5) not null; insert into other values (1)');
     await equal('other');
-    await waitFor('the report', async () =>
-      (await state()).some((line) => /^items stopped .*varchar\(20\)/.test(line)),
-    );
+    const stopped = async (): Promise<string[]> =>
+      (await state()).filter((line) => /^items stopped .*varchar\(20\)/.test(line));
+    await waitFor('the report', async () => (await stopped()).length === 1);
+    await pipe.source.run("update items set name = 'z'; insert into other values (2)");
+    await equal('other');
+    expect(await stopped()).toHaveLength(1);
+    // It is for a person to say.
+    await requestSnapshot(pipe.config.nats, 'one', { tables: [`${pipe.schema}.items`] });
+    await equal('items');
+    expect(await stopped()).toEqual([]);
   });
 });
