@@ -196,13 +196,22 @@ function guardedSchema(table: TableSchema, rules: ReadonlyMap<string, ColumnRule
     if (rule === undefined) return [column];
     if (rule === 'exclude') return [];
     const type = guardedType(table, rule);
-    const { name, notNull } = column;
+    const { id, name, notNull, existing } = column;
+    const binary = isBinaryColumn(dialectOf(table), column);
     return [
-      { name, type, portable: type, notNull, ...(table.dialect === undefined ? {} : { collation: 'utf8mb4_bin' }) },
+      {
+        name,
+        type,
+        portable: type,
+        notNull,
+        ...(id === undefined ? {} : { id }),
+        ...(existing === undefined ? {} : { existing: rule.apply(Buffer.from(existing, binary ? 'base64' : 'utf8')) }),
+        ...(table.dialect === undefined ? {} : { collation: 'utf8mb4_bin' }),
+      },
     ];
   });
   const version = createHash('sha256')
-    .update(JSON.stringify([table.version, columns]))
+    .update(JSON.stringify([table.version, columns.map(({ existing: _, ...column }) => column)]))
     .digest('hex')
     .slice(0, 12);
   return { ...table, version, columns };

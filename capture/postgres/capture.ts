@@ -19,7 +19,7 @@ import { connectShared, connectSource } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireUsableSlot, slotState } from './slot.ts';
 import { sourceError } from './source-error.ts';
-import { storedTable } from './stored-table.ts';
+import { restoredTable, storedTable } from './stored-table.ts';
 
 const MIN_SERVER_VERSION = 140_000;
 
@@ -103,6 +103,10 @@ async function knownTables(
     const current = new Set(tables.map((table) => table.oid));
     for (const oid of known.keys()) if (!current.has(oid)) await registry.delete(oid);
     known.clear();
+  }
+  for (const table of tables) {
+    const stored = known.get(table.oid);
+    if (stored !== undefined) known.set(table.oid, restoredTable(stored, table));
   }
   const added = tables.filter((table) => !known.has(table.oid));
   for (const table of added) {

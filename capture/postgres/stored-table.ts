@@ -3,15 +3,14 @@ import type { ColumnRules } from '../../core/column-rules.ts';
 import type { CapturedTable } from './catalog.ts';
 
 /**
- * The table without the defaults of columns that a rule keeps at home: a default is a value. Its version stays, so that
- * it is still told from a changed one.
+ * The table without the defaults of columns that a rule keeps at home, and without what rows had in them when they were
+ * added: these are values. Its version stays, so that it is still told from a changed one.
  */
 export function storedTable(table: CapturedTable, rules: ColumnRules): CapturedTable {
   const { schema, former } = table;
   const columns = schema.columns.map((column) => {
-    if (column.default === undefined || rules.ruleOf(schema.schema, schema.name, column.name) === undefined)
-      return column;
-    const { default: _, ...rest } = column;
+    if (rules.ruleOf(schema.schema, schema.name, column.name) === undefined) return column;
+    const { default: _, existing: __, ...rest } = column;
     return rest;
   });
   return {
@@ -20,4 +19,10 @@ export function storedTable(table: CapturedTable, rules: ColumnRules): CapturedT
     // What is given may be more of a schema than its name.
     ...(former === undefined ? {} : { former: { schema: former.schema, name: former.name } }),
   };
+}
+
+/** What was stored, with what was left out of it where the catalog still has the same version of the table. */
+export function restoredTable(stored: CapturedTable, now: CapturedTable | undefined): CapturedTable {
+  const isSame = now?.schema.version === stored.schema.version && now.stamps.join() === stored.stamps.join();
+  return isSame ? { ...stored, schema: { ...stored.schema, columns: now.schema.columns } } : stored;
 }
