@@ -131,6 +131,21 @@ export const ALERT_RULES: readonly AlertRule[] = [
     summary: ({ flow }) => `Flow ${flow} does not apply changes`,
   },
   {
+    alert: 'WaybillTableStopped',
+    severity: 'critical',
+    forMs: MINUTE_MS,
+    runbook: 'waybilltablestopped',
+    // The series of a table ends when it is followed again: that there is none is known where the flow reports.
+    judge: ({ samples }) => {
+      const stopped = new Map(samples.sum(METRIC.tableStopped[0], ['flow']).map((each) => [each.labels['flow'], each]));
+      return samples.max(METRIC.flowState[0], ['flow']).map(({ labels }) => {
+        const value = stopped.get(labels['flow'])?.value ?? 0;
+        return { labels, value, holds: value > 0 };
+      });
+    },
+    summary: ({ flow }, value) => `Flow ${flow}: ${value} tables are not followed any more`,
+  },
+  {
     alert: 'WaybillRetainedLog',
     severity: 'warning',
     forMs: 10 * MINUTE_MS,
