@@ -13,6 +13,8 @@ export interface StageOptions {
   readonly only: string;
   readonly logFile: string;
   readonly leaseTtlMs: number;
+  /** Where it serves HTTP; at a free port if left out. */
+  readonly listen?: string;
   readonly env?: Readonly<Record<string, string>>;
 }
 
@@ -36,11 +38,11 @@ export class Stage {
 
   /** Starts the process; `failpoint` makes it kill itself there. */
   start(failpoint?: string): void {
-    const { configFile, only, logFile, leaseTtlMs, env } = this.#options;
+    const { configFile, only, logFile, leaseTtlMs, listen = '127.0.0.1:0', env } = this.#options;
     this.#logStart = existsSync(logFile) ? statSync(logFile).size : 0;
     const child = spawn(
       PROGRAM,
-      ['run', '--config', configFile, '--only', only, '--listen', '127.0.0.1:0', '--log-level', 'info'],
+      ['run', '--config', configFile, '--only', only, '--listen', listen, '--log-level', 'info'],
       {
         stdio: ['ignore', 'pipe', 'pipe'],
         env: {

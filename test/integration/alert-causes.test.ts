@@ -1,0 +1,160 @@
+/**
+ * Alerts are fired in a real Prometheus by their real causes, and clear when these are removed. The rules are the real
+ * ones: only their patience and their limits are smaller.
+ */
+import { readFileSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parse } from 'yaml';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { claimPort, type Claim } from '../../sandbox/ports.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { startPrometheus, type PrometheusServer } from '../../sandbox/prometheus.ts';
+import { AlertView } from '../support/alert-view.ts';
+import { Pipeline } from '../support/pipeline.ts';
+import { Stage } from '../support/stage.ts';
+import { waitFor } from '../support/wait.ts';
+
+const RULES = readFileSync(resolve(import.meta.dirname, '../../monitoring/prometheus/waybill.rules.yml'), 'utf8');
+const alerts = (parse(RULES) as { groups: { rules: { alert?: string }[] }[] }).groups
+  .flatMap((group) => group.rules)
+  .flatMap(({ alert }) => alert ?? []);
+
+/** What is made smaller, so that nobody waits ten minutes for a lag of ten minutes. */
+const SMALLER: readonly (readonly [RegExp, string])[] = [
+  [/\bfor: \d+m/g, 'for: 1s'],
+  [/_seconds > 60\n/g, '_seconds > 3\n'],
+  [/_seconds > 600\n/g, '_seconds > 5\n'],
+  [/_stalled_seconds > 300\n/g, '_stalled_seconds > 4\n'],
+  [/offset 10m\b/g, 'offset 15s'],
+];
+
+function smallerRules(): string {
+  let rules = RULES;
+  for (const [limit, smaller] of SMALLER) {
+    expect(rules).toMatch(limit);
+    rules = rules.replaceAll(limit, smaller);
+  }
+  return rules;
+}
+
+let source: PostgresServer;
+let target: PostgresServer;
+let nats: NatsServer;
+let prometheus: PrometheusServer;
+let pipeline: Pipeline;
+let view: AlertView;
+let folder: string;
+const stages = new Map<'capture' | 'apply' | 'watch', Stage>();
+const claims: Claim[] = [];
+
+const write = (rows: number): Promise<unknown> =>
+  pipeline.source.query(`insert into big (doc) select repeat(md5(i::text), 30) from generate_series(1, $1) i`, [rows]);
+
+async function keepLog(limit: string): Promise<void> {
+  await pipeline.source.query(`alter system set max_slot_wal_keep_size = '${limit}'`);
+  await pipeline.source.query('select pg_reload_conf()');
+}
+
+interface Cause {
+  readonly alerts: readonly string[];
+  readonly cause: string;
+  readonly breaks: () => Promise<unknown>;
+  readonly mends: () => Promise<unknown>;
+}
+
+const CAUSES: readonly Cause[] = [
+  {
+    alerts: ['WaybillApplyLag', 'WaybillApplyLagCritical', 'WaybillHeartbeatLate', 'WaybillStalled'],
+    cause: 'somebody locks a table of the target',
+    async breaks() {
+      await pipeline.target.query('begin; lock table a in access exclusive mode');
+      await pipeline.source.query('insert into a values (10)');
+    },
+    mends: () => pipeline.target.query('commit'),
+  },
+  {
+    alerts: ['WaybillLogBudget'],
+    cause: 'the source keeps little log for what is written',
+    async breaks() {
+      await keepLog('64MB');
+      await write(2000);
+    },
+    mends: () => keepLog('-1'),
+  },
+  {
+    alerts: ['WaybillCaptureAbsent', 'WaybillCaptureVanished'],
+    cause: 'the process of the capture is stopped',
+    breaks: () => stages.get('capture')!.end('SIGTERM'),
+    mends: async () => stages.get('capture')!.start(),
+  },
+];
+
+describe('alerts, each by its real cause', () => {
+  beforeAll(async () => {
+    [source, target, nats, folder] = await Promise.all([
+      startPostgres(),
+      startPostgres(),
+      startNats(),
+      mkdtemp(join(tmpdir(), 'waybill-')),
+    ]);
+    pipeline = await Pipeline.open(
+      source,
+      nats,
+      `create table a (id int primary key); insert into a values (1), (2);
+       create table big (id int primary key generated always as identity, doc text)`,
+      { extra_rows: 'delete' },
+      target,
+    );
+    const monitoring = { heartbeat: '1s', verify: { every: '1s', max_load: 1, grace: '200ms' } };
+    const config = JSON.stringify({ ...(JSON.parse(pipeline.yaml) as object), monitoring });
+    const configFile = join(folder, 'waybill.yaml');
+    await writeFile(configFile, config);
+    for (const [name, only] of [
+      ['capture', 'capture:wms'],
+      ['apply', 'apply:mirror'],
+      ['watch', 'verify:mirror,heartbeat:mirror'],
+    ] as const) {
+      const claim = await claimPort();
+      claims.push(claim);
+      const logFile = join(folder, `${name}.log`);
+      const listen = `127.0.0.1:${claim.port}`;
+      const stage = new Stage({ configFile, only, logFile, listen, leaseTtlMs: 1500 });
+      stages.set(name, stage);
+      stage.start();
+    }
+    const targets = JSON.stringify(claims.map(({ port }) => `127.0.0.1:${port}`));
+    prometheus = await startPrometheus(
+      `global: { scrape_interval: 500ms, scrape_timeout: 400ms, evaluation_interval: 500ms }
+rule_files: [waybill.rules.yml]
+scrape_configs:
+  - { job_name: waybill, static_configs: [{ targets: ${targets} }] }
+`,
+      { 'waybill.rules.yml': smallerRules() },
+    );
+    view = new AlertView(prometheus);
+    await waitFor('a proof', () => view.value('time() - waybill_drift_verified_timestamp_seconds < 10'));
+    await view.clear(alerts);
+  }, 180_000);
+
+  afterAll(async () => {
+    await Promise.all([...stages.values()].map((stage) => stage.end('SIGKILL')));
+    await prometheus?.dispose();
+    await pipeline?.close();
+    await Promise.all([source?.dispose(), target?.dispose(), nats?.dispose()]);
+    await Promise.all([folder, ...claims.map((claim) => claim.folder)].map((each) => rm(each, { recursive: true })));
+  });
+
+  it.each(CAUSES.map((each) => [each.alerts.join(', '), each.cause, each] as const))('%s: %s', async (_1, _2, each) => {
+    await view.clear(each.alerts);
+    try {
+      await each.breaks();
+      await view.fire(each.alerts);
+    } finally {
+      await each.mends();
+    }
+    await view.clear(each.alerts);
+  });
+});
