@@ -81,7 +81,7 @@ export async function runCapture<S extends SourceSettings>(
         signal,
         log,
         onError: (error, willRetry) => {
-          report.lagSeconds(undefined);
+          // What waited goes on to wait, and grows older.
           if (willRetry) report.state('starting', `${error.code}: ${error.message}`);
         },
       });
@@ -94,6 +94,7 @@ export async function runCapture<S extends SourceSettings>(
       await waitForReset(name, options.nats, log, signal);
     }
   }
+  report.lagSeconds(undefined);
   report.state('stopped');
 }
 
@@ -129,6 +130,7 @@ async function captureOnce<S extends SourceSettings>(
       ttlMs: options.leaseTtlMs ?? DEFAULT_LEASE_TTL_MS,
       signal: run.signal,
       onWaiting: (holder) => {
+        report.lagSeconds(undefined);
         report.state('standby', `held by ${holder}`);
         log.info({ holder }, 'standing by: another capture holds the lease');
       },

@@ -15,7 +15,10 @@ export const METRIC = {
     'waybill_capture_snapshot_remaining_seconds',
     'how long the snapshot under way will take, at its present rate; absent where unknown',
   ],
-  captureRetained: ['waybill_capture_retained_log_bytes', 'WAL bytes that the source keeps for the slot'],
+  captureRetained: [
+    'waybill_capture_retained_log_bytes',
+    'Bytes of log that the source keeps: WAL for the slot, binary logs',
+  ],
   captureBudget: [
     'waybill_capture_log_budget_seconds',
     'Time until the source drops log that is still needed, at the present rate; absent while unknown or without limit',

@@ -7,7 +7,10 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import pg from 'pg';
 import { parse } from 'yaml';
+import { requestSnapshot } from '../../capture/snapshot-request.ts';
+import type { PostgresSourceConfig } from '../../core/config.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { claimPort, type Claim } from '../../sandbox/ports.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -28,6 +31,9 @@ const SMALLER: readonly (readonly [RegExp, string])[] = [
   [/_seconds > 60\n/g, '_seconds > 3\n'],
   [/_seconds > 600\n/g, '_seconds > 5\n'],
   [/_stalled_seconds > 300\n/g, '_stalled_seconds > 4\n'],
+  [/_log_bytes > 1073741824\n/g, `_log_bytes > ${24 << 20}\n`],
+  [/_timestamp_seconds > 86400\n/g, '_timestamp_seconds > 6\n'],
+  [/_keys\[30m\]/g, '_keys[6s]'],
   [/offset 10m\b/g, 'offset 15s'],
 ];
 
@@ -45,6 +51,8 @@ let target: PostgresServer;
 let nats: NatsServer;
 let prometheus: PrometheusServer;
 let pipeline: Pipeline;
+/** A second session at the source. */
+let other: pg.Client;
 let view: AlertView;
 let folder: string;
 const stages = new Map<'capture' | 'apply' | 'watch', Stage>();
@@ -67,7 +75,13 @@ interface Cause {
 
 const CAUSES: readonly Cause[] = [
   {
-    alerts: ['WaybillApplyLag', 'WaybillApplyLagCritical', 'WaybillHeartbeatLate', 'WaybillStalled'],
+    alerts: [
+      'WaybillApplyLag',
+      'WaybillApplyLagCritical',
+      'WaybillHeartbeatLate',
+      'WaybillStalled',
+      'WaybillUnverified',
+    ],
     cause: 'somebody locks a table of the target',
     async breaks() {
       await pipeline.target.query('begin; lock table a in access exclusive mode');
@@ -83,6 +97,55 @@ const CAUSES: readonly Cause[] = [
       await write(2000);
     },
     mends: () => keepLog('-1'),
+  },
+  {
+    alerts: ['WaybillCaptureLag', 'WaybillCaptureLagCritical'],
+    cause: 'the broker hangs',
+    async breaks() {
+      process.kill(nats.pid!, 'SIGSTOP');
+      await pipeline.source.query('insert into a values (11)');
+    },
+    mends: async () => process.kill(nats.pid!, 'SIGCONT'),
+  },
+  {
+    alerts: ['WaybillRetainedLog'],
+    cause: 'a transaction of the source stays open',
+    async breaks() {
+      await other.query('begin');
+      await other.query('insert into a values (12)');
+      await write(40_000);
+    },
+    async mends() {
+      await other.query('commit');
+      await other.query('checkpoint');
+    },
+  },
+  {
+    alerts: ['WaybillTableStopped'],
+    cause: 'a column of the source is made narrower',
+    async breaks() {
+      await pipeline.source.query('alter table narrow alter v type smallint');
+      await pipeline.source.query('insert into narrow values (1, 1)');
+    },
+    mends: () => requestSnapshot(pipeline.config.nats, 'wms', { tables: ['public.narrow'] }),
+  },
+  {
+    alerts: ['WaybillQuarantineGrows'],
+    cause: 'the target refuses row after row',
+    async breaks() {
+      await pipeline.target.query('alter table a add constraint refuses check (id < 1000)');
+      for (let id = 1000; id < 1003; id++) {
+        await pipeline.source.query('insert into a values ($1)', [id]);
+        await waitFor('the row in quarantine', async () => {
+          const keys = await view.value('sum(waybill_quarantine_keys)');
+          return keys === id - 999;
+        });
+      }
+    },
+    async mends() {
+      await pipeline.target.query('alter table a drop constraint refuses');
+      await pipeline.source.query('delete from a where id >= 1000');
+    },
   },
   {
     alerts: ['WaybillCaptureAbsent', 'WaybillCaptureVanished'],
@@ -104,6 +167,7 @@ describe('alerts, each by its real cause', () => {
       source,
       nats,
       `create table a (id int primary key); insert into a values (1), (2);
+       create table narrow (id int primary key, v int);
        create table big (id int primary key generated always as identity, doc text)`,
       { extra_rows: 'delete' },
       target,
@@ -135,6 +199,8 @@ scrape_configs:
       { 'waybill.rules.yml': smallerRules() },
     );
     view = new AlertView(prometheus);
+    other = new pg.Client({ connectionString: (pipeline.config.sources['wms'] as PostgresSourceConfig).url });
+    await other.connect();
     await waitFor('a proof', () => view.value('time() - waybill_drift_verified_timestamp_seconds < 10'));
     await view.clear(alerts);
   }, 180_000);
@@ -142,6 +208,7 @@ scrape_configs:
   afterAll(async () => {
     await Promise.all([...stages.values()].map((stage) => stage.end('SIGKILL')));
     await prometheus?.dispose();
+    await other?.end();
     await pipeline?.close();
     await Promise.all([source?.dispose(), target?.dispose(), nats?.dispose()]);
     await Promise.all([folder, ...claims.map((claim) => claim.folder)].map((each) => rm(each, { recursive: true })));
