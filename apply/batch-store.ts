@@ -4,7 +4,7 @@ import type { Batch } from './batch.ts';
 import type { Plans, Segment, SourceRow } from './compact.ts';
 import type { FollowedTables, SchemaStep } from './followed-tables.ts';
 import type { HeldKeys } from './held-keys.ts';
-import type { RowFailure } from './quarantine-entry.ts';
+import type { ReasonCount, RowFailure } from './quarantine-entry.ts';
 import type { PlanShape } from './table-changes.ts';
 
 /** One transaction of a target: statements are gathered and sent together. */
@@ -62,6 +62,8 @@ export interface BatchStore<P extends PlanShape, T extends StoreTransaction> {
   barrier(transaction: T, rows: readonly SourceRow<P>[]): Promise<void>;
   /** Loads, again, what the target knows of tables and of snapshots under way, and gives the keys in quarantine. */
   load(): Promise<HeldKeys>;
+  /** How many keys wait in quarantine, by reason. Asked while no transaction is open. */
+  countKeys(): Promise<ReasonCount[]>;
   /** Does what had to wait until no transaction is open; called after each commit. */
   committed?(): Promise<void>;
   quarantineSql(item: SourceRow<P>, failure: RowFailure): string;

@@ -7,6 +7,7 @@ import type { Batch } from './batch.ts';
 import type { BatchStore, Move, StoreTransaction } from './batch-store.ts';
 import { compact, type Compacted, type Plans, type SourceRow, type TableCount } from './compact.ts';
 import type { HeldKeys } from './held-keys.ts';
+import { QuarantineCount } from './quarantine-count.ts';
 import { HELD } from './quarantine-entry.ts';
 import { quarantine, replayRows, type ReplayContext } from './row-replay.ts';
 import { splitBatch, type BatchPart } from './split-batch.ts';
@@ -17,6 +18,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
   readonly #store: BatchStore<P, T>;
   readonly #options: SinkOptions;
   readonly #at: FlowPosition;
+  readonly #inbox: QuarantineCount;
   #held!: HeldKeys;
   #position: Position;
   #seq: number;
@@ -28,6 +30,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     this.#at = at;
     this.#position = at.position;
     this.#seq = at.seq;
+    this.#inbox = new QuarantineCount(() => store.countKeys(), options.report);
   }
 
   /** `at`: where the flow stands in the target. */
@@ -39,6 +42,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     const writer = new BatchWriter(store, options, at);
     writer.#held = await store.load();
     writer.#notice();
+    await writer.#inbox.tell();
     return writer;
   }
 
@@ -68,8 +72,19 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
         this.#report(part.batch, counts, (performance.now() - started) / 1000);
       }
       this.#notice();
+      if (!this.open) await this.#inbox.tell();
     } catch (thrown) {
       throw this.#store.error(thrown, `writing a batch of flow ${this.#options.flow}`);
+    }
+  }
+
+  /** Called while there is nothing to write. */
+  async idle(): Promise<void> {
+    if (this.open) return;
+    try {
+      await this.#inbox.tell();
+    } catch (thrown) {
+      throw this.#store.error(thrown, `counting what waits in the quarantine of flow ${this.#options.flow}`);
     }
   }
 
@@ -161,12 +176,12 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
   }
 
   #context(): ReplayContext<P, T> {
-    const { settings, report } = this.#options;
+    const { settings } = this.#options;
     return {
       store: this.#store,
       settings,
       held: this.#held,
-      quarantined: (reason, keys) => report.quarantined(reason, keys),
+      quarantined: () => this.#inbox.changed(),
     };
   }
 

@@ -17,7 +17,8 @@ export interface ReplayContext<P extends PlanShape, T extends StoreTransaction> 
   readonly store: BatchStore<P, T>;
   readonly settings: FlowConfig;
   readonly held: HeldKeys;
-  readonly quarantined: (reason: string, keys: number) => void;
+  /** A change went to the quarantine. */
+  readonly quarantined: () => void;
 }
 
 export async function replayRows<P extends PlanShape, T extends StoreTransaction>(
@@ -113,5 +114,5 @@ export async function quarantine<P extends PlanShape, T extends StoreTransaction
   await transaction.addAndFlushIfLarge(store.quarantineSql(item, failure));
   if (failure !== HELD) await store.recordSeen(transaction, item);
   for (const key of touchedKeys(plan, row)) held.add(plan.id, key);
-  quarantined(failure.reason, 1);
+  quarantined();
 }

@@ -53,6 +53,7 @@ export interface FlowReport {
   rows(schema: string, table: string, op: string, count: number): void;
   pendingFrames(frames: number): void;
   lagSeconds(seconds: number | undefined): void;
+  /** How many keys wait in quarantine for a reason now. */
   quarantined(reason: string, keys: number): void;
   /** All tables that are not followed; called at the start and whenever that changes. */
   tables(notices: readonly TableNotice[]): void;

@@ -7,10 +7,10 @@ import type { BatchStore, Left, Move } from '../batch-store.ts';
 import type { Plans, Segment, SourceRow } from '../compact.ts';
 import { FollowedTables, type SchemaStep } from '../followed-tables.ts';
 import type { HeldKeys } from '../held-keys.ts';
-import type { RowFailure } from '../quarantine-entry.ts';
+import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import { applyRow, runExactly } from './apply-row.ts';
 import { quarantineSql } from './quarantine-insert.ts';
-import { loadHeldKeys } from './quarantine.ts';
+import { countKeys, loadHeldKeys } from './quarantine.ts';
 import { seenSql } from './seen-keys.ts';
 import { SegmentWriter } from './segment-writer.ts';
 import type { MysqlSession } from './session.ts';
@@ -123,6 +123,10 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     await this.#marks.load();
     await this.#follower.load();
     return await loadHeldKeys(this.#session, this.#flow, this.#settings.mirror);
+  }
+
+  async countKeys(): Promise<ReasonCount[]> {
+    return await countKeys(this.#session, this.#flow);
   }
 
   quarantineSql(item: SourceRow<TablePlan>, failure: RowFailure): string {

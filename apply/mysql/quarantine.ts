@@ -106,6 +106,19 @@ export async function countReasons(session: MysqlSession, flow: string): Promise
   }
 }
 
+/** How many keys of a flow wait, by reason. */
+export async function countKeys(session: MysqlSession, flow: string): Promise<ReasonCount[]> {
+  try {
+    const rows = await session.rows(
+      `SELECT reason, count(DISTINCT table_schema, table_name, coalesce(\`key\`, id)) FROM waybill.quarantine
+        WHERE flow = ${quoteLiteral(flow)} GROUP BY reason`,
+    );
+    return rows.map(([reason, count]) => ({ reason: reason!, count: Number(count) }));
+  } catch (thrown) {
+    throw targetError(thrown, 'counting what waits in waybill.quarantine');
+  }
+}
+
 /** A part of a flow's inbox, oldest first. */
 export async function pageQuarantine(
   session: MysqlSession,

@@ -2,7 +2,7 @@
 import type { OutboundPlan, OutboundWrite } from '../../core/outbound.ts';
 import type { Position } from '../../core/position.ts';
 import type { Move } from '../batch-store.ts';
-import type { RowFailure } from '../quarantine-entry.ts';
+import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import type { FlowPosition } from '../target-store.ts';
 
 /** A record that has not gone in: it is tried again, until it does or a newer one of its key takes its place. */
@@ -38,6 +38,8 @@ export interface OutboundSession {
   rollbackToSavepoint(): Promise<void>;
   commit(): Promise<void>;
   rollback(): Promise<void>;
+  /** How many records wait, by reason. Asked while no transaction is open. */
+  countKeys(): Promise<ReasonCount[]>;
   /** Keys of the records that wait. */
   waitingKeys(): Promise<Set<string>>;
   /** Records that wait, in the order of their ids, behind `id`. */

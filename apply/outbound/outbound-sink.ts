@@ -7,6 +7,7 @@ import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import { OutboundFault, type OutboundPlan, type OutboundWrite } from '../../core/outbound.ts';
 import { formatPosition, type Position } from '../../core/position.ts';
 import type { Batch } from '../batch.ts';
+import { QuarantineCount } from '../quarantine-count.ts';
 import type { RowFailure } from '../quarantine-entry.ts';
 import type { BatchSink, SinkOptions } from '../target-store.ts';
 import type { Cells, OutboundSession, WaitingRecord } from './outbound-session.ts';
@@ -32,6 +33,7 @@ export class OutboundSink implements BatchSink {
   readonly #plan: OutboundPlan;
   /** Keys of records that wait. */
   readonly #waiting: Set<string>;
+  readonly #inbox: QuarantineCount;
   /** Of a transaction that came in part. */
   #items = new Map<string, Item>();
   #position: Position;
@@ -46,6 +48,7 @@ export class OutboundSink implements BatchSink {
     this.#options = options;
     this.#plan = plan;
     this.#waiting = waiting;
+    this.#inbox = new QuarantineCount(() => session.countKeys(), options.report);
     this.#position = session.at.position;
     this.#seq = session.at.seq;
   }
@@ -101,6 +104,7 @@ export class OutboundSink implements BatchSink {
   async idle(): Promise<void> {
     try {
       await this.#retryWhenDue();
+      await this.#inbox.tell();
     } catch (thrown) {
       throw this.#session.error(thrown, `trying records of flow ${this.#options.flow} again`);
     }
@@ -140,7 +144,7 @@ export class OutboundSink implements BatchSink {
     items: readonly Item[],
     known: ReadonlyMap<string, WaitingRecord>,
   ): Promise<void> {
-    const { flow, settings, stream, report } = this.#options;
+    const { flow, settings, stream } = this.#options;
     const session = this.#session;
     await session.begin({
       flow,
@@ -170,7 +174,8 @@ export class OutboundSink implements BatchSink {
     this.#seq = seq;
     for (const { key } of left) this.#waiting.add(key);
     for (const key of freed) this.#waiting.delete(key);
-    for (const { failure } of changed) report.quarantined(failure.reason, 1);
+    if (changed.length > 0) this.#inbox.changed();
+    await this.#inbox.tell();
     if (changed.length > 0) {
       this.#retryMs = RETRY_FIRST_MS;
       this.#retriedMs = performance.now();

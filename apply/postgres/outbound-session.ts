@@ -5,8 +5,9 @@ import { formatPosition, type Position } from '../../core/position.ts';
 import type { Move } from '../batch-store.ts';
 import type { Cells, OutboundSession, WaitingContent, WaitingRecord } from '../outbound/outbound-session.ts';
 import { requireFit, tablesOf, type SystemTable } from '../outbound/outbound-shape.ts';
-import type { RowFailure } from '../quarantine-entry.ts';
+import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import type { FlowPosition } from '../target-store.ts';
+import { countKeys } from './quarantine.ts';
 import { createOutboundStatements, type OutboundStatements } from './outbound-statements.ts';
 import { advanceSql } from './position.ts';
 import { quoteLiteral, quoteNullable } from './sql.ts';
@@ -86,6 +87,10 @@ export class PostgresOutboundSession implements OutboundSession {
   async rollback(): Promise<void> {
     await this.#transaction?.rollback();
     this.#transaction = undefined;
+  }
+
+  async countKeys(): Promise<ReasonCount[]> {
+    return await countKeys(this.#client, this.#options.flow);
   }
 
   async waitingKeys(): Promise<Set<string>> {

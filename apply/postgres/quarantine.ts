@@ -78,6 +78,20 @@ export async function countReasons(client: ClientBase, flow: string): Promise<Re
   }
 }
 
+/** How many keys of a flow wait, by reason; records that the flow's transform holds are not among them. */
+export async function countKeys(client: ClientBase, flow: string): Promise<ReasonCount[]> {
+  try {
+    const { rows } = await client.query<{ reason: string; count: string }>(
+      `SELECT reason, count(DISTINCT (table_schema, table_name, coalesce(key, id::text))) AS count
+         FROM waybill.quarantine WHERE flow = $1 AND hold IS NULL GROUP BY reason`,
+      [flow],
+    );
+    return rows.map(({ reason, count }) => ({ reason, count: Number(count) }));
+  } catch (thrown) {
+    throw targetError(thrown, 'counting what waits in waybill.quarantine');
+  }
+}
+
 /** A part of a flow's inbox, oldest first. */
 export async function pageQuarantine(
   client: ClientBase,

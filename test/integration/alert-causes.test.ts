@@ -113,7 +113,7 @@ const CAUSES: readonly Cause[] = [
     async breaks() {
       await other.query('begin');
       await other.query('insert into a values (12)');
-      await write(40_000);
+      await write(30_000);
     },
     async mends() {
       await other.query('commit');
@@ -212,6 +212,13 @@ scrape_configs:
     await pipeline?.close();
     await Promise.all([source?.dispose(), target?.dispose(), nats?.dispose()]);
     await Promise.all([folder, ...claims.map((claim) => claim.folder)].map((each) => rm(each, { recursive: true })));
+  });
+
+  it('are all of them, with those of alerts.test.ts', () => {
+    const here = CAUSES.flatMap((each) => each.alerts);
+    expect([...here, 'WaybillCaptureNotStreaming', 'WaybillDrift', 'WaybillFlowNotRunning'].toSorted()).toEqual(
+      alerts.toSorted(),
+    );
   });
 
   it.each(CAUSES.map((each) => [each.alerts.join(', '), each.cause, each] as const))('%s: %s', async (_1, _2, each) => {
