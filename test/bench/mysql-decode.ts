@@ -25,7 +25,19 @@ const ROWS = Math.round(300_000 * scale);
 const SMALL = Math.round(30_000 * scale);
 const REPEATS = 3;
 const FRAME_BYTES = 512 * 1024;
-const TABLE: TableSchema = { schema: 'bench', name: 'stock', version: '1', identity: 'full', key: ['id'], columns: [] };
+const TABLE: TableSchema = {
+  schema: 'bench',
+  name: 'stock',
+  version: '1',
+  identity: 'full',
+  key: ['id'],
+  columns: ['id', 'sku', 'qty', 'price', 'at', 'status', 'note', 'site', 'weight', 'batch', 'expires'].map((name) => ({
+    name,
+    type: 'text',
+    portable: 'text',
+    notNull: false,
+  })),
+};
 
 type Case = 'insert' | 'update' | 'small';
 const NAMES: Readonly<Record<Case, string>> = {
