@@ -14,9 +14,9 @@ import {
 } from './frame.ts';
 import { ReplicationError } from './errors.ts';
 import { writeDecimal, writeHex64 } from './ascii-writer.ts';
+import { JsonTextCopier, MOST_ESCAPE_BYTES } from './json-text.ts';
 
 const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
 const COMMA = 0x2c;
 const OPEN = 0x5b;
 const CLOSE = 0x5d;
@@ -24,8 +24,6 @@ const EQUALS = 0x3d;
 const BASE64 = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/', 'latin1');
 /** From here on a native call, with a string in between, is faster than a loop. */
 const NATIVE_BASE64_BYTES = 192;
-const HEX = Buffer.from('0123456789abcdef', 'latin1');
-const SHORT_ESCAPES: Readonly<Record<number, number>> = { 8: 0x62, 9: 0x74, 10: 0x6e, 12: 0x66, 13: 0x72 };
 const HEAD = Buffer.from(`{"v":${FRAME_VERSION},"rows":[`, 'latin1');
 /** Room kept behind the rows so that short writes need no check of their own. */
 const SLACK_BYTES = 64;
@@ -41,6 +39,7 @@ const PARTS: Readonly<Record<Part, Buffer>> = {
 
 export class FrameWriter {
   #buffer: Buffer;
+  readonly #texts = new JsonTextCopier();
   #length = 0;
   #rows = 0;
   /** Transactions as they will stand behind the rows. */
@@ -62,6 +61,7 @@ export class FrameWriter {
     this.#entriesLength = 0;
     this.#transactions = 0;
     this.#tables.clear();
+    this.#texts.forget();
   }
 
   /** Bytes of rows written so far: where the next one goes. */
@@ -182,17 +182,12 @@ export class FrameWriter {
 
   /** UTF-8 text from `source[start, end)` as a JSON string. */
   writeText(source: Uint8Array, start: number, end: number): void {
-    this.#reserve((end - start) * 6 + 2);
+    this.#reserve((end - start) * MOST_ESCAPE_BYTES + 2);
     const buffer = this.#buffer;
-    let at = this.#length;
-    buffer[at++] = QUOTE;
-    for (let i = start; i < end; i++) {
-      const byte = source[i]!;
-      if (byte >= 0x20 && byte !== QUOTE && byte !== BACKSLASH) buffer[at++] = byte;
-      else at = writeEscaped(buffer, at, byte);
-    }
-    buffer[at++] = QUOTE;
-    this.#length = at;
+    buffer[this.#length] = QUOTE;
+    const at = this.#texts.copy(source, start, end, buffer, this.#length + 1);
+    buffer[at] = QUOTE;
+    this.#length = at + 1;
   }
 
   /** Text of which the caller knows that it needs no escape and has no byte beyond ASCII, as a JSON string. */
@@ -384,26 +379,6 @@ function encodeBase64(source: Buffer, start: number, end: number, out: Buffer, o
     out[at++] = EQUALS;
   }
   return at - offset;
-}
-
-function writeEscaped(buffer: Buffer, at: number, byte: number): number {
-  let next = at;
-  buffer[next++] = BACKSLASH;
-  if (byte === QUOTE || byte === BACKSLASH) {
-    buffer[next++] = byte;
-    return next;
-  }
-  const short = SHORT_ESCAPES[byte];
-  if (short !== undefined) {
-    buffer[next++] = short;
-    return next;
-  }
-  buffer[next++] = 0x75;
-  buffer[next++] = 0x30;
-  buffer[next++] = 0x30;
-  buffer[next++] = HEX[byte >> 4]!;
-  buffer[next++] = HEX[byte & 15]!;
-  return next;
 }
 
 /** Where a run of rows stands, from whether its transaction began and ended in this frame. */
