@@ -178,6 +178,8 @@ export class PublishLoop<P extends Position> {
     report.state(snapshot.running ? 'snapshot' : idle ? 'idle' : 'streaming', snapshot.detail);
     report.snapshot(snapshot.facts);
     report.position(formatPosition(this.#acked));
-    report.lagSeconds(this.lagSeconds);
+    // Before the log brought something, or had the time to, nobody knows whether something waits: what was known of the
+    // lag before an error goes on to grow.
+    if (source.newestTimeUs > 0 || outstanding || idle) report.lagSeconds(this.lagSeconds);
   }
 }
