@@ -4,6 +4,7 @@
  */
 import { deriveStock } from './canonical/inventory.ts';
 import type { Entity, RecordValues } from './canonical/entity.ts';
+import type { Lineage } from './canonical/envelope.ts';
 import type { Tier, Tiers } from './delivery-tiers.ts';
 
 /** A record as it was passed on, and as it is to be now; undefined where it is not there. */
@@ -11,6 +12,8 @@ export interface Passing {
   readonly key: string;
   readonly before: RecordValues | undefined;
   readonly after: RecordValues | undefined;
+  /** Of the newest change among the record's values, where it is at hand. */
+  readonly lineage?: Lineage;
 }
 
 export class Delivery {

@@ -391,11 +391,11 @@ class FlowRun {
     if (was || shown !== undefined) this.#rows.hold(writer, id, shown);
   }
 
-  #pass(writer: FrameWriter, { key, before, after }: Passing): void {
+  #pass(writer: FrameWriter, { key, before, after, lineage }: Passing): void {
     if (after === undefined) this.#rows.remove(writer, before!);
     else {
       const op = before === undefined ? 'i' : 'u';
-      this.#rows.put(writer, op, after, this.#state.resolver.lineage(key)!, this.#state.groups(key));
+      this.#rows.put(writer, op, after, lineage ?? this.#state.resolver.lineage(key)!, this.#state.groups(key));
     }
   }
 

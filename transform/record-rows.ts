@@ -1,5 +1,5 @@
 /** Records, and what is held, as the rows of frames. */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { FrameWriter } from '../core/frame-writer.ts';
 import type { Op, TableSchema, Value } from '../core/frame.ts';
 import { CANONICAL_SCHEMA, canonicalTableSchema, lineageValues, type Lineage } from './canonical/envelope.ts';
@@ -38,18 +38,27 @@ export class RecordRows {
   readonly #entity: Entity;
   readonly #tenant: string;
   readonly #table: TableSchema;
+  /** The image of a record, filled for each that is written. */
+  readonly #image: Value[];
 
   constructor(flow: string, entity: Entity, tenant: string) {
     this.#flow = flow;
     this.#entity = entity;
     this.#tenant = tenant;
     this.#table = canonicalTableSchema(entity);
+    this.#image = this.#table.columns.map(() => null);
+    this.#image[0] = tenant;
   }
 
   /** Writes a record that is new, changed or (`r`) written anew. `groups` is the JSON of its lineage by group. */
   put(writer: FrameWriter, op: 'i' | 'u' | 'r', values: RecordValues, lineage: Lineage, groups: string | null): void {
     writer.beginRow(op, this.#table);
-    writer.writeImage([this.#tenant, ...values, ...lineageValues(this.#entity, lineage, groups)]);
+    const image = this.#image;
+    for (let i = 0; i < values.length; i++) image[i + 1] = values[i]!;
+    const from = values.length + 1;
+    const told = lineageValues(this.#entity, lineage, groups);
+    for (let i = 0; i < told.length; i++) image[from + i] = told[i]!;
+    writer.writeImage(image);
     writer.endRow();
   }
 
@@ -63,11 +72,11 @@ export class RecordRows {
 
   /** Writes what is held under an id, or that nothing is any more. */
   hold(writer: FrameWriter, id: string, held: HeldGroup | undefined): void {
-    const hold = createHash('sha256').update(id).digest('hex');
+    const name = hash('sha256', id, 'hex');
     if (held === undefined) {
       const image: Value[] = HELD_TABLE.columns.map(() => null);
       image[0] = this.#flow;
-      image[1] = hold;
+      image[1] = name;
       this.#delete(writer, HELD_TABLE, image);
       return;
     }
@@ -76,12 +85,13 @@ export class RecordRows {
       group,
       rules: violations.map(({ field, rule, valueClass }) => ({ field, rule, value: valueClass })),
       lineage,
-      row: content === undefined ? null : (JSON.parse(content) as unknown),
     };
+    // The row is JSON already.
+    const text = `${JSON.stringify(change).slice(0, -1)},"row":${content ?? 'null'}}`;
     writer.beginRow('i', HELD_TABLE);
     writer.writeImage([
       this.#flow,
-      hold,
+      name,
       source,
       CANONICAL_SCHEMA,
       this.#entity.name,
@@ -91,7 +101,7 @@ export class RecordRows {
       'u',
       reasonOf(id),
       violations.map(describeViolation).join('; '),
-      JSON.stringify(change),
+      text,
     ]);
     writer.endRow();
   }

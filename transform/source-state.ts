@@ -7,6 +7,9 @@ import { entryLiesBefore, entryPosition, formatPosition, ORIGIN, positionAfter }
 import type { SourcePlace } from './checkpoint.ts';
 import { MappingEngine } from './mapping/engine.ts';
 
+/** Most rows that are decoded together: enough to share the price, few enough to be gone soon. */
+const DECODED_ROWS = 128;
+
 /** A frame that is being taken, transaction by transaction. */
 interface Cursor {
   readonly received: ReceivedFrame;
@@ -92,11 +95,14 @@ export class SourceState {
     const { frame, reads } = cursor;
     const end = cursor.row + entry[4];
     let place: { position: string; timeUs: number } | undefined;
+    const isRead = (row: number): boolean => reads[frame.tableIndex(row)] === true;
     for (let row = cursor.row; row < end; row++) {
-      const table = frame.tableIndex(row);
-      if (table < 0 || reads[table] !== true) continue;
+      if (!isRead(row)) continue;
+      let to = row + 1;
+      while (to < end && to - row < DECODED_ROWS && isRead(to)) to += 1;
       place ??= { position: formatPosition(entryPosition(entry, 0)), timeUs: entry[3] };
-      this.engine.apply(frame.row(row), frame.tables, place);
+      for (const change of frame.rows(row, to)) this.engine.apply(change, frame.tables, place);
+      row = to - 1;
     }
     cursor.row = end;
   }

@@ -72,6 +72,10 @@ describe('decimals', () => {
     ['12.50', '12.5'],
     ['+012.000', '12'],
     ['-0.00', '0'],
+    ['-0', '0'],
+    ['-0.10', '-0.1'],
+    ['00.5', '0.5'],
+    ['100', '100'],
     ['.5', '0.5'],
     ['5.', '5'],
     ['1e-07', '0.0000001'],
@@ -83,10 +87,13 @@ describe('decimals', () => {
     expect(isCanonicalDecimal(text)).toBe(text === canonical);
   });
 
-  it.each(['', '.', 'NaN', 'Infinity', '-', '1,5', '1e', '1e999999999', '0x10', '1 2', '--1'])('refuses %j', (text) => {
-    expect(canonicalDecimal(text)).toBeUndefined();
-    expect(isCanonicalDecimal(text)).toBe(false);
-  });
+  it.each(['', '.', 'NaN', 'Infinity', '-', '1,5', '1e', '1e999999999', '0x10', '1 2', '--1', '1.2.3', '-.'])(
+    'refuses %j',
+    (text) => {
+      expect(canonicalDecimal(text)).toBeUndefined();
+      expect(isCanonicalDecimal(text)).toBe(false);
+    },
+  );
 
   it('adds, subtracts, multiplies and compares exactly', () => {
     expect(addDecimals(['0.1', '0.2'])).toBe('0.3');

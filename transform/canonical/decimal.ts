@@ -12,6 +12,9 @@ const PLAIN = /^([+-]?)(\d*)(?:\.(\d*))?$/;
 const SCIENTIFIC = /^[+-]?(?:\d+\.?\d*|\.\d+)[eE]([+-]?\d+)$/;
 /** Integers of at most this many digits are added as numbers: a hundred of them stay below 2^53. */
 const SMALL_INTEGER = /^-?\d{1,13}$/;
+const MINUS = 0x2d;
+const POINT = 0x2e;
+const ZERO = 0x30;
 /** Beyond what a double holds an exponent is not a quantity but an attack on memory. */
 const MAX_EXPONENT = 400;
 
@@ -30,6 +33,8 @@ export function isCanonicalDecimal(text: string): boolean {
 
 /** The canonical form of a decimal in plain or scientific notation; undefined for anything else (NaN, Infinity, ''). */
 export function canonicalDecimal(text: string): string | undefined {
+  const short = shortDecimal(text);
+  if (short !== undefined) return short;
   if (CANONICAL.test(text)) return text === '-0' ? '0' : text;
   const match = PLAIN.exec(text);
   if (match !== null) {
@@ -91,6 +96,31 @@ export function isNegative(text: string): boolean {
 function format(value: Big): string {
   const text = value.toFixed();
   return text === '-0' ? '0' : text;
+}
+
+/** `canonicalDecimal` of what most figures of a database look like: `12`, `-3.5`, `7.000`; undefined for all others. */
+function shortDecimal(text: string): string | undefined {
+  const { length } = text;
+  let at = text.charCodeAt(0) === MINUS ? 1 : 0;
+  const first = at;
+  while (at < length && isDigit(text.charCodeAt(at))) at += 1;
+  // No digit, or a zero in front of others.
+  if (at === first || (at > first + 1 && text.charCodeAt(first) === ZERO)) return undefined;
+  let end = at;
+  if (at < length) {
+    if (text.charCodeAt(at) !== POINT || at + 1 === length) return undefined;
+    for (at += 1; at < length; at++) {
+      const digit = text.charCodeAt(at);
+      if (!isDigit(digit)) return undefined;
+      if (digit !== ZERO) end = at + 1;
+    }
+  }
+  if (first === 1 && end === 2 && text.charCodeAt(1) === ZERO) return '0';
+  return end === length ? text : text.slice(0, end);
+}
+
+function isDigit(code: number): boolean {
+  return code >= ZERO && code <= ZERO + 9;
 }
 
 /** A loop, since a pattern for it takes quadratic time on a long run of zeros. */
