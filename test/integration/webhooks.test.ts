@@ -111,7 +111,7 @@ it('an alert is sent until it arrives, by whichever process lives, and so is its
   const capture = await stage('capture:wms');
   capture.start();
   await waitFor('the end of the alert', async () =>
-    delivered('/ops').some((each) => typeOf(each) === 'alert.resolved'),
+    ['/ops', '/pager'].every((path) => delivered(path).some((each) => typeOf(each) === 'alert.resolved')),
   );
   expect(delivered('/ops').map(typeOf)).toEqual(['alert.firing', 'alert.resolved']);
   expect(new Set(delivered('/pager').map((each) => each.headers['webhook-id'])).size).toBe(2);
