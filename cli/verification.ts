@@ -19,6 +19,8 @@ export interface VerifyOptions {
   readonly maxLoad?: number | undefined;
   readonly signal: AbortSignal;
   readonly report?: DriftReport;
+  /** Told before the comparison what earlier ones have proven, if any did. */
+  readonly onProven?: (at: Date | undefined) => void;
   /** Who asked, where it was not the user of this process. */
   readonly actor?: string;
 }
@@ -33,6 +35,7 @@ export async function verifyOnce(config: Config, flow: string, options: VerifyOp
       rereadRows({ nats, config: config.nats, source: settings.mirror, schema, table, keys, signal: stop }),
   };
   try {
+    options.onProven?.(await sides.store.provenAt());
     const outcome = await verifyFlow({
       flow,
       sides,
@@ -84,11 +87,18 @@ export interface VerifyStageOptions {
 /** Compares a flow as often as the configuration says, until the signal aborts. */
 export async function runVerifyStage(config: Config, flow: string, options: VerifyStageOptions): Promise<void> {
   const { repair, every } = config.monitoring.verify;
+  const { report } = options;
+  let known = false;
+  const onProven = (at: Date | undefined): void => {
+    known = true;
+    if (at !== undefined) report.proven(at);
+  };
   await runSchedule({
     flow,
     everyMs: every!,
     nats: config.nats,
     ...options,
-    verify: (nats, signal) => verifyOnce(config, flow, { nats, repair, resume: true, signal, report: options.report }),
+    verify: (nats, signal) =>
+      verifyOnce(config, flow, { nats, repair, resume: true, signal, report, ...(known ? {} : { onProven }) }),
   });
 }

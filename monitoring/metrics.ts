@@ -249,6 +249,7 @@ export class Metrics {
         this.#driftCoverage.set({ flow }, coverage(outcome.tables));
         if (isProven(outcome)) this.#driftVerified.set({ flow }, outcome.startedAt.getTime() / 1000);
       },
+      proven: (at) => this.#driftVerified.set({ flow }, at.getTime() / 1000),
     };
   }
 

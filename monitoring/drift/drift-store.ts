@@ -12,6 +12,8 @@ export interface DriftRun {
 export interface DriftStore {
   /** Begins a run, or takes the newest one up that has not finished when `resume` is set. */
   begin(resume: boolean): Promise<DriftRun>;
+  /** When the newest run began that proved both sides equal; undefined: none did. */
+  provenAt(): Promise<Date | undefined>;
   /** Stores how far a table is. */
   save(run: DriftRun, table: string): Promise<void>;
   /** Makes the findings of a table that is done the open ones, and closes those that are gone. */

@@ -53,4 +53,6 @@ export interface DriftReport {
   /** The share of rows that the comparison under way has been through. */
   coverage(share: number): void;
   finished(outcome: FlowOutcome): void;
+  /** What earlier runs, of whatever process, have proven: when the newest of them began. */
+  proven(at: Date): void;
 }

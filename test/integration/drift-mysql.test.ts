@@ -191,8 +191,10 @@ describe.each(DIRECTIONS)('drift from %s to %s', (from, to) => {
       await stock(pipeline.source);
       await pipeline.start();
       await pipeline.settled(tables);
+      expect(await pipeline.provenAt()).toBeUndefined();
       const clean = await pipeline.verify();
       expect(found(clean)).toEqual([]);
+      expect(await pipeline.provenAt()).toEqual(clean.startedAt);
       expect(isProven(clean)).toBe(true);
       expect(clean.tables.map((table) => table.name).sort()).toEqual([...tables].sort());
 
@@ -200,6 +202,7 @@ describe.each(DIRECTIONS)('drift from %s to %s', (from, to) => {
       for (const statement of sql) await pipeline.target.run(statement);
       const drifted = await pipeline.verify();
       expect(found(drifted)).toEqual(expected);
+      expect(await pipeline.provenAt(), 'a comparison that finds something proves nothing').toEqual(clean.startedAt);
       const stored = await pipeline.target.run(
         `select count(*) from waybill.drift where flow = '${pipeline.flow}' and state = 'open'`,
       );

@@ -185,6 +185,16 @@ export class CrossPipeline {
     }
   }
 
+  /** What the target knows of earlier comparisons. */
+  async provenAt(): Promise<Date | undefined> {
+    const sides = await openSides(this.config, this.flow);
+    try {
+      return await sides.store.provenAt();
+    } finally {
+      await closeSides(sides);
+    }
+  }
+
   async close(): Promise<void> {
     this.#stop.abort();
     await Promise.all(this.#stages);

@@ -79,6 +79,17 @@ export class MysqlDriftStore implements DriftStore {
     return toRun(row![0]!, row![1]!, row![2]!);
   }
 
+  async provenAt(): Promise<Date | undefined> {
+    const [row] = await this.#session.query(
+      `SELECT started_at FROM waybill.drift_run WHERE flow = ${quoteText(this.#flow)} AND state = 'done'
+          AND JSON_EXTRACT(tables, '$.*.findings[*]') IS NULL
+          AND coalesce(CAST(JSON_EXTRACT(tables, '$.*.unresolved') AS char), '') NOT REGEXP '[1-9]'
+        ORDER BY id DESC LIMIT 1`,
+      'reading when both sides were proven equal',
+    );
+    return row === undefined ? undefined : toDate(row[0]!);
+  }
+
   async save(run: DriftRun, _table: string): Promise<void> {
     await this.#session.query(
       `UPDATE waybill.drift_run SET tables = ${quoteText(JSON.stringify(Object.fromEntries(run.tables)))} WHERE id = ${Number(run.id)}`,
@@ -162,7 +173,11 @@ function pieces<T>(all: readonly T[]): T[][] {
 function toRun(id: string, startedAt: string, tables: string): DriftRun {
   return {
     id,
-    startedAt: new Date(`${startedAt.replace(' ', 'T')}Z`),
+    startedAt: toDate(startedAt),
     tables: new Map(Object.entries(JSON.parse(tables) as Record<string, TableProgress>)),
   };
+}
+
+function toDate(text: string): Date {
+  return new Date(`${text.replace(' ', 'T')}Z`);
 }
