@@ -130,6 +130,8 @@ class IdleReport {
   readonly #queue: BatchQueue;
   #appliedSeq = 0;
   #asking = false;
+  #askedMs = performance.now();
+  #writing = false;
 
   constructor(options: FlowRunOptions, queue: BatchQueue) {
     this.#options = options;
@@ -138,17 +140,26 @@ class IdleReport {
 
   /** Work is at hand: a write that never ends must not look like having nothing to do. */
   taking(commitTimeUs: number): void {
+    this.#writing = true;
+    this.#lag(commitTimeUs);
+  }
+
+  #lag(commitTimeUs: number): void {
     if (commitTimeUs > 0) this.#options.report.lagSeconds(Math.max(0.001, Date.now() / 1000 - commitTimeUs / 1e6));
   }
 
   applied(seq: number, commitTimeUs: number): void {
+    this.#writing = false;
     this.#appliedSeq = seq;
-    this.taking(commitTimeUs);
+    this.#lag(commitTimeUs);
+    // Frames without a commit (heartbeats) may come so often that it never rests: they say nothing of the lag.
+    if (performance.now() - this.#askedMs > IDLE_TICK_MS) this.tick();
   }
 
   tick(): void {
     if (this.#asking) return;
     this.#asking = true;
+    this.#askedMs = performance.now();
     void this.#ask()
       .catch(() => this.#options.report.lagSeconds(undefined))
       .finally(() => (this.#asking = false));
@@ -159,7 +170,7 @@ class IdleReport {
     const { state } = await nats.manager.streams.info(stream);
     const pending = Math.max(0, state.last_seq - Math.max(this.#appliedSeq, this.#queue.startSeq - 1));
     report.pendingFrames(pending);
-    if (pending > 0 || !this.#queue.empty) return;
+    if (pending > 0 || this.#writing || !this.#queue.empty) return;
     report.lagSeconds(0);
     report.state('idle');
   }

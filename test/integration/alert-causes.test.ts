@@ -183,6 +183,8 @@ describe('alerts, each by its real cause', () => {
        create table big (id int primary key generated always as identity, doc text)`,
       { extra_rows: 'delete' },
       target,
+      // The log of a source that rests is given back this often.
+      { heartbeat: '500ms' },
     );
     const monitoring = { heartbeat: '1s', verify: { every: '1s', max_load: 1, grace: '200ms' } };
     const config = JSON.stringify({ ...(JSON.parse(pipeline.yaml) as object), monitoring });
