@@ -4,7 +4,6 @@
  * checkpoint that the stream of records holds, or, where there is none that fits, up to their ends, whereupon all records
  * are written anew. Then every transaction of a source becomes a transaction of records.
  */
-import { randomUUID } from 'node:crypto';
 import type { StreamTail } from '../core/cdc-stream.ts';
 import type { FramePublisher } from '../core/frame-publisher.ts';
 import type { FrameWriter } from '../core/frame-writer.ts';
@@ -21,9 +20,10 @@ import { reasonOf, RecordRows } from './record-rows.ts';
 import type { HeldChange, ResolvedChange } from './ownership/resolver.ts';
 import { SalesRate } from './sales-rate.ts';
 import { SourceFeed } from './source-feed.ts';
-import { saveState, StateRestorer } from './saved-state.ts';
+import { StateRestorer } from './saved-state.ts';
 import { findHistory, historyAfter, leadsTo, type History } from './source-history.ts';
 import type { SourceState } from './source-state.ts';
+import { StateSaver } from './state-saver.ts';
 import type { SavedState, StateStore } from './state-store.ts';
 
 const TICK_MS = 1000;
@@ -87,10 +87,9 @@ class FlowRun {
   #tickMs = 0;
   /** Up to here everything that expires has been seen to, and the checkpoint says so: what a clock ahead of it left out comes again. */
   #expiredUs = 0;
-  /** The state that this run began from, if there was one, and when and where the newest was saved. */
+  /** The state that this run began from, if there was one. */
   #restored: SavedState | undefined;
-  #savedMs = performance.now();
-  #savedPlaces = '';
+  readonly #saver: StateSaver;
   readonly #sales: SalesRate | undefined;
   readonly #heldByReason = new Map<string, number>();
   readonly #heldReasons = new Map<string, string>();
@@ -109,6 +108,7 @@ class FlowRun {
       report,
       onChange: () => this.#changed(),
     });
+    this.#saver = new StateSaver({ store: options.store, flow: plan.name, report, log: options.log, signal });
     this.#sales = plan.entity.name === 'inventory_position' ? new SalesRate() : undefined;
     signal.addEventListener('abort', () => this.#changed(), { once: true });
   }
@@ -144,7 +144,7 @@ class FlowRun {
     report.state('applying');
     await this.#live();
     await this.#output.drain();
-    await this.#save();
+    await this.#save(true);
   }
 
   /** Begins with the saved state, where there is one of this plan and frames follow on it. */
@@ -177,29 +177,24 @@ class FlowRun {
     }
     for (const [tier, release] of checkpoint.tiers) this.#state.released.set(tier, release);
     this.#restored = saved;
-    this.#noteSaved(saved);
+    this.#saver.note(saved, this.#placesText());
     return true;
   }
 
-  /** Saves the state, where something has come since it was saved last and no source is in the middle of anything. */
-  async #save(): Promise<void> {
-    const { store, plan, log } = this.#options;
+  /**
+   * Saves the state, where something has come since it was saved last and no source is in the middle of anything.
+   * `atOnce` the flow waits until that is done; else it goes on.
+   */
+  async #save(atOnce: boolean): Promise<void> {
     if (this.#state.sources.some((source) => source.open || !source.idle || source.engine.scanning)) return;
+    await this.#saver.ended();
     await this.#expire();
     await this.#output.drain();
     const checkpoint = this.#checkpoint();
-    if (checkpoint.plan === '' || this.#placesText() === this.#savedPlaces) return;
-    const started = performance.now();
-    const saved = await store.save(randomUUID(), formatCheckpoint(checkpoint), saveState(this.#state));
-    this.#noteSaved(saved);
-    const ms = Math.round(performance.now() - started);
-    log.info({ flow: plan.name, bytes: saved.bytes, ms }, 'state saved');
-  }
-
-  #noteSaved(saved: Pick<SavedState, 'bytes' | 'savedAt'>): void {
-    this.#savedMs = performance.now();
-    this.#savedPlaces = this.#placesText();
-    this.#options.report.saved(saved);
+    const places = this.#placesText();
+    if (checkpoint.plan === '' || this.#saver.has(places)) return;
+    if (atOnce) await this.#saver.save(this.#state, formatCheckpoint(checkpoint), places);
+    else this.#saver.begin(this.#state, formatCheckpoint(checkpoint), places);
   }
 
   #placesText(): string {
@@ -208,6 +203,7 @@ class FlowRun {
 
   async ended(): Promise<void> {
     for (const feed of this.#feeds.values()) await feed.ended();
+    await this.#saver.ended();
   }
 
   /** The checkpoint of the stream, where the frames of the sources lead to it and the plan is still the same. */
@@ -334,7 +330,7 @@ class FlowRun {
           return;
         }
         await this.#measure();
-        if (performance.now() - this.#savedMs >= (this.#options.saveMs ?? SAVE_MS)) await this.#save();
+        if (this.#saver.due(this.#options.saveMs ?? SAVE_MS)) await this.#save(false);
       }
       this.#output.send(!moved && this.#output.quietMs > QUIET_MS);
       if (moved) progressed();

@@ -12,6 +12,8 @@ import type { FlowState } from './flow-state.ts';
 import type { ContributedValues } from './mapping/block-state.ts';
 import type { Cause } from './mapping/engine.ts';
 import { restoredCell, savedCell, type SavedCell } from './mapping/saved-row.ts';
+import type { Cell } from './mapping/cell.ts';
+import type { Contribution } from './ownership/contribution.ts';
 import { SharedCounter, type SavedCounter } from './ownership/counter.ts';
 import type { Entry, HeldGroup, Resolver } from './ownership/resolver.ts';
 
@@ -64,38 +66,94 @@ type Line =
   | ['clocks', Resolver['clocks']]
   | ['view', key: string, view: RecordValues | null, tiers: readonly string[]];
 
-/** The lines of a state. It must not change until the last one has been taken. */
-export function* saveState(state: FlowState): Generator<string> {
-  for (const line of lines(state)) yield JSON.stringify(line);
+/** A record as it was when the state was taken: what is changed in place is copied. */
+interface TakenRecord extends Pick<Entry, 'given' | 'lineage'> {
+  readonly key: string;
+  readonly contributions: readonly Contribution[];
+  readonly counters: readonly (readonly [group: number, SavedCounter])[] | undefined;
 }
 
-function* lines({ sources, resolver, delivery }: FlowState): Generator<Line> {
+interface TakenTable {
+  readonly source: number;
+  readonly table: number;
+  readonly keys: string[];
+  readonly values: (readonly Cell[])[];
+}
+
+/**
+ * The lines of a state as it is now. They are written as they are taken, while the state goes on: values are never
+ * changed in place, so that what is kept until then is little more than references to them.
+ */
+export function saveState(state: FlowState): Iterable<string> {
+  const { sources, resolver, delivery } = state;
+  const heads: Line[] = [];
+  const tables: TakenTable[] = [];
+  const made: Line[] = [['rows']];
   for (const [source, { engine, reachedUs }] of sources.entries()) {
-    for (const schema of engine.readTables()) yield ['table', source, schema];
-    yield ['scanned', source, engine.scannedTables(), reachedUs];
-    for (const [table, { store }] of engine.plan.tables.entries())
-      for (const { key, values } of store.rows.values()) yield ['row', source, table, key, values.map(savedCell)];
-  }
-  yield ['rows'];
-  for (const [source, { engine }] of sources.entries())
+    for (const schema of engine.readTables()) heads.push(['table', source, schema]);
+    heads.push(['scanned', source, engine.scannedTables(), reachedUs]);
+    for (const [table, { store }] of engine.plan.tables.entries()) {
+      const taken: TakenTable = { source, table, keys: [], values: [] };
+      for (const { key, values } of store.rows.values()) {
+        taken.keys.push(key);
+        taken.values.push(values);
+      }
+      tables.push(taken);
+    }
     for (const [block, each] of engine.blocks.entries()) {
       for (const { untilUs: until, key: row, cause } of each.expiring()) {
         const { reader, key, position, timeUs: time } = cause;
-        yield ['expiry', source, block, { until, row, table: reader.name, key, position, time }];
+        made.push(['expiry', source, block, { until, row, table: reader.name, key, position, time }]);
       }
       for (const [row, record, cells] of each.servedBroken()) {
         const saved = cells.map((cell) => (cell === undefined ? 0 : savedCell(cell)));
-        yield ['served', source, block, row, record, saved];
+        made.push(['served', source, block, row, record, saved]);
       }
-      for (const [key, held] of each.holding()) yield ['holding', source, block, key, [...held]];
+      for (const [key, held] of each.holding()) made.push(['holding', source, block, key, [...held]]);
     }
-  for (const [key, entry] of resolver.entries()) yield ['record', savedRecord(key, entry)];
-  for (const [base, groups] of resolver.holds()) yield ['hold', base, groups];
-  yield ['clocks', resolver.clocks];
-  for (const [key, view, tiers] of delivery.saved()) yield ['view', key, view, tiers];
+  }
+  const records: TakenRecord[] = [];
+  for (const [key, entry] of resolver.entries()) records.push(takenRecord(key, entry));
+  const rest: Line[] = [];
+  for (const [base, groups] of resolver.holds()) rest.push(['hold', base, groups]);
+  rest.push(['clocks', resolver.clocks]);
+  for (const [key, view, tiers] of delivery.saved()) rest.push(['view', key, view, tiers]);
+  return written(heads, tables, made, records, rest);
 }
 
-function savedRecord(key: string, { contributions, counters, given, lineage }: Entry): SavedRecord {
+function* written(
+  heads: readonly Line[],
+  tables: readonly TakenTable[],
+  made: readonly Line[],
+  records: readonly TakenRecord[],
+  rest: readonly Line[],
+): Generator<string> {
+  for (const line of heads) yield JSON.stringify(line);
+  for (const { source, table, keys, values } of tables)
+    for (let row = 0; row < keys.length; row++)
+      yield JSON.stringify(['row', source, table, keys[row]!, values[row]!.map(savedCell)] satisfies Line);
+  for (const line of made) yield JSON.stringify(line);
+  for (const record of records) yield JSON.stringify(['record', savedRecord(record)] satisfies Line);
+  for (const line of rest) yield JSON.stringify(line);
+}
+
+function takenRecord(key: string, { contributions, counters, given, lineage }: Entry): TakenRecord {
+  return {
+    key,
+    contributions: contributions.map((item) => ({
+      source: item.source,
+      index: item.index,
+      values: item.values,
+      lineage: item.lineage.slice(),
+      claims: item.claims === undefined ? undefined : new Map(item.claims),
+    })),
+    counters: counters === undefined ? undefined : [...counters].map(([group, each]) => [group, each.save()] as const),
+    given,
+    lineage,
+  };
+}
+
+function savedRecord({ key, contributions, counters, given, lineage }: TakenRecord): SavedRecord {
   const seen: Lineage[] = [];
   const numberOf = (of: Lineage | undefined): number => {
     if (of === undefined) return -1;
@@ -116,9 +174,7 @@ function savedRecord(key: string, { contributions, counters, given, lineage }: E
     lineage: own,
     lineages: seen.map(({ source, table, key: row, position, time }) => [source, table, row, position, time]),
     ...(given === undefined ? {} : { given }),
-    ...(counters === undefined
-      ? {}
-      : { counters: [...counters].map(([group, each]) => [group, each.save()] as const) }),
+    ...(counters === undefined ? {} : { counters }),
   };
 }
 

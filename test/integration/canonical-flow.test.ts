@@ -266,6 +266,34 @@ it('goes on from its saved state when the past of a source has expired, and says
   await flow.shows(seen, ['A-1|10', 'A-2|10']);
 });
 
+it('saves its state again and again while records go on, and goes on from it when the past has expired', async () => {
+  const wms = await source('odoo8', ODOO_DDL + odooProducts(2));
+  await wms.client.query(`insert into stock_quant (product_id, location_id, quantity) values (1, 1, 5), (2, 1, 6)`);
+  let saves = 0;
+  const flow = await pipeline({
+    sources: { wms: { kind: 'postgres', url: wms.url } },
+    targetUrl: await postgres.createDatabase('vis8'),
+    flows: { stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } } } },
+    report: { saved: () => void (saves += 1) },
+    saveMs: 1,
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  const seen = 'select sku, on_hand from canonical.inventory_position order by sku';
+  let quantity = 10;
+  while (saves < 4) {
+    quantity += 1;
+    await wms.client.query('update stock_quant set quantity = $1 where product_id = 1', [quantity]);
+    await flow.shows(seen, [`A-1|${quantity}`, 'A-2|6']);
+  }
+  await flow.stop('transform:stock');
+  const admin = await connectNats(flow.config.nats, 'test');
+  cleanups.push(() => admin.close());
+  await admin.manager.streams.purge(cdcStreamName(flow.config.nats.prefix, 'wms'));
+  await wms.client.query('delete from stock_quant where product_id = 2');
+  flow.start('transform:stock');
+  await flow.shows(seen, [`A-1|${quantity}`]);
+});
+
 it('refuses to keep more than it may', async () => {
   const wms = await source('odoo7', ODOO_DDL + odooProducts(200));
   const states: string[] = [];

@@ -138,6 +138,8 @@ function run(history: readonly { source: number; step: Step }[], saves: boolean)
   let state = new FlowState(plan, 'here');
   const given: unknown[] = [];
   let ticks = 0;
+  /** States whose lines are written when the flow has gone on, and what they were. */
+  const late: { taken: Iterable<string>; lines: string[] }[] = [];
   const settle = (index: number, echo = false): void => {
     const source = state.sources[index]!;
     source.reachedUs = START_US + ticks * 1e6;
@@ -166,8 +168,11 @@ function run(history: readonly { source: number; step: Step }[], saves: boolean)
       for (const tier of plan.tiers.delayed) given.push(state.release(tier));
     } else if (item === 'save') {
       tick();
-      if (!saves) continue;
       const lines = [...saveState(state)];
+      if (!saves) {
+        late.push({ taken: saveState(state), lines });
+        continue;
+      }
       const { clockUs } = state;
       state = new FlowState(plan, 'here');
       state.clockUs = clockUs;
@@ -182,6 +187,7 @@ function run(history: readonly { source: number; step: Step }[], saves: boolean)
     }
   }
   tick();
+  for (const { taken, lines } of late) expect([...taken]).toEqual(lines);
   const records = [...state.resolver.current()].toSorted((a, b) => (a.key < b.key ? -1 : 1));
   given.push(
     records,

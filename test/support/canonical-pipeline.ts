@@ -27,10 +27,13 @@ export class CanonicalPipeline {
   readonly yaml: string;
   readonly target: pg.Client;
   readonly report: Partial<TransformReport>;
+  /** How often transforms save their state. */
+  readonly #saveMs: number | undefined;
   readonly #stages = new Map<string, RunningStage>();
   failure: unknown;
 
-  private constructor(yaml: string, target: pg.Client, report: Partial<TransformReport>) {
+  private constructor(yaml: string, target: pg.Client, report: Partial<TransformReport>, saveMs?: number) {
+    this.#saveMs = saveMs;
     this.yaml = yaml;
     this.config = parseConfig(yaml, {});
     this.target = target;
@@ -47,8 +50,9 @@ export class CanonicalPipeline {
     flows: Record<string, Record<string, unknown>>;
     stream?: Record<string, unknown>;
     report?: Partial<TransformReport>;
+    saveMs?: number;
   }): Promise<CanonicalPipeline> {
-    const { nats, sources, targetUrl, targets, flows, stream = {}, report = {} } = options;
+    const { nats, sources, targetUrl, targets, flows, stream = {}, report = {}, saveMs } = options;
     const yaml = JSON.stringify({
       version: 1,
       nats: {
@@ -63,7 +67,7 @@ export class CanonicalPipeline {
     const target = new pg.Client({ connectionString: targetUrl });
     target.on('error', () => undefined);
     await target.connect();
-    return new CanonicalPipeline(yaml, target, report);
+    return new CanonicalPipeline(yaml, target, report, saveMs);
   }
 
   /** Starts stages by their names, e.g. `capture:wms`, `transform:stock`, `apply:stock`. */
@@ -101,7 +105,9 @@ export class CanonicalPipeline {
     }
     const settings = config.canonicalFlows[name]!;
     if (kind === 'transform') {
-      await runCanonicalFlow({ ...common, settings, report: { ...NO_TRANSFORM_REPORT, ...this.report } });
+      const report = { ...NO_TRANSFORM_REPORT, ...this.report };
+      const saving = this.#saveMs === undefined ? {} : { saveMs: this.#saveMs };
+      await runCanonicalFlow({ ...common, ...saving, settings, report });
       return;
     }
     const { store } = await targetOf(config.targets[settings.to]!);

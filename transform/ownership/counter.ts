@@ -26,7 +26,7 @@ export class SharedCounter {
   #changes: Change[] = [];
 
   save(): SavedCounter {
-    return { known: [...this.#known], reset: this.#reset, changes: this.#changes };
+    return { known: [...this.#known], reset: this.#reset, changes: [...this.#changes] };
   }
 
   static restore({ known, reset, changes }: SavedCounter): SharedCounter {
