@@ -16,8 +16,9 @@ const UNICODE = "'binary', 'ascii', 'utf8', 'utf8mb3', 'utf8mb4', 'ucs2', 'utf16
 const SETS = `SELECT CHARACTER_SET_NAME, MAXLEN FROM information_schema.CHARACTER_SETS
   WHERE CHARACTER_SET_NAME NOT IN (${UNICODE})`;
 /** Ends every sequence that is asked about, so that an invalid one does not take the next with it. */
-const NEWLINE = 0x0a;
-const QUESTION_MARK = 0x3f;
+const NEWLINE = '0a';
+const QUESTION_MARK = '3f';
+const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
 
 type Range = readonly [first: number, last: number];
 
@@ -109,37 +110,47 @@ export async function loadCharsets(query: TextQuery, flavour: Flavour): Promise<
 async function load(query: TextQuery, flavour: Flavour): Promise<Charsets> {
   const collations = new Map<number, string>();
   for (const [id, name] of await query(COLLATIONS[flavour])) collations.set(Number(id), name!);
-  const tables = new Map<string, CharsetTable>();
+  const tables = new Map<string, () => CharsetTable>();
   for (const [name, longest] of await query(SETS))
-    if (longest === '1' || SHAPES[name!] !== undefined) tables.set(name!, await readTable(query, name!));
+    if (longest === '1' || SHAPES[name!] !== undefined) tables.set(name!, await askTable(query, name!));
   return new Charsets(collations, tables);
 }
 
-async function readTable(query: TextQuery, name: string): Promise<CharsetTable> {
-  const codes = (SHAPES[name] ?? [ALL_BYTES]).flatMap(sequences);
-  const bytes = Buffer.concat(codes.flatMap((code) => [code, Buffer.from([NEWLINE])]));
-  const [[hex] = []] = await query(
-    `SELECT HEX(CONVERT(CONVERT(X'${bytes.toString('hex')}' USING ${name}) USING utf8mb4))`,
-  );
-  const text = Buffer.from(hex ?? '', 'hex').toString('utf8');
-  const table = new Map<number, string>([[NEWLINE, '\n']]);
-  for (const [index, answer] of text.split('\n').entries()) {
-    const code = codes[index];
+/** Asks what the sequences of a set mean; the answer is read when a column first has the set, which most never have. */
+async function askTable(query: TextQuery, name: string): Promise<() => CharsetTable> {
+  const [[hex] = []] = await query(`SELECT HEX(CONVERT(CONVERT(X'${questionOf(name)}' USING ${name}) USING utf8mb4))`);
+  return () => readTable(name, hex ?? '');
+}
+
+function shapesOf(name: string): readonly Shape[] {
+  return SHAPES[name] ?? [ALL_BYTES];
+}
+
+/** All sequences of a set in hexadecimal, each ended. */
+function questionOf(name: string): string {
+  return [...shapesOf(name).flatMap(sequences), ''].join(NEWLINE);
+}
+
+function readTable(name: string, hex: string): CharsetTable {
+  const answers = Buffer.from(hex, 'hex').toString('utf8').split('\n');
+  const table = new Map<number, string>([[Number.parseInt(NEWLINE, 16), '\n']]);
+  for (const [index, code] of shapesOf(name).flatMap(sequences).entries()) {
+    const answer = answers[index];
     // The server puts question marks where bytes mean nothing, one or more.
-    if (code === undefined || Array.from(answer).length !== 1) continue;
-    if (answer === '?' && (code.length > 1 || code[0] !== QUESTION_MARK)) continue;
-    table.set(code.readUIntBE(0, code.length), answer);
+    if (answer === undefined || Array.from(answer).length !== 1) continue;
+    if (answer === '?' && code !== QUESTION_MARK) continue;
+    table.set(Number.parseInt(code, 16), answer);
   }
   return table;
 }
 
-/** All sequences of a shape, but for the newline that separates them. */
-function sequences(shape: Shape): Buffer[] {
-  let codes: number[][] = [[]];
+/** All sequences of a shape in hexadecimal, but for the newline that ends them. */
+function sequences(shape: Shape): string[] {
+  let codes = [''];
   for (const ranges of shape) {
-    const bytes: number[] = [];
-    for (const [first, last] of ranges) for (let byte = first; byte <= last; byte++) bytes.push(byte);
-    codes = codes.flatMap((code) => bytes.map((byte) => [...code, byte]));
+    const bytes: string[] = [];
+    for (const [first, last] of ranges) for (let byte = first; byte <= last; byte++) bytes.push(HEX[byte]!);
+    codes = codes.flatMap((code) => bytes.map((byte) => code + byte));
   }
-  return codes.filter((code) => code[0] !== NEWLINE).map((code) => Buffer.from(code));
+  return codes.filter((code) => code !== NEWLINE);
 }

@@ -55,20 +55,15 @@ const MOST_BYTES: Readonly<Record<string, number>> = {
 export type CharsetTable = ReadonlyMap<number, string>;
 
 export class Charsets {
-  readonly #byCollation: ReadonlyMap<number, Charset>;
   readonly #names: ReadonlyMap<number, string>;
+  readonly #tables: ReadonlyMap<string, () => CharsetTable>;
+  /** Sets by name, built when a column first has one; undefined for one that cannot be read. */
+  readonly #built = new Map<string, Charset | undefined>();
 
-  /** `collations`: character set by collation id. `tables`: what the bytes of sets that are not Unicode mean. */
-  constructor(collations: ReadonlyMap<number, string>, tables: ReadonlyMap<string, CharsetTable> = new Map()) {
-    const sets = new Map<string, Charset | undefined>();
-    const byCollation = new Map<number, Charset>();
-    for (const [id, name] of collations) {
-      if (!sets.has(name)) sets.set(name, build(name, tables.get(name)));
-      const charset = sets.get(name);
-      if (charset !== undefined) byCollation.set(id, charset);
-    }
-    this.#byCollation = byCollation;
+  /** `collations`: character set by collation id. `tables`: gives what the bytes of sets that are not Unicode mean. */
+  constructor(collations: ReadonlyMap<number, string>, tables: ReadonlyMap<string, () => CharsetTable> = new Map()) {
     this.#names = collations;
+    this.#tables = tables;
   }
 
   /** Bytes of the longest character of a collation's set. */
@@ -78,17 +73,22 @@ export class Charsets {
 
   /** The character set of a collation. Throws `source_encoding` for one that cannot be read, naming `column`. */
   of(collation: number, column: string): Charset {
-    const charset = this.#byCollation.get(collation);
-    if (charset !== undefined) return charset;
     const name = this.#names.get(collation);
+    const charset = name === undefined ? undefined : this.#named(name);
+    if (charset !== undefined) return charset;
     throw new ReplicationError(
       'source_encoding',
       `${column} has ${name === undefined ? `the unknown collation ${collation}` : `the character set ${name}, which is not supported`}`,
     );
   }
+
+  #named(name: string): Charset | undefined {
+    if (!this.#built.has(name)) this.#built.set(name, build(name, this.#tables.get(name)));
+    return this.#built.get(name);
+  }
 }
 
-function build(name: string, table: CharsetTable | undefined): Charset | undefined {
+function build(name: string, readTable: (() => CharsetTable) | undefined): Charset | undefined {
   if (name === 'binary') return { kind: 'binary', name };
   if (UTF8.has(name)) return { kind: 'utf8', name };
   if (name === 'utf32') return { kind: 'multi', name, decode: decodeUtf32 };
@@ -97,7 +97,8 @@ function build(name: string, table: CharsetTable | undefined): Charset | undefin
     const decoder = new TextDecoder(utf16, { fatal: true, ignoreBOM: true });
     return { kind: 'multi', name, decode: (bytes) => decoder.decode(bytes) };
   }
-  if (table === undefined) return undefined;
+  if (readTable === undefined) return undefined;
+  const table = readTable();
   if ([...table.keys()].some((code) => code > 0xff))
     return { kind: 'multi', name, decode: (bytes) => decodeByTable(table, name, bytes) };
   const characters = Array.from({ length: 256 }, (_, byte) => {

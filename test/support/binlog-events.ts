@@ -15,7 +15,7 @@ export function testCharsets(): Charsets {
     [255, 'utf8mb4'],
   ]);
   const latin1 = new Map(Array.from({ length: 256 }, (_, byte) => [byte, String.fromCharCode(byte)] as const));
-  return new Charsets(collations, new Map([['latin1', latin1]]));
+  return new Charsets(collations, new Map([['latin1', () => latin1]]));
 }
 
 export interface EventOptions {

@@ -151,7 +151,7 @@ describe('character sets', () => {
   it('that are unknown, or bytes that they lack, are errors', () => {
     expect(() => charsets.of(9999, 'column a of t')).toThrow('column a of t has the unknown collation 9999');
     expect(() => charsets.of(95, 'c')).toThrow('cp932');
-    const holes = new Charsets(new Map([[1, 'holed']]), new Map([['holed', new Map([[0x41, 'A']])]]));
+    const holes = new Charsets(new Map([[1, 'holed']]), new Map([['holed', () => new Map([[0x41, 'A']])]]));
     expect(decodeText(holes.of(1, 'c'), Buffer.from('AA'))).toBe('AA');
     expect(() => decodeText(holes.of(1, 'c'), Buffer.from('AB'))).toThrow(
       expect.objectContaining({ code: 'source_encoding' }),
@@ -164,10 +164,11 @@ describe('character sets', () => {
       new Map([
         [
           'two',
-          new Map([
-            [0x41, 'A'],
-            [0x8140, '漢'],
-          ]),
+          () =>
+            new Map([
+              [0x41, 'A'],
+              [0x8140, '漢'],
+            ]),
         ],
       ]),
     );
