@@ -346,6 +346,8 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
 
   end(end: GroupEnd): void {
     const open = this.#open!;
+    // The usual one: no need to ask what the stream holds.
+    if (end.kind === 'commit' && open.held === undefined) return this.#finish(open);
     const taken = open.mode === 'pass' || containsGtid(this.#options.resume.gtids, open.gtid);
     switch (end.kind) {
       case 'xa-prepare': {
