@@ -24,8 +24,8 @@ export const MOST_ESCAPE_BYTES = 6;
 export class JsonTextCopier {
   #source: Uint8Array | undefined;
   #out: Uint8Array | undefined;
-  #sourceView: DataView<ArrayBufferLike> = NOTHING;
-  #outView: DataView<ArrayBufferLike> = NOTHING;
+  #sourceView: DataView = NOTHING;
+  #outView: DataView = NOTHING;
 
   /** Lets go of the memory used last. */
   forget(): void {
@@ -70,7 +70,7 @@ export class JsonTextCopier {
 }
 
 /** A view of all the memory that an array lies in: `known`, where that is the same. */
-function viewOf(array: Uint8Array, known: DataView<ArrayBufferLike>): DataView<ArrayBufferLike> {
+function viewOf(array: Uint8Array, known: DataView): DataView {
   return known.buffer === array.buffer ? known : new DataView(array.buffer);
 }
 
