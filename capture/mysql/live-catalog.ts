@@ -130,13 +130,24 @@ export class LiveCatalog {
     // One that is absent by now may have changed before: the map decides.
     this.#notATable.delete(id);
     if (table === undefined) this.#notATable.add(id);
+    else if (table === 'absent') await this.#noteAbsent(map, id);
     else if (!this.#planned.has(id)) {
       log.info({ table: id }, 'a table that was not known before');
-      if (table === 'absent') return;
       this.#planned.add(id);
       await this.#o.told.add(table);
       await onNewTable(map.schema, map.name);
     }
+  }
+
+  /** Of a table that has come and gone since the last look the log has rows: the stream has it, until it is told of the end. */
+  async #noteAbsent(map: TableMap, id: string): Promise<void> {
+    if (this.#catalog.get(id) !== undefined) return;
+    const { schema, transactional } = reconcile(map, undefined, this.#o.flavour).table;
+    const table: CapturedTable = { schema, columns: [], transactional };
+    this.#catalog.set(id, table);
+    this.#told.set(id, schema.version);
+    this.#dirty = true;
+    await this.#o.told.add(table);
   }
 
   /** A table as the catalog has it now; `absent` when there is none, undefined when it is no base table. */

@@ -132,6 +132,14 @@ describe.each([
     await waitFor('the report', async () => (await state()).some((line) => line.startsWith('more gone dropped')));
   });
 
+  test('a table that has come and gone before the catalog was asked', async () => {
+    await open(ITEMS);
+    await pipe.source.run(
+      'create table brief (id int primary key); insert into brief values (1), (2); drop table brief',
+    );
+    await waitFor('the report', async () => (await state()).some((line) => line.startsWith('brief gone dropped')));
+  });
+
   test('a narrower type stops its table alone', async () => {
     await open(ITEMS);
     await pipe.source.run('create table other (id int primary key)');
