@@ -28,6 +28,17 @@ export const BY_NAME: EntryNames<string> = {
   idOf: (name) => (name.startsWith('=') ? Buffer.from(name.slice(1), 'base64url').toString() : undefined),
 };
 
+/** Removes all entries of a source, of whatever kind it was. */
+export async function forgetTables(bucket: KV, source: string): Promise<void> {
+  try {
+    const keys: string[] = [];
+    for await (const key of await bucket.keys(`table.${source}.*`)) keys.push(key);
+    for (const key of keys) await bucket.purge(key);
+  } catch (thrown) {
+    throw natsError(thrown, `removing the known tables of source ${source}`);
+  }
+}
+
 export class TableRegistry<K, T> {
   readonly #bucket: KV;
   readonly #prefix: string;

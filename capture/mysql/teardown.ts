@@ -3,6 +3,7 @@ import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { NatsConfig } from '../../core/config.ts';
 import { openBucket } from '../../core/lease.ts';
 import { connectNats, natsError } from '../../core/nats.ts';
+import { forgetTables } from '../table-registry.ts';
 
 /** What `teardownMysqlSource` would remove, a line each. */
 export async function describeMysqlTeardown(name: string, config: NatsConfig): Promise<string[]> {
@@ -36,6 +37,7 @@ export async function teardownMysqlSource(name: string, config: NatsConfig): Pro
     const bucket = await openBucket(nats, config);
     for (const key of [`snapshot.${name}`, `snapshot-request.${name}`, `lease.capture.${name}`])
       await bucket.purge(key);
+    await forgetTables(bucket, name);
     return gone ? [`stream ${stream}`] : [];
   } finally {
     await nats.close();

@@ -3,6 +3,7 @@ import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { publicationName, slotName, type NatsConfig, type PostgresSourceConfig } from '../../core/config.ts';
 import { openBucket } from '../../core/lease.ts';
 import { connectNats, natsError } from '../../core/nats.ts';
+import { forgetTables } from '../table-registry.ts';
 import { connectSource } from './connection.ts';
 import { quoteIdent } from './publication.ts';
 import { readSlot } from './slot.ts';
@@ -83,6 +84,7 @@ export async function teardownSource(
     const bucket = await openBucket(nats, config);
     for (const key of [`snapshot.${name}`, `snapshot-request.${name}`, `lease.capture.${name}`])
       await bucket.purge(key);
+    await forgetTables(bucket, name);
   } finally {
     await nats.close();
   }
