@@ -1,7 +1,7 @@
 /** What every command shares: the configuration, exit statuses, and how errors are shown. */
 import { loadConfig, type Config, type SourceConfig, type TargetConfig } from '../core/config.ts';
 import { asReplicationError, messageOf, ReplicationError, type ErrorCode } from '../core/errors.ts';
-import { nearest } from '../core/config.ts';
+import { nearest } from '../core/nearest.ts';
 
 export const EXIT = { good: 0, no: 1, usage: 2, unreachable: 3 } as const;
 

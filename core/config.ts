@@ -14,6 +14,7 @@ import {
 import { durationSchema, nameSchema, sizeSchema } from './config-values.ts';
 import { ColumnRules, columnRulesSchema } from './column-rules.ts';
 import { ReplicationError } from './errors.ts';
+import { nearest } from './nearest.ts';
 import { serverName, serverUrls } from './source-url.ts';
 import { compileTablePatterns } from './table-pattern.ts';
 
@@ -388,27 +389,6 @@ function knownKeysAt(path: readonly PropertyKey[], root: unknown): string[] {
   return keys.flatMap((key) =>
     /^(url|password|token|secret|salt|encryption_key)$/.test(key) ? [key, `${key}_file`] : [key],
   );
-}
-
-/** The candidate with the smallest edit distance, when that is small enough to be a typing error. */
-export function nearest(word: string, candidates: readonly string[]): string | undefined {
-  let best: { word: string; distance: number } | undefined;
-  for (const candidate of candidates) {
-    const distance = editDistance(word, candidate);
-    if (best === undefined || distance < best.distance) best = { word: candidate, distance };
-  }
-  return best !== undefined && best.distance <= Math.max(2, Math.floor(word.length / 3)) ? best.word : undefined;
-}
-
-function editDistance(a: string, b: string): number {
-  let previous = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= b.length; j++)
-      row.push(Math.min(row[j - 1]! + 1, previous[j]! + 1, previous[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    previous = row;
-  }
-  return previous[b.length]!;
 }
 
 function crossCheck(config: Config): string[] {

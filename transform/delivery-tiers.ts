@@ -1,7 +1,7 @@
 /** When changes are passed on: at once, at intervals, or by a timetable; by field group, so that a record may be a hybrid. */
 import { Cron } from 'croner';
 import type { CanonicalFlowConfig, DeliveryTier } from '../core/canonical-config.ts';
-import { nearest } from '../core/config.ts';
+import { nearest } from '../core/nearest.ts';
 import { messageOf } from '../core/errors.ts';
 import type { Entity } from './canonical/entity.ts';
 

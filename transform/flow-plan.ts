@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CanonicalFlowConfig, MappingChoice } from '../core/canonical-config.ts';
-import { nearest } from '../core/config.ts';
+import { nearest } from '../core/nearest.ts';
 import { messageOf, ReplicationError } from '../core/errors.ts';
 import { ENTITIES, ENTITY_NAMES } from './canonical/catalog.ts';
 import type { Entity } from './canonical/entity.ts';

@@ -17,7 +17,7 @@ import type { FlowPlan } from './flow-plan.ts';
 import { FlowState, type Outcome } from './flow-state.ts';
 import { Output } from './output.ts';
 import { reasonOf, RecordRows } from './record-rows.ts';
-import type { HeldChange, ResolvedChange } from './ownership/resolver.ts';
+import type { HeldChange, ResolvedChange } from './ownership/resolved.ts';
 import { SalesRate } from './sales-rate.ts';
 import { SourceFeed } from './source-feed.ts';
 import { StateRestorer } from './saved-state.ts';

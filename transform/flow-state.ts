@@ -6,7 +6,8 @@ import { Delivery, type Passing } from './delivery.ts';
 import type { Tier } from './delivery-tiers.ts';
 import { compileSource, type FlowPlan } from './flow-plan.ts';
 import { MappingEngine } from './mapping/engine.ts';
-import { Resolver, type HeldChange, type ResolvedChange } from './ownership/resolver.ts';
+import type { HeldChange, ResolvedChange } from './ownership/resolved.ts';
+import { Resolver } from './ownership/resolver.ts';
 import { groupsJson } from './record-rows.ts';
 import { SourceState } from './source-state.ts';
 

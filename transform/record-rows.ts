@@ -5,7 +5,7 @@ import type { Op, TableSchema, Value } from '../core/frame.ts';
 import { CANONICAL_SCHEMA, canonicalTableSchema, lineageValues, type Lineage } from './canonical/envelope.ts';
 import type { Entity, RecordValues } from './canonical/entity.ts';
 import { describeViolation } from './canonical/validate.ts';
-import type { GroupOrigin, HeldGroup } from './ownership/resolver.ts';
+import type { GroupOrigin, HeldGroup } from './ownership/resolved.ts';
 
 /** The quarantine of a target, as far as what a mapping holds is written there. One row for each group of a key. */
 const HELD_TABLE: TableSchema = {

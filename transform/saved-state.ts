@@ -15,7 +15,8 @@ import { restoredCell, savedCell, type SavedCell } from './mapping/saved-row.ts'
 import type { Cell } from './mapping/cell.ts';
 import type { Contribution } from './ownership/contribution.ts';
 import { SharedCounter, type SavedCounter } from './ownership/counter.ts';
-import type { Entry, HeldGroup, Resolver } from './ownership/resolver.ts';
+import type { HeldGroup } from './ownership/resolved.ts';
+import type { Entry, Resolver } from './ownership/resolver.ts';
 
 /** Rises when a state that was saved before cannot be read any more: then it is made from frames again. */
 export const STATE_VERSION = 1;

@@ -1,5 +1,5 @@
 /** An outbound mapping against the tables of a system as they really are; they are never made or altered. */
-import { nearest } from '../../core/config.ts';
+import { nearest } from '../../core/nearest.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import {
   isFind,

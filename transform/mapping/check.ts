@@ -1,6 +1,6 @@
 /** A mapping against the tables of a source: unknown columns, wrong types, missing inputs, times without a zone. */
 import type { TableSchema } from '../../core/frame.ts';
-import { nearest } from '../../core/config.ts';
+import { nearest } from '../../core/nearest.ts';
 import type { ValueKind } from '../canonical/field-type.ts';
 import type { CompiledBlock, MappingPlan, TablePlan } from './block-plan.ts';
 import { columnKind, type ColumnKind } from '../../core/value-kind.ts';

@@ -5,7 +5,7 @@
  * map with one operator (`{ concat: [a, b] }`) for everything else.
  */
 import { z } from 'zod';
-import { nearest } from '../../core/config.ts';
+import { nearest } from '../../core/nearest.ts';
 import { canonicalDecimal } from '../canonical/decimal.ts';
 import { isTimeZone } from '../canonical/timestamp.ts';
 

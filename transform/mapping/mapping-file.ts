@@ -1,6 +1,6 @@
 /** Mapping files: YAML from source tables and columns to the fields of canonical entities. */
 import { z } from 'zod';
-import { nearest } from '../../core/config.ts';
+import { nearest } from '../../core/nearest.ts';
 import { ENTITIES, ENTITY_NAMES } from '../canonical/catalog.ts';
 import type { Entity } from '../canonical/entity.ts';
 import { isTimeZone } from '../canonical/timestamp.ts';

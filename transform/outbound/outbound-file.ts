@@ -1,6 +1,6 @@
 /** Outbound mappings: YAML from the fields of canonical entities to the tables and columns of a system that is there. */
 import { z } from 'zod';
-import { nearest } from '../../core/config.ts';
+import { nearest } from '../../core/nearest.ts';
 import {
   OutboundFault,
   type OutboundBlock,

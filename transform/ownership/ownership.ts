@@ -3,7 +3,7 @@
  * the configuration is loaded, so that it costs nothing while records pass.
  */
 import { z } from 'zod';
-import { nearest } from '../../core/config.ts';
+import { nearest } from '../../core/nearest.ts';
 import type { Entity } from '../canonical/entity.ts';
 
 const source = z.string().min(1);

@@ -7,7 +7,7 @@
  * asked only for values that claim to come from the future.
  */
 import { deriveStockIn } from '../canonical/inventory.ts';
-import type { Entity, RecordValues } from '../canonical/entity.ts';
+import type { RecordValues } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { microsOfTimestamp } from '../canonical/timestamp.ts';
 import { compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
@@ -17,6 +17,7 @@ import { claimOf, sameAt, suppliesAny, type Claim, type Claimed, type Contributi
 import { SharedCounter } from './counter.ts';
 import { extreme, highestRank, lastWriter, unionOf, type Candidate } from './merge.ts';
 import { EVERYWHERE, type GroupRule, type Ownership } from './ownership.ts';
+import type { CurrentRecord, GroupOrigin, HeldChange, HeldGroup, ResolvedChange } from './resolved.ts';
 
 export interface Entry {
   /** In the order in which they came. Few: one for each block of each source. */
@@ -27,51 +28,6 @@ export interface Entry {
   given: RecordValues | undefined;
   /** Of the newest change among the values that count. */
   lineage: Lineage | undefined;
-}
-
-/** A group of a record: whose values it has, why, and whose values lost. */
-export interface GroupOrigin {
-  readonly group: string;
-  readonly winner: Lineage | undefined;
-  readonly rule: string;
-  /** Values that were not applied. */
-  readonly advisory: readonly { readonly lineage: Lineage; readonly values: Readonly<Record<string, string | null>> }[];
-}
-
-/** A record that changed. */
-export interface ResolvedChange {
-  readonly entity: Entity;
-  readonly key: string;
-  readonly before: RecordValues | undefined;
-  readonly after: RecordValues | undefined;
-  /** Of the newest change among the values that count; of a record that goes, the change that ended it. */
-  readonly lineage: Lineage;
-}
-
-/** A record as it is. */
-export interface CurrentRecord {
-  readonly key: string;
-  readonly values: RecordValues;
-  readonly lineage: Lineage;
-}
-
-/** A record, or a group of it, that keeps its last good state, and why. */
-export interface HeldGroup {
-  readonly key: string;
-  readonly group: string;
-  readonly source: string;
-  readonly violations: readonly Violation[];
-  readonly lineage: Lineage;
-  /** The source row, or the record, that broke the rules, as JSON; absent where it was not kept. */
-  readonly content?: string;
-  /** Nothing is wrong: what a source has yet to bring is missing. */
-  readonly incomplete?: boolean;
-}
-
-/** What is held, or no longer held, under an id. */
-export interface HeldChange {
-  readonly id: string;
-  readonly held: HeldGroup | undefined;
 }
 
 /** Measured in a heap of 50,000 records of stock. */

@@ -1,0 +1,49 @@
+/** What a resolver says of records: what they are now, what changed, what is held, and whose values count. */
+import type { Entity, RecordValues } from '../canonical/entity.ts';
+import type { Lineage } from '../canonical/envelope.ts';
+import type { Violation } from '../canonical/validate.ts';
+
+/** A group of a record: whose values it has, why, and whose values lost. */
+export interface GroupOrigin {
+  readonly group: string;
+  readonly winner: Lineage | undefined;
+  readonly rule: string;
+  /** Values that were not applied. */
+  readonly advisory: readonly { readonly lineage: Lineage; readonly values: Readonly<Record<string, string | null>> }[];
+}
+
+/** A record that changed. */
+export interface ResolvedChange {
+  readonly entity: Entity;
+  readonly key: string;
+  readonly before: RecordValues | undefined;
+  readonly after: RecordValues | undefined;
+  /** Of the newest change among the values that count; of a record that goes, the change that ended it. */
+  readonly lineage: Lineage;
+}
+
+/** A record as it is. */
+export interface CurrentRecord {
+  readonly key: string;
+  readonly values: RecordValues;
+  readonly lineage: Lineage;
+}
+
+/** A record, or a group of it, that keeps its last good state, and why. */
+export interface HeldGroup {
+  readonly key: string;
+  readonly group: string;
+  readonly source: string;
+  readonly violations: readonly Violation[];
+  readonly lineage: Lineage;
+  /** The source row, or the record, that broke the rules, as JSON; absent where it was not kept. */
+  readonly content?: string;
+  /** Nothing is wrong: what a source has yet to bring is missing. */
+  readonly incomplete?: boolean;
+}
+
+/** What is held, or no longer held, under an id. */
+export interface HeldChange {
+  readonly id: string;
+  readonly held: HeldGroup | undefined;
+}
