@@ -302,15 +302,20 @@ export class SchemaWatch {
     );
     // Nothing can be written into the log of a standby.
     const standby = rows[0]?.standby === true;
+    let lastMs = 0;
     while (!signal.aborted) {
       let tookMs = 0;
+      let isDone = true;
       await this.#alone(async () => {
         const startedMs = performance.now();
         await this.#lookAround();
         tookMs = performance.now() - startedMs;
-        if (!standby) await this.#writeMarks();
+        if (!standby) isDone = await this.#writeMarks();
       });
-      const pauseMs = Math.min(LONGEST_POLL_MS, Math.max(SHORTEST_POLL_MS, tookMs * POLL_PARTS));
+      // One look that took long, the first or while the machine stood still, does not tell what looking costs.
+      const costMs = isDone ? Math.min(tookMs, lastMs) : 0;
+      lastMs = tookMs;
+      const pauseMs = Math.min(LONGEST_POLL_MS, Math.max(SHORTEST_POLL_MS, costMs * POLL_PARTS));
       const woken = new AbortController();
       this.#wake = () => woken.abort();
       await abortableDelay(pauseMs, AbortSignal.any([signal, woken.signal]));
@@ -318,8 +323,10 @@ export class SchemaWatch {
     }
   }
 
-  async #writeMarks(): Promise<void> {
+  /** False when a table could not be marked: it changed again, or is in use. */
+  async #writeMarks(): Promise<boolean> {
     const { included, client, leftOut } = this.#o;
+    let isDone = true;
     const without: { schema: string; name: string; reason: string }[] = [];
     for (const [oid, table] of this.#newer) {
       const known = this.#tables.get(oid);
@@ -338,6 +345,7 @@ export class SchemaWatch {
         const refused = known === undefined ? await this.#publish(table!) : undefined;
         if (refused !== undefined) without.push({ schema: where.schema, name: where.name, reason: refused });
         else if (await this.#markTable(table!)) this.#marked.set(oid, markId(table!));
+        else isDone = false;
       } else if (known !== undefined && this.#marked.get(oid) !== 'gone') {
         const why =
           where === undefined ? 'dropped' : `renamed to ${where.schema}.${where.name}, which is not among the tables`;
@@ -346,6 +354,7 @@ export class SchemaWatch {
       }
     }
     leftOut(without);
+    return isDone;
   }
 
   /** Why a new table cannot be captured. */
