@@ -405,6 +405,8 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       this.#frame.writer.writeJson(keyImage(table, key));
       this.#endRow(open, relation, 'd');
     }
+    // Who reads the chunk waits until the stream has come to this place, also where it brought nothing.
+    if (kept === 0 && rest.absent.length === 0) this.#progressDue = true;
     this.#options.chunkDone(id, { kept, commitLsn: this.#open!.commitLsn });
   }
 
