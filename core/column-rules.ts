@@ -121,6 +121,13 @@ export class ColumnRules {
     return published;
   }
 
+  /** A column as it may be stored outside of its source: without values, which defaults are, where a rule names it. */
+  storable({ schema, name }: Pick<TableSchema, 'schema' | 'name'>, column: ColumnSchema): ColumnSchema {
+    if (this.ruleOf(schema, name, column.name) === undefined) return column;
+    const { default: _, existing: __, ...rest } = column;
+    return rest;
+  }
+
   /** Rules, as `exclude "public.users.pasword"`, that name no column of these tables. */
   unmatched(tables: readonly TableSchema[]): string[] {
     return this.#rules

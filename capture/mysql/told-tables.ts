@@ -41,17 +41,12 @@ export interface ToldStore {
 /** An entry without what a column rule keeps at home: defaults are values. The table's version stays. */
 export function storedEntry(told: ToldTable, rules: ColumnRules): ToldTable {
   const { schema, columns } = told.table;
-  const bare = (column: CapturedTable['schema']['columns'][number]): typeof column => {
-    if (rules.ruleOf(schema.schema, schema.name, column.name) === undefined) return column;
-    const { default: _, existing: __, ...rest } = column;
-    return rest;
-  };
   return {
     ...told,
     table: {
       ...told.table,
-      schema: { ...schema, columns: schema.columns.map(bare) },
-      columns: columns.map((column) => ({ ...column, schema: bare(column.schema) })),
+      schema: { ...schema, columns: schema.columns.map((column) => rules.storable(schema, column)) },
+      columns: columns.map((column) => ({ ...column, schema: rules.storable(schema, column.schema) })),
     },
   };
 }

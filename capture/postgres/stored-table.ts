@@ -8,11 +8,7 @@ import type { CapturedTable } from './catalog.ts';
  */
 export function storedTable(table: CapturedTable, rules: ColumnRules): CapturedTable {
   const { schema, former } = table;
-  const columns = schema.columns.map((column) => {
-    if (rules.ruleOf(schema.schema, schema.name, column.name) === undefined) return column;
-    const { default: _, existing: __, ...rest } = column;
-    return rest;
-  });
+  const columns = schema.columns.map((column) => rules.storable(schema, column));
   return {
     ...table,
     schema: { ...schema, columns },
