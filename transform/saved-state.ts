@@ -12,11 +12,10 @@ import type { FlowState } from './flow-state.ts';
 import type { ContributedValues } from './mapping/block-state.ts';
 import type { Cause } from './mapping/engine.ts';
 import { restoredCell, savedCell, type SavedCell } from './mapping/saved-row.ts';
-import type { Cell } from './mapping/cell.ts';
-import type { Contribution } from './ownership/contribution.ts';
 import { SharedCounter, type SavedCounter } from './ownership/counter.ts';
 import type { HeldGroup } from './ownership/resolved.ts';
-import type { Entry, Resolver } from './ownership/resolver.ts';
+import type { Entry } from './ownership/entry.ts';
+import type { Resolver } from './ownership/resolver.ts';
 
 /** Rises when a state that was saved before cannot be read any more: then it is made from frames again. */
 export const STATE_VERSION = 1;
@@ -67,40 +66,19 @@ type Line =
   | ['clocks', Resolver['clocks']]
   | ['view', key: string, view: RecordValues | null, tiers: readonly string[]];
 
-/** A record as it was when the state was taken: what is changed in place is copied. */
-interface TakenRecord extends Pick<Entry, 'given' | 'lineage'> {
-  readonly key: string;
-  readonly contributions: readonly Contribution[];
-  readonly counters: readonly (readonly [group: number, SavedCounter])[] | undefined;
-}
-
-interface TakenTable {
-  readonly source: number;
-  readonly table: number;
-  readonly keys: string[];
-  readonly values: (readonly Cell[])[];
-}
-
 /**
- * The lines of a state as it is now. They are written as they are taken, while the state goes on: values are never
- * changed in place, so that what is kept until then is little more than references to them.
+ * The lines of a state as it is now. They are read as they are asked for, while the state goes on (transform/moment.ts): at
+ * once are taken only what waits to expire, what is held and what waits for a tier. One state at a time: whoever asks for
+ * the next one gives up the one before.
  */
 export function saveState(state: FlowState): Iterable<string> {
   const { sources, resolver, delivery } = state;
   const heads: Line[] = [];
-  const tables: TakenTable[] = [];
   const made: Line[] = [['rows']];
   for (const [source, { engine, reachedUs }] of sources.entries()) {
     for (const schema of engine.readTables()) heads.push(['table', source, schema]);
     heads.push(['scanned', source, engine.scannedTables(), reachedUs]);
-    for (const [table, { store }] of engine.plan.tables.entries()) {
-      const taken: TakenTable = { source, table, keys: [], values: [] };
-      for (const { key, values } of store.rows.values()) {
-        taken.keys.push(key);
-        taken.values.push(values);
-      }
-      tables.push(taken);
-    }
+    for (const { store } of engine.plan.tables) store.moment.begin();
     for (const [block, each] of engine.blocks.entries()) {
       for (const { untilUs: until, key: row, cause } of each.expiring()) {
         const { reader, key, position, timeUs: time } = cause;
@@ -113,48 +91,41 @@ export function saveState(state: FlowState): Iterable<string> {
       for (const [key, held] of each.holding()) made.push(['holding', source, block, key, [...held]]);
     }
   }
-  const records: TakenRecord[] = [];
-  for (const [key, entry] of resolver.entries()) records.push(takenRecord(key, entry));
+  resolver.moment.begin();
   const rest: Line[] = [];
   for (const [base, groups] of resolver.holds()) rest.push(['hold', base, groups]);
   rest.push(['clocks', resolver.clocks]);
   for (const [key, view, tiers] of delivery.saved()) rest.push(['view', key, view, tiers]);
-  return written(heads, tables, made, records, rest);
+  return written(state, heads, made, rest);
 }
 
 function* written(
+  { sources, resolver }: FlowState,
   heads: readonly Line[],
-  tables: readonly TakenTable[],
   made: readonly Line[],
-  records: readonly TakenRecord[],
   rest: readonly Line[],
 ): Generator<string> {
-  for (const line of heads) yield JSON.stringify(line);
-  for (const { source, table, keys, values } of tables)
-    for (let row = 0; row < keys.length; row++)
-      yield JSON.stringify(['row', source, table, keys[row]!, values[row]!.map(savedCell)] satisfies Line);
-  for (const line of made) yield JSON.stringify(line);
-  for (const record of records) yield JSON.stringify(['record', savedRecord(record)] satisfies Line);
-  for (const line of rest) yield JSON.stringify(line);
+  const stores = sources.flatMap(({ engine }, source) =>
+    engine.plan.tables.map(({ store }, table) => ({ source, table, store })),
+  );
+  try {
+    for (const line of heads) yield JSON.stringify(line);
+    for (const { source, table, store } of stores) {
+      for (const [key, { values }] of store.moment.read(store.rows))
+        yield JSON.stringify(['row', source, table, key, values.map(savedCell)] satisfies Line);
+      store.moment.end();
+    }
+    for (const line of made) yield JSON.stringify(line);
+    for (const [key, entry] of resolver.moment.read(resolver.entries))
+      yield JSON.stringify(['record', savedRecord(key, entry)] satisfies Line);
+    for (const line of rest) yield JSON.stringify(line);
+  } finally {
+    for (const { store } of stores) store.moment.end();
+    resolver.moment.end();
+  }
 }
 
-function takenRecord(key: string, { contributions, counters, given, lineage }: Entry): TakenRecord {
-  return {
-    key,
-    contributions: contributions.map((item) => ({
-      source: item.source,
-      index: item.index,
-      values: item.values,
-      lineage: item.lineage.slice(),
-      claims: item.claims === undefined ? undefined : new Map(item.claims),
-    })),
-    counters: counters === undefined ? undefined : [...counters].map(([group, each]) => [group, each.save()] as const),
-    given,
-    lineage,
-  };
-}
-
-function savedRecord({ key, contributions, counters, given, lineage }: TakenRecord): SavedRecord {
+function savedRecord(key: string, { contributions, counters, given, lineage }: Entry): SavedRecord {
   const seen: Lineage[] = [];
   const numberOf = (of: Lineage | undefined): number => {
     if (of === undefined) return -1;
@@ -175,7 +146,9 @@ function savedRecord({ key, contributions, counters, given, lineage }: TakenReco
     lineage: own,
     lineages: seen.map(({ source, table, key: row, position, time }) => [source, table, row, position, time]),
     ...(given === undefined ? {} : { given }),
-    ...(counters === undefined ? {} : { counters }),
+    ...(counters === undefined
+      ? {}
+      : { counters: [...counters].map(([group, each]) => [group, each.save()] as const) }),
   };
 }
 

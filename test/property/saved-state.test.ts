@@ -138,8 +138,18 @@ function run(history: readonly { source: number; step: Step }[], saves: boolean)
   let state = new FlowState(plan, 'here');
   const given: unknown[] = [];
   let ticks = 0;
-  /** States whose lines are written when the flow has gone on, and what they were. */
-  const late: { taken: Iterable<string>; lines: string[] }[] = [];
+  /** A state whose lines are written while the flow goes on, and what they are to be. */
+  let saving: { lines: Iterator<string>; expected: string[]; written: string[] } | undefined;
+  const write = (most: number): void => {
+    for (let n = 0; saving !== undefined && n < most; n++) {
+      const { value, done } = saving.lines.next();
+      if (done !== true) saving.written.push(value);
+      else {
+        expect(saving.written.toSorted()).toEqual(saving.expected.toSorted());
+        saving = undefined;
+      }
+    }
+  };
   const settle = (index: number, echo = false): void => {
     const source = state.sources[index]!;
     source.reachedUs = START_US + ticks * 1e6;
@@ -168,9 +178,11 @@ function run(history: readonly { source: number; step: Step }[], saves: boolean)
       for (const tier of plan.tiers.delayed) given.push(state.release(tier));
     } else if (item === 'save') {
       tick();
+      // The next state gives up the one that is being written.
+      write(Infinity);
       const lines = [...saveState(state)];
       if (!saves) {
-        late.push({ taken: saveState(state), lines });
+        saving = { lines: saveState(state)[Symbol.iterator](), expected: lines, written: [] };
         continue;
       }
       const { clockUs } = state;
@@ -183,11 +195,12 @@ function run(history: readonly { source: number; step: Step }[], saves: boolean)
     } else {
       const table = TABLES[item.table];
       const image = imageOf(table, item.row);
+      write(1);
       state.sources[source]!.engine.apply(item.gone ? ['d', 0, null, 'k', image] : ['i', 0, image], [table], place);
     }
   }
   tick();
-  for (const { taken, lines } of late) expect([...taken]).toEqual(lines);
+  write(Infinity);
   const records = [...state.resolver.current()].toSorted((a, b) => (a.key < b.key ? -1 : 1));
   given.push(
     records,

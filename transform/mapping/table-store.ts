@@ -2,6 +2,7 @@
  * What a mapping knows of a source table: for each row the columns it uses, kept from the stream itself, with indexes
  * for the joins in both directions. Nothing here asks the source. Invariant 6: the size is counted in bytes.
  */
+import { Moment, type Dated } from '../moment.ts';
 import { isFault, type Cell } from './cell.ts';
 import type { Row } from './evaluate.ts';
 
@@ -79,8 +80,12 @@ export class RowIndex {
 const ROW_OVERHEAD_BYTES = 200;
 const CELL_OVERHEAD_BYTES = 24;
 
+export interface StoredRow extends Row, Dated {}
+
 export class TableStore {
-  readonly rows = new Map<string, Row>();
+  readonly rows = new Map<string, StoredRow>();
+  /** For whoever saves the rows while they go on changing. */
+  readonly moment = new Moment<StoredRow>((row) => ({ ...row }));
   readonly indexes: RowIndex[] = [];
   #bytes = 0;
 
@@ -100,12 +105,13 @@ export class TableStore {
     return made;
   }
 
-  put(key: string, values: readonly Cell[]): Row {
+  put(key: string, values: readonly Cell[]): StoredRow {
     let row = this.rows.get(key);
     if (row === undefined) {
-      row = { key, values };
+      row = { key, values, moment: this.moment.now };
       this.rows.set(key, row);
     } else {
+      this.moment.changes(key, row);
       for (const index of this.indexes) index.remove(row);
       this.#bytes -= bytesOf(row);
       row.values = values;
@@ -115,9 +121,10 @@ export class TableStore {
     return row;
   }
 
-  remove(key: string): Row | undefined {
+  remove(key: string): StoredRow | undefined {
     const row = this.rows.get(key);
     if (row === undefined) return undefined;
+    this.moment.changes(key, row);
     for (const index of this.indexes) index.remove(row);
     this.rows.delete(key);
     this.#bytes -= bytesOf(row);

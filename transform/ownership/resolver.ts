@@ -11,24 +11,14 @@ import type { RecordValues } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { microsOfTimestamp } from '../canonical/timestamp.ts';
 import { compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
-import type { ContributionChange } from '../mapping/block-state.ts';
-import { WHOLE_RECORD } from '../mapping/block-state.ts';
+import { WHOLE_RECORD, type ContributionChange } from '../mapping/block-state.ts';
+import { Moment } from '../moment.ts';
 import { claimOf, sameAt, suppliesAny, type Claim, type Claimed, type Contribution } from './contribution.ts';
 import { SharedCounter } from './counter.ts';
+import { copyEntry, type Entry } from './entry.ts';
 import { extreme, highestRank, lastWriter, unionOf, type Candidate } from './merge.ts';
 import { EVERYWHERE, type GroupRule, type Ownership } from './ownership.ts';
 import type { CurrentRecord, GroupOrigin, HeldChange, HeldGroup, ResolvedChange } from './resolved.ts';
-
-export interface Entry {
-  /** In the order in which they came. Few: one for each block of each source. */
-  readonly contributions: Contribution[];
-  /** By number of the group; absent until a counter of one is needed. */
-  counters: Map<number, SharedCounter> | undefined;
-  /** As it was given last; undefined while the record is not there. */
-  given: RecordValues | undefined;
-  /** Of the newest change among the values that count. */
-  lineage: Lineage | undefined;
-}
 
 /** Measured in a heap of 50,000 records of stock. */
 const RECORD_BYTES = 500;
@@ -38,6 +28,7 @@ const HELD_BYTES = 1500;
 export class Resolver {
   readonly #ownership: Ownership;
   readonly #validate: Validator;
+  readonly moment = new Moment(copyEntry);
   readonly #records = new Map<string, Entry>();
   readonly #held = new Map<string, HeldGroup>();
   /** Ids of what is held for one contribution or record. */
@@ -89,13 +80,13 @@ export class Resolver {
     );
   }
 
-  /** All that is known of records, for whoever saves it. */
-  entries(): Iterable<[key: string, entry: Entry]> {
+  /** All that is known of records, for whoever saves it: by way of `moment`, while it goes on changing. */
+  get entries(): ReadonlyMap<string, Entry> {
     return this.#records;
   }
 
-  restoreEntry(key: string, entry: Entry): void {
-    this.#records.set(key, entry);
+  restoreEntry(key: string, entry: Omit<Entry, 'moment'>): void {
+    this.#records.set(key, { ...entry, moment: this.moment.now });
     this.#contributions += entry.contributions.length;
   }
 
@@ -223,6 +214,7 @@ export class Resolver {
     if (values === undefined) {
       this.#hold(change, source);
       if (entry === undefined) return;
+      this.moment.changes(change.key, entry);
       const at = entry.contributions.findIndex((item) => item.source === source && item.index === change.index);
       if (at >= 0) {
         entry.contributions.splice(at, 1);
@@ -232,9 +224,10 @@ export class Resolver {
       return;
     }
     if (entry === undefined) {
-      entry = { contributions: [], counters: undefined, given: undefined, lineage: undefined };
+      const { now: moment } = this.moment;
+      entry = { contributions: [], counters: undefined, given: undefined, lineage: undefined, moment };
       this.#records.set(change.key, entry);
-    }
+    } else this.moment.changes(change.key, entry);
     const { index } = change;
     let contribution = entry.contributions.find((item) => item.source === source && item.index === index);
     if (contribution === undefined) {
@@ -408,6 +401,7 @@ export class Resolver {
   #resolve(key: string, touching: Lineage, nowUs: number, advisory: boolean): ResolvedChange | undefined {
     const entry = this.#records.get(key);
     if (entry === undefined) return undefined;
+    this.moment.changes(key, entry);
     const { entity } = this.#ownership;
     const before = entry.given;
     const held: HeldGroup[] = [];

@@ -1,0 +1,33 @@
+/** What a resolver knows of one record. */
+import type { RecordValues } from '../canonical/entity.ts';
+import type { Lineage } from '../canonical/envelope.ts';
+import type { Dated } from '../moment.ts';
+import type { Contribution } from './contribution.ts';
+import { SharedCounter } from './counter.ts';
+
+export interface Entry extends Dated {
+  /** In the order in which they came. Few: one for each block of each source. */
+  readonly contributions: Contribution[];
+  /** By number of the group; absent until a counter of one is needed. */
+  counters: Map<number, SharedCounter> | undefined;
+  /** As it was given last; undefined while the record is not there. */
+  given: RecordValues | undefined;
+  /** Of the newest change among the values that count. */
+  lineage: Lineage | undefined;
+}
+
+/** The entry as it is now. Values and lineages are shared: they are never changed in place. */
+export function copyEntry({ contributions, counters, ...entry }: Entry): Entry {
+  return {
+    ...entry,
+    contributions: contributions.map((item) => ({
+      ...item,
+      lineage: item.lineage.slice(),
+      claims: item.claims === undefined ? undefined : new Map(item.claims),
+    })),
+    counters:
+      counters === undefined
+        ? undefined
+        : new Map([...counters].map(([group, counter]) => [group, SharedCounter.restore(counter.save())])),
+  };
+}
