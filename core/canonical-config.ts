@@ -40,6 +40,10 @@ const tierSchema = z.union(
   'must be realtime, {every: 5m} or {cron: "0 2 * * *"}',
 );
 
+/** Entities of which the same sources may tell, so that the invariants of stock can be held against them. */
+export const EVIDENCE_ENTITIES = ['location', 'reservation', 'inventory_movement'] as const;
+export type EvidenceEntity = (typeof EVIDENCE_ENTITIES)[number];
+
 export const canonicalFlowSchema = z.strictObject({
   /** The entity. */
   canonical: nameSchema,
@@ -55,6 +59,8 @@ export const canonicalFlowSchema = z.strictObject({
   tenant: z.string().min(1).default('default'),
   /** When changes are passed on; by field group for a hybrid, `default` for the others. By default as the entity says. */
   delivery: z.union([tierSchema, z.record(z.string(), tierSchema)]).optional(),
+  /** Of positions of stock: what else the mappings tell, against which the figures are held as they pass. */
+  evidence: z.array(z.enum(EVIDENCE_ENTITIES)).default([]),
   /** Bytes that mappings and records may keep in memory. */
   state_bytes: sizeSchema.prefault('256MB'),
   frame_bytes: sizeSchema.prefault('512KB'),

@@ -6,6 +6,7 @@ import type { CanonicalFlowConfig, MappingChoice } from '../core/canonical-confi
 import { nearest } from '../core/nearest.ts';
 import { messageOf, ReplicationError } from '../core/errors.ts';
 import { ENTITIES, ENTITY_NAMES } from './canonical/catalog.ts';
+import { inventoryPosition } from './canonical/entities-inventory.ts';
 import type { Entity } from './canonical/entity.ts';
 import { isTimeZone } from './canonical/timestamp.ts';
 import { compileTiers, type Tiers } from './delivery-tiers.ts';
@@ -68,18 +69,33 @@ export async function loadFlowPlan(name: string, settings: CanonicalFlowConfig):
       ]),
     );
   }
+  const evidence = evidenceProblems(settings, entity, sources);
   const { ownership, problems: owning } = compileOwnership(entity, settings.owner, supplied);
   const { tiers, problems: delivering } = compileTiers(entity, settings.delivery);
-  problems.push(...[...owning, ...delivering].map((problem) => `${at}.${problem}`));
+  problems.push(...[...owning, ...delivering, ...evidence].map((problem) => `${at}.${problem}`));
   if (problems.length > 0) throw invalid(problems);
   const { owner, tenant, delivery } = settings;
   hash.update(JSON.stringify([LOGIC_VERSION, entity.name, entity.version, owner, tenant, delivery]));
+  if (settings.evidence.length > 0) hash.update(JSON.stringify(settings.evidence.toSorted()));
   return { name, settings, entity, sources, ownership, tiers, fingerprint: hash.digest('hex').slice(0, 16) };
 }
 
 /** A mapping compiled for a flow. It holds the rows of its tables, so that every run needs one of its own. */
 export function compileSource(plan: FlowPlan, source: SourcePlan): MappingPlan {
-  return compileMapping(source.mapping, source.functions, plan.entity.name);
+  return compileMapping(source.mapping, source.functions, plan.entity.name, plan.settings.evidence);
+}
+
+/** What stands against the entities that a flow is to be held against. */
+function evidenceProblems(
+  { evidence }: CanonicalFlowConfig,
+  entity: Entity,
+  sources: readonly SourcePlan[],
+): readonly string[] {
+  if (evidence.length > 0 && entity.name !== inventoryPosition.name)
+    return [`evidence: only a flow of ${inventoryPosition.name} is held against others`];
+  return evidence
+    .filter((name) => !sources.some(({ mapping }) => mapping.blocks.some((block) => block.entity.name === name)))
+    .map((name) => `evidence: no mapping of the flow has anything for ${name}`);
 }
 
 const PACKS = join(import.meta.dirname, 'packs');

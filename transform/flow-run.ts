@@ -13,6 +13,7 @@ import type { Nats } from '../core/nats.ts';
 import { describePosition, orderPositions } from '../core/position.ts';
 import { formatCheckpoint, parseCheckpoint, type Checkpoint, type Places } from './checkpoint.ts';
 import type { Passing } from './delivery.ts';
+import { BreachTeller } from './breach-teller.ts';
 import type { FlowPlan } from './flow-plan.ts';
 import { FlowState, type Outcome } from './flow-state.ts';
 import { Output } from './output.ts';
@@ -91,6 +92,7 @@ class FlowRun {
   #restored: SavedState | undefined;
   readonly #saver: StateSaver;
   readonly #sales: SalesRate | undefined;
+  readonly #breaches: BreachTeller;
   readonly #heldByReason = new Map<string, number>();
   readonly #heldReasons = new Map<string, string>();
 
@@ -109,6 +111,7 @@ class FlowRun {
       onChange: () => this.#changed(),
     });
     this.#saver = new StateSaver({ store: options.store, flow: plan.name, report, log: options.log, signal });
+    this.#breaches = new BreachTeller({ flow: plan.name, checked: this.#state.invariants, report, log: options.log });
     this.#sales = plan.entity.name === 'inventory_position' ? new SalesRate() : undefined;
     signal.addEventListener('abort', () => this.#changed(), { once: true });
   }
@@ -140,6 +143,7 @@ class FlowRun {
     const facts = { flow: plan.name, ms: Math.round(performance.now() - started), bytes: this.#state.stateBytes };
     const frames = this.#restored === undefined ? 'all' : 'those behind the saved state';
     log.info({ ...facts, anew: resumed === undefined, frames }, 'state rebuilt');
+    this.#state.noteWhole();
     if (resumed === undefined) await this.#writeAnew();
     report.state('applying');
     await this.#live();
@@ -171,6 +175,7 @@ class FlowRun {
       this.#state = new FlowState(plan, installation);
       return false;
     }
+    restorer.done();
     for (const [index, source] of this.#state.sources.entries()) {
       source.restore(checkpoint.sources.get(source.name)!);
       this.#histories.set(source, histories[index]!);
@@ -294,6 +299,7 @@ class FlowRun {
       report.records('mapped', 1);
       if (this.#output.full) await this.#output.room();
     }
+    this.#breaches.tell(this.#state.audit());
     for (const { id, held } of resolver.heldEntries()) {
       if (held?.incomplete === true) continue;
       this.#output.transaction(timeUs, (writer) => this.#rows.hold(writer, id, held));
@@ -347,9 +353,9 @@ class FlowRun {
     const { changes, held, breaches, timeUs } = outcome;
     const filtered = source.engine.takeFiltered();
     if (filtered > 0) report.records('filtered', filtered);
+    this.#breaches.tell(breaches);
     if (changes.length === 0 && held.length === 0) return;
     if (changes.length > 0) report.records('mapped', changes.length);
-    for (const { invariant } of breaches) report.invariant(invariant, 1);
     if (this.#sales !== undefined)
       for (const { before, after } of changes) this.#sales.take(before, after, performance.now());
     if (changes.length + held.length <= PIECE_ROWS) {

@@ -1,15 +1,18 @@
 /** The state of a flow: what its sources contributed, the records that follow from it, and how far it has come. */
 import { ReplicationError } from '../core/errors.ts';
-import { positionBreaches, type Breach } from './canonical/inventory-invariants.ts';
+import { invariantsShownBy, positionBreaches, type Breach, type Invariant } from './canonical/inventory-invariants.ts';
 import type { Checkpoint, Release, SourcePlace } from './checkpoint.ts';
 import { Delivery, type Passing } from './delivery.ts';
 import type { Tier } from './delivery-tiers.ts';
 import { compileSource, type FlowPlan } from './flow-plan.ts';
+import type { CompiledBlock } from './mapping/block-plan.ts';
+import type { ContributionChange } from './mapping/block-state.ts';
 import { MappingEngine } from './mapping/engine.ts';
 import type { HeldChange, ResolvedChange } from './ownership/resolved.ts';
 import { Resolver } from './ownership/resolver.ts';
 import { groupsJson } from './record-rows.ts';
 import { SourceState } from './source-state.ts';
+import { StockEvidence } from './stock-evidence.ts';
 
 /** What a transaction of a source, or the passing of time, did to records. */
 export interface Outcome {
@@ -29,7 +32,11 @@ export class FlowState {
   readonly released = new Map<string, Release>();
   /** The time by which rows have expired. It never goes back. */
   clockUs = 0;
+  /** What positions of stock are held against, beside themselves; undefined where there is nothing. */
+  readonly evidence: StockEvidence | undefined;
   readonly #isStock: boolean;
+  /** Every table has been read whole: records that do not fit together are not just incomplete. */
+  #whole = false;
   /** Several contributions may make one record, so that it takes more than its own lineage to explain it. */
   readonly #shared: boolean;
 
@@ -50,18 +57,22 @@ export class FlowState {
       plan.sources.length > 1 || plan.sources[0]!.mapping.blocks.filter((block) => block.entity === entity).length > 1;
     this.resolver = new Resolver(ownership, { advisory: this.#shared });
     this.#isStock = entity.name === 'inventory_position';
+    this.evidence = settings.evidence.length === 0 ? undefined : new StockEvidence(settings.evidence);
   }
 
   /** Estimated bytes of the sources' rows and of the records that they make. */
   get stateBytes(): number {
-    let { bytes } = this.resolver;
+    let bytes = this.resolver.bytes + (this.evidence?.bytes ?? 0);
     for (const source of this.sources) bytes += source.engine.stateBytes;
     return bytes;
   }
 
   /** Works out what a source did since the last call. Only while it has no transaction open. */
   settle(source: SourceState): Outcome {
-    const contributed = source.engine.flush(this.clockUs);
+    const flushed = source.engine.flush(this.clockUs);
+    const { entity } = this.plan;
+    const contributed =
+      this.evidence === undefined ? flushed : flushed.filter(({ block }) => block.block.entity === entity);
     const changes = this.resolver.apply(source.name, contributed, source.reachedUs, this.clockUs, source.echo);
     // What expires later is nobody's echo.
     source.echo = false;
@@ -72,10 +83,38 @@ export class FlowState {
         'transform_state_full',
         `flow ${this.plan.name} keeps more than ${limit} bytes: ${this.resolver.records} records, and the rows that they are made of`,
       );
-    const breaches: Breach[] = [];
-    if (this.#isStock)
-      for (const { after } of changes) if (after !== undefined) breaches.push(...positionBreaches(after));
+    const breaches = this.#isStock ? this.#breaches(source, changes, flushed) : [];
     return { changes, held: this.resolver.takeHeldChanges(), breaches, timeUs: source.reachedUs };
+  }
+
+  #breaches(source: SourceState, changes: readonly ResolvedChange[], flushed: readonly ContributionChange[]): Breach[] {
+    const { evidence } = this;
+    if (evidence === undefined)
+      return changes.flatMap(({ after }) => (after === undefined ? [] : positionBreaches(after)));
+    const told = flushed.filter(({ block }) => block.block.entity !== this.plan.entity);
+    const { events } = source.engine.plan;
+    const isEvent = (block: CompiledBlock): boolean => events.has(block.inputs[0]!.table);
+    const breaches = evidence.observe(changes, this.sources.indexOf(source), told, isEvent, this.#whole);
+    if (!this.#whole && this.noteWhole()) breaches.push(...evidence.auditTogether());
+    return breaches;
+  }
+
+  /** The invariants that are checked as records pass. */
+  get invariants(): readonly Invariant[] {
+    return this.#isStock ? invariantsShownBy(this.plan.settings.evidence) : [];
+  }
+
+  /** The invariants that are broken now. */
+  audit(): Breach[] {
+    if (!this.#isStock) return [];
+    const current = this.resolver.current();
+    return this.evidence?.audit(current, this.#whole) ?? [...current].flatMap(({ values }) => positionBreaches(values));
+  }
+
+  /** Notes whether every table has been read whole. True when it is so. */
+  noteWhole(): boolean {
+    this.#whole ||= this.sources.every(({ engine }) => engine.complete);
+    return this.#whole;
   }
 
   /** Lets rows expire up to the clock; gives the sources whose records may have changed by that. */

@@ -63,6 +63,8 @@ type Line =
   | ['served', source: number, block: number, row: string, record: string, cells: readonly (SavedCell | 0)[]]
   | ['record', SavedRecord]
   | ['hold', base: string, groups: readonly HeldGroup[]]
+  | ['saying', entity: string, key: string, source: number, block: number, values: SavedValues]
+  | ['unexplained', key: string, quantity: string]
   | ['clocks', Resolver['clocks']]
   | ['view', key: string, view: RecordValues | null, tiers: readonly string[]];
 
@@ -95,6 +97,9 @@ export function saveState(state: FlowState): Iterable<string> {
   const rest: Line[] = [];
   for (const [base, groups] of resolver.holds()) rest.push(['hold', base, groups]);
   rest.push(['clocks', resolver.clocks]);
+  for (const { entity, key, source, block, values } of state.evidence?.sayings() ?? [])
+    rest.push(['saying', entity, key, source, block, savedValues(values)]);
+  for (const [key, quantity] of state.evidence?.unexplained() ?? []) rest.push(['unexplained', key, quantity]);
   for (const [key, view, tiers] of delivery.saved()) rest.push(['view', key, view, tiers]);
   return written(state, heads, made, rest);
 }
@@ -179,8 +184,14 @@ export class StateRestorer {
     }
   }
 
+  /** All lines have been taken. */
+  done(): void {
+    const { evidence, resolver } = this.#state;
+    evidence?.restored(resolver.current());
+  }
+
   #take(line: Line): void {
-    const { sources, resolver, delivery } = this.#state;
+    const { sources, resolver, delivery, evidence } = this.#state;
     switch (line[0]) {
       case 'row':
         sources[line[1]]!.engine.plan.tables[line[2]]!.store.put(line[3], line[4].map(restoredCell));
@@ -218,6 +229,16 @@ export class StateRestorer {
         return;
       case 'clocks':
         resolver.restoreClocks(line[1]);
+        return;
+      case 'saying': {
+        const [, entity, key, source, block, saved] = line;
+        const values = restoredValues(saved);
+        sources[source]!.engine.blocks[block]!.restoreRecord(key, values);
+        evidence!.restoreSaying({ entity, key, source, block, values });
+        return;
+      }
+      case 'unexplained':
+        evidence!.restoreUnexplained(line[1], line[2]);
         return;
       case 'view':
         delivery.restore(line[1], line[2], line[3]);

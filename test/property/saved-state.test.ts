@@ -19,6 +19,8 @@ const TABLES = {
   }),
   product: tableOf('product', { id: 'integer', code: 'text', unit: 'text' }),
   claim: tableOf('claim', { id: 'bigint', product_id: 'integer', place: 'text', qty: 'numeric', expires: 'text' }),
+  above: tableOf('above', { id: 'bigint', place: 'text', parent: 'text' }),
+  move: tableOf('move', { id: 'bigint', product_id: 'integer', place: 'text', qty: 'numeric', reason: 'text' }),
 };
 const MAPPING = `version: 1
 name: stock
@@ -48,19 +50,49 @@ entities:
         lot: { const: '' }
         owner: { const: '' }
         soft_reserved: { sum: qty }
+  location:
+    from: above
+    fields: { code: place, type: { const: bin }, is_stock: true, parent: parent }
+  reservation:
+    from: claim
+    join: { product: { table: product, on: { id: product_id } } }
+    fields:
+      order_number: id
+      line: { const: '1' }
+      part: { const: '' }
+      sku: product.code
+      location: place
+      uom: { const: EA }
+      qty: qty
+      kind: { const: hard }
+  inventory_movement:
+    from: move
+    join: { product: { table: product, on: { id: product_id } } }
+    fields:
+      id: id
+      sku: product.code
+      location: place
+      lot: { const: '' }
+      owner: { const: '' }
+      uom: { const: EA }
+      delta: qty
+      reason: reason
+      occurred_at: { const: '2026-03-01T08:00:00Z' }
 `;
 const SOURCES = ['wms', 'shop'] as const;
 const START_US = 1_772_352_902_000_000;
 const time = (step: number): string => new Date(START_US / 1000 + step * 1000).toISOString();
 
 let folder: string;
-let plan: FlowPlan;
+/** With nothing beside the positions, and with everything that they are held against. */
+let plain: FlowPlan;
+let held: FlowPlan;
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'waybill-saved-'));
   const map = join(folder, 'map.yaml');
   writeFileSync(map, MAPPING);
-  const settings = canonicalFlowSchema.parse({
+  const settings = (evidence: readonly string[]) => ({
     canonical: 'inventory_position',
     from: { wms: { map }, shop: { map } },
     to: 'vis',
@@ -70,8 +102,12 @@ beforeAll(async () => {
       soft_reserved: { merge: 'lww', skew: '0s' },
     },
     delivery: { default: 'realtime', soft_reserved: { every: '5s' } },
+    evidence,
   });
-  plan = await loadFlowPlan('stock', settings as never);
+  const load = (evidence: readonly string[]): Promise<FlowPlan> =>
+    loadFlowPlan('stock', canonicalFlowSchema.parse(settings(evidence)) as never);
+  plain = await load([]);
+  held = await load(['location', 'reservation', 'inventory_movement']);
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -91,6 +127,7 @@ const change = <T extends keyof typeof TABLES>(table: T, row: Record<string, fc.
       ...made,
       gone: made.gone === 0,
     }));
+const reason = fc.constantFrom('receipt', 'despatch', 'transfer_in');
 const quantity = fc.constantFrom('1', '2.50', '-3', '0.0', '7', 'NaN');
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 5, arbitrary: change('quant', { id, product_id: fc.option(id), place, quantity, reserved: quantity }) },
@@ -112,6 +149,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       expires: fc.constantFrom(null, 'never', time(6), time(12), time(20)),
     }),
   },
+  { weight: 1, arbitrary: change('above', { id, place, parent: fc.option(place) }) },
+  { weight: 1, arbitrary: change('move', { id, product_id: id, place, qty: quantity, reason }) },
   { weight: 6, arbitrary: fc.constant('commit' as const) },
   { weight: 2, arbitrary: fc.constant('echo' as const) },
   { weight: 1, arbitrary: fc.constant('release' as const) },
@@ -134,7 +173,7 @@ const FIRST = SOURCES.flatMap((_, source) =>
 );
 
 /** What a flow gives for a history; with `saves` its state is put away and brought back wherever that says so. */
-function run(history: readonly { source: number; step: Step }[], saves: boolean): unknown[] {
+function run(plan: FlowPlan, history: readonly { source: number; step: Step }[], saves: boolean): unknown[] {
   let state = new FlowState(plan, 'here');
   const given: unknown[] = [];
   let ticks = 0;
@@ -156,9 +195,10 @@ function run(history: readonly { source: number; step: Step }[], saves: boolean)
     source.echo = echo;
     const outcome = state.settle(source);
     const changes = outcome.changes.toSorted((a, b) => (a.key < b.key ? -1 : 1));
-    const { held } = outcome;
+    const { held, breaches } = outcome;
+    const broken = breaches.map(({ invariant, key }) => `${invariant} ${key}`).sort();
     const passed = changes.map((each) => state.delivery.take(each));
-    given.push({ changes, held: held.toSorted((a, b) => (a.id < b.id ? -1 : 1)), passed });
+    given.push({ changes, held: held.toSorted((a, b) => (a.id < b.id ? -1 : 1)), passed, broken });
     given.push(changes.map(({ key }) => state.groups(key)));
   };
   const tick = (): void => {
@@ -167,6 +207,11 @@ function run(history: readonly { source: number; step: Step }[], saves: boolean)
     state.expire();
     for (const index of SOURCES.keys()) settle(index);
   };
+  // Every table has been read whole.
+  for (const { engine } of state.sources)
+    for (const table of Object.values(TABLES))
+      for (const mark of ['begin', 'end'])
+        engine.apply(['s', 0, ['first', mark]], [table], { position: 'p0', timeUs: START_US });
   tick();
   for (const { source, step: item } of [...FIRST, ...history]) {
     const place = { position: `p${ticks}`, timeUs: START_US + ticks * 1e6 };
@@ -190,6 +235,8 @@ function run(history: readonly { source: number; step: Step }[], saves: boolean)
       state.clockUs = clockUs;
       const restorer = new StateRestorer(state);
       for (const line of lines) restorer.take(line);
+      restorer.done();
+      state.noteWhole();
       // Nothing is lost by being saved again.
       expect([...saveState(state)].toSorted()).toEqual(lines.toSorted());
     } else {
@@ -213,7 +260,10 @@ function run(history: readonly { source: number; step: Step }[], saves: boolean)
   );
 }
 
-it('a state that was saved and brought back goes on as if nothing had been', () => {
+it.each([
+  ['positions alone', () => plain],
+  ['positions held against what else the sources tell', () => held],
+])('a state that was saved and brought back goes on as if nothing had been: %s', (_, plan) => {
   const history = fc.array(fc.record({ source: fc.nat({ max: 1 }), step }), {
     minLength: 25,
     maxLength: 50,
@@ -221,7 +271,7 @@ it('a state that was saved and brought back goes on as if nothing had been', () 
   });
   fc.assert(
     fc.property(history, (steps) => {
-      expect(run(steps, true)).toEqual(run(steps, false));
+      expect(run(plan(), steps, true)).toEqual(run(plan(), steps, false));
     }),
     { numRuns: 60 },
   );

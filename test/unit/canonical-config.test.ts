@@ -53,6 +53,7 @@ describe('canonical flows in the configuration', () => {
     [{ a: stock(), b: stock() }, 'inventory_position is made by flow a already'],
     [{ a: stock({ owner: { on_hand: 7 } }) }, 'flows.a.owner.on_hand: must be a source'],
     [{ a: stock({ delivery: 'sometimes' }) }, 'flows.a.delivery'],
+    [{ a: stock({ evidence: ['movements'] }) }, 'flows.a.evidence'],
     [{ a: { mirror: 'wms', too: 'vis', to: 'vis' } }, 'flows.a.too: unknown key (did you mean "to"?)'],
   ])('refuses %j', (flows, message) => {
     expect(() => parse(flows)).toThrow(message);
@@ -64,6 +65,8 @@ describe('canonical flows in the configuration', () => {
     [{ canonical: 'tracking_event', from: { wms: odoo } }, 'has nothing for tracking_event'],
     [{ owner: {} }, 'flows.stock.owner.on_hand: wms and shop both supply it'],
     [{ owner: { on_hands: 'wms' } }, 'no field or group "on_hands" that can be owned (did you mean "on_hand"?)'],
+    [{ canonical: 'product', evidence: ['location'] }, 'evidence: only a flow of inventory_position'],
+    [{ from: { shop: { pack: 'medusa' } }, evidence: ['inventory_movement'] }, 'anything for inventory_movement'],
   ])('a plan is refused for %j', async (more, message) => {
     const config = parse({ stock: stock(more) });
     await expect(loadFlowPlan('stock', config.canonicalFlows['stock']!)).rejects.toThrow(message);
@@ -78,6 +81,7 @@ describe('canonical flows in the configuration', () => {
     const plain = await print({});
     expect(await print({ batch_bytes: '1MB', schema: 'other' })).toBe(plain);
     expect(await print({ tenant: 'north' })).not.toBe(plain);
+    expect(await print({ evidence: ['location'] })).not.toBe(plain);
     expect(await print({ owner: { on_hand: 'shop', allocated: 'wms', source_available: 'wms' } })).not.toBe(plain);
   });
 });

@@ -2,6 +2,7 @@
  * The invariants of stock, checked as records pass. They warn and are counted; they never stop a flow. A batch is what
  * one source transaction did to records: inside it figures may disagree, at its end they may not.
  */
+import type { EvidenceEntity } from '../../core/canonical-config.ts';
 import { addDecimals, isNegative, subtractDecimals } from './decimal.ts';
 import { inventoryMovement, reservation } from './entities-inventory.ts';
 import { location } from './entities-master.ts';
@@ -21,6 +22,19 @@ export const INVARIANTS = {
 } as const;
 
 export type Invariant = keyof typeof INVARIANTS;
+
+/** What a position shows by itself, and what it takes records of other entities to see. */
+const BY_ITSELF: readonly Invariant[] = ['available_identity', 'picked_within_allocated', 'hold_within_on_hand'];
+const SHOWN_BY: Readonly<Record<EvidenceEntity, readonly Invariant[]>> = {
+  reservation: ['allocated_is_reserved'],
+  location: ['parent_is_sum'],
+  inventory_movement: ['movements_explain_on_hand', 'transfer_conserves', 'despatch_keeps_available'],
+};
+
+/** The invariants that can be checked where positions, and records of these entities, are seen. */
+export function invariantsShownBy(evidence: readonly EvidenceEntity[]): Invariant[] {
+  return [...BY_ITSELF, ...evidence.flatMap((entity) => SHOWN_BY[entity])];
+}
 
 /** A record before and after a batch; undefined where it was not, or is no more. */
 export interface RecordChange {
@@ -57,12 +71,32 @@ export class InvariantMonitor {
   readonly #parentOf = new Map<string, string>();
   readonly #childrenOf = new Map<string, Set<string>>();
 
-  constructor() {
+  /** `evidence`: entities that are sure to be seen; of others it is known once one of them has been. */
+  constructor(evidence: readonly EvidenceEntity[] = []) {
+    this.#seesReservations = evidence.includes('reservation');
+    this.#seesMovements = evidence.includes('inventory_movement');
     this.counts = Object.fromEntries(Object.keys(INVARIANTS).map((name) => [name, 0])) as Record<Invariant, number>;
   }
 
-  /** Takes what a batch did; gives, and counts, the invariants that are broken after it. */
-  observe(changes: readonly RecordChange[]): Breach[] {
+  /** How many positions are known. */
+  get positions(): number {
+    return this.#positions.size;
+  }
+
+  /** Changes of on_hand that no movement has explained yet, by position. */
+  unexplained(): Iterable<readonly [key: string, quantity: string]> {
+    return this.#unexplained.entries();
+  }
+
+  restoreUnexplained(key: string, quantity: string): void {
+    this.#unexplained.add(key, quantity);
+  }
+
+  /**
+   * Takes what a batch did; gives, and counts, the invariants that are broken after it. Without `together` only what a
+   * record shows by itself is checked: while much is still to come, the others would only say so.
+   */
+  observe(changes: readonly RecordChange[], { together = true }: { readonly together?: boolean } = {}): Breach[] {
     const breaches: Breach[] = [];
     const touched = new Map<string, RecordChange>();
     const movements: RecordValues[] = [];
@@ -80,13 +114,31 @@ export class InvariantMonitor {
       else if (entity === 'location') this.#location(before, after);
     }
     for (const [key, { after }] of touched) if (after !== undefined) checkRecord(key, after, breaches);
-    if (this.#seesReservations)
-      for (const key of claims)
-        if (this.#allocated.of(key) !== this.#reserved.of(key)) breaches.push(breach('allocated_is_reserved', key));
-    this.#checkParents(touched.keys(), breaches);
-    this.#checkMovements(touched, movements, breaches);
+    if (together) {
+      this.#checkClaims(claims, breaches);
+      this.#checkParents(touched.keys(), breaches);
+      this.#checkMovements(touched, movements, breaches);
+    }
     for (const { invariant } of breaches) this.counts[invariant] += 1;
     return breaches;
+  }
+
+  /** What these positions show by themselves, and with `together` what everything shows that is known now. */
+  audit(positions: Iterable<{ readonly values: RecordValues }>, together: boolean): Breach[] {
+    const breaches: Breach[] = [];
+    for (const { values } of positions) checkRecord(undefined, values, breaches);
+    if (together) {
+      this.#checkClaims(new Set([...this.#allocated.keys(), ...this.#reserved.keys()]), breaches);
+      this.#checkParents(this.#positions.keys(), breaches);
+    }
+    for (const { invariant } of breaches) this.counts[invariant] += 1;
+    return breaches;
+  }
+
+  #checkClaims(claims: Iterable<string>, breaches: Breach[]): void {
+    if (!this.#seesReservations) return;
+    for (const key of claims)
+      if (this.#allocated.of(key) !== this.#reserved.of(key)) breaches.push(breach('allocated_is_reserved', key));
   }
 
   #position(key: string, before: RecordValues | undefined, after: RecordValues | undefined): void {
@@ -178,7 +230,12 @@ export class InvariantMonitor {
       let expected = was;
       for (const movement of moved.get(key) ?? []) {
         const delta = movement[MOVE['delta']!];
-        expected = isPresent(delta) ? addDecimals([expected, delta]) : movement[MOVE['absolute']!]!;
+        if (isPresent(delta)) expected = addDecimals([expected, delta]);
+        else {
+          // A count says how much there is: nothing before it needs to be explained any more.
+          expected = movement[MOVE['absolute']!]!;
+          this.#unexplained.forget(key);
+        }
       }
       this.#unexplained.add(key, subtractDecimals(is, expected));
       if (this.#unexplained.of(key) !== '0') breaches.push(breach('movements_explain_on_hand', key));
@@ -248,6 +305,18 @@ class Sums {
 
   of(key: string): string {
     return this.#sums.get(key) ?? '0';
+  }
+
+  keys(): Iterable<string> {
+    return this.#sums.keys();
+  }
+
+  entries(): Iterable<readonly [key: string, sum: string]> {
+    return this.#sums.entries();
+  }
+
+  forget(key: string): void {
+    this.#sums.delete(key);
   }
 
   add(key: string, value: string): void {

@@ -1,5 +1,6 @@
 /** Blocks compiled against the tables they read: which columns are kept of each table, and how rows find each other. */
 import type { TableSchema } from '../../core/frame.ts';
+import { inventoryMovement } from '../canonical/entities-inventory.ts';
 import { compileCondition, compileExpression, type Evaluator, type MappingFunction, type Test } from './evaluate.ts';
 import type { Aggregate, ColumnRef, Expression, FilePath } from './expression.ts';
 import type { Block, Mapping } from './mapping-file.ts';
@@ -86,13 +87,21 @@ export interface MappingPlan {
   readonly mapping: Mapping;
   readonly tables: readonly TablePlan[];
   readonly blocks: readonly CompiledBlock[];
+  /** The entity whose records are made; undefined where all are. */
+  readonly entity: string | undefined;
+  /** Tables whose rows tell of something that happened: once it has been told, they need not be kept. */
+  readonly events: ReadonlySet<TablePlan>;
 }
 
-/** Compiles the blocks of a mapping that fill `entity` (all when left out). */
+/**
+ * Compiles the blocks of a mapping that fill `entity` (all when left out), and those of the entities in `evidence`, which
+ * are only looked at.
+ */
 export function compileMapping(
   mapping: Mapping,
   functions: ReadonlyMap<string, MappingFunction>,
   entity?: string,
+  evidence: readonly string[] = [],
 ): MappingPlan {
   const tables: TablePlan[] = [];
   const tableOf = (names: readonly string[], path: FilePath): TablePlan => {
@@ -101,9 +110,19 @@ export function compileMapping(
     return plan;
   };
   const blocks = mapping.blocks
-    .filter((block) => entity === undefined || block.entity.name === entity)
+    .filter(({ entity: { name } }) => entity === undefined || name === entity || evidence.includes(name))
     .map((block) => compileBlock(mapping, block, tableOf, functions));
-  return { mapping, tables, blocks };
+  return { mapping, tables, blocks, entity, events: eventTables(blocks, evidence) };
+}
+
+/** Tables that nothing but blocks of movements are read from: a ledger grows for ever, and may not be kept for that. */
+function eventTables(blocks: readonly CompiledBlock[], evidence: readonly string[]): Set<TablePlan> {
+  const tells = ({ block }: CompiledBlock): boolean =>
+    block.entity.name === inventoryMovement.name && evidence.includes(block.entity.name) && !block.group;
+  const tables = new Set(blocks.filter(tells).map(({ inputs }) => inputs[0]!.table));
+  for (const block of blocks)
+    for (const [index, { table }] of block.inputs.entries()) if (index > 0 || !tells(block)) tables.delete(table);
+  return tables;
 }
 
 function compileBlock(

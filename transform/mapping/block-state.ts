@@ -75,11 +75,15 @@ export class BlockState {
   readonly #inputsOf = new Map<TablePlan, number[]>();
   /** Values of a contribution before anything is known of it: copied, so that every array has one shape. */
   readonly #blank: ContributedValues;
+  /** Rows are let go once they have been told of; undefined where they are kept. */
+  #told: string[] | undefined;
 
-  constructor(block: CompiledBlock, index: number) {
+  /** `events`: rows tell of what happened, and need not be kept for longer than that. */
+  constructor(block: CompiledBlock, index: number, events = false) {
     this.#block = block;
     this.#blank = block.block.entity.fields.map(() => undefined);
     this.#index = index;
+    this.#told = events ? [] : undefined;
     for (const [input, { table }] of block.inputs.entries())
       this.#inputsOf.set(table, [...(this.#inputsOf.get(table) ?? []), input]);
   }
@@ -92,6 +96,14 @@ export class BlockState {
   get bytes(): number {
     const fields = this.#block.block.entity.fields.length;
     return this.#members.size * MEMBER_BYTES + this.#records.size * (GIVEN_BYTES + SLOT_BYTES * fields);
+  }
+
+  /** Rows that have been told of and let go since the last call. */
+  takeTold(): readonly string[] {
+    const told = this.#told;
+    if (told === undefined || told.length === 0) return [];
+    this.#told = [];
+    return told;
   }
 
   /** Rows that were left out since the last call. */
@@ -380,6 +392,15 @@ export class BlockState {
     record.held = held;
     if (held.size > 0) into.push({ ...this.#base(key, cause, lineageOf), ...contentOf(cause), values, held });
     else into.push({ block: this.#block, index: this.#index, key, lineage: lineageOf(cause), values, held });
+    if (this.#told !== undefined && held.size === 0) this.#letGo(record, this.#told);
+  }
+
+  #letGo(record: RecordState, told: string[]): void {
+    for (const row of record.rows.keys()) {
+      this.#members.delete(row);
+      told.push(row);
+    }
+    this.#records.delete(record.key);
   }
 
   #base(key: string, cause: Cause, lineageOf: (cause: Cause) => Lineage) {

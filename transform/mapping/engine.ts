@@ -59,7 +59,8 @@ export class MappingEngine {
 
   constructor(options: EngineOptions) {
     this.#options = options;
-    this.#blocks = options.plan.blocks.map((block, index) => new BlockState(block, index));
+    const { blocks, events } = options.plan;
+    this.#blocks = blocks.map((block, index) => new BlockState(block, index, events.has(block.inputs[0]!.table)));
   }
 
   /** Estimated bytes of the rows kept, and of what they give. */
@@ -120,7 +121,11 @@ export class MappingEngine {
 
   /** Rows that `where` left out, or that had expired, since the last call. */
   takeFiltered(): number {
-    return this.#blocks.reduce((sum, block) => sum + block.takeFiltered(), 0);
+    const { blocks, entity } = this.#options.plan;
+    return this.#blocks.reduce((sum, state, index) => {
+      const filtered = state.takeFiltered();
+      return entity === undefined || blocks[index]!.block.entity.name === entity ? sum + filtered : sum;
+    }, 0);
   }
 
   /** Takes one row change of a frame. Throws `mapping_invalid`, `transform_state_full` or `frame_unreadable`. */
@@ -168,6 +173,9 @@ export class MappingEngine {
   flush(nowUs: number): ContributionChange[] {
     const changes: ContributionChange[] = [];
     for (const block of this.#blocks) block.flush(nowUs, (cause) => this.#lineage(cause), changes);
+    // Only now: several blocks may tell of one row.
+    for (const [index, { inputs }] of this.#options.plan.blocks.entries())
+      for (const key of this.#blocks[index]!.takeTold()) inputs[0]!.table.store.remove(key);
     this.#keptBytes = 0;
     return changes;
   }
@@ -187,6 +195,8 @@ export class MappingEngine {
     const { plan } = reader;
     this.#scans.get(plan)?.seen.add(key);
     const old = plan.store.rows.get(key);
+    // A row that is not there has been told of already, unless it is new.
+    if (old === undefined && change[0] !== 'i' && this.plan.events.has(plan) && this.#scanned.has(plan)) return;
     const keep = this.#keptBytes < KEPT_CHANGE_BYTES;
     if (keep) this.#keptBytes += changeBytes(change);
     const { position, timeUs } = place;

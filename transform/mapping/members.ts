@@ -27,6 +27,11 @@ export class Members<T> {
     }
   }
 
+  keys(): string[] {
+    if (this.#all !== undefined) return [...this.#all.keys()];
+    return this.#key === undefined ? [] : [this.#key];
+  }
+
   /** All of them, in the order of their keys. */
   sorted(): T[] {
     if (this.#all !== undefined) return [...this.#all.keys()].sort().map((key) => this.#all!.get(key)!);
