@@ -10,6 +10,7 @@ import { Metrics } from '../../monitoring/metrics.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import { odooDdl, odooRows } from '../support/pack-schemas/odoo.ts';
 import { waitFor } from '../support/wait.ts';
 
 const MAP = `version: 1
@@ -236,4 +237,44 @@ it('forgets nothing over a restart from the saved state, and does not keep movem
     select sku, place, on_hand, 'count' from stock where sku = 'A' and place in ('B1', 'WH')`;
   expect(await breaks(counted)).toEqual({});
   expect(flow.failure).toBeUndefined();
+});
+
+it('holds the stock of Odoo against its moves, as the pack tells of both', async () => {
+  const url = await postgres.createDatabase('odoo');
+  const odoo = new pg.Client({ connectionString: url });
+  await odoo.connect();
+  const counted: Record<string, number> = {};
+  const pipeline = await CanonicalPipeline.open({
+    nats,
+    sources: { odoo: { kind: 'postgres', url } },
+    targetUrl: await postgres.createDatabase('odoo_vis'),
+    flows: {
+      stock: {
+        canonical: 'inventory_position',
+        from: { odoo: { pack: 'odoo' } },
+        evidence: ['location', 'inventory_movement'],
+      },
+    },
+    report: { invariant: (name, count) => (counted[name] = (counted[name] ?? 0) + count) },
+  });
+  try {
+    await odoo.query(`${odooDdl()};${odooRows()};
+      insert into res_partner (id, name, ref) values (70, 'Consigner', 'C-70');
+      insert into stock_quant (product_id, location_id, owner_id, quantity, reserved_quantity) values (1, 8, 70, 10, 4), (1, 8, null, 3, 0)`);
+    pipeline.start('capture:odoo', 'transform:stock', 'apply:stock');
+    const owned = `select owner, on_hand, allocated from canonical.inventory_position where sku = 'CHAIR' order by owner`;
+    await pipeline.shows(owned, ['|3|0', 'C-70|10|4']);
+    // What its owner sells is despatched: quant and move change together.
+    await odoo.query(`begin; update stock_quant set quantity = 7, reserved_quantity = 1 where owner_id = 70;
+      insert into stock_move_line (product_id, owner_id, quantity, location_id, location_dest_id, state, date) values (1, 70, 3, 8, 5, 'done', now()); commit`);
+    await pipeline.shows(owned, ['|3|0', 'C-70|7|1']);
+    expect(Object.values(counted)).toEqual([0, 0, 0, 0, 0, 0, 0]);
+    // Somebody sets a quant right by hand, in the database.
+    await odoo.query('update stock_quant set quantity = 2 where owner_id is null');
+    await pipeline.shows(owned, ['|2|0', 'C-70|7|1']);
+    expect(Object.entries(counted).filter(([, count]) => count > 0)).toEqual([['movements_explain_on_hand', 1]]);
+  } finally {
+    await pipeline.close();
+    await odoo.end();
+  }
 });
