@@ -91,5 +91,9 @@ export const METRIC = {
     'waybill_drift_verified_timestamp_seconds',
     'Everything that the source had committed up to this moment was proven equal in the target',
   ],
+  driftAwaited: [
+    'waybill_drift_awaited_timestamp_seconds',
+    'Since when a proof has been wanting of a flow that this process has not seen proven; absent once it has',
+  ],
   driftCoverage: ['waybill_drift_coverage_ratio', 'Share of rows that the latest comparison has been through'],
 } as const;

@@ -71,6 +71,7 @@ export class Metrics {
   readonly #driftRows = this.#gauge(METRIC.driftRows, ['flow', 'table', 'kind']);
   readonly #driftInFlight = this.#gauge(METRIC.driftInFlight, ['flow']);
   readonly #driftVerified = this.#gauge(METRIC.driftVerified, ['flow']);
+  readonly #driftAwaited = this.#gauge(METRIC.driftAwaited, ['flow']);
   readonly #driftCoverage = this.#gauge(METRIC.driftCoverage, ['flow']);
 
   readonly #stalled = this.#stalledGauge();
@@ -234,6 +235,12 @@ export class Metrics {
   }
 
   driftReport(flow: string): DriftReport {
+    let known = false;
+    const proven = (at: Date): void => {
+      known = true;
+      this.#driftAwaited.remove({ flow });
+      this.#driftVerified.set({ flow }, at.getTime() / 1000);
+    };
     return {
       compared: (table) => {
         const kinds = countKinds(openFindings(table));
@@ -247,9 +254,12 @@ export class Metrics {
           outcome.tables.reduce((sum, table) => sum + table.progress.inFlightBuckets, 0),
         );
         this.#driftCoverage.set({ flow }, coverage(outcome.tables));
-        if (isProven(outcome)) this.#driftVerified.set({ flow }, outcome.startedAt.getTime() / 1000);
+        if (isProven(outcome)) proven(outcome.startedAt);
       },
-      proven: (at) => this.#driftVerified.set({ flow }, at.getTime() / 1000),
+      awaited: (since) => {
+        if (!known) this.#driftAwaited.set({ flow }, since.getTime() / 1000);
+      },
+      proven,
     };
   }
 

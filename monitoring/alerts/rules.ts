@@ -175,13 +175,16 @@ export const ALERT_RULES: readonly AlertRule[] = [
     severity: 'warning',
     forMs: 5 * MINUTE_MS,
     runbook: 'waybillunverified',
-    judge: ({ samples, nowMs }) =>
-      threshold(
-        samples
-          .max(METRIC.driftVerified[0], ['flow'])
-          .map(({ labels, value }) => ({ labels, value: nowMs / 1000 - value })),
+    // A flow that was never proven has no time of its last proof, but one since when it has been wanting.
+    judge: ({ samples, nowMs }) => {
+      const verified = samples.max(METRIC.driftVerified[0], ['flow']);
+      const proven = new Set(verified.map(({ labels }) => labels['flow']));
+      const awaited = samples.max(METRIC.driftAwaited[0], ['flow']).filter(({ labels }) => !proven.has(labels['flow']));
+      return threshold(
+        [...verified, ...awaited].map(({ labels, value }) => ({ labels, value: nowMs / 1000 - value })),
         (seconds) => seconds > 86_400,
-      ),
+      );
+    },
     summary: ({ flow }, value) => `Flow ${flow} has not been proven equal for ${humanDuration(value)}`,
   },
   {

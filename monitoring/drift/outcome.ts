@@ -53,6 +53,8 @@ export interface DriftReport {
   /** The share of rows that the comparison under way has been through. */
   coverage(share: number): void;
   finished(outcome: FlowOutcome): void;
+  /** Comparisons begin: since when there is no proof, as far as that is known before the first of them has one. */
+  awaited(since: Date): void;
   /** What earlier runs, of whatever process, have proven: when the newest of them began. */
   proven(at: Date): void;
 }

@@ -5,7 +5,8 @@ import type { NatsConfig } from '../../core/config.ts';
 import type { Logger } from '../../core/logger.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { abortableDelay, runService } from '../../core/run-service.ts';
-import { countKinds, openFindings, type DriftReport, type FlowOutcome } from './outcome.ts';
+import { countKinds, isProven, openFindings, type DriftReport, type FlowOutcome } from './outcome.ts';
+import { noteProof, proofSince } from './proof-since.ts';
 
 export interface ScheduleOptions {
   readonly flow: string;
@@ -35,10 +36,12 @@ export async function runSchedule(options: ScheduleOptions): Promise<void> {
         });
         if (lease === undefined) return;
         try {
+          report.awaited(await proofSince(bucket, flow));
           while (!lease.signal.aborted) {
             const startedMs = performance.now();
             const outcome = await options.verify(nats, lease.signal);
             report.finished(outcome);
+            if (isProven(outcome)) await noteProof(bucket, flow, outcome.startedAt);
             tell(log, outcome);
             run.progressed();
             await abortableDelay(Math.max(0, everyMs - (performance.now() - startedMs)), lease.signal);

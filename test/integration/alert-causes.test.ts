@@ -34,7 +34,7 @@ const SMALLER: readonly (readonly [RegExp, string])[] = [
   [/_seconds > 600\n/g, '_seconds > 5\n'],
   [/_stalled_seconds > 300\n/g, '_stalled_seconds > 4\n'],
   [/_log_bytes > 1073741824\n/g, `_log_bytes > ${KEPT_BYTES}\n`],
-  [/_timestamp_seconds\) > 86400\n/g, '_timestamp_seconds) > 6\n'],
+  [/_timestamp_seconds\)\) > 86400\n/g, '_timestamp_seconds)) > 6\n'],
   [/_keys\[30m\]/g, '_keys[6s]'],
   [/offset 10m\b/g, 'offset 15s'],
 ];

@@ -20,10 +20,12 @@ function minutes(text: string | undefined): number {
   return Number(count) * { m: 1, h: 60, d: 1440 }[unit as 'm' | 'h' | 'd'];
 }
 
-/** The notation of promtool: `a+bxn` is n + 1 values, `axn` too, `stale` ends the series. */
+/** The notation of promtool: `a+bxn` is n + 1 values, `axn` too, `_xn` is n times none, `stale` ends the series. */
 function expand(values: string): (number | undefined)[] {
   return values.split(/\s+/).flatMap((item) => {
     if (item === 'stale') return [undefined];
+    const [, none] = /^_x(\d+)$/.exec(item) ?? [];
+    if (none !== undefined) return Array.from({ length: Number(none) }, () => undefined);
     const [, start, step = '0', times = '0'] = /^(-?\d+)([+-]\d+)?(?:x(\d+))?$/.exec(item)!;
     return Array.from({ length: Number(times) + 1 }, (_, i) => Number(start) + Number(step) * i);
   });
