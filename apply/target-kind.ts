@@ -59,8 +59,11 @@ export interface Target {
     flows: Readonly<Record<string, FlowConfig>>,
     tables: Readonly<Record<string, readonly TableSchema[]>>,
   ): Promise<Finding[]>;
-  /** The least that the user of the url needs, as SQL. `schemas` are those that flows write into. */
-  grantsSql(user: string, schemas: readonly string[]): string;
+  /**
+   * The least that the user of the url needs, as SQL. `schemas` are those that flows write into, `outbound` what brings
+   * records to tables that are there.
+   */
+  grantsSql(user: string, schemas: readonly string[], outbound: readonly OutboundPlan[]): string;
 }
 
 /** The target of a configuration, by its kind. */

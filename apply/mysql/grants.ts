@@ -1,8 +1,24 @@
+import type { OutboundPlan } from '../../core/outbound.ts';
+import { outboundGrants } from '../outbound/outbound-grants.ts';
 import { quoteLiteral, quoteName } from './sql.ts';
 
-/** The least that a target user needs, as SQL for a DBA to review and run. `schemas` are those that flows write into. */
-export function targetGrantsSql(user: string, schemas: readonly string[]): string {
+/**
+ * The least that a target user needs, as SQL for a DBA to review and run. `schemas` are those that flows write into;
+ * tables of `outbound` that name no database lie in `database`.
+ */
+export function targetGrantsSql(
+  user: string,
+  schemas: readonly string[],
+  outbound: readonly OutboundPlan[],
+  database: string | undefined,
+): string {
   const account = `${quoteLiteral(user)}@'%'`;
+  const system = outboundGrants(outbound, quoteName).map(({ table, rights }) => {
+    const dot = table.indexOf('.');
+    const place = dot < 0 ? database : table.slice(0, dot);
+    const name = quoteName(table.slice(dot + 1));
+    return `GRANT ${rights} ON ${place === undefined ? name : `${quoteName(place)}.${name}`} TO ${account};`;
+  });
   const databases = ['waybill', ...schemas];
   return [
     `-- Least privilege for Waybill to write as ${account}. Run as an administrator.`,
@@ -10,7 +26,10 @@ export function targetGrantsSql(user: string, schemas: readonly string[]): strin
     '-- Where Waybill keeps its positions and its quarantine, and loads its batches:',
     'CREATE DATABASE IF NOT EXISTS `waybill` CHARACTER SET utf8mb4;',
     `GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, CREATE TEMPORARY TABLES ON \`waybill\`.* TO ${account};`,
-    '-- Where the replicated tables live; Waybill makes them. REFERENCES lets it see foreign keys:',
+    ...(system.length === 0 ? [] : ['-- Tables of the system that outbound flows write to and look into:', ...system]),
+    ...(schemas.length === 0
+      ? []
+      : ['-- Where the replicated tables live; Waybill makes them. REFERENCES lets it see foreign keys:']),
     ...schemas.flatMap((schema) => [
       `CREATE DATABASE IF NOT EXISTS ${quoteName(schema)} CHARACTER SET utf8mb4;`,
       `GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, REFERENCES ON ${quoteName(schema)}.* TO ${account};`,

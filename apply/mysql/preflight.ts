@@ -17,6 +17,8 @@ import { targetError } from './target-error.ts';
 const OLDEST = { mysql: [8, 0, 19], mariadb: [10, 7, 0] } as const;
 const REMEDY_FOR_RIGHTS = 'waybill grants';
 
+const RIGHTS = ['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'CREATE'];
+
 type Add = (severity: Finding['severity'], what: string, message: string, remedy?: string) => void;
 
 /** Checks a target for the flows that write to it. An unreachable one is a finding, not an error. */
@@ -41,7 +43,8 @@ export async function checkTarget(
     add('ok', 'connection', 'reachable');
     checkServer(session, target, add);
     const grants = `${REMEDY_FOR_RIGHTS} ${name}`;
-    await checkRights(session, 'waybill', 'rights', 'keep positions in database waybill', grants, add);
+    const ownRights = [...RIGHTS, 'CREATE TEMPORARY TABLES'];
+    await checkRights(session, 'waybill', 'rights', 'keep positions in database waybill', grants, add, ownRights);
     for (const [flow, settings] of Object.entries(flows)) {
       if (settings.to !== name) continue;
       const what = `flow ${flow}`;
@@ -99,11 +102,11 @@ async function checkRights(
   doing: string,
   remedy: string,
   add: Add,
+  wanted = RIGHTS,
 ): Promise<void> {
   const [user] = await session.rows('SELECT CURRENT_USER()');
   const account = user![0]!;
   const grantee = quoteLiteral(`'${account.replace('@', "'@'")}'`);
-  const wanted = ['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'CREATE'];
   // A right may be for all databases, or for those that a pattern names.
   const rows = await session.rows(
     `SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES WHERE GRANTEE = ${grantee}

@@ -56,6 +56,6 @@ export function createMysqlTarget(settings: TargetConfig): Target {
       };
     },
     check: (name, flows, tables) => checkTarget(name, settings, flows, tables),
-    grantsSql: targetGrantsSql,
+    grantsSql: (user, schemas, outbound) => targetGrantsSql(user, schemas, outbound, databaseOf(settings.url)),
   };
 }

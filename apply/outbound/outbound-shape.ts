@@ -19,6 +19,10 @@ export interface SystemColumn {
   readonly defaulted: boolean;
   /** It cannot be written. */
   readonly generated: boolean;
+  /** What this user may not do with it (SELECT, INSERT, UPDATE), where it may with other columns. */
+  readonly denied?: readonly string[];
+  /** The sequence that fills it where it is not given, and that this user may not take from. */
+  readonly deniedSequence?: string;
 }
 
 export interface SystemTable {
@@ -27,8 +31,10 @@ export interface SystemTable {
   readonly columns: ReadonlyMap<string, SystemColumn>;
   /** Sets of columns that have a unique index. */
   readonly unique: readonly (readonly string[])[];
-  /** What this user may not do with the table (SELECT, INSERT, UPDATE, DELETE). */
+  /** What this user may not do with the table, or any column of it (SELECT, INSERT, UPDATE, DELETE). */
   readonly denied: readonly string[];
+  /** The database does not name columns of which this user may do nothing, and there may be some. */
+  readonly hides?: boolean;
 }
 
 /** Tables by the names that a mapping gives them; undefined where there is none. */
@@ -55,8 +61,8 @@ function writesOf({ blocks }: OutboundPlan): OutboundWrite[] {
 /** Everything wrong with a plan for a system that has these tables. */
 export function outboundProblems(plan: OutboundPlan, tables: SystemTables): OutboundProblem[] {
   const problems = plan.blocks.flatMap(({ write, gone }) => [
-    ...writeProblems(write, tables, plan, gone !== 'ignore' && gone.remove),
-    ...(gone === 'ignore' ? [] : writeProblems(gone.write, tables, plan, false)),
+    ...writeProblems(write, tables, plan, false),
+    ...(gone === 'ignore' ? [] : writeProblems(gone.write, tables, plan, gone.remove)),
   ]);
   const seen = new Set<string>();
   return problems.filter(({ line, message }) => {
@@ -86,7 +92,7 @@ function writeProblems(
   const problems: OutboundProblem[] = [];
   const report = (line: number, message: string): void => void problems.push({ line, message });
   const table = tables.get(write.table);
-  if (table === undefined) return [{ line: write.line, message: `there is no table ${write.table}` }];
+  if (table === undefined) return [{ line: write.line, message: noTable(write.table) }];
   const kindProblem = (where: SystemTable, column: string, { kind }: OutboundInput): string | undefined => {
     const { type } = where.columns.get(column)!;
     const fault = mismatch(kind, type, plan.zone);
@@ -106,7 +112,7 @@ function writeProblems(
     }
     const searched = tables.get(value.table);
     if (searched === undefined) {
-      report(line, `there is no table ${value.table}`);
+      report(line, noTable(value.table));
       continue;
     }
     for (const wanted of [value.column, ...value.where.map((each) => each.column)])
@@ -122,23 +128,70 @@ function writeProblems(
       )
     )
       report(line, `${searched.name} has no unique index on ${value.where.map((each) => each.column).join(', ')}`);
-    if (searched.denied.includes('SELECT')) report(line, `this user may not SELECT from ${searched.name}`);
+    const read = [value.column, ...value.where.map((each) => each.column)];
+    problems.push(
+      ...rightProblems(
+        'SELECT',
+        searched,
+        line,
+        read.map((wanted) => ({ name: wanted, line })),
+      ),
+    );
   }
   const key = write.columns.filter(({ role }) => role === 'key').map(({ name }) => name);
   if (!isUnique(table, key)) report(write.line, `${table.name} has no unique index on its key (${key.join(', ')})`);
   if (write.missing === 'insert') {
     const given = new Set(write.columns.map(({ name }) => name));
-    for (const [name, { notNull, defaulted, generated, type }] of table.columns)
-      if (notNull && !defaulted && !generated && !given.has(name))
+    for (const [name, { notNull, defaulted, generated, type, deniedSequence }] of table.columns) {
+      if (given.has(name)) continue;
+      if (deniedSequence !== undefined)
+        report(
+          write.line,
+          `this user may not USE ${deniedSequence}, from which ${table.name}.${name} is filled: rows cannot be made`,
+        );
+      if (notNull && !defaulted && !generated)
         report(
           write.line,
           `${table.name}.${name} (${type}) is NOT NULL without a default, and is not given: rows cannot be made`,
         );
+    }
   }
-  const needed = ['SELECT', ...(write.missing === 'insert' ? ['INSERT'] : []), ...(removes ? ['DELETE'] : ['UPDATE'])];
-  for (const right of needed)
-    if (table.denied.includes(right)) report(write.line, `this user may not ${right} in ${table.name}`);
+  for (const { verb, columns } of rightsOfWrite(write, removes))
+    problems.push(...rightProblems(verb, table, write.line, columns));
   return problems;
+}
+
+/** A right that it takes to do something, and for which columns; for the whole table where there are none. */
+export interface Right {
+  readonly verb: 'SELECT' | 'INSERT' | 'UPDATE' | 'DELETE';
+  readonly columns: readonly Pick<OutboundColumn, 'name' | 'line'>[];
+}
+
+/** What a user must be allowed to do with the table of a write. `removes`: rows are deleted, and nothing else. */
+export function rightsOfWrite(write: OutboundWrite, removes: boolean): Right[] {
+  const sets = columnsOf(write, 'set');
+  const rights: Right[] = [{ verb: 'SELECT', columns: [...columnsOf(write, 'key'), ...sets] }];
+  if (removes) return [...rights, { verb: 'DELETE', columns: [] }];
+  if (write.missing === 'insert') rights.push({ verb: 'INSERT', columns: write.columns });
+  if (sets.length > 0) rights.push({ verb: 'UPDATE', columns: sets });
+  return rights;
+}
+
+function rightProblems(
+  verb: Right['verb'],
+  table: SystemTable,
+  line: number,
+  columns: Right['columns'],
+): OutboundProblem[] {
+  if (table.denied.includes(verb)) return [{ line, message: `this user may not ${verb} in ${table.name}` }];
+  return columns
+    .filter(({ name }) => table.columns.get(name)?.denied?.includes(verb) === true)
+    .map((column) => ({ line: column.line, message: `this user may not ${verb} column ${table.name}.${column.name}` }));
+}
+
+/** Databases say the same of a table that is not there and of one that a user must not know of. */
+function noTable(name: string): string {
+  return `there is no table ${name} that this user may use`;
 }
 
 function isUnique({ unique }: SystemTable, columns: readonly string[]): boolean {
@@ -147,7 +200,8 @@ function isUnique({ unique }: SystemTable, columns: readonly string[]): boolean 
 
 function unknownColumn(table: SystemTable, name: string): string {
   const near = nearest(name, [...table.columns.keys()]);
-  return `table ${table.name} has no column ${name}${near === undefined ? '' : ` (did you mean "${near}"?)`}`;
+  const hint = near === undefined ? '' : ` (did you mean "${near}"?)`;
+  return `table ${table.name} has no column ${name}${table.hides === true ? ', or none that this user may use' : ''}${hint}`;
 }
 
 /** What is wrong with a value of this kind in a column of this type. */

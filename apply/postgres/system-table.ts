@@ -35,6 +35,19 @@ async function readSystemTable(client: ClientBase, name: string): Promise<System
         AND i.indpred IS NULL AND i.indexprs IS NULL`,
     [found.oid],
   );
+  const ofColumns = await client.query<{ column: string; denied: string[]; sequence: string | null }>(
+    `SELECT a.attname AS column,
+            ARRAY(SELECT verb FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS verb
+                   WHERE NOT has_column_privilege($1::oid, a.attnum, verb)) AS denied,
+            (SELECT s.oid::regclass::text FROM pg_attrdef d
+               JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
+               JOIN pg_class s ON s.oid = p.refobjid
+              WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END
+              LIMIT 1) AS sequence
+       FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped`,
+    [found.oid],
+  );
+  const rights = new Map(ofColumns.rows.map((row) => [row.column, row]));
   const denied = await client.query<{ verb: string }>(
     `SELECT verb FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS verb
       WHERE NOT CASE WHEN verb = 'DELETE' THEN has_table_privilege($1::oid, verb)
@@ -47,7 +60,14 @@ async function readSystemTable(client: ClientBase, name: string): Promise<System
     columns: new Map(
       found.columns.map(({ name: column, type, notNull, defaulted, generated, identityAlways }) => [
         column,
-        { type, notNull, defaulted, generated: generated || identityAlways },
+        {
+          type,
+          notNull,
+          defaulted,
+          generated: generated || identityAlways,
+          denied: rights.get(column)?.denied ?? [],
+          ...(rights.get(column)?.sequence == null ? {} : { deniedSequence: rights.get(column)!.sequence! }),
+        },
       ]),
     ),
     unique: unique.rows.map(({ columns }) => columns),

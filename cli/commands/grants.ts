@@ -12,10 +12,15 @@ export async function grants(name: string, options: GlobalOptions): Promise<numb
   const target = config.targets[name];
   if (target !== undefined) {
     const schemas = flowNames(config)
+      .filter((flow) => config.outboundFlows[flow] === undefined)
       .map((flow) => flowSettings(config, flow)!)
       .filter((flow) => flow.to === name)
       .map((flow) => flow.schema ?? (target.kind === 'postgres' ? 'public' : databaseName(target.url)));
-    console.log((await targetOf(target)).grantsSql(userOf(target.url), [...new Set(schemas)]));
+    const { loadOutboundPlan } = await import('../../transform/outbound/outbound-file.ts');
+    const outbound = Object.values(config.outboundFlows)
+      .filter(({ to }) => to === name)
+      .map(({ map, outbound: entity }) => loadOutboundPlan(map, entity));
+    console.log((await targetOf(target)).grantsSql(userOf(target.url), [...new Set(schemas)], outbound));
   } else {
     const source = requireSource(config, name);
     const user = userOf(serverUrls(source.url)[0]!);

@@ -252,3 +252,81 @@ it('a system in MySQL and one in MariaDB that both write come to say the same, a
     await flow.close();
   }
 });
+
+it.each(['mysql', 'mariadb'] as const)(
+  'the grants that are printed for a system in %s are enough, and check names each that is missing, by table and column',
+  async (flavour) => {
+    const server = { mysql, mariadb }[flavour];
+    const database = `clerk_${flavour}`;
+    const shop = await system(mysql, `shop_${flavour}`, SHOP);
+    const wms = await system(server, database, WMS);
+    const [fromShop, toWms] = [await file('from-shop.yaml', FROM_SHOP), await file('to-wms.yaml', TO_WMS)];
+    const url = new URL(wms.url);
+    url.username = 'clerk';
+    url.password = 'x';
+    const flow = await CanonicalPipeline.open({
+      nats,
+      sources: { shop: shop.source },
+      targetUrl: await postgres.createDatabase(`vis_${flavour}`),
+      targets: { wms: { kind: wms.kind, url: url.href } },
+      flows: {
+        orders: { canonical: 'sales_order', from: { shop: { map: fromShop } } },
+        lines: { canonical: 'sales_order_line', from: { shop: { map: fromShop } } },
+        wms_orders: { outbound: 'sales_order', map: toWms, to: 'wms' },
+        wms_lines: { outbound: 'sales_order_line', map: toWms, to: 'wms' },
+      },
+    });
+    try {
+      const target = await targetOf(flow.config.targets['wms']!);
+      const plans = ['sales_order', 'sales_order_line'].map((entity) => parseOutboundPlan(TO_WMS, 'map.yaml', entity));
+      const problems = async (): Promise<string[]> =>
+        (await Promise.all(plans.map((plan) => target.checkOutbound(plan))))
+          .flat()
+          .map(({ line, message }) => `${line}: ${message}`);
+      // A role is a way to a right, too.
+      await wms.run(`create user clerk@'%' identified by 'x'; create role ${database}_reader;
+        grant select on ${database}.wh_order to ${database}_reader; grant ${database}_reader to clerk@'%';
+        set default role ${database}_reader ${flavour === 'mysql' ? 'to' : 'for'} clerk@'%'`);
+      expect(await problems()).toEqual([
+        '6: this user may not INSERT in wh_order',
+        '6: this user may not UPDATE in wh_order',
+        '12: there is no table wh_order_line that this user may use',
+      ]);
+      const sql = target.grantsSql('clerk', [], plans);
+      expect(sql).toContain(
+        `GRANT SELECT, INSERT (\`reference\`, \`consignee\`, \`wanted\`, \`state\`), UPDATE (\`consignee\`, \`wanted\`) ON \`${database}\`.\`wh_order\` TO`,
+      );
+      await wms.run(sql);
+      expect(await problems()).toEqual([]);
+      expect((await target.check('wms', {}, {})).filter(({ severity }) => severity === 'error')).toEqual([]);
+      flow.start('capture:shop', 'transform:orders', 'transform:lines', 'apply:wms_orders', 'apply:wms_lines');
+      await shop.run(`insert into orders (number, status, customer) values ('S-1', 'placed', 'Ada');
+        insert into order_lines values (1, 1, 'A', 2), (1, 2, 'B', 1.5)`);
+      const lines = 'select line_no, article, quantity from wh_order_line order by 1';
+      await shows(flow, wms, lines, ['1|A|2.00', '2|B|1.50']);
+      await shop.run(`update order_lines set sku = 'C' where line = 1; delete from order_lines where line = 2`);
+      await shows(flow, wms, lines, ['1|C|2.00']);
+
+      await wms.run(`revoke update (wanted) on ${database}.wh_order from clerk@'%';
+        revoke insert (state) on ${database}.wh_order from clerk@'%'; revoke delete on ${database}.wh_order_line from clerk@'%';
+        revoke create temporary tables on waybill.* from clerk@'%'`);
+      expect(await problems()).toEqual([
+        '10: this user may not INSERT column wh_order.state',
+        '9: this user may not UPDATE column wh_order.wanted',
+        '12: this user may not DELETE in wh_order_line',
+      ]);
+      expect((await target.check('wms', {}, {})).filter(({ severity }) => severity === 'error')).toMatchObject([
+        { message: expect.stringContaining('lacks CREATE TEMPORARY TABLES to keep positions') as string },
+      ]);
+      // A column of which a user may do nothing is not named to him.
+      await wms.run(`revoke select on ${database}.wh_order_line from clerk@'%';
+        grant select (id, wh_order, line_no) on ${database}.wh_order_line to clerk@'%';
+        revoke insert (article), update (article) on ${database}.wh_order_line from clerk@'%'`);
+      expect(await problems()).toContain(
+        '16: table wh_order_line has no column article, or none that this user may use',
+      );
+    } finally {
+      await flow.close();
+    }
+  },
+);

@@ -4,10 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { targetOf } from '../../apply/target-kind.ts';
 import { outboundFindings } from '../../cli/canonical-flows.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { createRandom } from '../../sandbox/demo/random.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { parseOutboundPlan } from '../../transform/outbound/outbound-file.ts';
 import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -378,4 +380,62 @@ it('without a right to set up an origin a transaction says by itself whose it is
     code: 'mapping_invalid',
     message: expect.stringContaining(`${out}:7: `) as string,
   });
+});
+
+it('the grants that are printed are enough, and check names each that is missing, by table and column', async () => {
+  const shop = await system('grants_shop', SHOP);
+  const wms = await system('grants_wms', WMS);
+  const [fromShop, toWms] = [await file('from-shop.yaml', FROM_SHOP), await file('to-wms.yaml', TO_WMS)];
+  const url = new URL(wms.url);
+  url.username = 'packer';
+  const flow = await CanonicalPipeline.open({
+    nats,
+    sources: { shop: { kind: 'postgres', url: shop.url } },
+    targetUrl: await postgres.createDatabase('grants_vis'),
+    targets: { wms: { kind: 'postgres', url: url.href } },
+    flows: {
+      orders: { canonical: 'sales_order', from: { shop: { map: fromShop } } },
+      lines: { canonical: 'sales_order_line', from: { shop: { map: fromShop } } },
+      wms_orders: { outbound: 'sales_order', map: toWms, to: 'wms' },
+      wms_lines: { outbound: 'sales_order_line', map: toWms, to: 'wms' },
+    },
+  });
+  cleanups.push(() => flow.close());
+  const target = await targetOf(flow.config.targets['wms']!);
+  const plans = ['sales_order', 'sales_order_line'].map((entity) => parseOutboundPlan(TO_WMS, 'map.yaml', entity));
+  const problems = async (): Promise<string[]> =>
+    (await Promise.all(plans.map((plan) => target.checkOutbound(plan))))
+      .flat()
+      .map(({ line, message }) => `${line}: ${message}`);
+  await wms.client.query('create role packer login');
+  const sql = target.grantsSql('packer', [], plans);
+  expect(sql).toContain(
+    'GRANT SELECT, INSERT ("reference", "consignee", "wanted", "state"), UPDATE ("consignee", "wanted", "remark") ON "wh_order" TO "packer"',
+  );
+  expect(sql).not.toContain('"public" AUTHORIZATION');
+  await wms.client.query(sql);
+  // An identity gives its numbers to whoever may make a row; a serial column does not.
+  expect(await problems()).toEqual([
+    '13: this user may not USE wh_order_line_id_seq, from which wh_order_line.id is filled: rows cannot be made',
+  ]);
+  await wms.client.query('grant usage on sequence wh_order_line_id_seq to packer');
+  expect(await problems()).toEqual([]);
+  flow.start('capture:shop', 'transform:orders', 'transform:lines', 'apply:wms_orders', 'apply:wms_lines');
+  await shop.client.query(`insert into orders (number, status, customer) values ('S-1', 'placed', 'Ada');
+    insert into order_lines (order_id, line, sku, qty) values (1, 1, 'A', 2), (1, 2, 'B', 1.5)`);
+  const lines = 'select line_no, article, quantity from wh_order_line order by 1';
+  await shows(flow, wms.lines, lines, ['1|A|2.00', '2|B|1.50']);
+  await shop.client.query(`delete from order_lines; delete from orders`);
+  await shows(flow, wms.lines, lines, []);
+  await shows(flow, wms.lines, 'select reference, consignee, remark from wh_order', ['S-1|Ada|withdrawn']);
+
+  await wms.client.query(`revoke update (wanted) on wh_order from packer; revoke insert (state) on wh_order from packer;
+    revoke delete on wh_order_line from packer; revoke select on wh_order_line from packer;
+    grant select (wh_order, line_no, quantity) on wh_order_line to packer`);
+  expect(await problems()).toEqual([
+    '10: this user may not INSERT column wh_order.state',
+    '9: this user may not UPDATE column wh_order.wanted',
+    '17: this user may not SELECT column wh_order_line.article',
+    '13: this user may not DELETE in wh_order_line',
+  ]);
 });

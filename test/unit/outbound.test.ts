@@ -130,7 +130,9 @@ describe('an outbound mapping', () => {
       '5: wh_order.depot (text) is NOT NULL without a default, and is not given: rows cannot be made',
       '5: this user may not UPDATE in wh_order',
     ]);
-    expect(outboundProblems(bad, new Map())).toEqual([{ line: 5, message: 'there is no table wh_order' }]);
+    expect(outboundProblems(bad, new Map())).toEqual([
+      { line: 5, message: 'there is no table wh_order that this user may use' },
+    ]);
     const keyless = outboundProblems(
       plan('    to: wh_order\n    key: { consignee: customer }\n'),
       new Map([['wh_order', table]]),
