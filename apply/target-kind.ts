@@ -13,6 +13,7 @@ import type {
   ReplayChoice,
   ReplayResult,
 } from './quarantine-entry.ts';
+import type { OutboundTrace, TracesOf } from './outbound/outbound-traces.ts';
 import type { OutboundProblem } from './outbound/outbound-shape.ts';
 import type { PositionRow, TargetStore } from './target-store.ts';
 
@@ -48,6 +49,8 @@ export interface Target {
   outboundStore(plan: OutboundPlan): TargetStore;
   /** What of an outbound mapping does not fit the real tables. Throws `target_unreachable` or another classified error. */
   checkOutbound(plan: OutboundPlan): Promise<OutboundProblem[]>;
+  /** What an outbound flow left there, and removes it if that is asked for. Throws classified errors. */
+  outboundTraces(of: TracesOf): Promise<OutboundTrace[]>;
   /** Connects. Throws `target_unreachable`, `target_auth` or another classified error. */
   openDesk(applicationName: string): Promise<TargetDesk>;
   /**

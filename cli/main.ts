@@ -86,7 +86,7 @@ command(
 command(
   program,
   'teardown <source>',
-  'drop slot, publication and stream, after asking',
+  'drop slot, publication and stream, after asking; of an outbound flow: what it left in the system it wrote to',
   async () => (await act()).teardown,
 ).option('--yes', 'do not ask');
 command(

@@ -4,6 +4,7 @@ import { noticesOf } from '../followed-tables.ts';
 import type { Target, TargetDesk } from '../target-kind.ts';
 import { outboundProblems, tablesOf } from '../outbound/outbound-shape.ts';
 import { createMysqlOutboundStore } from './outbound-store.ts';
+import { outboundTraces } from './outbound-traces.ts';
 import { readSystemTables } from './system-table.ts';
 import { targetError } from './target-error.ts';
 import { targetGrantsSql } from './grants.ts';
@@ -34,6 +35,14 @@ export function createMysqlTarget(settings: TargetConfig): Target {
         return outboundProblems(plan, await readSystemTables(session, databaseOf(settings.url), tablesOf(plan)));
       } catch (thrown) {
         throw targetError(thrown, 'reading the tables that an outbound mapping writes to');
+      } finally {
+        await session.close();
+      }
+    },
+    async outboundTraces(of) {
+      const session = await MysqlSession.open(settings, 'waybill teardown');
+      try {
+        return await outboundTraces(session, of);
       } finally {
         await session.close();
       }

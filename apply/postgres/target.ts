@@ -4,6 +4,7 @@ import { noticesOf } from '../followed-tables.ts';
 import type { Target, TargetDesk } from '../target-kind.ts';
 import { outboundProblems, tablesOf } from '../outbound/outbound-shape.ts';
 import { createPostgresOutboundStore } from './outbound-store.ts';
+import { outboundTraces } from './outbound-traces.ts';
 import { readSystemTables } from './system-table.ts';
 import { targetError } from './target-error.ts';
 import { targetGrantsSql } from './grants.ts';
@@ -34,6 +35,14 @@ export function createPostgresTarget(settings: TargetConfig): Target {
         return outboundProblems(plan, await readSystemTables(session.client, tablesOf(plan)));
       } catch (thrown) {
         throw targetError(thrown, 'reading the tables that an outbound mapping writes to');
+      } finally {
+        await session.close();
+      }
+    },
+    async outboundTraces(of) {
+      const session = await openTargetSession(settings, 'waybill teardown');
+      try {
+        return await outboundTraces(session.client, of);
       } finally {
         await session.close();
       }

@@ -8,6 +8,7 @@ import { describeTeardown, teardownSource } from '../../capture/postgres/teardow
 import { flowNames, flowSettings, type Config, type FlowConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { audit, auditIfReachable, targetsOf } from '../audit.ts';
+import { describeOutboundTraces, teardownOutbound } from '../flow-teardown.ts';
 import { watchSnapshot } from '../snapshot-watch.ts';
 import {
   EXIT,
@@ -70,6 +71,8 @@ async function writeAnew(
 
 export async function teardown(source: string, options: GlobalOptions & { yes?: boolean }): Promise<number> {
   const config = readConfig(options);
+  if (config.outboundFlows[source] !== undefined && config.sources[source] === undefined)
+    return await teardownFlow(config, source, options);
   const settings = requireSource(config, source);
   const lines = await (settings.kind === 'postgres'
     ? describeTeardown(source, settings, config.nats)
@@ -78,21 +81,7 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
     console.log(`nothing of source ${source} is left`);
     return EXIT.good;
   }
-  console.log(`this removes, for good:\n${lines.map((line) => `  - ${line}`).join('\n')}`);
-  if (options.yes !== true) {
-    if (!process.stdin.isTTY)
-      throw new ReplicationError(
-        'config_invalid',
-        'teardown asks before it removes; say --yes where nobody can answer',
-      );
-    const prompt = createInterface({ input: process.stdin, output: process.stdout });
-    const answer = await prompt.question(`type ${source} to go on: `);
-    prompt.close();
-    if (answer.trim() !== source) {
-      console.log('nothing was removed');
-      return EXIT.no;
-    }
-  }
+  if (!(await isWanted(source, lines, options))) return EXIT.no;
   await auditIfReachable(config, targetsOf(config, source), {
     action: 'teardown',
     subject: `source ${source}`,
@@ -103,6 +92,36 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
     : teardownMysqlSource(source, config.nats));
   for (const line of removed) console.log(`removed ${line}`);
   return EXIT.good;
+}
+
+/** Says what is removed, and asks. Throws `config_invalid` where nobody can answer. */
+async function isWanted(name: string, lines: readonly string[], options: { yes?: boolean }): Promise<boolean> {
+  console.log(`this removes, for good:\n${lines.map((line) => `  - ${line}`).join('\n')}`);
+  if (options.yes === true) return true;
+  if (!process.stdin.isTTY)
+    throw new ReplicationError('config_invalid', 'teardown asks before it removes; say --yes where nobody can answer');
+  const prompt = createInterface({ input: process.stdin, output: process.stdout });
+  const answer = await prompt.question(`type ${name} to go on: `);
+  prompt.close();
+  if (answer.trim() === name) return true;
+  console.log('nothing was removed');
+  return false;
+}
+
+/** An outbound flow that is given up: its traces in the system that it wrote to. The rows that it wrote stay. */
+async function teardownFlow(config: Config, flow: string, options: { yes?: boolean }): Promise<number> {
+  const { to } = config.outboundFlows[flow]!;
+  const found = await describeOutboundTraces(config, flow);
+  if (found.length === 0) {
+    console.log(`nothing of flow ${flow} is left in ${to}`);
+    return EXIT.good;
+  }
+  const lines = found.map(({ what, kept }) => (kept === undefined ? what : `${what}: ${kept}`));
+  if (!(await isWanted(flow, lines, options))) return EXIT.no;
+  const removed = await teardownOutbound(config, flow);
+  await auditIfReachable(config, [to], { action: 'teardown', subject: `flow ${flow}`, detail: { removes: lines } });
+  for (const { what, kept } of removed) console.log(kept === undefined ? `removed ${what}` : `left ${what}: ${kept}`);
+  return removed.some(({ kept }) => kept !== undefined) ? EXIT.no : EXIT.good;
 }
 
 async function withTarget<T>(
