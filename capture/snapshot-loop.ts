@@ -203,10 +203,17 @@ export class SnapshotLoop {
     const chosen = await this.#o.tables();
     const wanted = chosen.filter((table) => request.tables === undefined || request.tables.includes(nameOf(table)));
     const names = new Set(wanted.map(nameOf));
-    const others = (await this.progress()).tables.filter((table) =>
-      request.keys === undefined ? !names.has(nameOf(table)) : table.keys === undefined || table.state !== 'done',
+    const { tables } = await this.progress();
+    // Of one table one reading at a time: what was not seen between begin and end of one tells nothing of the other.
+    if (request.span !== undefined && tables.some((table) => names.has(nameOf(table)) && table.state !== 'done'))
+      return;
+    const others = tables.filter((table) =>
+      isPartial(request) ? !isPartial(table) || table.state !== 'done' : !names.has(nameOf(table)),
     );
-    log.info({ tables: [...names], keys: request.keys?.length }, 'snapshot requested');
+    log.info(
+      { tables: [...names], keys: request.keys?.length, range: request.span !== undefined },
+      'snapshot requested',
+    );
     const added = wanted.map(({ schema, name }): TableProgress => ({
       schema,
       name,
@@ -215,12 +222,18 @@ export class SnapshotLoop {
       rows: 0,
       request: request.id,
       ...(request.keys === undefined ? {} : { keys: request.keys }),
+      ...(request.span === undefined ? {} : { span: request.span }),
     }));
     this.#own = { v: 1, id: request.id, tables: [...others, ...added] };
     await this.#o.progress.write(this.#own);
     // Only now: a crash before this line finds the request again, and taking it up twice does no harm.
     await clearRequest(bucket, source);
   }
+}
+
+/** Whether only some rows of a table are read, beside what is known of the table as a whole. */
+function isPartial({ keys, span }: Pick<TableProgress, 'keys' | 'span'>): boolean {
+  return keys !== undefined || span !== undefined;
 }
 
 function nameOf({ schema, name }: TableName): string {

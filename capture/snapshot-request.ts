@@ -15,10 +15,20 @@ export interface SnapshotRequest {
   readonly reset?: boolean;
   /** Read only the rows with these keys, of the one table named, and say of those that are not there that they are gone. */
   readonly keys?: readonly KeyTexts[];
+  /** Read only the rows with keys in it, of the one table named. */
+  readonly span?: KeySpan;
 }
 
 /** Values of a key's columns as text, in key order. */
 export type KeyTexts = readonly string[];
+
+/** The keys from `from` on, to before `to`; null: from the first on, to the last. */
+export interface KeySpan {
+  /** The first columns of the key, as many as the bounds name, as they were when it was asked for. */
+  readonly columns: readonly { readonly name: string; readonly type: string }[];
+  readonly from: KeyTexts | null;
+  readonly to: KeyTexts | null;
+}
 
 /** A part of a table's keys, and how far it is read. */
 export interface KeyRange {
@@ -46,6 +56,8 @@ export interface TableProgress {
   part?: { readonly schema: string; readonly name: string };
   /** Only these rows are read. */
   keys?: readonly KeyTexts[];
+  /** Only rows with keys in it are read. */
+  span?: KeySpan;
 }
 
 export interface SnapshotProgress {
@@ -61,7 +73,7 @@ const progressKey = (source: string): string => `snapshot.${source}`;
 export async function requestSnapshot(
   config: NatsConfig,
   source: string,
-  options: { tables?: string[]; cancel?: boolean; reset?: boolean },
+  options: { tables?: string[]; cancel?: boolean; reset?: boolean; span?: KeySpan },
 ): Promise<string> {
   const nats = await connectNats(config, 'waybill snapshot');
   try {
@@ -73,6 +85,7 @@ export async function requestSnapshot(
       ...(options.tables === undefined || options.tables.length === 0 ? {} : { tables: options.tables }),
       ...(options.cancel === true ? { cancel: true } : {}),
       ...(options.reset === true ? { reset: true } : {}),
+      ...(options.span === undefined ? {} : { span: options.span }),
     };
     await bucket.put(requestKey(source), JSON.stringify(request));
     return id;

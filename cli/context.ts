@@ -21,11 +21,11 @@ export function requireTarget(config: Config, name: string): TargetConfig {
   return config.targets[name] ?? unknownName('target', name, Object.keys(config.targets));
 }
 
-export function unknownName(kind: string, name: string, known: readonly string[]): never {
+export function unknownName(kind: string, name: string, known: readonly string[], what = 'configured'): never {
   const near = nearest(name, known);
   throw new ReplicationError(
     'config_invalid',
-    `there is no ${kind} "${name}"${near === undefined ? '' : ` (did you mean "${near}"?)`}; configured: ${known.join(', ') || 'none'}`,
+    `there is no ${kind} "${name}"${near === undefined ? '' : ` (did you mean "${near}"?)`}; ${what}: ${known.join(', ') || 'none'}`,
   );
 }
 

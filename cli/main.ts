@@ -80,6 +80,8 @@ command(
   'read tables again while the log streams; of a flow of records: write them all anew',
   async () => (await act()).snapshot,
 )
+  .option('--from <key>', 'read only rows of one table, from this key on; a key of several columns as a JSON array')
+  .option('--to <key>', 'read only rows of one table, to before this key')
   .option('--wait', 'show how far it is until all is read')
   .option('--cancel', 'stop the snapshot under way')
   .option('--reset', 'make a new slot and read everything: after a slot or frames were lost');

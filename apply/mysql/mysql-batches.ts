@@ -97,12 +97,13 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
       else this.#truncate(transaction, plan, row[2]?.includes('cascade') === true);
   }
 
-  async #mark(transaction: TargetTransaction, plan: TablePlan, [what, mark]: readonly Value[]): Promise<void> {
+  async #mark(transaction: TargetTransaction, plan: TablePlan, content: readonly Value[]): Promise<void> {
+    const [what, mark] = content;
     if (mark === 'gone') {
       if (this.#follower.gone(plan.table, String(what), transaction)) this.#marks.forget(transaction, plan.id);
       return;
     }
-    await this.#marks.apply(transaction, plan, String(mark));
+    await this.#marks.apply(transaction, plan, content);
     if (mark === 'end') this.#follower.loaded(plan.table);
   }
 

@@ -3,17 +3,17 @@
  * a table `waybill.seen_…`; at its `end` the rows with other keys are deleted. A row of `waybill.snapshot` is the state,
  * so a restart goes on where it was. Making a table commits implicitly: it is made, empty, before the transaction.
  */
-import { createHash } from 'node:crypto';
 import type { FlowConfig } from '../../core/config.ts';
-import type { TableSchema } from '../../core/frame.ts';
+import type { TableSchema, Value } from '../../core/frame.ts';
 import type { Segment } from '../compact.ts';
 import type { MysqlSession } from './session.ts';
 import { isQuarantine } from '../target-schema.ts';
+import { RangeMarks } from './range-marks.ts';
 import type { SchemaDiff } from '../schema-diff.ts';
-import { qualifiedName, quoteLiteral, quoteName, typeForDdl } from './sql.ts';
+import { deleteUnseenSql, makeSeenTable, seenColumn, seenTableName } from './seen-tables.ts';
+import { qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
-import type { TargetColumn } from './table-shape.ts';
 import type { RunDdl, TargetTable } from './target-table.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
@@ -23,11 +23,13 @@ export class SnapshotMarks {
   readonly #settings: FlowConfig;
   /** Quoted names of the seen tables, by source table. */
   readonly #seen = new Map<string, string>();
+  readonly #ranges: RangeMarks;
 
   constructor(session: MysqlSession, flow: string, settings: FlowConfig) {
     this.#session = session;
     this.#flow = flow;
     this.#settings = settings;
+    this.#ranges = new RangeMarks(session, flow, settings);
   }
 
   async load(): Promise<void> {
@@ -37,6 +39,7 @@ export class SnapshotMarks {
         `SELECT table_schema, table_name, seen_table FROM waybill.snapshot WHERE flow = ${quoteLiteral(this.#flow)}`,
       );
       for (const [schema, name, seen] of rows) this.#seen.set(`${schema}.${name}`, qualifiedName('waybill', seen!));
+      await this.#ranges.load();
     } catch (thrown) {
       throw targetError(thrown, 'reading the snapshots under way');
     }
@@ -44,47 +47,32 @@ export class SnapshotMarks {
 
   /** The seen table to record keys in while a snapshot of this table is under way. */
   seenTable(plan: TablePlan): string | undefined {
-    return plan.key.length === 0 ? undefined : this.#seen.get(plan.id);
+    return plan.key.length === 0 ? undefined : (this.#seen.get(plan.id) ?? this.#ranges.seenTable(plan.id));
   }
 
   /** Makes the seen tables that the snapshots which begin in these segments may need. */
   async prepare(segments: readonly Segment<TablePlan>[], ddl: RunDdl): Promise<void> {
     for (const { barrier } of segments) {
-      if (barrier?.row[0] !== 's' || barrier.row[2]?.[1] !== 'begin') continue;
+      if (barrier?.row[0] !== 's') continue;
       const { plan } = barrier;
+      const mark = barrier.row[2]?.[1];
       if (plan.key.length === 0 || this.#seen.has(plan.id)) continue;
-      const name = this.#seenName(plan);
-      const where = `TABLE_SCHEMA = 'waybill' AND TABLE_NAME = ${quoteLiteral(name)}`;
-      const [there] = await this.#session.rows(`SELECT 1 FROM information_schema.TABLES WHERE ${where}`);
-      const qualified = qualifiedName('waybill', name);
-      if (there !== undefined) {
-        // What an earlier snapshot left behind may be of another shape.
-        const [row] = await this.#session.rows(`SELECT 1 FROM ${qualified} LIMIT 1`);
-        if (row === undefined) continue;
-        await ddl(`DROP TABLE ${qualified}`);
-      }
-      const columns = plan.key.map((index) => seenColumn(plan.columns[index]!));
-      const key = plan.key.map((index) => plan.names[index]).join(', ');
-      await ddl(`CREATE TABLE IF NOT EXISTS ${qualified} (${columns.join(', ')}, PRIMARY KEY (${key})) ENGINE=InnoDB`);
+      if (mark === 'begin') await makeSeenTable(this.#session, seenTableName(this.#flow, plan), plan, ddl);
+      else if (mark === 'begin_range') await this.#ranges.prepare(plan, ddl);
     }
   }
 
-  #seenName(plan: TablePlan): string {
-    const hash = createHash('sha256')
-      .update(
-        `${this.#flow}\0${plan.qualified}\0${plan.key.map((index) => `${plan.names[index]} ${plan.columns[index]!.type}`).join()}`,
-      )
-      .digest('hex');
-    return `seen_${hash.slice(0, 24)}`;
-  }
-
   /** Does what a mark asks, inside the transaction. */
-  async apply(transaction: TargetTransaction, plan: TablePlan, mark: string): Promise<void> {
+  async apply(transaction: TargetTransaction, plan: TablePlan, content: readonly Value[]): Promise<void> {
+    const mark = content[1];
     if (mark === 'begin') await this.#begin(transaction, plan);
     else if (mark === 'end') this.#end(transaction, plan);
+    // While the whole table is read, what a range has is seen by that.
+    else if (plan.key.length > 0 && !this.#seen.has(plan.id)) await this.#ranges.apply(transaction, plan, content);
   }
 
   async #begin(transaction: TargetTransaction, plan: TablePlan): Promise<void> {
+    this.#ranges.forget(transaction, plan.id);
     if (plan.key.length === 0) {
       transaction.add(`DELETE FROM ${plan.qualified}`);
       return;
@@ -97,7 +85,7 @@ export class SnapshotMarks {
     await transaction.flush();
     const [filled] = await this.#session.rows(`SELECT 1 FROM ${plan.qualified} LIMIT 1`);
     if (filled === undefined) return;
-    const name = this.#seenName(plan);
+    const name = seenTableName(this.#flow, plan);
     const { schema, name: table } = plan.table;
     transaction.add(
       `INSERT INTO waybill.snapshot (flow, table_schema, table_name, seen_table) VALUES (${quoteLiteral(this.#flow)},` +
@@ -113,6 +101,7 @@ export class SnapshotMarks {
 
   /** A table that the source no longer has, or has under another key, is not read to its end. */
   forget(transaction: Pick<TargetTransaction, 'add'>, id: string): void {
+    this.#ranges.forget(transaction, id);
     const seen = this.#seen.get(id);
     if (seen === undefined) return;
     this.#seen.delete(id);
@@ -125,6 +114,7 @@ export class SnapshotMarks {
 
   /** The seen table of a snapshot under way goes along with its table. Outside of transactions. */
   async follow(id: string, diff: SchemaDiff, table: TableSchema, target: TargetTable): Promise<void> {
+    await this.#ranges.giveUp(id);
     const seen = this.#seen.get(id);
     if (seen === undefined) return;
     if (diff.key) {
@@ -158,13 +148,7 @@ export class SnapshotMarks {
       const own = isQuarantine(plan.table, this.#settings)
         ? ` AND ${plan.qualified}.flow = ${quoteLiteral(this.#flow)}`
         : '';
-      // Without an alias, which would be looked for in a default database.
-      const same = plan.key
-        .map((index) => `s.${plan.names[index]} = ${plan.qualified}.${plan.names[index]}`)
-        .join(' AND ');
-      transaction.add(
-        `DELETE ${plan.qualified} FROM ${plan.qualified} LEFT JOIN ${seen} s ON ${same} WHERE s.${plan.names[plan.key[0]!]} IS NULL${own}`,
-      );
+      transaction.add(deleteUnseenSql(plan, seen, own));
     }
     const { schema, name } = plan.table;
     transaction.add(
@@ -173,9 +157,4 @@ export class SnapshotMarks {
     );
     transaction.add(`DELETE FROM ${seen}`);
   }
-}
-
-function seenColumn({ name, type, charset, collation }: TargetColumn): string {
-  const characters = collation === undefined ? '' : ` CHARACTER SET ${charset} COLLATE ${collation}`;
-  return `${quoteName(name)} ${typeForDdl(type)}${characters} NOT NULL`;
 }

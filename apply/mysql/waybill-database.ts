@@ -15,6 +15,8 @@ const TABLES: Readonly<Record<string, string>> = {
     created_at datetime(6) NOT NULL, KEY quarantine_key (flow, table_schema, table_name, id)`,
   snapshot: `flow ${NAME}, table_schema ${NAME}, table_name ${NAME}, seen_table varchar(64) NOT NULL,
     PRIMARY KEY (flow, table_schema, table_name)`,
+  snapshot_range: `flow ${NAME}, table_schema ${NAME}, table_name ${NAME}, seen_table varchar(64) NOT NULL,
+    id varchar(255) ${CHARACTERS} NOT NULL, PRIMARY KEY (flow, table_schema, table_name)`,
   tables: `flow ${NAME}, source ${NAME}, table_schema ${NAME}, table_name ${NAME}, definition longtext ${CHARACTERS},
     kept longtext ${CHARACTERS} NOT NULL, pending longtext ${CHARACTERS} NOT NULL, state varchar(10) NOT NULL,
     reason text ${CHARACTERS}, updated_at datetime(6) NOT NULL, PRIMARY KEY (flow, source, table_schema, table_name)`,

@@ -81,7 +81,7 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
       }
       const [id, mark] = row[2] ?? [];
       if (mark === 'gone') await this.#gone(transaction, plan, String(id));
-      else await this.#marks.apply(transaction, plan, String(id), String(mark));
+      else await this.#marks.apply(transaction, plan, row[2] ?? []);
       if (mark === 'end') await this.#follower.loaded(plan.table, transaction);
     }
   }

@@ -1,14 +1,17 @@
 /**
  * What a snapshot did not see does not exist. From a snapshot's `begin` the keys of a table that come by are recorded
  * in a table `waybill.seen_…`; at its `end` the rows with other keys are deleted. The existence of that table is the
- * state, so a restart goes on where it was.
+ * state, so a restart goes on where it was. Of a range of keys the same, with rows of the range alone.
  */
 import { createHash } from 'node:crypto';
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
+import type { Value } from '../../core/frame.ts';
+import type { KeyBounds } from '../../core/key-order.ts';
+import { markedRange } from '../marked-range.ts';
 import { isQuarantine } from '../target-schema.ts';
 import { qualifiedName, quoteLiteral, quoteName } from './sql.ts';
-import type { TablePlan } from './table-plan.ts';
+import { literal, type TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
@@ -17,7 +20,11 @@ interface SeenTable {
   readonly name: string;
   /** Names of its columns, quoted, in no order. */
   readonly key: ReadonlySet<string>;
+  /** Whether only a range of the keys is read. */
+  readonly isRange: boolean;
 }
+
+const RANGE_PREFIX = 'seen_range_';
 
 export class SnapshotMarks {
   readonly #client: ClientBase;
@@ -47,6 +54,7 @@ export class SnapshotMarks {
           this.#seen.set(comment.slice(prefix.length), {
             name: qualifiedName('waybill', name),
             key: new Set(key.map(quoteName)),
+            isRange: name.startsWith(RANGE_PREFIX),
           });
       }
     } catch (thrown) {
@@ -62,9 +70,15 @@ export class SnapshotMarks {
   }
 
   /** Does what a mark asks, inside the transaction. */
-  async apply(transaction: TargetTransaction, plan: TablePlan, id: string, mark: string): Promise<void> {
+  async apply(transaction: TargetTransaction, plan: TablePlan, content: readonly Value[]): Promise<void> {
+    const [id, mark] = content.map(String) as [string, string];
     if (mark === 'begin') await this.#begin(transaction, plan, id);
     else if (mark === 'end') this.#end(transaction, plan);
+    else if (mark === 'begin_range' || mark === 'end_range') {
+      const range = plan.key.length === 0 ? undefined : this.#range(plan, content);
+      if (mark === 'begin_range') await this.#beginRange(transaction, plan, id, range);
+      else this.#endRange(transaction, plan, id, range);
+    }
   }
 
   async #begin(transaction: TargetTransaction, plan: TablePlan, id: string): Promise<void> {
@@ -75,18 +89,59 @@ export class SnapshotMarks {
       transaction.add(`TRUNCATE ${plan.qualified}`);
       return;
     }
+    if (await this.#isEmpty(transaction, plan.qualified)) return;
+    this.#watch(transaction, plan, this.#nameOf(plan, 'seen_', id), false);
+  }
+
+  async #isEmpty(transaction: TargetTransaction, rows: string): Promise<boolean> {
     await transaction.flush();
-    const { rows } = await this.#client.query<{ filled: boolean }>(
-      `SELECT EXISTS (SELECT FROM ${plan.qualified}) AS filled`,
+    const { rows: found } = await this.#client.query<{ filled: boolean }>(
+      `SELECT EXISTS (SELECT FROM ${rows}) AS filled`,
     );
-    if (rows[0]?.filled !== true) return;
+    return found[0]?.filled !== true;
+  }
+
+  #nameOf(plan: TablePlan, prefix: string, id: string): string {
     const hash = createHash('sha256').update(`${this.#flow}\0${plan.qualified}`).digest('hex').slice(0, 8);
-    const name = qualifiedName('waybill', `seen_${id.replaceAll(/[^A-Za-z0-9_-]/g, '_').slice(0, 40)}_${hash}`);
+    return qualifiedName('waybill', `${prefix}${id.replaceAll(/[^A-Za-z0-9_-]/g, '_').slice(0, 40)}_${hash}`);
+  }
+
+  #watch(transaction: TargetTransaction, plan: TablePlan, name: string, isRange: boolean): void {
     const keys = plan.key.map((index) => plan.names[index]).join(', ');
     transaction.add(`CREATE TABLE ${name} AS SELECT ${keys} FROM ${plan.qualified} WITH NO DATA`);
     transaction.add(`ALTER TABLE ${name} ADD PRIMARY KEY (${keys})`);
     transaction.add(`COMMENT ON TABLE ${name} IS ${quoteLiteral(`${this.#flow} ${plan.id}`)}`);
-    this.#seen.set(plan.id, { name, key: new Set(plan.key.map((index) => plan.names[index]!)) });
+    this.#seen.set(plan.id, { name, key: new Set(plan.key.map((index) => plan.names[index]!)), isRange });
+  }
+
+  #range(plan: TablePlan, content: readonly Value[]): string | undefined {
+    const typeAt = ({ name }: { readonly name: string }): string | undefined => plan.target.columns.get(name)?.type;
+    const range = markedRange(plan, content, this.#settings, 'postgres', typeAt);
+    return range === undefined ? undefined : rangeSql(plan, range);
+  }
+
+  async #beginRange(
+    transaction: TargetTransaction,
+    plan: TablePlan,
+    id: string,
+    range: string | undefined,
+  ): Promise<void> {
+    const known = this.#seen.get(plan.id);
+    // The whole table is being read: what the range has is seen by that.
+    if (known?.isRange === false) return;
+    // One that was cancelled, or was begun twice.
+    this.forget(transaction, plan);
+    if (range === undefined || (await this.#isEmpty(transaction, `${plan.qualified} t WHERE ${range}`))) return;
+    this.#watch(transaction, plan, this.#nameOf(plan, RANGE_PREFIX, id), true);
+  }
+
+  #endRange(transaction: TargetTransaction, plan: TablePlan, id: string, range: string | undefined): void {
+    const seen = this.#seen.get(plan.id);
+    // The end of another one says nothing of this one.
+    if (seen?.name !== this.#nameOf(plan, RANGE_PREFIX, id)) return;
+    if (range !== undefined && this.#settings.deletes === 'apply' && hasKey(seen, plan))
+      transaction.add(`DELETE FROM ${plan.qualified} t WHERE ${range} AND NOT ${isSeen(seen, plan)}`);
+    this.forget(transaction, plan);
   }
 
   /** A table that the source no longer has is not read to its end. */
@@ -98,21 +153,35 @@ export class SnapshotMarks {
 
   #end(transaction: TargetTransaction, plan: TablePlan): void {
     const seen = this.#seen.get(plan.id);
-    if (seen === undefined) return;
+    if (seen === undefined || seen.isRange) return;
     this.#seen.delete(plan.id);
     // What was seen under another key tells nothing of what is not there.
     if (this.#settings.deletes === 'apply' && hasKey(seen, plan)) {
-      const same = plan.key.map((index) => `s.${plan.names[index]} = t.${plan.names[index]}`).join(' AND ');
       // Of the quarantine only what this flow's mappings held is written anew.
       const own = isQuarantine(plan.table, this.#settings)
         ? `t.flow = ${quoteLiteral(this.#flow)} AND t.hold IS NOT NULL AND `
         : '';
-      transaction.add(
-        `DELETE FROM ${plan.qualified} t WHERE ${own}NOT EXISTS (SELECT FROM ${seen.name} s WHERE ${same})`,
-      );
+      transaction.add(`DELETE FROM ${plan.qualified} t WHERE ${own}NOT ${isSeen(seen, plan)}`);
     }
     transaction.add(`DROP TABLE ${seen.name}`);
   }
+}
+
+function isSeen(seen: SeenTable, plan: TablePlan): string {
+  const same = plan.key.map((index) => `s.${plan.names[index]} = t.${plan.names[index]}`).join(' AND ');
+  return `EXISTS (SELECT FROM ${seen.name} s WHERE ${same})`;
+}
+
+/** The condition that the key of row `t` lies in a range. */
+function rangeSql(plan: TablePlan, { from, to }: KeyBounds): string {
+  const compared = (sign: string, bound: readonly string[] | null): string[] => {
+    const indexes = plan.key.slice(0, bound?.length ?? 0);
+    const names = indexes.map((index) => `t.${plan.names[index]}`).join(', ');
+    return bound === null
+      ? []
+      : [`(${names}) ${sign} (${indexes.map((index, i) => literal(plan, index, bound[i]!)).join(', ')})`];
+  };
+  return [...compared('>=', from), ...compared('<', to)].join(' AND ');
 }
 
 /** Whether the table still has the key that it had when its snapshot began. */

@@ -1,5 +1,6 @@
 /** The statements that read chunks of a table, and single rows of it. */
-import type { KeyTexts } from '../snapshot-request.ts';
+import { beforeSql, behindSql } from '../../core/key-order.ts';
+import type { KeySpan, KeyTexts } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
 import { quoteIdent, quoteLiteral } from './connection.ts';
 import { baseType } from './log-type.ts';
@@ -13,21 +14,38 @@ export function chunkSql(
   cursor: KeyTexts | null,
   limit: number | undefined,
   excluded?: ReadonlySet<string>,
+  span?: KeySpan,
 ): string {
-  const parts = keyTypes(table).map(({ name, type }, index) => ({
-    sql: orderedBy(name, type),
-    literal: cursor === null ? '' : keyLiteral(cursor[index]!, type),
-  }));
-  // Written out: a comparison of rows would read the index from its beginning.
-  const after = parts
-    .map((part, index) => {
-      const equal = parts.slice(0, index).map(({ sql, literal }) => `${sql} = ${literal}`);
-      return `(${[...equal, `${part.sql} > ${part.literal}`].join(' AND ')})`;
-    })
-    .join(' OR ');
-  const where = cursor === null || parts.length === 0 ? '' : ` WHERE ${after}`;
-  const order = parts.length === 0 ? '' : ` ORDER BY ${parts.map(({ sql }) => sql).join(', ')}`;
-  return `${selectFrom(table, excluded)}${where}${order}${limit === undefined ? '' : ` LIMIT ${limit}`}`;
+  const keys = keyTypes(table).map(({ name, type }) => orderedBy(name, type));
+  const conditions = [
+    ...(cursor === null || keys.length === 0 ? [] : [behindSql(compared(table, cursor), false)]),
+    ...spanConditions(table, span),
+  ];
+  const order = keys.length === 0 ? '' : ` ORDER BY ${keys.join(', ')}`;
+  return `${selectFrom(table, excluded)}${whereSql(conditions)}${order}${limit === undefined ? '' : ` LIMIT ${limit}`}`;
+}
+
+/** The statement of which the plan tells how many rows a span has about. */
+export function guessSql(table: CapturedTable, span: KeySpan): string {
+  return `EXPLAIN SELECT 1 FROM ${qualified(table)}${whereSql(spanConditions(table, span))}`;
+}
+
+function whereSql(conditions: readonly string[]): string {
+  return conditions.length === 0 ? '' : ` WHERE ${conditions.map((condition) => `(${condition})`).join(' AND ')}`;
+}
+
+function spanConditions(table: CapturedTable, span: KeySpan | undefined): string[] {
+  return [
+    ...(span?.from == null ? [] : [behindSql(compared(table, span.from), true)]),
+    ...(span?.to == null ? [] : [beforeSql(compared(table, span.to))]),
+  ];
+}
+
+/** Columns of the key, as many as there are values, each with its own. */
+function compared(table: CapturedTable, values: KeyTexts): { column: string; bound: string }[] {
+  return keyTypes(table)
+    .slice(0, values.length)
+    .map(({ name, type }, index) => ({ column: orderedBy(name, type), bound: keyLiteral(values[index]!, type) }));
 }
 
 /** The statement that reads the rows with these keys. */

@@ -7,14 +7,16 @@ import type { ColumnRules } from '../../core/column-rules.ts';
 import { failpoint } from '../../core/failpoint.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
+import { isOrdered, rangeMark } from '../../core/key-order.ts';
 import type { Logger } from '../../core/logger.ts';
 import { abortableDelay } from '../../core/run-service.ts';
+import { spanFits } from '../key-span.ts';
 import { RowLimit } from '../row-limit.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
 import type { KeyTexts, ProgressStore, TableProgress } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
 import { ChunkReader, type ChunkReaderOptions } from './chunk-reader.ts';
-import { chunkSql, existSql, keysSql, keyTextIsKey } from './chunk-sql.ts';
+import { chunkSql, existSql, guessSql, keysSql, keyTextIsKey } from './chunk-sql.ts';
 import { keyText } from './chunk-window.ts';
 import type { TextRow } from './connection.ts';
 import { guarded, publishRead } from './published-table.ts';
@@ -26,6 +28,9 @@ const CHUNK_BYTES = 4 << 20;
 const MOST_ATTEMPTS = 20;
 /** Questions for single keys in one statement. */
 const KEYS_A_STATEMENT = 100;
+/** Where EXPLAIN says how many rows it reckons with. */
+const MYSQL_ROWS = 9;
+const MARIADB_ROWS = 8;
 
 export interface SnapshotPorts extends ChunkReaderOptions {
   /** A table as the catalog has it now. */
@@ -86,6 +91,7 @@ export class SnapshotReader {
         table.state = 'done';
       } else if (table.keys !== undefined && !this.#hasGuardedKey(captured))
         await this.#readKeys(table, table.keys, captured);
+      else if (table.span !== undefined && !spanFits(table.span, captured.schema)) this.#spanLost(table);
       else await this.#readTable(table, captured);
       await this.#store();
     }
@@ -100,8 +106,22 @@ export class SnapshotReader {
     const counts = new Map(rows.map(([schema, name, count]) => [`${schema}.${name}`, Number(count)]));
     for (const table of tables) {
       const count = counts.get(`${table.schema}.${table.name}`);
-      if (count !== undefined && table.keys === undefined) table.estimate = count;
+      if (count !== undefined && table.keys === undefined && table.span === undefined) table.estimate = count;
     }
+  }
+
+  /** How many rows of a range there are about, as the server plans with. */
+  async #estimateSpan(table: TableProgress, captured: CapturedTable): Promise<void> {
+    if (table.span === undefined) return;
+    const { client } = this.#ports;
+    const plan = await client
+      .query(guessSql(captured, table.span), 'estimating the rows of a range')
+      .catch((thrown: unknown) => {
+        if (failedForDdl(thrown)) return [];
+        throw thrown;
+      });
+    const count = Number(plan[0]?.[this.#ports.flavour === 'mysql' ? MYSQL_ROWS : MARIADB_ROWS] ?? Number.NaN);
+    if (Number.isFinite(count)) table.estimate = count;
   }
 
   /** Of rows whose key is hashed or the like nobody can ask by name. */
@@ -116,11 +136,13 @@ export class SnapshotReader {
 
   async #readTable(table: TableProgress, first: CapturedTable): Promise<void> {
     const { log } = this.#ports;
-    const id = `${this.#task.progress.id}_${table.schema}.${table.name}`;
+    // A range bears the name of its request: other readings of the table end by themselves.
+    const id = `${table.span === undefined ? this.#task.progress.id : table.request}_${table.schema}.${table.name}`;
     const keyless = first.schema.key.length === 0;
     let captured = first;
     if (table.state === 'pending') {
-      if (!keyless) await this.#mark(captured, id, 'begin');
+      if (!keyless) await this.#mark(captured, id, 'begin', table);
+      await this.#estimateSpan(table, captured);
       table.state = 'running';
       await this.#ports.stored();
       await this.#store();
@@ -131,11 +153,16 @@ export class SnapshotReader {
     while (!this.#stopped) {
       await this.#limit.take(limit ?? 0, this.#ports.signal);
       const chunk = await this.#publishChunk(table, captured, async (current) => {
-        if (keyless) await this.#mark(current, id, 'begin');
-        return await this.#read(current, (excluded) => [chunkSql(current, cursor, limit, excluded)], []);
+        if (keyless) await this.#mark(current, id, 'begin', table);
+        if (table.span !== undefined && !spanFits(table.span, current.schema)) return undefined;
+        return await this.#read(current, (excluded) => [chunkSql(current, cursor, limit, excluded, table.span)], []);
       });
       if (chunk === 'aside') return;
-      if (chunk === undefined) break;
+      if (chunk === undefined) {
+        // What is left unread of a range must not count as not there.
+        if (table.span !== undefined) return this.#spanLost(table);
+        break;
+      }
       captured = chunk.table;
       await this.#ports.stored();
       const { rows } = chunk;
@@ -151,10 +178,18 @@ export class SnapshotReader {
       limit = Math.max(Math.min(100, this.#ports.maxChunkRows, this.#limit.mostAtOnce), Math.floor(most));
     }
     if (this.#stopped) return;
-    await this.#mark(captured, id, 'end');
+    await this.#mark(captured, id, 'end', table);
     await this.#ports.stored();
     table.state = 'done';
     log.info({ table: `${table.schema}.${table.name}`, rows: table.rows }, 'table read');
+  }
+
+  #spanLost(table: TableProgress): void {
+    this.#ports.log.warn(
+      { table: `${table.schema}.${table.name}` },
+      'a table has another key than when a range of it was asked for, or is gone; the rest of the range is left out',
+    );
+    table.state = 'done';
   }
 
   /** Reads single rows again. What others of the table are there stays as it is: no begin, no end. */
@@ -211,11 +246,14 @@ export class SnapshotReader {
     return 'aside';
   }
 
-  async #mark(table: CapturedTable, id: string, kind: 'begin' | 'end'): Promise<void> {
-    const content = Buffer.from(JSON.stringify([id, kind]));
+  /** Tells targets what is read: of a range, where they can tell which rows those are. */
+  async #mark(table: CapturedTable, id: string, kind: 'begin' | 'end', { span }: TableProgress): Promise<void> {
+    const published = publishRead(table, this.#ports.rules).table;
+    if (span !== undefined && !isOrdered(published.schema, span)) return;
+    const content = span === undefined ? [id, kind] : rangeMark(id, `${kind}_range`, span);
     await this.#ports.atBoundary(
       () => true,
-      (port) => port.publish(publishRead(table, this.#ports.rules).table, 's', [content]),
+      (port) => port.publish(published, 's', [Buffer.from(JSON.stringify(content))]),
     );
   }
 

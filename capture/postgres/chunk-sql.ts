@@ -1,5 +1,5 @@
 /** The statements that read chunks of tables. */
-import type { KeyTexts } from '../snapshot-request.ts';
+import type { KeySpan, KeyTexts } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
 import { qualifiedName, quoteIdent } from './publication.ts';
 import type { PublishedTable } from './published-table.ts';
@@ -14,15 +14,17 @@ function columnsSql({ schema, writes }: ReadTable, prefix = ''): string {
 }
 
 /** The rows to read: those whose keys lie behind `after`, up to `upTo`; null: from the first on, to the last. */
-export interface KeyBounds {
+export interface ChunkBounds {
   readonly after: readonly string[] | null;
   readonly upTo: readonly string[] | null;
+  /** Besides: those within a span alone. */
+  readonly span?: KeySpan | undefined;
 }
 
 /** The statement that reads one chunk in key order. `part`: of this partition alone. */
 export function chunkSql(
   table: ReadTable,
-  { after, upTo }: KeyBounds,
+  { after, upTo, span }: ChunkBounds,
   limit: number | undefined,
   part?: { readonly schema: string; readonly name: string },
 ): string {
@@ -33,10 +35,59 @@ export function chunkSql(
   const bounds = [
     ...(after === null ? [] : [`(${key}) > (${literals(after)})`]),
     ...(upTo === null ? [] : [`(${key}) <= (${literals(upTo)})`]),
+    ...spanConditions(span),
   ];
   const where = bounds.length === 0 || keyIndexes.length === 0 ? '' : ` where ${bounds.join(' and ')}`;
   const order = keyIndexes.length === 0 ? '' : ` order by ${key}`;
   return `select ${columnsSql(table)} from ${qualifiedName(part ?? schema)}${where}${order}${limit === undefined ? '' : ` limit ${limit}`}`;
+}
+
+/** Rows of keys are compared with the collations of their columns. */
+function spanConditions(span: KeySpan | undefined): string[] {
+  if (span === undefined) return [];
+  const { columns, from, to } = span;
+  const some = (bound: KeyTexts): string =>
+    columns
+      .slice(0, bound.length)
+      .map(({ name }) => quoteIdent(name))
+      .join(', ');
+  return [
+    ...(from === null ? [] : [`(${some(from)}) >= (${boundSql(columns, from)})`]),
+    ...(to === null ? [] : [`(${some(to)}) < (${boundSql(columns, to)})`]),
+  ];
+}
+
+/** Values of columns, in their types. */
+function boundSql(columns: KeySpan['columns'], texts: KeyTexts): string {
+  return texts.map((text, index) => `${quoteLiteral(text)}::${keyType(columns[index]!.type)}`).join(', ');
+}
+
+/**
+ * The statement that gives the values of bounds as texts of the types of their columns, and fails where one is none; and
+ * whether a key may lie between two bounds, for the collations of the table.
+ */
+export function checkBoundsSql(table: CapturedTable, { columns, from, to }: KeySpan): string {
+  const texts = (bound: KeyTexts | null): string =>
+    bound === null
+      ? 'null'
+      : `array[${columns
+          .slice(0, bound.length)
+          .map(({ type }, i) => `format('%s', ${quoteLiteral(bound[i]!)}::${keyType(type)})`)
+          .join(', ')}]`;
+  const shared = Math.min(from?.length ?? 0, to?.length ?? 0);
+  let room = 'true';
+  if (from !== null && to !== null) {
+    const some = columns.slice(0, shared);
+    // A column of no rows lends its collation to the values.
+    const row = (bound: KeyTexts): string =>
+      `(select ${some.map(({ name }) => quoteIdent(name)).join(', ')} from ${qualifiedName(table.schema)} where false` +
+      ` union all select ${boundSql(columns, bound.slice(0, shared))})`;
+    const names = some.map((_, i) => `c${i}`).join(', ');
+    const of = (alias: string): string => `(${some.map((_, i) => `${alias}.c${i}`).join(', ')})`;
+    const sign = from.length < to.length ? '<=' : '<';
+    room = `(select ${of('f')} ${sign} ${of('t')} from ${row(from)} f(${names}), ${row(to)} t(${names}))`;
+  }
+  return `select ${texts(from)} as from, ${texts(to)} as to, ${room} as room`;
 }
 
 function keyColumns({ schema }: CapturedTable): string {
@@ -60,9 +111,11 @@ select t.oid::int8::text as oid, case when min(c.reltuples) >= 0 then sum(c.relt
   join pg_class c on c.oid = l.relid and c.relkind <> 'p'
  group by t.oid`;
 
-/** The statement of which the plan tells the planner's guess, which it makes by the table's size. */
-export function guessSql(table: CapturedTable): string {
-  return `explain (format json) select from ${qualifiedName(table.schema)}`;
+/** The statement of which the plan tells the planner's guess, which it makes by the table's size and statistics. */
+export function guessSql(table: CapturedTable, span?: KeySpan): string {
+  const conditions = spanConditions(span);
+  const where = conditions.length === 0 ? '' : ` where ${conditions.join(' and ')}`;
+  return `explain (format json) select from ${qualifiedName(table.schema)}${where}`;
 }
 
 /** The keys as a list of rows `w(k0, k1, …)`, each value in the type of its column. */

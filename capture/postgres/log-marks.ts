@@ -1,5 +1,6 @@
 /** Messages of Waybill in the log of a Postgres source. */
 import type pg from 'pg';
+import type { KeyBounds, RangeMark } from '../../core/key-order.ts';
 import type { CatalogRow } from './catalog.ts';
 import type { PublishedTable } from './published-table.ts';
 import { sourceError } from './source-error.ts';
@@ -8,6 +9,7 @@ import { sourceError } from './source-error.ts';
 export type Mark =
   | { readonly k: 'heartbeat' }
   | { readonly k: 'begin' | 'end'; readonly id: string; readonly oid: number }
+  | ({ readonly k: RangeMark; readonly id: string; readonly oid: number } & KeyBounds)
   | { readonly k: 'low' | 'high'; readonly chunk: string; readonly oid: number }
   | SchemaMark;
 

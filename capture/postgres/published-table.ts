@@ -52,6 +52,6 @@ export function publishedRow(
 }
 
 /** The bytes of a bytea in hexadecimal form (`\x…`). */
-function byteaBytes(text: string): Buffer {
+export function byteaBytes(text: string): Buffer {
   return Buffer.from(text.slice(2), 'hex');
 }

@@ -9,17 +9,25 @@ import type pg from 'pg';
 import type { ColumnRules } from '../../core/column-rules.ts';
 import type { Logger } from '../../core/logger.ts';
 import { abortableDelay } from '../../core/run-service.ts';
+import { spanFits } from '../key-span.ts';
 import { RowLimit } from '../row-limit.ts';
+import { isOrdered, type RangeMark } from '../../core/key-order.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
-import { newSnapshotId, type KeyRange, type ProgressStore, type TableProgress } from '../snapshot-request.ts';
+import {
+  newSnapshotId,
+  type KeyRange,
+  type KeySpan,
+  type ProgressStore,
+  type TableProgress,
+} from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
-import { ChunkReader, currentSnapshot, type ChunkOutcome, type ReadChunk } from './chunk-reader.ts';
+import { CHANGED_TABLE, ChunkReader, currentSnapshot, type ChunkOutcome, type ReadChunk } from './chunk-reader.ts';
 import { absentSql, chunkSql, ESTIMATE_SQL, guessSql, keysSql, sampleSql } from './chunk-sql.ts';
 import type { Chunk } from './chunk-windows.ts';
 import { hasGuardedKey, type PublishedTable } from './published-table.ts';
+import { framedBounds } from './key-span.ts';
 import { sourceError } from './source-error.ts';
 
-const UNDEFINED_TABLE = '42P01';
 const FIRST_CHUNK_ROWS = 1000;
 const LEAST_CHUNK_ROWS = 10;
 /** What the chunks of all connections take together. */
@@ -163,7 +171,11 @@ export class SnapshotReader {
     const byOid = new Map<string, { table: TableProgress; captured: PublishedTable }>();
     for (const table of this.#tables) {
       const captured = this.#ports.tableByName(table.schema, table.name);
-      if (captured !== undefined && table.keys === undefined) byOid.set(String(captured.oid), { table, captured });
+      if (captured !== undefined && table.span !== undefined) {
+        if (spanFits(table.span, captured.schema))
+          table.estimate = Math.round(await guess(client, captured, table.span));
+      } else if (captured !== undefined && table.keys === undefined)
+        byOid.set(String(captured.oid), { table, captured });
     }
     try {
       const { rows } = await client.query<{ oid: string; rows: number | null }>(ESTIMATE_SQL, [[...byOid.keys()]]);
@@ -230,12 +242,24 @@ export class SnapshotReader {
       return;
     }
     if (table.keys !== undefined && !hasGuardedKey(captured)) return this.#readKeys(reader, table, captured);
-    const id = `${this.#ports.task.progress.id}_${captured.oid}`;
+    if (table.span !== undefined && !spanFits(table.span, captured.schema)) {
+      this.#ports.log.warn(
+        { table: nameOf(table) },
+        'a table has another key than when a range of it was asked for; left out',
+      );
+      table.state = 'done';
+      return;
+    }
+    // A range bears the name of its request: other readings of the table end by themselves.
+    const id = `${table.span === undefined ? this.#ports.task.progress.id : table.request}_${captured.oid}`;
     const job: TableJob = { table, captured, id, open: 0, verdict: 'read' };
     if (table.state === 'pending') {
       const keyless = captured.keyIndexes.length === 0;
-      if (!keyless && table.part === undefined) await reader.mark({ k: 'begin', id, oid: captured.oid });
-      const ranges = keyless || table.part !== undefined ? [] : await this.#split(reader.client, table, captured);
+      if (table.span !== undefined) await markRange(reader, job, 'begin_range');
+      else if (!keyless && table.part === undefined) await reader.mark({ k: 'begin', id, oid: captured.oid });
+      // A sample of the table may have missed a range that was asked for: that is read in one piece.
+      const whole = !keyless && table.part === undefined && table.span === undefined;
+      const ranges = !whole ? [] : await this.#split(reader.client, table, captured);
       if (ranges.length > 1) table.ranges = ranges;
       table.state = 'running';
     }
@@ -287,7 +311,7 @@ export class SnapshotReader {
       const after = rules.openCursor(captured.publication, range.cursor);
       const upTo = rules.openCursor(captured.publication, range.upTo);
       const startedMs = performance.now();
-      const read = await reader.read(captured, chunkSql(captured, { after, upTo }, rows, table.part));
+      const read = await reader.read(captured, chunkSql(captured, { after, upTo, span: table.span }, rows, table.part));
       this.#limit.settle(rows ?? 0, read?.chunk.rows.length ?? 0);
       if (read === undefined) {
         attempt += 1;
@@ -358,8 +382,10 @@ export class SnapshotReader {
   }
 
   /** The last mark of a table; the next table need not wait for it. */
-  async #end(reader: ChunkReader, { table, captured, id }: TableJob): Promise<void> {
-    if (table.part === undefined) await reader.mark({ k: 'end', id, oid: captured.oid });
+  async #end(reader: ChunkReader, job: TableJob): Promise<void> {
+    const { table, captured, id } = job;
+    if (table.span !== undefined) await markRange(reader, job, 'end_range');
+    else if (table.part === undefined) await reader.mark({ k: 'end', id, oid: captured.oid });
     const ended = this.#ports.stored(reader.client).then(() => {
       table.state = 'done';
       delete table.ranges;
@@ -397,6 +423,16 @@ export class SnapshotReader {
   }
 }
 
+/** Tells targets which rows are read, where they can tell which those are. */
+async function markRange(
+  reader: ChunkReader,
+  { table: { span }, captured, id }: TableJob,
+  k: RangeMark,
+): Promise<void> {
+  const bounds = framedBounds(captured, span!);
+  if (isOrdered(captured.published, bounds)) await reader.mark({ k, id, oid: captured.oid, ...bounds });
+}
+
 /** A table that is read in one range, as that range. */
 function asRange(table: TableProgress): RangeJob['range'] {
   let done = false;
@@ -421,13 +457,13 @@ interface Plan {
   readonly 'QUERY PLAN': readonly [{ readonly Plan: { readonly 'Plan Rows': number } }];
 }
 
-async function guess(client: pg.Client, table: CapturedTable): Promise<number> {
+async function guess(client: pg.Client, table: CapturedTable, span?: KeySpan): Promise<number> {
   try {
-    const { rows } = await client.query<Plan>(guessSql(table));
+    const { rows } = await client.query<Plan>(guessSql(table, span));
     return rows[0]!['QUERY PLAN'][0].Plan['Plan Rows'];
   } catch (thrown) {
-    // It is gone by now.
-    if ((thrown as { code?: string }).code === UNDEFINED_TABLE) return 0;
+    // It is gone by now, or another one.
+    if (CHANGED_TABLE.has((thrown as { code?: string }).code ?? '')) return 0;
     throw thrown;
   }
 }

@@ -2,7 +2,8 @@
 import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
 import { partOf, type FrameWriter } from '../../core/frame-writer.ts';
-import type { Op } from '../../core/frame.ts';
+import type { Op, Value } from '../../core/frame.ts';
+import { rangeMark } from '../../core/key-order.ts';
 import { isWaybillOrigin, ORIGIN_MESSAGE } from '../../core/origin.ts';
 import { comparePositions, formatHexLsn, pgPosition, type PgPosition } from '../../core/position.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
@@ -340,9 +341,13 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     switch (mark.k) {
       case 'begin':
       case 'end': {
-        this.#writeMark(table, mark.id, mark.k);
+        this.#writeMark(table, [mark.id, mark.k]);
         return;
       }
+      case 'begin_range':
+      case 'end_range':
+        this.#writeMark(table, rangeMark(mark.id, mark.k, mark));
+        return;
       case 'low':
         if (this.#options.readsChunk(mark.chunk)) this.#windows.open(mark.chunk, mark.oid, this.#xids ?? []);
         return;
@@ -351,11 +356,11 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     }
   }
 
-  #writeMark(table: PublishedTable, what: string, mark: string): void {
+  #writeMark(table: PublishedTable, content: readonly Value[]): void {
     const open = this.#take();
     if (open === undefined) return;
     this.#frame.writer.beginRow('s', table.published);
-    this.#frame.writer.writeJson(Buffer.from(JSON.stringify([what, mark])));
+    this.#frame.writer.writeJson(Buffer.from(JSON.stringify(content)));
     this.#endRow(open, undefined, 's');
   }
 

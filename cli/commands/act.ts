@@ -10,6 +10,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { audit, auditIfReachable, targetsOf } from '../audit.ts';
 import { describeOutboundTraces, teardownOutbound } from '../flow-teardown.ts';
 import { watchSnapshot } from '../snapshot-watch.ts';
+import { checkedSpan, tableOfSpan } from '../key-span.ts';
 import {
   EXIT,
   printTable,
@@ -23,29 +24,45 @@ import {
 export async function snapshot(
   source: string,
   tables: string[],
-  options: GlobalOptions & { cancel?: boolean; reset?: boolean; wait?: boolean },
+  options: GlobalOptions & { cancel?: boolean; reset?: boolean; wait?: boolean; from?: string; to?: string },
 ): Promise<number> {
   const config = readConfig(options);
+  const { from, to } = options;
+  const isRange = from !== undefined || to !== undefined;
   if (config.canonicalFlows[source] !== undefined && config.sources[source] === undefined)
     return await writeAnew(config, source, tables, options);
-  requireSource(config, source);
+  const settings = requireSource(config, source);
   for (const table of tables)
     if (!table.includes('.'))
       throw new ReplicationError('config_invalid', `table ${table} must be given as schema.table`);
+  if (isRange && (options.cancel === true || options.reset === true))
+    throw new ReplicationError('config_invalid', '--cancel and --reset go without --from and --to');
+  const range = isRange ? await checkedSpan(settings, tableOfSpan(tables), { from, to }) : undefined;
   const id = await requestSnapshot(config.nats, source, {
     tables,
     cancel: options.cancel === true,
     reset: options.reset === true,
+    ...(range === undefined ? {} : { span: range.span }),
   });
   await auditIfReachable(config, targetsOf(config, source), {
     action: 'snapshot',
     subject: `source ${source}`,
-    detail: { id, tables, cancel: options.cancel === true, reset: options.reset === true },
+    detail: {
+      id,
+      tables,
+      cancel: options.cancel === true,
+      reset: options.reset === true,
+      ...(range === undefined ? {} : { from: range.span.from, to: range.span.to }),
+    },
   });
   if (options.cancel === true) console.log(`asked the capture of ${source} to stop its snapshot`);
   else
     console.log(
-      `snapshot ${id} of ${tables.length === 0 ? 'all tables' : tables.join(', ')} asked for; the running capture of ${source} takes it up (waybill status shows how far it is)`,
+      `snapshot ${id} of ${tables.length === 0 ? 'all tables' : `${isRange ? 'a range of ' : ''}${tables.join(', ')}`} asked for; the running capture of ${source} takes it up (waybill status shows how far it is)`,
+    );
+  if (range?.removes === false)
+    console.log(
+      `keys of this type sort in another way elsewhere: rows of the range that ${source} does not have any more stay in the targets until \`waybill verify --repair\` or a snapshot of the whole table removes them`,
     );
   return options.wait === true && options.cancel !== true ? await watchSnapshot(config.nats, source, id) : EXIT.good;
 }
@@ -55,9 +72,10 @@ async function writeAnew(
   config: Config,
   flow: string,
   tables: readonly string[],
-  options: { cancel?: boolean; reset?: boolean },
+  options: { cancel?: boolean; reset?: boolean; from?: string; to?: string },
 ): Promise<number> {
-  if (tables.length > 0 || options.cancel === true || options.reset === true)
+  const { cancel, reset, from, to } = options;
+  if (tables.length > 0 || cancel === true || reset === true || from !== undefined || to !== undefined)
     throw new ReplicationError('config_invalid', `${flow} is a flow of records: it is written anew as a whole`);
   const id = await requestAnew(config.nats, flow);
   await auditIfReachable(config, [config.canonicalFlows[flow]!.to], {

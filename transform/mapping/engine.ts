@@ -160,7 +160,9 @@ export class MappingEngine {
         for (const key of reader.plan.store.rows.keys()) this.#remove(reader, key, place);
         return;
       case 's':
-        this.#mark(reader, String(after![0]), after![1] === 'end', place);
+        // Marks of ranges and of versions say nothing of rows that are gone without a trace in the log.
+        if (after![1] === 'begin' || after![1] === 'end')
+          this.#mark(reader, String(after![0]), after![1] === 'end', place);
     }
   }
 

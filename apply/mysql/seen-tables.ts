@@ -1,0 +1,41 @@
+/** Tables `waybill.seen_…`, which record keys while a snapshot is under way. Making one commits implicitly. */
+import { createHash } from 'node:crypto';
+import type { MysqlSession } from './session.ts';
+import { qualifiedName, quoteLiteral, quoteName, typeForDdl } from './sql.ts';
+import type { TablePlan } from './table-plan.ts';
+import type { TargetColumn } from './table-shape.ts';
+import type { RunDdl } from './target-table.ts';
+
+/** Not qualified. The same for the same flow, table and key. */
+export function seenTableName(flow: string, plan: TablePlan, prefix = 'seen_'): string {
+  const key = plan.key.map((index) => `${plan.names[index]} ${plan.columns[index]!.type}`).join();
+  const hash = createHash('sha256').update(`${flow}\0${plan.qualified}\0${key}`).digest('hex');
+  return `${prefix}${hash.slice(0, 24)}`;
+}
+
+/** Makes one, empty, where none of this name is there. What an earlier snapshot left behind may be of another shape. */
+export async function makeSeenTable(session: MysqlSession, name: string, plan: TablePlan, ddl: RunDdl): Promise<void> {
+  const where = `TABLE_SCHEMA = 'waybill' AND TABLE_NAME = ${quoteLiteral(name)}`;
+  const [there] = await session.rows(`SELECT 1 FROM information_schema.TABLES WHERE ${where}`);
+  const qualified = qualifiedName('waybill', name);
+  if (there !== undefined) {
+    const [row] = await session.rows(`SELECT 1 FROM ${qualified} LIMIT 1`);
+    if (row === undefined) return;
+    await ddl(`DROP TABLE ${qualified}`);
+  }
+  const columns = plan.key.map((index) => seenColumn(plan.columns[index]!));
+  const key = plan.key.map((index) => plan.names[index]).join(', ');
+  await ddl(`CREATE TABLE IF NOT EXISTS ${qualified} (${columns.join(', ')}, PRIMARY KEY (${key})) ENGINE=InnoDB`);
+}
+
+export function seenColumn({ name, type, charset, collation }: TargetColumn): string {
+  const characters = collation === undefined ? '' : ` CHARACTER SET ${charset} COLLATE ${collation}`;
+  return `${quoteName(name)} ${typeForDdl(type)}${characters} NOT NULL`;
+}
+
+/** The statement that deletes rows of which the key was not seen. `conditions`, each begun with AND, name them further. */
+export function deleteUnseenSql(plan: TablePlan, seen: string, conditions: string): string {
+  // Without an alias, which would be looked for in a default database.
+  const same = plan.key.map((index) => `s.${plan.names[index]} = ${plan.qualified}.${plan.names[index]}`).join(' AND ');
+  return `DELETE ${plan.qualified} FROM ${plan.qualified} LEFT JOIN ${seen} s ON ${same} WHERE s.${plan.names[plan.key[0]!]} IS NULL${conditions}`;
+}

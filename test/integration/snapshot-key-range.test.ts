@@ -1,0 +1,303 @@
+/** A range of a table's keys read again, on all kinds of sources and targets: that range, and no row outside of it. */
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { readProgress, requestSnapshot, type SnapshotProgress } from '../../capture/snapshot-request.ts';
+import { checkedSpan } from '../../cli/key-span.ts';
+import type { PostgresSourceConfig } from '../../core/config.ts';
+import type { Dialect } from '../../core/frame.ts';
+import { openBucket } from '../../core/lease.ts';
+import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { CrossPipeline, type DatabaseServer } from '../support/cross-pipeline.ts';
+import { Pipeline } from '../support/pipeline.ts';
+import { repeat } from '../support/postgres-source.ts';
+import { waitFor } from '../support/wait.ts';
+
+const timeoutMs = 240_000;
+
+let nats: NatsServer;
+let postgres: PostgresServer;
+let mysql: MysqlServer;
+let mariadb: MysqlServer;
+const open: { close(): Promise<void> }[] = [];
+
+beforeAll(async () => {
+  [nats, postgres, mysql, mariadb] = await Promise.all([
+    startNats(),
+    startPostgres(),
+    startMysql({ flavour: 'mysql' }),
+    startMysql({ flavour: 'mariadb' }),
+  ]);
+}, timeoutMs);
+afterEach(async () => {
+  for (const one of open.splice(0)) await one.close();
+}, timeoutMs);
+afterAll(async () => {
+  await Promise.all([nats?.dispose(), postgres?.dispose(), mysql?.dispose(), mariadb?.dispose()]);
+}, timeoutMs);
+
+const serverOf = (dialect: Dialect): DatabaseServer =>
+  dialect === 'postgres' ? postgres : dialect === 'mysql' ? mysql : mariadb;
+
+async function progressOf(p: Pick<CrossPipeline, 'nats' | 'config'>, source: string): Promise<SnapshotProgress> {
+  return (await readProgress(await openBucket(p.nats, p.config.nats), source))!;
+}
+
+/** Asks for a range as the command does; gives whether rows that are gone are removed. */
+async function ask(
+  p: Pick<CrossPipeline, 'nats' | 'config'>,
+  source: string,
+  table: string,
+  from: string | undefined,
+  to: string | undefined,
+): Promise<{ id: string; removes: boolean }> {
+  const { span, removes } = await checkedSpan(p.config.sources[source]!, table, { from, to });
+  return { removes, id: await requestSnapshot(p.config.nats, source, { tables: [table], span }) };
+}
+
+async function done(p: Pick<CrossPipeline, 'nats' | 'config'>, source: string, id: string): Promise<void> {
+  await waitFor(`snapshot ${id}`, async () => {
+    const { tables } = await progressOf(p, source);
+    const own = tables.filter(({ request }) => request === id);
+    return own.length > 0 && own.every(({ state }) => state === 'done');
+  });
+}
+
+const pairs: readonly (readonly [Dialect, Dialect])[] = [
+  ['postgres', 'postgres'],
+  ['postgres', 'mysql'],
+  ['mysql', 'postgres'],
+  ['mysql', 'mariadb'],
+  ['mariadb', 'postgres'],
+];
+
+describe.each(pairs)('a range of keys from %s to %s', (from, to) => {
+  it(
+    'is read again, and what the source does not have of it is removed; the rest is left alone',
+    async () => {
+      const p = await CrossPipeline.open({
+        from: { dialect: from, server: serverOf(from) },
+        to: { dialect: to, server: serverOf(to) },
+        nats,
+      });
+      open.push(p);
+      const engine = from === 'postgres' ? '' : ' engine=InnoDB';
+      await p.source.run(
+        `create table stock (w int, item bigint, v varchar(20), primary key (w, item))${engine};
+         create table names (name varchar(20) primary key, v varchar(20))${engine};
+         create table days (day date primary key, v varchar(20))${engine}`,
+      );
+      const rows = Array.from({ length: 300 }, (_, i) => `(${1 + (i % 3)}, ${Math.floor(i / 3)}, 'v${i}')`);
+      await p.source.run(`insert into stock values ${rows.join(',')}`);
+      await p.source.run(`insert into names values ('ash', 'v'), ('Birch', 'v'), ('cedar', 'v'), ('Elm', 'v')`);
+      await p.source.run(`insert into days values ('2026-01-01', 'v'), ('2026-02-01', 'v'), ('2026-03-01', 'v')`);
+      await p.start();
+      await p.settled(['stock', 'names', 'days']);
+      const place = (table: string): string => `${p.place}.${table}`;
+      const at = async (table: string): Promise<readonly (readonly unknown[])[]> =>
+        await p.target.run(
+          table === 'stock'
+            ? `select w, item, v from ${place(table)} order by w, item`
+            : `select ${table === 'days' ? "replace(cast(day as char(10)), ' ', '')" : 'name'}, v from ${place(table)} order by 1`,
+        );
+      const numbers = (all: readonly (readonly unknown[])[]): string[] =>
+        all.map(([w, item, v]) => `${Number(w)}/${Number(item)} ${String(v)}`);
+      const source = numbers(await p.source.run('select w, item, v from stock order by w, item'));
+
+      // In the target every row is wrong, some are missing, and some are there that never were.
+      await p.target.run(`update ${place('stock')} set v = 'wrong'`);
+      await p.target.run(`delete from ${place('stock')} where item in (20, 70)`);
+      await p.target.run(
+        `insert into ${place('stock')} values (2, 1000, 'extra'), (2, -5, 'extra'), (1, 1000, 'extra')`,
+      );
+      const before = numbers(await at('stock'));
+      const inside = (row: string): boolean => {
+        const [w, item] = row.split(/[/ ]/).map(Number) as [number, number];
+        return w === 2 && item >= 50;
+      };
+      const asked = await ask(p, 'one', `${p.schema}.stock`, '[2, 50]', '3');
+      expect(asked.removes).toBe(true);
+      await done(p, 'one', asked.id);
+      const wanted = [...source.filter(inside), ...before.filter((row) => !inside(row))].toSorted();
+      await waitFor(
+        'the range',
+        async () =>
+          numbers(await at('stock'))
+            .toSorted()
+            .join() === wanted.join(),
+      );
+
+      // Texts sort by the source's collation. Nobody else knows it for sure, so nothing is removed.
+      await p.target.run(`update ${place('names')} set v = 'wrong'`);
+      await p.target.run(`insert into ${place('names')} values ('dogwood', 'extra')`);
+      const texts = await ask(p, 'one', `${p.schema}.names`, 'Birch', 'e');
+      expect(texts.removes).toBe(false);
+      await done(p, 'one', texts.id);
+      const [read] = await p.source.run(`select count(*) from names where name >= 'Birch' and name < 'e'`);
+      await waitFor('the names', async () => {
+        const found = new Map((await at('names')).map(([name, v]) => [name, v]));
+        return found.get('cedar') === 'v' && [...found.values()].filter((v) => v === 'v').length === Number(read![0]);
+      });
+      expect((await at('names')).some(([name]) => name === 'dogwood')).toBe(true);
+
+      // A bound may be left out.
+      await p.target.run(`insert into ${place('days')} values ('2026-02-15', 'extra'), ('2026-01-15', 'extra')`);
+      const days = await ask(p, 'one', `${p.schema}.days`, '2026-02-01', undefined);
+      await done(p, 'one', days.id);
+      await waitFor('the days', async () => (await at('days')).length === 4);
+      expect((await at('days')).map(([day]) => day)).toEqual(['2026-01-01', '2026-01-15', '2026-02-01', '2026-03-01']);
+      expect(p.failure).toBeUndefined();
+      const left = await p.target.run(
+        to === 'postgres'
+          ? `select relname from pg_class where relname like 'seen%' and relkind = 'r'`
+          : `select * from waybill.snapshot_range`,
+      );
+      expect(left).toEqual([]);
+    },
+    timeoutMs,
+  );
+});
+
+describe('a large range', () => {
+  const ROWS = 20_000;
+  const openLarge = async (): Promise<Pipeline> => {
+    const p = await Pipeline.open(
+      postgres,
+      nats,
+      `create table t (id int primary key, v text);
+       insert into t select i, 'v' || i from generate_series(1, ${ROWS}) i; analyze t`,
+      {},
+      postgres,
+      { snapshot_chunk_rows: 500, heartbeat: '500ms' },
+    );
+    open.push(p);
+    p.start();
+    await p.settled(['t']);
+    await waitFor('the first load to end', async () =>
+      (await progressOf(p, 'wms')).tables.every(({ state }) => state === 'done'),
+    );
+    return p;
+  };
+  const underWay = (p: Pipeline): Promise<unknown> =>
+    waitFor('the range to be under way', async () => {
+      const table = (await progressOf(p, 'wms')).tables.find(({ span }) => span !== undefined);
+      return table?.state === 'running' && table.cursor !== null && table;
+    });
+  /** Makes the reading of the range take long enough to be met in the middle. */
+  const slowed = async (p: Pipeline): Promise<void> => {
+    await p.stop(['capture']);
+    (
+      p.config.sources['wms'] as { -readonly [K in keyof PostgresSourceConfig]: PostgresSourceConfig[K] }
+    ).snapshot_max_rows_per_second = 4000;
+    p.start(['capture']);
+  };
+
+  it(
+    'goes on where it was after a restart, beside writes, and ends with both sides the same',
+    async () => {
+      const p = await openLarge();
+      await slowed(p);
+      await p.target.query(`delete from t where id % 10 = 0; update t set v = 'wrong' where id % 7 = 0;
+        insert into t select i, 'extra' from generate_series(${ROWS + 1}, ${ROWS + 500}) i`);
+      const { id } = await ask(p, 'wms', 'public.t', '5000', String(ROWS + 400));
+      await underWay(p);
+      const writing = repeat(async (step) => {
+        const n = 1 + ((step * 7919) % ROWS);
+        await p.source.query(
+          `update t set v = 'new ${step}' where id between ${n} and ${n + 3}; delete from t where id = ${n + 4};
+           insert into t values (${ROWS + 100 + (step % 200)}, 'added') on conflict do nothing`,
+        );
+      });
+      await p.stop();
+      const stored = (await progressOf(p, 'wms')).tables.find(({ span }) => span !== undefined)!;
+      expect(Number(stored.cursor![0])).toBeGreaterThan(5000);
+      expect(stored.estimate).toBeGreaterThan(10_000);
+      expect(stored.estimate).toBeLessThan(20_000);
+      p.start();
+      await done(p, 'wms', id);
+      await writing.stop();
+      const sql = `select string_agg(id || v, ',' order by id) as all from t where id >= 5000 and id < ${ROWS + 400}`;
+      const text = async (client: Pipeline['source']): Promise<string> =>
+        (await client.query<{ all: string }>(sql)).rows[0]!.all;
+      await waitFor('both sides to be the same', async () => (await text(p.source)) === (await text(p.target)));
+      const outside = await p.target.query<{ n: number }>(
+        `select count(*)::int as n from t where v = 'extra' and id >= ${ROWS + 400}`,
+      );
+      expect(outside.rows[0]!.n).toBe(101);
+      const read = (await progressOf(p, 'wms')).tables.find(({ request }) => request === id)!;
+      expect(read.rows).toBeLessThan(ROWS - 4000);
+    },
+    timeoutMs,
+  );
+
+  it(
+    'is cancelled, and then removes nothing',
+    async () => {
+      const p = await openLarge();
+      await slowed(p);
+      await p.target.query(`insert into t values (${ROWS + 1}, 'extra')`);
+      await ask(p, 'wms', 'public.t', '1', undefined);
+      await underWay(p);
+      await requestSnapshot(p.config.nats, 'wms', { cancel: true });
+      await waitFor('the end', async () => (await progressOf(p, 'wms')).tables.every(({ state }) => state === 'done'));
+      await p.source.query(`insert into t values (${ROWS + 2}, 'after')`);
+      await waitFor(
+        'what comes after',
+        async () => (await p.target.query(`select from t where v = 'after'`)).rowCount === 1,
+      );
+      expect((await p.target.query(`select from t where v = 'extra'`)).rowCount).toBe(1);
+      // The next one is not disturbed by what is left of it.
+      const { id } = await ask(p, 'wms', 'public.t', '19990', undefined);
+      await done(p, 'wms', id);
+      await waitFor(
+        'the removal',
+        async () => (await p.target.query(`select from t where v = 'extra'`)).rowCount === 0,
+      );
+      expect((await p.target.query('select from t')).rowCount).toBe(ROWS + 1);
+    },
+    timeoutMs,
+  );
+});
+
+describe('a range that cannot be', () => {
+  const refusals: readonly (readonly [string, string, string | undefined, string | undefined, RegExp])[] = [
+    ['a table that is not there', 'TABLE.stok', '1', '2', /no captured table ".*stok" \(did you mean ".*stock"\?\)/],
+    ['a table without a key', 'TABLE.log', '1', '2', /has no key.*leave out --from and --to/],
+    ['a value of another type', 'TABLE.stock', 'ten', '20', /do not fit the key of .*stock \(id (?:big)?int.*ten/],
+    ['a value out of range', 'TABLE.stock', '1', '99999999999999999999', /do not fit the key/],
+    ['bounds the wrong way round', 'TABLE.stock', '20', '10', /the first must be the smaller one/],
+    ['equal bounds', 'TABLE.stock', '20', '20', /the first must be the smaller one/],
+    ['too many values', 'TABLE.stock', '[1, 2]', undefined, /--from has 2 values, and the key of .* has 1 \(id\)/],
+    ['a damaged array', 'TABLE.stock', '[1', undefined, /begins like a JSON array and is none/],
+    ['a number that JSON rounds', 'TABLE.stock', '[12345678901234567890]', undefined, /put it into quotes/],
+    ['texts the wrong way round for the collation', 'TABLE.names', 'b', 'A', /the first must be the smaller one/],
+    ['no date', 'TABLE.days', '2026-02-30', undefined, /do not fit the key of .*days \(day date\)/],
+    ['a key that is hashed', 'TABLE.secrets', 'a', 'b', /must not leave the source; read the whole table/],
+  ];
+  describe.each(['postgres', 'mysql'] as const)('on %s', (dialect) => {
+    let p: CrossPipeline;
+    beforeAll(async () => {
+      p = await CrossPipeline.open({
+        from: { dialect, server: serverOf(dialect) },
+        to: { dialect: 'postgres', server: postgres },
+        nats,
+      });
+      await p.source.run(`create table stock (id bigint primary key); create table log (v varchar(20));
+        create table names (name varchar(20) primary key); create table days (day date primary key);
+        create table secrets (k varchar(20) primary key)`);
+    }, timeoutMs);
+    afterAll(async () => await p?.close());
+
+    it.each(refusals)('is refused: %s', async (_, table, from, to, message) => {
+      const settings = {
+        ...p.config.sources['one']!,
+        columns: { hash: { columns: [`${p.schema}.secrets.k`], salt: 'a salt of some length' } },
+      } as unknown as CrossPipeline['config']['sources'][string];
+      const asked = checkedSpan(settings, table.replace('TABLE', p.schema), { from, to });
+      await expect(asked).rejects.toMatchObject({
+        code: 'config_invalid',
+        message: expect.stringMatching(message) as string,
+      });
+    });
+  });
+});

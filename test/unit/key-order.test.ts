@@ -1,0 +1,78 @@
+/** Of which keys a target may say which lie in a range, and how marks name the range. */
+import { describe, expect, it } from 'vitest';
+import { beforeSql, behindSql, boundsOfMark, isOrdered, keyOrder, rangeMark } from '../../core/key-order.ts';
+import type { Dialect } from '../../core/frame.ts';
+
+const table = (type: string, dialect?: Dialect) => ({
+  key: ['k'],
+  columns: [{ name: 'k', type, portable: type, notNull: true }],
+  ...(dialect === undefined ? {} : { dialect }),
+});
+
+describe('a range of keys', () => {
+  it.each<[Dialect, string, string | undefined]>([
+    ['postgres', 'bigint', 'number'],
+    ['postgres', 'numeric(12,2)', 'number'],
+    ['postgres', 'numeric', 'long number'],
+    ['postgres', 'timestamp(3) with time zone', 'time'],
+    ['postgres', 'uuid', 'uuid'],
+    ['postgres', 'integer[]', undefined],
+    ['postgres', 'text', undefined],
+    ['postgres', 'character varying(20)', undefined],
+    ['postgres', 'double precision', undefined],
+    ['mysql', 'bigint unsigned', 'number'],
+    ['mysql', 'varbinary(16)', 'bytes'],
+    ['mysql', "enum('a','b')", undefined],
+    ['mysql', 'varchar(20)', undefined],
+    ['mariadb', 'uuid', undefined],
+  ])('of %s %s has order %s', (dialect, type, order) => {
+    expect(keyOrder(dialect, type)).toBe(order);
+  });
+
+  it('means the same where the target holds values of the same kind alone', () => {
+    const bounds = { from: ['1'], to: ['20'] };
+    expect(isOrdered(table('bigint'), bounds)).toBe(true);
+    expect(isOrdered(table('bigint'), bounds, { dialect: 'mysql', typeAt: () => 'bigint' })).toBe(true);
+    expect(isOrdered(table('bigint'), bounds, { dialect: 'postgres', typeAt: () => 'text' })).toBe(false);
+    expect(isOrdered(table('bigint'), bounds, { dialect: 'postgres', typeAt: () => undefined })).toBe(false);
+    expect(isOrdered(table('numeric'), bounds, { dialect: 'mysql', typeAt: () => 'decimal(65,30)' })).toBe(false);
+    expect(isOrdered(table('numeric'), bounds, { dialect: 'postgres', typeAt: () => 'numeric' })).toBe(true);
+    expect(isOrdered(table('text'), bounds)).toBe(false);
+  });
+
+  it.each([
+    ['numeric(4,2)', 'NaN'],
+    ['date', 'infinity'],
+    ['date', '0044-03-15 BC'],
+    ['timestamp without time zone', '10000-01-01 00:00:00'],
+  ])('of %s has no bound %s that all databases know', (type, bound) => {
+    expect(isOrdered(table(type), { from: [bound], to: null })).toBe(false);
+  });
+
+  it('asks for no more columns than the key has', () => {
+    expect(isOrdered(table('bigint'), { from: ['1', '2'], to: null })).toBe(false);
+  });
+
+  it('is read from a mark as it was written, and not where that is damaged', () => {
+    const bounds = { from: ['1', 'a"b'], to: null };
+    expect(boundsOfMark(rangeMark('id', 'begin_range', bounds))).toEqual(bounds);
+    for (const [from, to] of [
+      [null, null],
+      ['[', null],
+      ['[]', null],
+      ['[1]', '["2"]'],
+      ['{"a": "1"}', null],
+    ] as const)
+      expect(boundsOfMark(['id', 'end_range', from, to])).toBeUndefined();
+  });
+
+  it('is compared column by column', () => {
+    const parts = [
+      { column: 'a', bound: '1' },
+      { column: 'b', bound: '2' },
+    ];
+    expect(behindSql(parts, false)).toBe('(a > 1) OR (a = 1 AND b > 2)');
+    expect(behindSql(parts, true)).toBe('(a > 1) OR (a = 1 AND b > 2) OR (a = 1 AND b = 2)');
+    expect(beforeSql(parts)).toBe('(a < 1) OR (a = 1 AND b < 2)');
+  });
+});
