@@ -144,6 +144,26 @@ it('reads tables again on request, and shows how far it is', async () => {
   expect(await waybill('snapshot', 'wms', 'public.orders', '--wait')).toMatch(
     /asked for[\s\S]*1 of 1 table, 102 of about 102 rows \(100 %\)/,
   );
+  await store.query(
+    `update wms.orders set v = 'bad' where id between 10 and 30; insert into wms.orders values (-1, 'bad')`,
+  );
+  expect(await waybill('snapshot', 'wms', 'public.orders', '--from', '-5', '--to', '20', '--wait')).toMatch(
+    /a range of public.orders asked for[\s\S]*1 of 1 table, 19 of about \d+ rows/,
+  );
+  await waitFor(
+    'the range, and no more of it',
+    async () =>
+      (await store.query(`select from wms.orders where v = 'bad'`)).rowCount === 11 &&
+      (await countOf(store, 'wms.orders')) === 102,
+  );
+  await store.query(`update wms.orders set v = 'v' where v = 'bad'`);
+  expect(await waybill('audit')).toMatch(/snapshot.*"from":\["-5"\]/);
+  const refused = start('snapshot', 'wms', 'public.orders', '--from', 'x');
+  expect(await refused.ended).toBe(2);
+  expect(refused.output()).toMatch(/do not fit the key of public.orders \(id integer\)[\s\S]*remedy/);
+  const several = start('snapshot', 'wms', '--from', '1');
+  expect(await several.ended).toBe(2);
+  expect(several.output()).toContain('--from and --to are for one table, and none is named');
   await drain(running);
 });
 

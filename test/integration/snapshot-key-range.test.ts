@@ -1,4 +1,7 @@
 /** A range of a table's keys read again, on all kinds of sources and targets: that range, and no row outside of it. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { readProgress, requestSnapshot, type SnapshotProgress } from '../../capture/snapshot-request.ts';
 import { checkedSpan } from '../../cli/key-span.ts';
@@ -11,6 +14,7 @@ import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { CrossPipeline, type DatabaseServer } from '../support/cross-pipeline.ts';
 import { Pipeline } from '../support/pipeline.ts';
 import { repeat } from '../support/postgres-source.ts';
+import { Stage } from '../support/stage.ts';
 import { waitFor } from '../support/wait.ts';
 
 const timeoutMs = 240_000;
@@ -226,6 +230,37 @@ describe('a large range', () => {
       expect(outside.rows[0]!.n).toBe(101);
       const read = (await progressOf(p, 'wms')).tables.find(({ request }) => request === id)!;
       expect(read.rows).toBeLessThan(ROWS - 4000);
+    },
+    timeoutMs,
+  );
+
+  it(
+    'goes on where it was after a kill',
+    async () => {
+      const p = await openLarge();
+      await p.stop(['capture']);
+      const folder = await mkdtemp(join(tmpdir(), 'waybill-range-'));
+      const configFile = join(folder, 'waybill.yaml');
+      await writeFile(configFile, p.yaml);
+      const stage = new Stage({ configFile, only: 'capture:wms', logFile: join(folder, 'log'), leaseTtlMs: 1500 });
+      try {
+        await p.target.query(`delete from t where id % 10 = 0; insert into t values (${ROWS + 1}, 'extra')`);
+        const { id } = await ask(p, 'wms', 'public.t', '101', undefined);
+        // With its eighth chunk it has read and not yet published.
+        stage.start('capture.mid-snapshot:8');
+        await waitFor('the kill', async () => !stage.running);
+        stage.start();
+        await done(p, 'wms', id);
+        await waitFor(
+          'the range',
+          async () => (await p.target.query('select from t where id > 100')).rowCount === ROWS - 100,
+        );
+        expect((await p.target.query('select from t where id <= 100')).rowCount).toBe(90);
+        expect((await p.target.query(`select from t where v = 'extra'`)).rowCount).toBe(0);
+      } finally {
+        await stage.end('SIGKILL');
+        await rm(folder, { recursive: true, force: true });
+      }
     },
     timeoutMs,
   );
