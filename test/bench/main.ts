@@ -2,7 +2,7 @@
  * Benchmarks against what the databases themselves offer, side by side in one run: the same log, equal servers, the order of
  * the contenders alternating, medians of paired ratios.
  * `npm run bench -- [capture] [drain | small insert update] [snapshot] [canonical] [burst] [latency] [memory] [mysql | mysqlcapture mysqldrain
- * mysqlmemory] [mariadb | mariadbcapture …] [--scale 0.1] [--rounds 4]`.
+ * mysqlsnapshot mysqlmemory] [mariadb | mariadbcapture …] [--scale 0.1] [--rounds 4]`.
  */
 import { benchBurst } from './burst.ts';
 import { benchCanonical } from './canonical.ts';
@@ -11,6 +11,7 @@ import { benchDrain } from './drain.ts';
 import { benchLatency } from './latency.ts';
 import { benchMemory } from './memory.ts';
 import { benchMysqlCapture, benchMysqlDrain, benchMysqlMemory } from './mysql.ts';
+import { benchMysqlSnapshot } from './mysql-snapshot.ts';
 import { benchSnapshot } from './snapshot.ts';
 import { lines, nats, rounds, say, source, target, wanted } from './setting.ts';
 
@@ -29,6 +30,7 @@ try {
   for (const flavour of ['mysql', 'mariadb'] as const) {
     if (wanted(flavour) || wanted(`${flavour}capture`)) await benchMysqlCapture(flavour);
     if (wanted(flavour) || wanted(`${flavour}drain`)) await benchMysqlDrain(flavour);
+    if (wanted(flavour) || wanted(`${flavour}snapshot`)) await benchMysqlSnapshot(flavour);
     if (wanted(flavour) || wanted(`${flavour}memory`)) await benchMysqlMemory(flavour);
   }
 } finally {

@@ -18,7 +18,7 @@ const FEW_ROWS = 1000;
 const MANY_ROWS = Math.round(1_000_000 * scale);
 
 /** Both contenders in an order that alternates from round to round. */
-async function inTurns(
+export async function inTurns(
   round: number,
   native: () => Promise<number>,
   ours: () => Promise<number>,
@@ -31,7 +31,8 @@ async function inTurns(
   return [await native(), first];
 }
 
-function report(what: string, pairs: readonly (readonly [number, number])[]): void {
+/** A line of the result, of seconds in pairs: native, ours. */
+export function report(what: string, pairs: readonly (readonly [number, number])[]): void {
   lines.push({
     what,
     native: `${median(pairs.map(([native]) => native)).toFixed(2)} s`,
