@@ -24,6 +24,7 @@ import { SourceFeed } from './source-feed.ts';
 import { StateRestorer } from './saved-state.ts';
 import { findHistory, historyAfter, leadsTo, type History } from './source-history.ts';
 import type { SourceState } from './source-state.ts';
+import { vanishedRecords } from './vanished-records.ts';
 import { StateSaver } from './state-saver.ts';
 import type { SavedState, StateStore } from './state-store.ts';
 
@@ -134,6 +135,8 @@ class FlowRun {
       this.#state.clockUs = nowUs();
       await this.#rebuild(this.#ends());
     } else await this.#resume(resumed);
+    // From where the stream stands: what has gone since is seen to go afterwards.
+    const anew = resumed === undefined || this.#options.anew;
     // What a saved state held may have expired since.
     for (const source of this.#state.expire()) this.#settleInSilence(source);
     this.#expiredUs = this.#state.clockUs;
@@ -142,9 +145,9 @@ class FlowRun {
       if (held?.incomplete !== true) this.#countHeld(id, true);
     const facts = { flow: plan.name, ms: Math.round(performance.now() - started), bytes: this.#state.stateBytes };
     const frames = this.#restored === undefined ? 'all' : 'those behind the saved state';
-    log.info({ ...facts, anew: resumed === undefined, frames }, 'state rebuilt');
+    log.info({ ...facts, anew, frames }, 'state rebuilt');
     this.#state.noteWhole();
-    if (resumed === undefined) await this.#writeAnew();
+    if (anew) await this.#writeAnew(resumed === undefined ? this.#options.store : undefined);
     report.state('applying');
     await this.#live();
     await this.#output.drain();
@@ -213,8 +216,8 @@ class FlowRun {
 
   /** The checkpoint of the stream, where the frames of the sources lead to it and the plan is still the same. */
   async #resumable(): Promise<Checkpoint | undefined> {
-    const { nats, tail, plan, publisher, anew } = this.#options;
-    if (anew || tail.checkpoint === undefined) return undefined;
+    const { nats, tail, plan, publisher } = this.#options;
+    if (tail.checkpoint === undefined) return undefined;
     const checkpoint = parseCheckpoint(tail.checkpoint, `${publisher.streamName} sequence ${tail.seq}`);
     if (checkpoint.plan !== plan.fingerprint) return undefined;
     if (plan.tiers.delayed.some((tier) => !checkpoint.tiers.has(tier.id))) return undefined;
@@ -282,17 +285,22 @@ class FlowRun {
     return true;
   }
 
-  /** All records and all that is held, between marks that have a target forget what is not among them. */
-  async #writeAnew(): Promise<void> {
+  /**
+   * All records and all that is held, between marks that have a target forget what is not among them. `before` has the
+   * state before this one, where records may have gone that nobody has seen to go.
+   */
+  async #writeAnew(before: StateStore | undefined): Promise<void> {
     const { runId, publisher, report, plan } = this.#options;
     const { resolver } = this.#state;
     const timeUs = Math.max(0, ...this.#state.sources.map((source) => source.reachedUs));
+    const vanished = await vanishedRecords(this.#state, before);
     this.#state.delivery.clear();
     for (const tier of plan.tiers.delayed) this.#state.noteReleased(tier);
     this.#incomplete = true;
     const firstSeq = publisher.lastSeq + 1;
     this.#output.markReset();
     this.#output.transaction(timeUs, (writer) => void this.#rows.marks(writer, runId, 'begin'));
+    await this.#pieces(vanished, timeUs, (writer, values) => this.#rows.remove(writer, values));
     for (const { key, values, lineage } of resolver.current()) {
       const groups = this.#state.groups(key);
       this.#output.transaction(timeUs, (writer) => this.#rows.put(writer, 'r', values, lineage, groups));

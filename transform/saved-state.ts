@@ -5,7 +5,7 @@
  */
 import { ReplicationError } from '../core/errors.ts';
 import type { TableSchema } from '../core/frame.ts';
-import type { RecordValues } from './canonical/entity.ts';
+import type { Entity, RecordValues } from './canonical/entity.ts';
 import type { Lineage } from './canonical/envelope.ts';
 import type { Violation } from './canonical/validate.ts';
 import type { FlowState } from './flow-state.ts';
@@ -54,6 +54,7 @@ type Held = readonly (readonly [group: string, violations: readonly Violation[]]
 
 /** One line. Sources, tables and blocks are numbers in the order of the plan. */
 type Line =
+  | ['entity', name: string, key: readonly string[]]
   | ['table', source: number, schema: TableSchema]
   | ['scanned', source: number, tables: readonly number[], reachedUs: number]
   | ['row', source: number, table: number, key: string, cells: readonly SavedCell[]]
@@ -75,7 +76,8 @@ type Line =
  */
 export function saveState(state: FlowState): Iterable<string> {
   const { sources, resolver, delivery } = state;
-  const heads: Line[] = [];
+  const { entity } = state.plan;
+  const heads: Line[] = [['entity', entity.name, entity.key]];
   const made: Line[] = [['rows']];
   for (const [source, { engine, reachedUs }] of sources.entries()) {
     for (const schema of engine.readTables()) heads.push(['table', source, schema]);
@@ -165,6 +167,26 @@ function restoredValues(saved: SavedValues): ContributedValues {
   return saved.map((value) => (value === 0 ? undefined : value));
 }
 
+/**
+ * Reads the lines of a state for the keys of the records that had been passed on when it was saved, whatever plan made it:
+ * gives the key that a line names. Of another entity it gives none.
+ */
+export function passedOnBefore({ name, key }: Entity): (text: string) => string | undefined {
+  const own = JSON.stringify(['entity', name, key] satisfies Line);
+  let isOwn = false;
+  return (text) => {
+    if (text.startsWith('["entity"')) isOwn = text === own;
+    if (!isOwn) return undefined;
+    if (text.startsWith('["record"')) {
+      const [, record] = JSON.parse(text) as Extract<Line, ['record', ...unknown[]]>;
+      return record.given === undefined ? undefined : record.key;
+    }
+    if (!text.startsWith('["view"')) return undefined;
+    const [, record, view] = JSON.parse(text) as Extract<Line, ['view', ...unknown[]]>;
+    return view === null ? undefined : record;
+  };
+}
+
 /** Brings the lines of a state back into one that is new, whose clock is what it was when the state was saved. */
 export class StateRestorer {
   readonly #state: FlowState;
@@ -193,6 +215,8 @@ export class StateRestorer {
   #take(line: Line): void {
     const { sources, resolver, delivery, evidence } = this.#state;
     switch (line[0]) {
+      case 'entity':
+        return;
       case 'row':
         sources[line[1]]!.engine.plan.tables[line[2]]!.store.put(line[3], line[4].map(restoredCell));
         return;
