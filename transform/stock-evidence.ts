@@ -142,10 +142,12 @@ export class StockEvidence {
   }
 }
 
-/** What is known of a key, by all who say something of it; undefined while what counts is missing. */
+/** What is known of a key, by all who say something of it; undefined while what counts is missing, or makes no sense. */
 function recordOf(entity: string, said: readonly Saying[]): RecordValues | undefined {
   if (said.length === 0) return undefined;
-  const { fields, index } = ENTITIES.get(entity)!;
+  const { fields, index, rules = [] } = ENTITIES.get(entity)!;
   const values = fields.map((_, field) => said.find((each) => each.values[field] !== undefined)?.values[field] ?? null);
-  return NEEDED[entity as EvidenceEntity].every((name) => values[index.get(name)!] !== null) ? values : undefined;
+  const value = (name: string): string | null => values[index.get(name)!]!;
+  const isKnown = NEEDED[entity as EvidenceEntity].every((name) => value(name) !== null);
+  return isKnown && rules.every((rule) => rule.holds(value)) ? values : undefined;
 }

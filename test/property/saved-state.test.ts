@@ -75,7 +75,8 @@ entities:
       lot: { const: '' }
       owner: { const: '' }
       uom: { const: EA }
-      delta: qty
+      delta: { if: { ne: [qty, { const: '7' }] }, then: qty }
+      absolute: { if: { in: [qty, ['7', '2.50']] }, then: qty }
       reason: reason
       occurred_at: { const: '2026-03-01T08:00:00Z' }
 `;

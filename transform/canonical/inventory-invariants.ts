@@ -103,6 +103,7 @@ export class InvariantMonitor {
     const claims = new Set<string>();
     for (const change of changes) {
       const { entity, before, after } = change;
+      if (before === undefined && after === undefined) continue;
       if (entity === 'inventory_position') {
         const key = positionKey((after ?? before)!);
         touched.set(key, change);
