@@ -6,7 +6,7 @@ import type { Contribution } from './contribution.ts';
 import { SharedCounter } from './counter.ts';
 
 export interface Entry extends Dated {
-  /** In the order in which they came. Few: one for each block of each source. */
+  /** Those of one source in the order of its blocks, of which the first counts. Few: one for each block of each source. */
   readonly contributions: Contribution[];
   /** By number of the group; absent until a counter of one is needed. */
   counters: Map<number, SharedCounter> | undefined;

@@ -233,7 +233,7 @@ export class Resolver {
     if (contribution === undefined) {
       const lineage = this.#groups.map(() => undefined);
       contribution = { source, index, values: [], lineage, claims: undefined };
-      entry.contributions.push(contribution);
+      insertInOrder(entry.contributions, contribution);
       this.#contributions += 1;
     }
     const { lineage, values: before } = contribution;
@@ -464,6 +464,12 @@ interface Pick {
   readonly rule: string;
   readonly claim?: Claim;
   readonly value?: string | null;
+}
+
+/** What came first must not decide between blocks of one source: a run over the same tables may find another order. */
+function insertInOrder(contributions: Contribution[], added: Contribution): void {
+  const behind = contributions.findIndex(({ source, index }) => source === added.source && index > added.index);
+  contributions.splice(behind < 0 ? contributions.length : behind, 0, added);
 }
 
 /** Whether a change was made after another one; of one moment, the one whose source and position sort last. */
