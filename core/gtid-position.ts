@@ -118,6 +118,11 @@ export function readName(read: number): string {
   return `read:${read}`;
 }
 
+/** Whether an entry holds rows that a capture read, and no transaction of the log. */
+export function isReadEntry(entry: TransactionEntry): boolean {
+  return READ.test(entry[1]);
+}
+
 /** Whether an entry of a frame (its commit field) belongs to MySQL or MariaDB. */
 export function isGtidEntry(commit: string): boolean {
   return commit.includes(':') || commit.includes('-');

@@ -85,15 +85,17 @@ export class CopyRows {
   /** Writes the row as frames carry it: an array of texts and nulls. */
   write(row: number, writer: FrameWriter): void {
     if (this.#plain) writeLine(writer, this.#data, this.#start(row), this.#ends[row]!);
-    else
-      writer.writeJson(
-        Buffer.from(JSON.stringify(publishedRow(this.#table, this.#line(row).split('\t').map(fieldValue)))),
-      );
+    else writer.writeJson(Buffer.from(JSON.stringify(publishedRow(this.#table, parseCopyLine(this.#line(row))))));
   }
 
   #line(row: number): string {
     return this.#data.toString('utf8', this.#start(row), this.#ends[row]);
   }
+}
+
+/** The values of a line without its line feed, as the source has them. */
+export function parseCopyLine(line: string): (string | null)[] {
+  return line.split('\t').map(fieldValue);
 }
 
 /** A field's text; null for the mark of NULL. */

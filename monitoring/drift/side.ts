@@ -93,6 +93,13 @@ export interface Reading {
   readonly inProgress?: ReadonlySet<number>;
 }
 
+/** What statements from a moment on see: all that lies before a place of the log, but for some transactions. */
+export interface Visible {
+  readonly horizon: Position;
+  /** As frames name them. */
+  readonly inProgress: ReadonlySet<number>;
+}
+
 export interface DriftSource extends DriftSide {
   /** The end of the log now: everything that a snapshot taken before shows lies before it. */
   watermark(): Promise<Position>;
@@ -101,6 +108,8 @@ export interface DriftSource extends DriftSide {
    * a snapshot itself names as `inProgress`.
    */
   horizon(): Promise<Position>;
+  /** The horizon, and the transactions before it that statements from now on do not see yet. */
+  visible(): Promise<Visible>;
   /** Writes into the log, so that an idle stream passes the watermark. */
   nudge(): Promise<void>;
   /** The key that ends a range of about `rows` rows after `after`; undefined when fewer are left. */

@@ -14,6 +14,7 @@ import type {
   Reading,
   Scope,
   SideTable,
+  Visible,
 } from '../side.ts';
 import { readTables } from './catalog.ts';
 import { keyColumns, keysSql, orderSql, qualified, rangeSql, sumsSql, textSql, textsSql } from './row-sql.ts';
@@ -171,6 +172,10 @@ export class MysqlDriftSource extends MysqlSide implements DriftSource {
     const file = status.get('binlog_snapshot_file') ?? '';
     const offset = Number(status.get('binlog_snapshot_position') ?? 0);
     return await this.#position(`SELECT BINLOG_GTID_POS(${quoteText(file)}, ${offset})`);
+  }
+
+  async visible(): Promise<Visible> {
+    return { horizon: await this.horizon(), inProgress: new Set() };
   }
 
   async #position(sql: string): Promise<Position> {

@@ -13,6 +13,7 @@ import type {
   Reading,
   Scope,
   SideTable,
+  Visible,
 } from '../side.ts';
 import { readTables } from './catalog.ts';
 import { copyRows } from './copy-rows.ts';
@@ -260,6 +261,12 @@ export class PostgresDriftSource extends PostgresSide implements DriftSource {
     return await this.watermark();
   }
 
+  async visible(): Promise<Visible> {
+    const horizon = await this.watermark();
+    const { inProgress } = await this.guard('reading which transactions are in progress', () => this.snapshotFacts());
+    return { horizon, inProgress };
+  }
+
   async nudge(): Promise<void> {
     await this.guard('writing a mark into the log of the source', () =>
       this.client.query(
@@ -283,7 +290,7 @@ export class PostgresDriftSource extends PostgresSide implements DriftSource {
     return result.rows[0];
   }
 
-  protected override async snapshotFacts(): Promise<Pick<Reading, 'inProgress'>> {
+  protected override async snapshotFacts(): Promise<{ inProgress: ReadonlySet<number> }> {
     const { rows } = await this.client.query<{ snapshot: string }>('select pg_current_snapshot()::text as snapshot');
     const list = rows[0]!.snapshot.split(':')[2] ?? '';
     // Frames carry the low 32 bits of a transaction's id.
