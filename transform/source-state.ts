@@ -3,7 +3,14 @@ import type { ReceivedFrame } from '../core/cdc-stream.ts';
 import type { TransactionEntry } from '../core/frame.ts';
 import { IndexedFrame } from '../core/indexed-frame.ts';
 import { isOwnOrigin } from '../core/origin.ts';
-import { entryLiesBefore, entryPosition, formatPosition, ORIGIN, positionAfter } from '../core/position.ts';
+import {
+  entryLiesBefore,
+  entryPosition,
+  formatPosition,
+  ORIGIN,
+  positionAfter,
+  type Position,
+} from '../core/position.ts';
 import type { SourcePlace } from './checkpoint.ts';
 import { MappingEngine } from './mapping/engine.ts';
 
@@ -33,6 +40,10 @@ export class SourceState {
   open = false;
   /** The transaction that was taken last is one that Waybill wrote into the source. */
   echo = false;
+  /** Behind the last transaction that had a row which the mapping reads; where it began while there was none. */
+  readUpTo: Position = ORIGIN;
+  /** Says of transactions that they are not taken: what they did is known otherwise. */
+  passesOver: ((entry: TransactionEntry) => boolean) | undefined;
   readonly #installation: string;
   #cursor: Cursor | undefined;
 
@@ -47,6 +58,7 @@ export class SourceState {
   restore(place: SourcePlace): void {
     this.place = place;
     this.previous = place;
+    this.readUpTo = place.position;
   }
 
   /** Nothing is left of the frame that was begun last. */
@@ -77,7 +89,7 @@ export class SourceState {
     const { received, frame } = cursor;
     const index = cursor.next++;
     const entry = frame.tx[index]!;
-    this.#apply(cursor, entry);
+    const isRead = this.passesOver?.(entry) === true ? this.#passOver(cursor, entry) : this.#apply(cursor, entry);
     if (entry[3] > this.reachedUs) this.reachedUs = entry[3];
     this.open = entry[5] === 'first' || entry[5] === 'middle';
     this.echo = isOwnOrigin(entry[7], this.#installation);
@@ -87,11 +99,23 @@ export class SourceState {
       const position = last ? received.end : positionAfter(received.start, frame.tx, index);
       this.place = { position, seq: received.seq };
     }
+    if (isRead) this.readUpTo = this.open ? received.end : this.place.position;
     if (last) this.#end();
     return !this.open;
   }
 
-  #apply(cursor: Cursor, entry: TransactionEntry): void {
+  /** True when it had rows that the mapping reads. */
+  #passOver(cursor: Cursor, entry: TransactionEntry): boolean {
+    const { frame, reads } = cursor;
+    const end = cursor.row + entry[4];
+    let found = false;
+    for (let row = cursor.row; row < end && !found; row++) found = reads[frame.tableIndex(row)] === true;
+    cursor.row = end;
+    return found;
+  }
+
+  /** True when it had rows that the mapping reads. */
+  #apply(cursor: Cursor, entry: TransactionEntry): boolean {
     const { frame, reads } = cursor;
     const end = cursor.row + entry[4];
     let place: { position: string; timeUs: number } | undefined;
@@ -105,6 +129,7 @@ export class SourceState {
       row = to - 1;
     }
     cursor.row = end;
+    return place !== undefined;
   }
 
   #end(): void {

@@ -85,6 +85,11 @@ export class Resolver {
     return this.#records;
   }
 
+  /** What is known of one record. */
+  entry(key: string): Entry | undefined {
+    return this.#records.get(key);
+  }
+
   restoreEntry(key: string, entry: Omit<Entry, 'moment'>): void {
     this.#records.set(key, { ...entry, moment: this.moment.now });
     this.#contributions += entry.contributions.length;
