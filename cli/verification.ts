@@ -21,12 +21,49 @@ export interface VerifyOptions {
   readonly report?: DriftReport;
   /** Told before the comparison what earlier ones have proven, if any did. */
   readonly onProven?: (at: Date | undefined) => void;
+  /** How long a flow of records waits for deliveries that are due by then, in milliseconds. */
+  readonly deliveryMs?: number;
   /** Who asked, where it was not the user of this process. */
   readonly actor?: string;
 }
 
-/** Compares one flow. Throws classified errors. */
+/** Compares one flow, a mirror or one of records. Throws classified errors. */
 export async function verifyOnce(config: Config, flow: string, options: VerifyOptions): Promise<FlowOutcome> {
+  const records = config.canonicalFlows[flow];
+  let outcome: FlowOutcome;
+  if (records === undefined) outcome = await verifyMirror(config, flow, options);
+  else {
+    // A process that compares mirrors alone holds no mappings.
+    const { verifyRecordsOnce } = await import('./record-verification.ts');
+    outcome = await verifyRecordsOnce(config, flow, options);
+  }
+  await auditRepairs(config, outcome, (records ?? config.flows[flow]!).to, options.actor);
+  return outcome;
+}
+
+async function auditRepairs(
+  config: Config,
+  { flow, tables }: FlowOutcome,
+  target: string,
+  actor: string | undefined,
+): Promise<void> {
+  const repaired = tables.filter((table) => (table.repaired?.asked ?? 0) > 0);
+  if (repaired.length === 0) return;
+  await audit(config, [target], {
+    ...(actor === undefined ? {} : { actor }),
+    action: 'repair',
+    subject: `flow ${flow}`,
+    detail: {
+      tables: repaired.map((table) => ({
+        table: `${table.schema}.${table.name}`,
+        asked: table.repaired!.asked,
+        left: table.repaired!.left.length,
+      })),
+    },
+  });
+}
+
+async function verifyMirror(config: Config, flow: string, options: VerifyOptions): Promise<FlowOutcome> {
   const settings = config.flows[flow]!;
   const { nats, report, signal } = options;
   const sides = await openSides(await withChosenServer(config, flow), flow);
@@ -36,7 +73,7 @@ export async function verifyOnce(config: Config, flow: string, options: VerifyOp
   };
   try {
     options.onProven?.(await sides.store.provenAt());
-    const outcome = await verifyFlow({
+    return await verifyFlow({
       flow,
       sides,
       nats,
@@ -56,21 +93,6 @@ export async function verifyOnce(config: Config, flow: string, options: VerifyOp
         ? {}
         : { onTable: (table) => report.compared(table), onShare: (share) => report.coverage(share) }),
     });
-    const repaired = outcome.tables.filter((table) => (table.repaired?.asked ?? 0) > 0);
-    if (repaired.length > 0)
-      await audit(config, [settings.to], {
-        ...(options.actor === undefined ? {} : { actor: options.actor }),
-        action: 'repair',
-        subject: `flow ${flow}`,
-        detail: {
-          tables: repaired.map((table) => ({
-            table: `${table.schema}.${table.name}`,
-            asked: table.repaired!.asked,
-            left: table.repaired!.left.length,
-          })),
-        },
-      });
-    return outcome;
   } finally {
     await closeSides(sides);
   }
@@ -83,6 +105,9 @@ export interface VerifyStageOptions {
   readonly report: DriftReport;
   readonly signal: AbortSignal;
 }
+
+/** A comparison waits at least so long for deliveries that are due by then. */
+const MIN_DELIVERY_MS = 90_000;
 
 /** Compares a flow as often as the configuration says, until the signal aborts. */
 export async function runVerifyStage(config: Config, flow: string, options: VerifyStageOptions): Promise<void> {
@@ -99,6 +124,15 @@ export async function runVerifyStage(config: Config, flow: string, options: Veri
     nats: config.nats,
     ...options,
     verify: (nats, signal) =>
-      verifyOnce(config, flow, { nats, repair, resume: true, signal, report, ...(known ? {} : { onProven }) }),
+      verifyOnce(config, flow, {
+        nats,
+        repair,
+        resume: true,
+        signal,
+        report,
+        // Whatever is delivered by a timetable is proven once it has been.
+        deliveryMs: Math.max(MIN_DELIVERY_MS, every!),
+        ...(known ? {} : { onProven }),
+      }),
   });
 }

@@ -297,7 +297,8 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
       };
     });
   }
-  for (const flow of config.monitoring.verify.every === undefined ? [] : Object.keys(config.flows)) {
+  const compared = [...Object.keys(config.flows), ...Object.keys(config.canonicalFlows)];
+  for (const flow of config.monitoring.verify.every === undefined ? [] : compared) {
     const id = `verify:${flow}`;
     ids.push(id);
     makers.push(() => {
@@ -307,6 +308,8 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
         id,
         run: async (signal) => {
           const { runVerifyStage } = await import('../verification.ts');
+          // What records are made of is kept in memory while they are compared.
+          if (config.canonicalFlows[flow] !== undefined) letHeapGrow();
           await runVerifyStage(config, flow, { holder, leaseTtlMs: ttl, log: stageLog, report, signal });
         },
         blocked: () => {},

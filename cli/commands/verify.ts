@@ -1,4 +1,5 @@
 /** `waybill verify`: compares both sides of flows now. */
+import { makerOf } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { connectNats } from '../../core/nats.ts';
 import { countKinds, coverage, isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
@@ -17,8 +18,15 @@ const SHOWN = 20;
 /** Exit status 1 when drift was confirmed and stands, or rows changed too fast to be proven. */
 export async function verify(flows: string[], options: VerifyCommandOptions): Promise<number> {
   const config = readConfig(options);
-  const known = Object.keys(config.flows);
-  for (const flow of flows) if (config.flows[flow] === undefined) unknownName('flow', flow, known);
+  const known = [...Object.keys(config.flows), ...Object.keys(config.canonicalFlows)];
+  for (const flow of flows) {
+    if (config.outboundFlows[flow] !== undefined)
+      throw new ReplicationError(
+        'config_invalid',
+        `${flow} writes into tables of another system, which are not compared; the records it is fed from are those of flow ${makerOf(config, flow) ?? 'none'}`,
+      );
+    if (!known.includes(flow)) unknownName('flow', flow, known);
+  }
   const maxLoad = options.maxLoad === undefined ? undefined : Number(options.maxLoad);
   if (maxLoad !== undefined && !(maxLoad > 0 && maxLoad <= 1))
     throw new ReplicationError('config_invalid', `--max-load ${options.maxLoad} is not a share above 0 and up to 1`);
@@ -65,6 +73,7 @@ function describe(outcome: FlowOutcome): unknown {
       unresolved: table.progress.unresolved,
       repairAsked: table.repaired?.asked ?? 0,
       skippedColumns: table.skippedColumns,
+      ...(table.progress.leftOut === undefined ? {} : { leftOut: table.progress.leftOut }),
       findings: openFindings(table),
     })),
   };
@@ -94,6 +103,8 @@ function print(outcome: FlowOutcome): void {
     }),
   );
   for (const table of outcome.tables) {
+    for (const { what, why, records } of table.progress.leftOut ?? [])
+      console.log(`  ${table.name} left out: ${what === '*' ? 'whole records' : what} of ${records}, since ${why}`);
     const findings = openFindings(table);
     for (const { kind, key, sourceDigest, targetDigest, copies } of findings.slice(0, SHOWN))
       console.log(

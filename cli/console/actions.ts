@@ -133,8 +133,8 @@ export function createActions(config: Config, log: Logger, stop: AbortSignal): A
     },
 
     async verify(actor, flow, repair) {
-      if (config.flows[flow] === undefined)
-        throw new ReplicationError('config_invalid', `${flow} is a flow of records, which is not compared`);
+      if (config.outboundFlows[flow] !== undefined)
+        throw new ReplicationError('config_invalid', `${flow} writes to another system, which is not compared`);
       if (verifying.has(flow)) return { done: 'a comparison is under way already' };
       verifying.add(flow);
       try {

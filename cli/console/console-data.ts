@@ -11,7 +11,7 @@ import { checkAuditLog, describeConfiguration } from '../audit.ts';
 import { createActions } from './actions.ts';
 import { explainRecord } from './explain.ts';
 import { Connections } from './connections.ts';
-import { readDrift, readRowPair } from './drift.ts';
+import { readDrift, readRecordPair, readRowPair } from './drift.ts';
 import { factsOf, lagOf, readOverview } from './overview.ts';
 import { readDetail, readPage } from './quarantine.ts';
 
@@ -94,6 +94,8 @@ export function createConsoleStage(
     drift: async (flow, offset, limit) =>
       await connections.target(target(flow)).use((reader) => readDrift(reader, flow, offset, limit)),
     rowPair: async (flow, finding) => {
+      if (config.canonicalFlows[flow] !== undefined)
+        return await connections.target(target(flow)).use((reader) => readRecordPair(config, flow, finding, reader));
       if (config.flows[flow] === undefined) return undefined;
       return await connections
         .source(config.flows[flow].mirror)
@@ -141,7 +143,7 @@ function metaView(config: Config): MetaView {
     flows: flowNames(config).map((name) => ({
       name,
       target: flowSettings(config, name)!.to,
-      compared: config.flows[name] !== undefined,
+      compared: config.outboundFlows[name] === undefined,
     })),
     entities: [...new Set(Object.values(config.canonicalFlows).map(({ canonical }) => canonical))],
     sources: Object.keys(config.sources),

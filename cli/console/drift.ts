@@ -50,13 +50,19 @@ export async function countFindings(reader: SqlReader, flow: string): Promise<Dr
 
 export async function lastRun(reader: SqlReader, flow: string): Promise<DriftView['lastRun']> {
   if (!(await compared(reader))) return undefined;
+  const leftOut =
+    reader.kind === 'postgres'
+      ? `jsonb_path_query_array(tables, '$.*.leftOut[*]')`
+      : `JSON_EXTRACT(tables, '$.*.leftOut[*]')`;
   const [row] = await reader.query(
-    'SELECT state, started_at, finished_at FROM waybill.drift_run WHERE flow = ? ORDER BY id DESC LIMIT 1',
+    `SELECT state, started_at, finished_at, ${leftOut} AS left_out FROM waybill.drift_run WHERE flow = ? ORDER BY id DESC LIMIT 1`,
     [flow],
   );
   if (row === undefined) return undefined;
   const finishedAt = moment(row['finished_at']);
+  const parts = JSON.parse(row['left_out'] ?? '[]') as { what: string; why: string; records: number }[];
   return {
+    ...(parts.length === 0 ? {} : { leftOut: parts.map(({ what, why, records }) => ({ what, why, records })) }),
     state: row['state']!,
     startedAt: moment(row['started_at'])!,
     ...(finishedAt === undefined ? {} : { finishedAt }),
@@ -123,6 +129,42 @@ async function keyColumns(reader: SqlReader, place: Place): Promise<string[]> {
     [place.schema, place.name],
   );
   return rows.map((row) => row['c']!);
+}
+
+/** Reads the target's side of a record now: what its sources say is worked out where records are compared. */
+export async function readRecordPair(
+  config: Config,
+  flow: string,
+  id: string,
+  target: SqlReader,
+): Promise<RowPairView | undefined> {
+  const [row] = await target.query(
+    `SELECT ${COLUMNS(target)} FROM waybill.drift WHERE flow = ? AND id = ? AND state = 'open'`,
+    [flow, id],
+  );
+  if (row === undefined) return undefined;
+  const found = finding(row);
+  const place = { schema: row['table_schema']!, name: row['table_name']! };
+  const names = await keyColumns(target, place);
+  const there = await readRow(
+    target,
+    place,
+    names.map((name, i): [string, string] => [name, found.key?.[i] ?? '']),
+  );
+  const hides = hiddenColumns(config, flow);
+  return {
+    finding: found,
+    sourceRow: false,
+    targetRow: there.values.size > 0,
+    columns: there.columns.map((name) => ({
+      name,
+      key: names.includes(name),
+      source: null,
+      target: shown(there.values.get(name), hides(place.schema, place.name, name)),
+      differs: false,
+    })),
+    note: 'What the sources say of a record is worked out only while records are compared. Explain shows where each of its values came from.',
+  };
 }
 
 /** Reads both rows now: what is shown may have been mended since it was found. */

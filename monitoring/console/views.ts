@@ -104,7 +104,13 @@ export interface DriftView {
   readonly total: number;
   readonly tables: readonly { readonly table: string; readonly kind: string; readonly rows: number }[];
   readonly findings: readonly DriftFinding[];
-  readonly lastRun?: { readonly state: string; readonly startedAt: string; readonly finishedAt?: string };
+  readonly lastRun?: {
+    readonly state: string;
+    readonly startedAt: string;
+    readonly finishedAt?: string;
+    /** Of records: what was not compared, and why; `*` stands for whole records. */
+    readonly leftOut?: readonly { readonly what: string; readonly why: string; readonly records: number }[];
+  };
 }
 
 export interface RowPairView {
@@ -186,7 +192,7 @@ export interface MetaView {
   readonly flows: readonly {
     readonly name: string;
     readonly target: string;
-    /** Whether it is compared with its source: flows of records are not. */
+    /** Whether it is compared with its sources: those that bring records to other systems are not. */
     readonly compared: boolean;
   }[];
   /** Entities whose values can be explained. */

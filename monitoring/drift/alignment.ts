@@ -12,8 +12,8 @@ const STALL_MS = 120_000;
 
 /** Waits until the flow has applied everything before `watermark`. Throws `verify_stalled` when it stands still. */
 export async function passed(
-  source: DriftSource,
-  target: DriftTarget,
+  source: Pick<DriftSource, 'nudge'>,
+  target: Pick<DriftTarget, 'position'>,
   watermark: Position,
   signal: AbortSignal,
   stallMs = STALL_MS,

@@ -1,5 +1,5 @@
 /** Opens the sides of a flow for the engines that its source and its target are. Each is loaded when it is asked for. */
-import { markPrefix, type Config } from '../../core/config.ts';
+import { flowSettings, markPrefix, type Config } from '../../core/config.ts';
 import { compileTablePatterns, type TableFilter } from '../../core/table-pattern.ts';
 import type { DriftStore } from './drift-store.ts';
 import type { DriftSource, DriftTarget } from './side.ts';
@@ -44,10 +44,19 @@ export async function openEnds(config: Config, flow: string, applicationName: st
 }
 
 async function openSource(config: Config, flow: string, applicationName: string): Promise<DriftSource> {
-  const name = config.flows[flow]!.mirror;
+  return await openLog(config, config.flows[flow]!.mirror, applicationName, flowTables(config, flow));
+}
+
+/** Connects to a source, of which `include` chooses tables. Left out: only its log is asked for. */
+export async function openLog(
+  config: Config,
+  name: string,
+  applicationName: string,
+  include: TableFilter = () => false,
+): Promise<DriftSource> {
   const settings = config.sources[name]!;
   const { url, tls } = settings;
-  const options = { url, tls, applicationName, include: flowTables(config, flow) };
+  const options = { url, tls, applicationName, include };
   if (settings.kind === 'postgres') {
     const { PostgresDriftSource } = await import('./postgres/postgres-side.ts');
     return await PostgresDriftSource.open(markPrefix(name, settings, config.nats.prefix), options);
@@ -56,9 +65,14 @@ async function openSource(config: Config, flow: string, applicationName: string)
   return await MysqlDriftSource.open({ ...options, kind: settings.kind });
 }
 
-async function openTarget(config: Config, flow: string, applicationName: string): Promise<DriftTarget> {
-  const { url, tls, kind } = config.targets[config.flows[flow]!.to]!;
-  const options = { url, tls, applicationName, include: () => true };
+async function openTarget(
+  config: Config,
+  flow: string,
+  applicationName: string,
+  include: TableFilter = () => true,
+): Promise<DriftTarget> {
+  const { url, tls, kind } = config.targets[flowSettings(config, flow)!.to]!;
+  const options = { url, tls, applicationName, include };
   if (kind === 'postgres') {
     const { PostgresDriftTarget } = await import('./postgres/postgres-side.ts');
     return await PostgresDriftTarget.open(flow, options);
@@ -68,7 +82,7 @@ async function openTarget(config: Config, flow: string, applicationName: string)
 }
 
 async function openStore(config: Config, flow: string, applicationName: string): Promise<DriftStore> {
-  const { to, mirror } = config.flows[flow]!;
+  const { to, mirror } = flowSettings(config, flow)!;
   const { url, tls, kind } = config.targets[to]!;
   if (kind !== 'postgres') {
     const { CompareSession } = await import('./mysql/session.ts');
@@ -92,6 +106,22 @@ export async function openSides(config: Config, flow: string): Promise<Sides> {
     return { ...ends, scanner, store: await openStore(config, flow, applicationName) };
   } catch (thrown) {
     await Promise.all(opened.map((side) => side.close()));
+    throw thrown;
+  }
+}
+
+/** Connects to the target of a flow of records, and to what is kept there of comparisons. */
+export async function openRecordsTarget(
+  config: Config,
+  flow: string,
+  applicationName: string,
+): Promise<{ target: DriftTarget; store: DriftStore }> {
+  const { schema, canonical } = config.canonicalFlows[flow]!;
+  const target = await openTarget(config, flow, applicationName, (s, name) => s === schema && name === canonical);
+  try {
+    return { target, store: await openStore(config, flow, applicationName) };
+  } catch (thrown) {
+    await target.close();
     throw thrown;
   }
 }

@@ -35,14 +35,15 @@ export function isProven(outcome: FlowOutcome): boolean {
   return outcome.tables.every((table) => openFindings(table).length === 0 && table.progress.unresolved === 0);
 }
 
-/** The share of rows that were compared and settled. */
+/** The share of rows that were compared and settled; of records also of what of them could be proven. */
 export function coverage(tables: readonly TableOutcome[]): number {
   let rows = 0;
   let settled = 0;
   for (const { progress, estimatedRows } of tables) {
     // A table that differs all over is not read to its end.
     rows += progress.truncated ? Math.max(progress.rows, estimatedRows) : progress.rows;
-    settled += progress.rows - Math.min(progress.rows, progress.unresolved);
+    const leftOut = (progress.leftOut ?? []).reduce((sum, part) => sum + part.records * part.share, 0);
+    settled += progress.rows - Math.min(progress.rows, progress.unresolved + leftOut);
   }
   return rows === 0 ? 1 : settled / rows;
 }

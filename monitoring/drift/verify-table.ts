@@ -9,6 +9,7 @@ import { confirm, type Comparison } from './confirm.ts';
 import { bucketOf, Buckets, parseDigest } from './digest.ts';
 import { compareRows, type Finding } from './findings.ts';
 import { PieceSize } from './pace.ts';
+import type { LeftOut } from './records/expected-records.ts';
 import type { DriftSource, KeyTexts, Scope } from './side.ts';
 
 /** How far a table is: what a restart needs to go on. */
@@ -26,6 +27,8 @@ export interface TableProgress {
   /** More rows differ than are listed. */
   truncated: boolean;
   done: boolean;
+  /** Of records: what was not compared, and why. */
+  leftOut?: readonly LeftOut[];
 }
 
 export function newTableProgress(): TableProgress {

@@ -25,7 +25,7 @@ function sideBySide(pair, close) {
       'div',
       { class: 'reason', 'data-tone': 'bad' },
       h('strong', {}, KINDS[finding.kind] ?? finding.kind),
-      h('p', {}, `Confirmed ${at(finding.confirmedAt)}. Both rows were read now.`),
+      h('p', {}, `Confirmed ${at(finding.confirmedAt)}.${note === undefined ? ' Both rows were read now.' : ''}`),
     ),
     note === undefined ? undefined : h('p', { class: 'hint' }, note),
     columns.length === 0
@@ -44,7 +44,7 @@ function sideBySide(pair, close) {
                 'tr',
                 {},
                 h('th', { scope: 'col' }, 'Column'),
-                h('th', { scope: 'col' }, sourceRow ? 'Source' : 'Source: no such row'),
+                h('th', { scope: 'col' }, sourceRow || note !== undefined ? 'Source' : 'Source: no such row'),
                 h('th', { scope: 'col' }, targetRow ? 'Target' : 'Target: no such row'),
               ),
             ),
@@ -179,6 +179,14 @@ export function createDrift({ meta, argument }) {
             { 'data-tone': 'bad' },
             h('strong', {}, count(each.rows)),
             ` ${KINDS[each.kind] ?? each.kind} · ${each.table}`,
+          ),
+        ),
+        ...(lastRun?.leftOut ?? []).map(({ what, why, records }) =>
+          h(
+            'li',
+            { title: why },
+            h('strong', {}, count(records)),
+            what === '*' ? ` not compared: ${why}` : ` without ${what}: ${why}`,
           ),
         ),
       );

@@ -1,0 +1,190 @@
+/** Composes the comparison of a flow of records with its sources: scans, mappings, the target, repairs. */
+import type { Config } from '../core/config.ts';
+import { ColumnRules } from '../core/column-rules.ts';
+import { ReplicationError } from '../core/errors.ts';
+import { openBucket } from '../core/lease.ts';
+import type { Nats } from '../core/nats.ts';
+import { abortableDelay } from '../core/run-service.ts';
+import { installationId } from '../core/stale-sessions.ts';
+import { rereadRows } from '../capture/reread.ts';
+import { openTableScan, type TableScan } from '../capture/table-scan.ts';
+import { openLog, openRecordsTarget } from '../monitoring/drift/open-sides.ts';
+import type { FlowOutcome } from '../monitoring/drift/outcome.ts';
+import { Pace } from '../monitoring/drift/pace.ts';
+import { verifyRecords, type RecordRepairer } from '../monitoring/drift/records/verify-records.ts';
+import type { DriftSource } from '../monitoring/drift/side.ts';
+import { openReader, type SqlReader } from '../monitoring/sql-reader.ts';
+import { loadFlowPlan, type FlowPlan } from '../transform/flow-plan.ts';
+import { encryptedGroups } from '../transform/proof/encrypted-groups.ts';
+import type { OpenReason } from '../transform/proof/provable.ts';
+import { ProvenRecords, type HeldInTarget } from '../transform/proof/proven-records.ts';
+import { RecomputedFlow, type SourceRows } from '../transform/proof/recomputed-flow.ts';
+import { readRequest, requestAnew } from '../transform/request.ts';
+import { withChosenServers } from './source-server.ts';
+import type { VerifyOptions } from './verification.ts';
+
+/** How long a comparison that a person waits for waits for deliveries. */
+const DELIVERY_MS = 90_000;
+/** How long a transform may take to write all records anew. */
+const REWRITE_MS = 600_000;
+const POLL_MS = 200;
+
+interface OpenSource {
+  readonly scan: TableScan;
+  readonly log: DriftSource;
+}
+
+/** Compares the records of a canonical flow with its sources. Throws classified errors. */
+export async function verifyRecordsOnce(config: Config, flow: string, options: VerifyOptions): Promise<FlowOutcome> {
+  const settings = config.canonicalFlows[flow]!;
+  const { nats, signal, report } = options;
+  const { verify } = config.monitoring;
+  const maxLoad = options.maxLoad ?? verify.max_load;
+  const plan = await loadFlowPlan(flow, settings);
+  const applicationName = `waybill verify ${flow}`;
+  const reading = await withChosenServers(config, Object.keys(settings.from));
+  const closing: (() => Promise<void>)[] = [];
+  try {
+    const sources = new Map<string, OpenSource>();
+    for (const name of Object.keys(settings.from)) {
+      const pace = new Pace(maxLoad, signal);
+      const work = async <T>(piece: () => Promise<T>): Promise<T> => (await pace.work(piece)).result;
+      const scan = await openTableScan(reading.sources[name]!, applicationName, work);
+      closing.push(() => scan.close());
+      const log = await openLog(reading, name, applicationName);
+      closing.push(() => log.close());
+      sources.set(name, { scan, log });
+    }
+    const { target, store } = await openRecordsTarget(config, flow, applicationName);
+    closing.push(
+      () => target.close(),
+      () => store.close(),
+    );
+    const reader = await openReader('target', config.targets[settings.to]!, applicationName);
+    closing.push(() => reader.close());
+    options.onProven?.(await store.provenAt());
+    const nudge = async (): Promise<void> => {
+      for (const { log } of sources.values()) await log.nudge();
+    };
+    const { prefix } = config.nats;
+    const recomputed = new RecomputedFlow({
+      plan,
+      nats,
+      prefix,
+      installation: await installationId(await openBucket(nats, config.nats)),
+      sources: new Map([...sources].map(([name, source]) => [name, rowsOf(source)])),
+      signal,
+    });
+    closing.push(() => recomputed.close());
+    const outbound = Object.values(config.outboundFlows);
+    const expected = new ProvenRecords({
+      flow: recomputed,
+      nats,
+      prefix,
+      writesBack: outbound.some((each) => each.outbound === settings.canonical),
+      never: neverProven(plan, config, sources),
+      heldInTarget: () => readHeld(reader, flow),
+      nudge,
+      signal,
+    });
+    return await verifyRecords({
+      flow,
+      expected,
+      target,
+      store,
+      place: { schema: settings.schema, name: plan.entity.name },
+      ignoreExtra: settings.deletes === 'ignore',
+      maxLoad,
+      graceMs: verify.grace,
+      deliveryMs: options.deliveryMs ?? DELIVERY_MS,
+      repairer: options.repair ? repairer(config, flow, nats, recomputed) : undefined,
+      signal,
+      ...(report === undefined
+        ? {}
+        : { onTable: (table) => report.compared(table), onShare: (share) => report.coverage(share) }),
+    });
+  } finally {
+    for (const close of closing.toReversed()) await close();
+  }
+}
+
+function rowsOf({ scan, log }: OpenSource): SourceRows {
+  return {
+    tables: scan.tables,
+    pieces: (table) => scan.pieces(table),
+    visible: () => log.visible(),
+    watermark: () => log.watermark(),
+    nudge: () => log.nudge(),
+  };
+}
+
+/** Groups that no scan can prove. */
+function neverProven(
+  plan: FlowPlan,
+  config: Config,
+  sources: ReadonlyMap<string, OpenSource>,
+): Map<string, OpenReason> {
+  const never = new Map<string, OpenReason>();
+  for (const [group, rule] of plan.ownership.rules)
+    if (rule.kind === 'merge' && rule.merge.merge === 'delta') never.set(group, 'changes');
+  const encrypted = new Map<string, Set<string>>();
+  for (const [name, { scan }] of sources) {
+    const rules = ColumnRules.compile(config.sources[name]!.columns);
+    const columns = scan.tables.flatMap((table) =>
+      table.columns
+        .filter((column) => {
+          const rule = rules.ruleOf(table.schema, table.name, column.name);
+          return rule !== undefined && rule !== 'exclude' && rule.rule === 'encrypt';
+        })
+        .map((column) => column.name),
+    );
+    encrypted.set(name, new Set(columns));
+  }
+  for (const group of encryptedGroups(plan, encrypted)) never.set(group, 'encrypted');
+  return never;
+}
+
+/** What a flow's mappings hold, as the target lists it. */
+async function readHeld(reader: SqlReader, flow: string): Promise<HeldInTarget[]> {
+  const table = reader.kind === 'postgres' ? 'quarantine' : 'held';
+  const there = await reader.query(
+    `SELECT 1 AS n FROM information_schema.tables WHERE table_schema = 'waybill' AND table_name = ?`,
+    [table],
+  );
+  if (there.length === 0) return [];
+  const only = reader.kind === 'postgres' ? ' AND hold IS NOT NULL' : '';
+  const rows = await reader.query(`SELECT ${reader.quote('key')} AS k FROM waybill.${table} WHERE flow = ?${only}`, [
+    flow,
+  ]);
+  return rows.flatMap(({ k }): HeldInTarget[] => {
+    const parsed = JSON.parse(k ?? 'null') as unknown;
+    if (!Array.isArray(parsed)) return [];
+    const [key, group] = parsed as unknown[];
+    return typeof key === 'string' && typeof group === 'string' ? [{ key, group }] : [];
+  });
+}
+
+function repairer(config: Config, flow: string, nats: Nats, recomputed: RecomputedFlow): RecordRepairer {
+  return {
+    rewrite: async (signal) => {
+      const bucket = await openBucket(nats, config.nats);
+      const id = await requestAnew(config.nats, flow);
+      const started = performance.now();
+      while ((await readRequest(bucket, flow))?.id === id) {
+        signal.throwIfAborted();
+        if (performance.now() - started > REWRITE_MS)
+          throw new ReplicationError(
+            'verify_stalled',
+            `no transform of ${flow} wrote its records anew in ${REWRITE_MS / 60_000} minutes`,
+          );
+        await abortableDelay(POLL_MS, signal);
+      }
+    },
+    reread: async (signal) => {
+      for (const { source, table } of recomputed.tables) {
+        const { schema, name } = table;
+        await rereadRows({ nats, config: config.nats, source, schema, table: name, keys: 'all', signal });
+      }
+    },
+  };
+}

@@ -1,0 +1,305 @@
+/**
+ * Compares records with what their sources say now. The expected records stand still at a place of each source while the
+ * target, which has applied at least as much, is read; then everything that came meanwhile is taken. A record that this
+ * did not concern was the same all that time, and so must be what the target has: what differs is not on its way. It is
+ * drift when that is found twice, with a grace period between.
+ */
+import type { Position } from '../../../core/position.ts';
+import { abortableDelay } from '../../../core/run-service.ts';
+import { passed } from '../alignment.ts';
+import { maskFor } from '../compare-plan.ts';
+import { Buckets, bucketOf, formatDigest } from '../digest.ts';
+import type { DriftStore } from '../drift-store.ts';
+import { compareRows, type Finding } from '../findings.ts';
+import type { FlowOutcome, TableOutcome } from '../outcome.ts';
+import { Pace } from '../pace.ts';
+import type { DigestedRow, DriftTarget, KeyTexts, SideTable } from '../side.ts';
+import { rowId } from '../touched.ts';
+import { newTableProgress, type TableProgress } from '../verify-table.ts';
+import type { ExpectedRecord, ExpectedRecords } from './expected-records.ts';
+import { recordPlan, type RecordPlan } from './record-plan.ts';
+
+/** Mends what differs through the normal path. */
+export interface RecordRepairer {
+  /** Has all records written anew. */
+  rewrite(signal: AbortSignal): Promise<void>;
+  /** Has the sources' tables read again, for what is wrong before the records are made. */
+  reread(signal: AbortSignal): Promise<void>;
+}
+
+export interface RecordVerificationOptions {
+  readonly flow: string;
+  readonly expected: ExpectedRecords;
+  readonly target: DriftTarget;
+  readonly store: DriftStore;
+  /** Where the target has the records. */
+  readonly place: { readonly schema: string; readonly name: string };
+  /** Deletes are not applied, so that extra rows are to be expected. */
+  readonly ignoreExtra: boolean;
+  readonly maxLoad: number;
+  readonly graceMs: number;
+  /** How long to wait for deliveries that are due by then. */
+  readonly deliveryMs: number;
+  readonly maxFindings?: number;
+  readonly repairer?: RecordRepairer | undefined;
+  readonly signal: AbortSignal;
+  readonly onTable?: (table: TableOutcome) => void;
+  readonly onShare?: (share: number) => void;
+}
+
+const MAX_FINDINGS = 10_000;
+const MAX_BUCKETS = 65_536;
+/** Rows of differing buckets that are fetched at once. */
+const MAX_FETCHED = 50_000;
+/** Candidates that are confirmed before all rows have been looked at. */
+const SETTLE_AT = 2000;
+const TRIES = 6;
+const BATCH = 1000;
+/** Of a verification the part that is reading the sources. */
+const READING = 0.9;
+
+/** Throws classified errors. */
+export async function verifyRecords(options: RecordVerificationOptions): Promise<FlowOutcome> {
+  const { flow, store, expected, place, signal, repairer } = options;
+  const run = await store.begin(false);
+  try {
+    const comparison = new RecordComparison(options);
+    await expected.read((share) => options.onShare?.(share * READING));
+    const id = `${place.schema}.${place.name}`;
+    run.tables.set(id, comparison.progress);
+    await comparison.compare();
+    await store.save(run, id);
+    await store.settle(run, place.schema, place.name);
+    options.onShare?.(1);
+    let outcome: TableOutcome = comparison.outcome();
+    if (repairer !== undefined && comparison.progress.findings.length > 0) {
+      const asked = comparison.progress.findings.length;
+      await repairer.rewrite(signal);
+      let left = await comparison.lookAgain();
+      if (left.length > 0) {
+        await repairer.reread(signal);
+        left = await comparison.lookAgain();
+      }
+      outcome = { ...outcome, repaired: { asked, left } };
+      comparison.progress.findings = [...left];
+      await store.save(run, id);
+      await store.settle(run, place.schema, place.name);
+    }
+    options.onTable?.(outcome);
+    await store.finish(run, { state: 'done' });
+    return { flow, startedAt: run.startedAt, tables: [outcome] };
+  } catch (thrown) {
+    // What is worked out is gone with this process: there is nothing to be resumed.
+    const error = signal.aborted ? 'it was interrupted' : thrown instanceof Error ? thrown.message : String(thrown);
+    await store.finish(run, { state: 'failed', error }).catch(() => undefined);
+    throw thrown;
+  }
+}
+
+/** A row that may differ. */
+interface Candidate {
+  readonly id: string;
+  /** As records have it. */
+  readonly key: KeyTexts;
+}
+
+class RecordComparison {
+  readonly progress: TableProgress = newTableProgress();
+  readonly #options: RecordVerificationOptions;
+  readonly #pace: Pace;
+  readonly #plans = new Map<string, RecordPlan>();
+  #table: SideTable | undefined;
+
+  constructor(options: RecordVerificationOptions) {
+    this.#options = options;
+    this.#pace = new Pace(options.maxLoad, options.signal);
+  }
+
+  outcome(): TableOutcome {
+    const { place, expected } = this.#options;
+    return { ...place, progress: this.progress, estimatedRows: expected.size, skippedColumns: [] };
+  }
+
+  async compare(): Promise<void> {
+    const { expected, target } = this.#options;
+    const { progress } = this;
+    await this.#align(this.#options.deliveryMs);
+    this.#table = await this.#findTable();
+    const plan = this.#plan(expected.openInAll());
+    const mask = maskFor(expected.size, MAX_BUCKETS);
+    const sums = new Buckets(mask);
+    for (const { values } of expected.all()) sums.addRow(plan.digest(values).digest);
+    const others =
+      this.#table === undefined ? new Buckets(mask) : await target.scan(plan.table, { kind: 'all' }, mask, this.#pace);
+    progress.rows = sums.rows;
+    progress.buckets = sums.size;
+    const differing = sums.differing(others);
+    let candidates: Candidate[] = [];
+    const seen = new Set<string>();
+    for (let at = 0; at < differing.length && !progress.truncated;) {
+      const buckets: number[] = [];
+      for (let rows = 0; at < differing.length && (rows < MAX_FETCHED || buckets.length === 0); at++) {
+        buckets.push(differing[at]!);
+        rows += sums.rowsIn(differing[at]!) + others.rowsIn(differing[at]!);
+      }
+      for (const candidate of await this.#candidates(plan, mask, buckets)) {
+        // The two digests of one row may lie in buckets of two portions.
+        if (seen.has(candidate.id)) continue;
+        seen.add(candidate.id);
+        candidates.push(candidate);
+      }
+      if (candidates.length < SETTLE_AT) continue;
+      await this.#settle(candidates);
+      candidates = [];
+    }
+    await this.#settle(candidates);
+    progress.leftOut = expected.leftOut();
+    progress.done = true;
+  }
+
+  /** Looks at what was found once more. */
+  async lookAgain(): Promise<Finding[]> {
+    // The target may have got the table only now.
+    this.#table = await this.#findTable();
+    this.#plans.clear();
+    const candidates = this.progress.findings.map((finding): Candidate => ({
+      id: finding.id,
+      key: this.#plan([]).keyOfRow(finding.key!),
+    }));
+    return (await this.#confirm(candidates, Infinity)).findings;
+  }
+
+  /** Waits until the target has what the expected records hold. */
+  async #align(deliveryMs: number): Promise<void> {
+    const { expected, target, signal } = this.#options;
+    const position: Position = await expected.place(deliveryMs);
+    await passed(expected, target, position, signal);
+    await expected.look();
+  }
+
+  async #findTable(): Promise<SideTable | undefined> {
+    const { target, place } = this.#options;
+    return (await target.tables()).find((table) => table.schema === place.schema && table.name === place.name);
+  }
+
+  /** A plan that leaves out what is open; of a table that is not there one is made up, to have digests. */
+  #plan(open: readonly number[]): RecordPlan {
+    const id = open.join();
+    let plan = this.#plans.get(id);
+    if (plan === undefined) {
+      const { expected, place } = this.#options;
+      const { columns, key } = expected;
+      const target = this.#table ?? {
+        ...place,
+        dialect: 'postgres' as const,
+        columns: columns.map(({ name, type }) => ({ name, type, base: type, ordered: false })),
+        key: key.map((index) => columns[index]!.name),
+        estimatedRows: 0,
+      };
+      plan = recordPlan({ columns, key, target }, new Set(open));
+      this.#plans.set(id, plan);
+    }
+    return plan;
+  }
+
+  async #candidates(plan: RecordPlan, mask: number, buckets: readonly number[]): Promise<Candidate[]> {
+    const { expected, target, ignoreExtra } = this.#options;
+    const wanted = new Set(buckets);
+    const here: DigestedRow[] = [];
+    for (const { values } of expected.all()) {
+      const row = plan.digest(values);
+      if (wanted.has(bucketOf(row.digest, mask))) here.push(row);
+    }
+    const there =
+      this.#table === undefined ? [] : (await target.rows(plan.table, { kind: 'all' }, mask, buckets, this.#pace)).rows;
+    return compareRows(true, here, there).flatMap(({ id, kind, key }) => {
+      const of = plan.keyOfRow(key!);
+      if (!expected.owns(of) || (kind === 'extra' && ignoreExtra)) return [];
+      return [{ id, key: of }];
+    });
+  }
+
+  async #settle(candidates: readonly Candidate[]): Promise<void> {
+    const { maxFindings = MAX_FINDINGS } = this.#options;
+    const { progress } = this;
+    if (candidates.length === 0) return;
+    const limit = maxFindings + 1 - progress.findings.length;
+    const { findings, unresolved } = await this.#confirm(candidates, limit);
+    progress.findings.push(...findings);
+    progress.unresolved += unresolved;
+    if (progress.findings.length <= maxFindings) return;
+    progress.findings.length = maxFindings;
+    progress.truncated = true;
+  }
+
+  async #confirm(
+    candidates: readonly Candidate[],
+    limit: number,
+  ): Promise<{ findings: Finding[]; unresolved: number }> {
+    const { expected, graceMs, deliveryMs, signal } = this.#options;
+    const findings: Finding[] = [];
+    let open = candidates;
+    for (let attempt = 0; attempt < TRIES && open.length > 0 && findings.length < limit; attempt++) {
+      await abortableDelay(graceMs * Math.min(4, 2 ** attempt), signal);
+      signal.throwIfAborted();
+      // A scan may have seen what the log told of a moment later: by now it has.
+      await expected.follow({ toLogEnd: true });
+      // What has not changed since the first look has been delivered if it ever will be.
+      await this.#align(attempt === 0 ? 0 : deliveryMs);
+      const differing = await this.#lookUp(open);
+      const touched = await expected.follow();
+      const again: Candidate[] = [];
+      for (const candidate of open) {
+        const finding = differing.get(candidate.id);
+        if (finding === undefined) this.progress.inFlightBuckets += 1;
+        else if (touched.has(rowId(candidate.key))) again.push(candidate);
+        else findings.push(finding);
+      }
+      open = again;
+    }
+    return { findings, unresolved: open.length };
+  }
+
+  /** What differs of these records now, by id. Rows are looked up by what of them can be compared. */
+  async #lookUp(candidates: readonly Candidate[]): Promise<Map<string, Finding>> {
+    const { expected, target, ignoreExtra } = this.#options;
+    const groups = new Map<string, { plan: RecordPlan; wanted: (Candidate & { record: ExpectedRecord })[] }>();
+    for (const candidate of candidates) {
+      const record = expected.get(candidate.key);
+      const id = record.open.join();
+      const group = groups.get(id) ?? { plan: this.#plan(record.open), wanted: [] };
+      group.wanted.push({ ...candidate, record });
+      groups.set(id, group);
+    }
+    const differing = new Map<string, Finding>();
+    for (const { plan, wanted } of groups.values())
+      for (let at = 0; at < wanted.length; at += BATCH) {
+        const batch = wanted.slice(at, at + BATCH);
+        const keys = batch.map(({ id }) => JSON.parse(id) as string[]);
+        const reading =
+          this.#table === undefined ? [] : (await this.#pace.work(() => target.lookUp(plan.table, keys))).result.rows;
+        const there = new Map(reading.map((row) => [rowId(row.key), row]));
+        for (const { id, record } of batch) {
+          const finding = compareOne(id, plan, record, there.get(id));
+          if (finding !== undefined && !(finding.kind === 'extra' && ignoreExtra)) differing.set(id, finding);
+        }
+      }
+    return differing;
+  }
+}
+
+function compareOne(
+  id: string,
+  plan: RecordPlan,
+  { values, maybe }: ExpectedRecord,
+  row: DigestedRow | undefined,
+): Finding | undefined {
+  const key = JSON.parse(id) as string[];
+  const found = row === undefined ? {} : { targetDigest: formatDigest(row.digest) };
+  if (values === undefined)
+    return row === undefined || maybe ? undefined : { id, key, kind: 'extra', copies: 1, ...found };
+  const sourceDigest = formatDigest(plan.digest(values).digest);
+  if (row === undefined) return maybe ? undefined : { id, key, kind: 'missing', copies: 1, sourceDigest };
+  if (found.targetDigest === sourceDigest) return undefined;
+  return { id, key, kind: 'different', copies: 1, sourceDigest, ...found };
+}

@@ -1,0 +1,229 @@
+/** Comparisons of records with their sources: a warehouse on Postgres and an ERP on MySQL, joined into positions of stock. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+import { createConnection, type Connection } from 'mysql2/promise';
+import pg from 'pg';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { verifyOnce } from '../../cli/verification.ts';
+import type { Config } from '../../core/config.ts';
+import { connectNats, type Nats } from '../../core/nats.ts';
+import { countKinds, coverage, isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
+import { readVerifications } from '../../monitoring/drift/postgres/read-verifications.ts';
+import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+
+const STOCK_OF_WMS = `version: 1
+name: wms
+entities:
+  inventory_position:
+    from: quant
+    join:
+      product: { table: product, on: { id: product_id } }
+    fields:
+      sku: product.sku
+      location: place
+      lot: { const: '' }
+      owner: { const: '' }
+      uom: product.unit
+      on_hand: quantity
+      allocated: reserved
+  inventory_movement:
+    from: move
+    fields:
+      id: { concat: [{ const: 'M' }, id] }
+      sku: sku
+      location: { const: MAIN }
+      lot: { const: '' }
+      owner: { const: '' }
+      uom: { const: EA }
+      delta: quantity
+      reason: { const: pick }
+      occurred_at: at
+`;
+const STOCK_OF_ERP = `version: 1
+name: erp
+entities:
+  inventory_position:
+    from: supply
+    fields:
+      sku: sku
+      location: { const: MAIN }
+      lot: { const: '' }
+      owner: { const: '' }
+      uom: { const: EA }
+      on_order: ordered
+      soft_reserved: quoted
+`;
+const PRODUCTS = 400;
+
+let postgres: PostgresServer;
+let mysql: MysqlServer;
+let nats: NatsServer;
+let client: Nats;
+let folder: string;
+let wms: pg.Client;
+let erp: Connection;
+let erpUrl: string;
+let flow: CanonicalPipeline;
+let config: Config;
+
+beforeAll(async () => {
+  [postgres, mysql, nats] = await Promise.all([startPostgres(), startMysql({ flavour: 'mysql' }), startNats()]);
+  folder = await mkdtemp(join(tmpdir(), 'waybill-records-'));
+  await writeFile(join(folder, 'wms.yaml'), STOCK_OF_WMS);
+  await writeFile(join(folder, 'erp.yaml'), STOCK_OF_ERP);
+  const wmsUrl = await postgres.createDatabase('wms');
+  wms = new pg.Client({ connectionString: wmsUrl });
+  await wms.connect();
+  await wms.query(`create table product (id int primary key, sku text not null, unit text not null);
+    create table quant (id int primary key, product_id int not null, place text not null, quantity numeric,
+      reserved numeric not null default 0);
+    create table move (id int primary key, sku text not null, quantity numeric not null, at timestamptz not null);
+    insert into product select i, 'P-' || i, 'EA' from generate_series(1, ${PRODUCTS}) i;
+    insert into quant select i, i, 'MAIN', i + 0.5, i % 3 from generate_series(1, ${PRODUCTS}) i;
+    insert into move select i, 'P-' || i, -1, '2026-01-01 00:00:00.000001+00'::timestamptz + i * interval '1 second'
+      from generate_series(1, ${PRODUCTS}) i`);
+  erpUrl = await mysql.createDatabase('erp');
+  erp = await createConnection({ uri: erpUrl });
+  await erp.query(
+    'create table supply (sku varchar(20) primary key, ordered decimal(18,9) not null, quoted decimal(18,9) not null)',
+  );
+  const rows = Array.from({ length: PRODUCTS }, (_, i) => `('P-${i + 1}', ${i + 1}.000000001, 1)`);
+  await erp.query(`insert into supply values ${rows.join(', ')}`);
+  flow = await CanonicalPipeline.open({
+    nats,
+    sources: {
+      wms: { kind: 'postgres', url: wmsUrl },
+      erp: { kind: 'mysql', url: erpUrl, tables: ['erp.*'] },
+    },
+    targetUrl: await postgres.createDatabase('vis'),
+    flows: {
+      stock: {
+        canonical: 'inventory_position',
+        from: { wms: { map: join(folder, 'wms.yaml') }, erp: { map: join(folder, 'erp.yaml') } },
+        owner: { on_hand: 'wms' },
+      },
+      moves: { canonical: 'inventory_movement', from: { wms: { map: join(folder, 'wms.yaml') } } },
+    },
+  });
+  const verify = { ...flow.config.monitoring.verify, grace: 200 };
+  config = { ...flow.config, monitoring: { ...flow.config.monitoring, verify } };
+  client = await connectNats(config.nats, 'test');
+  flow.start('capture:wms', 'capture:erp', 'transform:stock', 'apply:stock', 'transform:moves', 'apply:moves');
+  const complete = `select count(*) from canonical.inventory_position where on_hand is not null and on_order is not null`;
+  await flow.shows(complete, [String(PRODUCTS)]);
+  await flow.shows('select count(*) from canonical.inventory_movement', [String(PRODUCTS)]);
+});
+afterAll(async () => {
+  await flow?.close();
+  await client?.close();
+  await wms?.end();
+  erp?.destroy();
+  await Promise.all([postgres?.dispose(), mysql?.dispose(), nats?.dispose()]);
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function compare(name: string, repair = false): Promise<FlowOutcome> {
+  const signal = new AbortController().signal;
+  return await verifyOnce(config, name, { nats: client, repair, resume: false, maxLoad: 1, signal });
+}
+
+/** Findings as `kind key`, sorted. */
+function named(outcome: FlowOutcome): string[] {
+  return outcome.tables
+    .flatMap((table) => openFindings(table).map(({ kind, key }) => `${kind} ${key!.join('/')}`))
+    .sort();
+}
+
+/** Writes to both sources, to rows of its own, until it is stopped. */
+function write(): { stop: () => Promise<void> } {
+  let on = true;
+  const done = (async () => {
+    for (let i = 0; on; i++) {
+      // So many a second as a warehouse has, and not as many as these servers bear.
+      await setTimeout(4);
+      const id = 200 + (i % 200);
+      await wms.query('update quant set quantity = quantity + 1, reserved = $2 where id = $1', [id, i % 7]);
+      await wms.query(`update move set at = at + interval '1 microsecond' where id = $1`, [id]);
+      await erp.query('update supply set ordered = ordered + 1 where sku = ?', [`P-${id}`]);
+      if (i % 10 === 0) await wms.query('delete from quant where id = $1', [id]);
+      if (i % 10 === 5)
+        await wms.query(
+          `insert into quant select p.id, p.id, 'MAIN', 1, 0 from product p where id >= 200
+             and not exists (select from quant q where q.id = p.id) limit 1`,
+        );
+    }
+  })();
+  return {
+    stop: async () => {
+      on = false;
+      await done;
+    },
+  };
+}
+
+it('finds what differs under live writes, names it, invents nothing, and has it mended', async () => {
+  const writer = write();
+  try {
+    for (const name of ['stock', 'moves']) {
+      const outcome = await compare(name);
+      expect(named(outcome)).toEqual([]);
+      expect(isProven(outcome)).toBe(true);
+      expect(coverage(outcome.tables)).toBe(1);
+      expect(outcome.tables[0]!.progress.rows).toBeGreaterThanOrEqual(PRODUCTS - 1);
+    }
+    const proven = await readVerifications(flow.target, ['stock', 'moves']);
+    expect([...proven.values()].map(({ state }) => state)).toEqual(['equal', 'equal']);
+
+    await flow.target.query(`
+      update canonical.inventory_position set on_hand = on_hand + 1e-9 where sku = 'P-7';
+      update canonical.inventory_position set on_order = null where sku = 'P-8';
+      update canonical.inventory_position p set allocated = q.allocated from canonical.inventory_position q
+       where (p.sku, q.sku) in (('P-10', 'P-11'), ('P-11', 'P-10'));
+      update canonical.inventory_position set uom = 'EA ' where sku = 'P-12';
+      delete from canonical.inventory_position where sku = 'P-20';
+      insert into canonical.inventory_position select (jsonb_populate_record(p, '{"sku": "P-21x"}')).*
+        from canonical.inventory_position p where sku = 'P-21';
+      update canonical.inventory_movement set occurred_at = occurred_at + interval '1 microsecond' where id = 'M7';
+      delete from canonical.inventory_movement where id = 'M9'`);
+    // A change that no log tells of.
+    const silent = await createConnection({ uri: erpUrl });
+    await silent.query('set sql_log_bin = 0');
+    await silent.query(`update supply set quoted = 2 where sku = 'P-30'`);
+    silent.destroy();
+    const drift = [
+      ...['P-10', 'P-11', 'P-12', 'P-30', 'P-7', 'P-8'].map((sku) => `different default/${sku}/MAIN//`),
+      'extra default/P-21x/MAIN//',
+      'missing default/P-20/MAIN//',
+    ];
+    const stock = await compare('stock');
+    expect(named(stock)).toEqual(drift);
+    expect(named(await compare('moves'))).toEqual(['different default/M7', 'missing default/M9']);
+    const found = await readVerifications(flow.target, ['stock', 'moves']);
+    expect([...found.values()].map(({ state, driftRows }) => [state, driftRows])).toEqual([
+      ['drift', 8],
+      ['drift', 2],
+    ]);
+
+    for (const [name, rows] of [
+      ['stock', 8],
+      ['moves', 2],
+    ] as const) {
+      const { tables } = await compare(name, true);
+      expect(tables[0]!.repaired).toEqual({ asked: rows, left: [] });
+      expect(countKinds(openFindings(tables[0]!))).toEqual({ missing: 0, extra: 0, different: 0 });
+    }
+    expect(await flow.lines(`select soft_reserved from canonical.inventory_position where sku = 'P-30'`)).toEqual([
+      '2',
+    ]);
+    const audited = `select actor is not null, subject from waybill.audit where action = 'repair' order by subject`;
+    expect(await flow.lines(audited)).toEqual(['true|flow moves', 'true|flow stock']);
+  } finally {
+    await writer.stop();
+  }
+  expect(flow.failure).toBeUndefined();
+});
