@@ -43,6 +43,19 @@ entities:
       delta: quantity
       reason: { const: pick }
       occurred_at: at
+  reservation:
+    from: claim
+    expires: until
+    fields:
+      order_number: order_number
+      line: { const: '1' }
+      part: { const: '' }
+      sku: sku
+      location: place
+      uom: { const: EA }
+      qty: quantity
+      kind: { const: soft }
+      expires_at: until
 `;
 const STOCK_OF_ERP = `version: 1
 name: erp
@@ -83,6 +96,9 @@ beforeAll(async () => {
     create table quant (id int primary key, product_id int not null, place text not null, quantity numeric,
       reserved numeric not null default 0);
     create table move (id int primary key, sku text not null, quantity numeric not null, at timestamptz not null);
+    create table claim (order_number text primary key, sku text not null, place text not null, quantity numeric not null,
+      until timestamptz not null);
+    insert into claim values ('O-1', 'P-1', 'MAIN', 1, '2099-01-01'), ('O-2', 'P-2', 'MAIN', 1, '2099-01-01');
     insert into product select i, 'P-' || i, 'EA' from generate_series(1, ${PRODUCTS}) i;
     insert into quant select i, i, 'MAIN', i + 0.5, i % 3 from generate_series(1, ${PRODUCTS}) i;
     insert into move select i, 'P-' || i, -1, '2026-01-01 00:00:00.000001+00'::timestamptz + i * interval '1 second'
@@ -107,7 +123,16 @@ beforeAll(async () => {
         from: { wms: { map: join(folder, 'wms.yaml') }, erp: { map: join(folder, 'erp.yaml') } },
         owner: { on_hand: 'wms' },
       },
-      moves: { canonical: 'inventory_movement', from: { wms: { map: join(folder, 'wms.yaml') } } },
+      moves: {
+        canonical: 'inventory_movement',
+        from: { wms: { map: join(folder, 'wms.yaml') } },
+        delivery: { every: '1s' },
+      },
+      claims: {
+        canonical: 'reservation',
+        from: { wms: { map: join(folder, 'wms.yaml') } },
+        delivery: { cron: '0 0 1 1 *' },
+      },
     },
   });
   const verify = { ...flow.config.monitoring.verify, grace: 200 };
@@ -226,4 +251,22 @@ it('finds what differs under live writes, names it, invents nothing, and has it 
     await writer.stop();
   }
   expect(flow.failure).toBeUndefined();
+});
+
+it('claims nothing of what waits for its delivery', async () => {
+  flow.start('transform:claims', 'apply:claims');
+  const claims = 'select order_number, qty from canonical.reservation order by order_number';
+  await flow.shows(claims, ['O-1|1', 'O-2|1']);
+  const before = await compare('claims');
+  expect(named(before)).toEqual([]);
+  await wms.query(`insert into claim values ('O-3', 'P-3', 'MAIN', 1, '2099-01-01');
+    update claim set quantity = 2 where order_number = 'O-1'; delete from claim where order_number = 'O-2'`);
+  const outcome = await compare('claims');
+  expect(named(outcome)).toEqual([]);
+  expect(await flow.lines(claims)).toEqual(['O-1|1', 'O-2|1']);
+  const [{ progress }] = outcome.tables as [FlowOutcome['tables'][number]];
+  expect(progress.leftOut).toEqual([
+    { what: 'claim', why: expect.stringContaining('delivery'), records: 2, share: expect.any(Number) },
+  ]);
+  expect(coverage(outcome.tables)).toBeLessThan(0.5);
 });
