@@ -93,7 +93,7 @@ export interface Reading {
   readonly inProgress?: ReadonlySet<number>;
 }
 
-/** What statements from a moment on see: all that lies before a place of the log, but for some transactions. */
+/** What statements from a moment on see: all that lies before a place of the log, but for some transactions that last. */
 export interface Visible {
   readonly horizon: Position;
   /** As frames name them. */

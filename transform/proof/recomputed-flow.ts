@@ -50,7 +50,7 @@ export interface RecomputedFlowOptions {
   readonly stallMs?: number;
 }
 
-/** A commit is visible long before so much time has passed since its frame was stored. */
+/** A commit that stands in the log is visible long before so much time has passed since its frame was stored. */
 const LOOK_BACK_MS = 60_000;
 const STALL_MS = 120_000;
 const NUDGE_EVERY_MS = 5000;
@@ -85,7 +85,8 @@ export class RecomputedFlow {
       const { horizon, inProgress } = await sources.get(source.name)!.visible();
       // The scan shows what lies before it: the frames are asked only for what came after.
       source.passesOver = (entry) => liesBefore(entry, source.place.position, horizon) && !inProgress.has(entry[0]);
-      const history = await framesSince(nats, prefix, source.name, Date.now() - LOOK_BACK_MS);
+      const since = inProgress.size === 0 ? horizon : Date.now() - LOOK_BACK_MS;
+      const history = await framesSince(nats, prefix, source.name, since);
       this.#feeds.set(source, new SourceFeed(nats, history, this.#signal, () => this.#wake?.()));
       source.restore(history.whole ? { position: history.position, seq: history.startSeq - 1 } : source.place);
     }

@@ -1,15 +1,30 @@
-/** The frames of a source from shortly before now on: what changed while its tables are scanned, and after. */
-import { cdcStreamName, findStartSequence, parseFrameHeaders, type FrameHeaders } from '../../core/cdc-stream.ts';
+/** The frames of a source from about now on: what changed while its tables are scanned, and after. */
+import {
+  cdcStreamName,
+  findStartSequence,
+  parseFrameHeaders,
+  readReset,
+  type FrameHeaders,
+} from '../../core/cdc-stream.ts';
 import { natsError, type Nats } from '../../core/nats.ts';
-import { ORIGIN } from '../../core/position.ts';
+import { hasReached, ORIGIN, type Position } from '../../core/position.ts';
 import type { History } from '../source-history.ts';
 
+interface Stored {
+  readonly headers: FrameHeaders;
+  readonly storedMs: number;
+}
+
 /**
- * Where to begin so that every change is read that was stored after `sinceMs` (milliseconds since 1970); whatever was
- * stored before that is visible to statements that begin now. Frames that are read once more do no harm: the last one
- * tells what a row is. Throws `stream_missing`.
+ * Where to begin so that everything is read behind a place of the log, or that was stored after a time (milliseconds since
+ * 1970). Throws `stream_missing`.
  */
-export async function framesSince(nats: Nats, prefix: string, source: string, sinceMs: number): Promise<History> {
+export async function framesSince(
+  nats: Nats,
+  prefix: string,
+  source: string,
+  since: Position | number,
+): Promise<History> {
   const stream = cdcStreamName(prefix, source);
   try {
     const { state } = await nats.manager.streams.info(stream);
@@ -17,7 +32,9 @@ export async function framesSince(nats: Nats, prefix: string, source: string, si
       const seq = state.last_seq + 1;
       return { stream, startSeq: seq, position: ORIGIN, whole: true, end: { position: ORIGIN, seq: state.last_seq } };
     }
-    const at = async (seq: number): Promise<{ headers: FrameHeaders; storedMs: number } | undefined> => {
+    const liesBefore = ({ headers, storedMs }: Stored): boolean =>
+      typeof since === 'number' ? storedMs < since : hasReached(withAllReads(since), headers.end);
+    const at = async (seq: number): Promise<Stored | undefined> => {
       const message = await nats.manager.streams.getMessage(stream, { seq });
       if (message === null) return undefined;
       return {
@@ -25,13 +42,14 @@ export async function framesSince(nats: Nats, prefix: string, source: string, si
         storedMs: message.time.getTime(),
       };
     };
-    let low = state.first_seq;
+    // Positions rise from the newest reset on.
+    let low = Math.max(state.first_seq, await readReset(nats, stream));
     let high = state.last_seq;
     // The last frame at the latest: it says where the ones to come begin.
     while (low < high) {
       const middle = Math.floor((low + high) / 2);
       const found = await at(middle);
-      if (found === undefined || found.storedMs < sinceMs) low = middle + 1;
+      if (found === undefined || liesBefore(found)) low = middle + 1;
       else high = middle;
     }
     const first = await at(low);
@@ -44,4 +62,10 @@ export async function framesSince(nats: Nats, prefix: string, source: string, si
   } catch (thrown) {
     throw natsError(thrown, `looking for the newest frames of stream ${stream}`);
   }
+}
+
+/** Of MySQL and MariaDB: whatever chunks a capture has read, which it counts beside the transactions of the log. */
+function withAllReads(position: Position): Position {
+  if (position.kind !== 'mysql' && position.kind !== 'mariadb') return position;
+  return { ...position, reads: Number.MAX_SAFE_INTEGER };
 }

@@ -1,4 +1,5 @@
 /** A Postgres database as one side of a comparison. */
+import { setTimeout as delay } from 'node:timers/promises';
 import type pg from 'pg';
 import { parsePosition, pgPosition, type Position } from '../../../core/position.ts';
 import { Buckets, bucketOf } from '../digest.ts';
@@ -45,6 +46,9 @@ export interface PostgresSideOptions {
 const FIRST_PAGES = 256;
 const MAX_PAGES = 65_536;
 const PIECE_MS = 250;
+/** How often, and how many times, a transaction is looked at to end. */
+const END_POLL_MS = 20;
+const END_ROUNDS = 50;
 const SNAPSHOT = 'begin isolation level repeatable read read only';
 
 interface Connected {
@@ -263,7 +267,15 @@ export class PostgresDriftSource extends PostgresSide implements DriftSource {
 
   async visible(): Promise<Visible> {
     const horizon = await this.watermark();
-    const { inProgress } = await this.guard('reading which transactions are in progress', () => this.snapshotFacts());
+    const read = async (): Promise<ReadonlySet<number>> =>
+      (await this.guard('reading which transactions are in progress', () => this.snapshotFacts())).inProgress;
+    let inProgress = await read();
+    // Most of them end at once, and then there is nothing to make allowance for.
+    for (let round = 0; inProgress.size > 0 && round < END_ROUNDS; round++) {
+      await delay(END_POLL_MS);
+      const now = await read();
+      inProgress = new Set([...inProgress].filter((xid) => now.has(xid)));
+    }
     return { horizon, inProgress };
   }
 
