@@ -30,13 +30,12 @@ export async function benchMysqlSnapshot(flavour: Flavour): Promise<void> {
       return (performance.now() - began) / 1000;
     };
     const pairs: [number, number][] = [];
-    let rss = '';
+    let last: Load | undefined;
     for (let round = 0; round < rounds; round++) {
       await target.fill(0);
       const ours = async (): Promise<number> => {
-        const loaded = await load(source, target);
-        ({ rss } = loaded);
-        return loaded.seconds;
+        last = await load(source, target);
+        return last.seconds;
       };
       pairs.push(await inTurns(round, copy, ours));
       for (const database of ['bench', COPY]) {
@@ -47,7 +46,13 @@ export async function benchMysqlSnapshot(flavour: Flavour): Promise<void> {
       say(`${flavour} snapshot: mysqldump | mysql ${native.toFixed(2)} s, waybill ${waybill.toFixed(2)} s`);
     }
     report(`${flavour} snapshot of ${ROWS} rows, against mysqldump | mysql`, pairs);
-    lines.push({ what: '  peak RSS (capture + apply)', native: '', waybill: rss, ratio: '' });
+    const { cpu, rss } = last!;
+    lines.push({
+      what: '  CPU s per million rows, peak RSS (capture + apply)',
+      native: '',
+      waybill: `${cpu}, ${rss}`,
+      ratio: '',
+    });
   } finally {
     await Promise.all([source.dispose(), target.dispose()]);
   }
@@ -78,8 +83,14 @@ async function dumpInto(source: Store, target: Store): Promise<void> {
   if (codes.some((code) => code !== 0)) throw new Error(`mysqldump | mysql ended with ${codes.join(' and ')}`);
 }
 
+interface Load {
+  readonly seconds: number;
+  readonly cpu: string;
+  readonly rss: string;
+}
+
 /** Has the table read by processes that run: from the request until the target stands behind the last row. */
-async function load(source: Store, target: Store): Promise<{ seconds: number; rss: string }> {
+async function load(source: Store, target: Store): Promise<Load> {
   const { prefix, config } = await prime(source, target);
   const settings = parseConfig(await readFile(config, 'utf8'), {}).nats;
   const programs = ['capture:bench', 'apply:replica'].map((only) => Program.start(config, only));
@@ -89,6 +100,7 @@ async function load(source: Store, target: Store): Promise<{ seconds: number; rs
       await source.beingRead(new Set());
       const there = `select count(*) from information_schema.tables where table_schema = 'waybill' and table_name = 'position'`;
       await until('the flow', performance.now(), async () => (await target.value(there)) === '1');
+      const before = programs.map((program) => program.usage().cpuSeconds);
       const began = performance.now();
       const id = await requestSnapshot(settings, 'bench', {});
       await until('the table to be read', began, async () => {
@@ -101,7 +113,9 @@ async function load(source: Store, target: Store): Promise<{ seconds: number; rs
         await delay(LOOK_MS);
         return Number(await target.value(`select max(stream_seq) from waybill.position`)) >= seq;
       });
-      return { seconds, rss: `${programs.map((program) => program.usage().peakRssMb.toFixed(0)).join(' + ')} MB` };
+      const used = programs.map((program) => program.usage());
+      const cpu = used.map(({ cpuSeconds }, n) => (((cpuSeconds - before[n]!) / ROWS) * 1e6).toFixed(1)).join(' + ');
+      return { seconds, cpu: `${cpu} s`, rss: `${used.map(({ peakRssMb }) => peakRssMb.toFixed(0)).join(' + ')} MB` };
     } finally {
       await Promise.all(programs.map((program) => program.stop()));
       await target.run('drop database if exists waybill');
