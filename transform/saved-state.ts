@@ -99,8 +99,8 @@ export function saveState(state: FlowState): Iterable<string> {
   const rest: Line[] = [];
   for (const [base, groups] of resolver.holds()) rest.push(['hold', base, groups]);
   rest.push(['clocks', resolver.clocks]);
-  for (const { entity, key, source, block, values } of state.evidence?.sayings() ?? [])
-    rest.push(['saying', entity, key, source, block, savedValues(values)]);
+  for (const { entity: told, key, source, block, values } of state.evidence?.sayings() ?? [])
+    rest.push(['saying', told, key, source, block, savedValues(values)]);
   for (const [key, quantity] of state.evidence?.unexplained() ?? []) rest.push(['unexplained', key, quantity]);
   for (const [key, view, tiers] of delivery.saved()) rest.push(['view', key, view, tiers]);
   return written(state, heads, made, rest);
