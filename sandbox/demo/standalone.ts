@@ -1,59 +1,114 @@
 /**
- * The demo's warehouse (`WORKLOAD_URL=postgresql://…`) or ERP (`mysql://…`) on a database that is already there, for
- * docker-compose.yml: `seed` makes the tables unless they are there, `run` works on them until it is stopped.
- * WORKLOAD_RATE says how fast.
+ * One system of the demo on a server that is already there, for docker-compose.yml: `seed` makes its tables unless they are
+ * there, `run` works on them until it is stopped. WORKLOAD says which system, WORKLOAD_URL where it is, WORKLOAD_RATE how
+ * many transactions a second are done.
  */
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
-import { Client } from 'pg';
+import { Client, DatabaseError, escapeIdentifier } from 'pg';
 import { createErp } from './erp-schema.ts';
 import { runErpWorkload } from './erp-workload.ts';
+import { createShop, SHOP_WORK } from './retailer/shop.ts';
+import { createThreepl, WAREHOUSE_WORK } from './retailer/warehouse.ts';
 import { createWarehouse } from './schema.ts';
-import { runWorkload } from './workload.ts';
+import type { WorkloadTotals } from './workers.ts';
+import { runPostgresWork, runWorkload } from './workload.ts';
 
 const SEED = 1;
+const INVALID_CATALOG_NAME = '3D000';
+const DUPLICATE_DATABASE = '42P04';
 
-/** What differs between the two. */
+interface Work {
+  readonly url: string;
+  readonly signal: AbortSignal;
+  readonly ratePerSecond: number;
+  readonly seed: number;
+}
+
+/** What differs between the systems. */
 interface Standalone {
   readonly name: string;
   isMade(url: string): Promise<boolean>;
   make(url: string): Promise<void>;
-  readonly work: typeof runWorkload | typeof runErpWorkload;
+  work(options: Work): Promise<WorkloadTotals>;
 }
 
-const warehouse: Standalone = {
-  name: 'warehouse',
-  async isMade(url) {
-    const client = new Client({ connectionString: url });
+/** Whether a table that is made last is there; a database that is not there has none. */
+async function hasTable(url: string, table: string): Promise<boolean> {
+  const client = new Client({ connectionString: url });
+  try {
     await client.connect();
-    try {
-      const { rows } = await client.query<{ there: boolean }>(
-        `select to_regclass('public.orders_archive') is not null as there`,
-      );
-      return rows[0]!.there;
-    } finally {
-      await client.end();
-    }
-  },
-  make: createWarehouse,
-  work: runWorkload,
-};
+    const { rows } = await client.query<{ there: boolean }>('select to_regclass($1) is not null as there', [table]);
+    return rows[0]!.there;
+  } catch (thrown) {
+    if (sqlState(thrown) === INVALID_CATALOG_NAME) return false;
+    throw thrown;
+  } finally {
+    await client.end();
+  }
+}
 
-const erp: Standalone = {
-  name: 'ERP',
-  async isMade(url) {
-    const connection = await createConnection({ uri: url });
-    try {
-      // The prices are the last that is made.
-      const [tables] = await connection.query<RowDataPacket[]>(`show tables like 'receipts'`);
-      if (tables.length === 0) return false;
-      const [prices] = await connection.query<RowDataPacket[]>('select 1 from prices limit 1');
-      return prices.length > 0;
-    } finally {
-      connection.destroy();
-    }
+/** A server's image makes one database, and two systems of the retailer want one each. */
+async function createDatabase(url: string): Promise<void> {
+  const server = new URL(url);
+  const name = decodeURIComponent(server.pathname.slice(1));
+  server.pathname = '/postgres';
+  const client = new Client({ connectionString: server.href });
+  await client.connect();
+  try {
+    await client.query(`create database ${escapeIdentifier(name)}`);
+  } catch (thrown) {
+    if (sqlState(thrown) !== DUPLICATE_DATABASE) throw thrown;
+  } finally {
+    await client.end();
+  }
+}
+
+function sqlState(thrown: unknown): string | undefined {
+  return thrown instanceof DatabaseError ? thrown.code : undefined;
+}
+
+const SYSTEMS: Readonly<Record<string, Standalone>> = {
+  wms: {
+    name: 'warehouse',
+    isMade: async (url) => await hasTable(url, 'public.orders_archive'),
+    make: createWarehouse,
+    work: runWorkload,
   },
-  make: async (url) => await createErp(url, SEED),
-  work: runErpWorkload,
+  erp: {
+    name: 'ERP',
+    async isMade(url) {
+      const connection = await createConnection({ uri: url });
+      try {
+        // The prices are the last that is made.
+        const [tables] = await connection.query<RowDataPacket[]>(`show tables like 'receipts'`);
+        if (tables.length === 0) return false;
+        const [prices] = await connection.query<RowDataPacket[]>('select 1 from prices limit 1');
+        return prices.length > 0;
+      } finally {
+        connection.destroy();
+      }
+    },
+    make: async (url) => await createErp(url, SEED),
+    work: runErpWorkload,
+  },
+  shop: {
+    name: 'shop',
+    isMade: async (url) => await hasTable(url, 'public.order_history'),
+    async make(url) {
+      await createDatabase(url);
+      await createShop(url);
+    },
+    work: async (options) => await runPostgresWork(SHOP_WORK, { ...options, connections: 1 }),
+  },
+  threepl: {
+    name: "retailer's 3PL",
+    isMade: async (url) => await hasTable(url, 'public.scans'),
+    async make(url) {
+      await createDatabase(url);
+      await createThreepl(url);
+    },
+    work: async (options) => await runPostgresWork(WAREHOUSE_WORK, { ...options, connections: 2 }),
+  },
 };
 
 async function seed({ name, isMade, make }: Standalone, url: string): Promise<void> {
@@ -72,13 +127,13 @@ async function run({ work }: Standalone, url: string, ratePerSecond: number): Pr
 }
 
 const url = process.env['WORKLOAD_URL'];
+const system = SYSTEMS[process.env['WORKLOAD'] ?? ''];
 const ratePerSecond = Number(process.env['WORKLOAD_RATE'] ?? 50);
 const command = process.argv[2];
-if (url === undefined || !(ratePerSecond > 0) || (command !== 'seed' && command !== 'run')) {
+if (url === undefined || system === undefined || !(ratePerSecond > 0) || (command !== 'seed' && command !== 'run')) {
   console.error(
-    'usage: WORKLOAD_URL=postgresql://… or mysql://… [WORKLOAD_RATE=50] node dist/sandbox/demo/standalone.js seed|run',
+    `usage: WORKLOAD=${Object.keys(SYSTEMS).join('|')} WORKLOAD_URL=postgresql://… or mysql://… [WORKLOAD_RATE=50] node dist/sandbox/demo/standalone.js seed|run`,
   );
   process.exit(2);
 }
-const what = /^(mysql|mariadb):/.test(url) ? erp : warehouse;
-await (command === 'seed' ? seed(what, url) : run(what, url, ratePerSecond));
+await (command === 'seed' ? seed(system, url) : run(system, url, ratePerSecond));

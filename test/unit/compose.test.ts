@@ -4,6 +4,9 @@ import { resolve } from 'node:path';
 import { parse } from 'yaml';
 import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../../core/config.ts';
+import { retailerConfig } from '../../sandbox/demo/retailer/flows.ts';
+import { loadFlowPlan } from '../../transform/flow-plan.ts';
+import { loadOutboundPlan } from '../../transform/outbound/outbound-file.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 const read = (file: string): string => readFileSync(resolve(root, file), 'utf8');
@@ -27,13 +30,19 @@ const services = Object.entries(compose.services);
 /** Services of Waybill itself, whose image brings its health check. */
 const stagesOf = ({ command = [] }: Service): string[] =>
   command[0] === 'run' ? command[command.indexOf('--only') + 1]!.split(',') : [];
-const config = parseConfig(
-  read('docker/waybill.yaml'),
-  Object.assign({}, ...services.filter(([, s]) => stagesOf(s).length > 0).map(([, s]) => s.environment)) as Record<
-    string,
-    string
-  >,
+const given = Object.assign(
+  {},
+  ...services.filter(([, s]) => stagesOf(s).length > 0).map(([, s]) => s.environment),
+) as Record<string, string>;
+/** As Docker gives it where nobody sets anything. */
+const environment = Object.fromEntries(
+  Object.entries(given).map(([name, value]) => [name, value.replaceAll(/\$\{\w+:-([^}]*)\}/g, '$1')]),
 );
+const { SHOP_URL, THREEPL_URL, VISIBILITY_URL } = environment as Record<
+  'SHOP_URL' | 'THREEPL_URL' | 'VISIBILITY_URL',
+  string
+>;
+const config = parseConfig(read('docker/waybill.yaml'), environment);
 
 describe('docker-compose.yml', () => {
   it('has an image for each service that the environment can replace', () => {
@@ -45,10 +54,52 @@ describe('docker-compose.yml', () => {
     const wanted = [
       ...Object.keys(config.sources).map((name) => `capture:${name}`),
       ...Object.keys(config.flows).flatMap((name) => [`apply:${name}`, `verify:${name}`, `heartbeat:${name}`]),
+      ...Object.keys(config.canonicalFlows).flatMap((name) => [`transform:${name}`, `apply:${name}`, `verify:${name}`]),
+      ...Object.keys(config.outboundFlows).map((name) => `apply:${name}`),
     ];
-    // What is run beside those (alerts, …) is for other tests to judge.
-    expect(stages.filter((stage) => wanted.includes(stage)).sort()).toEqual(wanted.sort());
-    expect(Object.keys(config.sources)).toEqual(['wms', 'erp']);
+    expect(stages.filter((stage) => stage !== 'console').sort()).toEqual(wanted.sort());
+    expect(Object.keys(config.sources)).toEqual(['wms', 'erp', 'shop', 'threepl']);
+  });
+
+  it('has the retailer of the demo, with the mappings that the image has', async () => {
+    const urls = { shop: SHOP_URL, threepl: THREEPL_URL, visibility: VISIBILITY_URL };
+    const { sources, targets, flows } = retailerConfig(urls, { name: 'erp' }, '30s', true);
+    const demo = parseConfig(
+      JSON.stringify({
+        version: 1,
+        sources: { ...sources, erp: { kind: 'mysql', url: 'mysql://a/erp', tables: ['erp.*'] } },
+        targets: { ...targets, visibility: { kind: 'postgres', url: VISIBILITY_URL } },
+        flows,
+      }),
+      {},
+    );
+    // The image has below /app/dist what is built here from the root.
+    const here = JSON.parse(JSON.stringify(config).replaceAll('/app/dist/', `${root}/`)) as typeof config;
+    const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
+    expect(here.canonicalFlows).toEqual(plain(demo.canonicalFlows));
+    expect(here.outboundFlows).toEqual(plain(demo.outboundFlows));
+    for (const name of ['shop', 'threepl']) expect(plain(config.sources[name])).toEqual(plain(demo.sources[name]));
+    for (const name of ['shop', 'warehouse']) expect(config.targets[name]).toEqual(demo.targets[name]);
+    for (const [name, settings] of Object.entries(here.canonicalFlows)) await loadFlowPlan(name, settings);
+    for (const { map, outbound } of Object.values(here.outboundFlows)) loadOutboundPlan(map, outbound);
+  });
+
+  it('has room in NATS for the streams of all sources and records', () => {
+    const room = Number(/max_file_store: (\d+)GB/.exec(read('docker/nats.conf'))![1]) * 1024 ** 3;
+    const streams = Object.keys(config.sources).length + Object.keys(config.canonicalFlows).length;
+    expect(streams * config.nats.stream.max_bytes).toBeLessThanOrEqual(room);
+  });
+
+  it('has systems at work that the demo knows, each made before it is worked on', () => {
+    const systems = services.filter(([, { environment = {} }]) => 'WORKLOAD' in environment);
+    const done = systems.map(([, { environment, entrypoint }]) => `${entrypoint!.at(-1)} ${environment!['WORKLOAD']}`);
+    const wanted = ['wms', 'erp', 'shop', 'threepl'].flatMap((name) => [`seed ${name}`, `run ${name}`]);
+    expect(done.sort()).toEqual(wanted.sort());
+    for (const [name, { environment, entrypoint, depends_on: awaited }] of systems) {
+      const made = entrypoint!.at(-1) === 'seed' ? [] : Object.keys(awaited as object);
+      for (const other of made) expect(compose.services[other]!.environment, name).toEqual(environment);
+      expect(made.length, name).toBe(entrypoint!.at(-1) === 'seed' ? 0 : 1);
+    }
   });
 
   it('waits only for services that are there and can tell that they are ready', () => {
