@@ -40,5 +40,6 @@ export function nextPieceRows(rows: number, bytes: number): number {
 
 export const FIRST_ROWS = 1000;
 const LEAST_ROWS = 50;
-const MOST_ROWS = 20_000;
-const PIECE_BYTES = 2 << 20;
+/** Few enough for whoever works on them at once to let others have their turn. */
+const MOST_ROWS = 2000;
+const PIECE_BYTES = 512 << 10;

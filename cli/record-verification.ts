@@ -43,12 +43,12 @@ export async function verifyRecordsOnce(config: Config, flow: string, options: V
   const plan = await loadFlowPlan(flow, settings);
   const applicationName = `waybill verify ${flow}`;
   const reading = await withChosenServers(config, Object.keys(settings.from));
+  const pace = new Pace(maxLoad, signal);
+  const work = async <T>(piece: () => Promise<T>): Promise<T> => (await pace.work(piece)).result;
   const closing: (() => Promise<void>)[] = [];
   try {
     const sources = new Map<string, OpenSource>();
     for (const name of Object.keys(settings.from)) {
-      const pace = new Pace(maxLoad, signal);
-      const work = async <T>(piece: () => Promise<T>): Promise<T> => (await pace.work(piece)).result;
       const scan = await openTableScan(reading.sources[name]!, applicationName, work);
       closing.push(() => scan.close());
       const log = await openLog(reading, name, applicationName);
@@ -73,6 +73,7 @@ export async function verifyRecordsOnce(config: Config, flow: string, options: V
       prefix,
       installation: await installationId(await openBucket(nats, config.nats)),
       sources: new Map([...sources].map(([name, source]) => [name, rowsOf(source)])),
+      work,
       signal,
     });
     closing.push(() => recomputed.close());

@@ -1,4 +1,5 @@
 /** The records of a recomputed flow as rows of their table, with what of them can be claimed. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Position } from '../../core/position.ts';
 import { canonicalTableSchema, LINEAGE_COLUMNS } from '../canonical/envelope.ts';
 import type { RecordValues } from '../canonical/entity.ts';
@@ -39,6 +40,8 @@ export interface ProvenRecord {
 }
 
 const NOTHING: readonly number[] = [];
+/** Records that are looked at before others have their turn. */
+const TURN_RECORDS = 2000;
 const SEPARATOR = '\u001f';
 
 export class ProvenRecords {
@@ -150,7 +153,7 @@ export class ProvenRecords {
   }
 
   /** What was open, by group and reason. */
-  leftOut(): { what: string; why: string; records: number; share: number }[] {
+  async leftOut(): Promise<{ what: string; why: string; records: number; share: number }[]> {
     const counts = new Map<string, { what: string; reason: OpenReason; records: number }>();
     const add = (what: string, reason: OpenReason): void => {
       const id = `${what}\0${reason}`;
@@ -158,7 +161,9 @@ export class ProvenRecords {
       count.records += 1;
       counts.set(id, count);
     };
+    let seen = 0;
     for (const [key, entry] of this.#options.flow.entries()) {
+      if (++seen % TURN_RECORDS === 0) await nextTurn();
       if (entry.given === undefined && entry.contributions.length === 0) continue;
       const { groups, existence } = this.#open(key, entry);
       for (const [group, reason] of groups) add(group, reason);

@@ -45,6 +45,8 @@ export interface RecomputedFlowOptions {
   readonly prefix: string;
   readonly installation: string;
   readonly sources: ReadonlyMap<string, SourceRows>;
+  /** Does a piece of work, and rests in proportion: others in this process have work of their own. */
+  readonly work: <T>(piece: () => Promise<T>) => Promise<T>;
   readonly signal: AbortSignal;
   /** How long a stream may stand still before the proof gives up. */
   readonly stallMs?: number;
@@ -66,8 +68,6 @@ export class RecomputedFlow {
   readonly #ended = new AbortController();
   readonly #signal: AbortSignal;
   #wake: (() => void) | undefined;
-  /** Rows that the sources' tables had. */
-  scannedRows = 0;
 
   constructor(options: RecomputedFlowOptions) {
     this.plan = options.plan;
@@ -133,9 +133,10 @@ export class RecomputedFlow {
     const tables = [table];
     for await (const rows of this.#options.sources.get(source.name)!.pieces(table)) {
       this.#signal.throwIfAborted();
-      for (const row of rows) source.engine.apply(['r', 0, row] satisfies RowChange, tables, SCANNED);
-      this.scannedRows += rows.length;
-      this.#state.settle(source);
+      await this.#options.work(async () => {
+        for (const row of rows) source.engine.apply(['r', 0, row] satisfies RowChange, tables, SCANNED);
+        this.#state.settle(source);
+      });
     }
   }
 

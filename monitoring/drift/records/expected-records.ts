@@ -56,5 +56,5 @@ export interface ExpectedRecords {
   all(): Iterable<ExpectedRecord & { readonly values: readonly (string | null)[] }>;
   get(key: KeyTexts): ExpectedRecord;
   readonly size: number;
-  leftOut(): LeftOut[];
+  leftOut(): Promise<LeftOut[]>;
 }

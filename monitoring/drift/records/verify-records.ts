@@ -4,6 +4,7 @@
  * did not concern was the same all that time, and so must be what the target has: what differs is not on its way. It is
  * drift when that is found twice, with a grace period between.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Position } from '../../../core/position.ts';
 import { abortableDelay } from '../../../core/run-service.ts';
 import { passed } from '../alignment.ts';
@@ -53,6 +54,8 @@ const MAX_BUCKETS = 65_536;
 const MAX_FETCHED = 50_000;
 /** Candidates that are confirmed before all rows have been looked at. */
 const SETTLE_AT = 2000;
+/** Records that are digested before others have their turn. */
+const TURN_RECORDS = 1000;
 const TRIES = 6;
 const BATCH = 1000;
 /** Of a verification the part that is reading the sources. */
@@ -128,7 +131,7 @@ class RecordComparison {
     const plan = this.#plan(expected.openInAll());
     const mask = maskFor(expected.size, MAX_BUCKETS);
     const sums = new Buckets(mask);
-    for (const { values } of expected.all()) sums.addRow(plan.digest(values).digest);
+    await this.#digests(plan, (row) => sums.addRow(row.digest));
     const others =
       this.#table === undefined ? new Buckets(mask) : await target.scan(plan.table, { kind: 'all' }, mask, this.#pace);
     progress.rows = sums.rows;
@@ -153,7 +156,7 @@ class RecordComparison {
       candidates = [];
     }
     await this.#settle(candidates);
-    progress.leftOut = expected.leftOut();
+    progress.leftOut = await expected.leftOut();
     progress.done = true;
   }
 
@@ -206,10 +209,9 @@ class RecordComparison {
     const { expected, target, ignoreExtra } = this.#options;
     const wanted = new Set(buckets);
     const here: DigestedRow[] = [];
-    for (const { values } of expected.all()) {
-      const row = plan.digest(values);
+    await this.#digests(plan, (row) => {
       if (wanted.has(bucketOf(row.digest, mask))) here.push(row);
-    }
+    });
     const there =
       this.#table === undefined ? [] : (await target.rows(plan.table, { kind: 'all' }, mask, buckets, this.#pace)).rows;
     return compareRows(true, here, there).flatMap(({ id, kind, key }) => {
@@ -217,6 +219,21 @@ class RecordComparison {
       if (!expected.owns(of) || (kind === 'extra' && ignoreExtra)) return [];
       return [{ id, key: of }];
     });
+  }
+
+  /** Gives the digests of all records, some at a time: others in this process have work of their own. */
+  async #digests(plan: RecordPlan, take: (row: DigestedRow) => void): Promise<void> {
+    const records = this.#options.expected.all()[Symbol.iterator]();
+    for (let done = false; !done;)
+      await this.#pace.work(async () => {
+        for (let i = 0; i < TURN_RECORDS && !done; i++) {
+          const next = records.next();
+          if (next.done === true) done = true;
+          else take(plan.digest(next.value.values));
+        }
+        // A turn of the event loop, also where there is no rest.
+        await nextTurn();
+      });
   }
 
   async #settle(candidates: readonly Candidate[]): Promise<void> {
