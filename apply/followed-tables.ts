@@ -4,6 +4,7 @@ import type { TableSchema } from '../core/frame.ts';
 import type { Finding } from '../core/finding.ts';
 import type { TableNotice } from '../core/metrics.ts';
 import { compileTablePatterns, type TableFilter } from '../core/table-pattern.ts';
+import { REBUILDING } from './rebuilding.ts';
 
 /** One row of the table `tables` that Waybill keeps in a target. */
 export interface TableRecord {
@@ -122,7 +123,7 @@ export function addNotices(
   add: (severity: Finding['severity'], what: string, message: string, remedy?: string) => void,
 ): void {
   for (const { schema, name, state, reason } of notices)
-    if (state === 'stopped')
+    if (state === 'stopped' && reason !== REBUILDING)
       add(
         'error',
         what,

@@ -10,6 +10,7 @@ import { describePosition, formatPosition } from '../core/position.ts';
 import { abortableDelay, runService, type Run } from '../core/run-service.ts';
 import { installationId, sessionName } from '../core/stale-sessions.ts';
 import { runFlow } from './flow-run.ts';
+import { REBUILDING } from './rebuilding.ts';
 import type { TargetStore } from './target-store.ts';
 
 export interface MirrorFlowOptions {
@@ -93,7 +94,9 @@ function noted(report: FlowReport, source: string, log: Logger): FlowReport {
       for (const { schema, name, state, reason } of notices) {
         const line = `table ${schema}.${name} is ${state}: ${reason}`;
         const remedy =
-          state === 'stopped' ? `mend the table, then run: waybill snapshot ${source} ${schema}.${name}` : undefined;
+          state === 'stopped' && reason !== REBUILDING
+            ? `mend the table, then run: waybill snapshot ${source} ${schema}.${name}`
+            : undefined;
         if (!known.has(line)) log.warn({ table: `${schema}.${name}`, state, remedy }, line);
         known.add(line);
       }

@@ -14,6 +14,8 @@ import type {
   ReplayResult,
 } from './quarantine-entry.ts';
 import type { OutboundTrace, TracesOf } from './outbound/outbound-traces.ts';
+import type { TableRecord } from './followed-tables.ts';
+import type { Rebuilt, RebuildOptions } from './rebuild.ts';
 import type { OutboundProblem } from './outbound/outbound-shape.ts';
 import type { PositionRow, TargetStore } from './target-store.ts';
 
@@ -22,6 +24,10 @@ export interface TargetDesk {
   readPositions(): Promise<PositionRow[]>;
   /** The tables that a flow does not follow. */
   tableNotices(flow: string): Promise<TableNotice[]>;
+  /** What a flow knows of its tables. */
+  tableRecords(flow: string): Promise<TableRecord[]>;
+  /** Puts a flow back to an earlier place of its stream; undefined for one that never wrote here. */
+  rebuild(options: RebuildOptions): Promise<Rebuilt | undefined>;
   /** How many changes wait in quarantine, by flow. */
   countQuarantine(): Promise<Map<string, number>>;
   listQuarantine(flow?: string): Promise<QuarantineEntry[]>;

@@ -87,6 +87,12 @@ command(
   .option('--reset', 'make a new slot and read everything: after a slot or frames were lost');
 command(
   program,
+  'rebuild <flow>',
+  'build the tables of a mirror flow anew from the frames that its stream has kept',
+  async () => (await import('./commands/rebuild.ts')).rebuild,
+).option('--yes', 'do not ask');
+command(
+  program,
   'teardown <source>',
   'drop slot, publication and stream, after asking; of an outbound flow: what it left in the system it wrote to',
   async () => (await act()).teardown,

@@ -237,6 +237,37 @@ export function parseFrameHeaders(headers: MsgHdrs | undefined, place: string): 
   };
 }
 
+/** The headers of the message of one sequence. Throws `stream_gap` when it is gone. */
+export async function readHeaders(nats: Nats, stream: string, seq: number): Promise<FrameHeaders> {
+  try {
+    const message = await nats.manager.streams.getMessage(stream, { seq });
+    if (message !== null) return parseFrameHeaders(message.header, `${stream} sequence ${seq}`);
+  } catch (thrown) {
+    throw natsError(thrown, `reading sequence ${seq} of stream ${stream}`);
+  }
+  throw new ReplicationError('stream_gap', `sequence ${seq} of stream ${stream} is gone`, { context: { stream, seq } });
+}
+
+/** The sequences that a stream holds; `last` is smaller than `first` when there are none. */
+export async function keptSequences(nats: Nats, stream: string): Promise<{ first: number; last: number }> {
+  try {
+    const { state } = await nats.manager.streams.info(stream);
+    return { first: Math.max(1, state.first_seq), last: state.last_seq };
+  } catch (thrown) {
+    throw natsError(thrown, `stream ${stream}`);
+  }
+}
+
+/** The first sequence from `seq` on at which a frame begins: the first pieces of one may be gone. Undefined: none does. */
+export async function findFirstWhole(nats: Nats, stream: string, seq: number): Promise<number | undefined> {
+  const { first, last } = await keptSequences(nats, stream);
+  for (let at = Math.max(seq, first); at <= last; at++) {
+    const { chunk } = await readHeaders(nats, stream, at);
+    if (chunk === undefined || chunk.index === 1) return at;
+  }
+  return undefined;
+}
+
 /** A frame as a consumer receives it: headers checked, continuous with the one before, payload not yet decoded. */
 export interface ReceivedFrame extends FrameHeaders {
   /** Sequence of the frame's (last) message. */

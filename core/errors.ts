@@ -218,6 +218,11 @@ const POLICIES = {
     remedy:
       'The rows that a mapping keeps for joins and sums outgrew state_bytes of the flow. Raise it, or let the mapping use fewer columns, tables or rows.',
   },
+  rebuild_impossible: {
+    action: 'halt',
+    remedy:
+      'The stream no longer holds what the flow would be built from; nothing was changed. Read the tables named from the source: `waybill snapshot SOURCE TABLE`. Give the stream more room (max_age, max_bytes) to rebuild from it next time.',
+  },
   verify_stalled: {
     action: 'retry',
     remedy:

@@ -21,6 +21,7 @@ import {
 } from './quarantine.ts';
 import { countQuarantine } from './quarantine-count.ts';
 import { readRow } from './read-row.ts';
+import { rebuildFlow } from './rebuild.ts';
 import { databaseOf, MysqlSession } from './session.ts';
 import { createMysqlStore } from './store.ts';
 import { readTableRecords } from './table-records.ts';
@@ -52,6 +53,8 @@ export function createMysqlTarget(settings: TargetConfig): Target {
       return {
         readPositions: () => readPositions(session),
         tableNotices: async (flow) => noticesOf(await readTableRecords(session, flow, true)),
+        tableRecords: (flow) => readTableRecords(session, flow),
+        rebuild: (options) => rebuildFlow(session, options),
         countQuarantine: () => countQuarantine(session),
         listQuarantine: (flow) => listQuarantine(session, flow),
         countReasons: (flow) => countReasons(session, flow),

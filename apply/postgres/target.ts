@@ -21,6 +21,7 @@ import {
 } from './quarantine.ts';
 import { countQuarantine } from './quarantine-count.ts';
 import { readRow } from './read-row.ts';
+import { rebuildFlow } from './rebuild.ts';
 import { openTargetSession } from './session.ts';
 import { createPostgresStore } from './store.ts';
 import { readTableRecords } from './table-records.ts';
@@ -53,6 +54,8 @@ export function createPostgresTarget(settings: TargetConfig): Target {
       return {
         readPositions: () => readPositions(client),
         tableNotices: async (flow) => noticesOf(await readTableRecords(client, flow, true)),
+        tableRecords: (flow) => readTableRecords(client, flow),
+        rebuild: (options) => rebuildFlow(client, options),
         countQuarantine: () => countQuarantine(client),
         listQuarantine: (flow) => listQuarantine(client, flow),
         countReasons: (flow) => countReasons(client, flow),

@@ -1,5 +1,4 @@
 /** Commands that change something: snapshot, teardown, quarantine. */
-import { createInterface } from 'node:readline/promises';
 import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
 import { requestAnew } from '../../transform/request.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
@@ -9,6 +8,7 @@ import { flowNames, flowSettings, type Config, type FlowConfig } from '../../cor
 import { ReplicationError } from '../../core/errors.ts';
 import { audit, auditIfReachable, targetsOf } from '../audit.ts';
 import { describeOutboundTraces, teardownOutbound } from '../flow-teardown.ts';
+import { confirmed } from '../confirm.ts';
 import { watchSnapshot } from '../snapshot-watch.ts';
 import { checkedSpan, tableOfSpan } from '../key-span.ts';
 import {
@@ -115,15 +115,9 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
 /** Says what is removed, and asks. Throws `config_invalid` where nobody can answer. */
 async function isWanted(name: string, lines: readonly string[], options: { yes?: boolean }): Promise<boolean> {
   console.log(`this removes, for good:\n${lines.map((line) => `  - ${line}`).join('\n')}`);
-  if (options.yes === true) return true;
-  if (!process.stdin.isTTY)
-    throw new ReplicationError('config_invalid', 'teardown asks before it removes; say --yes where nobody can answer');
-  const prompt = createInterface({ input: process.stdin, output: process.stdout });
-  const answer = await prompt.question(`type ${name} to go on: `);
-  prompt.close();
-  if (answer.trim() === name) return true;
-  console.log('nothing was removed');
-  return false;
+  const isSaid = await confirmed(options.yes === true, name, 'teardown asks before it removes');
+  if (!isSaid) console.log('nothing was removed');
+  return isSaid;
 }
 
 /** An outbound flow that is given up: its traces in the system that it wrote to. The rows that it wrote stay. */

@@ -16,6 +16,7 @@ export type AuditAction =
   | 'quarantine-discard'
   | 'quarantine-edit'
   | 'notification'
+  | 'rebuild'
   | 'teardown';
 
 /** What is told; the log adds its place, time and hashes. */

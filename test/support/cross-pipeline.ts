@@ -72,6 +72,8 @@ export interface CrossOptions {
 /** The tables of the source go to schema (MySQL: database) `place` of the target. */
 export class CrossPipeline {
   readonly config: Config;
+  /** The configuration as a file holds it. */
+  readonly yaml: string;
   readonly source: AnyClient;
   readonly target: AnyClient;
   readonly nats: Nats;
@@ -83,12 +85,13 @@ export class CrossPipeline {
   failure: unknown;
 
   private constructor(
-    config: Config,
+    yaml: string,
     nats: Nats,
     clients: { source: AnyClient; target: AnyClient },
     names: { schema: string; place: string },
   ) {
-    this.config = config;
+    this.yaml = yaml;
+    this.config = parseConfig(yaml, {});
     this.nats = nats;
     this.source = clients.source;
     this.target = clients.target;
@@ -104,19 +107,16 @@ export class CrossPipeline {
     ];
     const schema = from.dialect === 'postgres' ? 'public' : `${id}_source`;
     const place = to.dialect === 'postgres' ? 'mirrored' : `${id}_target`;
-    const config = parseConfig(
-      JSON.stringify({
-        version: 1,
-        nats: { servers: [nats.url], prefix: id, stream: { sync_interval: '1s', max_bytes: '256MB' } },
-        sources: { one: { kind: from.dialect, url: sourceUrl, tables: [`${schema}.*`], heartbeat: '200ms' } },
-        targets: { two: { kind: to.dialect, url: targetUrl } },
-        flows: { [`f_${id}`]: { mirror: 'one', to: 'two', schema: place, ...flow } },
-      }),
-      {},
-    );
+    const yaml = JSON.stringify({
+      version: 1,
+      nats: { servers: [nats.url], prefix: id, stream: { sync_interval: '1s', max_bytes: '256MB' } },
+      sources: { one: { kind: from.dialect, url: sourceUrl, tables: [`${schema}.*`], heartbeat: '200ms' } },
+      targets: { two: { kind: to.dialect, url: targetUrl } },
+      flows: { [`f_${id}`]: { mirror: 'one', to: 'two', schema: place, ...flow } },
+    });
     return new CrossPipeline(
-      config,
-      await connectNats(config.nats, 'test'),
+      yaml,
+      await connectNats(parseConfig(yaml, {}).nats, 'test'),
       { source: await AnyClient.open(from.dialect, sourceUrl), target: await AnyClient.open(to.dialect, targetUrl) },
       { schema, place },
     );
