@@ -144,6 +144,12 @@ it('reads tables again on request, and shows how far it is', async () => {
   expect(await waybill('snapshot', 'wms', 'public.orders', '--wait')).toMatch(
     /asked for[\s\S]*1 of 1 table, 102 of about 102 rows \(100 %\)/,
   );
+  // What the stream holds the target may have yet to take.
+  await db.query(`update orders set v = 'w' where id = 1`);
+  await waitFor(
+    'the target',
+    async () => (await store.query(`select from wms.orders where id = 1 and v = 'w'`)).rowCount === 1,
+  );
   await store.query(
     `update wms.orders set v = 'bad' where id between 10 and 30; insert into wms.orders values (-1, 'bad')`,
   );
