@@ -72,6 +72,11 @@ const postgresSourceSchema = z.strictObject({
     .optional(),
   /** How many connections a snapshot reads with. */
   snapshot_connections: z.number().int().min(1).max(32).default(4),
+  /** `on`: large transactions are received while they are in progress, and kept in `spool_dir` until their commit. */
+  streaming: z.enum(['on', 'off']).default('off'),
+  /** Left out: the folder for temporary files. */
+  spool_dir: z.string().min(1).optional(),
+  spool_bytes: size.prefault('8GB'),
   publication: z
     .string()
     .regex(/^[a-z_][a-z0-9_]{0,62}$/, 'must be lower case letters, digits and _')

@@ -128,6 +128,22 @@ const POLICIES = {
   },
   source_query: { action: 'retry', remedy: 'A statement failed on the source; see the SQLSTATE in the message.' },
 
+  spool_full: {
+    action: 'retry',
+    remedy:
+      'Transactions in progress outgrew spool_bytes of the source, or the disk of its spool_dir is full. Nothing is lost: the source sends them at their commit instead, from its own disk. Raise spool_bytes or free disk, or set streaming: off.',
+  },
+  spool_failed: {
+    action: 'retry',
+    remedy:
+      'Files for transactions in progress cannot be written or read. Give the source a spool_dir that this user may write to, on a disk that works, or set streaming: off.',
+  },
+  spool_unsuited: {
+    action: 'retry',
+    remedy:
+      'Nothing needs to be done: a transaction with logical messages, or with very many subtransactions, is received at its commit.',
+  },
+
   nats_unreachable: { action: 'retry', remedy: 'Check that NATS is up and that nats.servers is right.' },
   nats_auth: {
     action: 'halt',

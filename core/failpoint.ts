@@ -7,6 +7,8 @@ export type Failpoint =
   | 'capture.acked'
   | 'capture.mid-transaction'
   | 'capture.mid-snapshot'
+  | 'capture.block-spooled'
+  | 'capture.mid-replay'
   | 'apply.table-changed'
   | 'apply.before-commit'
   | 'apply.committed'

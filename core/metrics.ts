@@ -28,6 +28,10 @@ export interface CaptureReport {
   retainedLogBytes(bytes: number): void;
   /** Time until the source drops log that is still needed, at its present rate; undefined: unknown, or never. */
   logBudgetSeconds(seconds: number | undefined): void;
+  /** Bytes kept of transactions in progress; undefined where they are received at their commit. */
+  spool(bytes: number | undefined): void;
+  /** Transactions are received at their commit from now on, for the reason of this error code. */
+  spoolGivenUp(reason: string): void;
   /** undefined: unknown; 0: idle, nothing outstanding. */
   lagSeconds(seconds: number | undefined): void;
   /** undefined: no snapshot is under way. */
@@ -98,6 +102,8 @@ export const NO_CAPTURE_REPORT: CaptureReport = {
   position: nothing,
   retainedLogBytes: nothing,
   logBudgetSeconds: nothing,
+  spool: nothing,
+  spoolGivenUp: nothing,
   lagSeconds: nothing,
   snapshot: nothing,
   tables: nothing,

@@ -23,6 +23,14 @@ export const METRIC = {
     'waybill_capture_log_budget_seconds',
     'Time until the source drops log that is still needed, at the present rate; absent while unknown or without limit',
   ],
+  captureSpool: [
+    'waybill_capture_spool_bytes',
+    'Bytes kept of transactions in progress; absent where large transactions are received at their commit',
+  ],
+  captureSpoolGivenUp: [
+    'waybill_capture_spool_given_up_total',
+    'Times that large transactions were received at their commit from then on, by reason',
+  ],
   captureRows: ['waybill_capture_rows_total', 'Row changes read from the source log'],
   captureTransactions: ['waybill_capture_transactions_total', 'Source transactions stored in the stream'],
   publishSeconds: ['waybill_stream_publish_seconds', 'Frame publish to acknowledgement'],

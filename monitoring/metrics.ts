@@ -37,6 +37,8 @@ export class Metrics {
   readonly #labels = new Map<StageHealth, Record<string, string>>();
   readonly #captureLag = this.#lagGauge(METRIC.captureLag, 'capture', ['source']);
   readonly #retained = this.#gauge(METRIC.captureRetained, ['source']);
+  readonly #spool = this.#gauge(METRIC.captureSpool, ['source']);
+  readonly #spoolGivenUp = this.#counter(METRIC.captureSpoolGivenUp, ['source', 'reason']);
   readonly #budget = this.#gauge(METRIC.captureBudget, ['source']);
   readonly #snapshotRows = this.#gauge(METRIC.snapshotRows, ['source']);
   readonly #snapshotExpected = this.#gauge(METRIC.snapshotExpectedRows, ['source']);
@@ -127,6 +129,11 @@ export class Metrics {
         if (seconds === undefined) this.#budget.remove({ source });
         else this.#budget.set({ source }, seconds);
       },
+      spool: (bytes) => {
+        if (bytes === undefined) this.#spool.remove({ source });
+        else this.#spool.set({ source }, bytes);
+      },
+      spoolGivenUp: (reason) => this.#spoolGivenUp.inc({ source, reason }),
       lagSeconds: (seconds) => health.lag(seconds),
       snapshot: (facts) => {
         health.snapshot(facts);

@@ -5,7 +5,7 @@ import { markPrefix, type PostgresSourceConfig } from '../../core/config.ts';
 import type { ColumnRules } from '../../core/column-rules.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { FramePublisher } from '../../core/frame-publisher.ts';
-import { asPgPosition, comparePositions, formatPosition, pgPosition, type PgPosition } from '../../core/position.ts';
+import { asPgPosition, comparePositions, pgPosition, type PgPosition } from '../../core/position.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import { sessionName } from '../../core/stale-sessions.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
@@ -17,16 +17,15 @@ import { runParts } from '../session-parts.ts';
 import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
 import type { ProgressStore } from '../snapshot-request.ts';
 import type { TableRegistry } from '../table-registry.ts';
-import { CatchUpReader } from './catch-up.ts';
 import type { CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
 import { LogBudget } from '../log-budget.ts';
+import { LogFollower } from './log-follower.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, matchingTables } from './publication.ts';
 import { publishTable, type PublishedTable } from './published-table.ts';
-import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { SchemaWatch } from './schema-watch.ts';
-import { advanceSlot, logDistanceBytes, readSlot } from './slot.ts';
+import { advanceSlot, readSlot } from './slot.ts';
 import { emitMark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
 import { SnapshotReader } from './snapshot.ts';
 import { TransactionAssembler } from './transaction-assembler.ts';
@@ -53,8 +52,6 @@ export interface SessionOptions {
 
 const STATUS_EVERY_MS = 1000;
 const SLOT_CHECK_EVERY_MS = 5000;
-/** From this much unread log on it is read in slices; a walsender is quicker to bring what is new. */
-const FAR_BEHIND_BYTES = 16 << 20;
 /** While slices are read, the slot is brought forward this often. */
 const ADVANCE_SLOT_EVERY_MS = 30_000;
 
@@ -67,9 +64,7 @@ export class CaptureSession {
   readonly #assembler: TransactionAssembler;
   readonly #publishing: PublishLoop<PgPosition>;
   readonly #snapshots: SnapshotLoop;
-  /** What reads the log now: slices of it, or the replication stream. */
-  #reader: LogReader | undefined;
-  #stream: ReplicationStream | undefined;
+  readonly #log: LogFollower;
   /** Ends of stored frames that the slot may be confirmed at, once they are old enough to be on disk. */
   readonly #stored: { lsn: bigint; atMs: number }[] = [];
   /** The source may forget what lies before. */
@@ -115,9 +110,19 @@ export class CaptureSession {
       resume,
       report: held.report,
       progressed: held.run.progressed,
-      pause: () => this.#reader?.pause(),
-      goOn: () => this.#reader?.resume(),
+      pause: () => this.#log.reader?.pause(),
+      goOn: () => this.#log.reader?.resume(),
       onStored: (frame) => this.#onStored(frame),
+    });
+    const { client, slot } = options;
+    this.#log = new LogFollower({
+      held,
+      client,
+      slot,
+      publication,
+      markPrefix: this.#markPrefix,
+      assembler: this.#assembler,
+      publishing: this.#publishing,
     });
     this.#snapshots = new SnapshotLoop({
       source: held.name,
@@ -136,7 +141,7 @@ export class CaptureSession {
     if (added.length > 0 && settings.snapshot === 'initial')
       await this.#snapshots.readAgain(added.map((table) => table.schema));
     await runParts(run.signal, nats, () => this.#publishing.wake(), [
-      (signal) => this.#readLog(signal),
+      (signal) => this.#log.run(signal),
       (signal) => this.#publishing.run(signal),
       (signal) => this.#statusLoop(signal),
       (signal) => this.#heartbeatLoop(signal),
@@ -145,81 +150,18 @@ export class CaptureSession {
     ]);
   }
 
-  /** Slices while far behind, then the stream. */
-  async #readLog(signal: AbortSignal): Promise<void> {
-    await this.#catchUp(signal);
-    if (signal.aborted) return;
-    const { slot, publication } = this.#o;
-    const { settings, name, installation } = this.#o.held;
-    const stream = new ReplicationStream({
-      settings,
-      applicationName: sessionName('stream', name, installation),
-      slot,
-      publication,
-      startLsn: this.#assembler.boundary.lsn,
-      handler: this.#assembler,
-      onActivity: () => this.#publishing.wake(),
-      onKeepalive: (walEnd) => this.#assembler.advance(walEnd),
-    });
-    this.#reader = stream;
-    this.#stream = stream;
-    if (this.#publishing.waiting) stream.pause();
-    const onStop = (): void => void stream.stop();
-    signal.addEventListener('abort', onStop, { once: true });
-    try {
-      await stream.run();
-    } finally {
-      signal.removeEventListener('abort', onStop);
-    }
-  }
-
-  async #catchUp(signal: AbortSignal): Promise<void> {
-    const { slot, publication, client } = this.#o;
-    const { settings, name, log, installation } = this.#o.held;
-    if ((await logDistanceBytes(client, this.#publishing.acked.lsn)) < FAR_BEHIND_BYTES) return;
-    const own = await connectSource(settings, sessionName('slices', name, installation));
-    const onStop = (): void => void own.end().catch(() => {});
-    signal.addEventListener('abort', onStop, { once: true });
-    try {
-      const reader = new CatchUpReader({
-        client: own,
-        slot,
-        publication,
-        from: this.#publishing.acked,
-        handler: this.#assembler,
-        onActivity: () => this.#publishing.wake(),
-      });
-      if (!(await reader.open())) {
-        log.info({ slot }, 'far behind, and the source has no slot to spare for reading in slices: streaming');
-        return;
-      }
-      log.info({ position: formatPosition(this.#publishing.acked) }, 'far behind: reading the log in slices');
-      this.#reader = reader;
-      while (!signal.aborted) {
-        const more = await reader.readSlice(signal);
-        if (!more && (await logDistanceBytes(client, this.#assembler.boundary.lsn)) < FAR_BEHIND_BYTES) break;
-      }
-      log.info({ position: formatPosition(this.#assembler.boundary) }, 'caught up: streaming');
-    } catch (thrown) {
-      if (!signal.aborted) throw thrown;
-    } finally {
-      signal.removeEventListener('abort', onStop);
-      await own.end().catch(() => {});
-    }
-  }
-
   #resolve(relation: RelationMessage, lsn: bigint, xid: number): PublishedTable | undefined {
     const table = this.#schemas.resolve(relation, lsn, xid);
     if (table !== 'look') return this.#publish(table);
     // Described to the assembler again, before any of its rows is decoded.
     const looked = this.#schemas.look(relation, lsn, xid).then(() => this.#assembler.relation(relation));
-    this.#reader!.holdUntil(looked);
+    this.#log.reader!.holdUntil(looked);
     return undefined;
   }
 
   #takeMark(mark: SchemaMark, write: (versions: readonly MarkedVersion[]) => void): void {
     const taken = this.#schemas.takeMark(mark);
-    this.#reader!.holdUntil(
+    this.#log.reader!.holdUntil(
       taken.then((versions) => write(versions.map((each) => ({ ...each, table: this.#publish(each.table) })))),
     );
   }
@@ -242,7 +184,7 @@ export class CaptureSession {
   #confirm(): void {
     const dueMs = performance.now() - this.#o.syncMs;
     while (this.#stored.length > 0 && this.#stored[0]!.atMs <= dueMs) this.#safeLsn = this.#stored.shift()!.lsn;
-    this.#stream?.confirm(this.#safeLsn);
+    this.#log.stream?.confirm(this.#safeLsn);
     // Keep one entry a second: a fast stream would otherwise fill this list during a long sync interval.
     if (this.#stored.length > 4096)
       this.#stored.splice(0, this.#stored.length, ...this.#stored.filter((_, index) => index % 2 === 1));
@@ -256,11 +198,12 @@ export class CaptureSession {
     const budget = new LogBudget();
     while (!signal.aborted) {
       this.#confirm();
-      this.#stream?.sendStatus();
-      if (this.#stream === undefined && performance.now() - slotAdvancedMs > ADVANCE_SLOT_EVERY_MS) {
+      this.#log.stream?.sendStatus();
+      if (this.#log.stream === undefined && performance.now() - slotAdvancedMs > ADVANCE_SLOT_EVERY_MS) {
         slotAdvancedMs = performance.now();
         if (this.#safeLsn > 0n) await advanceSlot(client, slot, this.#safeLsn);
       }
+      report.spool(this.#log.stream?.kept?.bytes);
       this.#publishing.reportStatus(this.#snapshots.status);
       if (performance.now() - slotCheckedMs > SLOT_CHECK_EVERY_MS) {
         slotCheckedMs = performance.now();

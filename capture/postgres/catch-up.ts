@@ -6,9 +6,9 @@
 import type pg from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
 import { formatLsn, type PgPosition } from '../../core/position.ts';
-import { untilAborted } from '../../core/run-service.ts';
 import { CopyOut } from './copy-out.ts';
 import { PgOutputDecoder, type PgOutputHandler } from './pgoutput.ts';
+import { ReadGate } from './read-gate.ts';
 import type { LogReader } from './replication-stream.ts';
 import { sourceError } from './source-error.ts';
 
@@ -34,9 +34,7 @@ export class CatchUpReader implements LogReader {
   readonly #options: CatchUpOptions;
   readonly #decoder: PgOutputDecoder;
   readonly #copyName: string;
-  #held: Promise<void> | undefined;
-  #resumed: Promise<void> | undefined;
-  #resume: (() => void) | undefined;
+  readonly #gate = new ReadGate();
   #changes = FIRST_SLICE_CHANGES;
 
   constructor(options: CatchUpOptions) {
@@ -89,11 +87,10 @@ export class CatchUpReader implements LogReader {
           if (!field.find(rows.data, rows.start, rows.end)) continue;
           messages += 1;
           this.#decoder.decode(rows.data, field.start, rows.end);
-          if (this.#held !== undefined) await this.#held;
+          if (this.#gate.held !== undefined) await this.#gate.held;
         }
         this.#options.onActivity();
-        // Where publishing failed nobody resumes any more.
-        if (this.#resumed !== undefined) await untilAborted(this.#resumed, signal);
+        await this.#gate.passed(signal);
         // What has been read stays consumed by the copy alone; the slot still has it.
         if (signal.aborted) return false;
       }
@@ -109,22 +106,15 @@ export class CatchUpReader implements LogReader {
   }
 
   holdUntil(work: Promise<void>): void {
-    const held = (this.#held === undefined ? work : Promise.all([this.#held, work])).then(() => {
-      if (this.#held === held) this.#held = undefined;
-    });
-    this.#held = held;
-    // The failure is thrown where the slice awaits it.
-    held.catch(() => {});
+    this.#gate.holdUntil(work);
   }
 
   pause(): void {
-    this.#resumed ??= new Promise((resolve) => (this.#resume = resolve));
+    this.#gate.pause();
   }
 
   resume(): void {
-    this.#resume?.();
-    this.#resume = undefined;
-    this.#resumed = undefined;
+    this.#gate.resume();
   }
 }
 

@@ -49,17 +49,37 @@ export interface PgOutputHandler {
   delete(oid: number, buffer: Buffer, kind: 'K' | 'O', before: TupleRange, xid?: number): void;
   truncate(oids: readonly number[], cascade: boolean, restartIdentity: boolean, xid?: number): void;
   message(transactional: boolean, lsn: bigint, prefix: string, content: Buffer, xid?: number): void;
+  /** Two-phase commit: `step` is b begin prepare, P prepare, K commit prepared, r rollback prepared, p stream prepare. */
+  twoPhase(step: 'b' | 'P' | 'K' | 'r' | 'p', lsn: bigint, endLsn: bigint, xid: number, gid: string): void;
+}
+
+/** Takes what frames transactions in progress, where a connection asks for them (protocol 2 and up). */
+export interface StreamHandler {
   streamStart(xid: number, first: boolean): void;
   streamStop(): void;
   streamCommit(xid: number, commitLsn: bigint, endLsn: bigint, commitTimeUs: number): void;
+  /** Of the whole transaction where both ids are the same. */
   streamAbort(xid: number, subXid: number): void;
-  /** Two-phase commit: `step` is b begin prepare, P prepare, K commit prepared, r rollback prepared, p stream prepare. */
-  twoPhase(step: 'b' | 'P' | 'K' | 'r' | 'p', lsn: bigint, endLsn: bigint, xid: number, gid: string): void;
+}
+
+const NOT_ASKED: StreamHandler = {
+  streamStart: refuseStream,
+  streamStop: refuseStream,
+  streamCommit: refuseStream,
+  streamAbort: refuseStream,
+};
+
+function refuseStream(): never {
+  throw new ReplicationError(
+    'source_protocol',
+    'the source sent a streamed transaction, which this connection did not ask for',
+  );
 }
 
 /** Decodes messages one at a time. One instance per replication connection: it knows whether a stream block is open. */
 export class PgOutputDecoder {
   readonly #handler: PgOutputHandler;
+  readonly #streams: StreamHandler;
   readonly #before: TupleRange = { offset: 0, count: 0 };
   readonly #after: TupleRange = { offset: 0, count: 0 };
   #buffer: Buffer = Buffer.alloc(0);
@@ -68,8 +88,9 @@ export class PgOutputDecoder {
   #at = 0;
   #inStream = false;
 
-  constructor(handler: PgOutputHandler) {
+  constructor(handler: PgOutputHandler, streams: StreamHandler = NOT_ASKED) {
     this.#handler = handler;
+    this.#streams = streams;
   }
 
   /**
@@ -176,15 +197,15 @@ export class PgOutputDecoder {
       }
       case 0x53: // S
         this.#inStream = true;
-        return handler.streamStart(this.#uint32(), this.#uint8() === 1);
+        return this.#streams.streamStart(this.#uint32(), this.#uint8() === 1);
       case 0x45: // E
         this.#inStream = false;
-        return handler.streamStop();
+        return this.#streams.streamStop();
       case 0x63: {
         // c
         const xid = this.#uint32();
         this.#uint8();
-        return handler.streamCommit(xid, this.#uint64(), this.#uint64(), this.#time());
+        return this.#streams.streamCommit(xid, this.#uint64(), this.#uint64(), this.#time());
       }
       case 0x41: {
         // A: protocol 4 with parallel streaming adds the abort's LSN and time
@@ -194,7 +215,7 @@ export class PgOutputDecoder {
           this.#uint64();
           this.#uint64();
         }
-        return handler.streamAbort(xid, subXid);
+        return this.#streams.streamAbort(xid, subXid);
       }
       case 0x62: {
         // b

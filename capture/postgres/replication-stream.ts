@@ -8,6 +8,7 @@ import { abortableDelay } from '../../core/run-service.ts';
 import { clientConfig } from './connection.ts';
 import { PgOutputDecoder, type PgOutputHandler } from './pgoutput.ts';
 import { sourceError } from './source-error.ts';
+import { TransactionSpool, type SpoolOptions } from './transaction-spool.ts';
 
 const XLOG_DATA = 0x77;
 const KEEPALIVE = 0x6b;
@@ -44,13 +45,22 @@ export interface ReplicationOptions {
   readonly onActivity: () => void;
   /** A keepalive: all the log before `walEnd` has been sent. */
   readonly onKeepalive: (walEnd: bigint) => void;
+  /** Where transactions in progress are kept; undefined: each is received at its commit. */
+  readonly spool?: SpoolOptions;
+}
+
+interface PluginOptions {
+  readonly publication: string;
+  readonly onClient: (client: pg.Client) => void;
+  /** Whether transactions are sent while they are in progress, once they are large. */
+  readonly streaming: boolean;
 }
 
 /** An output plugin of pg-logical-replication (its AbstractPlugin, which it does not export) that decodes nothing. */
 class RawPgOutputPlugin {
-  readonly options: { publication: string; onClient: (client: pg.Client) => void };
+  readonly options: PluginOptions;
 
-  constructor(options: { publication: string; onClient: (client: pg.Client) => void }) {
+  constructor(options: PluginOptions) {
     this.options = options;
   }
 
@@ -61,8 +71,9 @@ class RawPgOutputPlugin {
   start(client: pg.Client, slotName: string, lastLsn: string): Promise<unknown> {
     this.options.onClient(client);
     const publication = `"${this.options.publication.replaceAll('"', '""')}"`.replaceAll("'", "''");
+    const protocol = this.options.streaming ? "proto_version '2', streaming 'on'" : "proto_version '1'";
     return client.query(
-      `START_REPLICATION SLOT "${slotName}" LOGICAL ${lastLsn} (proto_version '1', publication_names '${publication}', messages 'true')`,
+      `START_REPLICATION SLOT "${slotName}" LOGICAL ${lastLsn} (${protocol}, publication_names '${publication}', messages 'true')`,
     );
   }
 
@@ -75,6 +86,7 @@ export class ReplicationStream implements LogReader {
   readonly #options: ReplicationOptions;
   readonly #service: LogicalReplicationService;
   readonly #decoder: PgOutputDecoder;
+  readonly #spool: TransactionSpool | undefined;
   #connection: WireConnection | undefined;
   #paused = false;
   #held: Buffer[] | undefined;
@@ -90,17 +102,36 @@ export class ReplicationStream implements LogReader {
     this.#options = options;
     this.#receivedLsn = options.startLsn;
     this.#confirmedLsn = 0n;
-    this.#decoder = new PgOutputDecoder(options.handler);
+    const { handler, onActivity, spool } = options;
+    this.#spool = spool && new TransactionSpool({ ...spool, handler, onActivity, hold: (work) => this.#hold(work) });
+    this.#decoder = new PgOutputDecoder(handler, this.#spool);
     this.#service = new LogicalReplicationService(clientConfig(options.settings, options.applicationName), {
       // Its timer would acknowledge what was merely received; standby status is sent here.
       acknowledge: { auto: false, timeoutSeconds: 0 },
     });
   }
 
-  /** Streams until `stop` or an error. Throws `source_*` errors, and whatever the handler threw. */
+  /** What is kept of transactions in progress; undefined where they are received at their commit. */
+  get kept(): TransactionSpool['kept'] | undefined {
+    return this.#spool?.kept;
+  }
+
+  /** Streams until `stop` or an error. Throws `source_*` and `spool_*` errors, and whatever the handler threw. */
   async run(): Promise<void> {
+    try {
+      await this.#run();
+    } finally {
+      await this.#spool?.close();
+    }
+  }
+
+  async #run(): Promise<void> {
     const { slot, publication, startLsn } = this.#options;
-    const plugin = new RawPgOutputPlugin({ publication, onClient: (client) => this.#attach(client) });
+    const plugin = new RawPgOutputPlugin({
+      publication,
+      onClient: (client) => this.#attach(client),
+      streaming: this.#spool !== undefined,
+    });
     this.#service.on('error', () => {});
     if (this.#stopping) return;
     const subscribed = this.#service.subscribe(plugin, slot, formatLsn(startLsn));
@@ -133,7 +164,7 @@ export class ReplicationStream implements LogReader {
     const connection = (client as unknown as { connection: WireConnection }).connection;
     connection.removeAllListeners('copyData');
     connection.on('copyData', ({ chunk }) => {
-      if (this.#failure !== undefined) return;
+      if (this.#failure !== undefined || this.#stopping) return;
       try {
         this.#receive(chunk);
       } catch (thrown) {
@@ -147,7 +178,7 @@ export class ReplicationStream implements LogReader {
   #receive(chunk: Buffer): void {
     if (chunk[0] === XLOG_DATA) {
       if (this.#held !== undefined) this.#held.push(Buffer.from(chunk));
-      else this.#decoder.decode(chunk, XLOG_HEADER_BYTES);
+      else this.#decode(chunk);
     } else if (chunk[0] === KEEPALIVE) {
       const walEnd = chunk.readBigUInt64BE(1);
       if (this.#held === undefined) {
@@ -166,13 +197,25 @@ export class ReplicationStream implements LogReader {
     });
   }
 
+  #decode(chunk: Buffer): void {
+    if (this.#spool?.take(chunk, XLOG_HEADER_BYTES) !== true) this.#decoder.decode(chunk, XLOG_HEADER_BYTES);
+  }
+
   /** Stops decoding (inside a handler call) until `work` is done; what arrives meanwhile is kept, and reading pauses. */
   holdUntil(work: Promise<void>): void {
+    const replay = this.#spool?.replay;
+    if (replay === undefined) this.#hold(work);
+    else replay.holdUntil(work);
+  }
+
+  #hold(work: Promise<void>): void {
     this.#held ??= [];
     this.#connection?.stream.pause();
+    if (this.#paused) this.#spool?.replay?.pause();
     work.then(
       () => this.#release(),
       (thrown: unknown) => {
+        if (this.#stopping) return;
         this.#failure = thrown;
         void this.stop();
       },
@@ -180,10 +223,12 @@ export class ReplicationStream implements LogReader {
   }
 
   #release(): void {
+    // What comes next must not follow on a transaction that was handed on by half.
+    if (this.#stopping) return;
     const held = this.#held ?? [];
     this.#held = undefined;
     try {
-      while (held.length > 0 && this.#held === undefined) this.#decoder.decode(held.shift()!, XLOG_HEADER_BYTES);
+      while (held.length > 0 && this.#held === undefined) this.#decode(held.shift()!);
     } catch (thrown) {
       this.#failure = thrown;
       void this.stop();
@@ -199,12 +244,14 @@ export class ReplicationStream implements LogReader {
   pause(): void {
     if (this.#paused) return;
     this.#paused = true;
+    this.#spool?.replay?.pause();
     this.#connection?.stream.pause();
   }
 
   resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
+    this.#spool?.replay?.resume();
     if (this.#held === undefined) this.#connection?.stream.resume();
   }
 

@@ -91,6 +91,10 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     return this.#open !== undefined || comparePositions(this.#boundary, this.#frame.sealed) > 0;
   }
 
+  get inTransaction(): boolean {
+    return this.#open !== undefined || this.#passing;
+  }
+
   get newestTimeUs(): number {
     return this.#frame.newestTimeUs;
   }
@@ -108,7 +112,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
 
   /** The log is empty up to `lsn` (a keepalive said so). */
   advance(lsn: bigint): void {
-    if (this.#open !== undefined || this.#passing) return;
+    if (this.inTransaction) return;
     const position = pgPosition(lsn);
     if (comparePositions(position, this.#boundary) > 0) this.#boundary = position;
   }
@@ -434,24 +438,11 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
 
   type(): void {}
 
-  streamStart(): void {
-    throw notAsked('a streamed transaction');
-  }
-
-  streamStop(): void {
-    throw notAsked('a streamed transaction');
-  }
-
-  streamCommit(): void {
-    throw notAsked('a streamed transaction');
-  }
-
-  streamAbort(): void {
-    throw notAsked('a streamed transaction');
-  }
-
   twoPhase(): void {
-    throw notAsked('a prepared transaction');
+    throw new ReplicationError(
+      'source_protocol',
+      'the source sent a prepared transaction, which this connection did not ask for',
+    );
   }
 }
 
@@ -460,8 +451,4 @@ function keyImage(table: PublishedTable, key: readonly string[]): Buffer {
   const image: (string | null)[] = table.schema.columns.map(() => null);
   for (const [i, index] of table.keyIndexes.entries()) image[index] = key[i]!;
   return Buffer.from(JSON.stringify(publishedRow(table, image)));
-}
-
-function notAsked(what: string): ReplicationError {
-  return new ReplicationError('source_protocol', `the source sent ${what}, which this connection did not ask for`);
 }

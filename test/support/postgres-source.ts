@@ -41,6 +41,8 @@ export class Source {
   readonly client: pg.Client;
   readonly nats: Nats;
   readonly states: string[] = [];
+  /** Why transactions in progress were no longer kept, each time. */
+  readonly givenUp: string[] = [];
   #stop = new AbortController();
   #running: Promise<void> | undefined;
   failure: unknown;
@@ -86,6 +88,7 @@ export class Source {
       report: {
         ...NO_CAPTURE_REPORT,
         state: (state, detail) => void this.states.push(detail === undefined ? state : `${state} ${detail}`),
+        spoolGivenUp: (reason) => void this.givenUp.push(reason),
       },
     }).catch((thrown: unknown) => void (this.failure = thrown));
   }

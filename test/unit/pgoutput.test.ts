@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { PgOutputDecoder, type PgOutputHandler, type TupleRange } from '../../capture/postgres/pgoutput.ts';
+import { PgOutputDecoder, type PgOutputHandler, type StreamHandler, type TupleRange } from '../../capture/postgres/pgoutput.ts';
 
 type Call = readonly unknown[];
 
@@ -20,7 +20,7 @@ function recorder(): { calls: Call[]; decoder: PgOutputDecoder } {
     (name: string) =>
     (...args: unknown[]): void =>
       void calls.push([name, ...args]);
-  const handler: PgOutputHandler = {
+  const handler: PgOutputHandler & StreamHandler = {
     begin: note('begin'),
     commit: note('commit'),
     origin: note('origin'),
@@ -39,7 +39,7 @@ function recorder(): { calls: Call[]; decoder: PgOutputDecoder } {
     streamAbort: note('streamAbort'),
     twoPhase: note('twoPhase'),
   };
-  return { calls, decoder: new PgOutputDecoder(handler) };
+  return { calls, decoder: new PgOutputDecoder(handler, handler) };
 }
 
 const u8 = (value: number): Buffer => Buffer.from([value]);

@@ -1,0 +1,176 @@
+/** Reads the log of a source from where the stream of frames ends: in slices while far behind, then as it is written. */
+import { tmpdir } from 'node:os';
+import { performance } from 'node:perf_hooks';
+import type pg from 'pg';
+import type { PostgresSourceConfig } from '../../core/config.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import { formatLsn, formatPosition, type PgPosition } from '../../core/position.ts';
+import { abortableDelay } from '../../core/run-service.ts';
+import { sessionName } from '../../core/stale-sessions.ts';
+import type { HeldCapture } from '../capture-loop.ts';
+import type { PublishLoop } from '../publish-loop.ts';
+import { CatchUpReader } from './catch-up.ts';
+import { connectSource } from './connection.ts';
+import { ReplicationStream, type LogReader } from './replication-stream.ts';
+import { logDistanceBytes, readSlot } from './slot.ts';
+import type { TransactionAssembler } from './transaction-assembler.ts';
+
+export interface LogFollowerOptions {
+  readonly held: HeldCapture<PostgresSourceConfig>;
+  readonly client: pg.Client;
+  readonly slot: string;
+  readonly publication: string;
+  readonly markPrefix: string;
+  readonly assembler: TransactionAssembler;
+  readonly publishing: PublishLoop<PgPosition>;
+}
+
+/** From this much unread log on it is read in slices; a walsender is quicker to bring what is new. */
+const FAR_BEHIND_BYTES = 16 << 20;
+/** So long transactions are received at their commit after one could not be kept while it was in progress. */
+const WITHOUT_SPOOL_MS = 15 * 60_000;
+const SLOT_RELEASED_MS = 10_000;
+const PAUSE_MS = 50;
+
+export class LogFollower {
+  readonly #o: LogFollowerOptions;
+  /** What reads the log now: slices of it, or the replication stream. */
+  #reader: LogReader | undefined;
+  #stream: ReplicationStream | undefined;
+  #withoutSpoolUntilMs = -Infinity;
+
+  constructor(options: LogFollowerOptions) {
+    this.#o = options;
+  }
+
+  get reader(): LogReader | undefined {
+    return this.#reader;
+  }
+
+  /** The replication stream, once it is what reads the log. */
+  get stream(): ReplicationStream | undefined {
+    return this.#stream;
+  }
+
+  /** Reads until the signal aborts, or the connection fails or is closed. */
+  async run(signal: AbortSignal): Promise<void> {
+    await this.#catchUp(signal);
+    while (!signal.aborted) {
+      try {
+        if ((await this.#follow(signal)) === 'closed') return;
+      } catch (thrown) {
+        this.#giveSpoolUp(thrown);
+      }
+      await this.#slotReleased(signal);
+    }
+  }
+
+  /** Streams from where the assembler stands. `again`: transactions in progress may be kept again. */
+  async #follow(signal: AbortSignal): Promise<'closed' | 'again'> {
+    const { held, slot, publication, markPrefix, assembler, publishing } = this.#o;
+    const { settings, name, installation } = held;
+    const waitMs = this.#withoutSpoolUntilMs - performance.now();
+    const keeps = settings.streaming === 'on' && waitMs <= 0;
+    const stream = new ReplicationStream({
+      settings,
+      applicationName: sessionName('stream', name, installation),
+      slot,
+      publication,
+      startLsn: assembler.boundary.lsn,
+      handler: assembler,
+      onActivity: () => publishing.wake(),
+      onKeepalive: (walEnd) => assembler.advance(walEnd),
+      ...(keeps
+        ? { spool: { folder: settings.spool_dir ?? tmpdir(), mostBytes: settings.spool_bytes, markPrefix } }
+        : {}),
+    });
+    this.#reader = stream;
+    this.#stream = stream;
+    if (publishing.waiting) stream.pause();
+    const ended = new AbortController();
+    const until = AbortSignal.any([signal, ended.signal]);
+    const onStop = (): void => void stream.stop();
+    signal.addEventListener('abort', onStop, { once: true });
+    const again = keeps || settings.streaming === 'off' ? Promise.resolve(false) : this.#again(stream, waitMs, until);
+    try {
+      await stream.run();
+    } finally {
+      signal.removeEventListener('abort', onStop);
+      ended.abort();
+    }
+    return (await again) ? 'again' : 'closed';
+  }
+
+  /** Stops a stream that is without a spool after some time, between two transactions. False when it ended before. */
+  async #again(stream: ReplicationStream, waitMs: number, until: AbortSignal): Promise<boolean> {
+    await abortableDelay(waitMs, until);
+    while (this.#o.assembler.inTransaction) {
+      await abortableDelay(PAUSE_MS, until);
+      if (until.aborted) return false;
+    }
+    if (until.aborted) return false;
+    await stream.stop();
+    return true;
+  }
+
+  /** Invariant 1: what was kept is sent again, for nothing of it was confirmed. Throws what has another reason. */
+  #giveSpoolUp(thrown: unknown): void {
+    const { held, assembler } = this.#o;
+    if (!(thrown instanceof ReplicationError) || !SPOOL_CODES.has(thrown.code)) throw thrown;
+    // Of a transaction that was handed on in part the rest is taken by a session that begins afresh.
+    if (assembler.inTransaction) throw thrown;
+    this.#withoutSpoolUntilMs = performance.now() + WITHOUT_SPOOL_MS;
+    const facts = { code: thrown.code, position: formatLsn(assembler.boundary.lsn), remedy: thrown.remedy };
+    const text = `transactions are received at their commit for ${WITHOUT_SPOOL_MS / 60_000} minutes: ${thrown.message}`;
+    if (thrown.code === 'spool_unsuited') held.log.info(facts, text);
+    else held.log.warn(facts, text);
+    held.report.spoolGivenUp(thrown.code);
+  }
+
+  /** A walsender needs a moment to notice that nobody listens any more. */
+  async #slotReleased(signal: AbortSignal): Promise<void> {
+    const { client, slot } = this.#o;
+    const givenUpMs = performance.now() + SLOT_RELEASED_MS;
+    while (!signal.aborted && performance.now() < givenUpMs) {
+      if ((await readSlot(client, slot))?.active !== true) return;
+      await abortableDelay(PAUSE_MS, signal);
+    }
+  }
+
+  async #catchUp(signal: AbortSignal): Promise<void> {
+    const { slot, publication, client, assembler, publishing } = this.#o;
+    const { settings, name, log, installation } = this.#o.held;
+    if ((await logDistanceBytes(client, publishing.acked.lsn)) < FAR_BEHIND_BYTES) return;
+    const own = await connectSource(settings, sessionName('slices', name, installation));
+    const onStop = (): void => void own.end().catch(() => {});
+    signal.addEventListener('abort', onStop, { once: true });
+    try {
+      const reader = new CatchUpReader({
+        client: own,
+        slot,
+        publication,
+        from: publishing.acked,
+        handler: assembler,
+        onActivity: () => publishing.wake(),
+      });
+      if (!(await reader.open())) {
+        log.info({ slot }, 'far behind, and the source has no slot to spare for reading in slices: streaming');
+        return;
+      }
+      log.info({ position: formatPosition(publishing.acked) }, 'far behind: reading the log in slices');
+      this.#reader = reader;
+      while (!signal.aborted) {
+        const more = await reader.readSlice(signal);
+        if (!more && (await logDistanceBytes(client, assembler.boundary.lsn)) < FAR_BEHIND_BYTES) break;
+      }
+      log.info({ position: formatPosition(assembler.boundary) }, 'caught up: streaming');
+    } catch (thrown) {
+      if (!signal.aborted) throw thrown;
+    } finally {
+      signal.removeEventListener('abort', onStop);
+      await own.end().catch(() => {});
+    }
+  }
+}
+
+const SPOOL_CODES: ReadonlySet<string> = new Set(['spool_full', 'spool_failed', 'spool_unsuited']);
