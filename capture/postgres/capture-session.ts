@@ -28,6 +28,7 @@ import { SchemaWatch } from './schema-watch.ts';
 import { advanceSlot, readSlot } from './slot.ts';
 import { emitMark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
 import { SnapshotReader } from './snapshot.ts';
+import type { SpoolSwitch } from './spool-switch.ts';
 import { TransactionAssembler } from './transaction-assembler.ts';
 
 export interface SessionOptions {
@@ -46,6 +47,7 @@ export interface SessionOptions {
   readonly registry: TableRegistry<number, CapturedTable>;
   readonly slot: string;
   readonly publication: string;
+  readonly spooling: SpoolSwitch;
   /** How long an acknowledged frame may be lost with the broker's power. */
   readonly syncMs: number;
 }
@@ -121,6 +123,7 @@ export class CaptureSession {
       slot,
       publication,
       markPrefix: this.#markPrefix,
+      spooling: options.spooling,
       assembler: this.#assembler,
       publishing: this.#publishing,
     });

@@ -19,12 +19,12 @@ import { connectShared, connectSource } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireUsableSlot, slotState } from './slot.ts';
 import { sourceError } from './source-error.ts';
+import { SpoolSwitch } from './spool-switch.ts';
 import { restoredTable, storedTable } from './stored-table.ts';
 
 const MIN_SERVER_VERSION = 140_000;
 
-const POSTGRES: SourceKind<PostgresSourceConfig> = {
-  capture,
+const POSTGRES: Omit<SourceKind<PostgresSourceConfig>, 'capture'> = {
   stateAfter: ({ code }) => {
     if (code === 'source_slot_missing') return 'slot_missing';
     return code === 'source_slot_lost' ? 'slot_lost' : 'blocked';
@@ -32,11 +32,14 @@ const POSTGRES: SourceKind<PostgresSourceConfig> = {
 };
 
 /** Captures until the signal aborts: see `runCapture`. */
-export async function runPostgresCapture(options: CaptureOptions<PostgresSourceConfig>): Promise<void> {
-  await runCapture(POSTGRES, options);
+export async function runPostgresCapture(
+  options: CaptureOptions<PostgresSourceConfig>,
+  spooling = new SpoolSwitch(options.settings),
+): Promise<void> {
+  await runCapture({ ...POSTGRES, capture: async (held) => capture(held, spooling) }, options);
 }
 
-async function capture(held: HeldCapture<PostgresSourceConfig>): Promise<void> {
+async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolSwitch): Promise<void> {
   const { name, settings, natsConfig, nats, bucket, installation, log } = held;
   const client = await connectShared(settings, sessionName('capture', name, installation));
   let watchClient: pg.Client | undefined;
@@ -80,7 +83,7 @@ async function capture(held: HeldCapture<PostgresSourceConfig>): Promise<void> {
     const { known, added } = await knownTables(registry, tables, startAfresh);
     watchClient = await connectSource(settings, sessionName('schema', name, installation));
     const syncMs = syncDelayMs(natsConfig);
-    const more = { watchClient, added, registry, slot, publication, syncMs };
+    const more = { watchClient, added, registry, slot, publication, syncMs, spooling };
     await new CaptureSession({ held, progress, client, publisher, tail, tables: known, ...more }).run();
   } finally {
     await client.end().catch(() => {});

@@ -1,6 +1,5 @@
 /** Reads the log of a source from where the stream of frames ends: in slices while far behind, then as it is written. */
 import { tmpdir } from 'node:os';
-import { performance } from 'node:perf_hooks';
 import type pg from 'pg';
 import type { PostgresSourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
@@ -13,6 +12,7 @@ import { CatchUpReader } from './catch-up.ts';
 import { connectSource } from './connection.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { logDistanceBytes, readSlot } from './slot.ts';
+import type { SpoolSwitch } from './spool-switch.ts';
 import type { TransactionAssembler } from './transaction-assembler.ts';
 
 export interface LogFollowerOptions {
@@ -21,14 +21,15 @@ export interface LogFollowerOptions {
   readonly slot: string;
   readonly publication: string;
   readonly markPrefix: string;
+  readonly spooling: SpoolSwitch;
   readonly assembler: TransactionAssembler;
   readonly publishing: PublishLoop<PgPosition>;
 }
 
 /** From this much unread log on it is read in slices; a walsender is quicker to bring what is new. */
 const FAR_BEHIND_BYTES = 16 << 20;
-/** So long transactions are received at their commit after one could not be kept while it was in progress. */
-const WITHOUT_SPOOL_MS = 15 * 60_000;
+/** Errors after which transactions are received at their commit for a while. */
+const OF_SPOOLING: ReadonlySet<string> = new Set(['spool_full', 'spool_failed', 'spool_unsuited', 'source_query']);
 const SLOT_RELEASED_MS = 10_000;
 const PAUSE_MS = 50;
 
@@ -37,7 +38,6 @@ export class LogFollower {
   /** What reads the log now: slices of it, or the replication stream. */
   #reader: LogReader | undefined;
   #stream: ReplicationStream | undefined;
-  #withoutSpoolUntilMs = -Infinity;
 
   constructor(options: LogFollowerOptions) {
     this.#o = options;
@@ -56,21 +56,16 @@ export class LogFollower {
   async run(signal: AbortSignal): Promise<void> {
     await this.#catchUp(signal);
     while (!signal.aborted) {
-      try {
-        if ((await this.#follow(signal)) === 'closed') return;
-      } catch (thrown) {
-        this.#giveSpoolUp(thrown);
-      }
+      if ((await this.#follow(signal)) === 'closed') return;
       await this.#slotReleased(signal);
     }
   }
 
-  /** Streams from where the assembler stands. `again`: transactions in progress may be kept again. */
+  /** Streams from where the assembler stands. `again`: with or without a spool from now on. */
   async #follow(signal: AbortSignal): Promise<'closed' | 'again'> {
-    const { held, slot, publication, markPrefix, assembler, publishing } = this.#o;
+    const { held, slot, publication, markPrefix, assembler, publishing, spooling } = this.#o;
     const { settings, name, installation } = held;
-    const waitMs = this.#withoutSpoolUntilMs - performance.now();
-    const keeps = settings.streaming === 'on' && waitMs <= 0;
+    const keeps = spooling.isOn;
     const stream = new ReplicationStream({
       settings,
       applicationName: sessionName('stream', name, installation),
@@ -91,9 +86,13 @@ export class LogFollower {
     const until = AbortSignal.any([signal, ended.signal]);
     const onStop = (): void => void stream.stop();
     signal.addEventListener('abort', onStop, { once: true });
-    const again = keeps || settings.streaming === 'off' ? Promise.resolve(false) : this.#again(stream, waitMs, until);
+    const again = keeps || settings.streaming === 'off' ? Promise.resolve(false) : this.#again(stream, until);
     try {
       await stream.run();
+    } catch (thrown) {
+      if (!keeps) throw thrown;
+      this.#giveSpoolUp(thrown);
+      return 'again';
     } finally {
       signal.removeEventListener('abort', onStop);
       ended.abort();
@@ -102,8 +101,8 @@ export class LogFollower {
   }
 
   /** Stops a stream that is without a spool after some time, between two transactions. False when it ended before. */
-  async #again(stream: ReplicationStream, waitMs: number, until: AbortSignal): Promise<boolean> {
-    await abortableDelay(waitMs, until);
+  async #again(stream: ReplicationStream, until: AbortSignal): Promise<boolean> {
+    await abortableDelay(this.#o.spooling.waitMs, until);
     while (this.#o.assembler.inTransaction) {
       await abortableDelay(PAUSE_MS, until);
       if (until.aborted) return false;
@@ -113,18 +112,22 @@ export class LogFollower {
     return true;
   }
 
-  /** Invariant 1: what was kept is sent again, for nothing of it was confirmed. Throws what has another reason. */
+  /**
+   * Invariant 1: what was kept is sent again, for nothing of it was confirmed. An error of the source's own may be one of
+   * sending transactions in progress: whether it is shows without. Throws what has another reason.
+   */
   #giveSpoolUp(thrown: unknown): void {
-    const { held, assembler } = this.#o;
-    if (!(thrown instanceof ReplicationError) || !SPOOL_CODES.has(thrown.code)) throw thrown;
+    const { held, assembler, spooling } = this.#o;
+    if (!(thrown instanceof ReplicationError) || !OF_SPOOLING.has(thrown.code)) throw thrown;
+    spooling.turnOff();
+    held.report.spoolGivenUp(thrown.code);
     // Of a transaction that was handed on in part the rest is taken by a session that begins afresh.
     if (assembler.inTransaction) throw thrown;
-    this.#withoutSpoolUntilMs = performance.now() + WITHOUT_SPOOL_MS;
-    const facts = { code: thrown.code, position: formatLsn(assembler.boundary.lsn), remedy: thrown.remedy };
-    const text = `transactions are received at their commit for ${WITHOUT_SPOOL_MS / 60_000} minutes: ${thrown.message}`;
-    if (thrown.code === 'spool_unsuited') held.log.info(facts, text);
+    const { code, message, remedy } = thrown;
+    const facts = { code, position: formatLsn(assembler.boundary.lsn), ...(code === 'source_query' ? {} : { remedy }) };
+    const text = `transactions are received at their commit for ${spooling.offMs / 60_000} minutes: ${message}`;
+    if (code === 'spool_unsuited') held.log.info(facts, text);
     else held.log.warn(facts, text);
-    held.report.spoolGivenUp(thrown.code);
   }
 
   /** A walsender needs a moment to notice that nobody listens any more. */
@@ -172,5 +175,3 @@ export class LogFollower {
     }
   }
 }
-
-const SPOOL_CODES: ReadonlySet<string> = new Set(['spool_full', 'spool_failed', 'spool_unsuited']);

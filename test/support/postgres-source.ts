@@ -3,6 +3,8 @@ import pg from 'pg';
 import { expect } from 'vitest';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { connectSource } from '../../capture/postgres/connection.ts';
+import type { CaptureOptions } from '../../capture/capture-loop.ts';
+import type { SpoolSwitch } from '../../capture/postgres/spool-switch.ts';
 import { qualifiedName } from '../../capture/postgres/publication.ts';
 import { cdcStreamName, readFrames, readTail, type ReceivedFrame } from '../../core/cdc-stream.ts';
 import { parseConfig, type NatsConfig, type PostgresSourceConfig } from '../../core/config.ts';
@@ -74,10 +76,10 @@ export class Source {
     return `waybill_${this.name}`;
   }
 
-  start(holder = 'test'): void {
+  start(holder = 'test', spooling?: SpoolSwitch): void {
     this.#stop = new AbortController();
     this.failure = undefined;
-    this.#running = runPostgresCapture({
+    const options = {
       name: this.name,
       settings: this.settings,
       nats: this.config,
@@ -90,7 +92,8 @@ export class Source {
         state: (state, detail) => void this.states.push(detail === undefined ? state : `${state} ${detail}`),
         spoolGivenUp: (reason) => void this.givenUp.push(reason),
       },
-    }).catch((thrown: unknown) => void (this.failure = thrown));
+    } satisfies CaptureOptions<PostgresSourceConfig>;
+    this.#running = runPostgresCapture(options, spooling).catch((thrown: unknown) => void (this.failure = thrown));
   }
 
   async stop(): Promise<void> {

@@ -22,8 +22,9 @@ export class SchemaCase {
     natsServer: NatsServer,
     ddl = ITEMS,
     flow: Record<string, unknown> = {},
+    source: Record<string, unknown> = {},
   ): Promise<SchemaCase> {
-    const opened = new SchemaCase(await Pipeline.open(postgres, natsServer, ddl, flow));
+    const opened = new SchemaCase(await Pipeline.open(postgres, natsServer, ddl, flow, postgres, source));
     opened.pipe.start();
     await opened.equal();
     return opened;

@@ -50,8 +50,7 @@ export class SchemaFuzz {
     if (away !== '') await this.#restart(away, false);
     for (let step = random.between(4, 12); step > 0; step--) {
       const together = random.between(0, 3) === 0;
-      const statements = Array.from({ length: together ? random.between(2, 5) : 1 }, () => this.#statement());
-      await this.#run(together ? `begin; ${statements.join('; ')}; commit` : statements[0]!);
+      await this.#run(together ? this.#transaction() : this.#statement());
       if (random.between(0, 9) === 0) await this.#reread();
     }
     if (away !== '') await this.#restart(away, true);
@@ -60,6 +59,21 @@ export class SchemaFuzz {
       await this.#restart(stage, false);
       await this.#restart(stage, true);
     }
+  }
+
+  /** Some statements, a few of them rolled back to a savepoint, or all. */
+  #transaction(): string {
+    const random = this.#random;
+    const some = (): string => Array.from({ length: random.between(1, 3) }, () => this.#statement()).join('; ');
+    const before = structuredClone(this.#tables);
+    const first = some();
+    const kept = structuredClone(this.#tables);
+    const undone = random.between(0, 2) === 0 ? `savepoint s; ${some()}; rollback to s; ` : '';
+    this.#tables = kept;
+    const sql = `begin; ${first}; ${undone}${some()}; `;
+    if (random.between(0, 9) > 0) return `${sql}commit`;
+    this.#tables = before;
+    return `${sql}rollback`;
   }
 
   async #run(sql: string): Promise<void> {

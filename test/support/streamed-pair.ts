@@ -2,6 +2,7 @@
  * One database that is captured twice: with transactions received at their commit, and while they are in progress. What
  * both streams hold must be the same, transaction by transaction.
  */
+import pg from 'pg';
 import type { TransactionEntry } from '../../core/frame.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
 import type { PostgresServer } from '../../sandbox/postgres.ts';
@@ -74,19 +75,32 @@ export class StreamedPair {
     });
   }
 
-  /** Waits until the server has sent this many transactions in blocks, by its own count. */
+  /** How many transactions the server has sent in blocks, by its own count. */
+  async blocks(): Promise<number> {
+    const [[count]] = (await this.streamed.query(
+      'select stream_txns from pg_stat_replication_slots where slot_name = $1',
+      [this.streamed.slot],
+    )) as [[string]];
+    return Number(count);
+  }
+
+  /** Waits until the server has sent this many transactions in blocks. */
   async sentInBlocks(transactions: number): Promise<void> {
-    await this.streamed.wait(`${transactions} transactions sent in blocks`, async () => {
-      const [[count]] = (await this.streamed.query(
-        'select stream_txns from pg_stat_replication_slots where slot_name = $1',
-        [this.streamed.slot],
-      )) as [[string]];
-      return Number(count) >= transactions;
-    });
+    await this.streamed.wait(
+      `${transactions} transactions sent in blocks`,
+      async () => (await this.blocks()) >= transactions,
+    );
   }
 
   async close(): Promise<void> {
     for (const source of this.both) await source.close();
+    // Servers have room for a few slots only.
+    const last = new pg.Client(this.plain.url);
+    await last.connect();
+    await last.query(
+      'select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database() and not active',
+    );
+    await last.end();
   }
 }
 
