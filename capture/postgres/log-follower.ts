@@ -86,7 +86,9 @@ export class LogFollower {
     const until = AbortSignal.any([signal, ended.signal]);
     const onStop = (): void => void stream.stop();
     signal.addEventListener('abort', onStop, { once: true });
-    const again = keeps || settings.streaming === 'off' ? Promise.resolve(false) : this.#again(stream, until);
+    const left = keeps || settings.streaming === 'off' ? Promise.resolve(false) : this.#again(stream, until);
+    // Met below, unless the stream itself fails.
+    left.catch(() => {});
     try {
       await stream.run();
     } catch (thrown) {
@@ -97,18 +99,20 @@ export class LogFollower {
       signal.removeEventListener('abort', onStop);
       ended.abort();
     }
-    return (await again) ? 'again' : 'closed';
+    return (await left) ? 'again' : 'closed';
   }
 
-  /** Stops a stream that is without a spool after some time, between two transactions. False when it ended before. */
+  /**
+   * Ends a stream that is without a spool: after some time, and once all has been decoded that was written when it began, or
+   * a transaction that cannot be kept would never be reached. False when the stream ended before.
+   */
   async #again(stream: ReplicationStream, until: AbortSignal): Promise<boolean> {
-    await abortableDelay(this.#o.spooling.waitMs, until);
-    while (this.#o.assembler.inTransaction) {
-      await abortableDelay(PAUSE_MS, until);
-      if (until.aborted) return false;
-    }
+    const { client, slot, assembler, spooling } = this.#o;
+    const began = await readSlot(client, slot);
+    await abortableDelay(spooling.waitMs, until);
+    while (!until.aborted && assembler.boundary.lsn < (began?.logEnd ?? 0n)) await abortableDelay(PAUSE_MS, until);
     if (until.aborted) return false;
-    await stream.stop();
+    stream.leave(() => !assembler.inTransaction);
     return true;
   }
 

@@ -95,6 +95,7 @@ export class ReplicationStream implements LogReader {
   #receivedLsn: bigint;
   #confirmedLsn: bigint;
   #stopping = false;
+  #mayLeave: (() => boolean) | undefined;
   #markStopped = (): void => {};
   readonly #stopped = new Promise<void>((resolve) => (this.#markStopped = resolve));
 
@@ -199,6 +200,13 @@ export class ReplicationStream implements LogReader {
 
   #decode(chunk: Buffer): void {
     if (this.#spool?.take(chunk, XLOG_HEADER_BYTES) !== true) this.#decoder.decode(chunk, XLOG_HEADER_BYTES);
+    if (this.#mayLeave?.() === true) void this.stop();
+  }
+
+  /** Ends the stream as `stop` does, once `may` says so: it is asked now, and behind each message. */
+  leave(may: () => boolean): void {
+    this.#mayLeave = may;
+    if (may()) void this.stop();
   }
 
   /** Stops decoding (inside a handler call) until `work` is done; what arrives meanwhile is kept, and reading pauses. */
@@ -228,7 +236,7 @@ export class ReplicationStream implements LogReader {
     const held = this.#held ?? [];
     this.#held = undefined;
     try {
-      while (held.length > 0 && this.#held === undefined) this.#decode(held.shift()!);
+      while (held.length > 0 && this.#held === undefined && !this.#stopping) this.#decode(held.shift()!);
     } catch (thrown) {
       this.#failure = thrown;
       void this.stop();

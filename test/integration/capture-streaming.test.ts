@@ -222,14 +222,18 @@ describe.each([15, 18] as const)('transactions in progress of PostgreSQL %i', (v
     const run = await connect(pair);
     await run(fill('t', 0, 9999));
     await pair.streamed.wait('the budget to be exceeded', async () => pair.streamed.givenUp.length > 0);
-    const before = await pair.blocks();
     await pair.caughtUp();
+    const before = await pair.blocks();
     // Large enough to be sent in blocks, small enough to be kept.
-    for (let first = 10_000; (await pair.blocks()) === before; first += 1000) await run(fill('t', first, first + 999));
+    let first = 10_000;
+    await pair.streamed.wait('another one to be kept', async () => {
+      await run(fill('t', first, (first += 1000) - 1));
+      return (await pair.blocks()) > before;
+    });
     await pair.caughtUp();
     const [plain, streamed] = await pair.transactions(from);
     expect(streamed).toEqual(plain);
-    expect(pair.streamed.givenUp).toEqual(['spool_full']);
+    expect([...new Set(pair.streamed.givenUp)]).toEqual(['spool_full']);
   });
 
   it('are received at their commit where the spool cannot be written', async () => {
