@@ -1,5 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { PgOutputDecoder, type PgOutputHandler, type StreamHandler, type TupleRange } from '../../capture/postgres/pgoutput.ts';
+import {
+  PgOutputDecoder,
+  type PgOutputHandler,
+  type StreamHandler,
+  type TupleRange,
+} from '../../capture/postgres/pgoutput.ts';
 
 type Call = readonly unknown[];
 
