@@ -113,13 +113,15 @@ export async function writeConfig(options: {
   schema: string;
   tables?: string;
   snapshot?: string;
+  streaming?: 'on' | 'off';
+  streamBytes?: string;
 }): Promise<string> {
   const file = join(await mkdtemp(join(tmpdir(), 'waybill-bench-')), 'waybill.yaml');
   await writeFile(
     file,
     `version: 1
-nats: { servers: ["${options.natsUrl}"], prefix: ${options.prefix}, stream: { sync_interval: 0s, max_bytes: 2GB } }
-sources: { bench: { kind: postgres, url: "${options.sourceUrl}", tables: ["${options.tables ?? 'public.items'}"], snapshot: ${options.snapshot ?? 'never'} } }
+nats: { servers: ["${options.natsUrl}"], prefix: ${options.prefix}, stream: { sync_interval: 0s, max_bytes: ${options.streamBytes ?? '2GB'} } }
+sources: { bench: { kind: postgres, url: "${options.sourceUrl}", tables: ["${options.tables ?? 'public.items'}"], snapshot: ${options.snapshot ?? 'never'}, streaming: ${options.streaming ?? 'off'} } }
 targets: { store: { kind: postgres, url: "${options.targetUrl}" } }
 flows: { replica: { mirror: bench, to: store, schema: ${options.schema} } }
 `,

@@ -3,17 +3,18 @@
  * the contenders alternating, medians of paired ratios.
  * `npm run bench -- [capture] [drain | small insert update] [snapshot] [canonical] [burst] [latency] [memory] [mysql | mysqlcapture mysqldrain
  * mysqlsnapshot mysqlmemory] [mariadb | mariadbcapture …] [--scale 0.1] [--rounds 4]`.
+ * `large`, a transaction of 10,000,000 rows received either way, takes minutes and some 10 GB of disk: it is run when it is named.
  */
 import { benchBurst } from './burst.ts';
 import { benchCanonical } from './canonical.ts';
 import { benchCapture } from './capture.ts';
 import { benchDrain } from './drain.ts';
 import { benchLatency } from './latency.ts';
-import { benchMemory } from './memory.ts';
+import { benchMemory, benchVeryLarge } from './memory.ts';
 import { benchMysqlCapture, benchMysqlDrain, benchMysqlMemory } from './mysql.ts';
 import { benchMysqlSnapshot } from './mysql-snapshot.ts';
 import { benchSnapshot } from './snapshot.ts';
-import { lines, nats, rounds, say, source, target, wanted } from './setting.ts';
+import { lines, named, nats, rounds, say, source, target, wanted } from './setting.ts';
 
 try {
   if (wanted('capture')) {
@@ -27,6 +28,7 @@ try {
   if (wanted('burst')) await benchBurst();
   if (wanted('latency')) await benchLatency();
   if (wanted('memory')) await benchMemory();
+  if (named('large')) await benchVeryLarge();
   for (const flavour of ['mysql', 'mariadb'] as const) {
     if (wanted(flavour) || wanted(`${flavour}capture`)) await benchMysqlCapture(flavour);
     if (wanted(flavour) || wanted(`${flavour}drain`)) await benchMysqlDrain(flavour);

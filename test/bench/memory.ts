@@ -19,19 +19,53 @@ import {
 } from './setting.ts';
 
 const FEW_ROWS = 1000;
+const VERY_LARGE = Math.round(10_000_000 * scale);
 const OUTAGE_TRANSACTIONS = Math.round(500_000 * scale);
 const NATS_OUTAGE_MS = 30_000;
+/** So long the rows may take. */
+const MOST_MS = 30 * 60_000;
 
 interface Peaks {
   readonly capture: number;
   readonly apply: number;
+  /** From the commit at the source to the last row in the target. */
+  readonly seconds: number;
+  readonly captureCpuSeconds: number;
+}
+
+interface PeakOptions {
+  readonly kind: 'insert' | 'update';
+  readonly rows: number;
+  readonly when: 'live' | 'backlog';
+  readonly streaming?: 'on' | 'off';
+}
+
+/** One very large transaction, received at its commit and while it is in progress. */
+export async function benchVeryLarge(): Promise<void> {
+  for (const streaming of ['off', 'on'] as const) {
+    const few = await peaksOf({ kind: 'insert', rows: FEW_ROWS, when: 'live', streaming });
+    const many = await peaksOf({ kind: 'insert', rows: VERY_LARGE, when: 'live', streaming });
+    for (const stage of ['capture', 'apply'] as const)
+      lines.push({
+        what: `peak RSS of ${stage}: one transaction, streaming ${streaming}, ${FEW_ROWS} rows, then ${VERY_LARGE}`,
+        native: '',
+        waybill: `${few[stage].toFixed(0)}, ${many[stage].toFixed(0)} MB`,
+        ratio: (many[stage] / few[stage]).toFixed(2),
+      });
+    lines.push({
+      what: `commit to visible, ${VERY_LARGE} rows, streaming ${streaming}; CPU of capture`,
+      native: '',
+      waybill: `${many.seconds.toFixed(1)} s, ${many.captureCpuSeconds.toFixed(1)} s`,
+      ratio: '',
+    });
+  }
 }
 
 export async function benchMemory(): Promise<void> {
   for (const when of ['live', 'backlog'] as const)
     for (const kind of ['insert', 'update'] as const) {
-      const few = await peaksOf(kind, FEW_ROWS, when);
-      const many = await peaksOf(kind, LARGE, when);
+      const few = await peaksOf({ kind, rows: FEW_ROWS, when });
+      const many = await peaksOf({ kind, rows: LARGE, when });
       for (const stage of ['capture', 'apply'] as const) {
         lines.push({
           what: `peak RSS of ${stage}: ${kind} in one transaction (${when}), ${FEW_ROWS} rows, then ${LARGE}`,
@@ -56,7 +90,7 @@ export async function benchMemory(): Promise<void> {
 }
 
 /** Both stages at one transaction of `rows` rows, from before it until it is in the target, in MB. */
-async function peaksOf(kind: 'insert' | 'update', rows: number, when: 'live' | 'backlog'): Promise<Peaks> {
+async function peaksOf({ kind, rows, when, streaming = 'off' }: PeakOptions): Promise<Peaks> {
   const prepared = await prepare(kind, rows);
   const { name, url, prefix } = prepared;
   const storeUrl = await target.createDatabase(`${name}_store`);
@@ -67,6 +101,8 @@ async function peaksOf(kind: 'insert' | 'update', rows: number, when: 'live' | '
     sourceUrl: url,
     targetUrl: storeUrl,
     schema: 'replica',
+    streaming,
+    streamBytes: '8GB',
   });
   await primeWaybill(config, url, prefix, storeUrl);
   if (when === 'backlog') await backlog(url, kind, rows);
@@ -78,19 +114,32 @@ async function peaksOf(kind: 'insert' | 'update', rows: number, when: 'live' | '
     await slotActive(url, `${prefix}_bench`);
     await backlog(url, kind, rows);
   }
-  const wanted = kind === 'insert' ? rows : (rows * (rows + 1)) / 2;
-  const column = kind === 'insert' ? 'count(*)' : 'sum(id) filter (where qty = id % 100 + 1)';
+  const startedMs = performance.now();
+  // Of an insert the last key tells, without reading rows over and over that are not committed yet.
+  const [probe, wanted] =
+    kind === 'insert'
+      ? [`count(*) from replica.items where id = ${rows}`, 1]
+      : [`sum(id) filter (where qty = id % 100 + 1) from replica.items`, (rows * (rows + 1)) / 2];
   await until(
     'the rows',
-    performance.now(),
-    async () => (await scalar(storeUrl, `select ${column} from replica.items`)) === String(wanted),
+    startedMs,
+    async () => (await scalar(storeUrl, `select ${probe}`)) === String(wanted),
+    MOST_MS,
   );
-  const peaks = { capture: capture.usage().peakRssMb, apply: apply.usage().peakRssMb };
+  const { peakRssMb, cpuSeconds } = capture.usage();
+  const peaks = {
+    capture: peakRssMb,
+    apply: apply.usage().peakRssMb,
+    seconds: (performance.now() - startedMs) / 1000,
+    captureCpuSeconds: cpuSeconds,
+  };
+  const count = await scalar(storeUrl, 'select count(*) from replica.items');
+  if (count !== String(rows)) throw new Error(`the target has ${count} rows of ${rows}`);
   await apply.stop();
   await capture.stop();
   await dropWaybill(prepared);
   say(
-    `memory ${when} ${kind} of ${rows} rows: capture ${peaks.capture.toFixed(0)} MB, apply ${peaks.apply.toFixed(0)} MB`,
+    `memory ${when} ${kind} of ${rows} rows, streaming ${streaming}: capture ${peaks.capture.toFixed(0)} MB, apply ${peaks.apply.toFixed(0)} MB`,
   );
   return peaks;
 }

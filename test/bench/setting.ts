@@ -21,6 +21,8 @@ const chosen = args.filter((arg) => /^[a-z]+$/.test(arg));
 
 /** Whether the command line asks for a benchmark; without a name it asks for all. */
 export const wanted = (name: string): boolean => chosen.length === 0 || chosen.includes(name);
+/** Whether the command line names a benchmark that takes too long to be among all. */
+export const named = (name: string): boolean => chosen.includes(name);
 export const scale = option('--scale', 1);
 /** Rounds of each comparison: an even number, so that what the order of the contenders does cancels out. */
 export const rounds = 2 * Math.ceil(option('--rounds', 4) / 2);
