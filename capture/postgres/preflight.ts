@@ -11,6 +11,7 @@ import { checkColumnRules, type Add } from '../column-findings.ts';
 import { matchingTables, publicationSql, qualifiedName, readPublication } from './publication.ts';
 import { readSlot } from './slot.ts';
 import { sourceError } from './source-error.ts';
+import { checkSpool } from './spool-check.ts';
 
 /** Checks a source. An unreachable one is a finding, not an error. */
 export async function checkPostgresSource(
@@ -43,6 +44,7 @@ export async function checkPostgresSource(
       tables.map((table) => table.schema),
       add,
     );
+    await checkSpool(settings, add);
     const publication = publicationName(name, settings, prefix);
     const found = await readPublication(client, publication);
     const missing = publicationSql(publication, found, tables);
