@@ -8,11 +8,13 @@ import { rebuild } from '../../cli/commands/rebuild.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Dialect } from '../../core/frame.ts';
 import { openBucket } from '../../core/lease.ts';
+import { createRandom } from '../../sandbox/demo/random.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { CrossPipeline, type DatabaseServer } from '../support/cross-pipeline.ts';
 import { Pipeline } from '../support/pipeline.ts';
+import { repeat } from '../support/postgres-source.ts';
 import { waitFor } from '../support/wait.ts';
 
 const timeoutMs = 240_000;
@@ -166,6 +168,64 @@ describe('a flow between PostgreSQL databases', () => {
       expect((await p.target.query('select from waybill.quarantine')).rowCount).toBe(0);
       const log = await p.target.query<{ detail: string }>(`select detail from waybill.audit where action = 'rebuild'`);
       expect(JSON.parse(log.rows[0]!.detail)).toMatchObject({ tables: ['public.t'], discarded: 1 });
+    },
+    timeoutMs,
+  );
+
+  it(
+    'comes out right beside writes, readings of tables and of ranges, and restarts',
+    async () => {
+      const seed = Number(process.env['WAYBILL_TEST_SEED'] ?? Date.now() % 1_000_000);
+      process.stdout.write(`seed ${seed}\n`);
+      const random = createRandom(seed);
+      const p =
+        await opened(`create table t (id int primary key, v text); create table pair (a int, b text, v text, primary key (a, b));
+        create table keyless (v text); alter table keyless replica identity full;
+        insert into t select i, 'v' from generate_series(1, 3000) i;
+        insert into pair select i % 50, i::text, 'v' from generate_series(1, 1000) i; insert into keyless select 'v' || i from generate_series(1, 100) i`);
+      const tables = ['t', 'pair', 'keyless'];
+      p.start();
+      await p.settled(tables);
+      await waitFor('the first load', async () => {
+        const progress = await readProgress(await openBucket(p.nats, p.config.nats), 'wms');
+        return progress?.tables.every(({ state }) => state === 'done');
+      });
+      const writing = repeat(async (step) => {
+        const n = 1 + ((step * 7919) % 3000);
+        await p.source.query(
+          `begin; update t set v = 'u${step}' where id between ${n} and ${n + 2}; delete from t where id = ${n + 3};
+           insert into t values (${n + 3001}, 'i${step}') on conflict do nothing;
+           update pair set b = b || 'x', v = 'u${step}' where a = ${step % 50} and b = '${n % 1000}';
+           delete from keyless where v = 'v${step % 100}'; insert into keyless values ('v${step % 100}'); commit`,
+        );
+      });
+      for (let round = 0; round < 4; round++) {
+        if (random.chance(0.6))
+          await p.target.query(
+            `update t set v = 'wrong' where id % 7 = ${round % 7}; insert into keyless values ('extra')`,
+          );
+        const range = { columns: [{ name: 'id', type: 'integer' }], from: ['500'], to: ['2500'] };
+        const what = random.pick(['table', 'range', 'nothing'] as const);
+        if (what !== 'nothing')
+          await requestSnapshot(p.config.nats, 'wms', {
+            tables: [what === 'range' ? 'public.t' : `public.${random.pick(tables)}`],
+            ...(what === 'range' ? { span: range } : {}),
+          });
+        if (random.chance(0.3)) {
+          await p.stop(['capture']);
+          p.start(['capture']);
+        }
+        const before = writing.steps;
+        await waitFor('some writes', async () => writing.steps > before + random.between(1, 40));
+        expect(await command(p, 'mirror')).toBe(0);
+        if (random.chance(0.5)) {
+          await p.stop(['apply']);
+          p.start(['apply']);
+        }
+      }
+      expect(await writing.stop()).toBeGreaterThan(20);
+      for (const table of tables) await same(p, table);
+      expect((await p.target.query('select from waybill.quarantine')).rowCount).toBe(0);
     },
     timeoutMs,
   );
