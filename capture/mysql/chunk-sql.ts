@@ -19,7 +19,8 @@ export function chunkSql(
   const keys = keyTypes(table).map(({ name, type }) => orderedBy(name, type));
   const conditions = [
     ...(cursor === null || keys.length === 0 ? [] : [behindSql(compared(table, cursor), false)]),
-    ...spanConditions(table, span),
+    // What lies behind a row of the span lies behind its beginning.
+    ...spanConditions(table, span !== undefined && cursor !== null ? { ...span, from: null } : span),
   ];
   const order = keys.length === 0 ? '' : ` ORDER BY ${keys.join(', ')}`;
   return `${selectFrom(table, excluded)}${whereSql(conditions)}${order}${limit === undefined ? '' : ` LIMIT ${limit}`}`;

@@ -35,7 +35,8 @@ export function chunkSql(
   const bounds = [
     ...(after === null ? [] : [`(${key}) > (${literals(after)})`]),
     ...(upTo === null ? [] : [`(${key}) <= (${literals(upTo)})`]),
-    ...spanConditions(span),
+    // What lies behind a row of the span lies behind its beginning.
+    ...spanConditions(span !== undefined && after !== null ? { ...span, from: null } : span),
   ];
   const where = bounds.length === 0 || keyIndexes.length === 0 ? '' : ` where ${bounds.join(' and ')}`;
   const order = keyIndexes.length === 0 ? '' : ` order by ${key}`;
