@@ -15,6 +15,7 @@ import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import { CommandLine } from '../support/command-line.ts';
 
 const STOCK_OF_WMS = `version: 1
 name: wms
@@ -269,4 +270,26 @@ it('claims nothing of what waits for its delivery', async () => {
     { what: 'claim', why: expect.stringContaining('delivery'), records: 2, share: expect.any(Number) },
   ]);
   expect(coverage(outcome.tables)).toBeLessThan(0.5);
+});
+
+it('ends the command with 1 on drift, and repairs by itself on a schedule', async () => {
+  const began = Date.now();
+  await flow.target.query(`delete from canonical.inventory_movement where id = 'M11'`);
+  const cli = await CommandLine.open();
+  try {
+    const monitoring = { listen: '127.0.0.1:0', verify: { every: '1s', max_load: 1, grace: '200ms', repair: true } };
+    const yaml = JSON.stringify({ ...(JSON.parse(flow.yaml) as object), monitoring });
+    const told = await cli.waybill(yaml, ['verify', 'moves']);
+    expect(told.output).toContain('canonical.inventory_movement missing key ["default","M11"]');
+    expect(told.output).toContain('flow moves: NOT proven equal');
+    expect(told.status).toBe(1);
+    const ran = await cli.waybill(yaml, ['run', '--only', 'verify:moves'], (output) => output.includes('"compared"'));
+    expect(ran.output).not.toContain('"level":50');
+  } finally {
+    await cli.close();
+  }
+  expect(await flow.lines(`select id from canonical.inventory_movement where id = 'M11'`)).toEqual(['M11']);
+  const proven = (await readVerifications(flow.target, ['moves'])).get('moves')!;
+  expect(proven.provenAt!.getTime()).toBeGreaterThan(began);
+  expect(proven.driftRows).toBe(0);
 });
