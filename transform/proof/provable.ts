@@ -10,15 +10,13 @@ import type { GroupRule, Ownership } from '../ownership/ownership.ts';
 import type { Entry } from '../ownership/entry.ts';
 
 /** Why something is not proven. */
-export type OpenReason =
-  'changes' | 'writer' | 'fallback' | 'rows' | 'written' | 'held' | 'broken' | 'encrypted' | 'tier';
+export type OpenReason = 'changes' | 'writer' | 'fallback' | 'written' | 'held' | 'broken' | 'encrypted' | 'tier';
 
 /** For people: what of records was left out, and why. */
 export const OPEN_REASONS: Readonly<Record<OpenReason, string>> = {
   changes: 'it is a sum of changes, and a scan shows no changes',
   writer: 'the last writer wins, and a scan does not show who that was',
   fallback: 'a fallback may stand in, and a scan does not show how long the owner has been silent',
-  rows: 'several blocks of one source say different things, and the first to come counts',
   written: 'Waybill writes it back into sources, whose own word is no longer in their tables',
   held: 'it is held at its last good value (waybill quarantine)',
   broken: 'rows that cannot be mapped are held, and may stand behind it (waybill quarantine)',
@@ -113,13 +111,11 @@ export function compileProvable(options: ProvableOptions): (key: string, entry: 
     }
     const owner = rule.owners.find((candidate) => candidate.matches(keyValues));
     if (owner === undefined) return undefined;
-    const from = (source: string): Contribution[] => suppliers.filter((item) => item.source === source);
-    const own = from(owner.source);
-    if (said(own).size > 1) return { reason: 'rows', mayBeNone: false };
     if (owner.fallback.length === 0) return undefined;
-    const candidates = [own, ...owner.fallback.map(({ source }) => from(source))];
-    const none = candidates.some((items) => items.length === 0);
-    const outcomes = said(candidates.flat());
+    // Of several blocks of one source the first that says anything counts.
+    const candidates = [owner, ...owner.fallback].map(({ source }) => suppliers.find((item) => item.source === source));
+    const none = candidates.includes(undefined);
+    const outcomes = said(candidates.filter((item) => item !== undefined));
     if (none) outcomes.add('none');
     return outcomes.size > 1 ? { reason: 'fallback', mayBeNone: none } : undefined;
   }
