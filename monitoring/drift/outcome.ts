@@ -42,7 +42,11 @@ export function coverage(tables: readonly TableOutcome[]): number {
   for (const { progress, estimatedRows } of tables) {
     // A table that differs all over is not read to its end.
     rows += progress.truncated ? Math.max(progress.rows, estimatedRows) : progress.rows;
-    const leftOut = (progress.leftOut ?? []).reduce((sum, part) => sum + part.records * part.share, 0);
+    let leftOut = 0;
+    for (const { what, records, share } of progress.leftOut ?? [])
+      // Of whole records it is not even known that they are there, so that they are not among the rows.
+      if (what === '*') rows += records;
+      else leftOut += records * share;
     settled += progress.rows - Math.min(progress.rows, progress.unresolved + leftOut);
   }
   return rows === 0 ? 1 : settled / rows;

@@ -8,9 +8,12 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { runMirrorFlow } from '../../apply/mirror-flow.ts';
 import { targetOf } from '../../apply/target-kind.ts';
 import { runMysqlCapture } from '../../capture/mysql/capture.ts';
+import { verifyOnce } from '../../cli/verification.ts';
 import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { parseConfig, recordFlowSettings, type MysqlSourceConfig } from '../../core/config.ts';
+import { connectNats } from '../../core/nats.ts';
 import { createLogger } from '../../core/logger.ts';
+import { openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { runCanonicalFlow } from '../../transform/canonical-flow.ts';
@@ -107,6 +110,18 @@ it('writes records, lists what is held, and lets it go', async () => {
     );
   await waitFor('what is held', async () => (await held()).length > 0, 60_000);
   expect(await held()).toEqual(['held- shop ["A/SHOP//","on_hand"] mapping']);
+  const client = await connectNats(config.nats, 'test');
+  const compare = async (): Promise<FlowOutcome['tables'][number]> =>
+    (await verifyOnce(config, 'stock', { nats: client, repair: false, resume: false, maxLoad: 1, signal })).tables[0]!;
+  const proof = await compare();
+  expect(openFindings(proof)).toEqual([]);
+  expect(proof.progress.leftOut).toMatchObject([{ what: '*', records: 1, why: expect.stringContaining('held') }]);
+  // B is not held.
+  await db.query(`update canonical.inventory_position set on_hand = on_hand + 0.000000001 where sku = 'B'`);
+  await db.query(`update canonical.inventory_position set on_hand = 77 where sku = 'A'`);
+  const drift = await compare();
+  expect(openFindings(drift).map(({ kind, key }) => [kind, key![1]])).toEqual([['different', 'B']]);
+  await client.close();
   expect((await desk.listQuarantine('stock'))[0]!.createdAt.getTime()).toBeGreaterThan(Date.UTC(2020, 0));
   await db.query(`update stock set unit = 'EA', quantity = 6 where sku = 'A'`);
   await db.query(`delete from stock where sku = 'B'`);

@@ -166,8 +166,8 @@ export class ProvenRecords {
       if (++seen % TURN_RECORDS === 0) await nextTurn();
       if (entry.given === undefined && entry.contributions.length === 0) continue;
       const { groups, existence } = this.#open(key, entry);
-      for (const [group, reason] of groups) add(group, reason);
       if (existence !== undefined && entry.given === undefined) add('*', existence);
+      else for (const [group, reason] of groups) add(group, reason);
     }
     const total = this.columns.length;
     return [...counts.values()].map(({ what, reason, records }) => ({
