@@ -276,6 +276,33 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
       };
     });
   }
+  for (const [name, settings] of Object.entries(config.canonicalFlows)) {
+    if (!settings.fan_out) continue;
+    const id = `fanout:${name}`;
+    ids.push(id);
+    makers.push(() => {
+      const stream = canonicalStreamName(config.nats.prefix, settings.canonical);
+      const report = metrics.flowReport(`${name}.fanout`, 'nats', stream);
+      const stageLog = log.child({ stage: id });
+      return {
+        id,
+        run: async (signal) => {
+          const { createFanOutStore } = await import('../../apply/nats/fan-out-store.ts');
+          const store = createFanOutStore(config.nats, settings.canonical);
+          const { runMirrorFlow } = await import('../../apply/mirror-flow.ts');
+          const common = { nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
+          await runMirrorFlow({
+            ...common,
+            name: `${name}.fanout`,
+            settings: recordFlowSettings(settings),
+            store,
+            stream,
+          });
+        },
+        blocked: (detail) => report.state('blocked', detail),
+      };
+    });
+  }
   for (const [name, settings] of Object.entries(config.outboundFlows)) {
     const id = `apply:${name}`;
     ids.push(id);

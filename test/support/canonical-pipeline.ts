@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { runMirrorFlow } from '../../apply/mirror-flow.ts';
+import { createFanOutStore } from '../../apply/nats/fan-out-store.ts';
 import { targetOf } from '../../apply/target-kind.ts';
 import { runMysqlCapture } from '../../capture/mysql/capture.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
@@ -95,6 +96,14 @@ export class CanonicalPipeline {
       const store = target.outboundStore(loadOutboundPlan(outbound.map, outbound.outbound));
       const stream = canonicalStreamName(config.nats.prefix, outbound.outbound);
       await runMirrorFlow({ ...common, settings: recordFlowSettings(outbound), store, stream });
+      return;
+    }
+    if (kind === 'fanout') {
+      const settings = config.canonicalFlows[name]!;
+      const store = createFanOutStore(config.nats, settings.canonical);
+      const stream = canonicalStreamName(config.nats.prefix, settings.canonical);
+      const own = { ...common, name: `${name}.fanout` };
+      await runMirrorFlow({ ...own, settings: recordFlowSettings(settings), store, stream });
       return;
     }
     const mirror = config.flows[name];
