@@ -1,9 +1,11 @@
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { SpoolSwitch } from '../../capture/postgres/spool-switch.ts';
+import { createRandom } from '../../sandbox/demo/random.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { timeoutMs } from '../support/postgres-source.ts';
+import { writeAtRandom } from '../support/random-sessions.ts';
 import { StreamedPair } from '../support/streamed-pair.ts';
 
 const disposables: { dispose(): Promise<void> }[] = [];
@@ -77,6 +79,20 @@ describe.each([15, 18] as const)('transactions in progress of PostgreSQL %i', (v
     expect(pair.streamed.givenUp).toEqual([]);
     for (const table of ['t', 'u'])
       expect(await pair.streamed.folded('public', table)).toEqual(await pair.plain.table('public', table));
+  });
+
+  it('come the same whatever sessions do side by side', async () => {
+    const seed = Number(process.env['WAYBILL_STREAMING_SEED'] ?? Math.floor(Math.random() * 1e6));
+    process.stdout.write(`streaming: seed ${seed}\n`);
+    const pair = await open('random', 'create table t (id int primary key, v text)');
+    const from = await pair.start(1);
+    const log = await writeAtRandom(pair.plain.url, createRandom(seed), 4, 150);
+    await pair.caughtUp();
+    const [plain, streamed] = await pair.transactions(from);
+    expect(streamed, `seed ${seed}\n${log.join('\n')}`).toEqual(plain);
+    expect(await pair.streamed.folded('public', 't')).toEqual(await pair.plain.table('public', 't'));
+    await pair.sentInBlocks(1);
+    expect(pair.streamed.givenUp).toEqual([]);
   });
 
   it('lack what was rolled back to a savepoint', async () => {
