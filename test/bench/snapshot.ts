@@ -6,7 +6,7 @@ import { cdcStreamName, readTail } from '../../core/cdc-stream.ts';
 import { parseConfig } from '../../core/config.ts';
 import { openBucket } from '../../core/lease.ts';
 import { connectNats } from '../../core/nats.ts';
-import { median, Program, scalar, sql, until, untilTrue, writeConfig } from './contenders.ts';
+import { median, Program, scalar, sql, until, untilTrue, withClient, writeConfig } from './contenders.ts';
 import {
   copyRows,
   DIGEST,
@@ -27,6 +27,8 @@ const ROWS = Math.round(2_000_000 * scale);
 const MANY = option('--tables', 1000);
 /** Between two looks at the progress: it is long where there are many tables. */
 const LOOK_MS = 25;
+/** Between two changes of a table beside the one that is read. */
+const TICK_MS = 20;
 /** All rows of all tables of the target. */
 const ROWS_THERE = `
 select coalesce(sum((xpath('/row/n/text()', query_to_xml(format('select count(*) as n from replica.%I', tablename), true, true, '')))[1]::text::bigint), 0)
@@ -40,7 +42,7 @@ interface Load {
   readonly storeUrl: string;
 }
 
-/** One table against `COPY | COPY`, then the same rows in many tables against one. */
+/** One table against `COPY | COPY`, what it does to the others meanwhile, then the same rows in many tables against one. */
 export async function benchSnapshot(): Promise<void> {
   const natives: number[] = [];
   const ours: number[] = [];
@@ -84,6 +86,7 @@ export async function benchSnapshot(): Promise<void> {
       ratio: '',
     },
   );
+  await benchOtherTables();
   await benchManyTables();
 }
 
@@ -116,11 +119,15 @@ async function benchManyTables(): Promise<void> {
   });
 }
 
-/**
- * Has everything read into an empty target, by processes that run: from the request until the target stands behind the
- * last row.
- */
-async function load(prepared: Prepared, rows: number): Promise<Load> {
+/** An installation that runs, and has nothing to read. */
+interface Running {
+  readonly storeUrl: string;
+  readonly programs: readonly Program[];
+  /** Has tables read (all when none is named), until the stream holds the last row. Gives where it stands then. */
+  readonly read: (tables: string[]) => Promise<number>;
+}
+
+async function whileRunning<T>(prepared: Prepared, work: (running: Running) => Promise<T>): Promise<T> {
   const { name, url, prefix } = prepared;
   const storeUrl = await target.createDatabase(`${name}_store`);
   const config = await writeConfig({
@@ -142,30 +149,87 @@ async function load(prepared: Prepared, rows: number): Promise<Load> {
     await until('the position', performance.now(), () =>
       isTrue(storeUrl, `select to_regclass('waybill.position') is not null`),
     );
-    const cpuBefore = cpuSeconds(programs);
-    const began = performance.now();
-    const id = await requestSnapshot(settings, 'bench', {});
-    await until('the tables to be read', began, async () => {
-      await delay(LOOK_MS);
-      const progress = await readProgress(bucket, 'bench');
-      return progress?.id === id && progress.tables.every(({ state }) => state === 'done');
-    });
-    const { seq } = await readTail(connection, cdcStreamName(prefix, 'bench'));
-    const seconds = await untilTrue(
-      'the rows',
-      began,
-      storeUrl,
-      `select max(stream_seq) >= ${seq} from waybill.position`,
-    );
-    const there = await scalar(storeUrl, ROWS_THERE);
-    if (there !== String(rows)) throw new Error(`snapshot ${name}: the target has ${there} rows of ${rows}`);
-    const rss = programs.map((program) => program.usage().peakRssMb.toFixed(0)).join(' + ');
-    return { seconds, cpu: (cpuSeconds(programs) - cpuBefore) / (rows / 1e6), rss: `${rss} MB`, storeUrl };
+    const read = async (tables: string[]): Promise<number> => {
+      const id = await requestSnapshot(settings, 'bench', { tables });
+      await until('the tables to be read', performance.now(), async () => {
+        await delay(LOOK_MS);
+        const progress = await readProgress(bucket, 'bench');
+        return progress?.id === id && progress.tables.every(({ state }) => state === 'done');
+      });
+      return (await readTail(connection, cdcStreamName(prefix, 'bench'))).seq;
+    };
+    return await work({ storeUrl, programs, read });
   } finally {
     await connection.close();
     await Promise.all(programs.map((program) => program.stop()));
     await dropWaybill(prepared);
   }
+}
+
+/**
+ * Has everything read into an empty target, by processes that run: from the request until the target stands behind the
+ * last row.
+ */
+async function load(prepared: Prepared, rows: number): Promise<Load> {
+  return await whileRunning(prepared, async ({ storeUrl, programs, read }) => {
+    const cpuBefore = cpuSeconds(programs);
+    const began = performance.now();
+    const seq = await read([]);
+    const seconds = await untilTrue('the rows', began, storeUrl, behind(seq));
+    const there = await scalar(storeUrl, ROWS_THERE);
+    if (there !== String(rows)) throw new Error(`snapshot ${prepared.name}: the target has ${there} rows of ${rows}`);
+    const rss = programs.map((program) => program.usage().peakRssMb.toFixed(0)).join(' + ');
+    return { seconds, cpu: (cpuSeconds(programs) - cpuBefore) / (rows / 1e6), rss: `${rss} MB`, storeUrl };
+  });
+}
+
+/** Commit to visible of single rows of one table, while another table is being read. */
+async function benchOtherTables(): Promise<void> {
+  const prepared = await prepare('update', ROWS);
+  await sql(prepared.url, 'create table ticks (id int primary key, n int not null)', 'insert into ticks values (1, 0)');
+  const latencies = await whileRunning(prepared, async ({ storeUrl, read }) => {
+    await read(['public.ticks']);
+    const reading = read(['public.items']).then((seq) => isTrue(storeUrl, behind(seq)));
+    // Met below, unless a mark fails before.
+    reading.catch(() => {});
+    return await markUntil(reading, prepared.url, storeUrl);
+  });
+  const sorted = latencies.toSorted((a, b) => a - b);
+  const at = (share: number): string => `${sorted[Math.floor((sorted.length - 1) * share)]!.toFixed(0)} ms`;
+  lines.push({
+    what: `latency of another table while ${ROWS} rows are read: p50, p99, longest (asked for: under 1,000 ms)`,
+    native: '',
+    waybill: `${at(0.5)}, ${at(0.99)}, ${at(1)}`,
+    ratio: '',
+  });
+}
+
+/** Changes one row again and again, until `done`; how long each change took from its commit until the target showed it. */
+async function markUntil(done: Promise<unknown>, url: string, storeUrl: string): Promise<number[]> {
+  return await withClient(url, (writer) =>
+    withClient(storeUrl, async (reader) => {
+      const latencies: number[] = [];
+      let isDone = false;
+      const ended = done.then(() => (isDone = true));
+      for (let n = 1; !isDone; n++) {
+        await writer.query('update ticks set n = $1', [n]);
+        const committed = performance.now();
+        await until('a mark', committed, async () => {
+          const { rows } = await reader.query<{ n: number }>('select n from replica.ticks');
+          return rows[0]?.n === n;
+        });
+        latencies.push(performance.now() - committed);
+        await delay(TICK_MS);
+      }
+      await ended;
+      return latencies;
+    }),
+  );
+}
+
+/** Whether the target has taken a message of the stream, as a statement. */
+function behind(seq: number): string {
+  return `select max(stream_seq) >= ${seq} from waybill.position`;
 }
 
 async function isTrue(url: string, statement: string): Promise<boolean> {
