@@ -7,6 +7,7 @@ import type { FlowReport } from '../core/metrics.ts';
 import type { Nats } from '../core/nats.ts';
 import { comparePositions, type Position } from '../core/position.ts';
 import { BatchQueue, giveUpFrames } from './batch.ts';
+import { BatchBudget } from './batch-budget.ts';
 import type { BatchSink } from './target-store.ts';
 
 /** How long a source transaction may stand still in the middle before the target's locks are given back. */
@@ -36,7 +37,8 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
   const { nats, stream, sink, signal, lost } = options;
   const start = await findStart(nats, stream, sink.position, sink.seq);
   const queue = new BatchQueue(sink.position, start.startSeq);
-  const limitBytes = (): number => (queue.unfinished ? Math.min(PART_BYTES, options.batchBytes) : options.batchBytes);
+  const budget = new BatchBudget(options.batchBytes);
+  const limitBytes = (): number => (queue.unfinished ? Math.min(PART_BYTES, options.batchBytes) : budget.bytes);
   const ended = new AbortController();
   const readSignal = AbortSignal.any([signal, lost, ended.signal]);
   let failure: { error: unknown } | undefined;
@@ -64,10 +66,9 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
         const startedMs = performance.now();
         await sink.write(batch);
         giveUpFrames(batch);
-        options.log.debug(
-          { rows: batch.rows, seq: batch.seq, ms: Math.round(performance.now() - startedMs) },
-          'batch written',
-        );
+        const ms = performance.now() - startedMs;
+        if (batch.next !== undefined) budget.note({ bytes: batch.bytes, ms, netShare: sink.netShare });
+        options.log.debug({ rows: batch.rows, seq: batch.seq, ms: Math.round(ms) }, 'batch written');
         if (batch.next !== undefined) options.progressed();
         idle.applied(batch.seq, batch.commitTimeUs);
         continue;
