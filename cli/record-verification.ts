@@ -1,4 +1,5 @@
 /** Composes the comparison of a flow of records with its sources: scans, mappings, the target, repairs. */
+import type { CanonicalFlowConfig } from '../core/canonical-config.ts';
 import type { Config } from '../core/config.ts';
 import { ColumnRules } from '../core/column-rules.ts';
 import { ReplicationError } from '../core/errors.ts';
@@ -77,12 +78,11 @@ export async function verifyRecordsOnce(config: Config, flow: string, options: V
       signal,
     });
     closing.push(() => recomputed.close());
-    const outbound = Object.values(config.outboundFlows);
     const expected = new ProvenRecords({
       flow: recomputed,
       nats,
       prefix,
-      writesBack: outbound.some((each) => each.outbound === settings.canonical),
+      writtenTo: writtenTo(config, settings),
       never: neverProven(plan, config, sources),
       heldInTarget: () => readHeld(reader, flow),
       nudge,
@@ -117,6 +117,15 @@ function rowsOf({ scan, log }: OpenSource): SourceRows {
     watermark: () => log.watermark(),
     nudge: () => log.nudge(),
   };
+}
+
+/**
+ * The sources that records of an entity may be written to: all of a flow's where any outbound flow has the entity. Whether
+ * a target is the same system as a source cannot be told by their urls: hosts have several names, and databases replicas.
+ */
+function writtenTo(config: Config, { canonical, from }: CanonicalFlowConfig): Set<string> {
+  const goesOut = Object.values(config.outboundFlows).some((flow) => flow.outbound === canonical);
+  return new Set(goesOut ? Object.keys(from) : []);
 }
 
 /** Groups that no scan can prove. */

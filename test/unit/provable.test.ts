@@ -13,6 +13,8 @@ const KEY = { sku: 'A', location: 'WH' };
 const ID = ['A', 'WH', '', ''].join('\u001f');
 const BLOCK: BlockOf = { source: 'wms', index: 0, groups: ['on_hand'], grouped: false };
 
+const BLOCKS = ['wms', 'erp'].map((source) => ({ ...BLOCK, source, groups: ['on_hand', 'on_order'] }));
+
 /** What is open when the sources say this of one record. */
 function openOf(
   config: OwnershipConfig,
@@ -26,7 +28,14 @@ function openOf(
   const resolver = new Resolver(ownership);
   for (const [source, values] of Object.entries(said))
     resolver.apply(source, [contributionOf(STOCK, source, { ...KEY, ...values }, 0)], 0, 0);
-  const open = compileProvable({ ownership, broken: [], held: new Map(), writesBack: false, ...options });
+  const open = compileProvable({
+    ownership,
+    blocks: BLOCKS,
+    broken: [],
+    held: new Map(),
+    writtenTo: new Set<string>(),
+    ...options,
+  });
   const found = open(ID, resolver.entry(ID));
   return { groups: Object.fromEntries(found.groups), existence: found.existence };
 }
@@ -50,9 +59,16 @@ describe('what can be proven of a record', () => {
     const written = openOf(
       { on_order: { merge: 'max' } },
       { wms: { on_order: '5' }, erp: { on_order: '6' } },
-      { writesBack: true },
+      { writtenTo: new Set(['wms', 'erp']) },
     );
     expect(written.groups).toEqual({ on_order: 'written' });
+    // Nobody may have said it but Waybill.
+    const alone = openOf(
+      { on_order: { merge: 'max' } },
+      { wms: { on_order: '5' } },
+      { writtenTo: new Set(['wms', 'erp']) },
+    );
+    expect(alone).toEqual({ groups: { on_order: 'written' }, existence: 'written' });
   });
 
   it('is never a sum of changes', () => {

@@ -42,21 +42,28 @@ export interface BlockOf {
 
 export interface ProvableOptions {
   readonly ownership: Ownership;
+  readonly blocks: readonly BlockOf[];
   /** Blocks with rows that are held whole. */
   readonly broken: readonly BlockOf[];
   /** By key of the record (as one text): the groups that are held, `*` for all. */
   readonly held: ReadonlyMap<string, ReadonlySet<string>>;
-  /** Records of the entity are written to other systems. */
-  readonly writesBack: boolean;
+  /** Sources that records of the entity are written to. */
+  readonly writtenTo: ReadonlySet<string>;
 }
 
 const CERTAIN: Open = { groups: new Map(), existence: undefined };
 
 /** A function that says what of a record is open; `entry` is what the sources say of it. */
 export function compileProvable(options: ProvableOptions): (key: string, entry: Entry | undefined) => Open {
-  const { ownership, broken, held, writesBack } = options;
+  const { ownership, blocks, broken, held, writtenTo } = options;
   const { entity } = ownership;
   const numberOf = new Map([...entity.groupIndexes.keys()].map((group, number) => [group, number]));
+  const sourcesBy = new Map(
+    [...entity.groupIndexes.keys()].map((group) => [
+      group,
+      sourcesOf(blocks.filter(({ groups }) => groups.includes(group))),
+    ]),
+  );
   const grouped = broken.filter((block) => block.grouped);
   return (key, entry) => {
     const contributions = entry?.contributions ?? [];
@@ -78,7 +85,7 @@ export function compileProvable(options: ProvableOptions): (key: string, entry: 
     if (contributions.length > 0) {
       const keyValues = entity.keyIndexes.map((index) => contributions[0]!.values[index] ?? '');
       for (const [group, rule] of ownership.rules) {
-        const reason = openBy(entity, group, rule, contributions, keyValues, writesBack);
+        const reason = openBy(entity, group, rule, contributions, keyValues);
         if (reason === undefined) continue;
         open(group, reason.reason);
         if (reason.mayBeNone) existence ??= reason.reason;
@@ -95,19 +102,24 @@ export function compileProvable(options: ProvableOptions): (key: string, entry: 
     rule: GroupRule,
     contributions: readonly Contribution[],
     keyValues: readonly string[],
-    echoes: boolean,
   ): { reason: OpenReason; mayBeNone: boolean } | undefined {
     const number = numberOf.get(group)!;
     const indexes = of.groupIndexes.get(group)!;
     const suppliers = contributions.filter((item) => item.lineage[number] !== undefined);
     const said = (items: readonly Contribution[]): Set<string> =>
       new Set(items.map(({ values }) => JSON.stringify(indexes.map((index) => values[index] ?? null))));
+    // Without what it must have a record is not there.
+    const lacks = (items: readonly Contribution[]): boolean =>
+      items.some(({ values }) => indexes.some((index) => !of.fields[index]!.nullable && values[index] == null));
     if (rule.kind === 'merge') {
       const { merge } = rule.merge;
       if (merge === 'delta') return { reason: 'changes', mayBeNone: false };
-      if (said(suppliers).size < 2) return undefined;
-      if (merge === 'lww') return { reason: 'writer', mayBeNone: false };
-      return echoes ? { reason: 'written', mayBeNone: false } : undefined;
+      const written = suppliers.some(({ source }) => writtenTo.has(source));
+      // Whoever said it may be gone, and what is left is what Waybill wrote.
+      if (written && suppliers.length > 0 && sourcesOf(suppliers) < (sourcesBy.get(group) ?? 0))
+        return { reason: 'written', mayBeNone: true };
+      if ((merge !== 'lww' && !written) || said(suppliers).size < 2) return undefined;
+      return { reason: merge === 'lww' ? 'writer' : 'written', mayBeNone: lacks(suppliers) };
     }
     const owner = rule.owners.find((candidate) => candidate.matches(keyValues));
     if (owner === undefined) return undefined;
@@ -115,8 +127,14 @@ export function compileProvable(options: ProvableOptions): (key: string, entry: 
     // Of several blocks of one source the first that says anything counts.
     const candidates = [owner, ...owner.fallback].map(({ source }) => suppliers.find((item) => item.source === source));
     const none = candidates.includes(undefined);
-    const outcomes = said(candidates.filter((item) => item !== undefined));
+    const there = candidates.filter((item) => item !== undefined);
+    const outcomes = said(there);
     if (none) outcomes.add('none');
-    return outcomes.size > 1 ? { reason: 'fallback', mayBeNone: none } : undefined;
+    return outcomes.size > 1 ? { reason: 'fallback', mayBeNone: none || lacks(there) } : undefined;
   }
+}
+
+/** How many sources there are among these. */
+function sourcesOf(items: readonly { readonly source: string }[]): number {
+  return new Set(items.map(({ source }) => source)).size;
 }

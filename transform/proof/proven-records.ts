@@ -21,8 +21,8 @@ export interface ProvenRecordsOptions {
   readonly flow: RecomputedFlow;
   readonly nats: Nats;
   readonly prefix: string;
-  /** Records of the entity are written to other systems. */
-  readonly writesBack: boolean;
+  /** Sources that records of the entity are written to. */
+  readonly writtenTo: ReadonlySet<string>;
   /** Groups of which no value can be proven, whatever the rows say. */
   readonly never: ReadonlyMap<string, OpenReason>;
   /** What the target lists as held of the flow. */
@@ -112,7 +112,7 @@ export class ProvenRecords {
   }
 
   async look(): Promise<void> {
-    const { flow, writesBack, heldInTarget } = this.#options;
+    const { flow, writtenTo, heldInTarget } = this.#options;
     const { ownership } = flow.plan;
     const { records, rows } = flow.held();
     const heldThere = new Map<string, Set<string>>();
@@ -120,9 +120,10 @@ export class ProvenRecords {
     this.#heldThere = heldThere;
     this.#openOf = compileProvable({
       ownership,
+      blocks: flow.blocks,
       broken: flow.blocks.filter(({ source, index }) => rows.has(`${source}#${index}`)),
       held: records,
-      writesBack,
+      writtenTo,
     });
   }
 
