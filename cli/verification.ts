@@ -9,6 +9,7 @@ import { closeSides, flowTables, openSides, placeOf } from '../monitoring/drift/
 import type { DriftReport, FlowOutcome } from '../monitoring/drift/outcome.ts';
 import { runSchedule } from '../monitoring/drift/schedule.ts';
 import { verifyFlow, type Repairer } from '../monitoring/drift/verify-flow.ts';
+import { untilAborted } from '../core/run-service.ts';
 import { audit } from './audit.ts';
 import { withChosenServer } from './source-server.ts';
 
@@ -123,16 +124,30 @@ export async function runVerifyStage(config: Config, flow: string, options: Veri
     everyMs: every!,
     nats: config.nats,
     ...options,
-    verify: (nats, signal) =>
-      verifyOnce(config, flow, {
-        nats,
-        repair,
-        resume: true,
-        signal,
-        report,
-        // Whatever is delivered by a timetable is proven once it has been.
-        deliveryMs: Math.max(MIN_DELIVERY_MS, every!),
-        ...(known ? {} : { onProven }),
-      }),
+    verify: async (nats, signal) => {
+      const verify = (): Promise<FlowOutcome> =>
+        verifyOnce(config, flow, {
+          nats,
+          repair,
+          resume: true,
+          signal,
+          report,
+          // Whatever is delivered by a timetable is proven once it has been.
+          deliveryMs: Math.max(MIN_DELIVERY_MS, every!),
+          ...(known ? {} : { onProven }),
+        });
+      return await (config.canonicalFlows[flow] === undefined ? verify() : inTurn(verify, signal));
+    },
   });
+}
+
+let turn: Promise<unknown> = Promise.resolve();
+
+/** One after the other: each keeps what a flow of records is made of in memory. Rejects when the signal aborts. */
+async function inTurn<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  const before = turn;
+  const running = untilAborted(before, signal).then(work);
+  // Who gives its turn up before it has come must not let the next one in.
+  turn = Promise.allSettled([before, running]);
+  return await running;
 }
