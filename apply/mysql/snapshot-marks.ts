@@ -56,9 +56,11 @@ export class SnapshotMarks {
       if (barrier?.row[0] !== 's') continue;
       const { plan } = barrier;
       const mark = barrier.row[2]?.[1];
-      if (plan.key.length === 0 || this.#seen.has(plan.id)) continue;
-      if (mark === 'begin') await makeSeenTable(this.#session, seenTableName(this.#flow, plan), plan, ddl);
-      else if (mark === 'begin_range') await this.#ranges.prepare(plan, ddl);
+      if (plan.key.length === 0) continue;
+      // The reading of the whole table that is under way may end before the range begins.
+      if (mark === 'begin_range') await this.#ranges.prepare(plan, ddl);
+      else if (mark === 'begin' && !this.#seen.has(plan.id))
+        await makeSeenTable(this.#session, seenTableName(this.#flow, plan), plan, ddl);
     }
   }
 

@@ -68,6 +68,27 @@ describe.each([
     expect(await rows('SELECT id, name FROM nowhere.items')).toEqual([['0', 'd']]);
   });
 
+  test('a range of keys may begin in the batch in which the reading of its whole table ends', async () => {
+    await open();
+    feed.start();
+    const mark = (...content: Value[]): RowChange => ['s', 0, content];
+    const read = (id: string): RowChange => ['r', 0, [id, 'read', null]];
+    await feed.frame([items], [['1', '2', '3'].map((id) => ins(id, 'a', null))]);
+    await feed.frame([items], [[mark('whole', 'begin')]]);
+    await feed.caughtUp();
+    await feed.frame(
+      [items],
+      [
+        [read('1'), read('2'), mark('whole', 'end')],
+        [ins('4', 'a', null), mark('part', 'begin_range', '["2"]', null)],
+        [read('2'), mark('part', 'end_range', '["2"]', null)],
+      ],
+    );
+    await feed.caughtUp();
+    expect(await rows('SELECT id FROM items ORDER BY id')).toEqual([['1'], ['2']]);
+    expect(await rows('SELECT * FROM waybill.snapshot_range')).toEqual([]);
+  });
+
   describe('changes', () => {
     beforeEach(async () => open());
 
