@@ -90,6 +90,8 @@ export class ReplicationStream implements LogReader {
   #connection: WireConnection | undefined;
   #paused = false;
   #held: Buffer[] | undefined;
+  /** What must be done before decoding goes on: one message may ask for several look-ups. */
+  #holds = 0;
   #activityDue = false;
   #failure: unknown;
   #receivedLsn: bigint;
@@ -174,6 +176,8 @@ export class ReplicationStream implements LogReader {
       }
     });
     this.#connection = connection;
+    // Invariant 6: whoever paused it earlier expects little, and does not ask again.
+    if (this.#paused) connection.stream.pause();
   }
 
   #receive(chunk: Buffer): void {
@@ -218,10 +222,14 @@ export class ReplicationStream implements LogReader {
 
   #hold(work: Promise<void>): void {
     this.#held ??= [];
+    this.#holds += 1;
     this.#connection?.stream.pause();
     if (this.#paused) this.#spool?.replay?.pause();
     work.then(
-      () => this.#release(),
+      () => {
+        this.#holds -= 1;
+        if (this.#holds === 0) this.#release();
+      },
       (thrown: unknown) => {
         if (this.#stopping) return;
         this.#failure = thrown;
