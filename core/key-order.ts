@@ -27,6 +27,28 @@ export function keyOrder(dialect: Dialect, type: string): KeyOrder | undefined {
   return name === 'uuid' && dialect === 'postgres' ? 'uuid' : undefined;
 }
 
+/** Digits behind the point that values of a type keep. */
+function scaleOf(dialect: Dialect, type: string, order: KeyOrder): number {
+  const { args } = parseTypeText(type);
+  if (order === 'time') return args[0] ?? (dialect === 'postgres' ? 6 : 0);
+  return order === 'number' ? (args[1] ?? 0) : 0;
+}
+
+/** Where rows are, if not in their source. */
+interface Place {
+  readonly dialect: Dialect;
+  readonly typeAt: (column: ColumnSchema) => string | undefined;
+}
+
+/** Whether values have the same order there. What is rounded or filled up to a length may cross a bound. */
+function keepsOrder(dialect: Dialect, column: ColumnSchema, order: KeyOrder, there: Place): boolean {
+  const type = there.typeAt(column) ?? '';
+  if (keyOrder(there.dialect, type) !== order) return false;
+  const [from, to] = [parseTypeText(column.type), parseTypeText(type)];
+  if (to.name === 'binary') return from.name === to.name && from.args[0] === to.args[0];
+  return scaleOf(there.dialect, type, order) >= scaleOf(dialect, column.type, order);
+}
+
 /** Bounds, as frames carry values, that every database reads as the same. */
 const PLAIN: Readonly<Record<KeyOrder, RegExp>> = {
   number: /^-?\d+(?:\.\d+)?$/,
@@ -77,15 +99,16 @@ function parsedBound(text: Value | undefined): unknown {
 export function isOrdered(
   table: Pick<TableSchema, 'key' | 'columns' | 'dialect'>,
   { from, to }: KeyBounds,
-  there?: { readonly dialect: Dialect; readonly typeAt: (column: ColumnSchema) => string | undefined },
+  there?: Place,
 ): boolean {
   const compared = Math.max(from?.length ?? 0, to?.length ?? 0);
   if (compared > table.key.length) return false;
   return table.key.slice(0, compared).every((name, index) => {
     const column = table.columns.find((each) => each.name === name);
-    const order = column === undefined ? undefined : keyOrder(table.dialect ?? 'postgres', column.type);
+    const dialect = table.dialect ?? 'postgres';
+    const order = column === undefined ? undefined : keyOrder(dialect, column.type);
     if (order === undefined) return false;
-    if (there !== undefined && keyOrder(there.dialect, there.typeAt(column!) ?? '') !== order) return false;
+    if (there !== undefined && !keepsOrder(dialect, column!, order, there)) return false;
     return [from?.[index], to?.[index]].every((text) => text === undefined || PLAIN[order].test(text));
   });
 }

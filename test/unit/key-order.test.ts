@@ -40,6 +40,27 @@ describe('a range of keys', () => {
     expect(isOrdered(table('text'), bounds)).toBe(false);
   });
 
+  it.each<[Dialect, string, string, Dialect, string, boolean]>([
+    ['postgres', 'numeric(9,2)', '1.50', 'postgres', 'numeric(9,2)', true],
+    ['postgres', 'numeric(9,2)', '1.50', 'postgres', 'numeric(9,1)', false],
+    ['postgres', 'numeric(9,2)', '1.50', 'postgres', 'integer', false],
+    ['mysql', 'decimal(9,0)', '1', 'postgres', 'bigint', true],
+    ['postgres', 'integer', '1', 'mysql', 'decimal(20,4)', true],
+    ['postgres', 'timestamp without time zone', '2026-01-01 00:00:00', 'mysql', 'datetime(6)', true],
+    ['postgres', 'timestamp without time zone', '2026-01-01 00:00:00', 'mysql', 'datetime', false],
+    ['postgres', 'timestamp(0) without time zone', '2026-01-01 00:00:00', 'mysql', 'datetime', true],
+    ['mysql', 'datetime(3)', '2026-01-01 00:00:00', 'postgres', 'timestamp without time zone', true],
+    ['mysql', 'datetime(3)', '2026-01-01 00:00:00', 'postgres', 'timestamp(0) without time zone', false],
+    ['mysql', 'binary(16)', 'AAA=', 'postgres', 'bytea', true],
+    ['mysql', 'binary(16)', 'AAA=', 'mariadb', 'binary(16)', true],
+    ['mysql', 'binary(8)', 'AAA=', 'mariadb', 'binary(16)', false],
+    ['postgres', 'bytea', 'AAA=', 'mysql', 'binary(16)', false],
+    ['postgres', 'bytea', 'AAA=', 'mysql', 'varbinary(16)', true],
+  ])('of %s %s from %s on is told by %s %s: %s', (from, type, bound, to, there, isTold) => {
+    const bounds = { from: [bound], to: null };
+    expect(isOrdered(table(type, from), bounds, { dialect: to, typeAt: () => there })).toBe(isTold);
+  });
+
   it.each([
     ['numeric(4,2)', 'NaN'],
     ['date', 'infinity'],
