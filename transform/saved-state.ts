@@ -210,6 +210,8 @@ export class StateRestorer {
   done(): void {
     const { evidence, resolver } = this.#state;
     evidence?.restored(resolver.current());
+    // The first transaction that follows is held against what was saved, too.
+    this.#state.noteWhole();
   }
 
   #take(line: Line): void {
