@@ -152,6 +152,41 @@ describe('invariants', () => {
     ).toEqual([]);
   });
 
+  it('6: a first figure settles the movements that came before it', () => {
+    const monitor = new InvariantMonitor();
+    expect(broken(monitor, movement('receipt', { delta: '5' }))).toEqual(['movements_explain_on_hand A/WH//']);
+    expect(broken(monitor, position(undefined, { on_hand: '5' }))).toEqual([]);
+    expect(
+      broken(monitor, position({ on_hand: '5' }, { on_hand: '4' }), movement('adjustment', { delta: '-1' })),
+    ).toEqual([]);
+  });
+
+  it('6: keeps no account of ever new lots that no position has', () => {
+    const monitor = new InvariantMonitor();
+    const lots = Array.from({ length: 100_001 }, (_, lot) => movement('receipt', { lot: `L${lot}`, delta: '1' }));
+    expect(monitor.observe(lots)).toHaveLength(lots.length);
+    const kept = [...monitor.unexplained()].map(([key]) => key.split('\u001f')[2]);
+    expect(kept).toHaveLength(100_000);
+    // The oldest one is given up.
+    expect(kept).not.toContain('L0');
+    expect(kept).toContain('L100000');
+  });
+
+  it('takes a transaction of very many movements in a time that grows with their number', () => {
+    const monitor = new InvariantMonitor();
+    const places = Array.from({ length: 30_000 }, (_, i) => ({ sku: `S${i}`, on_hand: '1' }));
+    monitor.observe(places.map((fields) => position(undefined, fields)));
+    const moved = places.flatMap((fields) => [
+      position(fields, { ...fields, on_hand: '2' }),
+      movement('transfer_in', { sku: fields.sku, delta: '1' }),
+    ]);
+    const ofOne = Array.from({ length: 50_000 }, () => movement('receipt', { sku: 'S', delta: '1' }));
+    const started = performance.now();
+    const found = monitor.observe([...moved, ...ofOne]);
+    expect(performance.now() - started).toBeLessThan(10_000);
+    expect(found.filter(({ invariant }) => invariant === 'transfer_conserves')).toHaveLength(places.length);
+  });
+
   it('7: a transfer conserves on_hand and in_transit together', () => {
     const monitor = new InvariantMonitor();
     const both = (a: string, b: string): Fields[] => [{ on_hand: a }, { location: 'DC', on_hand: '0', in_transit: b }];

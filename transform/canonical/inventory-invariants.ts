@@ -52,6 +52,8 @@ export interface Breach {
 const MOVE = indexesOf(inventoryMovement.index);
 const CLAIM = indexesOf(reservation.index);
 const PLACE = indexesOf(location.index);
+/** A ledger may name ever new lots that no position has: of those the account is not kept for ever (invariant 6). */
+const MOST_UNEXPLAINED = 100_000;
 const TRANSFERS = new Set(['transfer_out', 'transfer_in']);
 
 function indexesOf(index: ReadonlyMap<string, number>): Readonly<Record<string, number>> {
@@ -67,7 +69,7 @@ export class InvariantMonitor {
   #seesReservations = false;
   #seesMovements = false;
   /** Change of on_hand that no movement has explained, by position. */
-  readonly #unexplained = new Sums();
+  readonly #unexplained = new Sums(MOST_UNEXPLAINED);
   readonly #parentOf = new Map<string, string>();
   readonly #childrenOf = new Map<string, Set<string>>();
 
@@ -220,12 +222,15 @@ export class InvariantMonitor {
     const moved = new Map<string, RecordValues[]>();
     for (const movement of movements) {
       const key = ['sku', 'location', 'lot', 'owner'].map((name) => movement[MOVE[name]!] ?? '').join('\u001f');
-      moved.set(key, [...(moved.get(key) ?? []), movement]);
+      pushTo(moved, key, movement);
     }
     for (const key of new Set([...touched.keys(), ...moved.keys()])) {
       const change = touched.get(key);
-      // What was there before the first figure cannot be explained by movements.
-      if (change !== undefined && change.before === undefined) continue;
+      // What was there before the first figure cannot be explained by movements, and those that came before are in it.
+      if (change !== undefined && change.before === undefined) {
+        this.#unexplained.forget(key);
+        continue;
+      }
       const was = change?.before?.[STOCK.onHand] ?? this.#positions.get(key)?.[STOCK.onHand] ?? '0';
       const is = change === undefined ? was : (change.after?.[STOCK.onHand] ?? '0');
       let expected = was;
@@ -256,17 +261,16 @@ export class InvariantMonitor {
     movements: readonly RecordValues[],
     breaches: Breach[],
   ): void {
-    const transferred = new Set(
-      movements
-        .filter((movement) => TRANSFERS.has(movement[MOVE['reason']!]!))
-        .map((movement) => movement[MOVE['sku']!]!),
-    );
+    const transferred = new Set<string>();
+    const others = new Set<string>();
+    for (const movement of movements)
+      (TRANSFERS.has(movement[MOVE['reason']!]!) ? transferred : others).add(movement[MOVE['sku']!]!);
+    if (transferred.size === 0) return;
+    const changesOf = new Map<string, RecordChange[]>();
+    for (const change of touched.values()) pushTo(changesOf, (change.after ?? change.before)![STOCK.sku]!, change);
     for (const sku of transferred) {
-      const others = movements.filter(
-        (movement) => movement[MOVE['sku']!] === sku && !TRANSFERS.has(movement[MOVE['reason']!]!),
-      );
-      if (others.length > 0) continue;
-      const changes = [...touched.values()].filter(({ before, after }) => (after ?? before)![STOCK.sku] === sku);
+      if (others.has(sku)) continue;
+      const changes = changesOf.get(sku) ?? [];
       const total = (side: 'before' | 'after'): string =>
         addDecimals(
           changes.flatMap((change) =>
@@ -300,9 +304,21 @@ function checkRecord(given: string | undefined, values: RecordValues, breaches: 
     broken('hold_within_on_hand');
 }
 
+function pushTo<T>(lists: Map<string, T[]>, key: string, item: T): void {
+  const list = lists.get(key);
+  if (list === undefined) lists.set(key, [item]);
+  else list.push(item);
+}
+
 /** Running sums of decimals by key; a sum of zero is forgotten. */
 class Sums {
   readonly #sums = new Map<string, string>();
+  readonly #most: number;
+
+  /** Of more than `most` sums the oldest one is forgotten. */
+  constructor(most = Infinity) {
+    this.#most = most;
+  }
 
   of(key: string): string {
     return this.#sums.get(key) ?? '0';
@@ -325,6 +341,7 @@ class Sums {
     const sum = addDecimals([this.of(key), value]);
     if (sum === '0') this.#sums.delete(key);
     else this.#sums.set(key, sum);
+    if (this.#sums.size > this.#most) this.#sums.delete(this.#sums.keys().next().value!);
   }
 }
 
