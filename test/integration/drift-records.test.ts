@@ -8,6 +8,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { verifyOnce } from '../../cli/verification.ts';
 import type { Config } from '../../core/config.ts';
+import { openBucket } from '../../core/lease.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { countKinds, coverage, isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
 import { readVerifications } from '../../monitoring/drift/postgres/read-verifications.ts';
@@ -15,7 +16,9 @@ import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import { readRequest, requestAnew } from '../../transform/request.ts';
 import { CommandLine } from '../support/command-line.ts';
+import { waitFor } from '../support/wait.ts';
 
 const STOCK_OF_WMS = `version: 1
 name: wms
@@ -270,6 +273,25 @@ it('claims nothing of what waits for its delivery', async () => {
     { what: 'claim', why: expect.stringContaining('delivery'), records: 2, share: expect.any(Number) },
   ]);
   expect(coverage(outcome.tables)).toBeLessThan(0.5);
+});
+
+it('claims nothing of what has expired and waits for its delivery', async () => {
+  await wms.query(`update claim set until = now() + interval '6 seconds' where order_number = 'O-1'`);
+  // Delivered when all are written anew, it is there until the next delivery.
+  const bucket = await openBucket(client, config.nats);
+  await waitFor('the claim that will expire', async () => {
+    const id = await requestAnew(config.nats, 'claims');
+    await waitFor('all claims written anew', async () => (await readRequest(bucket, 'claims'))?.id !== id);
+    return (await flow.lines(`select 1 from canonical.reservation where expires_at < '2099-01-01'`)).length === 1;
+  });
+  // Rows expire by whole seconds.
+  const expired = `select count(*) from canonical.reservation where order_number = 'O-1' and date_trunc('second', now()) >= expires_at`;
+  await flow.shows(expired, ['1']);
+  const outcome = await compare('claims');
+  expect(named(outcome)).toEqual([]);
+  expect(await flow.lines(expired), 'nothing has been delivered').toEqual(['1']);
+  const [{ progress }] = outcome.tables as [FlowOutcome['tables'][number]];
+  expect(progress.leftOut).toEqual([expect.objectContaining({ why: expect.stringContaining('delivery') })]);
 });
 
 it('ends the command with 1 on drift, and repairs by itself on a schedule', async () => {

@@ -70,6 +70,7 @@ export class BlockState {
   readonly #broken = new Map<string, string>();
   readonly #waiting = new Set<string>();
   readonly #expiry = new ExpiryQueue();
+  #expiredUs = 0;
   #filtered = 0;
   /** Inputs by the table that they read. */
   readonly #inputsOf = new Map<TablePlan, number[]>();
@@ -138,6 +139,11 @@ export class BlockState {
 
   advance(nowUs: number): void {
     for (const { key, cause } of this.#expiry.due(nowUs)) if (!this.#dirty.has(key)) this.#dirty.set(key, cause);
+  }
+
+  /** The time at which a row expired last, of those that have been seen; 0 where none has. */
+  get expiredUs(): number {
+    return this.#expiredUs;
   }
 
   /** What waits to expire: saved with a state, since a record tells of the change that it came from. */
@@ -290,6 +296,7 @@ export class BlockState {
       if (until !== null) {
         const untilUs = microsOfTimestamp(until);
         if (untilUs <= nowUs) {
+          if (untilUs > this.#expiredUs) this.#expiredUs = untilUs;
           this.#filtered += 1;
           return undefined;
         }

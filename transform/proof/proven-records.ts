@@ -7,7 +7,7 @@ import type { Nats } from '../../core/nats.ts';
 import type { Tier } from '../delivery-tiers.ts';
 import type { Entry } from '../ownership/entry.ts';
 import { compileProvable, OPEN_REASONS, type Open, type OpenReason } from './provable.ts';
-import { recordsPlace, type SourcePositions } from './records-place.ts';
+import { recordsPlace, type SourcesAt } from './records-place.ts';
 import type { RecomputedFlow } from './recomputed-flow.ts';
 
 /** What a transform holds of a record, as a target lists it. */
@@ -53,8 +53,8 @@ export class ProvenRecords {
   readonly #columnsOf: ReadonlyMap<string, readonly number[]>;
   readonly #derived: readonly number[];
   /** Where the sources stood when they had been read, and where they stand now. */
-  #start: SourcePositions = new Map();
-  #now: SourcePositions = new Map();
+  #start: SourcesAt = { positions: new Map(), expiredUs: 0 };
+  #now: SourcesAt = this.#start;
   /** Deliveries that had yet to come at the last place: of what was there from the start, and of what has changed since. */
   #waiting: { readonly start: readonly Tier[]; readonly now: readonly Tier[] } = { start: [], now: [] };
   /** Records that changed since the sources were read. */
@@ -101,7 +101,7 @@ export class ProvenRecords {
       plan: flow.plan,
       nats,
       prefix,
-      positions: this.#now,
+      at: this.#now,
       tierWaitMs,
       nudge,
       signal,

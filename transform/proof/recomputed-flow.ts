@@ -24,6 +24,7 @@ import { SourceFeed } from '../source-feed.ts';
 import type { SourceState } from '../source-state.ts';
 import { framesSince } from './source-frames.ts';
 import type { BlockOf } from './provable.ts';
+import type { SourcesAt } from './records-place.ts';
 
 /** A source as it is read for a proof. */
 export interface SourceRows {
@@ -205,9 +206,13 @@ export class RecomputedFlow {
     this.#state.clockUs = Math.max(this.#state.clockUs, Math.floor(Date.now() / 1000) * 1_000_000);
   }
 
-  /** How much of each source is in the records: up to its last change that concerns them. */
-  places(): ReadonlyMap<string, Position> {
-    return new Map(this.#state.sources.map((source) => [source.name, source.readUpTo]));
+  /** How much of each source is in the records: up to its last change that concerns them, and the last row that expired. */
+  places(): SourcesAt {
+    const { sources } = this.#state;
+    return {
+      positions: new Map(sources.map((source) => [source.name, source.readUpTo])),
+      expiredUs: Math.max(0, ...sources.flatMap(({ engine }) => engine.blocks.map((block) => block.expiredUs))),
+    };
   }
 
   /** What is known of each record, whether it is there or not. */

@@ -5,17 +5,22 @@ import { ReplicationError } from '../../core/errors.ts';
 import type { Nats } from '../../core/nats.ts';
 import { describePosition, hasReached, type Position } from '../../core/position.ts';
 import { abortableDelay } from '../../core/run-service.ts';
-import { parseCheckpoint, type Checkpoint, type Places } from '../checkpoint.ts';
+import { parseCheckpoint, type Checkpoint, type Places, type Release } from '../checkpoint.ts';
 import type { Tier } from '../delivery-tiers.ts';
 import type { FlowPlan } from '../flow-plan.ts';
 
-export type SourcePositions = ReadonlyMap<string, Position>;
+/** How much of the sources is in records. */
+export interface SourcesAt {
+  readonly positions: ReadonlyMap<string, Position>;
+  /** The time at which a row expired last, without a word in any log: microseconds since 1970, 0 where none has. */
+  readonly expiredUs: number;
+}
 
 export interface RecordsPlace {
   /** A target that stands here has the records of all that was asked for. */
   readonly position: Position;
-  /** Groups of which changes up to `positions` may still wait for their delivery. */
-  waitingSince(positions: SourcePositions): Tier[];
+  /** Tiers for which changes up to `at` may still wait. */
+  waitingSince(at: SourcesAt): Tier[];
 }
 
 export interface RecordsPlaceOptions {
@@ -23,7 +28,7 @@ export interface RecordsPlaceOptions {
   readonly nats: Nats;
   readonly prefix: string;
   /** What the records are to hold of each source. */
-  readonly positions: SourcePositions;
+  readonly at: SourcesAt;
   /** How long to wait for deliveries that are due by then, in milliseconds. */
   readonly tierWaitMs: number;
   readonly nudge: () => Promise<void>;
@@ -38,9 +43,9 @@ const QUIET_MS = 15_000;
 const FIRST_POLL_MS = 20;
 const MOST_POLL_MS = 500;
 
-/** Waits until the stream of records holds everything up to `positions`. Throws `verify_stalled` when it stands still. */
+/** Waits until the stream of records holds everything up to `at`. Throws `verify_stalled` when it stands still. */
 export async function recordsPlace(options: RecordsPlaceOptions): Promise<RecordsPlace> {
-  const { plan, nats, prefix, positions, tierWaitMs, nudge, signal, stallMs = STALL_MS } = options;
+  const { plan, nats, prefix, at, tierWaitMs, nudge, signal, stallMs = STALL_MS } = options;
   const stream = canonicalStreamName(prefix, plan.entity.name);
   const started = performance.now();
   let movedMs = started;
@@ -56,12 +61,12 @@ export async function recordsPlace(options: RecordsPlaceOptions): Promise<Record
       movedMs = now;
     }
     const checkpoint = text === '' ? undefined : parseCheckpoint(text, `${stream} sequence ${tail.seq}`);
-    if (checkpoint?.plan === plan.fingerprint && holds(checkpoint.sources, positions)) {
-      const place = { position: tail.end, waitingSince: (since: SourcePositions) => waiting(plan, checkpoint, since) };
+    if (checkpoint?.plan === plan.fingerprint && holds(checkpoint, at)) {
+      const place = { position: tail.end, waitingSince: (since: SourcesAt) => waiting(plan, checkpoint, since) };
       const late = now - started > tierWaitMs + QUIET_MS;
-      if (late || !place.waitingSince(positions).some((tier) => due.includes(tier))) return place;
+      if (late || !place.waitingSince(at).some((tier) => due.includes(tier))) return place;
     } else if (now - movedMs > stallMs)
-      throw new ReplicationError('verify_stalled', whyStalled(plan, checkpoint, positions, stallMs));
+      throw new ReplicationError('verify_stalled', whyStalled(plan, checkpoint, at, stallMs));
     if (now - nudgedMs > NUDGE_EVERY_MS) {
       nudgedMs = now;
       await nudge();
@@ -76,30 +81,34 @@ function isDueWithin(tier: Tier, ms: number): boolean {
   return tier.dueAfter(nowUs) - nowUs <= ms * 1000;
 }
 
-function holds(places: Places, positions: SourcePositions): boolean {
-  return [...positions].every(([source, position]) => {
-    const place = places.get(source);
-    return place !== undefined && hasReached(place.position, position);
-  });
+function holds({ sources, clockUs }: Release, { positions, expiredUs }: SourcesAt): boolean {
+  return clockUs >= expiredUs && [...positions].every(([source, position]) => hasCome(sources, source, position));
 }
 
-function waiting(plan: FlowPlan, { tiers }: Checkpoint, positions: SourcePositions): Tier[] {
+function hasCome(places: Places, source: string, position: Position): boolean {
+  const place = places.get(source);
+  return place !== undefined && hasReached(place.position, position);
+}
+
+function waiting(plan: FlowPlan, { tiers }: Checkpoint, at: SourcesAt): Tier[] {
   return plan.tiers.delayed.filter((tier) => {
     const release = tiers.get(tier.id);
-    return release === undefined || !holds(release.sources, positions);
+    return release === undefined || !holds(release, at);
   });
 }
 
 function whyStalled(
   plan: FlowPlan,
   checkpoint: Checkpoint | undefined,
-  positions: SourcePositions,
+  { positions }: SourcesAt,
   stallMs: number,
 ): string {
   const seconds = `in ${Math.round(stallMs / 1000)} s`;
   if (checkpoint === undefined) return `flow ${plan.name} has given no records ${seconds}`;
   if (checkpoint.plan !== plan.fingerprint)
     return `the transform of ${plan.name} works by another mapping, owners, tenant or delivery than the configuration says, and wrote nothing anew ${seconds}`;
-  const [source, position] = [...positions].find(([name, at]) => !holds(checkpoint.sources, new Map([[name, at]])))!;
+  const late = [...positions].find(([name, position]) => !hasCome(checkpoint.sources, name, position));
+  if (late === undefined) return `the transform of ${plan.name} let no rows expire ${seconds}`;
+  const [source, position] = late;
   return `the records of ${plan.name} did not come to ${describePosition(position)} of ${source} ${seconds}`;
 }
