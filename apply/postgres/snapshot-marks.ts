@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
 import type { Value } from '../../core/frame.ts';
-import type { KeyBounds } from '../../core/key-order.ts';
+import { keyOrder, type KeyBounds } from '../../core/key-order.ts';
 import { markedRange } from '../marked-range.ts';
 import { isQuarantine } from '../target-schema.ts';
 import { qualifiedName, quoteLiteral, quoteName } from './sql.ts';
@@ -179,9 +179,15 @@ function rangeSql(plan: TablePlan, { from, to }: KeyBounds): string {
     const names = indexes.map((index) => `t.${plan.names[index]}`).join(', ');
     return bound === null
       ? []
-      : [`(${names}) ${sign} (${indexes.map((index, i) => literal(plan, index, bound[i]!)).join(', ')})`];
+      : [`(${names}) ${sign} (${indexes.map((index, i) => boundSql(plan, index, bound[i]!)).join(', ')})`];
   };
   return [...compared('>=', from), ...compared('<', to)].join(' AND ');
+}
+
+/** Numbers are written as such: in quotes, one that the column's type cannot hold would be an error. */
+function boundSql(plan: TablePlan, index: number, text: string): string {
+  const type = plan.target.columns.get(plan.table.columns[index]!.name)?.type ?? '';
+  return keyOrder('postgres', type)?.endsWith('number') === true ? text : literal(plan, index, text);
 }
 
 /** Whether the table still has the key that it had when its snapshot began. */

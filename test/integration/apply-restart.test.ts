@@ -196,6 +196,20 @@ describe('transactions and restarts', () => {
     expect(await fixture.rows(`SELECT relname FROM pg_class WHERE relname LIKE 'seen%'`)).toEqual([]);
   });
 
+  test('a range of keys may be bounded by a number that no key of the target can have', async () => {
+    fixture = await PostgresTarget.open(pg, natsServer.url);
+    await fixture.rows('CREATE TABLE items (id integer PRIMARY KEY, name text, doc text)');
+    fixture.feed.start();
+    const mark = (kind: string): RowChange => ['s', 0, ['part', kind, '["2"]', '["3000000000"]']];
+    await fixture.feed.frame([items], [['1', '2', '3'].map((id) => ins(id, 'a', null))]);
+    await fixture.feed.frame([items], [[mark('begin_range')], [['r', 0, ['3', 'read', null]], mark('end_range')]]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT id, name FROM items ORDER BY id')).toEqual([
+      [1, 'a'],
+      [3, 'read'],
+    ]);
+  });
+
   test('deletes and truncates can be ignored, and tables left out', async () => {
     fixture = await PostgresTarget.open(pg, natsServer.url, {
       deletes: 'ignore',
