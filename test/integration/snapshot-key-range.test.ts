@@ -335,4 +335,23 @@ describe('a range that cannot be', () => {
       });
     });
   });
+
+  it.each(['mysql', 'mariadb'] as const)(
+    'is refused on %s: a year of two digits, which it reads as a later one',
+    async (dialect) => {
+      const p = await CrossPipeline.open({
+        from: { dialect, server: serverOf(dialect) },
+        to: { dialect: 'postgres', server: postgres },
+        nats,
+      });
+      open.push(p);
+      await p.source.run('create table years (y year primary key); insert into years values (1950), (1980)');
+      expect(await p.source.run('select y + 0 from years where y >= 70')).toHaveLength(1);
+      const asked = (from: string): Promise<{ removes: boolean }> =>
+        checkedSpan(p.config.sources['one']!, `${p.schema}.years`, { from, to: undefined });
+      await expect(asked('70')).rejects.toMatchObject({ code: 'config_invalid' });
+      await expect(asked('1970')).resolves.toMatchObject({ removes: true });
+    },
+    timeoutMs,
+  );
 });
