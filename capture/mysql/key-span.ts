@@ -61,7 +61,7 @@ async function readBound(
     if ((unsigned ? BigInt.asUintN : BigInt.asIntN)(Number(bits), BigInt(text)) !== BigInt(text))
       refuse(`is too large or too small for column ${name}`);
     // Years of two digits are read as later ones in comparisons, by this server alone.
-    if (base === 'year' && !/^\d{4}$/.test(text)) refuse(`is no year of four digits, as column ${name} has`);
+    if (base === 'year' && !/^[1-9]\d{3}$/.test(text)) refuse(`is no year of four digits, as column ${name} has`);
     return { text: String(BigInt(text)), sql: text };
   }
   if (/^(?:decimal|float|double)$/.test(base)) {

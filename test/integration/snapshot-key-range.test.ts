@@ -349,7 +349,7 @@ describe('a range that cannot be', () => {
       expect(await p.source.run('select y + 0 from years where y >= 70')).toHaveLength(1);
       const asked = (from: string): Promise<{ removes: boolean }> =>
         checkedSpan(p.config.sources['one']!, `${p.schema}.years`, { from, to: undefined });
-      await expect(asked('70')).rejects.toMatchObject({ code: 'config_invalid' });
+      for (const year of ['70', '0070']) await expect(asked(year)).rejects.toMatchObject({ code: 'config_invalid' });
       await expect(asked('1970')).resolves.toMatchObject({ removes: true });
     },
     timeoutMs,
