@@ -131,11 +131,13 @@ it(
       ).catch((cause: unknown) => {
         throw new Error(output.join('').slice(-4000), { cause });
       });
-      const { rows } = await visibility.query<{ status: string }>(
-        'select status from canonical.sales_order where number = $1',
-        [number],
-      );
-      expect(rows).toEqual([{ status: 'completed' }]);
+      await waitFor('its record in the store', async () => {
+        const { rows } = await visibility.query<{ status: string }>(
+          'select status from canonical.sales_order where number = $1',
+          [number],
+        );
+        return rows[0]?.status === 'completed';
+      });
     } finally {
       await Promise.all([shop.end(), visibility.end()]);
     }
