@@ -81,6 +81,7 @@ export async function verifyRecords(options: RecordVerificationOptions): Promise
       let left = await comparison.lookAgain();
       if (left.length > 0) {
         await repairer.reread(signal);
+        comparison.progress.findings = [...left];
         left = await comparison.lookAgain();
       }
       outcome = { ...outcome, repaired: { asked, left } };
@@ -160,16 +161,25 @@ class RecordComparison {
     progress.done = true;
   }
 
-  /** Looks at what was found once more. */
-  async lookAgain(): Promise<Finding[]> {
+  /** Looks at what was found once more; at all records, where more differed than is listed. */
+  async lookAgain(): Promise<readonly Finding[]> {
     // The target may have got the table only now.
     this.#table = await this.#findTable();
     this.#plans.clear();
+    if (this.progress.truncated) {
+      await this.#options.expected.follow({ toLogEnd: true });
+      Object.assign(this.progress, newTableProgress());
+      await this.compare();
+      return this.progress.findings;
+    }
     const candidates = this.progress.findings.map((finding): Candidate => ({
       id: finding.id,
       key: this.#plan([]).keyOfRow(finding.key!),
     }));
-    return (await this.#confirm(candidates, Infinity)).findings;
+    const { findings, unresolved } = await this.#confirm(candidates, Infinity);
+    // What changes all the time is not known to be mended.
+    this.progress.unresolved += unresolved;
+    return findings;
   }
 
   /** Waits until the target has what the expected records hold. */
