@@ -23,8 +23,6 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
   #position: Position;
   #seq: number;
   #open: T | undefined;
-  #rows = 0;
-  #netRows = 0;
 
   private constructor(store: BatchStore<P, T>, options: SinkOptions, at: FlowPosition) {
     this.#store = store;
@@ -61,14 +59,8 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     return this.#seq;
   }
 
-  get netShare(): number | undefined {
-    return this.#rows === 0 ? undefined : this.#netRows / this.#rows;
-  }
-
   /** Writes and, at a transaction's end, commits. Errors are classified; after one the session must be closed. */
   async write(batch: Batch): Promise<void> {
-    this.#rows = 0;
-    this.#netRows = 0;
     try {
       for (const part of splitBatch(batch, this.#store.followed)) {
         const started = performance.now();
@@ -104,11 +96,6 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     if (steps.length > 0) await store.follow(steps, begun ?? this.#open);
     const plansOf = await store.plansFor(batch, this.#open);
     const compacted = compact(batch.runs, plansOf, this.#options.settings, this.#held);
-    for (const { tables } of compacted.segments)
-      for (const { size, keys, ordered } of tables.values()) {
-        this.#rows += size;
-        this.#netRows += ordered ? size : keys;
-      }
     await store.prepare?.(compacted.segments, this.#open);
     const partial = begun !== undefined || this.#open !== undefined || batch.next === undefined;
     const transaction = begun ?? this.#open ?? (await store.begin(this.#move(batch)));

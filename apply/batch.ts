@@ -27,8 +27,6 @@ export interface Run {
 export interface Batch {
   readonly runs: readonly Run[];
   readonly rows: number;
-  /** Of the frames' payload, as far as it is these rows. */
-  readonly bytes: number;
   readonly transactions: number;
   readonly seq: number;
   readonly commitTimeUs: number;
@@ -163,21 +161,19 @@ export class BatchQueue {
     }
     const taken = this.#pieces.splice(0, count);
     let rows = 0;
-    let bytes = 0;
     let transactions = 0;
     let commitTimeUs = 0;
     for (const piece of taken) {
-      bytes += piece.bytes;
+      this.#bytes -= piece.bytes;
       rows += piece.run.to - piece.run.from;
       transactions += piece.transactions;
       commitTimeUs = Math.max(commitTimeUs, piece.commitTimeUs);
     }
-    this.#bytes -= bytes;
     const last = taken.at(-1)!;
     this.#open = last.boundary === undefined;
     this.wake();
     const runs = taken.map((piece) => piece.run);
-    return { runs, rows, bytes, transactions, seq: last.seq, commitTimeUs, next: last.boundary };
+    return { runs, rows, transactions, seq: last.seq, commitTimeUs, next: last.boundary };
   }
 
   /** Resolves at the next change of the queue. */

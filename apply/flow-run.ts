@@ -7,7 +7,6 @@ import type { FlowReport } from '../core/metrics.ts';
 import type { Nats } from '../core/nats.ts';
 import { comparePositions, type Position } from '../core/position.ts';
 import { BatchQueue, giveUpFrames } from './batch.ts';
-import { BatchBudget } from './batch-budget.ts';
 import type { BatchSink } from './target-store.ts';
 
 /** How long a source transaction may stand still in the middle before the target's locks are given back. */
@@ -37,8 +36,7 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
   const { nats, stream, sink, signal, lost } = options;
   const start = await findStart(nats, stream, sink.position, sink.seq);
   const queue = new BatchQueue(sink.position, start.startSeq);
-  const budget = new BatchBudget(options.batchBytes);
-  const limitBytes = (): number => (queue.unfinished ? Math.min(PART_BYTES, options.batchBytes) : budget.bytes);
+  const limitBytes = (): number => (queue.unfinished ? Math.min(PART_BYTES, options.batchBytes) : options.batchBytes);
   const ended = new AbortController();
   const readSignal = AbortSignal.any([signal, lost, ended.signal]);
   let failure: { error: unknown } | undefined;
@@ -66,9 +64,10 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
         const startedMs = performance.now();
         await sink.write(batch);
         giveUpFrames(batch);
-        const ms = performance.now() - startedMs;
-        if (batch.next !== undefined) budget.note({ bytes: batch.bytes, ms, netShare: sink.netShare });
-        options.log.debug({ rows: batch.rows, seq: batch.seq, ms: Math.round(ms) }, 'batch written');
+        options.log.debug(
+          { rows: batch.rows, seq: batch.seq, ms: Math.round(performance.now() - startedMs) },
+          'batch written',
+        );
         if (batch.next !== undefined) options.progressed();
         idle.applied(batch.seq, batch.commitTimeUs);
         continue;

@@ -117,12 +117,11 @@ class Splitter {
   }
 
   #cut(next: Position | undefined): void {
-    const { seq, commitTimeUs, bytes, rows } = this.#batch;
+    const { seq, commitTimeUs } = this.#batch;
     this.#parts.push({
       batch: {
         runs: this.#runs,
         rows: this.#rows,
-        bytes: Math.ceil((bytes * this.#rows) / Math.max(1, rows)),
         transactions: this.#transactions,
         // The frame in hand has been taken in part only.
         seq: seq - 1,

@@ -43,8 +43,6 @@ export interface BatchSink {
   readonly open: boolean;
   /** Writes and, at a transaction's end, commits. Errors are classified; after one the session must be closed. */
   write(batch: Batch): Promise<void>;
-  /** Of the last batch: rows that came to be written, for each row that it had. Left out where that is not known. */
-  readonly netShare?: number | undefined;
   /** Milliseconds after which `idle` is to be called while nothing is written; left out: no call is needed. */
   readonly idleMs?: number;
   idle?(): Promise<void>;
