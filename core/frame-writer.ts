@@ -25,6 +25,8 @@ const BASE64 = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 /** From here on a native call, with a string in between, is faster than a loop. */
 const NATIVE_BASE64_BYTES = 192;
 const HEAD = Buffer.from(`{"v":${FRAME_VERSION},"rows":[`, 'latin1');
+/** A buffer that has grown beyond so many times its usual size is let go with the frame that needed it. */
+const KEPT_TIMES = 4;
 /** Room kept behind the rows so that short writes need no check of their own. */
 const SLACK_BYTES = 64;
 const TX_HEAD = Buffer.from('],"tx":[', 'latin1');
@@ -39,6 +41,7 @@ const PARTS: Readonly<Record<Part, Buffer>> = {
 
 export class FrameWriter {
   #buffer: Buffer;
+  readonly #usualBytes: number;
   readonly #texts = new JsonTextCopier();
   #length = 0;
   #rows = 0;
@@ -50,11 +53,13 @@ export class FrameWriter {
 
   /** `sizeBytes` is the usual size of a frame; the buffer grows for a row that is larger. */
   constructor(sizeBytes: number) {
-    this.#buffer = Buffer.allocUnsafe(sizeBytes + SLACK_BYTES);
+    this.#usualBytes = sizeBytes + SLACK_BYTES;
+    this.#buffer = Buffer.allocUnsafe(this.#usualBytes);
     this.reset();
   }
 
   reset(): void {
+    if (this.#buffer.length > KEPT_TIMES * this.#usualBytes) this.#buffer = Buffer.allocUnsafe(this.#usualBytes);
     HEAD.copy(this.#buffer, 0);
     this.#length = HEAD.length;
     this.#rows = 0;

@@ -29,8 +29,8 @@ import { StateSaver } from './state-saver.ts';
 import type { SavedState, StateStore } from './state-store.ts';
 
 const TICK_MS = 1000;
-/** Most rows of a transaction of records. */
-const PIECE_ROWS = 1000;
+/** Most bytes of a transaction of records, give or take one: it goes in one frame, which is whole or not there. */
+const TRANSACTION_BYTES = 16 << 20;
 /** After so long without records the checkpoint is stored by itself, so that a restart has less to read again. */
 const QUIET_MS = 10_000;
 /** The state is saved so often, where anything has come, so that a restart reads few frames again. */
@@ -353,8 +353,8 @@ class FlowRun {
   }
 
   /**
-   * Adds what was done to the frame that fills. Invariant 3: a transaction of a source stays one, unless it changes so
-   * much that it would not fit into memory: then it is passed on in pieces, and until the last of them counts as not taken.
+   * Adds what was done to the frame that fills. Invariant 3: a transaction of a source stays one, unless it changes more
+   * than a frame is to hold: then it is passed on in pieces, and until the last of them counts as not taken.
    */
   async #emit(outcome: Outcome, source: SourceState): Promise<void> {
     const { report } = this.#options;
@@ -366,25 +366,21 @@ class FlowRun {
     if (changes.length > 0) report.records('mapped', changes.length);
     if (this.#sales !== undefined)
       for (const { before, after } of changes) this.#sales.take(before, after, performance.now());
-    if (changes.length + held.length <= PIECE_ROWS) {
-      this.#output.transaction(timeUs, (writer) => {
-        for (const change of changes) this.#change(writer, change);
-        for (const change of held) this.#hold(writer, change);
-      });
-      return;
-    }
     this.#partly = source;
-    await this.#pieces(changes, timeUs, (writer, change) => this.#change(writer, change));
-    await this.#pieces(held, timeUs, (writer, change) => this.#hold(writer, change));
+    await this.#pieces([...changes, ...held], timeUs, (writer, change) => {
+      if ('id' in change) this.#hold(writer, change);
+      else this.#change(writer, change);
+    });
     this.#partly = undefined;
   }
 
-  /** Adds many rows as several transactions, with room made between them. */
+  /** Adds rows as one transaction; more of them than a frame is to hold as several, with room made between them. */
   async #pieces<T>(items: readonly T[], timeUs: number, write: (writer: FrameWriter, item: T) => void): Promise<void> {
-    for (let from = 0; from < items.length; from += PIECE_ROWS) {
+    for (let next = 0; next < items.length;) {
       if (this.#output.full) await this.#output.room();
       this.#output.transaction(timeUs, (writer) => {
-        for (const item of items.slice(from, from + PIECE_ROWS)) write(writer, item);
+        const limit = writer.bytes + TRANSACTION_BYTES;
+        while (next < items.length && writer.bytes < limit) write(writer, items[next++]!);
       });
     }
   }

@@ -5,8 +5,11 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
-import { cdcStreamName } from '../../core/cdc-stream.ts';
+import { canonicalStreamName } from '../../core/canonical-stream.ts';
+import { cdcStreamName, readFrames } from '../../core/cdc-stream.ts';
+import { decodeFrame } from '../../core/frame.ts';
 import { connectNats } from '../../core/nats.ts';
+import { ORIGIN } from '../../core/position.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { requestAnew } from '../../transform/request.ts';
@@ -166,7 +169,24 @@ it('a burst of ten thousand bad rows holds nothing else up', async () => {
   await wms.client.query(`update stock_quant set quantity = 3 where product_id <= 10000`);
   await flow.shows('select count(*) from waybill.quarantine', ['0']);
   expect(await flow.lines('select sum(on_hand) from canonical.inventory_position')).toEqual(['30101']);
+  // What a transaction of the source did to records stays one: each record, and the two groups that are held no longer.
+  expect((await transactionRows(flow, 'inventory_position')).at(-1)).toBe(30_000);
 }, 300_000);
+
+/** Rows of the transactions that a stream of records holds, in order. */
+async function transactionRows(flow: CanonicalPipeline, entity: string): Promise<number[]> {
+  const connection = await connectNats(flow.config.nats, 'test');
+  cleanups.push(() => connection.close());
+  const stream = canonicalStreamName(flow.config.nats.prefix, entity);
+  const { state } = await connection.manager.streams.info(stream);
+  const rows: number[] = [];
+  const { signal } = new AbortController();
+  for await (const frame of readFrames(connection, stream, { startSeq: 1, position: ORIGIN, signal })) {
+    rows.push(...decodeFrame(frame.payload, frame.place).tx.map((entry) => entry[4]));
+    if (frame.seq === state.last_seq) break;
+  }
+  return rows;
+}
 
 it('passes slow groups on when it is their time, and everything when asked', async () => {
   const wms = await source('odoo4', ODOO_DDL + odooProducts(2));
