@@ -1,6 +1,7 @@
 import type { SourceRow } from '../compact.ts';
 import { keyJson, type QuarantinedChange, type RowFailure } from '../quarantine-entry.ts';
 import { quoteLiteral, quoteNullable } from './sql.ts';
+import { storedChange } from './stored-change.ts';
 import type { TablePlan } from './table-plan.ts';
 
 /** Invariant 7: a change that cannot be applied is stored whole, in the transaction that passes it. */
@@ -16,6 +17,6 @@ export function quarantineSql(flow: string, source: string, item: SourceRow<Tabl
     ` sqlstate, message, change) VALUES (${quoteLiteral(flow)}, ${quoteLiteral(source)},` +
     ` ${quoteLiteral(plan.table.schema)}, ${quoteLiteral(plan.table.name)}, ${quoteNullable(keyJson(item))},` +
     ` '${item.position}', ${item.ordinal}, '${row[0]}', ${quoteLiteral(failure.reason)},` +
-    ` ${quoteNullable(failure.sqlState)}, ${quoteNullable(failure.message)}, ${quoteLiteral(JSON.stringify(change))})`
+    ` ${quoteNullable(failure.sqlState)}, ${quoteNullable(failure.message)}, ${quoteLiteral(storedChange(change))})`
   );
 }

@@ -18,12 +18,17 @@ import {
 } from '../quarantine-entry.ts';
 import { keyShape, touchedKeys } from '../row-key.ts';
 import { rowStatement } from './row-statement.ts';
+import { restoredChange, storedChange } from './stored-change.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { isRowError, rowFailureReason, sqlStateOf, targetError } from './target-error.ts';
 import { ensureTargetTable } from './target-table.ts';
 
 const COLUMNS = `id, flow, source, table_schema AS schema, table_name AS "table", key, position, ordinal, op, reason,
   sqlstate AS "sqlState", message, created_at AS "createdAt"`;
+
+function restored(entry: QuarantineDetail): QuarantineDetail {
+  return { ...entry, change: restoredChange(entry.change) };
+}
 
 async function exists(client: ClientBase): Promise<boolean> {
   const { rows } = await client.query<{ there: boolean }>(
@@ -40,9 +45,10 @@ export async function loadHeldKeys(client: ClientBase, flow: string, source: str
       'SELECT change FROM waybill.quarantine WHERE flow = $1 AND source = $2 AND key IS NOT NULL AND hold IS NULL',
       [flow, source],
     );
-    for (const { change } of rows) {
-      const shape = keyShape(change.table);
-      for (const key of touchedKeys(shape, change.change)) held.add(shape.id, key);
+    for (const { change: stored } of rows) {
+      const { table, change } = restoredChange(stored);
+      const shape = keyShape(table);
+      for (const key of touchedKeys(shape, change)) held.add(shape.id, key);
     }
     return held;
   } catch (thrown) {
@@ -122,7 +128,7 @@ export async function editQuarantine(client: ClientBase, flow: string, id: strin
       throw new ReplicationError('config_invalid', `flow ${flow} has no quarantined change ${id}`);
     await client.query('UPDATE waybill.quarantine SET change = $2 WHERE id = $1', [
       id,
-      JSON.stringify(editChange(rows[0].change, edit)),
+      storedChange(editChange(restoredChange(rows[0].change), edit)),
     ]);
   });
 }
@@ -135,7 +141,7 @@ export async function showQuarantine(client: ClientBase, id: string | number): P
       `SELECT ${COLUMNS}, change FROM waybill.quarantine WHERE id = $1`,
       [id],
     );
-    return rows[0];
+    return rows[0] === undefined ? undefined : restored(rows[0]);
   } catch (thrown) {
     throw targetError(thrown, 'reading waybill.quarantine');
   }
@@ -158,7 +164,7 @@ export async function replayQuarantine(
       [flow],
     );
     const plans = new Map<string, TablePlan>();
-    const { applied, failed } = await replayRounds(chooseEntries(rows, which), (entry) =>
+    const { applied, failed } = await replayRounds(chooseEntries(rows.map(restored), which), (entry) =>
       tryEntry(client, entry, plans, settings),
     );
     for (const { id, reason, sqlState, message } of failed)

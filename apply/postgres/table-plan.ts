@@ -5,7 +5,7 @@ import type { TableSchema, Value } from '../../core/frame.ts';
 import type { PlanShape } from '../table-changes.ts';
 import { keyShape } from '../row-key.ts';
 import { mapToPostgres } from '../type-mapping.ts';
-import type { Convert } from '../value-misfit.ts';
+import { ValueMisfit, type Convert } from '../value-misfit.ts';
 import { byteaText, qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 
 export interface TargetTable {
@@ -94,15 +94,16 @@ export function createTablePlan(
   };
 }
 
-/** A value as an SQL literal without a cast: as in COPY, the column's own input function reads it. */
+/** A value as an SQL literal without a cast: as in COPY, the column's own input function reads it. Throws `ValueMisfit`. */
 export function literal(plan: TablePlan, index: number, value: Value): string {
   if (typeof value !== 'string') return 'NULL';
   const convert = plan.convert[index];
-  if (convert !== undefined) {
-    const text = convert(value);
-    return text === null ? 'NULL' : quoteLiteral(text);
-  }
-  return quoteLiteral(plan.bytea[index] === true ? byteaText(value) : value);
+  if (convert === undefined && plan.bytea[index] === true) return quoteLiteral(byteaText(value));
+  const text = convert === undefined ? value : convert(value);
+  if (text === null) return 'NULL';
+  // It would end the statement: the server then speaks of a broken connection, not of a value.
+  if (text.includes('\0')) throw new ValueMisfit('the text holds a NUL character, which PostgreSQL does not have');
+  return quoteLiteral(text);
 }
 
 export function comparedAsText(plan: TablePlan, index: number): boolean {

@@ -2,6 +2,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import {
   discardQuarantine,
+  editQuarantine,
   listQuarantine,
   replayQuarantine,
   showQuarantine,
@@ -123,5 +124,24 @@ describe('quarantine', () => {
     expect((await listQuarantine(fixture.client)).map((entry) => [entry.key, entry.ordinal])).toEqual([
       ['["250"]', 250],
     ]);
+  });
+
+  test('a text with a NUL is a value that Postgres refuses, in few rows as in many', async () => {
+    fixture.feed.start();
+    await fixture.feed.frame([items], [[ins('1', 'a\0b', null), ins('2', 'ok', null), ins('3', 'ok', 'd')]]);
+    await fixture.feed.frame([items], [[upd('1', 'b', 'e\0f')]]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT id FROM items ORDER BY id')).toEqual([['2'], ['3']]);
+    const list = await listQuarantine(fixture.client);
+    expect(list.map(({ key, reason }) => [key, reason])).toEqual([
+      ['["1"]', 'value'],
+      ['["1"]', 'held'],
+    ]);
+    const shown = await showQuarantine(fixture.client, list[0]!.id);
+    expect(shown?.change.change).toEqual(['i', 0, ['1', 'a\0b', null]]);
+    await editQuarantine(fixture.client, 'mirror', list[0]!.id, { name: 'ab' });
+    await editQuarantine(fixture.client, 'mirror', list[1]!.id, { doc: 'ef' });
+    expect(await replayQuarantine(fixture.client, 'mirror', { all: true })).toEqual({ applied: 2, failed: [] });
+    expect(await fixture.rows('SELECT name, doc FROM items WHERE id = 1')).toEqual([['b', 'ef']]);
   });
 });
