@@ -1,4 +1,5 @@
 /** One run of a flow on a session: frames are read and decoded while the batch before is being written. */
+import type { AppliedTeller } from '../core/applied.ts';
 import { findStartSequence, parseFrameHeaders, readFrames } from '../core/cdc-stream.ts';
 import { asReplicationError, ReplicationError } from '../core/errors.ts';
 import { IndexedFrame } from '../core/indexed-frame.ts';
@@ -24,6 +25,8 @@ export interface FlowRunOptions {
   readonly sink: BatchSink;
   readonly batchBytes: number;
   readonly report: FlowReport;
+  /** Whom to tell how far the flow is; left out: nobody. */
+  readonly teller?: AppliedTeller;
   readonly log: Logger;
   /** Drain: the batch in hand is finished. */
   readonly signal: AbortSignal;
@@ -57,17 +60,18 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
   try {
     while (!signal.aborted) {
       if (lost.aborted) throw asReplicationError(lost.reason);
+      const queuedBytes = queue.bytes;
       const batch = queue.take(limitBytes());
       if (batch !== undefined) {
         options.report.state('applying');
         idle.taking(batch.commitTimeUs);
+        const bytes = queuedBytes - queue.bytes;
         const startedMs = performance.now();
         await sink.write(batch);
         giveUpFrames(batch);
-        options.log.debug(
-          { rows: batch.rows, seq: batch.seq, ms: Math.round(performance.now() - startedMs) },
-          'batch written',
-        );
+        const ms = performance.now() - startedMs;
+        options.teller?.wrote(bytes, ms, batch.next === undefined ? undefined : batch.seq);
+        options.log.debug({ rows: batch.rows, seq: batch.seq, ms: Math.round(ms) }, 'batch written');
         if (batch.next !== undefined) options.progressed();
         idle.applied(batch.seq, batch.commitTimeUs);
         continue;

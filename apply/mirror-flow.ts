@@ -1,4 +1,5 @@
 /** A mirror flow: the tables of one source, replicated one to one into a target. */
+import { AppliedTeller } from '../core/applied.ts';
 import { cdcStreamName, readReset } from '../core/cdc-stream.ts';
 import type { FlowConfig, NatsConfig } from '../core/config.ts';
 import { asReplicationError, policyFor, type ReplicationError } from '../core/errors.ts';
@@ -140,6 +141,8 @@ async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowRepor
         sink,
         batchBytes: settings.batch_bytes,
         report,
+        // Who fills a stream of records does not read tables.
+        ...(options.stream === undefined ? { teller: new AppliedTeller(nats, options.nats.prefix, stream, name) } : {}),
         log,
         signal: lease.signal,
         lost: session.lost,

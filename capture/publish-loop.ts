@@ -9,6 +9,7 @@ import { formatPosition, type Position } from '../core/position.ts';
 import { untilAborted } from '../core/run-service.ts';
 import type { SnapshotStatus } from './snapshot-loop.ts';
 import type { PendingFrame } from './frame-filler.ts';
+import type { StreamLead } from './stream-lead.ts';
 
 /** What turns a source's log into frames. */
 export interface FrameSource<P extends Position> {
@@ -56,6 +57,8 @@ export class PublishLoop<P extends Position> {
   #storedWaiters: { readonly reached: (acked: P) => boolean; readonly resolve: () => void }[] = [];
   #lastCommitUs = 0;
   #lastStoredMs = performance.now();
+  /** Told of every frame that is stored, while tables are read. */
+  lead: StreamLead | undefined;
 
   constructor(options: PublishLoopOptions<P>) {
     this.#o = options;
@@ -141,6 +144,7 @@ export class PublishLoop<P extends Position> {
     source.recycle(frame.writer);
     progressed();
     onStored?.(frame);
+    this.lead?.stored(publisher.lastSeq, frame.bytes);
     const waiters = this.#storedWaiters;
     this.#storedWaiters = waiters.filter(({ reached }) => !reached(this.#acked));
     for (const { reached, resolve } of waiters) if (reached(this.#acked)) resolve();
@@ -175,7 +179,10 @@ export class PublishLoop<P extends Position> {
       report.rows(table.schema.schema, table.schema.name, op, count);
     const { outstanding } = this;
     const idle = !outstanding && this.quietMs > IDLE_AFTER_MS;
-    report.state(snapshot.running ? 'snapshot' : idle ? 'idle' : 'streaming', snapshot.detail);
+    const waitsFor = this.lead?.waitsFor ?? [];
+    const pace = waitsFor.length === 0 ? [] : [`at the pace of ${waitsFor.join(', ')}`];
+    const detail = [...(snapshot.detail === undefined ? [] : [snapshot.detail]), ...pace].join('; ');
+    report.state(snapshot.running ? 'snapshot' : idle ? 'idle' : 'streaming', detail === '' ? undefined : detail);
     report.snapshot(snapshot.facts);
     report.position(formatPosition(this.#acked));
     // Before the log brought something, or had the time to, nobody knows whether something waits: what was known of the

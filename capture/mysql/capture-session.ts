@@ -13,6 +13,7 @@ import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
 import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
 import type { ProgressStore } from '../snapshot-request.ts';
+import { StreamLead } from '../stream-lead.ts';
 import { BinlogStream } from './binlog-stream.ts';
 import type { CapturedTable } from './catalog.ts';
 import { endsInCommit } from './commit-lookup.ts';
@@ -233,8 +234,10 @@ export class CaptureSession {
   }
 
   async #readSnapshot(task: SnapshotTask, signal: AbortSignal): Promise<void> {
-    const { settings, name, installation, log } = this.#o.held;
+    const { settings, name, installation, log, nats, natsConfig } = this.#o.held;
     const client = await connectSource(settings, sessionName('load', name, installation));
+    const lead = StreamLead.open(nats, natsConfig.prefix, this.#o.publisher);
+    this.#publishing.lead = lead;
     try {
       const ports = {
         client,
@@ -245,6 +248,7 @@ export class CaptureSession {
         maxChunkRows: settings.snapshot_chunk_rows,
         maxRowsPerSecond: settings.snapshot_max_rows_per_second,
         log,
+        lead,
         signal,
         atBoundary: <T>(ready: (port: LogPort) => boolean, work: (port: LogPort) => T) =>
           this.#boundary.do(ready, work, signal),
@@ -253,6 +257,8 @@ export class CaptureSession {
       await new SnapshotReader(ports, task).run();
     } finally {
       this.#assembler.window = undefined;
+      this.#publishing.lead = undefined;
+      lead.close();
       client.end();
     }
   }

@@ -13,6 +13,7 @@ import { abortableDelay } from '../../core/run-service.ts';
 import { spanFits } from '../key-span.ts';
 import { RowLimit } from '../row-limit.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
+import type { StreamLead } from '../stream-lead.ts';
 import type { KeyTexts, ProgressStore, TableProgress } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
 import { ChunkReader, type ChunkReaderOptions } from './chunk-reader.ts';
@@ -40,6 +41,8 @@ export interface SnapshotPorts extends ChunkReaderOptions {
   readonly maxChunkRows: number;
   readonly maxRowsPerSecond: number | undefined;
   readonly log: Logger;
+  /** How far the stream is ahead of the flows that apply it. */
+  readonly lead: StreamLead;
   /** Resolves when all that was published is stored. Rejects when the signal aborts (Invariant 1). */
   readonly stored: () => Promise<void>;
 }
@@ -135,7 +138,7 @@ export class SnapshotReader {
   }
 
   async #readTable(table: TableProgress, first: CapturedTable): Promise<void> {
-    const { log } = this.#ports;
+    const { lead, log } = this.#ports;
     // A range bears the name of its request: other readings of the table end by themselves.
     const id = `${table.span === undefined ? this.#task.progress.id : table.request}_${table.schema}.${table.name}`;
     const keyless = first.schema.key.length === 0;
@@ -150,8 +153,11 @@ export class SnapshotReader {
     const { rules } = this.#ports;
     let cursor = rules.openCursor(rules.publish(captured.schema), table.cursor);
     let limit = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#limit.mostAtOnce);
+    let rowBytes = 0;
     while (!this.#stopped) {
       await this.#limit.take(limit ?? 0, this.#ports.signal);
+      const bytes = rowBytes * (limit ?? 0);
+      await lead.room(bytes, this.#ports.signal);
       const chunk = await this.#publishChunk(table, captured, async (current) => {
         if (keyless) await this.#mark(current, id, 'begin', table);
         if (table.span !== undefined && !spanFits(table.span, current.schema)) return undefined;
@@ -165,6 +171,7 @@ export class SnapshotReader {
       }
       captured = chunk.table;
       await this.#ports.stored();
+      lead.done(bytes);
       const { rows } = chunk;
       table.rows += rows.length;
       this.#limit.settle(limit ?? 0, rows.length);
@@ -173,8 +180,10 @@ export class SnapshotReader {
       cursor = last.key;
       table.cursor = rules.sealCursor(rules.publish(captured.schema), cursor);
       await this.#store();
-      const bytes = rows.reduce((sum, row) => sum + row.json.length, 0);
-      const most = Math.min(this.#ports.maxChunkRows, this.#limit.mostAtOnce, CHUNK_BYTES / (bytes / rows.length));
+      rowBytes = rows.reduce((sum, row) => sum + row.json.length, 0) / rows.length;
+      // Half of what may lie ahead of a flow is written while the other half is read.
+      const byBytes = Math.min(CHUNK_BYTES, lead.mostBytes / 2) / rowBytes;
+      const most = Math.min(this.#ports.maxChunkRows, this.#limit.mostAtOnce, byBytes);
       limit = Math.max(Math.min(100, this.#ports.maxChunkRows, this.#limit.mostAtOnce), Math.floor(most));
     }
     if (this.#stopped) return;

@@ -16,6 +16,7 @@ import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
 import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
 import type { ProgressStore } from '../snapshot-request.ts';
+import { StreamLead } from '../stream-lead.ts';
 import type { TableRegistry } from '../table-registry.ts';
 import type { CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
@@ -241,7 +242,9 @@ export class CaptureSession {
   }
 
   async #readSnapshot(task: SnapshotTask, signal: AbortSignal): Promise<void> {
-    const { settings, name, installation, log } = this.#o.held;
+    const { settings, name, installation, log, nats, natsConfig } = this.#o.held;
+    const lead = StreamLead.open(nats, natsConfig.prefix, this.#o.publisher);
+    this.#publishing.lead = lead;
     this.#snapshot = new SnapshotReader({
       connect: () => connectSource(settings, sessionName('load', name, installation)),
       mostConnections: settings.snapshot_connections,
@@ -251,6 +254,7 @@ export class CaptureSession {
       maxChunkRows: settings.snapshot_chunk_rows,
       maxRowsPerSecond: settings.snapshot_max_rows_per_second,
       log,
+      lead,
       signal,
       tableByName: (schema, table) => this.#publish(this.#schemas.byName(schema, table)),
       trackTransactions: (on) => this.#assembler.trackTransactions(on),
@@ -263,6 +267,8 @@ export class CaptureSession {
       await this.#snapshot.run();
     } finally {
       this.#snapshot = undefined;
+      this.#publishing.lead = undefined;
+      lead.close();
     }
   }
 

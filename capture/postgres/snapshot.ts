@@ -13,6 +13,7 @@ import { spanFits } from '../key-span.ts';
 import { RowLimit } from '../row-limit.ts';
 import { isOrdered, type RangeMark } from '../../core/key-order.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
+import type { StreamLead } from '../stream-lead.ts';
 import {
   newSnapshotId,
   type KeyRange,
@@ -52,6 +53,8 @@ export interface SnapshotPorts {
   readonly maxChunkRows: number;
   readonly maxRowsPerSecond: number | undefined;
   readonly log: Logger;
+  /** How far the stream is ahead of the flows that apply it. */
+  readonly lead: StreamLead;
   readonly signal: AbortSignal;
   readonly rules: ColumnRules;
   readonly tableByName: (schema: string, name: string) => PublishedTable | undefined;
@@ -294,11 +297,12 @@ export class SnapshotReader {
   }
 
   async #readRange(reader: ChunkReader, { job, range }: RangeJob): Promise<void> {
-    const { log, rules } = this.#ports;
+    const { lead, log, rules } = this.#ports;
     const { table } = job;
     // A table that loses its key while it is read is read in one piece from then on, and the other way round.
     const keyless = job.captured.keyIndexes.length === 0;
     let rows = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#ports.maxChunkRows, this.#limit.mostAtOnce);
+    let rowBytes = 0;
     for (let attempt = 1; !this.#stopped && job.verdict === 'read' && range.done !== true;) {
       const verdict = this.#look(job);
       if (verdict !== 'read') {
@@ -307,6 +311,8 @@ export class SnapshotReader {
       }
       const { captured } = job;
       await this.#limit.take(rows ?? 0, this.#signal);
+      const bytes = rowBytes * (rows ?? 0);
+      await lead.room(bytes, this.#signal);
       if (keyless) await reader.mark({ k: 'begin', id: job.id, oid: captured.oid });
       const after = rules.openCursor(captured.publication, range.cursor);
       const upTo = rules.openCursor(captured.publication, range.upTo);
@@ -314,6 +320,7 @@ export class SnapshotReader {
       const read = await reader.read(captured, chunkSql(captured, { after, upTo, span: table.span }, rows, table.part));
       this.#limit.settle(rows ?? 0, read?.chunk.rows.length ?? 0);
       if (read === undefined) {
+        lead.done(bytes);
         attempt += 1;
         // A smaller chunk is less likely to meet a change while it is read.
         if (rows !== undefined) rows = Math.max(LEAST_CHUNK_ROWS, Math.floor(rows / 2));
@@ -326,7 +333,10 @@ export class SnapshotReader {
       attempt = 1;
       const tookMs = performance.now() - startedMs;
       await this.#chunkRead(job, range, read, rows);
-      if (rows !== undefined) rows = this.#nextRows(read.chunk, rows, tookMs);
+      lead.done(bytes);
+      if (rows === undefined) continue;
+      rowBytes = read.chunk.rows.bytes / Math.max(1, read.chunk.rows.length);
+      rows = this.#nextRows(rowBytes, rows, tookMs);
     }
     job.open -= 1;
     if (job.open > 0 || this.#stopped) return;
@@ -374,11 +384,13 @@ export class SnapshotReader {
   }
 
   /** Rows of the next chunk, by the bytes and the time of this one. */
-  #nextRows({ rows: { length, bytes } }: Chunk, rows: number, tookMs: number): number {
-    const byBytes = CHUNK_BYTES / this.#readers / Math.max(1, bytes / length);
+  #nextRows(rowBytes: number, rows: number, tookMs: number): number {
+    // Half of what may lie ahead of a flow is written while the other half is read.
+    const most = Math.min(CHUNK_BYTES, this.#ports.lead.mostBytes / 2) / this.#readers;
+    const byBytes = most / Math.max(1, rowBytes);
     const byTime = (rows * CHUNK_MS) / Math.max(1, tookMs);
-    const most = Math.min(byBytes, byTime, this.#ports.maxChunkRows, this.#limit.mostAtOnce);
-    return Math.max(Math.min(100, this.#ports.maxChunkRows, this.#limit.mostAtOnce), Math.floor(most));
+    const chunkRows = Math.min(byBytes, byTime, this.#ports.maxChunkRows, this.#limit.mostAtOnce);
+    return Math.max(Math.min(100, this.#ports.maxChunkRows, this.#limit.mostAtOnce), Math.floor(chunkRows));
   }
 
   /** The last mark of a table; the next table need not wait for it. */

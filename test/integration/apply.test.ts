@@ -1,6 +1,8 @@
 /** A mirror flow against a real Postgres and a real NATS, fed with frames made by hand: changes and values. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { listQuarantine } from '../../apply/postgres/quarantine.ts';
+import { hearApplied, type Applied } from '../../core/applied.ts';
+import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { type RowChange, type Value } from '../../core/frame.ts';
 import { pgPosition } from '../../core/position.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
@@ -42,6 +44,19 @@ describe('changes', () => {
       await fixture.rows(`SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
         WHERE indrelid = 'items'::regclass AND indisprimary`),
     ).toEqual([['id']]);
+  });
+
+  test('the flow says how far it is, and how fast', async () => {
+    const { config, nats } = fixture.feed;
+    const heard = new Promise<Applied>((resolve) =>
+      hearApplied(nats, config.nats.prefix, cdcStreamName(config.nats.prefix, 'wms'), resolve),
+    );
+    await nats.connection.flush();
+    fixture.feed.start();
+    await fixture.feed.frame([items], [[ins('1', 'a', null)]]);
+    expect(await heard).toEqual({ v: 1, flow: 'mirror', seq: 1, bytesPerSecond: expect.any(Number) });
+    expect((await heard).bytesPerSecond).toBeGreaterThan(0);
+    expect(await fixture.rows('SELECT id FROM items')).toEqual([['1']]);
   });
 
   test('many rows through COPY keep special characters, bytes and nulls', async () => {

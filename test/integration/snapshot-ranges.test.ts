@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connectSource } from '../../capture/postgres/connection.ts';
 import { readProgress, type TableProgress } from '../../capture/snapshot-request.ts';
+import { AppliedTeller } from '../../core/applied.ts';
 import { openBucket } from '../../core/lease.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -76,6 +77,40 @@ describe('a snapshot of a large table', () => {
       expect(s.states.some((state) => /0 of 1 table, [\d,]+ of about 1\d\d,\d\d\d rows \(\d+ %\)/.test(state))).toBe(
         true,
       );
+      await s.stop();
+    },
+    timeoutMs,
+  );
+
+  it(
+    'does not run ahead of a flow that applies the stream, and shows which one it keeps to',
+    async () => {
+      const s = await open('paced', {});
+      await s.query('create table t (id int primary key, v text)');
+      await s.query(`insert into t select i, repeat(md5(i::text), 10) from generate_series(1, 20000) i`);
+      const flow = new AppliedTeller(s.nats, s.config.prefix, s.stream, 'slow');
+      // It writes 2 MB in a second, and stands still.
+      let [seq, bytes] = [0, 20_000];
+      const telling = repeat(async () => {
+        flow.wrote(bytes, 10, seq);
+        await s.nats.connection.flush();
+      });
+      s.start();
+      const keepsTo = (): boolean => s.states.at(-1)!.endsWith('; at the pace of slow');
+      await s.wait('the snapshot to keep to the flow', async () => keepsTo());
+      const { state } = await s.nats.manager.streams.info(s.stream);
+      // The table is more than 6 MB.
+      expect(state.bytes).toBeLessThan(3 << 20);
+      expect((await tablesOf(s))[0]!.state).not.toBe('done');
+      // From now on it is as fast as the capture.
+      bytes *= 1000;
+      await s.wait('the table to be read', async () => {
+        ({ seq } = await s.tail());
+        return (await tablesOf(s))[0]!.state === 'done';
+      });
+      await telling.stop();
+      await s.caughtUp();
+      expect(await s.folded('public', 't')).toEqual(await s.table('public', 't'));
       await s.stop();
     },
     timeoutMs,
