@@ -92,7 +92,7 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
 
   #truncate(transaction: TargetTransaction, plan: TablePlan, options: readonly unknown[]): void {
     const restart = options.includes('restart_identity') ? ' RESTART IDENTITY' : '';
-    transaction.add(`TRUNCATE ${plan.qualified}${restart}${options.includes('cascade') ? ' CASCADE' : ''}`);
+    transaction.add(`TRUNCATE ${plan.rows}${restart}${options.includes('cascade') ? ' CASCADE' : ''}`);
     // What waited for these rows has nothing to wait for any more.
     transaction.add(
       `DELETE FROM waybill.quarantine WHERE flow = ${quoteLiteral(this.#flow)} AND source = ${quoteLiteral(this.#settings.mirror)}` +

@@ -25,7 +25,7 @@ export function updateSql(plan: TablePlan, image: readonly Value[], columns: rea
   const sets = columns
     .filter((index) => image[index] !== 0)
     .map((index) => `${plan.names[index]} = ${literal(plan, index, image[index]!)}`);
-  return sets.length === 0 ? '' : `UPDATE ${plan.qualified} SET ${sets.join(', ')} WHERE ${where}`;
+  return sets.length === 0 ? '' : `UPDATE ${plan.rows} SET ${sets.join(', ')} WHERE ${where}`;
 }
 
 /** The statements of one row change of operation i, r, u or d. */
@@ -35,7 +35,7 @@ export function rowStatement(plan: TablePlan, row: RowChange): string {
     `${plan.insertHead}VALUES ${valuesTuple(plan, image)}${plan.conflict}`;
   switch (row[0]) {
     case 'd':
-      return `DELETE FROM ${plan.qualified} WHERE ${keyCondition(plan, row[4]!)}`;
+      return `DELETE FROM ${plan.rows} WHERE ${keyCondition(plan, row[4]!)}`;
     case 'u': {
       const image = filledImage(row);
       const partial = isPartial(plan, image);
@@ -63,7 +63,7 @@ function keylessStatement(plan: TablePlan, row: RowChange): string {
     if (text === 'NULL') return `${name} IS NULL`;
     return `${comparedAsText(plan, index) ? `${name}::text` : name} = ${text}`;
   });
-  const one = `ctid = (SELECT ctid FROM ${plan.qualified} WHERE ${conditions.join(' AND ')} LIMIT 1)`;
-  if (row[0] === 'd') return `DELETE FROM ${plan.qualified} WHERE ${one}`;
+  const one = `ctid = (SELECT ctid FROM ${plan.rows} WHERE ${conditions.join(' AND ')} LIMIT 1)`;
+  if (row[0] === 'd') return `DELETE FROM ${plan.rows} WHERE ${one}`;
   return updateSql(plan, row[2]!, plan.settable, one);
 }

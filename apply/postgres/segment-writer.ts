@@ -135,5 +135,5 @@ function addLiteral(
 }
 
 function deleteWhere(plan: TablePlan, conditions: readonly string[]): string {
-  return `DELETE FROM ${plan.qualified} WHERE ${conditions.join(' OR ')}`;
+  return `DELETE FROM ${plan.rows} WHERE ${conditions.join(' OR ')}`;
 }

@@ -86,10 +86,10 @@ export class SnapshotMarks {
     if (known !== undefined) transaction.add(`DROP TABLE IF EXISTS ${known.name}`);
     this.#seen.delete(plan.id);
     if (plan.key.length === 0) {
-      transaction.add(`TRUNCATE ${plan.qualified}`);
+      transaction.add(`TRUNCATE ${plan.rows}`);
       return;
     }
-    if (await this.#isEmpty(transaction, plan.qualified)) return;
+    if (await this.#isEmpty(transaction, plan.rows)) return;
     this.#watch(transaction, plan, this.#nameOf(plan, 'seen_', id), false);
   }
 
@@ -131,7 +131,7 @@ export class SnapshotMarks {
     if (known?.isRange === false) return;
     // One that was cancelled, or was begun twice.
     this.forget(transaction, plan);
-    if (range === undefined || (await this.#isEmpty(transaction, `${plan.qualified} t WHERE ${range}`))) return;
+    if (range === undefined || (await this.#isEmpty(transaction, `${plan.rows} t WHERE ${range}`))) return;
     this.#watch(transaction, plan, this.#nameOf(plan, RANGE_PREFIX, id), true);
   }
 
@@ -140,7 +140,7 @@ export class SnapshotMarks {
     // The end of another one says nothing of this one.
     if (seen?.name !== this.#nameOf(plan, RANGE_PREFIX, id)) return;
     if (range !== undefined && this.#settings.deletes === 'apply' && hasKey(seen, plan))
-      transaction.add(`DELETE FROM ${plan.qualified} t WHERE ${range} AND NOT ${isSeen(seen, plan)}`);
+      transaction.add(`DELETE FROM ${plan.rows} t WHERE ${range} AND NOT ${isSeen(seen, plan)}`);
     this.forget(transaction, plan);
   }
 
@@ -161,7 +161,7 @@ export class SnapshotMarks {
       const own = isQuarantine(plan.table, this.#settings)
         ? `t.flow = ${quoteLiteral(this.#flow)} AND t.hold IS NOT NULL AND `
         : '';
-      transaction.add(`DELETE FROM ${plan.qualified} t WHERE ${own}NOT ${isSeen(seen, plan)}`);
+      transaction.add(`DELETE FROM ${plan.rows} t WHERE ${own}NOT ${isSeen(seen, plan)}`);
     }
     transaction.add(`DROP TABLE ${seen.name}`);
   }

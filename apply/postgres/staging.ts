@@ -59,7 +59,7 @@ export async function writeStaged(
   const sameKey = plan.key.map((index) => `t.${plan.names[index]} = s.${plan.names[index]}`).join(' AND ');
   const updateSql = (columns: readonly number[], group: number): string => {
     const sets = columns.map((index) => `${plan.names[index]} = s.${plan.names[index]}`);
-    return `UPDATE ${plan.qualified} t SET ${sets.join(', ')} FROM ${plan.stage} s WHERE s.wb_op = ${group} AND ${sameKey}`;
+    return `UPDATE ${plan.rows} t SET ${sets.join(', ')} FROM ${plan.stage} s WHERE s.wb_op = ${group} AND ${sameKey}`;
   };
   const writes: string[] = [];
   for (const [columns, group] of groups)
@@ -70,7 +70,6 @@ export async function writeStaged(
     upsert: upserts === 0 ? '' : `${plan.insertHead}SELECT ${names} FROM ${plan.stage} WHERE wb_op = 0${plan.conflict}`,
     update: upserts > 0 && table.updatesOnly && plan.settable.length > 0 ? updateSql(plan.settable, 0) : '',
     writes,
-    deletes:
-      deletes === 0 ? '' : `DELETE FROM ${plan.qualified} t USING ${plan.stage} s WHERE s.wb_op = -1 AND ${sameKey}`,
+    deletes: deletes === 0 ? '' : `DELETE FROM ${plan.rows} t USING ${plan.stage} s WHERE s.wb_op = -1 AND ${sameKey}`,
   };
 }

@@ -12,6 +12,8 @@ export interface TargetTable {
   readonly schema: string;
   readonly name: string;
   readonly oid: number;
+  /** It holds its rows itself: no partitions, no view. */
+  readonly holdsRows: boolean;
   readonly columns: ReadonlyMap<string, TargetColumn>;
 }
 
@@ -28,6 +30,8 @@ export interface TargetColumn {
 export interface TablePlan extends PlanShape {
   readonly target: TargetTable;
   readonly qualified: string;
+  /** The same in statements about rows that are there: without those of tables that inherit from it. */
+  readonly rows: string;
   readonly bytea: readonly boolean[];
   /** For columns whose text is not what Postgres reads. */
   readonly convert: readonly (Convert | undefined)[];
@@ -76,6 +80,7 @@ export function createTablePlan(
     target,
     id,
     qualified,
+    rows: target.holdsRows ? `ONLY ${qualified}` : qualified,
     names,
     bytea: table.columns.map((column) => isBinaryColumn(dialect, column)),
     convert: mappings.map((mapping) => mapping?.convert),

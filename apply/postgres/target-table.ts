@@ -46,6 +46,7 @@ export async function ensureTargetTable(
       schema,
       name: table.name,
       oid: found.oid,
+      holdsRows: found.holdsRows,
       columns: new Map(found.columns.map((column) => [column.name, column])),
     };
   } catch (thrown) {
@@ -136,9 +137,10 @@ export async function readTable(
   client: ClientBase,
   schema: string,
   name: string,
-): Promise<{ oid: number; columns: FoundColumn[] } | undefined> {
+): Promise<{ oid: number; holdsRows: boolean; columns: FoundColumn[] } | undefined> {
   const { rows } = await client.query<{
     oid: string;
+    holds: boolean;
     attname: string;
     type: string;
     attnotnull: boolean;
@@ -146,7 +148,7 @@ export async function readTable(
     generated: string;
     identity: string;
   }>(
-    `SELECT c.oid::int8::text::bigint AS oid, a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
+    `SELECT c.oid::int8::text::bigint AS oid, c.relkind IN ('r', 'f') AS holds, a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
             a.atthasdef, a.attgenerated::text AS generated, a.attidentity::text AS identity
        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -156,6 +158,7 @@ export async function readTable(
   if (rows.length === 0) return undefined;
   return {
     oid: Number(rows[0]!.oid),
+    holdsRows: rows[0]!.holds,
     columns: rows.map((row) => ({
       name: row.attname,
       type: row.type,

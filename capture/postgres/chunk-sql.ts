@@ -40,7 +40,7 @@ export function chunkSql(
   ];
   const where = bounds.length === 0 || keyIndexes.length === 0 ? '' : ` where ${bounds.join(' and ')}`;
   const order = keyIndexes.length === 0 ? '' : ` order by ${key}`;
-  return `select ${columnsSql(table)} from ${qualifiedName(part ?? schema)}${where}${order}${limit === undefined ? '' : ` limit ${limit}`}`;
+  return `select ${columnsSql(table)} from ${part === undefined ? rowsOf(table) : qualifiedName(part)}${where}${order}${limit === undefined ? '' : ` limit ${limit}`}`;
 }
 
 /** Rows of keys are compared with the collations of their columns. */
@@ -91,6 +91,11 @@ export function checkBoundsSql(table: CapturedTable, { columns, from, to }: KeyS
   return `select ${texts(from)} as from, ${texts(to)} as to, ${room} as room`;
 }
 
+/** A table as FROM names it: without the rows of tables that inherit from it, which are captured under their own names. */
+function rowsOf({ schema, partitioned }: CapturedTable): string {
+  return partitioned ? qualifiedName(schema) : `only ${qualifiedName(schema)}`;
+}
+
 function keyColumns({ schema }: CapturedTable): string {
   return schema.key.map(quoteIdent).join(', ');
 }
@@ -98,7 +103,7 @@ function keyColumns({ schema }: CapturedTable): string {
 /** The statement that gives keys, as texts in key order, from about `percent` of a table's pages. */
 export function sampleSql(table: CapturedTable, percent: number): string {
   const texts = table.schema.key.map((name) => `format('%s', ${quoteIdent(name)})`).join(', ');
-  return `select ${texts} from ${qualifiedName(table.schema)} tablesample system (${percent}) order by ${keyColumns(table)}`;
+  return `select ${texts} from ${rowsOf(table)} tablesample system (${percent}) order by ${keyColumns(table)}`;
 }
 
 /**
@@ -116,7 +121,7 @@ select t.oid::int8::text as oid, case when min(c.reltuples) >= 0 then sum(c.relt
 export function guessSql(table: CapturedTable, span?: KeySpan): string {
   const conditions = spanConditions(span);
   const where = conditions.length === 0 ? '' : ` where ${conditions.join(' and ')}`;
-  return `explain (format json) select from ${qualifiedName(table.schema)}${where}`;
+  return `explain (format json) select from ${rowsOf(table)}${where}`;
 }
 
 /** The keys as a list of rows `w(k0, k1, …)`, each value in the type of its column. */
@@ -139,13 +144,13 @@ function sameKey(table: CapturedTable): string {
 /** The statement that reads the rows with these keys. */
 export function keysSql(table: ReadTable, keys: readonly KeyTexts[]): string {
   const columns = columnsSql(table, 't.');
-  return `select ${columns} from ${keysList(table, keys)} join ${qualifiedName(table.schema)} t on ${sameKey(table)}`;
+  return `select ${columns} from ${keysList(table, keys)} join ${rowsOf(table)} t on ${sameKey(table)}`;
 }
 
 /** The statement that names the keys that no row has, as texts. The database decides: equal values may differ as text. */
 export function absentSql(table: CapturedTable, keys: readonly KeyTexts[]): string {
   const texts = table.schema.key.map((_, i) => `concat(w.k${i})`).join(', ');
-  const there = `select from ${qualifiedName(table.schema)} t where ${sameKey(table)}`;
+  const there = `select from ${rowsOf(table)} t where ${sameKey(table)}`;
   return `select ${texts} from ${keysList(table, keys)} where not exists (${there})`;
 }
 

@@ -70,6 +70,7 @@ export function comparePlan(
       schema: source.schema,
       name: source.name,
       columns: columns.map((column) => column.source),
+      ...(source.isParent === true ? { isParent: true } : {}),
       ...shared,
     },
     target:
@@ -80,6 +81,7 @@ export function comparePlan(
             schema: target.schema,
             name: target.name,
             columns: columns.map((column) => column.target),
+            ...(target.isParent === true ? { isParent: true } : {}),
             ...shared,
           },
     ranged: keyed && key.every((index) => columns[index]!.ordered),

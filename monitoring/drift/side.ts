@@ -30,6 +30,8 @@ export interface SideTable {
   readonly key: readonly string[];
   /** What the engine believes; only for the size of buckets and for shares. */
   readonly estimatedRows: number;
+  /** Tables inherit from it (Postgres), whose rows are not its own. */
+  readonly isParent?: boolean;
 }
 
 /** A column as it is compared. */
@@ -55,6 +57,8 @@ export interface ComparedTable {
   readonly columns: readonly ComparedColumn[];
   /** Positions in `columns`. */
   readonly key: readonly number[];
+  /** As of `SideTable`. */
+  readonly isParent?: boolean;
 }
 
 /** Key values as canonical texts. */

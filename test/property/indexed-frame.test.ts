@@ -55,7 +55,11 @@ function plan(): TablePlan {
   const columns = new Map(
     TABLE.columns.map(({ name, type }) => [name, { type, generated: name === 'left_out', identityAlways: false }]),
   );
-  return createTablePlan(TABLE, { schema: 'public', name: 'items', oid: 1, columns }, { zero_dates: 'reject' });
+  return createTablePlan(
+    TABLE,
+    { schema: 'public', name: 'items', oid: 1, holdsRows: true, columns },
+    { zero_dates: 'reject' },
+  );
 }
 
 describe('IndexedFrame', () => {

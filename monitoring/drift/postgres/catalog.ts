@@ -22,7 +22,7 @@ select n.nspname as schema, c.relname as name,
             else l.collname in ('C', 'POSIX') end) order by a.attnum)
    from pg_attribute a join pg_type y on y.oid = a.atttypid left join pg_collation l on l.oid = a.attcollation
    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as columns,
-  coalesce(s.rows, 0)::text as rows
+  coalesce(s.rows, 0)::text as rows, c.relkind = 'r' and c.relhassubclass as "isParent"
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
   left join lateral (
     select sum(case when l.reltuples > 0 then l.reltuples else pg_relation_size(p.relid) / 64 end)::bigint as rows
@@ -39,6 +39,7 @@ interface CatalogRow {
   readonly key: string[] | null;
   readonly columns: { name: string; type: string; base: string; bytewise: boolean }[] | null;
   readonly rows: string;
+  readonly isParent: boolean;
 }
 
 /** Types whose order is the same in every database; text only where it is compared byte by byte. */
@@ -65,5 +66,6 @@ export async function readTables(
         ordered: ORDERED.test(type) || (ORDERED_TEXT.test(type) && bytewise),
       })),
       estimatedRows: Number(row.rows),
+      ...(row.isParent ? { isParent: true } : {}),
     }));
 }

@@ -25,6 +25,7 @@ import {
   qualified,
   quoteName,
   rangeSql,
+  rowsOf,
   sumsSql,
   textSql,
   textsSql,
@@ -95,7 +96,7 @@ class PostgresSide {
       for (const row of rows) buckets.add(row.bucket, Number(row.rows), BigInt(row.high), BigInt(row.low));
       return;
     }
-    for await (const row of this.#digestHere(table, `${qualified(table)} t`, where)) buckets.addRow(row.digest);
+    for await (const row of this.#digestHere(table, `${rowsOf(table)} t`, where)) buckets.addRow(row.digest);
   }
 
   async *#digestHere(table: ComparedTable, from: string, where: string): AsyncGenerator<DigestedRow, void, void> {
@@ -112,7 +113,7 @@ class PostgresSide {
     const found: DigestedRow[] = [];
     const wanted = new Set(buckets);
     const facts = await this.#pieces(table, scope, pace, async (where) => {
-      const from = `${qualified(table)} t`;
+      const from = `${rowsOf(table)} t`;
       if (this.#placeFor(table) === 'server')
         found.push(...(await this.#query(table, digestsSql(table, from, where, { mask, list: buckets }))));
       else
@@ -294,7 +295,7 @@ export class PostgresDriftSource extends PostgresSide implements DriftSource {
     const result = await this.guard(`finding a range of ${table.schema}.${table.name}`, () =>
       this.client.query({
         text:
-          `select ${key.map(textSql).join(', ')} from ${qualified(table)} t where ${rangeSql(table, after, null)}` +
+          `select ${key.map(textSql).join(', ')} from ${rowsOf(table)} t where ${rangeSql(table, after, null)}` +
           ` order by ${order} offset ${Math.max(0, rows - 1)} limit 1`,
         rowMode: 'array',
       }),

@@ -19,6 +19,11 @@ export function qualified(table: { readonly schema: string; readonly name: strin
   return `${quoteName(table.schema)}.${quoteName(table.name)}`;
 }
 
+/** A table as FROM names it: without the rows of tables that inherit from it. */
+export function rowsOf(table: ComparedTable): string {
+  return table.isParent === true ? `only ${qualified(table)}` : qualified(table);
+}
+
 /** An expression whose output text is the canonical text of the column's value. */
 function valueSql({ name, type, kind }: ComparedColumn): string {
   const column = `t.${quoteName(name)}`;
@@ -120,7 +125,7 @@ export function keyJoinSql(table: ComparedTable): string {
   const parameters = key.map((_, i) => `$${i + 1}::text[]`).join(', ');
   const names = key.map((_, i) => `k${i}`).join(', ');
   const same = key.map((column, i) => `t.${quoteName(column.name)} = ${keyValueSql(`w.k${i}`, column)}`);
-  return `unnest(${parameters}) w(${names}) join ${qualified(table)} t on ${same.join(' and ')}`;
+  return `unnest(${parameters}) w(${names}) join ${rowsOf(table)} t on ${same.join(' and ')}`;
 }
 
 /** The hash of a row `t`, 32 hexadecimal digits or more of which the first count. */
@@ -141,7 +146,7 @@ const HALVES = `('x' || left(h, 16))::bit(64)::bigint as high, ('x' || right(h, 
 export function sumsSql(table: ComparedTable, where: string, mask: number): string {
   return (
     `select (low & ${mask})::int as bucket, count(*)::text as rows, sum(high)::text as high, sum(low)::text as low` +
-    ` from (select ${HALVES} from (${hashedSql(table, `${qualified(table)} t`, where, false)}) x offset 0) y group by 1`
+    ` from (select ${HALVES} from (${hashedSql(table, `${rowsOf(table)} t`, where, false)}) x offset 0) y group by 1`
   );
 }
 
