@@ -44,6 +44,8 @@ export interface SnapshotLoopOptions {
   readonly log: Logger;
   /** Reads every table that is due; stops early when the task is cancelled or the signal aborts. */
   readonly read: (task: SnapshotTask, signal: AbortSignal) => Promise<void>;
+  /** Tells readers of the stream that tables which were begun are not read to their end; resolves when it is stored. */
+  readonly giveUp: (tables: readonly TableProgress[], signal: AbortSignal) => Promise<void>;
   /** The tables that the configuration chooses now, ready to be captured. */
   readonly tables: () => Promise<readonly TableName[]>;
 }
@@ -101,7 +103,7 @@ export class SnapshotLoop {
       const progress = await this.progress();
       for (const table of this.#aside.keys()) if (!progress.tables.includes(table)) this.#aside.delete(table);
       if (progress.tables.some((table) => this.#isDue(table))) await this.#read(progress, signal);
-      await this.#takeRequest();
+      await this.#takeRequest(signal);
       const woken = new AbortController();
       this.#wake = () => woken.abort();
       await abortableDelay(REQUEST_POLL_MS, AbortSignal.any([signal, woken.signal]));
@@ -148,10 +150,11 @@ export class SnapshotLoop {
         isDue: (table) => this.#isDue(table),
         setAside: (table, why) => this.#setAside(table, why),
       };
-      await this.#o.read(task, signal);
+      await this.#pollCancel();
+      if (!this.#cancel) await this.#o.read(task, signal);
       for (const [table, { untilMs }] of this.#aside)
         if (table.state === 'done' || untilMs <= performance.now()) this.#aside.delete(table);
-      if (this.#cancel) await this.#cancelled();
+      if (this.#cancel && !signal.aborted) await this.#cancelled(signal);
     } finally {
       clearInterval(poll);
       this.#running = false;
@@ -159,13 +162,22 @@ export class SnapshotLoop {
   }
 
   /** What is still to be read is not: also what waits for another try. */
-  async #cancelled(): Promise<void> {
+  async #cancelled(signal: AbortSignal): Promise<void> {
+    const { bucket, source, log } = this.#o;
     const progress = await this.progress();
     this.#aside.clear();
-    if (progress.tables.every((table) => table.state === 'done')) return;
-    for (const table of progress.tables) table.state = 'done';
-    await this.#o.progress.write(progress);
-    this.#o.log.info('snapshot cancelled');
+    const left = progress.tables.filter(({ state }) => state !== 'done');
+    if (left.length > 0) {
+      const begun = left.filter(
+        ({ state, keys, part }) => state === 'running' && keys === undefined && part === undefined,
+      );
+      if (begun.length > 0) await this.#o.giveUp(begun, signal);
+      for (const table of left) table.state = 'done';
+      await this.#o.progress.write(progress);
+      log.info('snapshot cancelled');
+    }
+    // Only now: a crash before this line finds the request again.
+    if ((await readRequest(bucket, source))?.cancel === true) await clearRequest(bucket, source);
   }
 
   #isDue(table: TableProgress): boolean {
@@ -180,26 +192,20 @@ export class SnapshotLoop {
   async #pollCancel(): Promise<void> {
     const { bucket, source, log } = this.#o;
     try {
-      if ((await readRequest(bucket, source))?.cancel === true) {
-        this.#cancel = true;
-        await clearRequest(bucket, source);
-      }
+      if ((await readRequest(bucket, source))?.cancel === true) this.#cancel = true;
     } catch (thrown) {
       log.debug({ err: String(thrown) }, 'looking for a cancel request failed; looking again');
     }
   }
 
-  async #takeRequest(): Promise<void> {
+  async #takeRequest(signal: AbortSignal): Promise<void> {
     const { bucket, source, log } = this.#o;
     const request = await readRequest(bucket, source);
     if (request === undefined) return;
     // A reset begins at another place of the log: the next run does that.
     if (request.reset === true)
       throw new ReplicationError('stream_conflict', `a snapshot from scratch was asked for (${request.id})`);
-    if (request.cancel === true) {
-      await this.#cancelled();
-      return clearRequest(bucket, source);
-    }
+    if (request.cancel === true) return this.#cancelled(signal);
     const chosen = await this.#o.tables();
     const wanted = chosen.filter((table) => request.tables === undefined || request.tables.includes(nameOf(table)));
     const names = new Set(wanted.map(nameOf));

@@ -52,6 +52,8 @@ export interface TableProgress {
   estimate?: number;
   /** The request that this answers. */
   request?: string;
+  /** Its name in marks, once it has begun. */
+  reading?: string;
   /** Only the rows of this partition are read. */
   part?: { readonly schema: string; readonly name: string };
   /** Only these rows are read. */
@@ -94,6 +96,22 @@ export async function requestSnapshot(
   } finally {
     await nats.close();
   }
+}
+
+/** What the mark of a reading says that is not brought to its end. */
+export type CancelMark = 'cancel' | 'cancel_range';
+
+export function cancelMark({ span }: TableProgress): CancelMark {
+  return span === undefined ? 'cancel' : 'cancel_range';
+}
+
+/**
+ * The name of a table's reading in its marks: the same from the first on, whatever is asked for meanwhile. A range bears
+ * the name of its request, since other readings of the table end by themselves.
+ */
+export function nameReading(progress: SnapshotProgress, table: TableProgress, place: string | number): string {
+  table.reading ??= `${table.span === undefined ? progress.id : table.request}_${place}`;
+  return table.reading;
 }
 
 export function newSnapshotId(): string {

@@ -65,7 +65,7 @@ export interface KeyBounds {
   readonly to: readonly string[] | null;
 }
 
-/** What marks of the range of a table say. */
+/** What the marks around a range of a table say. */
 export type RangeMark = 'begin_range' | 'end_range';
 
 /** The content of a mark. */

@@ -58,6 +58,8 @@ export class RangeMarks {
     const [id, mark] = content;
     if (mark === 'begin_range') await this.#begin(transaction, plan, String(id), this.#rangeOf(plan, content));
     else if (mark === 'end_range') this.#end(transaction, plan, String(id), this.#rangeOf(plan, content));
+    else if (mark === 'cancel_range' && this.#ranges.get(plan.id)?.id === shortened(String(id)))
+      this.forget(transaction, plan.id);
   }
 
   #rangeOf(plan: TablePlan, content: readonly Value[]): KeyBounds | undefined {
@@ -71,7 +73,7 @@ export class RangeMarks {
     id: string,
     range: KeyBounds | undefined,
   ): Promise<void> {
-    // One that was cancelled, or was begun twice.
+    // One that was begun twice.
     this.forget(transaction, plan.id);
     if (range === undefined) return;
     await transaction.flush();

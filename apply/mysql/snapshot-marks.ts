@@ -69,6 +69,7 @@ export class SnapshotMarks {
     const mark = content[1];
     if (mark === 'begin') await this.#begin(transaction, plan);
     else if (mark === 'end') this.#end(transaction, plan);
+    else if (mark === 'cancel') this.#cancel(transaction, plan);
     // While the whole table is read, what a range has is seen by that.
     else if (plan.key.length > 0 && !this.#seen.has(plan.id)) await this.#ranges.apply(transaction, plan, content);
   }
@@ -94,6 +95,15 @@ export class SnapshotMarks {
         ` ${quoteLiteral(schema)}, ${quoteLiteral(table)}, ${quoteLiteral(name)})`,
     );
     this.#seen.set(plan.id, qualifiedName('waybill', name));
+  }
+
+  /** What is not read to its end removes nothing. */
+  #cancel(transaction: TargetTransaction, plan: TablePlan): void {
+    const seen = this.#seen.get(plan.id);
+    if (seen === undefined) return;
+    this.#seen.delete(plan.id);
+    transaction.add(`DELETE FROM waybill.snapshot WHERE ${this.#stateOf(plan.id)}`);
+    transaction.add(`DELETE FROM ${seen}`);
   }
 
   /** Whether a table is being read from its beginning. */

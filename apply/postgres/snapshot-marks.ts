@@ -74,6 +74,7 @@ export class SnapshotMarks {
     const [id, mark] = content.map(String) as [string, string];
     if (mark === 'begin') await this.#begin(transaction, plan, id);
     else if (mark === 'end') this.#end(transaction, plan);
+    else if (mark === 'cancel' || mark === 'cancel_range') this.#cancel(transaction, plan, id, mark);
     else if (mark === 'begin_range' || mark === 'end_range') {
       const range = plan.key.length === 0 ? undefined : this.#range(plan, content);
       if (mark === 'begin_range') await this.#beginRange(transaction, plan, id, range);
@@ -129,10 +130,17 @@ export class SnapshotMarks {
     const known = this.#seen.get(plan.id);
     // The whole table is being read: what the range has is seen by that.
     if (known?.isRange === false) return;
-    // One that was cancelled, or was begun twice.
+    // One that was begun twice.
     this.forget(transaction, plan);
     if (range === undefined || (await this.#isEmpty(transaction, `${plan.rows} t WHERE ${range}`))) return;
     this.#watch(transaction, plan, this.#nameOf(plan, RANGE_PREFIX, id), true);
+  }
+
+  /** What is not read to its end removes nothing. */
+  #cancel(transaction: TargetTransaction, plan: TablePlan, id: string, mark: 'cancel' | 'cancel_range'): void {
+    const seen = this.#seen.get(plan.id);
+    const isMeant = mark === 'cancel' ? seen?.isRange === false : seen?.name === this.#nameOf(plan, RANGE_PREFIX, id);
+    if (isMeant) this.forget(transaction, plan);
   }
 
   #endRange(transaction: TargetTransaction, plan: TablePlan, id: string, range: string | undefined): void {
@@ -144,7 +152,7 @@ export class SnapshotMarks {
     this.forget(transaction, plan);
   }
 
-  /** A table that the source no longer has is not read to its end. */
+  /** A reading does not come to its end: one that was cancelled, or of a table that the source no longer has. */
   forget(transaction: TargetTransaction, plan: TablePlan): void {
     const seen = this.#seen.get(plan.id);
     if (seen !== undefined) transaction.add(`DROP TABLE IF EXISTS ${seen.name}`);

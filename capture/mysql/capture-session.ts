@@ -12,7 +12,7 @@ import type { HeldCapture } from '../capture-loop.ts';
 import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
 import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
-import type { ProgressStore } from '../snapshot-request.ts';
+import type { ProgressStore, TableProgress } from '../snapshot-request.ts';
 import { StreamLead } from '../stream-lead.ts';
 import { BinlogStream } from './binlog-stream.ts';
 import type { CapturedTable } from './catalog.ts';
@@ -23,7 +23,7 @@ import { LiveCatalog } from './live-catalog.ts';
 import { LogBoundary, type LogPort } from './log-boundary.ts';
 import { publishRead } from './published-table.ts';
 import { BinlogBudget, readExpiry, readLogFiles } from './retained-log.ts';
-import { SnapshotReader } from './snapshot.ts';
+import { cancelContent, SnapshotReader } from './snapshot.ts';
 import type { ToldTables } from './told-tables.ts';
 
 export interface SessionOptions {
@@ -131,6 +131,7 @@ export class CaptureSession {
       progress,
       log,
       read: (task, signal) => this.#readSnapshot(task, signal),
+      giveUp: (tables, signal) => this.#giveUp(tables, signal),
       tables: () => this.#catalog.current(),
     });
   }
@@ -261,6 +262,22 @@ export class CaptureSession {
       lead.close();
       client.end();
     }
+  }
+
+  async #giveUp(tables: readonly TableProgress[], signal: AbortSignal): Promise<void> {
+    const progress = await this.#snapshots.progress();
+    for (const table of tables) {
+      const captured = await this.#catalog.read(table.schema, table.name);
+      // Of one that is gone the stream says so.
+      if (captured === 'absent' || captured === undefined) continue;
+      const content = cancelContent(progress, table);
+      await this.#boundary.do(
+        () => true,
+        (port) => port.publish(publishRead(captured, this.#rules).table, 's', [content]),
+        signal,
+      );
+    }
+    await this.#whenStored(signal);
   }
 
   /** Resolves when the reads published so far are stored; rejects when the signal aborts first. */

@@ -13,8 +13,15 @@ import { abortableDelay } from '../../core/run-service.ts';
 import { spanFits } from '../key-span.ts';
 import { RowLimit } from '../row-limit.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
+import {
+  cancelMark,
+  nameReading,
+  type KeyTexts,
+  type ProgressStore,
+  type SnapshotProgress,
+  type TableProgress,
+} from '../snapshot-request.ts';
 import type { StreamLead } from '../stream-lead.ts';
-import type { KeyTexts, ProgressStore, TableProgress } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
 import { ChunkReader, type ChunkReaderOptions } from './chunk-reader.ts';
 import { chunkSql, existSql, guessSql, keysSql, keyTextIsKey } from './chunk-sql.ts';
@@ -94,7 +101,7 @@ export class SnapshotReader {
         table.state = 'done';
       } else if (table.keys !== undefined && !this.#hasGuardedKey(captured))
         await this.#readKeys(table, table.keys, captured);
-      else if (table.span !== undefined && !spanFits(table.span, captured.schema)) this.#spanLost(table);
+      else if (table.span !== undefined && !spanFits(table.span, captured.schema)) await this.#spanLost(table);
       else await this.#readTable(table, captured);
       await this.#store();
     }
@@ -139,8 +146,7 @@ export class SnapshotReader {
 
   async #readTable(table: TableProgress, first: CapturedTable): Promise<void> {
     const { lead, log } = this.#ports;
-    // A range bears the name of its request: other readings of the table end by themselves.
-    const id = `${table.span === undefined ? this.#task.progress.id : table.request}_${table.schema}.${table.name}`;
+    const id = nameReading(this.#task.progress, table, placeOf(table));
     const keyless = first.schema.key.length === 0;
     let captured = first;
     if (table.state === 'pending') {
@@ -166,7 +172,7 @@ export class SnapshotReader {
       if (chunk === 'aside') return;
       if (chunk === undefined) {
         // What is left unread of a range must not count as not there.
-        if (table.span !== undefined) return this.#spanLost(table);
+        if (table.span !== undefined) return await this.#spanLost(table);
         break;
       }
       captured = chunk.table;
@@ -193,11 +199,17 @@ export class SnapshotReader {
     log.info({ table: `${table.schema}.${table.name}`, rows: table.rows }, 'table read');
   }
 
-  #spanLost(table: TableProgress): void {
+  async #spanLost(table: TableProgress): Promise<void> {
     this.#ports.log.warn(
-      { table: `${table.schema}.${table.name}` },
+      { table: placeOf(table) },
       'a table has another key than when a range of it was asked for, or is gone; the rest of the range is left out',
     );
+    const current = await this.#ports.readTable(table.schema, table.name);
+    // Of one that is gone the stream says so.
+    if (table.state === 'running' && current !== 'absent' && current !== undefined) {
+      await this.#publishMark(current, cancelContent(this.#task.progress, table));
+      await this.#ports.stored();
+    }
     table.state = 'done';
   }
 
@@ -260,9 +272,14 @@ export class SnapshotReader {
     const published = publishRead(table, this.#ports.rules).table;
     if (span !== undefined && !isOrdered(published.schema, span)) return;
     const content = span === undefined ? [id, kind] : rangeMark(id, `${kind}_range`, span);
+    await this.#publishMark(table, Buffer.from(JSON.stringify(content)));
+  }
+
+  async #publishMark(table: CapturedTable, content: Buffer): Promise<void> {
+    const published = publishRead(table, this.#ports.rules).table;
     await this.#ports.atBoundary(
       () => true,
-      (port) => port.publish(published, 's', [Buffer.from(JSON.stringify(content))]),
+      (port) => port.publish(published, 's', [content]),
     );
   }
 
@@ -330,6 +347,15 @@ export class SnapshotReader {
     });
     return { chunk: result, high };
   }
+}
+
+/** The content of the mark of a reading that is not brought to its end. */
+export function cancelContent(progress: SnapshotProgress, table: TableProgress): Buffer {
+  return Buffer.from(JSON.stringify([nameReading(progress, table, placeOf(table)), cancelMark(table)]));
+}
+
+function placeOf({ schema, name }: TableProgress): string {
+  return `${schema}.${name}`;
 }
 
 function keyStatements(table: CapturedTable, keys: readonly KeyTexts[], excluded: ReadonlySet<string>): string[] {

@@ -15,7 +15,7 @@ import type { PendingFrame } from '../frame-filler.ts';
 import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
 import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
-import type { ProgressStore } from '../snapshot-request.ts';
+import { cancelMark, nameReading, type ProgressStore, type TableProgress } from '../snapshot-request.ts';
 import { StreamLead } from '../stream-lead.ts';
 import type { TableRegistry } from '../table-registry.ts';
 import type { CapturedTable } from './catalog.ts';
@@ -134,6 +134,7 @@ export class CaptureSession {
       progress,
       log: held.log,
       read: (task, signal) => this.#readSnapshot(task, signal),
+      giveUp: (tables, signal) => this.#giveUp(tables, signal),
       tables: () => this.#matchingTables(),
     });
   }
@@ -270,6 +271,19 @@ export class CaptureSession {
       this.#publishing.lead = undefined;
       lead.close();
     }
+  }
+
+  async #giveUp(tables: readonly TableProgress[], signal: AbortSignal): Promise<void> {
+    const { client } = this.#o;
+    const progress = await this.#snapshots.progress();
+    for (const table of tables) {
+      const oid = this.#schemas.byName(table.schema, table.name)?.oid;
+      // Of one that is gone the stream says so.
+      if (oid === undefined) continue;
+      const id = nameReading(progress, table, oid);
+      await emitMark(client, this.#markPrefix, { k: cancelMark(table), id, oid });
+    }
+    await this.#whenStored(client, signal);
   }
 
   /** Resolves when the stream holds the source's log up to where it ends now; rejects when the signal aborts first. */

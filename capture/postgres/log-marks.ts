@@ -1,6 +1,7 @@
 /** Messages of Waybill in the log of a Postgres source. */
 import type pg from 'pg';
 import type { KeyBounds, RangeMark } from '../../core/key-order.ts';
+import type { CancelMark } from '../snapshot-request.ts';
 import type { CatalogRow } from './catalog.ts';
 import type { PublishedTable } from './published-table.ts';
 import { sourceError } from './source-error.ts';
@@ -8,7 +9,7 @@ import { sourceError } from './source-error.ts';
 /** What Waybill writes into the source's log about itself, as the content of transactional logical messages. */
 export type Mark =
   | { readonly k: 'heartbeat' }
-  | { readonly k: 'begin' | 'end'; readonly id: string; readonly oid: number }
+  | { readonly k: 'begin' | 'end' | CancelMark; readonly id: string; readonly oid: number }
   | ({ readonly k: RangeMark; readonly id: string; readonly oid: number } & KeyBounds)
   | { readonly k: 'low' | 'high'; readonly chunk: string; readonly oid: number }
   | SchemaMark;

@@ -15,6 +15,8 @@ import { isOrdered, type RangeMark } from '../../core/key-order.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
 import type { StreamLead } from '../stream-lead.ts';
 import {
+  cancelMark,
+  nameReading,
   newSnapshotId,
   type KeyRange,
   type KeySpan,
@@ -250,11 +252,11 @@ export class SnapshotReader {
         { table: nameOf(table) },
         'a table has another key than when a range of it was asked for; left out',
       );
+      if (table.state === 'running') await this.#giveUp(reader, table, captured);
       table.state = 'done';
       return;
     }
-    // A range bears the name of its request: other readings of the table end by themselves.
-    const id = `${table.span === undefined ? this.#ports.task.progress.id : table.request}_${captured.oid}`;
+    const id = nameReading(this.#ports.task.progress, table, captured.oid);
     const job: TableJob = { table, captured, id, open: 0, verdict: 'read' };
     if (table.state === 'pending') {
       const keyless = captured.keyIndexes.length === 0;
@@ -345,6 +347,8 @@ export class SnapshotReader {
       log.warn({ table: nameOf(table) }, 'a table went away while it was read');
       table.state = 'done';
     } else if (job.verdict === 'anew') {
+      // A range may have no such bounds any more.
+      if (table.span !== undefined) await this.#giveUp(reader, table, job.captured);
       table.state = 'pending';
       table.cursor = null;
       delete table.ranges;
@@ -405,6 +409,10 @@ export class SnapshotReader {
     });
     ended.catch(() => {});
     this.#ending.push(ended);
+  }
+
+  async #giveUp(reader: ChunkReader, table: TableProgress, { oid }: PublishedTable): Promise<void> {
+    await reader.mark({ k: cancelMark(table), id: nameReading(this.#ports.task.progress, table, oid), oid });
   }
 
   /** Reads single rows again. What others of the table are there stays as it is: no begin, no end. */

@@ -344,7 +344,9 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     if (table === undefined) return;
     switch (mark.k) {
       case 'begin':
-      case 'end': {
+      case 'end':
+      case 'cancel':
+      case 'cancel_range': {
         this.#writeMark(table, [mark.id, mark.k]);
         return;
       }

@@ -151,12 +151,28 @@ describe.each(pairs)('a range of keys from %s to %s', (from, to) => {
       await waitFor('the days', async () => (await at('days')).length === 4);
       expect((await at('days')).map(([day]) => day)).toEqual(['2026-01-01', '2026-01-15', '2026-02-01', '2026-03-01']);
       expect(p.failure).toBeUndefined();
-      const left = await p.target.run(
-        to === 'postgres'
-          ? `select relname from pg_class where relname like 'seen%' and relkind = 'r'`
-          : `select * from waybill.snapshot_range`,
-      );
-      expect(left).toEqual([]);
+      const left = async (): Promise<readonly unknown[]> =>
+        await p.target.run(
+          to === 'postgres'
+            ? `select relname from pg_class where relname like 'seen%' and relkind = 'r'`
+            : `select seen_table from waybill.snapshot_range where flow = '${p.flow}'
+               union all select seen_table from waybill.snapshot where flow = '${p.flow}'`,
+        );
+      expect(await left()).toEqual([]);
+
+      // What is cancelled leaves nothing behind and removes nothing, be it a range or the whole table.
+      (p.config.sources['one'] as { snapshot_max_rows_per_second?: number }).snapshot_max_rows_per_second = 20;
+      const kept = (await at('stock')).length;
+      for (const part of ['range', 'whole'] as const) {
+        if (part === 'range') await ask(p, 'one', `${p.schema}.stock`, '1', undefined);
+        else await requestSnapshot(p.config.nats, 'one', { tables: [`${p.schema}.stock`] });
+        await waitFor(`the ${part} to be under way`, async () => (await left()).length === 1);
+        await requestSnapshot(p.config.nats, 'one', { cancel: true });
+        await waitFor(`the ${part} to be forgotten`, async () => (await left()).length === 0);
+      }
+      expect((await progressOf(p, 'one')).tables.every(({ state }) => state === 'done')).toBe(true);
+      expect(await at('stock')).toHaveLength(kept);
+      expect(p.failure).toBeUndefined();
     },
     timeoutMs,
   );
@@ -281,7 +297,7 @@ describe('a large range', () => {
         async () => (await p.target.query(`select from t where v = 'after'`)).rowCount === 1,
       );
       expect((await p.target.query(`select from t where v = 'extra'`)).rowCount).toBe(1);
-      // The next one is not disturbed by what is left of it.
+      expect((await p.target.query(`select from pg_class where relname like 'seen%'`)).rowCount).toBe(0);
       const { id } = await ask(p, 'wms', 'public.t', '19990', undefined);
       await done(p, 'wms', id);
       await waitFor(

@@ -206,6 +206,21 @@ entities:
     expect(summary(source.flush())).toEqual(['gone']);
   });
 
+  it('forgets what it saw of a snapshot that was given up, and loses nothing by it', () => {
+    const { engine, feed: source } = feed();
+    masters(source)
+      .put('quant', quant('1', '5'), quant('2', '1', { product_id: '2' }))
+      .flush();
+    for (const mark of ['cancel', 'gone']) {
+      source.change('quant', ['s', 0, ['snap', 'begin']]);
+      expect(engine.scanning).toBe(true);
+      source.change('quant', ['s', 0, ['snap', mark]]);
+      expect(engine.scanning).toBe(false);
+      source.change('quant', ['s', 0, ['snap', 'end']]);
+      expect(summary(source.flush())).toEqual([]);
+    }
+  });
+
   it('stops at a table that no longer fits, and over its budget', () => {
     const { engine, feed: source } = feed();
     masters(source);

@@ -4,7 +4,7 @@
  * frames give the same contributions. `apply` takes row changes, `flush` gives what they add up to.
  */
 import { ReplicationError } from '../../core/errors.ts';
-import type { RowChange, TableSchema } from '../../core/frame.ts';
+import type { RowChange, TableSchema, Value } from '../../core/frame.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { timestampOfMicros } from '../canonical/timestamp.ts';
 import type { MappingPlan, TablePlan } from './block-plan.ts';
@@ -160,9 +160,7 @@ export class MappingEngine {
         for (const key of reader.plan.store.rows.keys()) this.#remove(reader, key, place);
         return;
       case 's':
-        // Marks of ranges and of versions say nothing of rows that are gone without a trace in the log.
-        if (after![1] === 'begin' || after![1] === 'end')
-          this.#mark(reader, String(after![0]), after![1] === 'end', place);
+        this.#mark(reader, String(after![0]), after![1], place);
     }
   }
 
@@ -242,15 +240,17 @@ export class MappingEngine {
     reader.plan.store.remove(key);
   }
 
-  /** Between its marks a snapshot reads a table whole: what it did not bring, and nothing changed, is gone. */
-  #mark(reader: TableReader, id: string, isEnd: boolean, place: ChangePlace): void {
+  /**
+   * Between its marks a snapshot reads a table whole: what it did not bring, and nothing changed, is gone. Marks of ranges
+   * and of versions say nothing of rows that are gone without a trace in the log.
+   */
+  #mark(reader: TableReader, id: string, mark: Value | undefined, place: ChangePlace): void {
     const { plan } = reader;
-    if (!isEnd) {
-      this.#scans.set(plan, { id, seen: new Set() });
-      return;
-    }
     const scan = this.#scans.get(plan);
-    if (scan === undefined || scan.id !== id) return;
+    if (mark === 'begin') this.#scans.set(plan, { id, seen: new Set() });
+    // It is not read to its end, so that what was not seen may be there.
+    else if (mark === 'cancel' || mark === 'gone') this.#scans.delete(plan);
+    if (mark !== 'end' || scan?.id !== id) return;
     this.#scans.delete(plan);
     this.#scanned.add(plan);
     for (const key of plan.store.rows.keys()) if (!scan.seen.has(key)) this.#remove(reader, key, place);
