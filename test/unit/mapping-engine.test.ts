@@ -180,6 +180,12 @@ entities:
     ]);
     source.remove('place', { id: '1' });
     expect(summary(source.flush())).toEqual([{ code: 'WH', type: 'site', is_stock: 'true' }]);
+
+    source.put('place', { id: '3', name: 'DC' }, { id: '4', name: 'DC' });
+    const held = ['*: code must be unique, and several rows have it'];
+    expect(summary(source.flush())).toEqual([{ values: 'gone', held }]);
+    source.remove('place', { id: '3' }, { id: '4' });
+    expect(summary(source.flush())).toEqual(['gone']);
   });
 
   it('lets a row expire without a change', () => {

@@ -351,7 +351,8 @@ export class BlockState {
     const members = record.rows.sorted();
     if (members.length === 0) {
       this.#records.delete(key);
-      if (old !== undefined) into.push({ ...this.#base(key, cause, lineageOf), values: undefined, held: NOTHING_HELD });
+      if (old !== undefined || record.held.size > 0)
+        into.push({ ...this.#base(key, cause, lineageOf), values: undefined, held: NOTHING_HELD });
       return;
     }
     const values = this.#blank.slice();
@@ -391,6 +392,7 @@ export class BlockState {
       for (const index of group === WHOLE_RECORD ? entity.fields.keys() : entity.groupIndexes.get(group)!)
         if (!entity.fields[index]!.key) values[index] = old?.[index];
     if (held.has(WHOLE_RECORD) && old === undefined) {
+      record.held = held;
       into.push({ ...this.#base(key, cause, lineageOf), ...contentOf(cause), values: undefined, held });
       return;
     }
