@@ -2,9 +2,10 @@
  * Saved states of a flow in a stream of their own: pieces of bounded size, then a message that names them. Only that one
  * makes a state valid, so that a process may be killed at any point of writing it; then the states before it are dropped.
  */
-import { JetStreamApiError, jetstream, type JetStreamClient } from '@nats-io/jetstream';
+import { DeliverPolicy, JetStreamApiError, jetstream, ReplayPolicy, type JetStreamClient } from '@nats-io/jetstream';
 import { headers } from '@nats-io/transport-node';
 import { ensureStateStream } from '../core/cdc-stream.ts';
+import { ReplicationError } from '../core/errors.ts';
 import { failpoint } from '../core/failpoint.ts';
 import { natsError, type Nats } from '../core/nats.ts';
 import { parseCheckpoint, type Checkpoint } from './checkpoint.ts';
@@ -13,6 +14,9 @@ import { STATE_VERSION } from './saved-state.ts';
 const SNAPSHOT_HEADER = 'Waybill-Snapshot';
 /** Most bytes of a piece. */
 const PIECE_BYTES = 256 << 10;
+const FETCHED_PIECES = 16;
+/** A server that has not given what it holds by then is taken to be away. */
+const FETCH_MS = 10_000;
 const LINE_FEED = 0x0a;
 const NO_MESSAGE = 10037;
 
@@ -87,7 +91,7 @@ export class StateStore {
 
   /** The newest state that is whole; undefined where there is none that this version reads. */
   async latest(): Promise<SavedState | undefined> {
-    const message = await this.#message({ last_by_subj: `${this.#subject}.manifest` });
+    const message = await this.#newestManifest();
     if (message === undefined) return undefined;
     const { v, checkpoint, ...manifest } = JSON.parse(message.data.toString('utf8')) as Manifest;
     if (v !== STATE_VERSION) return undefined;
@@ -100,11 +104,8 @@ export class StateStore {
     const nothing = Buffer.alloc(0);
     let rest: Buffer = nothing;
     let read = 0;
-    for (let seq = firstSeq; seq < lastSeq; seq++) {
-      const message = await this.#message({ seq });
-      if (message?.id !== id) continue;
+    for await (const data of this.#pieces(id, firstSeq, lastSeq)) {
       read += 1;
-      const { data } = message;
       let from = 0;
       for (let end = data.indexOf(LINE_FEED); end >= 0; end = data.indexOf(LINE_FEED, from)) {
         const line = data.subarray(from, end);
@@ -117,14 +118,39 @@ export class StateStore {
     return read === pieces && rest === nothing;
   }
 
-  async #message(
-    query: { seq: number } | { last_by_subj: string },
-  ): Promise<{ seq: number; id: string; data: Buffer } | undefined> {
+  /** The pieces of a state, by a consumer: asked for one by one, each would take a way there and back, and base64. */
+  async *#pieces(id: string, firstSeq: number, lastSeq: number): AsyncGenerator<Buffer, void, void> {
     try {
+      const consumer = await this.#js.consumers.get(this.#stream, {
+        deliver_policy: DeliverPolicy.StartSequence,
+        opt_start_seq: firstSeq,
+        replay_policy: ReplayPolicy.Instant,
+      });
+      for (let seq = firstSeq - 1; seq < lastSeq;) {
+        const before = seq;
+        const messages = await consumer.fetch({ max_messages: FETCHED_PIECES, expires: FETCH_MS });
+        for await (const { seq: at, headers: named, data } of messages) {
+          seq = at;
+          if (seq >= lastSeq) break;
+          if (named?.get(SNAPSHOT_HEADER) !== id) continue;
+          yield Buffer.from(data.buffer, data.byteOffset, data.length);
+        }
+        // What names the pieces stands behind them: there is always one more message.
+        if (seq === before)
+          throw new ReplicationError('nats_timeout', `stream ${this.#stream} gave nothing behind sequence ${seq}`);
+      }
+    } catch (thrown) {
+      throw natsError(thrown, `reading stream ${this.#stream}`);
+    }
+  }
+
+  async #newestManifest(): Promise<{ seq: number; data: Buffer } | undefined> {
+    try {
+      const query = { last_by_subj: `${this.#subject}.manifest` };
       const message = await this.#nats.manager.streams.getMessage(this.#stream, query);
       if (message === null) return undefined;
-      const { seq, data, header } = message;
-      return { seq, id: header.get(SNAPSHOT_HEADER), data: Buffer.from(data.buffer, data.byteOffset, data.length) };
+      const { seq, data } = message;
+      return { seq, data: Buffer.from(data.buffer, data.byteOffset, data.length) };
     } catch (thrown) {
       if (thrown instanceof JetStreamApiError && thrown.code === NO_MESSAGE) return undefined;
       throw natsError(thrown, `reading stream ${this.#stream}`);
