@@ -91,17 +91,19 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
       const id = `${schema}.${name}`;
       const progress = run.tables.get(id) ?? newTableProgress();
       run.tables.set(id, progress);
-      await verifyTable({
-        ...comparison,
-        plan,
-        scanner: sides.scanner,
-        progress,
-        maxFindings: options.maxFindings ?? MAX_FINDINGS,
-        onProgress: async () => {
-          await sides.store.save(run, id);
-          options.onShare?.(share());
-        },
-      });
+      const compare = async (current: ComparePlan): Promise<void> =>
+        await verifyTable({
+          ...comparison,
+          plan: current,
+          scanner: sides.scanner,
+          progress,
+          maxFindings: options.maxFindings ?? MAX_FINDINGS,
+          onProgress: async () => {
+            await sides.store.save(run, id);
+            options.onShare?.(share());
+          },
+        });
+      await compare(plan);
       await sides.store.settle(run, schema, name);
       let outcome: TableOutcome = {
         schema,
@@ -111,7 +113,10 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
         skippedColumns: plan.skipped,
       };
       if (options.repairer !== undefined && progress.findings.length > 0) {
-        outcome = { ...outcome, repaired: await repair(options, options.repairer, comparison, plan, progress) };
+        outcome = {
+          ...outcome,
+          repaired: await repair(options, options.repairer, comparison, { plan, progress, compare }),
+        };
         progress.findings = [...outcome.repaired!.left];
         await sides.store.save(run, id);
         await sides.store.settle(run, schema, name);
@@ -150,19 +155,26 @@ function sourceKey({ source }: ComparePlan, key: KeyTexts): KeyTexts {
   });
 }
 
-/** Asks for the rows again and looks whether that mended them. */
+interface Compared {
+  readonly plan: ComparePlan;
+  readonly progress: TableProgress;
+  /** Goes on with the comparison from where the progress is. */
+  readonly compare: (plan: ComparePlan) => Promise<void>;
+}
+
+/** Asks for the rows again and looks whether that mended them; at all rows, where more differed than is listed. */
 async function repair(
   { deleteExtra, signal, sides, placeOf, zeroDates, rules }: FlowVerificationOptions,
   repairer: Repairer,
   comparison: Comparison,
-  plan: ComparePlan,
-  progress: TableProgress,
+  { plan, progress, compare }: Compared,
 ): Promise<{ asked: number; left: readonly Finding[] }> {
   const { schema, name } = plan.source;
   const wanted = progress.findings.filter((finding) => finding.kind !== 'extra' || deleteExtra);
   // Without a key only the whole table can be read again, which takes its extra rows away.
   if (wanted.length === 0 || (!plan.keyed && !deleteExtra)) return { asked: 0, left: progress.findings };
-  const whole = !plan.keyed || progress.truncated;
+  // Read again as a whole, a table loses its extra rows: where those are to stay, what is listed is mended and no more.
+  const whole = !plan.keyed || (progress.truncated && deleteExtra);
   await repairer.reread(schema, name, whole ? 'all' : wanted.map((finding) => sourceKey(plan, finding.key!)), signal);
   await passed(sides.source, sides.target, await sides.source.watermark(), signal);
   // The target may have got the table, or its rows, only now.
@@ -172,6 +184,13 @@ async function repair(
   const source = (await sides.source.tables()).find((table) => table.name === name && table.schema === schema);
   const again =
     source === undefined || plan.target !== undefined ? plan : comparePlan(source, target, zeroDates, rules);
-  const { findings } = await confirm(comparison, again, progress.findings);
+  if (progress.truncated) {
+    Object.assign(progress, newTableProgress());
+    await compare(again);
+    return { asked: wanted.length, left: progress.findings };
+  }
+  const { findings, unresolved } = await confirm(comparison, again, progress.findings);
+  // What changes all the time is not known to be mended.
+  progress.unresolved += unresolved;
   return { asked: wanted.length, left: findings };
 }
