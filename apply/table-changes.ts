@@ -44,7 +44,8 @@ const KINDS = ['upsert', 'partial', 'delete'] as const satisfies readonly NetKin
 /** A number stands for an integer key, the key's text for any other. */
 type MapKey = number | string;
 
-const INTEGER = /^(smallint|integer|bigint|(tiny|small|medium|big)?int\b)/;
+/** Of all databases; not arrays of them, nor types of somebody's own whose names begin alike. */
+const INTEGER = /^(?:smallint|integer|bigint|(?:tiny|small|medium|big)?int(?:\(\d+\))?(?: unsigned)?(?: zerofill)?)$/;
 /** Digits that a number holds exactly. */
 const SAFE_DIGITS = 15;
 
