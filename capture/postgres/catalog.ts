@@ -72,14 +72,18 @@ const typeSql = (oid: string, modifier: string): string => `
     when t.typcategory = 'A' then 'text[]' else 'text' end,
   'base', coalesce(b.typname, t.typname)`;
 
-/** Ordinary and partitioned tables. `$1`: leave partitions out; `$2`: one table by its oid, or all. */
+/**
+ * Ordinary and partitioned tables. `$1`: leave partitions out; `$2`: one table by its oid, or all. A primary key that is
+ * deferrable is no key: in the middle of a transaction two rows may have the same, and Postgres itself takes it for no
+ * replica identity.
+ */
 export const CATALOG_SQL = `
 select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relreplident as identity,
   (select json_agg(a.attname order by k.n) from pg_index i
      cross join lateral unnest(i.indkey::int2[]) with ordinality k(attnum, n)
      join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
    where i.indrelid = c.oid and k.n <= i.indnkeyatts
-     and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary end) as key,
+     and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary and i.indimmediate end) as key,
   (select json_agg(json_build_object(
        'id', a.attnum, 'name', a.attname, 'notNull', a.attnotnull, ${typeSql('a.atttypid', 'a.atttypmod')},
        'typeOid', a.atttypid::int8::text, 'modifier', a.atttypmod,

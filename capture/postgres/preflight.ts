@@ -133,7 +133,7 @@ async function checkTables(client: pg.Client, tables: readonly CapturedTable[], 
       add(
         'error',
         `${schema}.${name}`,
-        'has no primary key and no replica identity',
+        'has no primary key (a deferrable one does not count) and no replica identity',
         `ALTER TABLE ${qualifiedName(table.schema)} REPLICA IDENTITY FULL;`,
       );
     else if (table.keyIndexes.length === 0)

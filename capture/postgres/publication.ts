@@ -29,7 +29,7 @@ export function requireIdentities(tables: readonly CapturedTable[]): void {
   const sql = without.map((table) => `ALTER TABLE ${qualifiedName(table.schema)} REPLICA IDENTITY FULL;`).join(' ');
   throw new ReplicationError(
     'source_table_identity',
-    `${without.map((table) => `${table.schema.schema}.${table.schema.name}`).join(', ')} ha${without.length === 1 ? 's' : 've'} no primary key and no replica identity; add a primary key, or run: ${sql}`,
+    `${without.map((table) => `${table.schema.schema}.${table.schema.name}`).join(', ')} ha${without.length === 1 ? 's' : 've'} no primary key (a deferrable one does not count) and no replica identity; add a primary key, or run: ${sql}`,
   );
 }
 

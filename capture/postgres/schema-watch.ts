@@ -338,7 +338,7 @@ export class SchemaWatch {
           without.push({
             schema: where.schema,
             name: where.name,
-            reason: `it has no primary key and no replica identity; run: ALTER TABLE ${qualifiedName(where)} REPLICA IDENTITY FULL;`,
+            reason: `it has no primary key (a deferrable one does not count) and no replica identity; run: ALTER TABLE ${qualifiedName(where)} REPLICA IDENTITY FULL;`,
           });
           continue;
         }

@@ -67,6 +67,19 @@ describe('capture refuses', () => {
     await refused(url, 'source_table_identity', /public\.No Key.*ALTER TABLE "public"\."No Key" REPLICA IDENTITY FULL/);
   });
 
+  it('a table whose key is deferrable, which once published could not be updated any more', async () => {
+    const url = await database(
+      server,
+      'create table d (id int primary key deferrable, v int)',
+      'insert into d values (1, 1)',
+    );
+    await refused(url, 'source_table_identity', /public\.d has no primary key \(a deferrable one does not count\)/);
+    const client = new pg.Client(url);
+    await client.connect();
+    expect((await client.query('update d set v = 2')).rowCount).toBe(1);
+    await client.end();
+  });
+
   it('a source without tables', async () => {
     await refused(await database(server), 'source_table_missing', /public\.\*/);
   });

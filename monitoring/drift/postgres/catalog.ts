@@ -4,7 +4,7 @@ import type { SideTable } from '../side.ts';
 
 /**
  * Generated columns are left out, as capture and apply leave them out; so are partitions, which their root stands for.
- * The key is that of the replica identity where one is named, else the primary key.
+ * The key is that of the replica identity where one is named, else the primary key, as for a capture.
  */
 const QUERY = `
 select n.nspname as schema, c.relname as name,
@@ -12,7 +12,7 @@ select n.nspname as schema, c.relname as name,
      cross join lateral unnest(i.indkey::int2[]) with ordinality k(attnum, n)
      join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
    where i.indrelid = c.oid and k.n <= i.indnkeyatts
-     and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary end) as key,
+     and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary and i.indimmediate end) as key,
   (select json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
        'base', case y.typtype when 'd' then format_type(y.typbasetype, y.typtypmod) else format_type(a.atttypid, a.atttypmod) end,
        'bytewise',
