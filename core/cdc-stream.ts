@@ -175,13 +175,17 @@ export async function ensureStateStream(
   }
 }
 
-/** Reads the tail through the leader (never by direct get, which a lagging replica may answer). */
-export async function readTail(nats: Nats, stream: string): Promise<StreamTail> {
+/**
+ * Reads the tail through the leader (never by direct get, which a lagging replica may answer). Throws `stream_gap` where the
+ * last message has expired or was purged, unless all is to be written `anew`: then only its sequence counts.
+ */
+export async function readTail(nats: Nats, stream: string, { anew = false } = {}): Promise<StreamTail> {
   try {
     const info = await nats.manager.streams.info(stream);
     const seq = info.state.last_seq;
     if (seq === 0) return { seq: 0, end: ORIGIN, epoch: 0 };
     const message = await nats.manager.streams.getMessage(stream, { seq });
+    if (message === null && anew) return { seq, end: ORIGIN, epoch: 0 };
     if (message === null)
       throw new ReplicationError('stream_gap', `the last message of stream ${stream} (sequence ${seq}) is gone`, {
         context: { stream, seq },
@@ -306,6 +310,8 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
     };
     if (state.messages === 0) {
       if (comparePositions(position, ORIGIN) === 0 && state.last_seq === 0) return 1;
+      // All of it had been taken when it was emptied: the next frame tells whether it follows.
+      if (state.last_seq > 0 && seq === state.last_seq) return seq + 1;
       throw new ReplicationError(
         state.last_seq === 0 ? 'stream_behind' : 'stream_gap',
         `stream ${stream} is empty, and the target stands at ${describePosition(position)}`,

@@ -120,8 +120,9 @@ async function runOnce(options: CanonicalFlowOptions, nats: Nats, report: Transf
       });
       const store = await StateStore.open(nats, options.nats, name);
       const request = await readRequest(bucket, name);
-      const tail = await readTail(nats, stream.name);
-      if (tail.seq > 0 && tail.checkpoint === undefined)
+      // Records that have expired, down to the last one, are written anew.
+      const tail = await readTail(nats, stream.name, { anew: true });
+      if (tail.end.kind !== 'origin' && tail.checkpoint === undefined)
         throw new ReplicationError('stream_foreign', `stream ${stream.name} holds frames that no transform wrote`);
       const frameBytes = maxFrameBytes(nats, settings.frame_bytes);
       const publisher = new FramePublisher(nats, options.nats, {

@@ -6,11 +6,11 @@ import type { StreamTail } from '../core/cdc-stream.ts';
 import type { FramePublisher } from '../core/frame-publisher.ts';
 import { FrameWriter } from '../core/frame-writer.ts';
 import type { TransformReport } from '../core/metrics.ts';
-import { asPgPosition, formatHexLsn, formatPosition, ORIGIN, pgPosition, type Position } from '../core/position.ts';
+import { asPgPosition, formatHexLsn, formatPosition, pgPosition, type Position } from '../core/position.ts';
 
 export interface OutputOptions {
   readonly publisher: FramePublisher;
-  readonly tail: Pick<StreamTail, 'seq' | 'end' | 'checkpoint'>;
+  readonly tail: Pick<StreamTail, 'end' | 'checkpoint'>;
   /** A frame is sent before it grows beyond this by more than a transaction. */
   readonly frameBytes: number;
   /** What the stream holds once everything that was added is stored. */
@@ -39,9 +39,9 @@ export class Output {
     this.#options = options;
     this.#writer = new FrameWriter(frameBytes);
     this.#spare = new FrameWriter(frameBytes);
-    this.#start = tail.seq === 0 ? ORIGIN : tail.end;
-    // A stream that is made again goes on behind whatever position a target has from the one before it.
-    this.#next = tail.seq === 0 ? BigInt(Date.now()) * 1000n : asPgPosition(tail.end).lsn;
+    this.#start = tail.end;
+    // A stream that is made again, or was emptied, goes on behind whatever position a target has from what was before.
+    this.#next = tail.end.kind === 'origin' ? BigInt(Date.now()) * 1000n : asPgPosition(tail.end).lsn;
     this.#checkpoint = tail.checkpoint ?? '';
   }
 

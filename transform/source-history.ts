@@ -54,6 +54,8 @@ export async function historyAfter(
   try {
     const { state } = await nats.manager.streams.info(stream);
     if (seq === 0 || seq > state.last_seq || seq + 1 < state.first_seq) return undefined;
+    // Emptied behind the place: whoever reads what comes next sees whether it follows.
+    if (state.messages === 0) return { stream, startSeq: seq + 1, position, whole: true, end: { position, seq } };
     const last = await headersAt(nats, stream, state.last_seq);
     const end = { position: last?.end ?? position, seq: state.last_seq };
     const after: History = { stream, startSeq: seq + 1, position, whole: true, end };

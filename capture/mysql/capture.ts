@@ -53,8 +53,8 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
     requireSettings(facts, settings.kind);
     const tables = await matchingTables(client, settings.kind, settings.tables);
     const executed = await readExecuted(client, settings.kind);
-    const tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name));
     const reset = (await readRequest(bucket, name))?.reset === true;
+    const tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name), { anew: reset });
     const taken = asGtidPosition(tail.end);
     if (taken !== undefined && taken.kind !== settings.kind)
       throw new ReplicationError(

@@ -52,7 +52,8 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     const registry = new TableRegistry<number, CapturedTable>(bucket, name, BY_OID, (table) =>
       storedTable(table, rules),
     );
-    let tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name));
+    const reset = (await readRequest(bucket, name))?.reset === true;
+    let tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name), { anew: reset });
     const matching = await matchingTables(client, settings.tables);
     if (tail.seq === 0) requireIdentities(matching);
     // Later on a table without identity is left out, and the others go on.
@@ -70,7 +71,6 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
       epoch: held.epoch,
       tail,
     });
-    const reset = (await readRequest(bucket, name))?.reset === true;
     const { startAfresh, lsn } = await prepareSlot(client, { slot, tail, source, reset });
     if (startAfresh) {
       await beginStream(nats, publisher, tail, pgPosition(lsn), log);

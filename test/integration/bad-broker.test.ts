@@ -169,6 +169,29 @@ describe('the stream', () => {
     expect((await again).status).toBe(0);
   });
 
+  it('was emptied while nobody ran: all is read again on request, and then the flow has all', async () => {
+    const it = await path();
+    const first = cli.waybill(it.text, ['run', '--listen', '127.0.0.1:0']);
+    await waitFor('the row', async () => (await countOf(it.target, 'copy.a').catch(() => 0)) === 1);
+    cli.drain();
+    await first;
+    await withNats(it, ({ manager }) => manager.streams.purge(it.stream));
+    await execute(it.source, 'delete from a', 'insert into a values (2)');
+    // The flow had taken all of it, and misses nothing so far.
+    const flow = await cli.waybill(it.text, ['run', '--listen', '127.0.0.1:0', '--only', 'apply:f'], (log) =>
+      /flow started|stream_gap/.test(log),
+    );
+    expect(flow.output).not.toContain('stream_gap');
+    await cli.run(it.text, 'stream_gap', 'capture:wms');
+    expect((await cli.waybill(it.text, ['snapshot', 'wms', '--reset'])).status).toBe(0);
+    const again = cli.waybill(it.text, ['run', '--listen', '127.0.0.1:0']);
+    await execute(it.source, 'insert into a values (3)');
+    await waitFor('both rows', async () => (await countOf(it.target, 'copy.a where id > 1')) === 2);
+    await waitFor('the old row to go', async () => (await countOf(it.target, 'copy.a')) === 2);
+    cli.drain();
+    expect((await again).status).toBe(0);
+  });
+
   it('ends before the place where the target stands: it is waited for', async () => {
     const it = await path();
     await cli.waybill(

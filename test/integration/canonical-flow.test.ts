@@ -253,6 +253,7 @@ it('goes on from its saved state when the past of a source has expired, and says
   await flow.stop('transform:stock');
   const admin = await connectNats(flow.config.nats, 'test');
   cleanups.push(() => admin.close());
+  const records = canonicalStreamName(flow.config.nats.prefix, 'inventory_position');
   const stream = cdcStreamName(flow.config.nats.prefix, 'wms');
   const lastSeq = async (): Promise<number> => (await admin.manager.streams.info(stream)).state.last_seq;
   /** A frame of its own. */
@@ -261,10 +262,12 @@ it('goes on from its saved state when the past of a source has expired, and says
     await wms.client.query(sql);
     await waitFor('the change in the stream', async () => (await lastSeq()) > before);
   };
-  // All that the state was made of expires, and then a row that it brought goes.
+  // All that the state was made of expires, and the records do; then a row that it brought goes.
   await admin.manager.streams.purge(stream);
-  await change('delete from stock_quant where product_id = 2; update stock_quant set quantity = 7');
+  await admin.manager.streams.purge(records);
   flow.start('transform:stock');
+  await waitFor('the flow to be at work', async () => states.at(-1)?.startsWith('idle') === true);
+  await change('delete from stock_quant where product_id = 2; update stock_quant set quantity = 7');
   await flow.shows(seen, ['A-1|7']);
   await requestAnew(flow.config.nats, 'stock');
   await change('update stock_quant set quantity = 8');
