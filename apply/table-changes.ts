@@ -40,6 +40,7 @@ export class NetChange {
 }
 
 const KINDS = ['upsert', 'partial', 'delete'] as const satisfies readonly NetKind[];
+const UPSERT = KINDS.indexOf('upsert');
 
 /** A number stands for an integer key, the key's text for any other. */
 type MapKey = number | string;
@@ -53,7 +54,7 @@ export class TableChanges<P extends PlanShape> {
   readonly plan: P;
   /** All rows count, in source order: they cannot be reduced to the net result. Invariant 3. */
   ordered: boolean;
-  /** Only new rows came, each key once. */
+  /** Only new rows came. A key may have come twice: whoever writes them all finds out. */
   insertsOnly = true;
   /** Only rows came that were there before, and are still. */
   updatesOnly = true;
@@ -62,6 +63,8 @@ export class TableChanges<P extends PlanShape> {
   size = 0;
   /** By key: the place of the row that the state comes from, times 4, plus the kind. A number, so that it costs no object. */
   readonly #net = new Map<MapKey, number>();
+  /** Whether `#net` knows the rows. While only new rows come, which are written as they are, it need not. */
+  #indexed = false;
   /** Of states that are not in a frame as they are. */
   readonly #images = new Map<MapKey, readonly Value[]>();
   readonly #frames: IndexedFrame[] = [];
@@ -84,11 +87,13 @@ export class TableChanges<P extends PlanShape> {
 
   /** Number of keys. */
   get keys(): number {
+    this.#indexKeys();
     return this.#net.size;
   }
 
   /** The net state of every key, in the order in which the keys first came. */
   *net(): Generator<NetChange> {
+    this.#indexKeys();
     for (const [key, code] of this.#net) yield this.#change(key, code);
   }
 
@@ -108,7 +113,8 @@ export class TableChanges<P extends PlanShape> {
     const op = frame.op(row);
     if (op !== 'i' && op !== 'r') this.insertsOnly = false;
     if (op !== 'u') this.updatesOnly = false;
-    if (this.ordered) return;
+    if (this.ordered || (this.insertsOnly && !this.#indexed)) return;
+    this.#indexKeys(this.size - 1);
     if (op === 'd') {
       const before = frame.row(row)[4]!;
       this.deletes += 1;
@@ -116,6 +122,16 @@ export class TableChanges<P extends PlanShape> {
     } else if (op === 'u' && (frame.hasBefore(row) || frame.hasUnchanged(row))) this.#addUpdate(frame, row);
     // The usual case: all columns are given, and the key of an update is as it was.
     else this.#set(this.#keyInFrame(frame, row), 'upsert', undefined);
+  }
+
+  /** Gives `#net` the new rows that came first, up to `end`. */
+  #indexKeys(end = this.size): void {
+    if (this.#indexed || this.ordered) return;
+    this.#indexed = true;
+    for (let place = 0; place < end; place++) {
+      const frame = this.#frames[this.#rows[2 * place]!]!;
+      this.#net.set(this.#keyInFrame(frame, this.#rows[2 * place + 1]!), place * 4 + UPSERT);
+    }
   }
 
   #note(frame: IndexedFrame, row: number): void {
@@ -167,10 +183,7 @@ export class TableChanges<P extends PlanShape> {
   #set(key: MapKey, kind: NetKind, image: readonly Value[] | undefined): void {
     if (image !== undefined) this.#images.set(key, image);
     else if (this.#images.size > 0) this.#images.delete(key);
-    const keys = this.#net.size;
     this.#net.set(key, (this.size - 1) * 4 + KINDS.indexOf(kind));
-    // It came before in this segment.
-    if (this.#net.size === keys) this.insertsOnly = false;
   }
 
   #mapKey(text: string): MapKey {

@@ -35,7 +35,7 @@ export class SegmentWriter {
     const deletesLast: string[] = [];
     const staged = new Map<TableChanges<TablePlan>, StagedTable>();
     for (const table of tables)
-      if (!table.ordered && table.keys > MOST_LITERAL_ROWS && !this.#direct(table))
+      if (!table.ordered && !this.#direct(table) && table.keys > MOST_LITERAL_ROWS)
         staged.set(table, await writeStaged(transaction, table));
     for (const table of tables) {
       const { plan } = table;

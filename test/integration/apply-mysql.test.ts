@@ -149,6 +149,18 @@ describe.each([
       expect(await rows(summary)).toEqual([['500', '500', '0', ...rest]]);
     });
 
+    test('of new rows that come twice in a batch the later one counts', async () => {
+      const row = (id: number, name: string): RowChange => ['r', 0, [String(id), name, null]];
+      const many = Array.from({ length: 300 }, (_, id) => row(id, 'read'));
+      await feed.frame([items], [[ins('7', 'inserted', null)], many, [row(8, 'again')]]);
+      feed.start();
+      await feed.caughtUp();
+      expect(await rows('SELECT name, COUNT(*) FROM items GROUP BY name ORDER BY name')).toEqual([
+        ['again', '1'],
+        ['read', '299'],
+      ]);
+    });
+
     test('the last state of a key counts, and partial images are merged', async () => {
       await feed.frame(
         [items],

@@ -95,6 +95,18 @@ describe('changes', () => {
     ).toEqual([[500, 500, '00ff5c0a', '1.50', '{"a,b",NULL,"NULL"}', '\n', 'infinity']]);
   });
 
+  test('of new rows that come twice in a batch the later one counts', async () => {
+    const row = (id: number, name: string): RowChange => ['r', 0, [String(id), name, null]];
+    const many = Array.from({ length: 300 }, (_, id) => row(id, 'read'));
+    await fixture.feed.frame([items], [[ins('7', 'inserted', null)], many, [row(8, 'again')]]);
+    fixture.feed.start();
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT name, count(*)::int FROM items GROUP BY 1 ORDER BY 1')).toEqual([
+      ['again', 1],
+      ['read', 299],
+    ]);
+  });
+
   test('many updates write the rows that the target lacks', async () => {
     fixture.feed.start();
     const many = (count: number, name: string): RowChange[] =>
