@@ -11,10 +11,10 @@ export interface TargetSession {
   close(): Promise<void>;
 }
 
-/** Frames carry values in the form that these settings print and read. */
+/** Frames carry values in the form that these settings print and read. Rows that a policy hides are an error, not absent. */
 const SETTINGS =
   "SET datestyle TO 'ISO, YMD'; SET intervalstyle TO iso_8601; SET timezone TO 'UTC';" +
-  ' SET standard_conforming_strings TO on; SET bytea_output TO hex; SET client_min_messages TO warning;' +
+  ' SET standard_conforming_strings TO on; SET bytea_output TO hex; SET row_security TO off; SET client_min_messages TO warning;' +
   ' SET idle_in_transaction_session_timeout TO 120000';
 
 /** Connects. Throws `target_unreachable`, `target_auth` or another classified error. */

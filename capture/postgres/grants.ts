@@ -27,6 +27,8 @@ export function sourceGrantsSql(name: string, settings: PostgresSourceConfig, pr
     ...(literalSchemas.length === schemas.length
       ? []
       : ['-- Repeat the three lines above for each further schema that the patterns of `tables` match.']),
+    '-- Where policies of row-level security would hide rows from snapshots (as a superuser):',
+    `-- ALTER ROLE ${quoted} BYPASSRLS;`,
     '-- The publication is best made by the owner of the tables, so that Waybill needs no right to change anything:',
     ...literalSchemas.map(
       (schema) =>

@@ -155,6 +155,17 @@ async function checkTables(client: pg.Client, tables: readonly CapturedTable[], 
       'this user may not read it',
       `GRANT SELECT ON ${row.table} TO CURRENT_USER; -- as its owner`,
     );
+  const hidden = await client.query<{ table: string; role: string }>(
+    'select c.oid::regclass::text as table, quote_ident(current_user) as role from pg_class c where c.oid = any($1::oid[]) and row_security_active(c.oid)',
+    [tables.map((table) => table.oid)],
+  );
+  for (const row of hidden.rows)
+    add(
+      'error',
+      row.table,
+      'policies of row-level security hide rows from this user, which the log has',
+      `ALTER ROLE ${row.role} BYPASSRLS; -- as a superuser`,
+    );
 }
 
 /** Whether this user may make the publication: CREATE on the database and ownership of every table. */

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
+import { checkPostgresSource } from '../../capture/postgres/preflight.ts';
 import { quoteIdent } from '../../capture/postgres/publication.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -123,6 +124,28 @@ describe('capture refuses', () => {
     );
     await admin.end();
     await refused(url.href, 'source_privilege', /42501/);
+  });
+
+  it('a user from whom policies hide rows that the log has', async () => {
+    const url = new URL(
+      await database(
+        server,
+        TABLE,
+        'insert into t select generate_series(1, 9)',
+        'alter table t enable row level security',
+        'create policy few on t using (id < 3)',
+        'create role hidden login replication',
+        'grant select on t to hidden',
+        `create publication ${quoteIdent(`waybill_refused${made + 1}`)} for table t with (publish_via_partition_root)`,
+      ),
+    );
+    url.username = 'hidden';
+    await refused(url.href, 'source_privilege', /row-level security policy for table "t"/);
+    const { settings } = configFor('hidden', url.href, nats.url);
+    const findings = await checkPostgresSource(`refused${made}`, settings, 'waybill');
+    expect(findings.filter(({ severity }) => severity === 'error')).toMatchObject([
+      { subject: expect.stringContaining(': t') as string, remedy: 'ALTER ROLE hidden BYPASSRLS; -- as a superuser' },
+    ]);
   });
 
   it('a server whose slots are all taken', async () => {
