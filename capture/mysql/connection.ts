@@ -11,8 +11,12 @@ const DEFAULT_PORT = 3306;
 /** How long an overtaken session may take to end. What comes does not rest on that. */
 export const TAKEOVER_SECONDS = 5;
 
-/** Every value's text is canonical in a session with these settings; the same on all connections that read rows. */
-const SESSION = "SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 28800, net_write_timeout = 600";
+/**
+ * Every value's text is canonical in a session with these settings; the same on all connections that read rows. Whatever
+ * the server's own isolation is, none reads what has not been committed.
+ */
+const ISOLATION = 'SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ';
+const SETTINGS = "SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 28800, net_write_timeout = 600";
 
 /** Host, user, TLS of a source's url, as mysql2 takes them. Throws `config_invalid`. */
 export function connectionOptions(settings: MysqlSourceConfig): ConnectionOptions {
@@ -81,7 +85,8 @@ export async function connectSource(settings: MysqlSourceConfig, name?: string):
   connection.on('error', () => {});
   const client = new SqlClient(connection);
   try {
-    await client.query(SESSION, 'cannot connect to the source');
+    await client.query(SETTINGS, 'cannot connect to the source');
+    await client.query(ISOLATION, 'cannot connect to the source');
     if (name !== undefined) await takeSession(client, name);
   } catch (thrown) {
     client.end();

@@ -44,6 +44,12 @@ describe.each([
         twice int generated always as (id * 2) virtual, updated timestamp(3) not null default current_timestamp(3)) engine=InnoDB`);
       const values = Array.from({ length: 3000 }, (_, i) => `(${i}, 'item ${i}', ${i}.50)`).join(',');
       await s.run(`insert into items (id, name, price) values ${values}`);
+      // Whatever isolation the server gives its sessions, what has not been committed is not read.
+      await s.run('set global transaction isolation level read uncommitted');
+      const other = await createConnection({ uri: s.settings.url, multipleStatements: true });
+      await other.query(
+        "begin; insert into items (id, name) values (5000, 'never'); update items set name = 'never' where id = 1",
+      );
       s.start();
       for (let i = 0; i < 200; i++) {
         await s.run(`update items set name = 'changed ${i}' where id = ${(i * 37) % 3000}`);
@@ -51,6 +57,9 @@ describe.each([
         await s.run(`insert into items (id, name) values (${10_000 + i}, 'new')`);
       }
       await s.loaded(1);
+      await other.query('rollback');
+      await other.end();
+      await s.run('set global transaction isolation level repeatable read');
       await s.expectEqual('items');
       await s.stop();
       await s.run("update items set id = id + 100000, name = 'moved' where id >= 10100");
