@@ -15,7 +15,7 @@ import { seenSql } from './seen-keys.ts';
 import { SegmentWriter } from './segment-writer.ts';
 import type { MysqlSession } from './session.ts';
 import { SnapshotMarks } from './snapshot-marks.ts';
-import { qualifiedName, quoteLiteral } from './sql.ts';
+import { quoteLiteral } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 import { TableFollower } from './table-follower.ts';
 import { TablePlaces } from './table-places.ts';
@@ -94,7 +94,7 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     const ordered = rows.toSorted((a, b) => this.#plans.rank(b.plan) - this.#plans.rank(a.plan));
     for (const { plan, row } of ordered)
       if (row[0] === 's') await this.#mark(transaction, plan, row[2] ?? []);
-      else this.#truncate(transaction, plan, row[2]?.includes('cascade') === true);
+      else this.#truncate(transaction, plan);
   }
 
   async #mark(transaction: TargetTransaction, plan: TablePlan, content: readonly Value[]): Promise<void> {
@@ -107,11 +107,11 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     if (mark === 'end') this.#follower.loaded(plan.table);
   }
 
-  /** TRUNCATE commits implicitly, so it is a DELETE. */
-  #truncate(transaction: TargetTransaction, plan: TablePlan, cascade: boolean): void {
-    if (cascade)
-      for (const [schema, name] of this.#plans.descendants(plan))
-        transaction.add(`DELETE FROM ${qualifiedName(schema, name)}`);
+  /**
+   * TRUNCATE commits implicitly, so it is a DELETE. The source names each table that its own reached, with CASCADE too;
+   * others of the target are nobody's to empty.
+   */
+  #truncate(transaction: TargetTransaction, plan: TablePlan): void {
     transaction.add(`DELETE FROM ${plan.qualified}`);
     // What waited for these rows has nothing to wait for any more.
     transaction.add(

@@ -9,11 +9,6 @@ import type { TablePlaces } from './table-places.ts';
 import { targetError } from './target-error.ts';
 import { ensureTargetTable, type RunDdl } from './target-table.ts';
 
-interface ForeignKey {
-  readonly child: string;
-  readonly parent: string;
-}
-
 export class TablePlans {
   readonly #session: MysqlSession;
   readonly #places: TablePlaces;
@@ -21,7 +16,6 @@ export class TablePlans {
   readonly #plans = new Map<string, TablePlan>();
   #ofFrame = new WeakMap<object, (TablePlan | undefined)[]>();
   #order: Map<string, number> | undefined;
-  #foreignKeys: readonly ForeignKey[] = [];
   #referenced = new Set<string>();
 
   constructor(session: MysqlSession, places: TablePlaces, followed: FollowedTables) {
@@ -79,12 +73,12 @@ export class TablePlans {
                  FROM information_schema.REFERENTIAL_CONSTRAINTS
                 WHERE CONSTRAINT_SCHEMA IN (${schemas}) OR UNIQUE_CONSTRAINT_SCHEMA IN (${schemas})`,
             );
-      this.#foreignKeys = rows.map(([schema, child, parentSchema, parent]) => ({
+      const edges = rows.map(([schema, child, parentSchema, parent]) => ({
         child: `${schema}\0${child}`,
         parent: `${parentSchema}\0${parent}`,
       }));
-      this.#referenced = new Set(this.#foreignKeys.map((edge) => edge.parent));
-      this.#order = parentsFirst(tables, this.#foreignKeys);
+      this.#referenced = new Set(edges.map((edge) => edge.parent));
+      this.#order = parentsFirst(tables, edges);
     } catch (thrown) {
       throw targetError(thrown, 'reading the foreign keys of the target');
     }
@@ -98,20 +92,6 @@ export class TablePlans {
   /** Whether rows of other tables, or of its own, may refer to this one. */
   referenced(plan: TablePlan): boolean {
     return this.#referenced.has(targetId(plan));
-  }
-
-  /** Schema and name of every table that refers to this one, or to one that does, children before their parents. */
-  descendants(plan: TablePlan): (readonly [schema: string, name: string])[] {
-    const found: string[] = [];
-    const visit = (parent: string): void => {
-      for (const edge of this.#foreignKeys) {
-        if (edge.parent !== parent || edge.child === parent || found.includes(edge.child)) continue;
-        visit(edge.child);
-        if (!found.includes(edge.child)) found.push(edge.child);
-      }
-    };
-    visit(targetId(plan));
-    return found.filter((id) => id !== targetId(plan)).map((id) => id.split('\0') as [string, string]);
   }
 }
 

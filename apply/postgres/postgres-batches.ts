@@ -74,11 +74,9 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
   }
 
   async barrier(transaction: TargetTransaction, rows: readonly SourceRow<TablePlan>[]): Promise<void> {
+    if (rows[0]?.row[0] === 't') this.#truncate(transaction, rows);
     for (const { plan, row } of rows) {
-      if (row[0] === 't') {
-        this.#truncate(transaction, plan, row[2] ?? []);
-        continue;
-      }
+      if (row[0] === 't') continue;
       const [id, mark] = row[2] ?? [];
       if (mark === 'gone') await this.#gone(transaction, plan, String(id));
       else await this.#marks.apply(transaction, plan, row[2] ?? []);
@@ -90,14 +88,20 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
     if (await this.#follower.gone(plan.table, why, transaction)) this.#marks.forget(transaction, plan);
   }
 
-  #truncate(transaction: TargetTransaction, plan: TablePlan, options: readonly unknown[]): void {
-    const restart = options.includes('restart_identity') ? ' RESTART IDENTITY' : '';
-    transaction.add(`TRUNCATE ${plan.rows}${restart}${options.includes('cascade') ? ' CASCADE' : ''}`);
+  /**
+   * In one statement, or a foreign key between them is in the way. Without CASCADE: the source names each table that its own
+   * reached, and others of the target are nobody's to empty.
+   */
+  #truncate(transaction: TargetTransaction, rows: readonly SourceRow<TablePlan>[]): void {
+    const tables = [...new Set(rows.map(({ plan }) => plan.rows))].join(', ');
+    const restarts = rows.every(({ row }) => row[2]?.includes('restart_identity') === true);
+    transaction.add(`TRUNCATE ${tables}${restarts ? ' RESTART IDENTITY' : ''}`);
     // What waited for these rows has nothing to wait for any more.
-    transaction.add(
-      `DELETE FROM waybill.quarantine WHERE flow = ${quoteLiteral(this.#flow)} AND source = ${quoteLiteral(this.#settings.mirror)}` +
-        ` AND table_schema = ${quoteLiteral(plan.table.schema)} AND table_name = ${quoteLiteral(plan.table.name)}`,
-    );
+    for (const { plan } of rows)
+      transaction.add(
+        `DELETE FROM waybill.quarantine WHERE flow = ${quoteLiteral(this.#flow)} AND source = ${quoteLiteral(this.#settings.mirror)}` +
+          ` AND table_schema = ${quoteLiteral(plan.table.schema)} AND table_name = ${quoteLiteral(plan.table.name)}`,
+      );
   }
 
   async load(): Promise<HeldKeys> {

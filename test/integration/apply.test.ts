@@ -241,6 +241,30 @@ describe('changes', () => {
     expect(await fixture.rows('SELECT id FROM items')).toEqual([['3']]);
   });
 
+  test('tables that were truncated together are, foreign keys between them or not, and no other is', async () => {
+    await fixture.client.query(`CREATE TABLE parents (id bigint PRIMARY KEY);
+      CREATE TABLE kids (id bigint PRIMARY KEY, parent bigint REFERENCES parents)`);
+    const tables = [tableOf('parents', ['id bigint']), tableOf('kids', ['id bigint', 'parent bigint'])];
+    const both = (options: string[]): RowChange[] => [
+      ['t', 0, options],
+      ['t', 1, options],
+    ];
+    const states: string[] = [];
+    fixture.feed.start({ state: (state, detail = '') => void states.push(`${state} ${detail}`) });
+    await fixture.feed.frame(tables, [[ins('1'), at(1, ins('1', '1'))]]);
+    await fixture.feed.frame(tables, [[...both([]), ins('2')]]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT id FROM parents')).toEqual([['2']]);
+    expect(await fixture.rows('SELECT id FROM kids')).toEqual([]);
+    await fixture.client.query(`CREATE TABLE others (parent bigint REFERENCES parents); INSERT INTO others VALUES (2)`);
+    await fixture.feed.frame(tables, [[...both(['cascade']), ins('3')]]);
+    await expect.poll(() => states.join('\n'), { timeout: 10_000 }).toMatch(/waiting target_query.*foreign key/);
+    expect(await fixture.rows('SELECT parent FROM others')).toEqual([['2']]);
+    await fixture.client.query('DROP TABLE others');
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT id FROM parents')).toEqual([['3']]);
+  });
+
   test('a new source column is added, and a dropped one is left alone', async () => {
     fixture.feed.start();
     await fixture.feed.frame([items], [[ins('1', 'a', 'd')]]);
