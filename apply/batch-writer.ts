@@ -114,7 +114,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     return compacted.counts;
   }
 
-  async #writeSegments(transaction: T, { segments, held }: Compacted<P>): Promise<void> {
+  async #writeSegments(transaction: T, { segments }: Compacted<P>): Promise<void> {
     const store = this.#store;
     // Truncates that follow each other are done together.
     let truncates: SourceRow<P>[] = [];
@@ -122,16 +122,18 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
       const rows = truncates;
       truncates = [];
       if (rows.length > 0) await store.barrier(transaction, rows);
+      // What waited of the table went with its rows.
+      for (const { plan } of rows) this.#held.releaseTable(plan.id);
     };
     for (const segment of segments) {
       const { barrier } = segment;
-      if (segment.tables.size > 0 || barrier?.row[0] !== 't') await truncate();
+      if (segment.tables.size > 0 || segment.held.length > 0 || barrier?.row[0] !== 't') await truncate();
       await store.writeSegment(transaction, segment);
+      for (const item of segment.held) await quarantine(this.#context(), transaction, item, HELD);
       if (barrier?.row[0] === 't') truncates.push(barrier);
       else if (barrier !== undefined) await store.barrier(transaction, [barrier]);
     }
     await truncate();
-    for (const item of held) await quarantine(this.#context(), transaction, item, HELD);
   }
 
   /** The batch once more, row by row. */

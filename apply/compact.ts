@@ -20,6 +20,8 @@ export interface SourceRow<P extends PlanShape> {
 
 export interface Segment<P extends PlanShape> {
   readonly tables: Map<string, TableChanges<P>>;
+  /** Changes of held keys. */
+  readonly held: SourceRow<P>[];
   /** What follows the segment's rows: a truncate or a snapshot mark. */
   barrier?: SourceRow<P>;
 }
@@ -32,8 +34,6 @@ export interface TableCount {
 
 export interface Compacted<P extends PlanShape> {
   readonly segments: Segment<P>[];
-  /** Changes of held keys. */
-  readonly held: SourceRow<P>[];
   readonly counts: TableCount[];
 }
 
@@ -58,14 +58,13 @@ export function compact<P extends PlanShape>(
   settings: FlowConfig,
   heldKeys: HeldKeys,
 ): Compacted<P> {
-  const held: SourceRow<P>[] = [];
   const segments: Segment<P>[] = [];
   const slots = new Map<P, Slot<P>>();
-  let segment: Segment<P> = { tables: new Map() };
+  let segment: Segment<P> = { tables: new Map(), held: [] };
   const cut = (barrier?: SourceRow<P>): void => {
     if (barrier !== undefined) segment.barrier = barrier;
-    if (segment.tables.size > 0 || barrier !== undefined) segments.push(segment);
-    segment = { tables: new Map() };
+    if (segment.tables.size > 0 || segment.held.length > 0 || barrier !== undefined) segments.push(segment);
+    segment = { tables: new Map(), held: [] };
     for (const slot of slots.values()) slot.changes = undefined;
   };
   const open = (slot: Slot<P>): TableChanges<P> => {
@@ -96,7 +95,7 @@ export function compact<P extends PlanShape>(
         const keys = touchedKeys(plan, change);
         if (keys.some((key) => heldKeys.has(plan.id, key))) {
           for (const key of keys) heldKeys.add(plan.id, key);
-          held.push({ plan, row: change, ...rowPlace(run, row) });
+          segment.held.push({ plan, row: change, ...rowPlace(run, row) });
           continue;
         }
       }
@@ -104,7 +103,7 @@ export function compact<P extends PlanShape>(
     }
   }
   cut();
-  return { segments, held, counts: [...slots.values()].map(({ plan, counts }) => ({ table: plan.table, counts })) };
+  return { segments, counts: [...slots.values()].map(({ plan, counts }) => ({ table: plan.table, counts })) };
 }
 
 function slotsFor<P extends PlanShape>(

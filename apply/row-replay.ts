@@ -112,7 +112,7 @@ export async function quarantine<P extends PlanShape, T extends StoreTransaction
 ): Promise<void> {
   const { plan, row } = item;
   await transaction.addAndFlushIfLarge(store.quarantineSql(item, failure));
-  if (failure !== HELD) await store.recordSeen(transaction, item);
+  await store.recordSeen(transaction, item);
   for (const key of touchedKeys(plan, row)) held.add(plan.id, key);
   quarantined();
 }

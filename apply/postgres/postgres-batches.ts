@@ -147,18 +147,16 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
     const client = this.#client;
     await client.query('SAVEPOINT replayed');
     let left = await passes();
-    if (left.length === 0) {
-      try {
-        await client.query('SET CONSTRAINTS ALL IMMEDIATE');
-        await client.query('SET CONSTRAINTS ALL DEFERRED');
-      } catch (thrown) {
-        if (!isRowError(thrown)) throw thrown;
-        // A deferred constraint is broken: find the row by checking each one at once.
-        await client.query('ROLLBACK TO SAVEPOINT replayed');
-        await client.query('SET CONSTRAINTS ALL IMMEDIATE');
-        left = await passes();
-        await client.query('SET CONSTRAINTS ALL DEFERRED');
-      }
+    try {
+      await client.query('SET CONSTRAINTS ALL IMMEDIATE');
+      await client.query('SET CONSTRAINTS ALL DEFERRED');
+    } catch (thrown) {
+      if (!isRowError(thrown)) throw thrown;
+      // A deferred constraint is broken, perhaps by what was left out: find the row by checking each one at once.
+      await client.query('ROLLBACK TO SAVEPOINT replayed');
+      await client.query('SET CONSTRAINTS ALL IMMEDIATE');
+      left = await passes();
+      await client.query('SET CONSTRAINTS ALL DEFERRED');
     }
     await client.query('RELEASE SAVEPOINT replayed');
     return left;

@@ -10,7 +10,7 @@ import {
 import { type RowChange } from '../../core/frame.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
-import { ins, tableOf, upd } from '../support/frame-feed.ts';
+import { at, ins, tableOf, upd } from '../support/frame-feed.ts';
 import { PostgresTarget } from '../support/postgres-target.ts';
 
 let pg: PostgresServer;
@@ -123,6 +123,57 @@ describe('quarantine', () => {
     expect(await fixture.rows('SELECT count(*)::int FROM items')).toEqual([[599]]);
     expect((await listQuarantine(fixture.client)).map((entry) => [entry.key, entry.ordinal])).toEqual([
       ['["250"]', 250],
+    ]);
+  });
+
+  test('a row that broke with a quarantined one is found where the constraint is deferred', async () => {
+    await fixture.client.query(
+      'CREATE TABLE kids (id bigint PRIMARY KEY, item bigint REFERENCES items DEFERRABLE INITIALLY DEFERRED)',
+    );
+    const tables = [items, tableOf('kids', ['id bigint', 'item bigint'])];
+    fixture.feed.start();
+    await fixture.feed.frame(tables, [
+      [at(1, ins('1', '1')), ins('1', 'too long', null), ins('2', 'ok', null), at(1, ins('2', '2'))],
+    ]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT id FROM kids')).toEqual([['2']]);
+    expect((await listQuarantine(fixture.client)).map(({ table, key }) => `${table} ${key}`).sort()).toEqual([
+      'items ["1"]',
+      'kids ["1"]',
+    ]);
+  });
+
+  test('what is truncated waits no more, and what waits is not taken for gone by a snapshot', async () => {
+    fixture.feed.start();
+    await fixture.feed.frame([items], [[ins('1', 'ok', null), ins('2', 'ok', null)]]);
+    await fixture.feed.frame([items], [[upd('1', 'too long', null)]]);
+    await fixture.feed.caughtUp();
+    await fixture.feed.frame([items], [[upd('1', 'old', null)], [['t', 0, []]], [ins('1', 'new', null)]]);
+    await fixture.feed.frame([items], [[upd('1', 'new2', null)]]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT id, name FROM items')).toEqual([['1', 'new2']]);
+    expect(await listQuarantine(fixture.client)).toEqual([]);
+    await fixture.feed.frame([items], [[upd('1', 'too long', null), ins('5', 'five', null), ins('6', 'six', null)]]);
+    await fixture.feed.caughtUp();
+    await fixture.feed.frame(
+      [items],
+      [
+        [['s', 0, ['one', 'begin']]],
+        [
+          ['r', 0, ['1', 'longer still', null]],
+          ['r', 0, ['5', 'five', null]],
+        ],
+        [['s', 0, ['one', 'end']]],
+      ],
+    );
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT id, name FROM items ORDER BY id')).toEqual([
+      ['1', 'new2'],
+      ['5', 'five'],
+    ]);
+    expect((await listQuarantine(fixture.client)).map(({ op, key }) => [op, key])).toEqual([
+      ['u', '["1"]'],
+      ['r', '["1"]'],
     ]);
   });
 
