@@ -8,7 +8,7 @@ import { inspectSource } from './capture.ts';
 import { hasIdentity, type CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
 import { checkColumnRules, type Add } from '../column-findings.ts';
-import { matchingTables, publicationSql, qualifiedName, readPublication } from './publication.ts';
+import { matchingTables, partialPublication, publicationSql, qualifiedName, readPublication } from './publication.ts';
 import { readSlot } from './slot.ts';
 import { sourceError } from './source-error.ts';
 import { checkSpool } from './spool-check.ts';
@@ -47,8 +47,10 @@ export async function checkPostgresSource(
     await checkSpool(settings, add);
     const publication = publicationName(name, settings, prefix);
     const found = await readPublication(client, publication);
+    const partial = partialPublication(publication, found, tables);
     const missing = publicationSql(publication, found, tables);
-    if (missing.length === 0) add('ok', 'publication', `${publication} covers them`);
+    if (partial !== undefined) add('error', 'publication', partial.message, `${partial.sql};`);
+    else if (missing.length === 0) add('ok', 'publication', `${publication} covers them`);
     else if (await mayPublish(client, tables))
       add('ok', 'publication', `${publication} will be made or completed at the start`);
     else

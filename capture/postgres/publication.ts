@@ -38,6 +38,8 @@ export interface PublicationInfo {
   readonly viaRoot: boolean;
   readonly complete: boolean;
   readonly tables: ReadonlySet<string>;
+  /** Tables of which it publishes only some rows or columns (PostgreSQL 15 and later), by oid. */
+  readonly partial: ReadonlySet<number>;
 }
 
 export async function readPublication(client: pg.Client, publication: string): Promise<PublicationInfo | undefined> {
@@ -52,11 +54,17 @@ export async function readPublication(client: pg.Client, publication: string): P
     'select schemaname as schema, tablename as name from pg_publication_tables where pubname = $1',
     [publication],
   );
+  const partial = await client.query<{ oid: string }>(
+    `select r.prrelid::int8::text as oid from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+      where p.pubname = $1 and (to_jsonb(r) ->> 'prqual' is not null or to_jsonb(r) ->> 'prattrs' is not null)`,
+    [publication],
+  );
   return {
     allTables: row.all,
     viaRoot: row.root,
     complete: row.complete,
     tables: new Set(tables.rows.map((t) => `${t.schema}.${t.name}`)),
+    partial: new Set(partial.rows.map(({ oid }) => Number(oid))),
   };
 }
 
@@ -78,16 +86,36 @@ export function publicationSql(
   return sql;
 }
 
+/** Why a publication cannot be used for some of the tables, with the SQL that mends it; undefined when it can. */
+export function partialPublication(
+  publication: string,
+  found: PublicationInfo | undefined,
+  tables: readonly CapturedTable[],
+): { readonly message: string; readonly sql: string } | undefined {
+  const partial = tables.filter(({ oid }) => found?.partial.has(oid));
+  if (partial.length === 0) return undefined;
+  const names = partial.map(({ schema }) => qualifiedName(schema)).join(', ');
+  const name = quoteIdent(publication);
+  return {
+    message: `publication ${publication} publishes only some rows or columns of ${names}, and a snapshot would read all of them: exclude the tables, or publish them whole (columns can be left out with sources.*.columns)`,
+    sql: `ALTER PUBLICATION ${name} DROP TABLE ${names}; ALTER PUBLICATION ${name} ADD TABLE ${names}`,
+  };
+}
+
 /**
  * Makes the publication cover `tables`, or says what a DBA must run: `source_publication` with the SQL when this user
- * may not change it.
+ * may not change it, and always where somebody chose to publish a part of a table.
  */
 export async function ensurePublication(
   client: pg.Client,
   publication: string,
   tables: readonly CapturedTable[],
 ): Promise<void> {
-  for (const sql of publicationSql(publication, await readPublication(client, publication), tables)) {
+  const found = await readPublication(client, publication);
+  const partial = partialPublication(publication, found, tables);
+  if (partial !== undefined)
+    throw new ReplicationError('source_publication', `${partial.message}; run: ${partial.sql};`);
+  for (const sql of publicationSql(publication, found, tables)) {
     try {
       await client.query(sql);
     } catch (thrown) {

@@ -126,6 +126,21 @@ describe('capture refuses', () => {
     await refused(url.href, 'source_privilege', /42501/);
   });
 
+  it('a publication of some rows or columns of a table', async () => {
+    const publication = quoteIdent(`waybill_refused${made + 1}`);
+    const url = await database(
+      server,
+      TABLE,
+      'create table u (id int primary key, v int)',
+      `create publication ${publication} for table t where (id < 3), u (id) with (publish_via_partition_root)`,
+    );
+    await refused(
+      url,
+      'source_publication',
+      /some rows or columns of "public"\."t", "public"\."u".*run: ALTER PUBLICATION/,
+    );
+  });
+
   it('a user from whom policies hide rows that the log has', async () => {
     const url = new URL(
       await database(
