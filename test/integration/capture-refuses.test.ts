@@ -161,6 +161,16 @@ describe('capture refuses', () => {
     expect(findings.filter(({ severity }) => severity === 'error')).toMatchObject([
       { subject: expect.stringContaining(': t') as string, remedy: 'ALTER ROLE hidden BYPASSRLS; -- as a superuser' },
     ]);
+    // It came as far as its slot, of which the server has few.
+    const admin = new pg.Client(server.url);
+    await admin.connect();
+    await waitFor('the slot to be dropped', async () => {
+      const { rowCount } = await admin.query(
+        `select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = 'waybill_refused${made}'`,
+      );
+      return rowCount === 1;
+    });
+    await admin.end();
   });
 
   it('a server whose slots are all taken', async () => {
