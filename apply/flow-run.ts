@@ -5,7 +5,7 @@ import { asReplicationError, ReplicationError } from '../core/errors.ts';
 import { IndexedFrame } from '../core/indexed-frame.ts';
 import type { Logger } from '../core/logger.ts';
 import type { FlowReport } from '../core/metrics.ts';
-import type { Nats } from '../core/nats.ts';
+import { natsError, type Nats } from '../core/nats.ts';
 import { comparePositions, type Position } from '../core/position.ts';
 import { BatchQueue, giveUpFrames } from './batch.ts';
 import type { BatchSink } from './target-store.ts';
@@ -112,7 +112,9 @@ async function findStart(
     if (gap.code !== 'stream_gap') throw gap;
     startSeq = (await nats.manager.streams.info(stream)).state.first_seq;
   }
-  const message = await nats.manager.streams.getMessage(stream, { seq: startSeq }).catch(() => null);
+  const message = await nats.manager.streams.getMessage(stream, { seq: startSeq }).catch((thrown: unknown) => {
+    throw natsError(thrown, `reading sequence ${startSeq} of stream ${stream}`);
+  });
   if (message === null) {
     if (gap !== undefined) throw gap;
     return { startSeq, position };
