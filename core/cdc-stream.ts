@@ -366,12 +366,15 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
   }
 }
 
+/** After so long without a message it is looked whether the stream is still the one that is read. */
+const QUIET_MS = 2000;
+
 /**
  * Yields the frames of a stream from `startSeq` on, for ever, in order, each continuous with the one before it (the
  * first with `position`): a frame that lies wholly before is dropped as a repeat, a hole throws `stream_gap`.
  * At most `prefetchBytes` (4 MB when left out), and never fewer than four messages, are held in this process. They
  * are asked for by number: where client and server count the bytes of a message differently, a request by bytes can
- * leave both waiting for the other until it expires.
+ * leave both waiting for the other until it expires. Throws `stream_missing` when the stream is removed meanwhile.
  */
 export async function* readFrames(
   nats: Nats,
@@ -385,7 +388,9 @@ export async function* readFrames(
   let position = options.position;
   let nextSeq = options.startSeq;
   let pieces: Uint8Array[] = [];
+  let failure: unknown;
   try {
+    const { created } = await nats.manager.streams.info(stream);
     const consumer = await js.consumers.get(stream, {
       deliver_policy: DeliverPolicy.StartSequence,
       opt_start_seq: options.startSeq,
@@ -396,6 +401,26 @@ export async function* readFrames(
     const stop = (): void => messages.stop();
     signal.addEventListener('abort', stop, { once: true });
     if (signal.aborted) stop();
+    let lookedAt = nextSeq;
+    // The client asks a stream that was removed and made anew for what it would have next, and waits until it has that.
+    const look = async (): Promise<void> => {
+      if (nextSeq !== lookedAt) {
+        lookedAt = nextSeq;
+        return;
+      }
+      const info = await nats.manager.streams.info(stream);
+      if (info.created === created && info.state.last_seq >= nextSeq - 1) return;
+      throw new ReplicationError('stream_missing', `stream ${stream} was removed, or has lost its newest frames`);
+    };
+    const watch = setInterval(() => {
+      look().catch((thrown: unknown) => {
+        const error = natsError(thrown, `stream ${stream}`);
+        // A broker that does not answer is met by whoever reads.
+        if (error.code !== 'stream_missing') return;
+        failure = error;
+        stop();
+      });
+    }, QUIET_MS);
     try {
       for await (const message of messages) {
         if (signal.aborted) return;
@@ -435,9 +460,11 @@ export async function* readFrames(
         yield { ...headers, seq: message.seq, payload, place };
       }
     } finally {
+      clearInterval(watch);
       signal.removeEventListener('abort', stop);
       await messages.close();
     }
+    if (failure !== undefined) throw failure;
   } catch (thrown) {
     if (isAbort(thrown, signal) || signal.aborted) return;
     throw natsError(thrown, `reading stream ${stream}`);

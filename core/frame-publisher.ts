@@ -12,6 +12,10 @@ import { formatPosition, type Position } from './position.ts';
 
 /** Below this a server's max_payload makes no sense for frames. */
 export const MIN_PAYLOAD_BYTES = 64 * 1024;
+/** What JetStream takes (nats-server, JSStreamHeaderExceedsMaximumErr). */
+const MOST_HEADER_BYTES = 64 * 1024;
+/** Room in a message below which frames would go in pieces without number, or not at all. */
+const LEAST_PIECE_BYTES = 16 * 1024;
 /** Room for the headers of a message, which count against max_payload. */
 const HEADER_BYTES = 1024;
 
@@ -92,6 +96,11 @@ export class FramePublisher {
     const headerBytes =
       HEADER_BYTES + positionBytes + (frame.replay?.length ?? 0) + Math.max(before.length, after.length);
     const limit = (this.#nats.connection.info?.max_payload ?? 1 << 20) - headerBytes;
+    if (headerBytes > MOST_HEADER_BYTES || limit < LEAST_PIECE_BYTES)
+      throw new ReplicationError(
+        'nats_payload_too_small',
+        `a frame has ${headerBytes} bytes of headers, for the GTID set of the source has very many gaps or servers: JetStream takes ${MOST_HEADER_BYTES}, and max_payload leaves ${limit} for what the frame holds`,
+      );
     if (frame.payload.length <= limit) {
       await this.#send(frame, frame.payload, frame.end, undefined, after);
       return;

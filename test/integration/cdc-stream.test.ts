@@ -14,6 +14,8 @@ import { FramePublisher } from '../../core/frame-publisher.ts';
 import { createLogger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT, NO_FLOW_REPORT } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
+import { gtidPosition } from '../../core/gtid-position.ts';
+import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import { asPgPosition, formatPosition, ORIGIN, pgPosition } from '../../core/position.ts';
 import { compareDatabases } from '../../sandbox/demo/equality.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
@@ -91,6 +93,56 @@ it('a slow reader of small and large frames is never kept waiting', async () => 
   expect(received).toEqual(sizes);
   // A request that is only served again when it expires shows as a pause of several seconds.
   expect(longestMs).toBeLessThan(2000);
+});
+
+it('a position that is too long for a message is refused', async () => {
+  const name = 'positions';
+  const { nats: config } = configFor(name);
+  await ensureCdcStream(nats, config, name);
+  const tail = await readTail(nats, cdcStreamName('waybill', name));
+  const publisher = new FramePublisher(nats, config, { source: name, origin: 'o', epoch: 1, tail });
+  const hex = (n: number): string => n.toString(16).padStart(12, '0');
+  const sources = Array.from({ length: 1000 }, (_, n) => [`3e11fa47-71ca-11e1-9e33-${hex(n)}`, [1, 1]] as const);
+  const position = gtidPosition(MysqlGtidSet.of(new Map(sources)));
+  const payload = Buffer.from('{}');
+  const frame = { payload, start: position, end: position, rows: 0, transactions: 0, timeUs: 0 };
+  await expect(publisher.publish(frame)).rejects.toMatchObject({ code: 'nats_payload_too_small' });
+});
+
+it('a reader of a stream that is removed does not wait for ever', async () => {
+  const name = 'removed';
+  const stream = cdcStreamName('waybill', name);
+  const { nats: config } = configFor(name);
+  const publish = async (from: number, to: number): Promise<void> => {
+    await ensureCdcStream(nats, config, name);
+    const tail = await readTail(nats, stream);
+    const publisher = new FramePublisher(nats, config, { source: name, origin: 'o', epoch: 1, tail });
+    for (let i = from; i < to; i++)
+      await publisher.publish({
+        payload: Buffer.from('{}'),
+        start: i === 0 ? ORIGIN : pgPosition(BigInt(i)),
+        end: pgPosition(BigInt(i + 1)),
+        rows: 0,
+        transactions: 0,
+        timeUs: 0,
+      });
+  };
+  await publish(0, 5);
+  const reading = (async () => {
+    let read = 0;
+    for await (const { seq } of readFrames(nats, stream, {
+      startSeq: 1,
+      position: ORIGIN,
+      signal: AbortSignal.timeout(30_000),
+    })) {
+      read = seq;
+      if (seq !== 5) continue;
+      await nats.manager.streams.delete(stream);
+      await publish(0, 3);
+    }
+    return read;
+  })();
+  await expect(reading).rejects.toMatchObject({ code: expect.stringMatching(/^stream_/) as string });
 });
 
 describe('a flow whose next frame is gone', () => {
