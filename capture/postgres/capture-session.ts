@@ -70,6 +70,8 @@ export class CaptureSession {
   readonly #log: LogFollower;
   /** Ends of stored frames that the slot may be confirmed at, once they are old enough to be on disk. */
   readonly #stored: { lsn: bigint; atMs: number }[] = [];
+  /** When the broker last acknowledged a frame. */
+  #ackedMs = -Infinity;
   /** The source may forget what lies before. */
   #safeLsn = 0n;
   #snapshot: SnapshotReader | undefined;
@@ -181,13 +183,17 @@ export class CaptureSession {
   }
 
   #onStored(frame: PendingFrame<PgPosition>): void {
-    this.#stored.push({ lsn: frame.end.lsn, atMs: performance.now() });
+    this.#ackedMs = performance.now();
+    this.#stored.push({ lsn: frame.end.lsn, atMs: this.#ackedMs });
     if (this.#o.syncMs === 0) this.#confirm();
   }
 
-  /** Lets the source forget what has been stored for longer than the broker may take to sync it. */
+  /**
+   * Lets the source forget what has been stored for longer than the broker may take to sync it. A later frame shows that the
+   * broker was there all that time, with all that it held: one that has lost its power syncs nothing any more.
+   */
   #confirm(): void {
-    const dueMs = performance.now() - this.#o.syncMs;
+    const dueMs = this.#ackedMs - this.#o.syncMs;
     while (this.#stored.length > 0 && this.#stored[0]!.atMs <= dueMs) this.#safeLsn = this.#stored.shift()!.lsn;
     this.#log.stream?.confirm(this.#safeLsn);
     // Keep one entry a second: a fast stream would otherwise fill this list during a long sync interval.

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { connectSource } from '../../capture/postgres/connection.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
+import { asPgPosition, parseLsn } from '../../core/position.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { changesOf, repeat, Source, timeoutMs, type Loop } from '../support/postgres-source.ts';
@@ -237,6 +238,34 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     const frames = await dropped.frames(from);
     expect(frames.map(({ headers }) => headers.reset)[0]).toBe(true);
     expect(await dropped.folded('public', 't')).toEqual(await dropped.table('public', 't'));
+  });
+
+  it('confirms nothing while the broker may have lost it', async () => {
+    const own = await startNats();
+    disposables.push(own);
+    const url = await server.createDatabase('unsynced');
+    const unsynced = await Source.open(`unsynced${version}`, url, own, { heartbeat: '60s' });
+    sources.push(unsynced);
+    Object.assign(unsynced.config.stream, { sync_interval: 300 });
+    await unsynced.query('create table t (id int primary key)');
+    unsynced.start();
+    await unsynced.loaded(1);
+    const { end } = await unsynced.caughtUp();
+    process.kill(own.pid!, 'SIGSTOP');
+    const confirmed = async (): Promise<boolean> => {
+      const [[lsn]] = (await unsynced.query(
+        `select confirmed_flush_lsn::text from pg_replication_slots where slot_name = '${unsynced.slot}'`,
+      )) as [[string]];
+      return parseLsn(lsn)! >= asPgPosition(end).lsn;
+    };
+    // It goes on for a while before it finds out, longer than a broker at work takes to sync.
+    await unsynced.wait('the lease to be lost', async () => unsynced.states.some((state) => /lease|nats_/.test(state)));
+    expect(await confirmed()).toBe(false);
+    process.kill(own.pid!, 'SIGCONT');
+    await unsynced.wait('the slot to be confirmed behind a later frame', async () => {
+      await unsynced.query("select pg_logical_emit_message(true, 'test', 'later')");
+      return confirmed();
+    });
   });
 
   it('notices a slot that was advanced beyond the stream', async () => {
