@@ -6,7 +6,7 @@ import { publicationName, slotName, type NatsConfig, type PostgresSourceConfig }
 import { ReplicationError } from '../../core/errors.ts';
 import { FramePublisher } from '../../core/frame-publisher.ts';
 import type { Logger } from '../../core/logger.ts';
-import { pgPosition } from '../../core/position.ts';
+import { asPgPosition, pgPosition } from '../../core/position.ts';
 import { endStaleSessions, sessionName } from '../../core/stale-sessions.ts';
 import { runCapture, type CaptureOptions, type HeldCapture, type SourceKind } from '../capture-loop.ts';
 import { planSnapshot } from '../snapshot-plan.ts';
@@ -17,7 +17,7 @@ import { CaptureSession } from './capture-session.ts';
 import { hasIdentity, type CapturedTable } from './catalog.ts';
 import { connectShared, connectSource } from './connection.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
-import { createSlot, readSlot, requireUsableSlot, slotState } from './slot.ts';
+import { createSlot, readSlot, requireLog, requireUsableSlot, slotState } from './slot.ts';
 import { sourceError } from './source-error.ts';
 import { SpoolSwitch } from './spool-switch.ts';
 import { restoredTable, storedTable } from './stored-table.ts';
@@ -29,6 +29,8 @@ const POSTGRES: Omit<SourceKind<PostgresSourceConfig>, 'capture'> = {
     if (code === 'source_slot_missing') return 'slot_missing';
     return code === 'source_slot_lost' ? 'slot_lost' : 'blocked';
   },
+  // A source that went another way may be followed all the same, when somebody says so.
+  resetHelps: ({ code }) => code === 'source_diverged',
 };
 
 /** Captures until the signal aborts: see `runCapture`. */
@@ -196,5 +198,6 @@ async function prepareSlot(
   if (reset || (info === undefined && streamEnd === undefined))
     return { startAfresh: true, lsn: await createSlot(client, slot, source.version) };
   requireUsableSlot(slotState(info, source.database, streamEnd), slot, info, streamEnd);
+  if (streamEnd !== undefined) requireLog(info!, asPgPosition(streamEnd).lsn);
   return { startAfresh: streamEnd === undefined, lsn: info!.confirmedLsn };
 }

@@ -17,6 +17,8 @@ export interface SlotInfo {
   readonly safeBytes: number | undefined;
   /** Where the log ends. */
   readonly logEnd: bigint;
+  /** The server follows another one. */
+  readonly standby: boolean;
 }
 
 /** The facts of a slot, or undefined when there is none of that name. */
@@ -32,11 +34,13 @@ export async function readSlot(client: pg.Client, slot: string): Promise<SlotInf
       retained: string | null;
       safe: string | null;
       log_end: string;
+      standby: boolean;
     }>(
       `select active, active_pid, plugin, database, wal_status, confirmed_flush_lsn::text as confirmed,
          pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn)::text as retained,
          safe_wal_size::text as safe,
-         (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)::text as log_end
+         (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)::text as log_end,
+         pg_is_in_recovery() as standby
        from pg_replication_slots where slot_name = $1`,
       [slot],
     );
@@ -52,6 +56,7 @@ export async function readSlot(client: pg.Client, slot: string): Promise<SlotInf
       retainedBytes: Number(row.retained ?? 0),
       safeBytes: row.safe === null ? undefined : Number(row.safe),
       logEnd: parseLsn(row.log_end) ?? 0n,
+      standby: row.standby,
     };
   } catch (thrown) {
     throw sourceError(thrown, `reading replication slot ${slot}`);
@@ -108,6 +113,18 @@ export function requireUsableSlot(
     case 'create':
     case 'ready':
   }
+}
+
+/**
+ * What is captured was flushed before. A log that ends earlier is another one: of a standby that was promoted without the
+ * newest of it, or of a backup. What it goes on with would be passed over as taken already, up to where the stream ends.
+ */
+export function requireLog({ logEnd, standby }: SlotInfo, streamEnd: bigint): void {
+  if (logEnd >= streamEnd) return;
+  throw new ReplicationError(
+    standby ? 'source_behind' : 'source_diverged',
+    `the log of the source ends at ${formatLsn(logEnd)}, before the end of its stream at ${formatLsn(streamEnd)}`,
+  );
 }
 
 /** Creates the slot (a failover slot on 17 and later) and returns its consistent point. */

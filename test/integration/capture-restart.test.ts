@@ -1,8 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { connectSource } from '../../capture/postgres/connection.ts';
+import { readTail } from '../../core/cdc-stream.ts';
+import { FramePublisher } from '../../core/frame-publisher.ts';
+import { FrameWriter } from '../../core/frame-writer.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
-import { asPgPosition, parseLsn } from '../../core/position.ts';
+import { asPgPosition, parseLsn, pgPosition } from '../../core/position.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { changesOf, repeat, Source, timeoutMs, type Loop } from '../support/postgres-source.ts';
@@ -238,6 +241,30 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     const frames = await dropped.frames(from);
     expect(frames.map(({ headers }) => headers.reset)[0]).toBe(true);
     expect(await dropped.folded('public', 't')).toEqual(await dropped.table('public', 't'));
+  });
+
+  it('notices a log that ends before what was captured of it, and follows it when it is told to', async () => {
+    const url = await server.createDatabase('diverged');
+    const diverged = await Source.open(`diverged${version}`, url, nats);
+    sources.push(diverged);
+    await diverged.query('create table t (id int primary key)');
+    await diverged.query('insert into t select generate_series(1, 10)');
+    diverged.start();
+    await diverged.loaded(1);
+    await diverged.caughtUp();
+    await diverged.stop();
+    // As if a standby had been promoted that lacks the newest of the log.
+    const tail = await readTail(diverged.nats, diverged.stream);
+    const { origin = '' } = tail;
+    const lost = new FramePublisher(diverged.nats, diverged.config, { source: diverged.name, origin, epoch: 9, tail });
+    const end = pgPosition(asPgPosition(tail.end).lsn + (1n << 30n));
+    const frame = { payload: new FrameWriter(64).finish(), start: tail.end, end, rows: 0, transactions: 0, timeUs: 0 };
+    await lost.publish(frame);
+    await diverged.query('insert into t values (11)');
+    diverged.start();
+    await diverged.wait('source_diverged', async () => diverged.states.at(-1)?.includes('blocked source_diverged'));
+    await requestSnapshot(diverged.config, diverged.name, { reset: true });
+    await diverged.wait('all rows', async () => (await diverged.folded('public', 't')).length === 11);
   });
 
   it('confirms nothing while the broker may have lost it', async () => {

@@ -1,5 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { requireUsableSlot, slotState, type SlotInfo, type SlotState } from '../../capture/postgres/slot.ts';
+import {
+  requireLog,
+  requireUsableSlot,
+  slotState,
+  type SlotInfo,
+  type SlotState,
+} from '../../capture/postgres/slot.ts';
 import { pgPosition, type Position } from '../../core/position.ts';
 
 const slot = (some: Partial<SlotInfo> = {}): SlotInfo => ({
@@ -12,6 +18,7 @@ const slot = (some: Partial<SlotInfo> = {}): SlotInfo => ({
   retainedBytes: 0,
   safeBytes: undefined,
   logEnd: 100n,
+  standby: false,
   ...some,
 });
 
@@ -67,5 +74,14 @@ describe.each(TABLE)('%s', (_, info, streamEnd, state) => {
           context: { slot: 'my_slot' },
         }) as Error,
       );
+  });
+});
+
+describe('a log that ends before what was captured of it', () => {
+  it('is not followed', () => {
+    expect(() => requireLog(slot({ logEnd: 100n }), 100n)).not.toThrow();
+    const code = (code: string): unknown => expect.objectContaining({ code });
+    expect(() => requireLog(slot({ logEnd: 99n }), 100n)).toThrow(code('source_diverged') as Error);
+    expect(() => requireLog(slot({ logEnd: 99n, standby: true }), 100n)).toThrow(code('source_behind') as Error);
   });
 });
