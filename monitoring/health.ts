@@ -115,10 +115,12 @@ export class StageHealth {
 
   lagState(): LagState {
     if (this.#lagSeconds === undefined) return { kind: 'unknown' };
-    if (this.#lagSeconds === 0) return { kind: 'idle' };
-    // A stage that hangs says nothing any more, and what it waits for grows older all the same.
     const silentMs = this.#now() - this.#lagAtMs;
-    return { kind: 'lagging', seconds: this.#lagSeconds + (silentMs > LAG_AGES_AFTER_MS ? silentMs / 1000 : 0) };
+    const isOld = silentMs > LAG_AGES_AFTER_MS;
+    // A stage that hangs, or whose broker does, says nothing any more: it may have work by now, and what it waits for grows
+    // older.
+    if (this.#lagSeconds === 0) return { kind: isOld ? 'unknown' : 'idle' };
+    return { kind: 'lagging', seconds: this.#lagSeconds + (isOld ? silentMs / 1000 : 0) };
   }
 
   /** How long it has had work and not moved. */

@@ -3,9 +3,14 @@ import { jetstream } from '@nats-io/jetstream';
 import { headers } from '@nats-io/transport-node';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { parseConfig, type Config } from '../../core/config.ts';
+import { runMirrorFlow } from '../../apply/mirror-flow.ts';
+import { createPostgresStore } from '../../apply/postgres/store.ts';
+import { runPostgresCapture } from '../../capture/postgres/capture.ts';
+import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/config.ts';
 import { openBucket } from '../../core/lease.ts';
+import { createLogger } from '../../core/logger.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
+import { Metrics } from '../../monitoring/metrics.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { CommandLine } from '../support/command-line.ts';
@@ -115,6 +120,62 @@ describe('the broker', () => {
       expect(output).toContain('cannot create stream');
     } finally {
       await small.dispose();
+    }
+  });
+
+  it('hangs: no stage says that it is idle, which it cannot know', async () => {
+    const hanging = await startNats();
+    const { config } = await path(`servers: ["${hanging.url}"]`);
+    const stop = new AbortController();
+    const metrics = new Metrics();
+    const shared = {
+      nats: config.nats,
+      holder: 'test',
+      leaseTtlMs: 1500,
+      log: createLogger('silent'),
+      signal: stop.signal,
+    };
+    const stages = Promise.all([
+      runPostgresCapture({
+        name: 'wms',
+        // Nothing is written and nothing to be published while the broker hangs.
+        settings: { ...(config.sources['wms'] as PostgresSourceConfig), heartbeat: 600_000 },
+        ...shared,
+        report: metrics.captureReport('wms'),
+      }),
+      runMirrorFlow({
+        name: 'f',
+        settings: config.flows['f']!,
+        store: createPostgresStore(config.targets['v']!),
+        ...shared,
+        report: metrics.flowReport('f', 'v', `${config.nats.prefix}_cdc_wms`),
+      }),
+    ]);
+    const lags = async (): Promise<(number | undefined)[]> => {
+      const samples = await metrics.samples();
+      return ['waybill_capture_lag_seconds', 'waybill_apply_lag_seconds'].map(
+        (name) => samples.find((sample) => sample.name === name)?.value,
+      );
+    };
+    const states = (): string[] => metrics.stages.map((stage) => stage.facts().state);
+    const idle = async (): Promise<boolean> => (await lags()).every((lag) => lag === 0);
+    try {
+      await waitFor('both to be idle', idle);
+      process.kill(hanging.pid!, 'SIGSTOP');
+      await waitFor('neither to be idle', async () => (await lags()).every((lag) => lag !== 0));
+      let claims = 0;
+      await waitFor('both to have noticed', async () => {
+        if ((await lags()).includes(0)) claims += 1;
+        return String(states()) === 'starting,waiting';
+      });
+      expect(claims).toBe(0);
+      process.kill(hanging.pid!, 'SIGCONT');
+      await waitFor('both to be idle again', idle);
+    } finally {
+      process.kill(hanging.pid!, 'SIGCONT');
+      stop.abort();
+      await stages;
+      await hanging.dispose();
     }
   });
 

@@ -28,6 +28,15 @@ describe('lag', () => {
     expect(health.facts().lag).toEqual({ kind: 'lagging', seconds: 12 });
   });
 
+  it('is unknown again when a stage that was idle says nothing any more', () => {
+    const { health, pass } = stage();
+    health.lag(0);
+    pass(2000);
+    expect(health.facts().lag).toEqual({ kind: 'idle' });
+    pass(1000);
+    expect(health.facts().lag).toEqual({ kind: 'unknown' });
+  });
+
   it('is not idle any more when the stage cannot work', () => {
     const { health } = stage();
     health.lag(0);
