@@ -59,6 +59,7 @@ export class PublishLoop<P extends Position> {
   #lastStoredMs = performance.now();
   /** Told of every frame that is stored, while tables are read. */
   lead: StreamLead | undefined;
+  readonly #beganMs = performance.now();
 
   constructor(options: PublishLoopOptions<P>) {
     this.#o = options;
@@ -186,7 +187,8 @@ export class PublishLoop<P extends Position> {
     report.snapshot(snapshot.facts);
     report.position(formatPosition(this.#acked));
     // Before the log brought something, or had the time to, nobody knows whether something waits: what was known of the
-    // lag before an error goes on to grow.
-    if (source.newestTimeUs > 0 || outstanding || idle) report.lagSeconds(this.lagSeconds);
+    // lag before an error goes on to grow. Frames of a snapshot may come all the time, and say nothing of it.
+    const hadTime = performance.now() - this.#beganMs > IDLE_AFTER_MS;
+    if (source.newestTimeUs > 0 || outstanding || hadTime) report.lagSeconds(this.lagSeconds);
   }
 }
