@@ -210,6 +210,11 @@ const POLICIES = {
     action: 'retry',
     remedy: 'Another process advanced this flow; this one starts again from the position in the target.',
   },
+  target_foreign: {
+    action: 'halt',
+    remedy:
+      'Another installation of Waybill (another NATS, another nats.prefix) has a flow of this name in this target. Give one of the two another name. Where that installation is gone, for one because its NATS was lost, run the SQL of the message there and start again.',
+  },
   target_row: {
     action: 'quarantine',
     remedy: 'See `waybill quarantine list`; mend the target or the row, then `waybill quarantine replay`.',

@@ -4,6 +4,7 @@ import type { OutboundPlan } from '../../core/outbound.ts';
 import { OutboundSink } from '../outbound/outbound-sink.ts';
 import type { BatchSink, SinkOptions, StoreSession, TargetStore } from '../target-store.ts';
 import { MysqlOutboundSession } from './outbound-session.ts';
+import { claimFlow } from './flow-owner.ts';
 import { readPosition } from './position.ts';
 import { databaseOf, MysqlSession } from './session.ts';
 import { takeOver } from './store.ts';
@@ -20,6 +21,7 @@ export function createMysqlOutboundStore(target: TargetConfig, plan: OutboundPla
           const { flow, settings, stream, installation } = options;
           await takeOver(session, `${stream} ${flow}`);
           await prepareWaybillDatabase(session);
+          await claimFlow(session, { flow, installation, exclusive: true });
           const at = await readPosition(session, flow, settings.mirror, stream);
           const database = databaseOf(target.url);
           const own = new MysqlOutboundSession({ session, database, flow, source: settings.mirror, installation, at });

@@ -6,6 +6,7 @@ import { endSession, takeSessionName } from '../../core/session-lock.ts';
 import { BatchWriter } from '../batch-writer.ts';
 import type { BatchSink, SinkOptions, StoreSession, TargetStore } from '../target-store.ts';
 import { MysqlBatches } from './mysql-batches.ts';
+import { claimFlow } from './flow-owner.ts';
 import { readPosition } from './position.ts';
 import { databaseOf, MysqlSession } from './session.ts';
 import { targetError } from './target-error.ts';
@@ -25,6 +26,7 @@ export function createMysqlStore(target: TargetConfig): TargetStore {
         async openSink(options: SinkOptions): Promise<BatchSink> {
           await takeOver(session, `${options.stream} ${options.flow}`);
           await prepareWaybillDatabase(session);
+          await claimFlow(session, { flow: options.flow, installation: options.installation, exclusive: false });
           const at = await readPosition(session, options.flow, options.settings.mirror, options.stream);
           const batches = new MysqlBatches(session, databaseOf(target.url), options.flow, options.settings);
           return await BatchWriter.create(batches, options, at);

@@ -22,6 +22,7 @@ const TABLES: Readonly<Record<string, string>> = {
     reason text ${CHARACTERS}, updated_at datetime(6) NOT NULL, PRIMARY KEY (flow, source, table_schema, table_name)`,
   schema_changes: `flow ${NAME}, source ${NAME}, table_schema ${NAME}, table_name ${NAME}, plan longtext ${CHARACTERS},
     superseded longtext ${CHARACTERS}, PRIMARY KEY (flow, source, table_schema, table_name)`,
+  owner: `flow ${NAME} PRIMARY KEY, installation ${NAME}`,
 };
 
 /** Where the mappings of flows of records hold rows; it is made with the first of them. */

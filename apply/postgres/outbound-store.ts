@@ -6,6 +6,7 @@ import type { OutboundPlan } from '../../core/outbound.ts';
 import { OutboundSink } from '../outbound/outbound-sink.ts';
 import type { BatchSink, SinkOptions, StoreSession, TargetStore } from '../target-store.ts';
 import { PostgresOutboundSession } from './outbound-session.ts';
+import { claimFlow } from './flow-owner.ts';
 import { readPosition } from './position.ts';
 import { openTargetSession } from './session.ts';
 import { quoteLiteral } from './sql.ts';
@@ -25,6 +26,7 @@ export function createPostgresOutboundStore(target: TargetConfig, plan: Outbound
           const { flow, settings, stream, installation } = options;
           await endOvertaken(client, applicationName);
           await prepareWaybillSchema(client);
+          await claimFlow(client, { flow, installation, exclusive: true });
           const at = await readPosition(client, flow, settings.mirror, stream);
           const markSql = await takeOrigin(client, originName(flow, installation));
           const own = new PostgresOutboundSession({ client, flow, source: settings.mirror, at, markSql });

@@ -2,10 +2,12 @@
 import type { ClientBase } from 'pg';
 import { originName } from '../../core/origin.ts';
 import type { OutboundTrace, TracesOf } from '../outbound/outbound-traces.ts';
+import { keptFor } from '../flow-owner.ts';
+import { flowOwner } from './flow-owner.ts';
 import { quoteLiteral } from './sql.ts';
 import { sqlStateOf, targetError } from './target-error.ts';
 
-const TABLES = ['position', 'quarantine', 'tables'];
+const TABLES = ['owner', 'position', 'quarantine', 'tables'];
 
 /** Finds them, and removes them if that is asked for. Throws classified errors. */
 export async function outboundTraces(
@@ -14,6 +16,7 @@ export async function outboundTraces(
 ): Promise<OutboundTrace[]> {
   const traces: OutboundTrace[] = [];
   try {
+    const kept = keptFor(await flowOwner(client, flow), installation);
     for (const table of TABLES) {
       const name = `waybill.${table}`;
       const { rows } = await client.query<{ there: boolean }>('SELECT to_regclass($1) IS NOT NULL AS there', [name]);
@@ -22,8 +25,9 @@ export async function outboundTraces(
         flow,
       ]);
       const count = Number(found.rows[0]!.rows);
-      if (count > 0) traces.push({ what: `${count} row${count === 1 ? '' : 's'} of ${name}` });
-      if (remove) await client.query(`DELETE FROM ${name} WHERE flow = $1`, [flow]);
+      const what = `${count} row${count === 1 ? '' : 's'} of ${name}`;
+      if (count > 0) traces.push(kept === undefined ? { what } : { what, kept });
+      if (remove && kept === undefined) await client.query(`DELETE FROM ${name} WHERE flow = $1`, [flow]);
     }
     const origin = await originTrace(client, originName(flow, installation), remove);
     return origin === undefined ? traces : [...traces, origin];

@@ -5,6 +5,7 @@ import { endStaleSessions } from '../../core/stale-sessions.ts';
 import { BatchWriter } from '../batch-writer.ts';
 import type { BatchSink, SinkOptions, StoreSession, TargetStore } from '../target-store.ts';
 import { targetError } from './target-error.ts';
+import { claimFlow } from './flow-owner.ts';
 import { readPosition } from './position.ts';
 import { PostgresBatches } from './postgres-batches.ts';
 import { openTargetSession } from './session.ts';
@@ -22,6 +23,7 @@ export function createPostgresStore(target: TargetConfig): TargetStore {
           const { client } = session;
           await endOvertaken(client, applicationName);
           await prepareWaybillSchema(client);
+          await claimFlow(client, { flow: options.flow, installation: options.installation, exclusive: false });
           const at = await readPosition(client, options.flow, options.settings.mirror, options.stream);
           return await BatchWriter.create(new PostgresBatches(client, options.flow, options.settings), options, at);
         },

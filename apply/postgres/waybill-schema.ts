@@ -22,7 +22,8 @@ CREATE INDEX IF NOT EXISTS quarantine_key ON waybill.quarantine (flow, table_sch
 CREATE TABLE IF NOT EXISTS waybill.tables (
   flow text NOT NULL, source text NOT NULL, table_schema text NOT NULL, table_name text NOT NULL, definition jsonb,
   kept jsonb NOT NULL DEFAULT '[]', pending jsonb NOT NULL DEFAULT '[]', state text NOT NULL, reason text,
-  updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (flow, source, table_schema, table_name));`;
+  updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (flow, source, table_schema, table_name));
+CREATE TABLE IF NOT EXISTS waybill.owner (flow text PRIMARY KEY, installation text NOT NULL);`;
 
 /**
  * Compare-and-set of the position. Invariant 5: it is called first in every target transaction, so its row lock
@@ -53,7 +54,7 @@ export async function prepareWaybillSchema(client: ClientBase): Promise<void> {
   try {
     const { rows } = await client.query<{ complete: boolean; there: boolean }>(
       `SELECT to_regclass('waybill.position') IS NOT NULL AND to_regclass('waybill.quarantine_hold') IS NOT NULL
-          AND to_regclass('waybill.tables') IS NOT NULL
+          AND to_regclass('waybill.tables') IS NOT NULL AND to_regclass('waybill.owner') IS NOT NULL
           AND to_regprocedure('waybill.advance(text,text,text,text,text,bigint,timestamptz,bigint)') IS NOT NULL
           AS complete, to_regnamespace('waybill') IS NOT NULL AS there`,
     );

@@ -272,8 +272,8 @@ it.each(['mysql', 'mariadb'] as const)(
       flows: {
         orders: { canonical: 'sales_order', from: { shop: { map: fromShop } } },
         lines: { canonical: 'sales_order_line', from: { shop: { map: fromShop } } },
-        wms_orders: { outbound: 'sales_order', map: toWms, to: 'wms' },
-        wms_lines: { outbound: 'sales_order_line', map: toWms, to: 'wms' },
+        clerk_orders: { outbound: 'sales_order', map: toWms, to: 'wms' },
+        clerk_lines: { outbound: 'sales_order_line', map: toWms, to: 'wms' },
       },
     });
     try {
@@ -299,7 +299,7 @@ it.each(['mysql', 'mariadb'] as const)(
       await wms.run(sql);
       expect(await problems()).toEqual([]);
       expect((await target.check('wms', {}, {})).filter(({ severity }) => severity === 'error')).toEqual([]);
-      flow.start('capture:shop', 'transform:orders', 'transform:lines', 'apply:wms_orders', 'apply:wms_lines');
+      flow.start('capture:shop', 'transform:orders', 'transform:lines', 'apply:clerk_orders', 'apply:clerk_lines');
       await shop.run(`insert into orders (number, status, customer) values ('S-1', 'placed', 'Ada');
         insert into order_lines values (1, 1, 'A', 2), (1, 2, 'B', 1.5)`);
       const lines = 'select line_no, article, quantity from wh_order_line order by 1';

@@ -5,6 +5,9 @@ import { createConnection, type Connection } from 'mysql2/promise';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { teardownOutbound } from '../../cli/flow-teardown.ts';
+import { canonicalStreamName, canonicalSubject } from '../../core/canonical-stream.ts';
+import { ensureFrameStream } from '../../core/cdc-stream.ts';
+import { parseConfig } from '../../core/config.ts';
 import { openBucket } from '../../core/lease.ts';
 import { connectNats } from '../../core/nats.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
@@ -102,6 +105,25 @@ it('is not done while the flow runs, and only when told so; then nothing of it i
   await expect(teardownOutbound(flow.config, 'shop_products', 300)).rejects.toThrow('stop apply:shop_products first');
   await flow.stop('apply:shop_products', 'apply:erp_products');
 
+  // Another installation that has flows of these names is refused, and its teardown leaves what is not its own.
+  const config = JSON.parse(flow.yaml) as { nats: { prefix: string } };
+  const other = JSON.stringify({ ...config, nats: { ...config.nats, prefix: `${config.nats.prefix}_other` } });
+  const elsewhere = await connectNats(parseConfig(other, {}).nats, 'test');
+  const [name, subject] = [canonicalStreamName, canonicalSubject].map((of) =>
+    of(`${config.nats.prefix}_other`, 'product'),
+  );
+  await ensureFrameStream(elsewhere, parseConfig(other, {}).nats, { name: name!, subject: subject!, description: '' });
+  await elsewhere.close();
+  for (const name of ['shop_products', 'erp_products']) {
+    await cli.run(other, 'target_foreign', `apply:${name}`);
+    const refused = await cli.waybill(other, ['teardown', name, '--yes']);
+    expect(refused.status, refused.output).toBe(1);
+    expect(refused.output).toMatch(
+      /1 row of waybill\.position: installation \w+ of Waybill has a flow of this name here/,
+    );
+  }
+  expect([await inShop('select from waybill.position'), await inErp('select 1 from waybill.position')]).toEqual([1, 1]);
+
   const asked = await cli.waybill(flow.yaml, ['teardown', 'shop_products']);
   expect(asked.status, asked.output).toBe(2);
   expect(asked.output).toMatch(
@@ -132,6 +154,8 @@ it('is not done while the flow runs, and only when told so; then nothing of it i
   // What was brought stays.
   expect([await inShop('select from items'), await inErp('select 1 from items')]).toEqual([1, 1]);
 
+  // As earlier versions left it.
+  await Promise.all([shop.query('drop table waybill.owner'), erp.query('drop table waybill.owner')]);
   flow.start('apply:shop_products', 'apply:erp_products');
   await source.query(`insert into items values ('B', 'two')`);
   await waitFor(
