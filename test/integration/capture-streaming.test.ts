@@ -1,5 +1,9 @@
+import { execFile } from 'node:child_process';
+import { tmpdir } from 'node:os';
+import { promisify } from 'node:util';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { SpoolFile } from '../../capture/postgres/spool-file.ts';
 import { SpoolSwitch } from '../../capture/postgres/spool-switch.ts';
 import { createRandom } from '../../sandbox/demo/random.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
@@ -18,6 +22,11 @@ afterEach(async () => {
 afterAll(async () => {
   await Promise.all(disposables.splice(0).map((server) => server.dispose()));
 }, timeoutMs);
+
+/** The most bytes that a file of this process may have: what a full disk refuses, without being root. */
+async function limitFiles(bytes: string): Promise<void> {
+  await promisify(execFile)('prlimit', ['--pid', String(process.pid), `--fsize=${bytes}:`]);
+}
 
 let nats: NatsServer;
 beforeAll(async () => {
@@ -261,6 +270,44 @@ describe.each([15, 18] as const)('transactions in progress of PostgreSQL %i', (v
     expect(streamed).toEqual(plain);
     expect(plain.map(({ rows }) => rows.length)).toEqual([3000]);
     expect(pair.streamed.givenUp).toEqual(['spool_failed']);
+  });
+
+  it('are received at their commit where files have no more room, and kept again once they have', async () => {
+    const pair = await open('full', 'create table t (id int primary key, v text)');
+    const from = await pair.start(1);
+    await pair.streamed.stop();
+    const ignored = (): void => {};
+    process.on('SIGXFSZ', ignored);
+    try {
+      await limitFiles('1048576');
+      const file = new SpoolFile(tmpdir());
+      const full = {
+        code: 'spool_full',
+        message: expect.stringContaining(`in ${tmpdir()}: EFBIG`) as string,
+        remedy: expect.stringContaining('free disk') as string,
+      };
+      await expect(file.write(Buffer.alloc(2 << 20))).rejects.toMatchObject(full);
+      await file.close();
+      pair.streamed.start('test', new SpoolSwitch({ streaming: 'on' }, 700));
+      await pair.plain.query(fill('t', 0, 29_999));
+      await pair.streamed.wait('the end of the room', async () => pair.streamed.givenUp.length > 0);
+      await pair.caughtUp();
+    } finally {
+      await limitFiles('unlimited');
+      process.off('SIGXFSZ', ignored);
+    }
+    const [before, givenUp] = [await pair.blocks(), pair.streamed.givenUp.length];
+    let first = 30_000;
+    await pair.streamed.wait('another one to be kept', async () => {
+      await pair.plain.query(fill('t', first, (first += 30_000) - 1));
+      return (await pair.blocks()) > before;
+    });
+    await pair.caughtUp();
+    const [plain, streamed] = await pair.transactions(from);
+    expect(streamed).toEqual(plain);
+    expect([...new Set(pair.streamed.givenUp)]).toEqual(['spool_full']);
+    expect(pair.streamed.givenUp, 'with room it is kept').toHaveLength(givenUp);
+    expect(pair.streamed.states.filter((state) => state.startsWith('blocked'))).toEqual([]);
   });
 
   it('are received at their commit where they hold messages: one of a savepoint that was rolled back never comes', async () => {

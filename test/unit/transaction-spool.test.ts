@@ -1,4 +1,4 @@
-import { fstatSync, readdirSync, readSync } from 'node:fs';
+import { fstatSync, ftruncateSync, readdirSync, readSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -42,19 +42,25 @@ function textOf(buffer: Buffer, { offset }: TupleRange): string {
   return buffer.toString('latin1', offset + 5, offset + 5 + buffer.readUInt32BE(offset + 1));
 }
 
-/** What is in the files of this process that no folder names. */
-function namelessFiles(): Buffer[] {
-  return readdirSync('/dev/fd').flatMap((name) => {
+/** The files of this process that no folder names, and their sizes. */
+function namelessSizes(): [fd: number, size: number][] {
+  return readdirSync('/dev/fd').flatMap((name): [number, number][] => {
     try {
       const stat = fstatSync(Number(name));
-      if (!stat.isFile() || stat.nlink > 0) return [];
-      const bytes = Buffer.alloc(stat.size);
-      readSync(Number(name), bytes, 0, bytes.length, 0);
-      return [bytes];
+      return stat.isFile() && stat.nlink === 0 ? [[Number(name), stat.size]] : [];
     } catch {
       // Closed meanwhile: the descriptor that read the folder.
       return [];
     }
+  });
+}
+
+/** What is in them. */
+function namelessFiles(): Buffer[] {
+  return namelessSizes().map(([fd, size]) => {
+    const bytes = Buffer.alloc(size);
+    readSync(fd, bytes, 0, bytes.length, 0);
+    return bytes;
   });
 }
 
@@ -242,6 +248,22 @@ describe('spool of transactions in progress', () => {
   it('says that its folder cannot be written to', async () => {
     const { feed } = open({ folder: '/dev/null/spool' });
     await expect(feed(start(XID), insert(XID, 'a'), stop)).rejects.toThrow(refusal('spool_failed') as Error);
+  });
+
+  it('says that what was kept cannot be read any more, and ends nothing that it handed on in part', async () => {
+    const { feed, take, calls, heldWork } = open();
+    await feed(start(XID), ...Array.from({ length: 2000 }, () => insert(XID, 'x'.repeat(500))), stop);
+    const [[fd, size]] = namelessSizes() as [[number, number]];
+    ftruncateSync(fd, Math.floor(size / 2));
+    take(commit(XID));
+    const [replay] = heldWork() as [Promise<void>];
+    await expect(replay).rejects.toMatchObject({
+      code: 'spool_failed',
+      message: expect.stringMatching(`^reading a file in ${folder}: it ends at \\d+, not at ${size}$`) as string,
+      remedy: expect.stringContaining('spool_dir') as string,
+    });
+    expect(calls.filter((call) => call === 'x'.repeat(500)).length).toBeGreaterThan(400);
+    expect(calls).not.toContain(ends());
   });
 
   it('waits for look-ups, and for frames to be published, while it hands a transaction on', async () => {
