@@ -161,7 +161,7 @@ describe.each(pairs)('a range of keys from %s to %s', (from, to) => {
       expect(await left()).toEqual([]);
 
       // What is cancelled leaves nothing behind and removes nothing, be it a range or the whole table.
-      (p.config.sources['one'] as { snapshot_max_rows_per_second?: number }).snapshot_max_rows_per_second = 20;
+      (p.config.sources['one'] as { snapshot_max_rows_per_second?: number }).snapshot_max_rows_per_second = 2;
       const kept = (await at('stock')).length;
       for (const part of ['range', 'whole'] as const) {
         if (part === 'range') await ask(p, 'one', `${p.schema}.stock`, '1', undefined);
