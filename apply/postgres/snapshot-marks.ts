@@ -95,10 +95,7 @@ export class SnapshotMarks {
   }
 
   async #isEmpty(transaction: TargetTransaction, rows: string): Promise<boolean> {
-    await transaction.flush();
-    const { rows: found } = await this.#client.query<{ filled: boolean }>(
-      `SELECT EXISTS (SELECT FROM ${rows}) AS filled`,
-    );
+    const found = await transaction.ask<{ filled: boolean }>(`SELECT EXISTS (SELECT FROM ${rows}) AS filled`);
     return found[0]?.filled !== true;
   }
 

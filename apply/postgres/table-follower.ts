@@ -10,6 +10,7 @@ import { followChanges } from './follow-changes.ts';
 import { qualifiedName, quoteName } from './sql.ts';
 import { deleteRecordSql, readTableRecords, storeRecordSql } from './table-records.ts';
 import { isRowError, targetError } from './target-error.ts';
+import type { TargetTable } from './table-plan.ts';
 import { ensureTargetTable } from './target-table.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
@@ -30,16 +31,21 @@ export class TableFollower {
     this.#followed.load(await readTableRecords(this.#client, this.#flow));
   }
 
-  /** Makes the target table fit, or stops the table. Throws what concerns the flow as a whole. */
-  async follow(step: SchemaStep, transaction: TargetTransaction): Promise<void> {
+  /**
+   * Makes the target table fit, or stops the table. Throws what concerns the flow as a whole. Gives the target table where
+   * the flow did not know of it before.
+   */
+  async follow(step: SchemaStep, transaction: TargetTransaction): Promise<TargetTable | undefined> {
     const { table } = step;
-    await transaction.flush();
     const before = this.#followed.of(table);
-    await this.#client.query('SAVEPOINT schema_step');
+    let found: TargetTable | undefined;
+    transaction.add('SAVEPOINT schema_step');
+    await transaction.flush();
     try {
-      const record = await this.#fit(step, before);
-      await this.#client.query('RELEASE SAVEPOINT schema_step');
+      const { record, target } = await this.#fit(step, before);
+      transaction.add('RELEASE SAVEPOINT schema_step');
       this.#remember(record, transaction);
+      if (before === undefined) found = target;
     } catch (thrown) {
       const error = asReplicationError(targetError(thrown, `following the definition of ${nameOf(table)}`));
       const stopped = stoppedRecord(table, before, error);
@@ -47,9 +53,13 @@ export class TableFollower {
       this.#remember(stopped, transaction);
     }
     await transaction.flush();
+    return found;
   }
 
-  async #fit({ table, restart }: SchemaStep, known: TableRecord | undefined): Promise<TableRecord> {
+  async #fit(
+    { table, restart }: SchemaStep,
+    known: TableRecord | undefined,
+  ): Promise<{ record: TableRecord; target: TargetTable }> {
     const { schema: source, name } = table;
     const schema = targetSchema(table, this.#settings);
     const previous = known ?? (await this.#takeOverRenamed(table, schema));
@@ -67,8 +77,16 @@ export class TableFollower {
             pending,
             restart,
           });
-    await ensureTargetTable(this.#client, table, schema, this.#settings);
-    return { schema: source, name, definition: table, ...followed, state: 'follows', reason: undefined };
+    const target = await ensureTargetTable(this.#client, table, schema, this.#settings);
+    const record = {
+      schema: source,
+      name,
+      definition: table,
+      ...followed,
+      state: 'follows',
+      reason: undefined,
+    } as const;
+    return { record, target };
   }
 
   /** With renamed_tables: rename, the target table goes along with the name; its record under the old one is gone. */

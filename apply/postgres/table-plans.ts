@@ -5,7 +5,7 @@ import type { TableSchema } from '../../core/frame.ts';
 import type { FollowedTables } from '../followed-tables.ts';
 import { parentsFirst } from '../parents-first.ts';
 import { targetSchema } from '../target-schema.ts';
-import { createTablePlan, type TablePlan } from './table-plan.ts';
+import { createTablePlan, type TablePlan, type TargetTable } from './table-plan.ts';
 import { targetError } from './target-error.ts';
 import { ensureTargetTable } from './target-table.ts';
 
@@ -24,9 +24,10 @@ export class TablePlans {
     this.#followed = followed;
   }
 
-  /** Forgets all plans: a table of the target was changed. */
-  reset(): void {
+  /** Forgets all plans: a table of the target was changed. `found`: target tables as they are now. */
+  reset(found: ReadonlyMap<TableSchema, TargetTable> = new Map()): void {
     this.#plans.clear();
+    for (const [table, target] of found) this.#add(table, target);
     this.#ofFrame = new WeakMap();
     this.#order = undefined;
   }
@@ -45,15 +46,16 @@ export class TablePlans {
   }
 
   async #planFor(table: TableSchema): Promise<TablePlan> {
-    const id = `${table.schema}\0${table.name}\0${table.version}`;
-    let plan = this.#plans.get(id);
-    if (plan === undefined) {
-      const schema = targetSchema(table, this.#settings);
-      const target = await ensureTargetTable(this.#client, table, schema, this.#settings);
-      plan = createTablePlan(table, target, this.#settings);
-      this.#plans.set(id, plan);
-      this.#order = undefined;
-    }
+    const plan = this.#plans.get(planId(table));
+    if (plan !== undefined) return plan;
+    const schema = targetSchema(table, this.#settings);
+    return this.#add(table, await ensureTargetTable(this.#client, table, schema, this.#settings));
+  }
+
+  #add(table: TableSchema, target: TargetTable): TablePlan {
+    const plan = createTablePlan(table, target, this.#settings);
+    this.#plans.set(planId(table), plan);
+    this.#order = undefined;
     return plan;
   }
 
@@ -84,4 +86,8 @@ export class TablePlans {
   referenced(plan: TablePlan): boolean {
     return this.#referenced.has(plan.target.oid);
   }
+}
+
+function planId({ schema, name, version }: TableSchema): string {
+  return `${schema}\0${name}\0${version}`;
 }

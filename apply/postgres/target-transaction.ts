@@ -1,5 +1,5 @@
 /** One target transaction: statements are gathered and sent together, so that a small batch costs one round trip. */
-import type { ClientBase } from 'pg';
+import type { ClientBase, QueryResult, QueryResultRow } from 'pg';
 import { failpoint } from '../../core/failpoint.ts';
 import type { StoreTransaction } from '../batch-store.ts';
 import { copyIn } from './copy-in.ts';
@@ -34,6 +34,15 @@ export class TargetTransaction implements StoreTransaction {
   async run(sql: string): Promise<number> {
     await this.flush();
     return (await this.#client.query(sql)).rowCount ?? 0;
+  }
+
+  /** Sends what has gathered and the question behind it, in one round trip; gives the rows that answer it. */
+  async ask<T extends QueryResultRow>(question: string): Promise<T[]> {
+    this.add(question);
+    const text = this.#text;
+    this.#text = '';
+    const results = (await this.#client.query(text)) as QueryResult<T> | QueryResult<T>[];
+    return (Array.isArray(results) ? results.at(-1)! : results).rows;
   }
 
   async copy(sql: string, pieces: Iterable<Buffer>): Promise<void> {
