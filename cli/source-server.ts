@@ -1,5 +1,4 @@
 /** Comparisons and heartbeats read the server that the capture reads, where the url of a source names several. */
-import { connectChosen } from '../capture/mysql/choose-server.ts';
 import type { Config } from '../core/config.ts';
 import { serverUrls } from '../core/source-url.ts';
 
@@ -18,6 +17,7 @@ export async function withChosenServers(config: Config, sources: readonly string
 async function chooseServer(config: Config, name: string): Promise<Config> {
   const source = config.sources[name]!;
   if (source.kind === 'postgres' || serverUrls(source.url).length === 1) return config;
+  const { connectChosen } = await import('../capture/mysql/choose-server.ts');
   const { client, settings } = await connectChosen(source);
   client.end();
   return { ...config, sources: { ...config.sources, [name]: settings } };

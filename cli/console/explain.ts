@@ -1,7 +1,7 @@
 /** Where each field of a record came from, as the console shows it. */
 import type { Config } from '../../core/config.ts';
 import type { ExplainView, OriginView } from '../../monitoring/console/views.ts';
-import { explainFlow, type Origin } from '../commands/explain.ts';
+import type { Origin } from '../commands/explain.ts';
 import { hiddenColumns, shown } from './hidden-columns.ts';
 import { positionText } from './overview.ts';
 
@@ -11,6 +11,8 @@ export async function explainRecord(
   entity: string,
   key: readonly string[],
 ): Promise<ExplainView | undefined> {
+  // Loaded when it is asked for: it brings all that is known of records, which most processes have no need of.
+  const { explainFlow } = await import('../commands/explain.ts');
   const found = await explainFlow(config, entity, key);
   if (found.fields === undefined) return undefined;
   const hides = hiddenColumns(config, found.flow);
