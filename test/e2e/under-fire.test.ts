@@ -5,6 +5,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { readFrames } from '../../core/cdc-stream.ts';
@@ -18,6 +19,10 @@ import { createWarehouse, TABLES } from '../../sandbox/demo/schema.ts';
 import { checkInvariant, runWorkload } from '../../sandbox/demo/workload.ts';
 import { Stage } from '../support/stage.ts';
 import { waitFor } from '../support/wait.ts';
+
+/** Enough that every kill falls into work, and no more: the rest of the machine's time is for the parts that are killed. */
+const RATE_PER_SECOND = 40;
+const READ_EVERY_MS = 150;
 
 let source: PostgresServer;
 let target: PostgresServer;
@@ -34,19 +39,42 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** Runs a statement on a fresh connection, again until the server takes it. */
-async function execute(url: string, sql: string): Promise<void> {
-  await waitFor(`"${sql.slice(0, 40)}" to succeed`, async () => {
-    const client = new Client({ connectionString: url });
-    client.on('error', () => {});
+/** A connection that is made anew when its server was killed; what it was asked then rejects. */
+class Reconnecting {
+  readonly #url: string;
+  #client: Promise<Client> | undefined;
+
+  constructor(url: string) {
+    this.#url = url;
+  }
+
+  async use<T>(work: (client: Client) => Promise<T>): Promise<T> {
+    this.#client ??= this.#connect();
     try {
-      await client.connect();
-      await client.query(sql);
-      return true;
-    } finally {
-      await client.end().catch(() => {});
+      return await work(await this.#client);
+    } catch (thrown) {
+      await this.end();
+      throw thrown;
     }
-  });
+  }
+
+  async end(): Promise<void> {
+    const client = await this.#client?.catch(() => undefined);
+    this.#client = undefined;
+    await client?.end().catch(() => {});
+  }
+
+  async #connect(): Promise<Client> {
+    const client = new Client({ connectionString: this.#url });
+    client.on('error', () => {});
+    await client.connect();
+    return client;
+  }
+}
+
+/** Runs a statement, again until the server takes it. */
+async function execute(connection: Reconnecting, sql: string): Promise<void> {
+  await waitFor(`"${sql.slice(0, 40)}" to succeed`, async () => await connection.use((client) => client.query(sql)));
 }
 
 it('both sides are equal after 24 kills, and the target was never seen half-way', async () => {
@@ -55,8 +83,9 @@ it('both sides are equal after 24 kills, and the target was never seen half-way'
   const sourceUrl = await source.createDatabase('wms');
   const targetUrl = await target.createDatabase('visibility');
   await createWarehouse(sourceUrl);
+  const [toSource, toTarget] = [new Reconnecting(sourceUrl), new Reconnecting(targetUrl)];
   await execute(
-    sourceUrl,
+    toSource,
     'create table fire_marker (id int primary key); create table bulk (id int primary key, run int, note text)',
   );
   const configText = `version: 1
@@ -73,23 +102,21 @@ flows: { wms_replica: { mirror: wms, to: visibility, schema: wms, batch_bytes: 2
   const apply = stage('apply:wms_replica');
 
   const stop = new AbortController();
-  const workload = runWorkload({ url: sourceUrl, signal: stop.signal, ratePerSecond: 120, seed });
+  const workload = runWorkload({ url: sourceUrl, signal: stop.signal, ratePerSecond: RATE_PER_SECOND, seed });
   workload.catch(() => {});
   let markers = 0;
   const throughTarget = async (what: string): Promise<void> => {
     const id = ++markers;
-    await execute(sourceUrl, `insert into fire_marker values (${id}) on conflict do nothing`);
+    await execute(toSource, `insert into fire_marker values (${id}) on conflict do nothing`);
     try {
-      await waitFor(`marker ${id} to arrive after ${what}`, async () => {
-        const client = new Client({ connectionString: targetUrl });
-        client.on('error', () => {});
-        try {
-          await client.connect();
-          return ((await client.query('select 1 from wms.fire_marker where id = $1', [id])).rowCount ?? 0) > 0;
-        } finally {
-          await client.end().catch(() => {});
-        }
-      });
+      await waitFor(
+        `marker ${id} to arrive after ${what}`,
+        async () =>
+          await toTarget.use(async (client) => {
+            const { rowCount } = await client.query('select from wms.fire_marker where id = $1', [id]);
+            return rowCount === 1;
+          }),
+      );
     } catch (thrown) {
       throw new Error(`${String(thrown)}\ncapture: ${capture.log()}\napply: ${apply.log()}`, { cause: thrown });
     }
@@ -125,36 +152,30 @@ flows: { wms_replica: { mirror: wms, to: visibility, schema: wms, batch_bytes: 2
   const problems: string[] = [];
   let reads = 0;
   const reader = (async () => {
-    let client: Client | undefined;
+    const connection = new Reconnecting(targetUrl);
     while (!stop.signal.aborted) {
       try {
-        if (client === undefined) {
-          client = new Client({ connectionString: targetUrl });
-          client.on('error', () => {});
-          await client.connect();
-        }
-        problems.push(...(await checkInvariant(client, 'wms')));
-        const { rows } = await client.query<{ n: string }>(
-          'select count(*) as n from wms.bulk where run >= 0 group by run having count(*) not in (0, 20000)',
-        );
-        for (const row of rows) problems.push(`a bulk transaction was seen with ${row.n} rows`);
+        await connection.use(async (client) => {
+          problems.push(...(await checkInvariant(client, 'wms')));
+          const { rows } = await client.query<{ n: string }>(
+            'select count(*) as n from wms.bulk where run >= 0 group by run having count(*) not in (0, 20000)',
+          );
+          for (const row of rows) problems.push(`a bulk transaction was seen with ${row.n} rows`);
+        });
         reads += 1;
-        await new Promise((resolve) => setTimeout(resolve, 20));
       } catch {
         // The target was killed under the reader; read on when it is back.
-        await client?.end().catch(() => {});
-        client = undefined;
-        await new Promise((resolve) => setTimeout(resolve, 50));
       }
+      await delay(READ_EVERY_MS);
     }
-    await client?.end().catch(() => {});
+    await connection.end();
   })();
 
   let bulkRuns = 0;
   const bulk = (): Promise<void> => {
     const run = bulkRuns++;
     return execute(
-      sourceUrl,
+      toSource,
       `insert into bulk select ${run} * 100000 + g, ${run}, repeat('x', 50) from generate_series(1, 20000) g on conflict do nothing`,
     );
   };
@@ -208,8 +229,7 @@ flows: { wms_replica: { mirror: wms, to: visibility, schema: wms, batch_bytes: 2
   process.stdout.write(
     `under fire: ${kills} kills, ${totals.committed} transactions, ${totals.rolledBack} rolled back, ${reads} reads of the target\n`,
   );
-  await apply.end('SIGTERM');
-  await capture.end('SIGTERM');
+  await Promise.all([apply.end('SIGTERM'), capture.end('SIGTERM'), toSource.end(), toTarget.end()]);
   expect(problems).toEqual([]);
   expect(differences).toEqual([]);
   expect(totals.committed).toBeGreaterThan(500);
