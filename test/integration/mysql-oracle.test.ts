@@ -19,13 +19,18 @@ import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { tableCases, type TableCase } from '../support/mysql-columns.ts';
 
 const TIMEOUT_MS = 300_000;
-const ROWS_PER_TABLE = 1100;
 const ROWS_A_STATEMENT = 50;
+/** Of each flavour one server with thousands of rows, and another that logs the same values in another way. */
 const SERVERS = [
-  { flavour: 'mysql', version: '9.7', settings: {} },
-  { flavour: 'mysql', version: '9.7', settings: { binlog_transaction_compression: 'ON' } },
-  { flavour: 'mariadb', version: '10.11', settings: {} },
-  { flavour: 'mariadb', version: '11.8', settings: { log_bin_compress: 'ON', log_bin_compress_min_len: '10' } },
+  { flavour: 'mysql', version: '9.7', rowsPerTable: 1100, settings: {} },
+  { flavour: 'mysql', version: '9.7', rowsPerTable: 300, settings: { binlog_transaction_compression: 'ON' } },
+  { flavour: 'mariadb', version: '10.11', rowsPerTable: 300, settings: {} },
+  {
+    flavour: 'mariadb',
+    version: '11.8',
+    rowsPerTable: 1100,
+    settings: { log_bin_compress: 'ON', log_bin_compress_min_len: '10' },
+  },
 ] as const;
 
 type Row = (string | null | 0)[];
@@ -77,11 +82,11 @@ function valueOf(random: Random, value: (random: Random) => string): string {
   return random.chance(0.08) ? 'NULL' : value(random);
 }
 
-async function insertRows(connection: Connection, table: TableCase, random: Random): Promise<void> {
+async function insertRows(connection: Connection, table: TableCase, count: number, random: Random): Promise<void> {
   const columns = table.columns.filter((column) => column.value !== undefined);
-  for (let done = 0; done < ROWS_PER_TABLE; done += ROWS_A_STATEMENT) {
+  for (let done = 0; done < count; done += ROWS_A_STATEMENT) {
     const rows = Array.from(
-      { length: Math.min(ROWS_A_STATEMENT, ROWS_PER_TABLE - done) },
+      { length: Math.min(ROWS_A_STATEMENT, count - done) },
       () => `(${columns.map((column) => valueOf(random, column.value!)).join(', ')})`,
     );
     await connection.query(
@@ -90,10 +95,10 @@ async function insertRows(connection: Connection, table: TableCase, random: Rand
   }
 }
 
-async function updateRows(connection: Connection, table: TableCase, random: Random): Promise<void> {
+async function updateRows(connection: Connection, table: TableCase, count: number, random: Random): Promise<void> {
   const columns = table.columns.filter((column) => column.value !== undefined);
   await connection.beginTransaction();
-  for (let id = 1; id <= ROWS_PER_TABLE; id += 3) {
+  for (let id = 1; id <= count; id += 3) {
     const changed = columns.filter(() => random.chance(0.3));
     const sets = changed.map((column) => `${column.name} = ${valueOf(random, column.value!)}`);
     await connection.query(
@@ -172,7 +177,7 @@ async function readLog(
   return logged;
 }
 
-describe.each(SERVERS)('$flavour $version $settings', ({ flavour, version, settings }) => {
+describe.each(SERVERS)('$flavour $version $settings', ({ flavour, version, rowsPerTable, settings }) => {
   it(
     'prints every value of the log as the server prints it',
     async () => {
@@ -193,9 +198,9 @@ describe.each(SERVERS)('$flavour $version $settings', ({ flavour, version, setti
           const columns = await catalog(connection, table.name, flavour);
           const kept = columns.filter(({ omitted }) => !omitted);
           catalogs.set(table.name, columns);
-          await insertRows(connection, table, random);
+          await insertRows(connection, table, rowsPerTable, random);
           const inserted = await snapshot(connection, table.name, kept, flavour);
-          await updateRows(connection, table, random);
+          await updateRows(connection, table, rowsPerTable, random);
           const updated = await snapshot(connection, table.name, kept, flavour);
           await connection.query(`DELETE FROM ${table.name} WHERE id % 2 = 0`);
           states.set(table.name, { inserted, updated });
@@ -242,10 +247,10 @@ describe.each(SERVERS)('$flavour $version $settings', ({ flavour, version, setti
               compare(table.name, id, 'after update', updated.get(id), after);
             } else compare(table.name, id, 'deleted', updated.get(id), before);
           }
-          expect(counts).toEqual({ i: ROWS_PER_TABLE, u: Math.ceil(ROWS_PER_TABLE / 3), d: ROWS_PER_TABLE / 2 });
+          expect(counts).toEqual({ i: rowsPerTable, u: Math.ceil(rowsPerTable / 3), d: rowsPerTable / 2 });
         }
         process.stdout.write(
-          `${flavour} ${server.version} ${JSON.stringify(settings)}: seed ${seed}, ${values} values of ${tables.length * ROWS_PER_TABLE} rows compared, ${differences.length} differences\n`,
+          `${flavour} ${server.version} ${JSON.stringify(settings)}: seed ${seed}, ${values} values of ${tables.length * rowsPerTable} rows compared, ${differences.length} differences\n`,
         );
         expect(differences.slice(0, 40)).toEqual([]);
       } finally {
