@@ -2,7 +2,7 @@
  * Drift where MySQL and MariaDB are sources or targets: rows of every type that were replicated are found equal, what is
  * planted is found, and nothing else.
  */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { rereadRows } from '../../capture/reread.ts';
 import type { Dialect } from '../../core/frame.ts';
 import { comparePlan } from '../../monitoring/drift/compare-plan.ts';
@@ -10,10 +10,8 @@ import { MysqlDriftSource } from '../../monitoring/drift/mysql/mysql-side.ts';
 import { isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
 import { Pace } from '../../monitoring/drift/pace.ts';
 import { createRandom } from '../../sandbox/demo/random.ts';
-import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
-import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
-import { AnyClient, CrossPipeline, type DatabaseServer } from '../support/cross-pipeline.ts';
+import { AnyClient } from '../support/cross-pipeline.ts';
+import { EveryServer } from '../support/every-server.ts';
 import { tableCases } from '../support/mysql-columns.ts';
 import { POSTGRES_COLUMNS, POSTGRES_TYPES } from '../support/postgres-columns.ts';
 
@@ -22,29 +20,8 @@ const STOCK = 4000;
 const TIMEOUT_MS = 180_000;
 const seed = Number(process.env['WAYBILL_TEST_SEED'] ?? 31_415_926);
 
-let nats: NatsServer;
-let postgres: PostgresServer;
-const mysqls = {} as Record<'mysql' | 'mariadb', MysqlServer>;
-let pipeline: CrossPipeline | undefined;
-
-beforeAll(async () => {
-  process.stdout.write(`seed ${seed}\n`);
-  [nats, postgres, mysqls.mysql, mysqls.mariadb] = await Promise.all([
-    startNats(),
-    startPostgres(),
-    startMysql({ flavour: 'mysql' }),
-    startMysql({ flavour: 'mariadb' }),
-  ]);
-}, 240_000);
-afterEach(async () => {
-  await pipeline?.close();
-  pipeline = undefined;
-});
-afterAll(async () => {
-  await Promise.all([nats?.dispose(), postgres?.dispose(), mysqls.mysql?.dispose(), mysqls.mariadb?.dispose()]);
-});
-
-const serverOf = (dialect: Dialect): DatabaseServer => (dialect === 'postgres' ? postgres : mysqls[dialect]);
+const servers = EveryServer.forThisFile();
+process.stdout.write(`seed ${seed}\n`);
 
 function found(outcome: FlowOutcome): string[] {
   return outcome.tables
@@ -71,7 +48,7 @@ async function everyType(client: AnyClient, to: Dialect): Promise<string[]> {
     return ['every_type'];
   }
   const flavour = client.dialect;
-  const cases = tableCases(flavour, mysqls[flavour].version);
+  const cases = tableCases(flavour, servers[flavour].version);
   await client.run("SET sql_mode = ''");
   for (const { name, columns } of cases) {
     // j1 of MySQL has exact decimals, which no text brings into a document of MySQL: those rows go to quarantine.
@@ -79,12 +56,13 @@ async function everyType(client: AnyClient, to: Dialect): Promise<string[]> {
     const given = columns.filter((column) => column.value !== undefined && column.name !== inexact);
     const definitions = given.map((column) => `${column.name} ${column.definition}`);
     await client.run(`CREATE TABLE ${name} (id bigint PRIMARY KEY, ${definitions.join(', ')}) ROW_FORMAT=DYNAMIC`);
-    for (let id = 0; id < ROWS; id++) {
+    const tuples = Array.from({ length: ROWS }, (_, id) => {
       const values = given.map((column) => (random.chance(0.08) ? 'NULL' : column.value!(random)));
-      await client.run(
-        `INSERT INTO ${name} (id, ${given.map((column) => column.name).join(', ')}) VALUES (${id}, ${values.join(', ')})`,
-      );
-    }
+      return `(${id}, ${values.join(', ')})`;
+    });
+    await client.run(
+      `INSERT INTO ${name} (id, ${given.map((column) => column.name).join(', ')}) VALUES ${tuples.join(', ')}`,
+    );
     // The error value of an enum, '', has no label: such a row goes to quarantine.
     for (const column of given)
       if (column.definition === "enum('a','b')")
@@ -181,12 +159,7 @@ describe.each(DIRECTIONS)('drift from %s to %s', (from, to) => {
   it(
     'finds rows of every type equal, and all that is planted, and nothing else',
     async () => {
-      pipeline = await CrossPipeline.open({
-        from: { dialect: from, server: serverOf(from) },
-        to: { dialect: to, server: serverOf(to) },
-        nats,
-        flow: { zero_dates: 'null' },
-      });
+      const pipeline = await servers.pipeline(from, to, { zero_dates: 'null' });
       const tables = [...(await everyType(pipeline.source, to)), 'stock', 'codes', 'journal', 'shifts'];
       await stock(pipeline.source);
       await pipeline.start();
@@ -221,7 +194,7 @@ describe.each(DIRECTIONS)('drift from %s to %s', (from, to) => {
 });
 
 it.each(['mysql', 'mariadb'] as const)('%s works the same digests out as they are worked out here', async (flavour) => {
-  const url = await mysqls[flavour].createDatabase('digests');
+  const url = await servers[flavour].createDatabase('digests');
   const client = await AnyClient.open(flavour, url);
   await everyType(client, 'mariadb');
   await stock(client);

@@ -2,49 +2,30 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { requestSnapshot, readProgress } from '../../capture/snapshot-request.ts';
 import { rebuild } from '../../cli/commands/rebuild.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Dialect } from '../../core/frame.ts';
 import { openBucket } from '../../core/lease.ts';
 import { createRandom } from '../../sandbox/demo/random.ts';
-import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
-import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
-import { CrossPipeline, type DatabaseServer } from '../support/cross-pipeline.ts';
+import type { CrossPipeline } from '../support/cross-pipeline.ts';
+import { EveryServer } from '../support/every-server.ts';
 import { Pipeline } from '../support/pipeline.ts';
 import { repeat } from '../support/postgres-source.ts';
 import { waitFor } from '../support/wait.ts';
 
 const timeoutMs = 240_000;
 
-let nats: NatsServer;
-let postgres: PostgresServer;
-let mysql: MysqlServer;
-let mariadb: MysqlServer;
+const servers = EveryServer.forThisFile();
 let folder: string;
-const open: { close(): Promise<void> }[] = [];
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'waybill-rebuild-'));
-  [nats, postgres, mysql, mariadb] = await Promise.all([
-    startNats(),
-    startPostgres(),
-    startMysql({ flavour: 'mysql' }),
-    startMysql({ flavour: 'mariadb' }),
-  ]);
-}, timeoutMs);
-afterEach(async () => {
-  for (const one of open.splice(0)) await one.close();
-}, timeoutMs);
+});
 afterAll(async () => {
-  await Promise.all([nats?.dispose(), postgres?.dispose(), mysql?.dispose(), mariadb?.dispose()]);
   await rm(folder, { recursive: true, force: true });
-}, timeoutMs);
-
-const serverOf = (dialect: Dialect): DatabaseServer =>
-  dialect === 'postgres' ? postgres : dialect === 'mysql' ? mysql : mariadb;
+});
 
 async function command(p: { readonly yaml: string }, flow: string): Promise<number> {
   const file = join(folder, 'waybill.yaml');
@@ -63,12 +44,7 @@ describe.each(pairs)('a flow from %s to %s', (from, to) => {
   it(
     'is what its source is, after its tables were damaged and one was dropped',
     async () => {
-      const p = await CrossPipeline.open({
-        from: { dialect: from, server: serverOf(from) },
-        to: { dialect: to, server: serverOf(to) },
-        nats,
-      });
-      open.push(p);
+      const p = await servers.pipeline(from, to);
       const engine = from === 'postgres' ? '' : ' engine=InnoDB';
       await p.source.run(
         `create table a (id int primary key, v varchar(20))${engine};
@@ -106,8 +82,8 @@ describe.each(pairs)('a flow from %s to %s', (from, to) => {
 
 describe('a flow between PostgreSQL databases', () => {
   const opened = async (ddl: string, flow: Record<string, unknown> = {}): Promise<Pipeline> => {
-    const p = await Pipeline.open(postgres, nats, ddl, flow, postgres, { heartbeat: '500ms' });
-    open.push(p);
+    const { postgres, nats } = servers;
+    const p = servers.closing(await Pipeline.open(postgres, nats, ddl, flow, postgres, { heartbeat: '500ms' }));
     return p;
   };
   const stream = (p: Pipeline): string => cdcStreamName(p.config.nats.prefix, 'wms');

@@ -2,16 +2,14 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readProgress, requestSnapshot, type SnapshotProgress } from '../../capture/snapshot-request.ts';
 import { checkedSpan } from '../../cli/key-span.ts';
 import type { PostgresSourceConfig } from '../../core/config.ts';
 import type { Dialect } from '../../core/frame.ts';
 import { openBucket } from '../../core/lease.ts';
-import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
-import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
-import { CrossPipeline, type DatabaseServer } from '../support/cross-pipeline.ts';
+import type { CrossPipeline } from '../support/cross-pipeline.ts';
+import { EveryServer } from '../support/every-server.ts';
 import { Pipeline } from '../support/pipeline.ts';
 import { repeat } from '../support/postgres-source.ts';
 import { Stage } from '../support/stage.ts';
@@ -19,29 +17,7 @@ import { waitFor } from '../support/wait.ts';
 
 const timeoutMs = 240_000;
 
-let nats: NatsServer;
-let postgres: PostgresServer;
-let mysql: MysqlServer;
-let mariadb: MysqlServer;
-const open: { close(): Promise<void> }[] = [];
-
-beforeAll(async () => {
-  [nats, postgres, mysql, mariadb] = await Promise.all([
-    startNats(),
-    startPostgres(),
-    startMysql({ flavour: 'mysql' }),
-    startMysql({ flavour: 'mariadb' }),
-  ]);
-}, timeoutMs);
-afterEach(async () => {
-  for (const one of open.splice(0)) await one.close();
-}, timeoutMs);
-afterAll(async () => {
-  await Promise.all([nats?.dispose(), postgres?.dispose(), mysql?.dispose(), mariadb?.dispose()]);
-}, timeoutMs);
-
-const serverOf = (dialect: Dialect): DatabaseServer =>
-  dialect === 'postgres' ? postgres : dialect === 'mysql' ? mysql : mariadb;
+const servers = EveryServer.forThisFile();
 
 async function progressOf(p: Pick<CrossPipeline, 'nats' | 'config'>, source: string): Promise<SnapshotProgress> {
   return (await readProgress(await openBucket(p.nats, p.config.nats), source))!;
@@ -79,12 +55,7 @@ describe.each(pairs)('a range of keys from %s to %s', (from, to) => {
   it(
     'is read again, and what the source does not have of it is removed; the rest is left alone',
     async () => {
-      const p = await CrossPipeline.open({
-        from: { dialect: from, server: serverOf(from) },
-        to: { dialect: to, server: serverOf(to) },
-        nats,
-      });
-      open.push(p);
+      const p = await servers.pipeline(from, to);
       const engine = from === 'postgres' ? '' : ' engine=InnoDB';
       await p.source.run(
         `create table stock (w int, item bigint, v varchar(20), primary key (w, item))${engine};
@@ -181,16 +152,11 @@ describe.each(pairs)('a range of keys from %s to %s', (from, to) => {
 describe('a large range', () => {
   const ROWS = 20_000;
   const openLarge = async (): Promise<Pipeline> => {
-    const p = await Pipeline.open(
-      postgres,
-      nats,
-      `create table t (id int primary key, v text);
-       insert into t select i, 'v' || i from generate_series(1, ${ROWS}) i; analyze t`,
-      {},
-      postgres,
-      { snapshot_chunk_rows: 500, heartbeat: '500ms' },
-    );
-    open.push(p);
+    const { postgres, nats } = servers;
+    const ddl = `create table t (id int primary key, v text);
+       insert into t select i, 'v' || i from generate_series(1, ${ROWS}) i; analyze t`;
+    const source = { snapshot_chunk_rows: 500, heartbeat: '500ms' };
+    const p = servers.closing(await Pipeline.open(postgres, nats, ddl, {}, postgres, source));
     p.start();
     await p.settled(['t']);
     await waitFor('the first load to end', async () =>
@@ -328,11 +294,7 @@ describe('a range that cannot be', () => {
   describe.each(['postgres', 'mysql'] as const)('on %s', (dialect) => {
     let p: CrossPipeline;
     beforeAll(async () => {
-      p = await CrossPipeline.open({
-        from: { dialect, server: serverOf(dialect) },
-        to: { dialect: 'postgres', server: postgres },
-        nats,
-      });
+      p = await servers.openPipeline(dialect, 'postgres');
       await p.source.run(`create table stock (id bigint primary key); create table log (v varchar(20));
         create table names (name varchar(20) primary key); create table days (day date primary key);
         create table secrets (k varchar(20) primary key)`);
@@ -355,12 +317,7 @@ describe('a range that cannot be', () => {
   it.each(['mysql', 'mariadb'] as const)(
     'is refused on %s: a year of two digits, which it reads as a later one',
     async (dialect) => {
-      const p = await CrossPipeline.open({
-        from: { dialect, server: serverOf(dialect) },
-        to: { dialect: 'postgres', server: postgres },
-        nats,
-      });
-      open.push(p);
+      const p = await servers.pipeline(dialect, 'postgres');
       await p.source.run('create table years (y year primary key); insert into years values (1950), (1980)');
       expect(await p.source.run('select y + 0 from years where y >= 70')).toHaveLength(1);
       const asked = (from: string): Promise<{ removes: boolean }> =>
