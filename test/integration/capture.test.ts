@@ -1,34 +1,13 @@
 import pg from 'pg';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connectSource } from '../../capture/postgres/connection.ts';
 import { ORIGIN, parseLsn } from '../../core/position.ts';
-import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import type { PostgresServer } from '../../sandbox/postgres.ts';
+import { CaptureTests } from '../support/capture-tests.ts';
+import { changesOf, DEADLINE_MS, Source, timeoutMs } from '../support/postgres-source.ts';
 import { waitFor } from '../support/wait.ts';
-import { changesOf, DEADLINE_MS, repeat, Source, timeoutMs, type Loop } from '../support/postgres-source.ts';
 
-const disposables: { dispose(): Promise<void> }[] = [];
-const loops: Loop[] = [];
-const sources: Source[] = [];
-/** Repeats `step` until it is stopped, at the latest when the test ends. */
-const loop = (step: (n: number) => Promise<void>): Loop => {
-  const made = repeat(step);
-  loops.push(made);
-  return made;
-};
-afterEach(async () => {
-  for (const one of loops.splice(0)) await one.stop().catch(() => {});
-  for (const source of sources.splice(0)) await source.close();
-}, timeoutMs);
-afterAll(async () => {
-  await Promise.all(disposables.splice(0).map((server) => server.dispose()));
-}, timeoutMs);
-
-let nats: NatsServer;
-beforeAll(async () => {
-  nats = await startNats();
-  disposables.push(nats);
-}, timeoutMs);
+const tests = CaptureTests.forThisFile();
 
 describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
   let server: PostgresServer;
@@ -71,10 +50,9 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
   const TABLES = 10;
 
   beforeAll(async () => {
-    server = await startPostgres({ version });
-    disposables.push(server);
+    server = await tests.server({ version });
     const url = await server.createDatabase('shapes');
-    source = await Source.open(`shapes${version}`, url, nats, {
+    source = await Source.open(`shapes${version}`, url, tests.nats, {
       tables: ['public.*', 'Sales Dept.*', '!public.excluded'],
     });
     for (const sql of SHAPES) await source.query(sql);
@@ -245,7 +223,7 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
   it('follows columns that come and go while rows are written', async () => {
     const from = await source.caughtUp();
     const writer = await connectSource(source.settings, 'writer');
-    const writing = loop(async (n) => {
+    const writing = tests.loop(async (n) => {
       await writer.query(`insert into grows (v) values ('${n}')`);
     });
     const more = async (): Promise<void> => {
