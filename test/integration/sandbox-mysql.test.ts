@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { createConnection, type RowDataPacket } from 'mysql2/promise';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { cacheFolder } from '../../sandbox/cache.ts';
 import { PortTakenError } from '../../sandbox/errors.ts';
 import { startMysql, type MysqlOptions, type MysqlServer } from '../../sandbox/mysql.ts';
@@ -179,6 +179,14 @@ describe.each(kinds)('$flavour $version', ({ flavour, version }) => {
 });
 
 describe.each(['mysql', 'mariadb'] as const)('%s', (flavour) => {
+  let server: MysqlServer;
+  beforeAll(async () => {
+    server = await startMysql({ flavour });
+  }, timeoutMs);
+  afterAll(async () => {
+    await server?.dispose();
+  }, timeoutMs);
+
   it(
     'takes settings over its own, and says what is wrong with them',
     async () => {
@@ -197,24 +205,7 @@ describe.each(['mysql', 'mariadb'] as const)('%s', (flavour) => {
   it(
     'says so when its port is taken',
     async () => {
-      const server = await mysql({ flavour });
       await expect(startMysql({ flavour, port: server.port })).rejects.toBeInstanceOf(PortTakenError);
-    },
-    timeoutMs,
-  );
-
-  it(
-    'leaves no process and no folder after dispose, and starts no more',
-    async ({ skip }) => {
-      const server = await mysql({ flavour });
-      const pid = server.pid ?? skip(elsewhere);
-      const dataDir = server.dataDir ?? skip(elsewhere);
-      expect(existsSync(dataDir)).toBe(true);
-      await Promise.all([server.dispose(), server.dispose()]);
-      expect(await isRunning(pid)).toBe(false);
-      expect(existsSync(dirname(dataDir))).toBe(false);
-      expect(server.pid).toBeUndefined();
-      await expect(server.start()).rejects.toThrow('disposed');
     },
     timeoutMs,
   );
@@ -222,7 +213,6 @@ describe.each(['mysql', 'mariadb'] as const)('%s', (flavour) => {
   it(
     'uses the server of the environment, and drops only what it created there',
     async () => {
-      const server = await mysql({ flavour });
       const variable = 'WAYBILL_SANDBOX_TEST_URL';
       process.env[variable] = server.url;
       try {
@@ -240,6 +230,21 @@ describe.each(['mysql', 'mariadb'] as const)('%s', (flavour) => {
       } finally {
         delete process.env[variable];
       }
+    },
+    timeoutMs,
+  );
+
+  it(
+    'leaves no process and no folder after dispose, and starts no more',
+    async ({ skip }) => {
+      const pid = server.pid ?? skip(elsewhere);
+      const dataDir = server.dataDir ?? skip(elsewhere);
+      expect(existsSync(dataDir)).toBe(true);
+      await Promise.all([server.dispose(), server.dispose()]);
+      expect(await isRunning(pid)).toBe(false);
+      expect(existsSync(dirname(dataDir))).toBe(false);
+      expect(server.pid).toBeUndefined();
+      await expect(server.start()).rejects.toThrow('disposed');
     },
     timeoutMs,
   );
