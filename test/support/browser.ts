@@ -15,12 +15,14 @@ export async function openBrowser(): Promise<Browser> {
 /** What axe finds wrong with the page as it is now: rule and place. */
 export async function violations(page: Page): Promise<string[]> {
   // By the developer tools' protocol: the policy of the page allows no foreign script.
-  await page.evaluate(AxeBuilder.source);
+  if (await page.evaluate(`typeof axe === 'undefined'`)) await page.evaluate(AxeBuilder.source);
   const found = await page.evaluate(async () => {
     type Axe = {
-      run(): Promise<{ violations: { id: string; nodes: { target: unknown[]; failureSummary?: string }[] }[] }>;
+      run(options: {
+        resultTypes: string[];
+      }): Promise<{ violations: { id: string; nodes: { target: unknown[]; failureSummary?: string }[] }[] }>;
     };
-    return (await (globalThis as unknown as { axe: Axe }).axe.run()).violations;
+    return (await (globalThis as unknown as { axe: Axe }).axe.run({ resultTypes: ['violations'] })).violations;
   });
   return found.flatMap(({ id, nodes }) =>
     nodes.map((node) => `${id}: ${node.target.join(' ')} ${node.failureSummary ?? ''}`),

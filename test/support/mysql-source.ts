@@ -12,7 +12,7 @@ import { decodeFrame, type RowChange, type TableSchema, type TransactionEntry, t
 import { createLogger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
-import { asGtidPosition, ORIGIN } from '../../core/position.ts';
+import { asGtidPosition, ORIGIN, type Position } from '../../core/position.ts';
 import type { MysqlServer } from '../../sandbox/mysql.ts';
 import { queryRow } from '../../sandbox/mysql-client.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
@@ -157,20 +157,24 @@ export class Source {
   }
 
   async loaded(tables: number): Promise<void> {
+    const from = { seq: 0, end: ORIGIN };
+    let read = 0;
     await this.wait(`${tables} tables read`, async () => {
-      const ends = (await this.changes()).filter(({ row }) => row[0] === 's' && (row[2] as string[])[1] === 'end');
-      return ends.length >= tables;
+      const ends = (await this.changes(from)).filter(({ row }) => row[0] === 's' && (row[2] as string[])[1] === 'end');
+      read += ends.length;
+      return read >= tables;
     });
   }
 
-  async changes(): Promise<Change[]> {
+  /** The changes behind a place, which is moved to where they end. */
+  async changes(from: { seq: number; end: Position } = { seq: 0, end: ORIGIN }): Promise<Change[]> {
     const { state } = await this.nats.manager.streams.info(this.stream).catch(() => ({ state: { last_seq: 0 } }));
     const found: Change[] = [];
-    if (state.last_seq === 0) return found;
+    if (state.last_seq <= from.seq) return found;
     const stop = new AbortController();
     for await (const frame of readFrames(this.nats, this.stream, {
-      startSeq: 1,
-      position: ORIGIN,
+      startSeq: from.seq + 1,
+      position: from.end,
       signal: stop.signal,
     })) {
       const payload = decodeFrame(frame.payload, frame.place);
@@ -180,6 +184,7 @@ export class Source {
           const row = payload.rows[at++]!;
           found.push({ table: payload.tables[row[1]]!, row, entry });
         }
+      [from.seq, from.end] = [frame.seq, frame.end];
       if (frame.seq >= state.last_seq) break;
     }
     stop.abort();

@@ -1,4 +1,5 @@
 /** A Postgres source under test: its capture, its stream, and both compared. */
+import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
 import { expect } from 'vitest';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
@@ -150,11 +151,16 @@ export class Source {
 
   /** Waits until every table was read. */
   async loaded(tables: number, deadlineMs = DEADLINE_MS): Promise<void> {
+    const read = new Set<string | undefined>();
+    let from: Place | undefined;
     await this.wait(
       'the end of the snapshot',
       async () => {
-        const ends = changesOf(await this.frames()).filter(({ row }) => row[0] === 's' && row[2]?.[1] === 'end');
-        return new Set(ends.map(({ table }) => table?.name)).size >= tables;
+        const frames = await this.frames(from);
+        for (const { row, table } of changesOf(frames))
+          if (row[0] === 's' && row[2]?.[1] === 'end') read.add(table?.name);
+        from = frames.at(-1)?.headers ?? from;
+        return read.size >= tables;
       },
       deadlineMs,
     );
@@ -290,11 +296,14 @@ export interface Loop {
   stop(): Promise<number>;
 }
 
-/** Repeats `step` until it is stopped. */
+/** Repeats `step` until it is stopped, with pauses, so that what is tested keeps up with what is written. */
 export function repeat(step: (n: number) => Promise<void>): Loop {
   const state = { going: true, steps: 0 };
   const running = (async () => {
-    for (; state.going; state.steps++) await step(state.steps);
+    for (; state.going; state.steps++) {
+      await step(state.steps);
+      await delay(2);
+    }
     return state.steps;
   })();
   // A failure is met by whoever stops it.
