@@ -154,7 +154,7 @@ it(
         if (next(3) === 0) await erp.query('delete from stock_plan where sku = ? and place = ?', plan.slice(0, 2));
         else await erp.query('replace into stock_plan values (?, ?, ?, ?)', plan);
         committed += 2;
-        await delay(2);
+        await delay(8);
       }
     };
     for (let i = 0; i < 200; i++)

@@ -90,7 +90,7 @@ describe.each([
       const workload = runErpWorkload({
         url: sourceUrl,
         signal: stop.signal,
-        ratePerSecond: 200,
+        ratePerSecond: 100,
         seed: 11,
         onTransaction: (outcome) => {
           if (outcome.committed) committed += 1;
