@@ -19,6 +19,8 @@ export interface StageFacts {
   readonly retainedLogBytes?: number;
   /** Seconds until the source drops log that is still needed; absent while unknown or without limit. */
   readonly logBudgetSeconds?: number;
+  /** Kept of transactions in progress; absent where they are received at their commit. */
+  readonly spoolBytes?: number;
   readonly pendingFrames?: number;
   /** Absent while no snapshot is under way. */
   readonly snapshot?: SnapshotFacts;
@@ -47,6 +49,7 @@ export class StageHealth {
   #lagAtMs = 0;
   #retained: number | undefined;
   #budget: number | undefined;
+  #spool: number | undefined;
   #pending: number | undefined;
   #snapshot: SnapshotFacts | undefined;
   #tables: readonly TableNotice[] = [];
@@ -101,6 +104,10 @@ export class StageHealth {
     this.#budget = seconds;
   }
 
+  spool(bytes: number | undefined): void {
+    this.#spool = bytes;
+  }
+
   pending(frames: number): void {
     this.#pending = frames;
   }
@@ -151,6 +158,7 @@ export class StageHealth {
       rowsPerSecond: Math.round(rows / (RATE_WINDOW_MS / 1000)),
       ...(this.#retained === undefined ? {} : { retainedLogBytes: this.#retained }),
       ...(this.#budget === undefined ? {} : { logBudgetSeconds: Math.round(this.#budget) }),
+      ...(this.#spool === undefined ? {} : { spoolBytes: this.#spool }),
       ...(this.#pending === undefined ? {} : { pendingFrames: this.#pending }),
       ...(this.#snapshot === undefined ? {} : { snapshot: this.#snapshot }),
       ...(this.#tables.length === 0 ? {} : { tables: this.#tables }),

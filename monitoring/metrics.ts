@@ -130,6 +130,7 @@ export class Metrics {
         else this.#budget.set({ source }, seconds);
       },
       spool: (bytes) => {
+        health.spool(bytes);
         if (bytes === undefined) this.#spool.remove({ source });
         else this.#spool.set({ source }, bytes);
       },

@@ -19,7 +19,7 @@ const UNVERIFIED_WARN_SECONDS = 86_400;
 export function renderStatus(report: StatusReport, view: View): string[] {
   const { width, paint } = view;
   const lines: string[] = [];
-  if (report.sources.length > 0) lines.push(...tableLines(sourceColumns(view), report.sources, view), '');
+  if (report.sources.length > 0) lines.push(...tableLines(sourceColumns(report, view), report.sources, view), '');
   if (report.flows.length > 0) lines.push(...tableLines(flowColumns(report, view), report.flows, view), '');
   for (const { name, tables = [] } of report.flows)
     for (const table of tables)
@@ -29,7 +29,8 @@ export function renderStatus(report: StatusReport, view: View): string[] {
   return lines;
 }
 
-function sourceColumns(view: View): Column<SourceLine>[] {
+function sourceColumns({ sources }: StatusReport, view: View): Column<SourceLine>[] {
+  const spools = sources.some((source) => source.spoolBytes !== undefined);
   return [
     { head: 'SOURCE', rank: 0, least: 8, text: (s) => s.name, tone: () => 'bold' },
     { head: 'STATE', rank: 0, text: (s) => s.state, tone: (s) => stateTone(s.state) },
@@ -40,6 +41,7 @@ function sourceColumns(view: View): Column<SourceLine>[] {
     { head: 'BEHIND', rank: 7, right: true, text: behindText },
     { head: 'RETAINED', rank: 4, right: true, text: (s) => bytesText(s.retainedLogBytes) },
     { head: 'BUDGET', rank: 3, right: true, text: budgetText, tone: budgetTone },
+    ...(spools ? [{ head: 'SPOOL', rank: 5, right: true, text: (s: SourceLine) => bytesText(s.spoolBytes) }] : []),
     { head: 'SNAPSHOT', rank: 6, least: 10, text: (s) => snapshotText(s.snapshot) },
   ];
 }

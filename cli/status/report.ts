@@ -36,6 +36,8 @@ export interface SourceLine {
   readonly retainedLogBytes?: number;
   readonly logBudgetSeconds?: number;
   readonly spareLogBytes?: number;
+  /** Kept of transactions in progress; absent where they are received at their commit. */
+  readonly spoolBytes?: number;
   readonly slotActive?: boolean;
   readonly snapshot?: SnapshotLine;
   readonly problem?: Problem;
@@ -154,6 +156,7 @@ function sourceLine(
     ...optional('retainedLogBytes', reading?.retainedLogBytes),
     ...optional('logBudgetSeconds', budget === undefined ? undefined : Math.round(budget)),
     ...optional('spareLogBytes', reading?.spareLogBytes),
+    ...optional('spoolBytes', facts?.spoolBytes),
     ...optional('slotActive', reading?.slotActive),
     ...optional('snapshot', snapshot),
     ...problemOf(known.error ?? streamError ?? errorIn(detail)),

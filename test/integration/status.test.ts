@@ -53,7 +53,7 @@ beforeAll(async () => {
     `version: 1
 nats: { servers: ["${nats.url}"], stream: { sync_interval: 0s, max_bytes: 64MB } }
 sources:
-  wms: { kind: postgres, url: "${wmsUrl}" }
+  wms: { kind: postgres, url: "${wmsUrl}", streaming: on }
   erp: { kind: mysql, url: "${erpUrl}", tables: ["erp.*"] }
 targets:
   vis: { kind: postgres, url: "${visUrl}" }
@@ -173,7 +173,9 @@ describe('while all stages run', () => {
       state: expect.stringMatching(/^(streaming|idle)$/) as unknown,
       position: expect.stringMatching(/^[0-9A-F]+\/[0-9A-F]+$/) as unknown,
       slotActive: true,
+      spoolBytes: 0,
     });
+    expect(found.erp).not.toHaveProperty('spoolBytes');
     expect(found.wms.retainedLogBytes).toBeGreaterThan(0);
     expect(found.erp).toMatchObject({ kind: 'mysql', behindTransactions: 0 });
     expect(found.erp.position).toContain(':1-');
