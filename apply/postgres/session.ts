@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Client, type ClientConfig } from 'pg';
 import type { TargetConfig } from '../../core/config.ts';
+import { postgresSession } from '../../core/postgres-session.ts';
 import { targetError } from './target-error.ts';
 
 export interface TargetSession {
@@ -45,8 +46,7 @@ async function closeQuietly(client: Client): Promise<void> {
 function clientConfig(target: TargetConfig, applicationName: string): ClientConfig {
   const { tls } = target;
   return {
-    connectionString: target.url,
-    application_name: applicationName,
+    ...postgresSession(target.url, applicationName),
     keepAlive: true,
     connectionTimeoutMillis: 10_000,
     ...(tls === undefined

@@ -1,22 +1,21 @@
 import { readFileSync } from 'node:fs';
 import pg from 'pg';
 import type { PostgresSourceConfig } from '../../core/config.ts';
+import { postgresSession } from '../../core/postgres-session.ts';
 import { sourceError } from './source-error.ts';
 
 /**
  * Session settings that make every value's text canonical, the same on the replication connection and on the
  * connections that read chunks: ISO dates in UTC, ISO 8601 intervals, hexadecimal bytea, exact floats. Rows that a policy
- * hides from this user are an error, for the log has them. What is written
- * (marks) is flushed at once, for a walsender sends only what was, and waits for no standby.
+ * hides from this user are an error, for the log has them. What is written (marks) is flushed at once, for a walsender
+ * sends only what was, and waits for no standby.
  */
 const SESSION_OPTIONS =
   '-c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c timezone=UTC -c bytea_output=hex -c extra_float_digits=1 -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 -c row_security=off -c synchronous_commit=local';
 
 export function clientConfig(settings: PostgresSourceConfig, applicationName: string): pg.ClientConfig {
   return {
-    connectionString: settings.url,
-    application_name: applicationName,
-    options: SESSION_OPTIONS,
+    ...postgresSession(settings.url, applicationName, SESSION_OPTIONS),
     keepAlive: true,
     connectionTimeoutMillis: 10_000,
     ...(settings.tls === undefined

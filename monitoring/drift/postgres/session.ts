@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import pg from 'pg';
 import type { TlsConfig } from '../../../core/config.ts';
 import { messageOf, ReplicationError, type ErrorCode } from '../../../core/errors.ts';
+import { postgresSession } from '../../../core/postgres-session.ts';
 
 export type Role = 'source' | 'target';
 
@@ -24,9 +25,7 @@ export async function openSession(
 ): Promise<pg.Client> {
   const { url, tls } = settings;
   const client = new pg.Client({
-    connectionString: url,
-    application_name: applicationName,
-    options: SETTINGS,
+    ...postgresSession(url, applicationName, SETTINGS),
     keepAlive: true,
     connectionTimeoutMillis: 10_000,
     ...(tls === undefined
