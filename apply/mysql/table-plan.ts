@@ -56,7 +56,8 @@ export function createTablePlan(table: TableSchema, target: TargetTable): TableP
     keyIsText: key.every((index) => isExact(columns[index]!)),
     insertHead: `INSERT INTO ${qualified} (${written.map((index) => names[index]).join(', ')}) `,
     stage,
-    createStage: `CREATE TEMPORARY TABLE ${stage} (${['wb_op int NOT NULL', ...written.map((index) => stageColumn(columns[index]!))].join(', ')}) ENGINE=InnoDB`,
+    // With a key of its own: sql_require_primary_key asks for one of temporary tables, too.
+    createStage: `CREATE TEMPORARY TABLE ${stage} (${['wb_n bigint NOT NULL AUTO_INCREMENT PRIMARY KEY', 'wb_op int NOT NULL', ...written.map((index) => stageColumn(columns[index]!))].join(', ')}) ENGINE=InnoDB`,
   };
   const oldStyle = (name: string): string => `VALUES(${name})`;
   const mysql = target.flavour === 'mysql';

@@ -68,6 +68,24 @@ describe.each([
     expect(await rows('SELECT id, name FROM nowhere.items')).toEqual([['0', 'd']]);
   });
 
+  if (flavour === 'mysql')
+    test('a server may ask for a primary key of every table, of temporary ones too', async () => {
+      await open();
+      await run('SET GLOBAL sql_require_primary_key = ON');
+      try {
+        await close();
+        await open();
+        feed.start();
+        const ids = Array.from({ length: 500 }, (_, n) => String(n));
+        await feed.frame([items], [ids.map((id) => ins(id, 'a', null))]);
+        await feed.frame([items], [ids.map((id, n) => (n % 2 === 0 ? upd(id, 'b', null) : del(id, null, null)))]);
+        await feed.caughtUp();
+        expect(await rows('SELECT name, COUNT(*) FROM items GROUP BY name')).toEqual([['b', '250']]);
+      } finally {
+        await run('SET GLOBAL sql_require_primary_key = OFF');
+      }
+    });
+
   test('a range of keys may begin in the batch in which the reading of its whole table ends', async () => {
     await open();
     feed.start();
