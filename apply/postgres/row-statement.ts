@@ -1,7 +1,7 @@
 /** One change as SQL text, complete in itself: for small batches, for tables without a key, and for replay. */
 import type { RowChange, Value } from '../../core/frame.ts';
 import { changedKey, filledImage, isPartial, keyValue } from '../row-key.ts';
-import { comparedAsText, literal, type TablePlan } from './table-plan.ts';
+import { comparedAsText, equalsLoosely, literal, type TablePlan } from './table-plan.ts';
 
 /** `(…)` with the values of a full image. */
 export function valuesTuple(plan: TablePlan, image: readonly Value[]): string {
@@ -63,7 +63,12 @@ function keylessStatement(plan: TablePlan, row: RowChange): string {
     if (text === 'NULL') return `${name} IS NULL`;
     return `${comparedAsText(plan, index) ? `${name}::text` : name} = ${text}`;
   });
-  const one = `ctid = (SELECT ctid FROM ${plan.rows} WHERE ${conditions.join(' AND ')} LIMIT 1)`;
+  // Values may be equal and not the same (numeric 1.0 and 1.00): of such rows the one whose texts are those of the change.
+  const same = plan.written
+    .filter((index) => typeof before[index] === 'string' && equalsLoosely(plan, index))
+    .map((index) => `${plan.names[index]}::text = ${literal(plan, index, before[index]!)}`);
+  const first = same.length === 0 ? '' : ` ORDER BY ${same.join(' AND ')} DESC`;
+  const one = `ctid = (SELECT ctid FROM ${plan.rows} WHERE ${conditions.join(' AND ')}${first} LIMIT 1)`;
   if (row[0] === 'd') return `DELETE FROM ${plan.rows} WHERE ${one}`;
   return updateSql(plan, row[2]!, plan.settable, one);
 }

@@ -111,6 +111,12 @@ export function literal(plan: TablePlan, index: number, value: Value): string {
   return quoteLiteral(text);
 }
 
+/** Whether values of a column may be equal though their texts differ. */
+export function equalsLoosely(plan: TablePlan, index: number): boolean {
+  const type = plan.target.columns.get(plan.table.columns[index]!.name)?.type ?? '';
+  return !TEXT_EQUALS_VALUE.test(type) && !comparedAsText(plan, index);
+}
+
 export function comparedAsText(plan: TablePlan, index: number): boolean {
   const column = plan.table.columns[index]!;
   // A float's text differs between the databases, and what a type is called says nothing of Postgres.
