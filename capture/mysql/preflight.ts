@@ -84,6 +84,7 @@ async function checkServer(
     const tables = await matchingTables(client, settings.kind, settings.tables);
     add('ok', 'tables', `${tables.length} match`);
     for (const table of tables) checkTable(table, add);
+    await checkForeignKeys(client, tables, add);
     checkColumnRules(
       ColumnRules.compile(settings.columns),
       tables.map(({ schema }) => schema),
@@ -177,6 +178,32 @@ async function checkPreparedXa(client: SqlClient, add: Add): Promise<void> {
   } catch (thrown) {
     const error = asReplicationError(thrown);
     if (error.code !== 'source_privilege' && error.code !== 'source_query') throw error;
+  }
+}
+
+/** Of a foreign key in the text of a table's definition: what happens to rows when the row that they refer to goes or changes. */
+const BY_FOREIGN_KEY = /^\s*CONSTRAINT .* FOREIGN KEY .* ON (?:DELETE|UPDATE) (?:CASCADE|SET NULL|SET DEFAULT)/m;
+
+/**
+ * What a foreign key does to rows InnoDB does by itself, and the log has nothing of it; from MySQL 9.6 on the server does it,
+ * unless it was started with innodb_native_foreign_keys.
+ */
+async function checkForeignKeys(client: SqlClient, tables: readonly CapturedTable[], add: Add): Promise<void> {
+  const [[, native] = []] = await client.query(
+    "SHOW GLOBAL VARIABLES LIKE 'innodb_native_foreign_keys'",
+    'asking who carries out foreign keys',
+  );
+  if (native === 'OFF') return;
+  for (const { schema } of tables) {
+    const name = `${quoteIdent(schema.schema)}.${quoteIdent(schema.name)}`;
+    const [[, definition] = []] = await client.query(`SHOW CREATE TABLE ${name}`, 'reading the definition of a table');
+    if (BY_FOREIGN_KEY.test(definition ?? ''))
+      add(
+        'warning',
+        tableName(schema),
+        'has a foreign key that deletes or changes rows by itself (CASCADE, SET NULL): this server does not log that, so that no capture sees it',
+        'Let the application delete or change these rows itself, or have them mended: `waybill verify --repair`, see the runbook.',
+      );
   }
 }
 

@@ -181,6 +181,29 @@ describe.each([
     timeoutMs,
   );
 
+  it(
+    'has what foreign keys do to rows, or names the tables of which the log lacks it',
+    async () => {
+      const s = await source('cascades');
+      await s.run(`create table parent (id int primary key) engine=InnoDB; create table child (id int primary key, belongs int,
+        foreign key (belongs) references parent (id) on delete cascade on update set null) engine=InnoDB;
+        insert into parent values (1), (2), (3); insert into child values (1, 1), (2, 2), (3, 3)`);
+      const findings = await checkMysqlSource(s.name, s.settings, 't');
+      const warned = findings.filter(({ message }) => message.includes('foreign key'));
+      if (flavour === 'mariadb') {
+        expect(warned).toMatchObject([{ severity: 'warning', subject: expect.stringMatching(/child$/) as string }]);
+        return;
+      }
+      expect(warned).toEqual([]);
+      s.start();
+      await s.loaded(2);
+      await s.run('delete from parent where id = 1; update parent set id = 4 where id = 2');
+      await s.expectEqual('child');
+      await s.stop();
+    },
+    timeoutMs,
+  );
+
   if (flavour === 'mariadb')
     it(
       'refuses times in the format of MariaDB 5.3 that have fractional digits',
