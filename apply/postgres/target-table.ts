@@ -1,11 +1,11 @@
 /** Target tables: made when missing, refused when their shape does not fit. What changes later is follow-changes.ts. */
-import type { ClientBase, QueryResult } from 'pg';
+import type { ClientBase } from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
 import type { FlowConfig } from '../../core/config.ts';
 import { dialectOf } from '../../core/column-kind.ts';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import { mapToPostgres } from '../type-mapping.ts';
-import { qualifiedName, quoteLiteral, quoteName } from './sql.ts';
+import { qualifiedName, quoteName } from './sql.ts';
 import type { TargetColumn, TargetTable } from './table-plan.ts';
 import { targetError } from './target-error.ts';
 import { CREATION_LOCK } from './waybill-schema.ts';
@@ -115,12 +115,15 @@ async function createTable(
     );
   });
   if (table.key.length > 0) lines.push(`PRIMARY KEY (${table.key.map(quoteName).join(', ')})`);
-  // Several flows may make their first table at once, and IF NOT EXISTS does not see what another one has begun to make.
-  const [, there] = (await client.query(
-    `SELECT pg_advisory_xact_lock(${CREATION_LOCK}); SELECT 1 FROM pg_namespace WHERE nspname = ${quoteLiteral(schema)}`,
-  )) as unknown as QueryResult[];
-  if (there!.rowCount === 0) await client.query(`CREATE SCHEMA IF NOT EXISTS ${quoteName(schema)}`);
-  await client.query(`CREATE TABLE IF NOT EXISTS ${qualifiedName(schema, table.name)} (${lines.join(', ')})`);
+  const { rowCount } = await client.query('SELECT 1 FROM pg_namespace WHERE nspname = $1', [schema]);
+  // Several flows may make their first table at once, and IF NOT EXISTS does not see what another one has begun to make. Sent
+  // together the statements are one transaction, where none is open, and the lock is held to its end.
+  const statements = [
+    `SELECT pg_advisory_xact_lock(${CREATION_LOCK})`,
+    ...(rowCount === 0 ? [`CREATE SCHEMA IF NOT EXISTS ${quoteName(schema)}`] : []),
+    `CREATE TABLE IF NOT EXISTS ${qualifiedName(schema, table.name)} (${lines.join(', ')})`,
+  ];
+  await client.query(statements.join('; '));
 }
 
 /** A zero date that becomes NULL needs room for one. */
