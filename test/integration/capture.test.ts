@@ -198,7 +198,8 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     const from = await source.caughtUp();
     await source.query(`update "Sales Dept"."Order ""Lines""" set "Quote'd" = 'b'`);
     await source.caughtUp();
-    const [change] = await source.changes(from);
+    // What an earlier test attached may be read only now.
+    const change = (await source.changes(from)).find(({ table }) => table?.schema === 'Sales Dept');
     expect(change?.row).toEqual(['u', 0, ['1', 'b']]);
     expect(change?.table).toMatchObject({ schema: 'Sales Dept', name: 'Order "Lines"', key: ['Order Id'] });
     expect(change?.table?.columns.map((c) => c.name)).toEqual(['Order Id', "Quote'd"]);
