@@ -42,7 +42,19 @@ export interface PublicationInfo {
   readonly partial: ReadonlySet<number>;
 }
 
+/**
+ * Undefined when there is none of that name. Throws `source_query`, which is tried again, also where a table is dropped at
+ * this moment: Postgres then finds it in the list and cannot open it any more.
+ */
 export async function readPublication(client: pg.Client, publication: string): Promise<PublicationInfo | undefined> {
+  try {
+    return await publicationInfo(client, publication);
+  } catch (thrown) {
+    throw sourceError(thrown, `reading publication ${publication}`);
+  }
+}
+
+async function publicationInfo(client: pg.Client, publication: string): Promise<PublicationInfo | undefined> {
   const result = await client.query<{ all: boolean; root: boolean; complete: boolean }>(
     `select puballtables as all, pubviaroot as root, pubinsert and pubupdate and pubdelete and pubtruncate as complete
      from pg_publication where pubname = $1`,
