@@ -19,7 +19,7 @@ import { cancelMark, nameReading, type ProgressStore, type TableProgress } from 
 import { StreamLead } from '../stream-lead.ts';
 import type { TableRegistry } from '../table-registry.ts';
 import type { CapturedTable } from './catalog.ts';
-import { connectSource } from './connection.ts';
+import { askSource, connectSource, isStandby } from './connection.ts';
 import { LogBudget } from '../log-budget.ts';
 import { LogFollower } from './log-follower.ts';
 import type { RelationMessage } from './pgoutput.ts';
@@ -236,8 +236,7 @@ export class CaptureSession {
   async #heartbeatLoop(signal: AbortSignal): Promise<void> {
     const { client } = this.#o;
     const { settings } = this.#o.held;
-    const standby =
-      (await client.query<{ standby: boolean }>('select pg_is_in_recovery() as standby')).rows[0]?.standby === true;
+    const standby = await isStandby(client);
     while (!signal.aborted) {
       await abortableDelay(settings.heartbeat, signal);
       if (signal.aborted) return;
@@ -294,8 +293,9 @@ export class CaptureSession {
 
   /** Resolves when the stream holds the source's log up to where it ends now; rejects when the signal aborts first. */
   async #whenStored(client: pg.Client, signal: AbortSignal): Promise<void> {
-    const result = await client.query<{ lsn: string }>("select (pg_current_wal_insert_lsn() - '0/0')::text as lsn");
-    const upTo = pgPosition(BigInt(result.rows[0]!.lsn));
+    const sql = "select (pg_current_wal_insert_lsn() - '0/0')::text as lsn";
+    const [row] = await askSource<{ lsn: string }>(client, sql, 'asking where the log ends');
+    const upTo = pgPosition(BigInt(row!.lsn));
     // The heartbeat commits behind that point, so that the stream passes it even when nothing else happens.
     await emitMark(client, this.#markPrefix, { k: 'heartbeat' });
     await this.#publishing.stored((acked) => comparePositions(upTo, acked) <= 0, signal);

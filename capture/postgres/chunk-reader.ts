@@ -4,6 +4,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
 import { untilAborted } from '../../core/run-service.ts';
 import type { Chunk } from './chunk-windows.ts';
+import { askSource } from './connection.ts';
 import { CopyRows } from './copy-lines.ts';
 import { CopyOut } from './copy-out.ts';
 import { emitMark, type Mark } from './log-marks.ts';
@@ -109,8 +110,9 @@ function sqlStateOf(thrown: unknown): string | undefined {
 
 /** Transactions in progress as the current snapshot sees them, as 32-bit ids. */
 export async function currentSnapshot(client: pg.Client): Promise<{ xmin: number; inProgress: number[] }> {
-  const result = await client.query<{ snapshot: string }>('select pg_current_snapshot()::text as snapshot');
-  return parseSnapshot(result.rows[0]!.snapshot);
+  const sql = 'select pg_current_snapshot()::text as snapshot';
+  const [row] = await askSource<{ snapshot: string }>(client, sql, 'asking for transactions in progress');
+  return parseSnapshot(row!.snapshot);
 }
 
 /** A `pg_snapshot` as text (PostgreSQL documentation, "Transaction ID and Snapshot Information Functions"). */

@@ -44,6 +44,26 @@ export async function connectSource(settings: PostgresSourceConfig, applicationN
   return client;
 }
 
+/** Asks a source one question. Throws classified errors: a connection may break at any of them, and that is no defect. */
+export async function askSource<T extends pg.QueryResultRow>(
+  client: pg.Client,
+  sql: string,
+  doing: string,
+): Promise<T[]> {
+  try {
+    return (await client.query<T>(sql)).rows;
+  } catch (thrown) {
+    throw sourceError(thrown, doing);
+  }
+}
+
+/** Whether the source follows another server: nothing can be written into its log then. */
+export async function isStandby(client: pg.Client): Promise<boolean> {
+  const sql = 'select pg_is_in_recovery() as standby';
+  const [row] = await askSource<{ standby: boolean }>(client, sql, 'asking whether the source is a standby');
+  return row?.standby === true;
+}
+
 /**
  * Connects like `connectSource`, for several loops that share the connection: each statement waits here until the one
  * before it is done. Statements only, no streams and no transactions over several of them.

@@ -25,6 +25,7 @@ import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, qualifiedName } from './publication.ts';
 import { sourceError } from './source-error.ts';
 import { parseSnapshot } from './chunk-reader.ts';
+import { isStandby } from './connection.ts';
 import { emitMark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
 
 /** What was captured under the registry's versions. */
@@ -297,11 +298,7 @@ export class SchemaWatch {
   /** Looks for what no relation message tells, until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
     const { client } = this.#o;
-    const { rows } = await this.#alone(() =>
-      client.query<{ standby: boolean }>('select pg_is_in_recovery() as standby'),
-    );
-    // Nothing can be written into the log of a standby.
-    const standby = rows[0]?.standby === true;
+    const standby = await this.#alone(() => isStandby(client));
     let lastMs = 0;
     while (!signal.aborted) {
       let tookMs = 0;
