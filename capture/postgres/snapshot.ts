@@ -19,16 +19,16 @@ import {
   nameReading,
   newSnapshotId,
   type KeyRange,
-  type KeySpan,
   type ProgressStore,
   type TableProgress,
 } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
-import { CHANGED_TABLE, ChunkReader, currentSnapshot, type ChunkOutcome, type ReadChunk } from './chunk-reader.ts';
-import { absentSql, chunkSql, ESTIMATE_SQL, guessSql, keysSql, sampleSql } from './chunk-sql.ts';
+import { ChunkReader, currentSnapshot, type ChunkOutcome, type ReadChunk } from './chunk-reader.ts';
+import { absentSql, chunkSql, ESTIMATE_SQL, keysSql, sampleSql } from './chunk-sql.ts';
 import type { Chunk } from './chunk-windows.ts';
 import { hasGuardedKey, type PublishedTable } from './published-table.ts';
 import { framedBounds } from './key-span.ts';
+import { guessRows } from './row-guess.ts';
 import { sourceError } from './source-error.ts';
 
 const FIRST_CHUNK_ROWS = 1000;
@@ -178,7 +178,7 @@ export class SnapshotReader {
       const captured = this.#ports.tableByName(table.schema, table.name);
       if (captured !== undefined && table.span !== undefined) {
         if (spanFits(table.span, captured.schema))
-          table.estimate = Math.round(await guess(client, captured, table.span));
+          table.estimate = Math.round(await guessRows(client, captured, table.span));
       } else if (captured !== undefined && table.keys === undefined)
         byOid.set(String(captured.oid), { table, captured });
     }
@@ -186,7 +186,7 @@ export class SnapshotReader {
       const { rows } = await client.query<{ oid: string; rows: number | null }>(ESTIMATE_SQL, [[...byOid.keys()]]);
       for (const { oid, rows: count } of rows) {
         const { table, captured } = byOid.get(oid)!;
-        table.estimate = Math.round(count ?? (await guess(client, captured)));
+        table.estimate = Math.round(count ?? (await guessRows(client, captured)));
       }
     } catch (thrown) {
       throw sourceError(thrown, 'estimating the rows of tables');
@@ -471,21 +471,6 @@ function asRange(table: TableProgress): RangeJob['range'] {
       done = value;
     },
   };
-}
-
-interface Plan {
-  readonly 'QUERY PLAN': readonly [{ readonly Plan: { readonly 'Plan Rows': number } }];
-}
-
-async function guess(client: pg.Client, table: CapturedTable, span?: KeySpan): Promise<number> {
-  try {
-    const { rows } = await client.query<Plan>(guessSql(table, span));
-    return rows[0]!['QUERY PLAN'][0].Plan['Plan Rows'];
-  } catch (thrown) {
-    // It is gone by now, or another one.
-    if (CHANGED_TABLE.has((thrown as { code?: string }).code ?? '')) return 0;
-    throw thrown;
-  }
 }
 
 function nameOf({ schema, name }: { readonly schema: string; readonly name: string }): string {
