@@ -68,8 +68,9 @@ beforeAll(async () => {
   flow = await CanonicalPipeline.open({
     nats,
     sources: {
-      wms: { kind: 'postgres', url, tables: ['public.item', 'public.stock'] },
-      plan: { kind: 'postgres', url, tables: ['public.plan'] },
+      // No heartbeats: one that came after a state was saved would be a gap when everything expires.
+      wms: { kind: 'postgres', url, tables: ['public.item', 'public.stock'], heartbeat: '1h' },
+      plan: { kind: 'postgres', url, tables: ['public.plan'], heartbeat: '1h' },
     },
     targetUrl: await postgres.createDatabase('vis'),
     flows: {
