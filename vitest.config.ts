@@ -1,5 +1,6 @@
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 import { defineConfig } from 'vitest/config';
+import { memoryFolder } from './test/support/memory-folder.ts';
 
 /** Those that kill and restart whole installations: they last longest, and each keeps the machine busy by itself. */
 const HEAVY = /[/\\](e2e|fault)[/\\]/;
@@ -16,6 +17,9 @@ class HeavySpread extends BaseSequencer {
   }
 }
 
+/** Where the servers of the tests keep their data: in memory where there is room, unless told otherwise. */
+const sandboxFolder = process.env['WAYBILL_SANDBOX_DIR'] ?? memoryFolder();
+
 /**
  * One project for each kind of test, by folder. Groups run one after the other: what computes only, then what starts
  * servers, of which three at a time keep two cores busy, since much of their time is spent waiting for servers. What
@@ -31,6 +35,7 @@ function project(
       name,
       include: [`test/${name}/**/*.test.ts`],
       environment: 'node' as const,
+      env: sandboxFolder === undefined ? {} : { WAYBILL_SANDBOX_DIR: sandboxFolder },
       hookTimeout: settings.testTimeout ?? 30_000,
       testTimeout: settings.testTimeout ?? 30_000,
       maxWorkers: settings.maxWorkers ?? 2,

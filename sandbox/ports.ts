@@ -21,13 +21,14 @@ const lowest = 12_000;
 const highest = 32_000;
 
 /**
- * Claims a free loopback port by making the folder `waybill-<port>` in the temporary folder. As only one process can
- * make it, the port stays ours among all sandboxes even while its server is stopped.
+ * Claims a free loopback port by making the folder `waybill-<port>` in the temporary folder, or in that of
+ * `WAYBILL_SANDBOX_DIR`. As only one process can make it, the port stays ours among all sandboxes that use this folder,
+ * even while its server is stopped.
  *
  * @throws PortTakenError if the port asked for is in use, or none of many is free
  */
 export async function claimPort(wanted?: number): Promise<Claim> {
-  const root = await temporaryRoot();
+  const root = await sandboxRoot();
   if (wanted !== undefined) return await claimFixed(root, wanted);
   for (let attempt = 0; attempt < 200; attempt++) {
     const port = randomInt(lowest, highest);
@@ -76,7 +77,13 @@ async function isFree(port: number): Promise<boolean> {
   });
 }
 
-async function temporaryRoot(): Promise<string> {
+/** The folder that `WAYBILL_SANDBOX_DIR` names, else the temporary one. */
+async function sandboxRoot(): Promise<string> {
+  const given = process.env['WAYBILL_SANDBOX_DIR'];
+  if (given) {
+    if (await serverCanReach(given)) return given;
+    throw new Error(`WAYBILL_SANDBOX_DIR=${given}: the user that servers run as cannot enter it; name another folder`);
+  }
   const own = tmpdir();
   return (await serverCanReach(own)) ? own : '/tmp';
 }
