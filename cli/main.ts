@@ -10,12 +10,14 @@
 // oxlint-disable-next-line import/no-unassigned-import -- it acts before the modules below are loaded
 import './keep-heap-small.ts';
 import { Command, CommanderError, Option } from 'commander';
+import { waybillVersion } from '../core/version.ts';
 import { EXIT, reportError } from './context.ts';
 
 type Action = (...args: never[]) => Promise<number> | number;
 
 const program = new Command('waybill')
   .description('Change-data-capture replication for supply chains')
+  .version(waybillVersion())
   .option('--config <file>', 'configuration file (default ./waybill.yaml, or WAYBILL_CONFIG)')
   .exitOverride();
 

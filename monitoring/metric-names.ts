@@ -1,5 +1,6 @@
 /** Every series that Waybill exports: name and help in one place. Units are in the names. */
 export const METRIC = {
+  buildInfo: ['waybill_build_info', 'Always 1; the labels say which version of Waybill runs'],
   captureState: ['waybill_capture_state', 'State of a capture: 1 for the one it is in'],
   captureLag: [
     'waybill_capture_lag_seconds',

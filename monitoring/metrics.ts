@@ -8,6 +8,7 @@ import type {
   SnapshotFacts,
   TransformReport,
 } from '../core/metrics.ts';
+import { waybillVersion } from '../core/version.ts';
 import { coverage, countKinds, isProven, openFindings, type DriftReport } from './drift/outcome.ts';
 import { METRIC } from './metric-names.ts';
 import { STALL_MS, StageHealth, type StageFacts, type StageKind } from './health.ts';
@@ -83,6 +84,7 @@ export class Metrics {
   constructor({ stallMs = STALL_MS }: { stallMs?: number } = {}) {
     this.#stallMs = stallMs;
     collectDefaultMetrics({ register: this.registry });
+    this.#gauge(METRIC.buildInfo, ['version']).set({ version: waybillVersion() }, 1);
     for (const gauge of [this.#captureLag, this.#transformLag, this.#applyLag]) this.registry.registerMetric(gauge);
     this.registry.registerMetric(this.#stalled);
   }

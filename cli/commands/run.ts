@@ -12,6 +12,7 @@ import { flowSettings, recordFlowSettings, type Config } from '../../core/config
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import { armFailpoint } from '../../core/failpoint.ts';
 import { createLogger, type Logger, type LogLevel } from '../../core/logger.ts';
+import { waybillVersion } from '../../core/version.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { Observatory, observer, runObservation } from '../../monitoring/observation.ts';
 import { startMonitoring, type Pages } from '../../monitoring/server.ts';
@@ -66,7 +67,8 @@ export async function run(options: RunOptions): Promise<number> {
   roles.push(...stages.map((stage) => stage.id));
   const pages = stages.find((stage) => stage.pages !== undefined)?.pages;
   const server = await startMonitoring(options.listen ?? config.monitoring.listen, metrics, pages);
-  log.info({ stages: stages.map((stage) => stage.id), monitoring: `http://127.0.0.1:${server.port}` }, 'waybill runs');
+  const monitoring = `http://127.0.0.1:${server.port}`;
+  log.info({ version: waybillVersion(), stages: stages.map((stage) => stage.id), monitoring }, 'waybill runs');
 
   const stop = new AbortController();
   // Each stage listens in a few places, and Node takes more than ten for a leak.

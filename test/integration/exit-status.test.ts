@@ -1,5 +1,7 @@
 /** What every command answers with: 0 good, 1 no, 2 wrong usage or configuration, 3 not reached; and its --help. */
+import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Metrics } from '../../monitoring/metrics.ts';
 import { CommandLine, type Outcome } from '../support/command-line.ts';
 
 /** Nothing listens there. */
@@ -29,6 +31,12 @@ const commandsOf = (help: string): string[] =>
   [...help.slice(help.indexOf('Commands:')).matchAll(/^ {2}([a-z]+)/gm)]
     .map(([, name]) => name!)
     .filter((name) => name !== 'help');
+
+it('--version says which it is, as the metrics and the log do', async () => {
+  const { version } = JSON.parse(await readFile('package.json', 'utf8')) as { version: string };
+  expect(await cli.waybill('', ['--version'])).toMatchObject({ status: 0, output: `${version}\n` });
+  expect(await new Metrics().registry.metrics()).toContain(`waybill_build_info{version="${version}"} 1`);
+});
 
 describe('--help', () => {
   it('is there for every command, and explains every option', async () => {
