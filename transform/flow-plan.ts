@@ -17,7 +17,7 @@ import { functionsPath, loadFunctions } from './mapping/mapping-functions.ts';
 import { compileOwnership, type Ownership } from './ownership/ownership.ts';
 
 /** Rises when the same mapping gives other records than before: then all records are made anew. */
-const LOGIC_VERSION = 1;
+const LOGIC_VERSION = 2;
 
 export interface SourcePlan {
   readonly name: string;

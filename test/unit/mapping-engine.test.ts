@@ -149,6 +149,33 @@ describe('mapping engine', () => {
     expect(summary(source.flush())).toEqual([expect.objectContaining({ on_hand: '6' })]);
   });
 
+  it('holds a group whose fields contradict each other, and no other', () => {
+    const order = tableOf('sale', { id: 'bigint', state: 'text', total: 'numeric', currency: 'text' });
+    const mapping = parseMapping(
+      `version: 1
+name: orders
+entities:
+  sales_order:
+    from: sale
+    fields: { number: id, status: state, total: total, currency: currency }
+`,
+      'orders.yaml',
+    );
+    const engine = new MappingEngine({ source: 'shop', plan: compileMapping(mapping, new Map()) });
+    const source = new SourceFeed(engine, [order]);
+    const row = { id: '1', state: 'placed', total: '5', currency: 'EUR' };
+    expect(summary(source.put('sale', row).flush())).toHaveLength(1);
+    const rule = 'total: currency must have a currency with its total';
+    source.update('sale', { ...row, state: 'shipped', currency: null });
+    expect(summary(source.flush())).toEqual([
+      { values: { number: '1', status: 'shipped', total: '5', currency: 'EUR' }, held: [rule] },
+    ]);
+    source.put('sale', { id: '2', state: 'placed', total: '7' });
+    expect(summary(source.flush())).toEqual([{ values: { number: '2', status: 'placed' }, held: [rule] }]);
+    source.update('sale', { ...row, state: 'shipped', total: '6' });
+    expect(summary(source.flush())).toEqual([{ number: '1', status: 'shipped', total: '6', currency: 'EUR' }]);
+  });
+
   it('holds a row without a usable key, and lets its neighbours go on', () => {
     const { feed: source } = feed();
     masters(source).put('product', { id: '3', code: ' C', template_id: '1' });

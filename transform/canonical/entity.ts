@@ -20,11 +20,18 @@ export interface Field {
 /** Values of a record, positional by the entity's fields; null stands for absent. */
 export type RecordValues = readonly (string | null)[];
 
-/** A rule over several fields of one record. `fields` are named in the violation. */
+/** A rule over fields of one group. `fields` are named in the violation. */
 export interface RecordRule {
   readonly rule: string;
   readonly fields: readonly string[];
   readonly holds: (value: (field: string) => string | null) => boolean;
+}
+
+/** A rule, resolved: with the group that breaks it. */
+export interface GroupRule extends RecordRule {
+  readonly group: string;
+  /** Positions of `fields`. */
+  readonly indexes: readonly number[];
 }
 
 export interface EntityDefinition<Shape extends z.ZodRawShape = z.ZodRawShape> {
@@ -49,6 +56,7 @@ export interface Entity<Shape extends z.ZodRawShape = z.ZodRawShape> extends Ent
   readonly keyIndexes: readonly number[];
   /** Fields of each group, by position; key and derived fields are in none. */
   readonly groupIndexes: ReadonlyMap<string, readonly number[]>;
+  readonly groupRules: readonly GroupRule[];
 }
 
 /** Resolves a definition. Throws a TypeError when it contradicts itself. */
@@ -82,7 +90,15 @@ export function defineEntity<Shape extends z.ZodRawShape>(definition: EntityDefi
   const groupIndexes = new Map<string, number[]>();
   for (const [position, field] of fields.entries())
     if (field.group !== '') groupIndexes.set(field.group, [...(groupIndexes.get(field.group) ?? []), position]);
-  return { ...definition, fields, index, keyIndexes: key.map((field) => index.get(field)!), groupIndexes };
+  const groupRules = (definition.rules ?? []).map((rule): GroupRule => {
+    const indexes = rule.fields.map((field) => index.get(field) ?? -1);
+    const [group, ...others] = new Set(indexes.map((at) => fields[at]?.group ?? ''));
+    if (group === undefined || group === '' || others.length > 0)
+      throw new TypeError(`${name}: the rule "${rule.rule}" is not about the fields of one group`);
+    return { ...rule, group, indexes };
+  });
+  const keyIndexes = key.map((field) => index.get(field)!);
+  return { ...definition, fields, index, keyIndexes, groupIndexes, groupRules };
 }
 
 /** A record as an object, decoded: what the entity's zod schema describes. */

@@ -15,6 +15,9 @@ export interface Violation {
 /** With `sound`, values of the record that broke no rule before, only what differs from them is looked at. */
 export type Validator = (values: RecordValues, sound?: RecordValues) => readonly Violation[];
 
+/** The rule that a value breaks which must be there and is not. */
+export const ABSENT = 'must not be absent';
+
 const NONE: readonly Violation[] = [];
 
 /**
@@ -24,10 +27,6 @@ const NONE: readonly Violation[] = [];
 export function compileValidator(entity: Entity): Validator {
   const faults = entity.fields.map((field) => field.type.fault);
   const nullable = entity.fields.map((field) => field.nullable);
-  const rules = (entity.rules ?? []).map((rule) => ({
-    ...rule,
-    indexes: rule.fields.map((field) => entity.index.get(field)!),
-  }));
   const violation = (values: RecordValues, field: string, value: string | null, rule: string): Violation => ({
     entity: entity.name,
     key: describeKey(entity, values),
@@ -41,14 +40,14 @@ export function compileValidator(entity: Entity): Validator {
       const value = values[i]!;
       if (sound !== undefined && value === sound[i]) continue;
       if (value === null) {
-        if (!nullable[i]) (found ??= []).push(violation(values, entity.fields[i]!.name, null, 'must not be absent'));
+        if (!nullable[i]) (found ??= []).push(violation(values, entity.fields[i]!.name, null, ABSENT));
         continue;
       }
       const rule = faults[i]!(value);
       if (rule !== undefined) (found ??= []).push(violation(values, entity.fields[i]!.name, value, rule));
     }
     if (found !== undefined) return found;
-    for (const { rule, fields, indexes, holds } of rules)
+    for (const { rule, fields, indexes, holds } of entity.groupRules)
       if (!holds((field) => values[entity.index.get(field)!]!)) {
         const shown = indexes.map((index) => valueClass(values[index])).join(', ');
         (found ??= []).push({ ...violation(values, fields.join(', '), null, rule), valueClass: shown });

@@ -1,10 +1,10 @@
 /** The state of one block: which rows make which records, and what changed since the last flush. */
-import { describeKey, keyText } from '../canonical/entity.ts';
+import { describeKey, keyText, type GroupRule } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { addDecimals, isCanonicalDecimal } from '../canonical/decimal.ts';
 import { valueClass } from '../canonical/field-type.ts';
 import { microsOfTimestamp } from '../canonical/timestamp.ts';
-import type { Violation } from '../canonical/validate.ts';
+import { ABSENT, type Violation } from '../canonical/validate.ts';
 import type { CompiledBlock, CompiledField, TablePlan } from './block-plan.ts';
 import { Fault, isFault, type Cell } from './cell.ts';
 import type { Cause } from './engine.ts';
@@ -76,13 +76,18 @@ export class BlockState {
   readonly #inputsOf = new Map<TablePlan, number[]>();
   /** Values of a contribution before anything is known of it: copied, so that every array has one shape. */
   readonly #blank: ContributedValues;
+  /** Rules across the fields of groups that the block supplies. */
+  readonly #rules: readonly GroupRule[];
   /** Rows are let go once they have been told of; undefined where they are kept. */
   #told: string[] | undefined;
 
   /** `events`: rows tell of what happened, and need not be kept for longer than that. */
   constructor(block: CompiledBlock, index: number, events = false) {
     this.#block = block;
-    this.#blank = block.block.entity.fields.map(() => undefined);
+    const { entity } = block.block;
+    this.#blank = entity.fields.map(() => undefined);
+    const groups = new Set(block.fields.map(({ field }) => entity.fields[field]!.group));
+    this.#rules = entity.groupRules.filter(({ group }) => groups.has(group));
     this.#index = index;
     this.#told = events ? [] : undefined;
     for (const [input, { table }] of block.inputs.entries())
@@ -382,10 +387,14 @@ export class BlockState {
         values[field.field] = cell;
         continue;
       }
-      const fault =
-        cell === null ? (definition.nullable ? undefined : 'must not be absent') : definition.type.fault(cell);
+      const fault = cell === null ? (definition.nullable ? undefined : ABSENT) : definition.type.fault(cell);
       if (fault === undefined) values[field.field] = cell;
       else hold(definition.group, definition.name, new Fault(fault, valueClass(cell)));
+    }
+    for (const { group, rule, fields: named, indexes, holds } of this.#rules) {
+      if (held.has(group) || holds((name) => values[entity.index.get(name)!] ?? null)) continue;
+      const shown = indexes.map((index) => valueClass(values[index])).join(', ');
+      hold(group, named.join(', '), new Fault(rule, shown));
     }
     // A group is held as a whole: what means something only together moves together.
     for (const group of held.keys())

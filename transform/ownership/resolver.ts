@@ -10,7 +10,7 @@ import { deriveStockIn } from '../canonical/inventory.ts';
 import type { RecordValues } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { microsOfTimestamp } from '../canonical/timestamp.ts';
-import { compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
+import { ABSENT, compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
 import { WHOLE_RECORD, type ContributionChange } from '../mapping/block-state.ts';
 import { Moment } from '../moment.ts';
 import { claimOf, sameAt, suppliesAny, type Claim, type Claimed, type Contribution } from './contribution.ts';
@@ -435,7 +435,7 @@ export class Resolver {
       const derived = this.#isStock ? deriveStockIn(values) : values;
       const violations = owned ? this.#validate(derived, before) : [];
       // A record that lacks what it must have is not there yet; one that contradicts itself stays as it was.
-      const incomplete = violations.some((violation) => violation.valueClass === 'null');
+      const incomplete = violations.some(({ rule }) => rule === ABSENT);
       if (violations.length > 0)
         held.push({ ...this.#heldRecord(key, derived, violations, newest ?? touching), incomplete });
       after = !owned || incomplete ? undefined : violations.length > 0 ? before : derived;
