@@ -299,14 +299,11 @@ export class StateRestorer {
       const restored = numbers.map((number) => lineages[number]);
       return { source, index, values, lineage: restored, claims: claims.length === 0 ? undefined : new Map(claims) };
     });
-    resolver.restoreEntry(key, {
-      contributions,
-      counters:
-        counters === undefined
-          ? undefined
-          : new Map(counters.map(([group, counter]) => [group, SharedCounter.restore(counter)])),
-      given,
-      lineage: lineages[lineage],
-    });
+    const shared =
+      counters === undefined
+        ? undefined
+        : new Map(counters.map(([group, counter]) => [group, SharedCounter.restore(counter)]));
+    const entry = { contributions, counters: shared, given, lineage: lineages[lineage] };
+    resolver.restoreEntry(key, entry, this.#state.clockUs);
   }
 }

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { inventoryPosition } from '../../transform/canonical/entities-inventory.ts';
+import { salesOrder } from '../../transform/canonical/entities-orders.ts';
 import { shipment } from '../../transform/canonical/entities-transport.ts';
 import type { Entity } from '../../transform/canonical/entity.ts';
 import { compileOwnership, type OwnershipConfig } from '../../transform/ownership/ownership.ts';
@@ -302,6 +303,84 @@ describe('resolution', () => {
     expect(at('wms', '90', 25)).toEqual(['89']);
     // Arrives late, was made before the count: in it.
     expect(at('shop', '96', 24)).toEqual([]);
+  });
+
+  it('a record that contradicts itself stays as it was, and is shown as held', () => {
+    const entity = salesOrder as unknown as Entity;
+    const { ownership } = compile({}, { shop: ['status', 'total'] }, entity);
+    const resolver = new Resolver(ownership);
+    const say = (total: Record<string, string | null>, at: number) =>
+      resolver.apply(
+        'shop',
+        [contributionOf(entity, 'shop', { number: 'S-1', status: 'placed', ...total }, at)],
+        at,
+        NOW,
+      );
+    say({ total: '5', currency: 'EUR' }, 1);
+    expect(say({ total: '6', currency: null }, 2)).toEqual([]);
+    expect(resolver.held).toEqual([expect.objectContaining({ key: 'S-1', group: '*', incomplete: false })]);
+    expect(say({ total: '6', currency: 'EUR' }, 3).map(recordShown)).toEqual([expect.objectContaining({ total: '6' })]);
+    expect(resolver.held).toEqual([]);
+  });
+
+  it('a counter goes on counting when something else that its source said goes', () => {
+    const { ownership } = compile(
+      { on_hand: { merge: 'delta' }, soft_reserved: 'shop' },
+      { shop: ['on_hand', 'soft_reserved'] },
+    );
+    const resolver = new Resolver(ownership);
+    const say = (index: number, values: Record<string, string>, at: number) =>
+      resolver.apply('shop', [{ ...contributionOf(STOCK, 'shop', { ...key, ...values }, at), index }], at, NOW);
+    say(0, { uom: 'EA', on_hand: '10' }, 1);
+    say(1, { soft_reserved: '3' }, 2);
+    const claim = { ...contributionOf(STOCK, 'shop', key, 3), index: 1, values: undefined };
+    resolver.apply('shop', [claim], 3, NOW);
+    expect(say(0, { uom: 'EA', on_hand: '12' }, 4).map(recordShown)).toEqual([
+      expect.objectContaining({ on_hand: '2' }),
+    ]);
+    // What it no longer says at all is forgotten: of its next figure it is not known what it was before.
+    resolver.apply('shop', [{ ...claim, index: 0 }], 5, NOW);
+    expect(say(0, { uom: 'EA', on_hand: '20' }, 6).map(recordShown)).toEqual([
+      expect.objectContaining({ on_hand: '2' }),
+    ]);
+  });
+
+  it('who stands in and says nothing of a record does not take away what its owner said', () => {
+    const { ownership } = compile(
+      { on_hand: { source: 'wms', fallback: [{ source: 'erp', stale_after: 60_000 }] } },
+      { wms: ['on_hand'], erp: ['on_hand'] },
+    );
+    const resolver = new Resolver(ownership);
+    const second = 1_000_000;
+    resolver.apply('wms', [contributionOf(STOCK, 'wms', { ...key, uom: 'EA', on_hand: '1' }, 0)], 0, NOW);
+    expect(resolver.apply('erp', [], 61 * second, NOW)).toEqual([]);
+    expect([...resolver.current()]).toHaveLength(1);
+    const late = contributionOf(STOCK, 'erp', { ...key, uom: 'EA', on_hand: '2' }, 62 * second);
+    expect(resolver.apply('erp', [late], 62 * second, NOW).map(recordShown)).toEqual([
+      expect.objectContaining({ on_hand: '2' }),
+    ]);
+    expect(resolver.apply('erp', [{ ...late, values: undefined }], 63 * second, NOW).map(recordShown)).toEqual([
+      expect.objectContaining({ on_hand: '1' }),
+    ]);
+  });
+
+  it('a time that lay too far ahead counts once it has come', () => {
+    const { ownership } = compile(
+      { carriage: { merge: 'lww', skew: 1000 }, status: 'a' },
+      { a: ['carriage', 'status'], b: ['carriage'] },
+      SHIPMENT,
+    );
+    const resolver = new Resolver(ownership);
+    const of = (source: string, carrier: string, us: number) =>
+      contributionOf(SHIPMENT, source, { number: 'S1', carrier, ...(source === 'a' ? { status: 'shipped' } : {}) }, us);
+    const second = 1_000_000;
+    resolver.apply('a', [of('a', 'DHL', NOW)], 0, NOW);
+    expect(resolver.apply('b', [of('b', 'UPS', NOW + 10 * second)], 0, NOW)).toEqual([]);
+    expect(resolver.apply('a', [], 0, NOW + 8 * second)).toEqual([]);
+    expect(resolver.apply('a', [], 0, NOW + 9 * second).map(recordShown)).toEqual([
+      expect.objectContaining({ carrier: 'UPS' }),
+    ]);
+    expect(resolver.apply('a', [], 0, NOW + 11 * second)).toEqual([]);
   });
 
   it('holds what contradicts itself at its last good state', () => {

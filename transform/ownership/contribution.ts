@@ -44,3 +44,16 @@ export function sameAt(a: ContributedValues, b: ContributedValues, indexes: read
   for (const index of indexes) if (a[index] !== b[index]) return false;
   return true;
 }
+
+/** What came first must not decide between blocks of one source: a run over the same tables may find another order. */
+export function insertInOrder(contributions: Contribution[], added: Contribution): void {
+  const behind = contributions.findIndex(({ source, index }) => source === added.source && index > added.index);
+  contributions.splice(behind < 0 ? contributions.length : behind, 0, added);
+}
+
+/** Whether a change was made after another one; of one moment, the one whose source and position sort last. */
+export function isNewer(a: Lineage, b: Lineage): boolean {
+  if (a.time !== b.time) return a.time > b.time;
+  if (a.source !== b.source) return a.source > b.source;
+  return a.position > b.position;
+}

@@ -13,7 +13,16 @@ import { microsOfTimestamp } from '../canonical/timestamp.ts';
 import { ABSENT, compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
 import { WHOLE_RECORD, type ContributionChange } from '../mapping/block-state.ts';
 import { Moment } from '../moment.ts';
-import { claimOf, sameAt, suppliesAny, type Claim, type Claimed, type Contribution } from './contribution.ts';
+import {
+  claimOf,
+  insertInOrder,
+  isNewer,
+  sameAt,
+  suppliesAny,
+  type Claim,
+  type Claimed,
+  type Contribution,
+} from './contribution.ts';
 import { SharedCounter } from './counter.ts';
 import { copyEntry, type Entry } from './entry.ts';
 import { extreme, highestRank, lastWriter, unionOf, type Candidate } from './merge.ts';
@@ -52,6 +61,10 @@ export class Resolver {
   readonly #counts: boolean;
   /** Numbers of the groups that are merged, but not by their changes. */
   readonly #claimed: ReadonlySet<number>;
+  /** Of groups of which the last writer wins: their numbers, and how far ahead of the clock a time may lie. */
+  readonly #skews: readonly (readonly [group: number, skewUs: number])[];
+  /** Records with a commit time that lies too far ahead, and when it counts. */
+  readonly #early = new Map<string, number>();
   readonly #blank: RecordValues;
   #stale = '';
 
@@ -75,6 +88,9 @@ export class Resolver {
     this.#claimed = new Set(
       this.#rules.flatMap(({ group, rule }) => (rule.kind === 'merge' && rule.merge.merge !== 'delta' ? [group] : [])),
     );
+    this.#skews = this.#rules.flatMap(({ group, rule }) =>
+      rule.kind === 'merge' && rule.merge.merge === 'lww' ? [[group, rule.merge.skew * 1000] as const] : [],
+    );
     this.#usesFallback = [...ownership.rules.values()].some(
       (rule) => rule.kind === 'owner' && rule.owners.some((owner) => owner.fallback.length > 0),
     );
@@ -90,9 +106,12 @@ export class Resolver {
     return this.#records.get(key);
   }
 
-  restoreEntry(key: string, entry: Omit<Entry, 'moment'>): void {
-    this.#records.set(key, { ...entry, moment: this.moment.now });
+  /** `nowUs` is the clock by which the entry was resolved. */
+  restoreEntry(key: string, entry: Omit<Entry, 'moment'>, nowUs: number): void {
+    const restored = { ...entry, moment: this.moment.now };
+    this.#records.set(key, restored);
     this.#contributions += entry.contributions.length;
+    this.#noteEarly(key, restored, nowUs);
   }
 
   /** What is held, by the contribution or record that it is held of. */
@@ -188,7 +207,24 @@ export class Resolver {
       const lineage = contribution?.lineage.find((each) => each !== undefined);
       if (!touched.has(key) && lineage !== undefined) resolve(key, lineage, false);
     }
+    for (const [key, countsUs] of this.#early) {
+      if (countsUs > nowUs) continue;
+      this.#early.delete(key);
+      const claim = this.#records.get(key)?.contributions[0]?.lineage.find((each) => each !== undefined);
+      if (claim !== undefined) resolve(key, claim, false);
+    }
     return resolved;
+  }
+
+  /** Notes when the first of a record's times counts that lie too far ahead now. */
+  #noteEarly(key: string, entry: Entry, nowUs: number): void {
+    if (this.#skews.length === 0) return;
+    let firstUs = Infinity;
+    for (const [group, skewUs] of this.#skews)
+      for (const { timeUs } of this.#claims(entry.contributions, group))
+        if (timeUs - skewUs > nowUs) firstUs = Math.min(firstUs, timeUs - skewUs);
+    if (firstUs === Infinity) this.#early.delete(key);
+    else this.#early.set(key, firstUs);
   }
 
   /** Where each group of a record comes from, and what lost; undefined for a record that is not known. */
@@ -225,7 +261,9 @@ export class Resolver {
         entry.contributions.splice(at, 1);
         this.#contributions -= 1;
       }
-      if (entry.counters !== undefined) for (const counter of entry.counters.values()) counter.forget(source);
+      if (entry.counters !== undefined)
+        for (const [group, counter] of entry.counters)
+          if (this.#contributionOf(entry, source, group) === undefined) counter.forget(source);
       return;
     }
     if (entry === undefined) {
@@ -359,7 +397,11 @@ export class Resolver {
       if (owner === undefined) return { winner: undefined, rule: 'owned by nobody in this scope' };
       const charge = this.#inCharge(owner.source, owner.fallback);
       const winner = suppliers.find((item) => item.source === charge);
-      return { winner, rule: charge === owner.source ? `owner ${charge}` : `fallback ${charge} for ${owner.source}` };
+      if (charge === owner.source) return { winner, rule: `owner ${charge}` };
+      if (winner !== undefined) return { winner, rule: `fallback ${charge} for ${owner.source}` };
+      // Who says nothing of a record does not stand in for anybody: what its owner said last is all that is known.
+      const last = suppliers.find((item) => item.source === owner.source);
+      return { winner: last, rule: `owner ${owner.source}: fallback ${charge} says nothing` };
     }
     const { merge } = rule;
     const candidates = this.#claims(suppliers, group);
@@ -407,6 +449,7 @@ export class Resolver {
     const entry = this.#records.get(key);
     if (entry === undefined) return undefined;
     this.moment.changes(key, entry);
+    this.#noteEarly(key, entry, nowUs);
     const { entity } = this.#ownership;
     const before = entry.given;
     const held: HeldGroup[] = [];
@@ -469,19 +512,6 @@ interface Pick {
   readonly rule: string;
   readonly claim?: Claim;
   readonly value?: string | null;
-}
-
-/** What came first must not decide between blocks of one source: a run over the same tables may find another order. */
-function insertInOrder(contributions: Contribution[], added: Contribution): void {
-  const behind = contributions.findIndex(({ source, index }) => source === added.source && index > added.index);
-  contributions.splice(behind < 0 ? contributions.length : behind, 0, added);
-}
-
-/** Whether a change was made after another one; of one moment, the one whose source and position sort last. */
-function isNewer(a: Lineage, b: Lineage): boolean {
-  if (a.time !== b.time) return a.time > b.time;
-  if (a.source !== b.source) return a.source > b.source;
-  return a.position > b.position;
 }
 
 function equalValues(a: RecordValues, b: RecordValues): boolean {
