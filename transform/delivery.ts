@@ -24,6 +24,8 @@ export class Delivery {
   /** What was passed on of records of which something waits. */
   readonly #views = new Map<string, RecordValues | undefined>();
   readonly #waiting: ReadonlyMap<Tier, Set<string>>;
+  /** Those among them that were passed on before a restart, with values that it does not know for certain. */
+  readonly #unsure = new Set<string>();
   /** Changes that need not be sent because a later one stands for them, and the characters of their values. */
   savedWrites = 0;
   savedBytes = 0;
@@ -42,8 +44,12 @@ export class Delivery {
     return this.#views.size;
   }
 
-  /** Takes a change; gives what of it is passed on at once. */
-  take(change: Passing): Passing | undefined {
+  /**
+   * Takes a change; gives what of it is passed on at once. `replayed`: it is one from before a restart, and what it gives
+   * was passed on then. Sources are read again in another order than they came in, so that a record which appeared as a
+   * whole may have had older values in its slow groups: those are sent again when it is their time.
+   */
+  take(change: Passing, replayed = false): Passing | undefined {
     const { key, after } = change;
     const { delayed, existence } = this.#tiers;
     if (delayed.length === 0) return change;
@@ -52,6 +58,7 @@ export class Delivery {
     if (view === undefined || after === undefined) {
       if (existence === undefined) {
         this.#settle(key);
+        if (replayed && after !== undefined) this.#doubt(key, after, delayed);
         return view === undefined && after === undefined ? undefined : { key, before: view, after };
       }
       if (known) this.#saved(after ?? view);
@@ -63,7 +70,8 @@ export class Delivery {
     let waits = false;
     for (const [tier, fields] of this.#fields) {
       const waiting = this.#waiting.get(tier)!;
-      if (fields.every((field) => next[field] === after[field])) {
+      const waited = waiting.has(key) && this.#unsure.has(key);
+      if (!waited && fields.every((field) => next[field] === after[field])) {
         waiting.delete(key);
         continue;
       }
@@ -73,7 +81,7 @@ export class Delivery {
     }
     if (waits) this.#views.set(key, next);
     else this.#views.delete(key);
-    if (same(view, next)) {
+    if (isSame(view, next)) {
       // Back to what was passed on: neither this change nor the one that waited is sent.
       if (known && !waits) {
         this.#saved(after);
@@ -84,47 +92,68 @@ export class Delivery {
     return { key, before: view, after: next };
   }
 
-  /** Passes on what waits for a tier, in the order of keys. `current` gives records as they are. */
-  release(tier: Tier, current: (key: string) => RecordValues | undefined): Passing[] {
+  /** Passes on what waits for a tier, in the order of keys. `current` gives records as they are; `replayed` as above. */
+  release(tier: Tier, current: (key: string) => RecordValues | undefined, replayed = false): Passing[] {
     const waiting = this.#waiting.get(tier)!;
     const passed: Passing[] = [];
     for (const key of [...waiting].sort()) {
       const view = this.#views.get(key);
       const record = current(key);
+      const unsure = this.#unsure.has(key);
       waiting.delete(key);
+      // That a record appears, or goes, waits for a tier of its own.
+      const { existence } = this.#tiers;
+      if ((view === undefined || record === undefined) && existence !== undefined && existence !== tier) continue;
       let next = record;
       if (view !== undefined && record !== undefined) {
         const others = this.#tiers.delayed.filter((other) => other !== tier && this.#waiting.get(other)!.has(key));
         next = this.#merge(view, record, others);
         if (others.length > 0) this.#views.set(key, next);
-        else this.#views.delete(key);
-      } else this.#settle(key);
-      if (view === undefined ? next === undefined : next !== undefined && same(view, next)) this.#saved(record);
+        else this.#settle(key);
+      } else {
+        this.#settle(key);
+        const others = this.#tiers.delayed.filter((other) => other !== tier);
+        if (replayed && record !== undefined && others.length > 0) this.#doubt(key, record, others);
+      }
+      const same = view === undefined ? next === undefined : next !== undefined && isSame(view, next);
+      if (same && !unsure) this.#saved(record);
       else passed.push({ key, before: view, after: next });
     }
     return passed;
   }
 
   /** What was passed on of records of which something waits, with the tiers that it waits for. */
-  *saved(): Generator<[key: string, view: RecordValues | null, tiers: string[]]> {
-    for (const [key, view] of this.#views)
-      yield [key, view ?? null, [...this.#waiting].flatMap(([tier, keys]) => (keys.has(key) ? [tier.id] : []))];
+  *saved(): Generator<[key: string, view: RecordValues | null, tiers: string[], unsure: boolean]> {
+    for (const [key, view] of this.#views) {
+      const tiers = [...this.#waiting].flatMap(([tier, keys]) => (keys.has(key) ? [tier.id] : []));
+      yield [key, view ?? null, tiers, this.#unsure.has(key)];
+    }
   }
 
-  restore(key: string, view: RecordValues | null, tiers: readonly string[]): void {
+  restore(key: string, view: RecordValues | null, tiers: readonly string[], unsure = false): void {
     this.#views.set(key, view ?? undefined);
+    if (unsure) this.#unsure.add(key);
     for (const [tier, keys] of this.#waiting) if (tiers.includes(tier.id)) keys.add(key);
   }
 
   /** Nothing waits any more: all records are passed on as they are. */
   clear(): void {
     this.#views.clear();
+    this.#unsure.clear();
     for (const waiting of this.#waiting.values()) waiting.clear();
   }
 
   #settle(key: string): void {
     this.#views.delete(key);
+    this.#unsure.delete(key);
     for (const waiting of this.#waiting.values()) waiting.delete(key);
+  }
+
+  /** Notes that a record was passed on before a restart, but perhaps not with these values of some tiers. */
+  #doubt(key: string, view: RecordValues, tiers: readonly Tier[]): void {
+    this.#views.set(key, view);
+    this.#unsure.add(key);
+    for (const tier of tiers) this.#waiting.get(tier)!.add(key);
   }
 
   /** The record with the fields of `held` as they were passed on. */
@@ -141,7 +170,7 @@ export class Delivery {
   }
 }
 
-function same(a: RecordValues, b: RecordValues): boolean {
+function isSame(a: RecordValues, b: RecordValues): boolean {
   for (let i = 0; i < b.length; i++) if (a[i] !== b[i]) return false;
   return true;
 }

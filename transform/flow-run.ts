@@ -244,7 +244,7 @@ class FlowRun {
       this.#state.clockUs = release.clockUs;
       await this.#rebuild(release.sources);
       if (this.#signal.aborted) return;
-      this.#state.release(tier);
+      this.#state.release(tier, true);
       this.#state.noteReleased(tier);
     }
     this.#state.clockUs = clockUs;
@@ -274,7 +274,7 @@ class FlowRun {
   }
 
   #settleInSilence(source: SourceState): void {
-    for (const change of this.#state.settle(source).changes) this.#state.delivery.take(change);
+    for (const change of this.#state.settle(source).changes) this.#state.delivery.take(change, true);
   }
 
   /** Begins the next frame of a source. False where none is at hand. */

@@ -129,9 +129,9 @@ export class FlowState {
     return this.#shared ? groupsJson(this.resolver.explain(key, this.clockUs) ?? []) : null;
   }
 
-  /** What waits for a tier is to be passed on; `noteReleased` says that it has been. */
-  release(tier: Tier): Passing[] {
-    return this.delivery.release(tier, (key) => this.resolver.record(key));
+  /** What waits for a tier is to be passed on; `noteReleased` says that it has been. `replayed`: before a restart. */
+  release(tier: Tier, replayed = false): Passing[] {
+    return this.delivery.release(tier, (key) => this.resolver.record(key), replayed);
   }
 
   noteReleased(tier: Tier): void {

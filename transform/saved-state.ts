@@ -67,7 +67,7 @@ type Line =
   | ['saying', entity: string, key: string, source: number, block: number, values: SavedValues]
   | ['unexplained', key: string, quantity: string]
   | ['clocks', Resolver['clocks']]
-  | ['view', key: string, view: RecordValues | null, tiers: readonly string[]];
+  | ['view', key: string, view: RecordValues | null, tiers: readonly string[], unsure?: boolean];
 
 /**
  * The lines of a state as it is now. They are read as they are asked for, while the state goes on (transform/moment.ts): at
@@ -102,7 +102,7 @@ export function saveState(state: FlowState): Iterable<string> {
   for (const { entity: told, key, source, block, values } of state.evidence?.sayings() ?? [])
     rest.push(['saying', told, key, source, block, savedValues(values)]);
   for (const [key, quantity] of state.evidence?.unexplained() ?? []) rest.push(['unexplained', key, quantity]);
-  for (const [key, view, tiers] of delivery.saved()) rest.push(['view', key, view, tiers]);
+  for (const saved of delivery.saved()) rest.push(['view', ...saved]);
   return written(state, heads, made, rest);
 }
 
@@ -267,7 +267,7 @@ export class StateRestorer {
         evidence!.restoreUnexplained(line[1], line[2]);
         return;
       case 'view':
-        delivery.restore(line[1], line[2], line[3]);
+        delivery.restore(line[1], line[2], line[3], line[4]);
     }
   }
 
