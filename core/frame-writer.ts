@@ -21,6 +21,9 @@ const COMMA = 0x2c;
 const OPEN = 0x5b;
 const CLOSE = 0x5d;
 const EQUALS = 0x3d;
+const BACKSLASH = 0x5c;
+/** From here on a native call, with a string in between, is faster than a loop. */
+const NATIVE_TEXT_CHARS = 96;
 const BASE64 = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/', 'latin1');
 /** From here on a native call, with a string in between, is faster than a loop. */
 const NATIVE_BASE64_BYTES = 192;
@@ -258,9 +261,32 @@ export class FrameWriter {
 
   /** An image of texts, `null` and 0 as JSON writes them. */
   writeImage(image: readonly Value[]): void {
-    const json = JSON.stringify(image);
-    this.#reserve(json.length * 3);
-    this.#length += this.#buffer.write(json, this.#length, 'utf8');
+    this.beginTuple();
+    for (let i = 0; i < image.length; i++) {
+      if (i > 0) this.comma();
+      const value = image[i]!;
+      if (value === null) this.writeNull();
+      else if (value === 0) this.writeUnchanged();
+      else if (value.length > NATIVE_TEXT_CHARS || !this.#writeShort(value)) this.writeString(value);
+    }
+    this.endTuple();
+  }
+
+  /** Writes a text character by character. False, and nothing is written, where one of them is not printable ASCII. */
+  #writeShort(text: string): boolean {
+    this.#reserve(2 * text.length + 2);
+    const buffer = this.#buffer;
+    let at = this.#length;
+    buffer[at++] = QUOTE;
+    for (let i = 0; i < text.length; i++) {
+      const code = text.charCodeAt(i);
+      if (code < 0x20 || code > 0x7e) return false;
+      if (code === QUOTE || code === BACKSLASH) buffer[at++] = BACKSLASH;
+      buffer[at++] = code;
+    }
+    buffer[at++] = QUOTE;
+    this.#length = at;
+    return true;
   }
 
   addTransaction(entry: TransactionEntry): void {

@@ -220,7 +220,7 @@ export class StateRestorer {
       case 'entity':
         return;
       case 'row':
-        sources[line[1]]!.engine.plan.tables[line[2]]!.store.put(line[3], line[4].map(restoredCell));
+        sources[line[1]]!.engine.plan.tables[line[2]]!.store.add(line[3], line[4].map(restoredCell));
         return;
       case 'record':
         this.#record(line[1]);
@@ -303,7 +303,7 @@ export class StateRestorer {
       counters === undefined
         ? undefined
         : new Map(counters.map(([group, counter]) => [group, SharedCounter.restore(counter)]));
-    const entry = { contributions, counters: shared, given, lineage: lineages[lineage] };
-    resolver.restoreEntry(key, entry, this.#state.clockUs);
+    const entry = { key, contributions, counters: shared, given, lineage: lineages[lineage] };
+    resolver.restoreEntry(entry, this.#state.clockUs);
   }
 }

@@ -33,7 +33,6 @@ export async function benchCanonical(): Promise<void> {
   const ratios: number[] = [];
   const mirrored: number[] = [];
   const mapped: number[] = [];
-  let usage = '';
   for (let round = 0; round < rounds; round++) {
     const prefix = `canon${round}`;
     const url = await source.createDatabase(`${prefix}_source`);
@@ -75,13 +74,18 @@ export async function benchCanonical(): Promise<void> {
     await captured(url, prefix);
     await capture.stop();
 
+    const used: string[] = [];
     // The row that was changed last is looked up by its key, since counting all of them takes a good part of a core.
     const timed = async (stages: string[], table: string, key: string, changed: string): Promise<number> => {
       const started = performance.now();
       const programs = stages.map((stage) => Program.start(config, stage));
       const last = `select (select ${changed} = ${PASSES} from ${table} where ${key})`;
       const seconds = await untilTrue(table, started, storeUrl, last);
-      usage = programs.map((program) => `${program.usage().peakRssMb.toFixed(0)} MB`).join(' + ');
+      const usage = programs
+        .map((program) => program.usage())
+        .map(({ cpuSeconds, peakRssMb }) => `${cpuSeconds.toFixed(1)} s of CPU, ${peakRssMb.toFixed(0)} MB`)
+        .join(' + ');
+      used.push(usage);
       for (const program of programs) await program.stop();
       const done = await count(table, `${changed} = ${PASSES}`);
       if (done !== String(ROWS)) throw new Error(`${table} has ${done} of ${ROWS} rows as they are to be`);
@@ -104,7 +108,7 @@ export async function benchCanonical(): Promise<void> {
       r = await records();
       m = await mirror();
     }
-    say(`canonical ${prefix}: mirror ${m.toFixed(2)} s, records ${r.toFixed(2)} s (${usage})`);
+    say(`canonical ${prefix}: mirror ${m.toFixed(2)} s, records ${r.toFixed(2)} s (${used.join('; ')})`);
     ratios.push(m / r);
     mirrored.push(m);
     mapped.push(r);

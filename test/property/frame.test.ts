@@ -180,3 +180,26 @@ describe('a transaction that has one name', () => {
     );
   });
 });
+
+it('carries images of any texts as they are', () => {
+  const value = fc.oneof(anyText, fc.constant(null), fc.constant(0 as const));
+  fc.assert(
+    fc.property(fc.array(fc.array(value, { minLength: 1, maxLength: 6 }), { minLength: 1, maxLength: 5 }), (images) => {
+      const writer = new FrameWriter(256);
+      for (const image of images) {
+        const columns = image.map((_, index) => ({
+          name: `c${index}`,
+          type: 'text',
+          portable: 'text',
+          notNull: false,
+        }));
+        const table: TableSchema = { schema: 's', name: 't', version: '1', identity: 'default', key: ['c0'], columns };
+        writer.beginRow('i', table);
+        writer.writeImage(image);
+        writer.endRow();
+      }
+      writer.addTransaction([0, formatHexLsn(1n), formatHexLsn(2n), 3, images.length, 'whole', 0]);
+      expect(decodeFrame(writer.finish(), 'a frame').rows.map((row) => row[2])).toEqual(images);
+    }),
+  );
+});

@@ -1,5 +1,5 @@
 /** The state of one block: which rows make which records, and what changed since the last flush. */
-import { describeKey, keyText, type GroupRule } from '../canonical/entity.ts';
+import { keyText, type Field, type GroupRule } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { addDecimals, isCanonicalDecimal } from '../canonical/decimal.ts';
 import { valueClass } from '../canonical/field-type.ts';
@@ -34,8 +34,8 @@ export interface ContributionChange {
 /** A row as far as it counts for a record. */
 interface Member {
   readonly record: RecordState;
-  /** One cell for each compiled field; undefined where an aggregate's condition leaves the row out. */
-  cells: readonly (Cell | undefined)[];
+  /** One cell for each compiled field; undefined where an aggregate's condition leaves the row out. Changed in place. */
+  readonly cells: (Cell | undefined)[];
 }
 
 /** A record that rows of the block make, and what it contributed last. */
@@ -48,6 +48,8 @@ interface RecordState {
   /** Undefined while nothing has been contributed. */
   values: ContributedValues | undefined;
   held: ReadonlyMap<string, readonly Violation[]>;
+  /** While a flush works it out anew: the last of the changes that touched it. */
+  cause: Cause | undefined;
 }
 
 /** Shared, and never written. */
@@ -76,6 +78,8 @@ export class BlockState {
   readonly #inputsOf = new Map<TablePlan, number[]>();
   /** Values of a contribution before anything is known of it: copied, so that every array has one shape. */
   readonly #blank: ContributedValues;
+  /** The same of the cells of a row. */
+  readonly #noCells: readonly (Cell | undefined)[];
   /** Rules across the fields of groups that the block supplies. */
   readonly #rules: readonly GroupRule[];
   /** Rows are let go once they have been told of; undefined where they are kept. */
@@ -86,6 +90,7 @@ export class BlockState {
     this.#block = block;
     const { entity } = block.block;
     this.#blank = entity.fields.map(() => undefined);
+    this.#noCells = block.fields.map(() => undefined);
     const groups = new Set(block.fields.map(({ field }) => entity.fields[field]!.group));
     this.#rules = entity.groupRules.filter(({ group }) => groups.has(group));
     this.#index = index;
@@ -205,10 +210,14 @@ export class BlockState {
 
   flush(nowUs: number, lineageOf: (cause: Cause) => Lineage, into: ContributionChange[]): void {
     if (this.#dirty.size === 0) return;
-    const records = new Map<RecordState, Cause>();
+    const records: RecordState[] = [];
     for (const [key, cause] of this.#dirty) this.#evaluate(key, cause, nowUs, records, lineageOf, into);
     this.#dirty.clear();
-    for (const [record, cause] of records) this.#contribute(record, cause, lineageOf, into);
+    for (const record of records) {
+      const cause = record.cause!;
+      record.cause = undefined;
+      this.#contribute(record, cause, lineageOf, into);
+    }
   }
 
   /** Works out what one row gives, and notes the records that it leaves and joins. */
@@ -216,7 +225,7 @@ export class BlockState {
     key: string,
     cause: Cause,
     nowUs: number,
-    records: Map<RecordState, Cause>,
+    records: RecordState[],
     lineageOf: (cause: Cause) => Lineage,
     into: ContributionChange[],
   ): void {
@@ -236,19 +245,15 @@ export class BlockState {
       });
       return;
     }
-    const held = this.#broken.get(key);
+    const held = this.#broken.size === 0 ? undefined : this.#broken.get(key);
     if (held !== undefined) {
       this.#broken.delete(key);
       into.push({ ...this.#base(held, cause, lineageOf), values: undefined, held: NOTHING_HELD });
     }
-    if (old !== undefined && old.record === member?.record) {
-      old.cells = member.cells;
-      note(records, old.record, cause);
-      return;
-    }
     if (old !== undefined) {
-      old.record.rows.delete(key);
       note(records, old.record, cause);
+      if (old === member) return;
+      old.record.rows.delete(key);
     }
     if (member === undefined) {
       if (old !== undefined) this.#members.delete(key);
@@ -259,7 +264,10 @@ export class BlockState {
     member.record.rows.set(key, member);
   }
 
-  /** The row's part in a record; undefined when it has none; a violation when it cannot be told. */
+  /**
+   * The row's part in a record: `old`, with the cells that it has now, where it still belongs to the same; undefined when
+   * it has none; a violation when it cannot be told, which leaves `old` as it was.
+   */
   #member(
     row: Row,
     old: Member | undefined,
@@ -308,36 +316,39 @@ export class BlockState {
         if (expiring) this.#expiry.add(untilUs, row.key, { ...cause, row: undefined, serial: 0 });
       }
     }
-    const keyValues: string[] = [];
-    let moved = old === undefined;
-    for (let position = 0; position < keys.length; position++) {
-      const cell = keys[position]!(rows);
-      // A key that has been found good is kept as it is, and with it the text of the record.
-      if (!moved && (cell ?? '') === old!.record.keyValues[position]) {
-        keyValues.push(old!.record.keyValues[position]!);
-        continue;
+    const keyValues = old?.record.keyValues;
+    let kept = 0;
+    // A key that has been found good is kept as it is, and with it the text of the record.
+    if (keyValues !== undefined) while (kept < keys.length && (keys[kept]!(rows) ?? '') === keyValues[kept]) kept += 1;
+    let member = old;
+    if (keyValues === undefined || kept < keys.length) {
+      const values = keyValues?.slice(0, kept) ?? [];
+      for (let position = kept; position < keys.length; position++) {
+        const cell = keys[position]!(rows);
+        const name = block.entity.key[position]!;
+        if (isFault(cell)) return broken(name, cell);
+        const value = cell ?? '';
+        const fault = block.entity.fields[block.entity.keyIndexes[position]!]!.type.fault(value);
+        if (fault !== undefined) return broken(name, new Fault(fault, valueClass(cell)));
+        values.push(value);
       }
-      moved = true;
-      const name = block.entity.key[position]!;
-      if (isFault(cell)) return broken(name, cell);
-      const value = cell ?? '';
-      const fault = block.entity.fields[block.entity.keyIndexes[position]!]!.type.fault(value);
-      if (fault !== undefined) return broken(name, new Fault(fault, valueClass(cell)));
-      keyValues.push(value);
+      const record = this.#record(values);
+      if (record !== old?.record) member = { record, cells: this.#noCells.slice() };
     }
-    const cells: (Cell | undefined)[] = [];
-    for (const { evaluate, counts: counted } of fields) {
+    const { cells } = member!;
+    for (let position = 0; position < fields.length; position++) {
+      const { evaluate, counts: counted } = fields[position]!;
       const included = counted === undefined ? true : counted(rows);
-      cells.push(included === true ? evaluate(rows) : included === false ? undefined : included);
+      cells[position] = included === true ? evaluate(rows) : included === false ? undefined : included;
     }
-    return { record: moved ? this.#record(keyValues) : old!.record, cells };
+    return member;
   }
 
   #record(keyValues: readonly string[]): RecordState {
     const key = keyValues.join('\u001f');
     let record = this.#records.get(key);
     if (record === undefined) {
-      record = { key, keyValues, rows: new Members(), values: undefined, held: NOTHING_HELD };
+      record = { key, keyValues, rows: new Members(), values: undefined, held: NOTHING_HELD, cause: undefined };
       this.#records.set(key, record);
     }
     return record;
@@ -353,44 +364,43 @@ export class BlockState {
     const { block, fields } = this.#block;
     const { entity } = block;
     const { key, values: old } = record;
-    const members = record.rows.sorted();
-    if (members.length === 0) {
+    const { only } = record.rows;
+    const members = only === undefined ? record.rows.sorted() : undefined;
+    if (members?.length === 0) {
       this.#records.delete(key);
       if (old !== undefined || record.held.size > 0)
         into.push({ ...this.#base(key, cause, lineageOf), values: undefined, held: NOTHING_HELD });
       return;
     }
-    const values = this.#blank.slice();
-    const { keyIndexes } = entity;
-    for (let i = 0; i < keyIndexes.length; i++) values[keyIndexes[i]!] = record.keyValues[i]!;
     let held: Map<string, Violation[]> = NOTHING_HELD;
     const hold = (group: string, field: string, fault: Fault): void => {
       if (held === NOTHING_HELD) held = new Map();
-      const violation = { entity: entity.name, key: describeKey(entity, values as string[]), field };
+      const violation = { entity: entity.name, key: record.keyValues.join('/'), field };
       held.set(group, [...(held.get(group) ?? []), { ...violation, valueClass: fault.valueClass, rule: fault.rule }]);
     };
-    if (members.length > 1 && !block.group)
+    if (members !== undefined && members.length > 1 && !block.group)
       hold(
         WHOLE_RECORD,
         entity.key.join(', '),
         new Fault('must be unique, and several rows have it', `${members.length} rows`),
       );
+    // Copied once something differs: what a transaction leaves as it was makes nothing new.
+    let values = old === undefined ? this.#valuesOf(record) : undefined;
     for (let position = 0; position < fields.length; position++) {
       const field = fields[position]!;
-      const definition = entity.fields[field.field]!;
-      const cell = combine(field, members, position);
-      if (isFault(cell)) {
-        hold(definition.group, definition.name, cell);
-        continue;
-      }
-      if (old !== undefined && cell !== null && cell === old[field.field]) {
-        values[field.field] = cell;
-        continue;
-      }
-      const fault = cell === null ? (definition.nullable ? undefined : ABSENT) : definition.type.fault(cell);
-      if (fault === undefined) values[field.field] = cell;
-      else hold(definition.group, definition.name, new Fault(fault, valueClass(cell)));
+      const index = field.field;
+      const cell =
+        only !== undefined && field.aggregate === undefined
+          ? (only.cells[position] ?? null)
+          : combine(field, members ?? [only!], position);
+      if (old !== undefined && cell === old[index]) continue;
+      const definition = entity.fields[index]!;
+      const fault = isFault(cell) ? cell : faultOf(definition, cell);
+      if (fault === undefined) (values ??= old!.slice())[index] = cell as string | null;
+      else hold(definition.group, definition.name, fault);
     }
+    if (values === undefined && held.size === 0 && record.held.size === 0) return;
+    values ??= old!.slice();
     for (const { group, rule, fields: named, indexes, holds } of this.#rules) {
       if (held.has(group) || holds((name) => values[entity.index.get(name)!] ?? null)) continue;
       const shown = indexes.map((index) => valueClass(values[index])).join(', ');
@@ -405,12 +415,20 @@ export class BlockState {
       into.push({ ...this.#base(key, cause, lineageOf), ...contentOf(cause), values: undefined, held });
       return;
     }
-    if (old !== undefined && sameValues(old, values) && held.size === 0 && record.held.size === 0) return;
+    if (old !== undefined && held.size === 0 && record.held.size === 0 && sameValues(old, values)) return;
     record.values = values;
     record.held = held;
     if (held.size > 0) into.push({ ...this.#base(key, cause, lineageOf), ...contentOf(cause), values, held });
     else into.push({ block: this.#block, index: this.#index, key, lineage: lineageOf(cause), values, held });
     if (this.#told !== undefined && held.size === 0) this.#letGo(record, this.#told);
+  }
+
+  /** The values of a record of which nothing but the key is known. */
+  #valuesOf({ keyValues }: RecordState): (string | null | undefined)[] {
+    const values = this.#blank.slice();
+    const { keyIndexes } = this.#block.block.entity;
+    for (let i = 0; i < keyIndexes.length; i++) values[keyIndexes[i]!] = keyValues[i]!;
+    return values;
   }
 
   #letGo(record: RecordState, told: string[]): void {
@@ -438,9 +456,15 @@ function contentOf({ row, reader }: Cause): { content?: string } {
  * Notes that a record is to be worked out anew. Of several changes the last one is the cause, however the rows that they
  * touch are found: a state that was brought back must find the same.
  */
-function note(records: Map<RecordState, Cause>, record: RecordState, cause: Cause): void {
-  const there = records.get(record);
-  if (there === undefined || isLater(cause, there)) records.set(record, cause);
+function note(records: RecordState[], record: RecordState, cause: Cause): void {
+  const there = record.cause;
+  if (there === undefined) records.push(record);
+  if (there === undefined || isLater(cause, there)) record.cause = cause;
+}
+
+function faultOf({ type, nullable }: Field, value: string | null): Fault | undefined {
+  const rule = value === null ? (nullable ? undefined : ABSENT) : type.fault(value);
+  return rule === undefined ? undefined : new Fault(rule, valueClass(value));
 }
 
 function isLater(a: Cause, b: Cause): boolean {

@@ -209,14 +209,16 @@ export class MappingEngine {
       row: keep ? change : undefined,
       serial: ++this.#serial,
     };
+    const before = plan.store.bytes;
     if (old === undefined) {
-      const row = plan.store.put(key, values);
+      const row = plan.store.add(key, values);
       for (const block of this.#blocks) block.touch(plan, row, cause);
     } else {
       for (const block of this.#blocks) block.touch(plan, old, cause);
-      plan.store.put(old.key, values);
+      plan.store.update(old, values);
       for (const block of this.#blocks) block.touchAgain(plan, old, cause);
     }
+    if (plan.store.bytes <= before) return;
     const limit = this.#options.stateBytes;
     if (limit !== undefined && this.stateBytes > limit)
       throw new ReplicationError(

@@ -19,7 +19,7 @@ import type { ColumnRef, Condition, Expression } from './expression.ts';
 /** The values of a row of a source table that a mapping uses, positional by the table's slots. */
 export interface Row {
   readonly key: string;
-  values: readonly Cell[];
+  readonly values: readonly Cell[];
 }
 
 /** The row itself first, then the rows it joins in the order of the block; null where an optional join found none. */

@@ -19,6 +19,11 @@ export class Members<T> {
     }
   }
 
+  /** The one that is there alone; undefined where there is none, or have been several. */
+  get only(): T | undefined {
+    return this.#only;
+  }
+
   delete(key: string): void {
     if (this.#all !== undefined) this.#all.delete(key);
     else if (this.#key === key) {

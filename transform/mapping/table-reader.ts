@@ -18,8 +18,15 @@ export interface TableReader {
   readonly keyOf: (image: readonly Value[], fallback?: readonly Value[]) => string;
   /** The primary key as JSON, for lineage. */
   readonly keyJson: (key: string) => string;
-  /** The values kept of a row; what it leaves unchanged is taken from `before`. */
-  readonly read: (image: readonly Value[], before: readonly Cell[] | undefined, old?: readonly Value[]) => Cell[];
+  /**
+   * The values kept of a row; what it leaves unchanged is taken from `before`. They stand in an array that the next call
+   * fills again: whoever keeps them copies them.
+   */
+  readonly read: (
+    image: readonly Value[],
+    before: readonly Cell[] | undefined,
+    old?: readonly Value[],
+  ) => readonly Cell[];
 }
 
 /**
@@ -40,6 +47,7 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
     const kind = columnKind(table.columns[position]?.type ?? 'text');
     readers.push(columnReader(kind, slot.raw, { zone: mapping.zone, zeroDates: mapping.zeroDates }));
   }
+  const cells: Cell[] = columns.map(() => null);
   const name = `${table.schema}.${table.name}`;
   const keyHead = `{${JSON.stringify(table.key[0] ?? '')}:`;
   const keyValue = (position: number, image: readonly Value[], fallback?: readonly Value[]): string => {
@@ -56,12 +64,11 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
       return keys.map((position) => keyValue(position, image, fallback)).join('\0');
     },
     keyJson(key) {
-      if (keys.length === 1) return `${keyHead}${JSON.stringify(key)}}`;
+      if (keys.length === 1) return `${keyHead}${isPlain(key) ? `"${key}"` : JSON.stringify(key)}}`;
       const parts = key.split('\0');
       return JSON.stringify(Object.fromEntries(table.key.map((column, position) => [column, parts[position]!])));
     },
     read(image, before, old) {
-      const cells: Cell[] = [];
       for (let i = 0; i < columns.length; i++) {
         const column = columns[i]!;
         let value = column < 0 ? null : image[column];
@@ -70,10 +77,19 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
           const cell = readers[i]!(value);
           // Of equal texts the one that is kept already stays, and the new one is gone at once.
           const kept = before?.[i];
-          cells.push(kept !== undefined && cell === kept ? kept : cell);
-        } else cells.push(value === null ? null : (before?.[i] ?? unknownUnchanged()));
+          cells[i] = kept !== undefined && cell === kept ? kept : cell;
+        } else cells[i] = value === null ? null : (before?.[i] ?? unknownUnchanged());
       }
       return cells;
     },
   };
+}
+
+/** Whether a text stands in JSON as it is: letters, digits and the like. */
+function isPlain(text: string): boolean {
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code < 0x23 || code > 0x7e || code === 0x5c) return false;
+  }
+  return true;
 }

@@ -80,12 +80,16 @@ export class RowIndex {
 const ROW_OVERHEAD_BYTES = 200;
 const CELL_OVERHEAD_BYTES = 24;
 
-export interface StoredRow extends Row, Dated {}
+export interface StoredRow extends Dated {
+  readonly key: string;
+  /** Changed in place: whoever keeps them copies them. */
+  readonly values: Cell[];
+}
 
 export class TableStore {
   readonly rows = new Map<string, StoredRow>();
   /** For whoever saves the rows while they go on changing. */
-  readonly moment = new Moment<StoredRow>((row) => ({ ...row }));
+  readonly moment = new Moment<StoredRow>((row) => ({ ...row, values: row.values.slice() }));
   readonly indexes: RowIndex[] = [];
   #bytes = 0;
 
@@ -105,20 +109,32 @@ export class TableStore {
     return made;
   }
 
-  put(key: string, values: readonly Cell[]): StoredRow {
-    let row = this.rows.get(key);
-    if (row === undefined) {
-      row = { key, values, moment: this.moment.now };
-      this.rows.set(key, row);
-    } else {
-      this.moment.changes(key, row);
-      for (const index of this.indexes) index.remove(row);
-      this.#bytes -= bytesOf(row);
-      row.values = values;
-    }
-    this.#bytes += bytesOf(row);
+  /** Adds a row that is not there. `values` is copied. */
+  add(key: string, values: readonly Cell[]): StoredRow {
+    const row = { key, values: values.slice(), moment: this.moment.now };
+    this.rows.set(key, row);
+    this.#bytes += ROW_OVERHEAD_BYTES + key.length;
+    for (const value of values) this.#bytes += bytesOf(value);
     for (const index of this.indexes) index.add(row);
     return row;
+  }
+
+  /** Gives a row that is there other values. */
+  update(row: StoredRow, values: readonly Cell[]): void {
+    this.moment.changes(row.key, row);
+    const { indexes } = this;
+    const moved =
+      indexes.length === 0 ? indexes : indexes.filter((index) => index.keyOf(row.values) !== index.keyOf(values));
+    for (const index of moved) index.remove(row);
+    const kept = row.values;
+    for (let i = 0; i < values.length; i++) {
+      const value = values[i]!;
+      const old = kept[i]!;
+      if (value === old) continue;
+      this.#bytes += bytesOf(value) - bytesOf(old);
+      kept[i] = value;
+    }
+    for (const index of moved) index.add(row);
   }
 
   remove(key: string): StoredRow | undefined {
@@ -127,13 +143,12 @@ export class TableStore {
     this.moment.changes(key, row);
     for (const index of this.indexes) index.remove(row);
     this.rows.delete(key);
-    this.#bytes -= bytesOf(row);
+    this.#bytes -= ROW_OVERHEAD_BYTES + key.length;
+    for (const value of row.values) this.#bytes -= bytesOf(value);
     return row;
   }
 }
 
-function bytesOf(row: Row): number {
-  let bytes = ROW_OVERHEAD_BYTES + row.key.length;
-  for (const value of row.values) bytes += CELL_OVERHEAD_BYTES + (value === null || isFault(value) ? 0 : value.length);
-  return bytes;
+function bytesOf(value: Cell): number {
+  return CELL_OVERHEAD_BYTES + (value === null || isFault(value) ? 0 : value.length);
 }

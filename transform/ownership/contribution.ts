@@ -36,12 +36,12 @@ export function claimOf({ claims, lineage, values }: Contribution, group: number
 }
 
 export function suppliesAny(values: ContributedValues, indexes: readonly number[]): boolean {
-  for (const index of indexes) if (values[index] !== undefined) return true;
+  for (let i = 0; i < indexes.length; i++) if (values[indexes[i]!] !== undefined) return true;
   return false;
 }
 
 export function sameAt(a: ContributedValues, b: ContributedValues, indexes: readonly number[]): boolean {
-  for (const index of indexes) if (a[index] !== b[index]) return false;
+  for (let i = 0; i < indexes.length; i++) if (a[indexes[i]!] !== b[indexes[i]!]) return false;
   return true;
 }
 

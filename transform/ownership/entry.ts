@@ -6,6 +6,8 @@ import type { Contribution } from './contribution.ts';
 import { SharedCounter } from './counter.ts';
 
 export interface Entry extends Dated {
+  /** Key of the record as one text. */
+  readonly key: string;
   /** Those of one source in the order of its blocks, of which the first counts. Few: one for each block of each source. */
   readonly contributions: Contribution[];
   /** By number of the group; absent until a counter of one is needed. */
@@ -14,6 +16,8 @@ export interface Entry extends Dated {
   given: RecordValues | undefined;
   /** Of the newest change among the values that count. */
   lineage: Lineage | undefined;
+  /** While a flush is taken: the last change of it that touches the record. */
+  touched: Lineage | undefined;
 }
 
 /** The entry as it is now. Values and lineages are shared: they are never changed in place. */

@@ -11,7 +11,7 @@ import type { RecordValues } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { microsOfTimestamp } from '../canonical/timestamp.ts';
 import { ABSENT, compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
-import { WHOLE_RECORD, type ContributionChange } from '../mapping/block-state.ts';
+import { WHOLE_RECORD, type ContributedValues, type ContributionChange } from '../mapping/block-state.ts';
 import { Moment } from '../moment.ts';
 import {
   claimOf,
@@ -33,6 +33,7 @@ import type { CurrentRecord, GroupOrigin, HeldChange, HeldGroup, ResolvedChange 
 const RECORD_BYTES = 500;
 const CONTRIBUTION_BYTES = 600;
 const HELD_BYTES = 1500;
+const NONE: readonly Violation[] = [];
 
 export class Resolver {
   readonly #ownership: Ownership;
@@ -107,11 +108,13 @@ export class Resolver {
   }
 
   /** `nowUs` is the clock by which the entry was resolved. */
-  restoreEntry(key: string, entry: Omit<Entry, 'moment'>, nowUs: number): void {
-    const restored = { ...entry, moment: this.moment.now };
-    this.#records.set(key, restored);
-    this.#contributions += entry.contributions.length;
-    this.#noteEarly(key, restored, nowUs);
+  restoreEntry(restored: Omit<Entry, 'moment' | 'touched'>, nowUs: number): void {
+    const { key, contributions, counters, given, lineage } = restored;
+    const { now: moment } = this.moment;
+    const entry: Entry = { key, contributions, counters, given, lineage, touched: undefined, moment };
+    this.#records.set(key, entry);
+    this.#contributions += contributions.length;
+    this.#noteEarly(key, entry, nowUs);
   }
 
   /** What is held, by the contribution or record that it is held of. */
@@ -191,28 +194,28 @@ export class Resolver {
     echo = false,
   ): ResolvedChange[] {
     this.#reached.set(source, Math.max(reachedUs, this.#reached.get(source) ?? 0));
-    const touched = new Map<string, Lineage>();
+    const touched: Entry[] = [];
     for (const change of changes) {
-      this.#take(source, change, echo);
-      touched.set(change.key, change.lineage);
+      const entry = this.#take(source, change, echo);
+      if (entry === undefined) continue;
+      if (entry.touched === undefined) touched.push(entry);
+      entry.touched = change.lineage;
     }
     const resolved: ResolvedChange[] = [];
-    const resolve = (key: string, lineage: Lineage, advisory: boolean): void => {
-      const change = this.#resolve(key, lineage, nowUs, advisory);
-      if (change !== undefined) resolved.push(change);
-    };
-    for (const [key, lineage] of touched) resolve(key, lineage, this.#advisory && !echo);
+    for (const entry of touched) this.#resolve(entry, entry.touched!, nowUs, this.#advisory && !echo, resolved);
     for (const key of this.#restale()) {
-      const [contribution] = this.#records.get(key)!.contributions;
-      const lineage = contribution?.lineage.find((each) => each !== undefined);
-      if (!touched.has(key) && lineage !== undefined) resolve(key, lineage, false);
+      const entry = this.#records.get(key)!;
+      const lineage = entry.contributions[0]?.lineage.find((each) => each !== undefined);
+      if (entry.touched === undefined && lineage !== undefined) this.#resolve(entry, lineage, nowUs, false, resolved);
     }
     for (const [key, countsUs] of this.#early) {
       if (countsUs > nowUs) continue;
       this.#early.delete(key);
-      const claim = this.#records.get(key)?.contributions[0]?.lineage.find((each) => each !== undefined);
-      if (claim !== undefined) resolve(key, claim, false);
+      const entry = this.#records.get(key);
+      const claim = entry?.contributions[0]?.lineage.find((each) => each !== undefined);
+      if (claim !== undefined) this.#resolve(entry!, claim, nowUs, false, resolved);
     }
+    for (const entry of touched) entry.touched = undefined;
     return resolved;
   }
 
@@ -249,14 +252,15 @@ export class Resolver {
     });
   }
 
-  #take(source: string, change: ContributionChange, echo: boolean): void {
-    let entry = this.#records.get(change.key);
-    const { values } = change;
+  /** Gives what is known of the record now; undefined where nothing ever was. */
+  #take(source: string, change: ContributionChange, echo: boolean): Entry | undefined {
+    const { key, index, values } = change;
+    let entry = this.#records.get(key);
     if (values === undefined) {
       this.#hold(change, source);
-      if (entry === undefined) return;
-      this.moment.changes(change.key, entry);
-      const at = entry.contributions.findIndex((item) => item.source === source && item.index === change.index);
+      if (entry === undefined) return undefined;
+      this.moment.changes(key, entry);
+      const at = entry.contributions.findIndex((item) => item.source === source && item.index === index);
       if (at >= 0) {
         entry.contributions.splice(at, 1);
         this.#contributions -= 1;
@@ -264,26 +268,31 @@ export class Resolver {
       if (entry.counters !== undefined)
         for (const [group, counter] of entry.counters)
           if (this.#contributionOf(entry, source, group) === undefined) counter.forget(source);
-      return;
+      return entry;
     }
     if (entry === undefined) {
       const { now: moment } = this.moment;
-      entry = { contributions: [], counters: undefined, given: undefined, lineage: undefined, moment };
-      this.#records.set(change.key, entry);
-    } else this.moment.changes(change.key, entry);
-    const { index } = change;
-    let contribution = entry.contributions.find((item) => item.source === source && item.index === index);
+      const nothing = { counters: undefined, given: undefined, lineage: undefined, touched: undefined };
+      entry = { key, contributions: [], ...nothing, moment };
+      this.#records.set(key, entry);
+    } else this.moment.changes(key, entry);
+    const { contributions } = entry;
+    let contribution: Contribution | undefined;
+    for (let i = 0; i < contributions.length && contribution === undefined; i++) {
+      const item = contributions[i]!;
+      if (item.index === index && item.source === source) contribution = item;
+    }
     if (contribution === undefined) {
       const lineage = this.#groups.map(() => undefined);
       contribution = { source, index, values: [], lineage, claims: undefined };
-      insertInOrder(entry.contributions, contribution);
+      insertInOrder(contributions, contribution);
       this.#contributions += 1;
     }
     const { lineage, values: before } = contribution;
     for (let group = 0; group < lineage.length; group++) {
       const { indexes } = this.#groups[group]!;
       if (!suppliesAny(values, indexes)) {
-        lineage[group] = undefined;
+        if (lineage[group] !== undefined) lineage[group] = undefined;
         contribution.claims?.delete(group);
         continue;
       }
@@ -297,6 +306,7 @@ export class Resolver {
     }
     contribution.values = values;
     this.#hold(change, source);
+    return entry;
   }
 
   /** Takes a new figure into the counter of a group that is merged by its changes. */
@@ -445,52 +455,59 @@ export class Resolver {
     return this.#ownership.entity.keyIndexes.map((index) => contribution!.values[index] ?? '');
   }
 
-  #resolve(key: string, touching: Lineage, nowUs: number, advisory: boolean): ResolvedChange | undefined {
-    const entry = this.#records.get(key);
-    if (entry === undefined) return undefined;
+  /** Works out a record anew, and adds to `into` what of it changed. */
+  #resolve(entry: Entry, touching: Lineage, nowUs: number, advisory: boolean, into: ResolvedChange[]): void {
+    const { key, given: before, contributions } = entry;
     this.moment.changes(key, entry);
     this.#noteEarly(key, entry, nowUs);
     const { entity } = this.#ownership;
-    const before = entry.given;
-    const held: HeldGroup[] = [];
+    let held: HeldGroup[] | undefined;
     let newest: Lineage | undefined;
     let after: RecordValues | undefined;
-    if (entry.contributions.length > 0) {
+    if (contributions.length > 0) {
       const values = this.#blank.slice();
-      const [first] = entry.contributions;
+      const [first] = contributions;
       for (const index of entity.keyIndexes) values[index] = first!.values[index] ?? '';
       let owned = false;
       for (const { group, rule, alone, indexes } of this.#rules) {
-        const { winner, value, claim } =
-          alone === undefined
-            ? this.#pick(entry, group, rule, nowUs)
-            : { winner: this.#contributionOf(entry, alone, group), value: undefined, claim: undefined };
-        if (winner === undefined) continue;
+        let said: ContributedValues;
+        let origin: Lineage;
+        if (alone === undefined) {
+          const { winner, value, claim } = this.#pick(entry, group, rule, nowUs);
+          if (winner === undefined) continue;
+          origin = claim?.lineage ?? winner.lineage[group]!;
+          said = claim?.values ?? winner.values;
+          for (const index of indexes) values[index] = said[index] ?? null;
+          if (value !== undefined)
+            values[rule.kind === 'merge' && rule.merge.merge === 'delta' ? this.#counterIndex(group) : indexes[0]!] =
+              value;
+        } else {
+          const winner = this.#contributionOf(entry, alone, group);
+          if (winner === undefined) continue;
+          origin = winner.lineage[group]!;
+          said = winner.values;
+          for (let i = 0; i < indexes.length; i++) values[indexes[i]!] = said[indexes[i]!] ?? null;
+        }
         owned = true;
-        const origin = claim?.lineage ?? winner.lineage[group]!;
-        if (newest === undefined || isNewer(origin, newest)) newest = origin;
-        const said = claim?.values ?? winner.values;
-        for (const index of indexes) values[index] = said[index] ?? null;
-        if (value !== undefined)
-          values[rule.kind === 'merge' && rule.merge.merge === 'delta' ? this.#counterIndex(group) : indexes[0]!] =
-            value;
+        if (newest === undefined || (origin !== newest && isNewer(origin, newest))) newest = origin;
       }
       const derived = this.#isStock ? deriveStockIn(values) : values;
-      const violations = owned ? this.#validate(derived, before) : [];
+      const violations = owned ? this.#validate(derived, before) : NONE;
       // A record that lacks what it must have is not there yet; one that contradicts itself stays as it was.
       const incomplete = violations.some(({ rule }) => rule === ABSENT);
       if (violations.length > 0)
-        held.push({ ...this.#heldRecord(key, derived, violations, newest ?? touching), incomplete });
-      after = !owned || incomplete ? undefined : violations.length > 0 ? before : derived;
+        held = [{ ...this.#heldRecord(key, derived, violations, newest ?? touching), incomplete }];
+      after = !owned || incomplete ? undefined : held !== undefined ? before : derived;
     }
-    if (held.length > 0 || this.#heldOf.size > 0) this.#setHeld(`record#${key}`, held);
-    entry.given = after;
-    if (held.length === 0) entry.lineage = newest;
-    else entry.lineage ??= newest;
-    if (entry.contributions.length === 0 && entry.counters === undefined) this.#records.delete(key);
+    if (held !== undefined || this.#heldOf.size > 0) this.#setHeld(`record#${key}`, held ?? []);
     const same = before === undefined ? after === undefined : after !== undefined && equalValues(before, after);
-    if (same && (!advisory || after === undefined)) return undefined;
-    return { entity, key, before, after, lineage: after === undefined ? touching : (entry.lineage ?? touching) };
+    // Of equal values those stay that are there, and the new ones are gone at once.
+    if (!same) entry.given = after;
+    if (held === undefined) entry.lineage = newest;
+    else entry.lineage ??= newest;
+    if (contributions.length === 0 && entry.counters === undefined) this.#records.delete(key);
+    if (same && (!advisory || after === undefined)) return;
+    into.push({ entity, key, before, after, lineage: after === undefined ? touching : (entry.lineage ?? touching) });
   }
 
   #heldRecord(key: string, values: RecordValues, violations: readonly Violation[], lineage: Lineage): HeldGroup {
