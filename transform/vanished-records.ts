@@ -23,8 +23,7 @@ export async function vanishedRecords(state: FlowState, store: StateStore | unde
     const passedOn = passedOnBefore(entity);
     // A state of which a piece is gone still names keys that were there.
     await store!.read(saved, (line) => {
-      const key = passedOn(line);
-      if (key !== undefined) note(key);
+      for (const key of passedOn(line)) note(key);
     });
   }
   return [...gone].sort().map((key) => keyValues(entity, key));

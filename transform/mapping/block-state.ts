@@ -181,11 +181,24 @@ export class BlockState {
     record.rows.set(row, member);
   }
 
-  /** Takes rows of a saved state as they were evaluated at `nowUs`; what expires of them is given by itself. */
-  restoreRows(nowUs: number, cause: (key: string) => Cause): void {
+  /** Keys of the rows that cannot be mapped. */
+  brokenRows(): string[] {
+    return [...this.#broken.keys()];
+  }
+
+  restoreBroken(rows: readonly string[]): void {
+    for (const key of rows) this.#broken.set(key, `\0row\0${key}`);
+  }
+
+  /**
+   * Takes rows of a saved state as they were evaluated at `nowUs`, all but those that cannot be mapped; what expires of them
+   * is given by itself.
+   */
+  restoreRows(nowUs: number): void {
     const { store } = this.#block.inputs[0]!.table;
     for (const row of store.rows.values()) {
-      const member = this.#member(row, undefined, cause(row.key), nowUs, false);
+      if (this.#broken.has(row.key)) continue;
+      const member = this.#member(row, undefined, undefined, nowUs);
       if (member === undefined) continue;
       if (isBroken(member)) {
         this.#broken.set(row.key, `\0row\0${row.key}`);
@@ -266,15 +279,10 @@ export class BlockState {
 
   /**
    * The row's part in a record: `old`, with the cells that it has now, where it still belongs to the same; undefined when
-   * it has none; a violation when it cannot be told, which leaves `old` as it was.
+   * it has none; a violation when it cannot be told, which leaves `old` as it was. Without a cause the row is one of a saved
+   * state: its key is known to be good, and what expires is given by itself.
    */
-  #member(
-    row: Row,
-    old: Member | undefined,
-    cause: Cause,
-    nowUs: number,
-    expiring = true,
-  ): Member | Violation | undefined {
+  #member(row: Row, old: Member | undefined, cause: Cause | undefined, nowUs: number): Member | Violation | undefined {
     const { inputs, where, expires, keys, fields, block } = this.#block;
     if (this.#waiting.size > 0) this.#waiting.delete(row.key);
     const rows: (Row | null)[] = [row];
@@ -292,7 +300,7 @@ export class BlockState {
     }
     const broken = (field: string, fault: Fault): Violation => ({
       entity: block.entity.name,
-      key: cause.reader.keyJson(row.key),
+      key: cause?.reader.keyJson(row.key) ?? '',
       field,
       valueClass: fault.valueClass,
       rule: fault.rule,
@@ -313,7 +321,7 @@ export class BlockState {
           this.#filtered += 1;
           return undefined;
         }
-        if (expiring) this.#expiry.add(untilUs, row.key, { ...cause, row: undefined, serial: 0 });
+        if (cause !== undefined) this.#expiry.add(untilUs, row.key, { ...cause, row: undefined, serial: 0 });
       }
     }
     const keyValues = old?.record.keyValues;
@@ -328,7 +336,8 @@ export class BlockState {
         const name = block.entity.key[position]!;
         if (isFault(cell)) return broken(name, cell);
         const value = cell ?? '';
-        const fault = block.entity.fields[block.entity.keyIndexes[position]!]!.type.fault(value);
+        const { type } = block.entity.fields[block.entity.keyIndexes[position]!]!;
+        const fault = cause === undefined ? undefined : type.fault(value);
         if (fault !== undefined) return broken(name, new Fault(fault, valueClass(cell)));
         values.push(value);
       }
