@@ -63,6 +63,8 @@ function resetOf({ config }: StreamInfo): number {
 export interface FrameHeaders {
   readonly source: string;
   readonly origin: string;
+  /** Postgres: the timeline of the log; absent where it was not known, as on a standby. */
+  readonly timeline?: number;
   readonly start: Position;
   readonly end: Position;
   readonly epoch: number;
@@ -83,6 +85,7 @@ export interface StreamTail {
   readonly seq: number;
   readonly end: Position;
   readonly origin?: string;
+  readonly timeline?: number;
   readonly epoch: number;
   readonly replay?: string;
   readonly checkpoint?: string;
@@ -191,12 +194,13 @@ export async function readTail(nats: Nats, stream: string, { anew = false } = {}
         context: { stream, seq },
       });
     const headers = parseFrameHeaders(message.header, `${stream} sequence ${seq}`);
-    const { end, origin, epoch, replay, checkpoint } = headers;
+    const { end, origin, timeline, epoch, replay, checkpoint } = headers;
     return {
       seq,
       end,
       origin,
       epoch,
+      ...(timeline === undefined ? {} : { timeline }),
       ...(replay === undefined ? {} : { replay }),
       ...(checkpoint === undefined ? {} : { checkpoint }),
     };
@@ -224,6 +228,7 @@ export function parseFrameHeaders(headers: MsgHdrs | undefined, place: string): 
     throw new ReplicationError('frame_unreadable', `${place} has no valid ${HEADER.start} and ${HEADER.end}`);
   const chunk = /^(\d+)\/(\d+)$/.exec(get(HEADER.chunk));
   const time = Date.parse(get(HEADER.time));
+  const timeline = Number(get(HEADER.timeline));
   const replay = get(HEADER.replay);
   const checkpoint = get(HEADER.checkpoint);
   return {
@@ -235,6 +240,7 @@ export function parseFrameHeaders(headers: MsgHdrs | undefined, place: string): 
     rows: Number(get(HEADER.rows)) || 0,
     timeUs: Number.isNaN(time) ? 0 : time * 1000,
     reset,
+    ...(timeline > 0 ? { timeline } : {}),
     ...(replay === '' ? {} : { replay }),
     ...(chunk === null ? {} : { chunk: { index: Number(chunk[1]), of: Number(chunk[2]) } }),
     ...(checkpoint === '' ? {} : { checkpoint }),

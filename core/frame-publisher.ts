@@ -54,6 +54,7 @@ export class FramePublisher {
   readonly #subject: string;
   readonly #source: string;
   readonly #origin: string;
+  readonly #timeline: number | undefined;
   readonly #epoch: number;
   #lastSeq: number;
 
@@ -63,6 +64,8 @@ export class FramePublisher {
     options: {
       source: string;
       origin: string;
+      /** Postgres: of the source's log, where it cannot change meanwhile. */
+      timeline?: number | undefined;
       epoch: number;
       tail: Pick<StreamTail, 'seq'>;
       /** Left out: the CDC stream of the source. */
@@ -74,6 +77,7 @@ export class FramePublisher {
     this.#subject = options.stream?.subject ?? cdcSubject(config.prefix, options.source);
     this.#source = options.source;
     this.#origin = options.origin;
+    this.#timeline = options.timeline;
     this.#epoch = options.epoch;
     this.#lastSeq = options.tail.seq;
     this.streamName = options.stream?.name ?? cdcStreamName(config.prefix, options.source);
@@ -126,6 +130,7 @@ export class FramePublisher {
     headers.set(HEADER.format, String(FRAME_VERSION));
     headers.set(HEADER.source, this.#source);
     headers.set(HEADER.origin, this.#origin);
+    if (this.#timeline !== undefined) headers.set(HEADER.timeline, String(this.#timeline));
     headers.set(HEADER.start, formatPosition(frame.start));
     headers.set(HEADER.end, formatPosition(end));
     headers.set(HEADER.epoch, String(this.#epoch));

@@ -12,6 +12,8 @@ export const HEADER = {
   source: 'Waybill-Source',
   /** Identity of the source database (Postgres: system identifier and database oid). */
   origin: 'Waybill-Origin',
+  /** Postgres: the timeline of the source's log. */
+  timeline: 'Waybill-Timeline',
   start: 'Waybill-Start',
   end: 'Waybill-End',
   epoch: 'Waybill-Epoch',

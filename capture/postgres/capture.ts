@@ -21,6 +21,7 @@ import { createSlot, readSlot, requireLog, requireUsableSlot, slotState } from '
 import { sourceError } from './source-error.ts';
 import { SpoolSwitch } from './spool-switch.ts';
 import { restoredTable, storedTable } from './stored-table.ts';
+import { readTimelineHistory, requireAncestor } from './timeline.ts';
 
 const MIN_SERVER_VERSION = 140_000;
 
@@ -70,9 +71,11 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     const publisher = new FramePublisher(nats, natsConfig, {
       source: name,
       origin: source.origin,
+      timeline: source.timeline,
       epoch: held.epoch,
       tail,
     });
+    if (!reset) await requireTimeline(held, source, tail);
     const { startAfresh, lsn } = await prepareSlot(client, { slot, tail, source, reset });
     if (startAfresh) {
       await beginStream(nats, publisher, tail, pgPosition(lsn), log);
@@ -145,6 +148,8 @@ export interface SourceFacts {
   readonly database: string;
   /** System identifier and database oid: tells this database from every other. */
   readonly origin: string;
+  /** Of its log; undefined for a standby, which may be promoted at any moment. */
+  readonly timeline: number | undefined;
 }
 
 /** Reads what must be true of a source before anything is made on it. Throws the error that says what is not. */
@@ -157,10 +162,12 @@ export async function inspectSource(client: pg.Client): Promise<SourceFacts> {
       database: string;
       system: string;
       oid: string;
+      segment: string | null;
     }>(
       `select current_setting('server_version_num') as version, current_setting('wal_level') as wal_level,
          pg_encoding_to_char(d.encoding) as encoding, current_database() as database,
-         (select system_identifier::text from pg_control_system()) as system, d.oid::text as oid
+         (select system_identifier::text from pg_control_system()) as system, d.oid::text as oid,
+         case when not pg_is_in_recovery() then pg_walfile_name(pg_current_wal_lsn()) end as segment
        from pg_database d where d.datname = current_database()`,
     );
     const row = result.rows[0]!;
@@ -174,10 +181,23 @@ export async function inspectSource(client: pg.Client): Promise<SourceFacts> {
       throw new ReplicationError('source_not_logical', `wal_level of the source is ${row.wal_level}, not logical`);
     if (row.encoding === 'SQL_ASCII')
       throw new ReplicationError('source_encoding', 'the source database has encoding SQL_ASCII');
-    return { version, database: row.database, origin: `${row.system}/${row.oid}` };
+    // The name of a segment begins with its timeline, as eight hexadecimal digits.
+    const timeline = row.segment === null ? undefined : Number.parseInt(row.segment.slice(0, 8), 16);
+    return { version, database: row.database, origin: `${row.system}/${row.oid}`, timeline };
   } catch (thrown) {
     throw sourceError(thrown, 'inspecting the source');
   }
+}
+
+/** Throws `source_diverged` where the log of the source is not the one that the stream was captured from. */
+async function requireTimeline(
+  { settings, name, installation }: HeldCapture<PostgresSourceConfig>,
+  { timeline: now }: SourceFacts,
+  { timeline: captured, end }: StreamTail,
+): Promise<void> {
+  if (now === undefined || captured === undefined || now === captured) return;
+  const history = await readTimelineHistory(settings, sessionName('schema', name, installation), now);
+  requireAncestor(history, now, captured, asPgPosition(end).lsn);
 }
 
 async function prepareSlot(

@@ -1,3 +1,5 @@
+import { rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { connectSource } from '../../capture/postgres/connection.ts';
@@ -7,8 +9,9 @@ import { FrameWriter } from '../../core/frame-writer.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { asPgPosition, parseLsn, pgPosition } from '../../core/position.ts';
 import type { PostgresServer } from '../../sandbox/postgres.ts';
+import { run } from '../../sandbox/process.ts';
 import { CaptureTests } from '../support/capture-tests.ts';
-import { changesOf, timeoutMs } from '../support/postgres-source.ts';
+import { changesOf, configFor, Source, timeoutMs } from '../support/postgres-source.ts';
 
 const tests = CaptureTests.forThisFile();
 
@@ -230,6 +233,71 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     await diverged.wait('source_diverged', async () => diverged.states.at(-1)?.includes('blocked source_diverged'));
     await requestSnapshot(diverged.config, diverged.name, { reset: true });
     await diverged.wait('all rows', async () => (await diverged.folded('public', 't')).length === 11);
+  });
+
+  it('follows a promoted server, and notices one whose log left before the end of what was captured', async ({
+    skip,
+  }) => {
+    const own = await tests.server({ version });
+    const dataDir = own.dataDir ?? skip('the server is elsewhere');
+    const name = `promoted${version}`;
+    const url = await own.createDatabase(name);
+    const open = async (): Promise<Source> => await tests.adopt(await Source.open(name, url, tests.nats));
+    /** As a standby is: the server goes on from its log as a new timeline. */
+    const promote = async (): Promise<void> => {
+      await writeFile(join(dataDir, 'standby.signal'), '');
+      await own.start();
+      const client = await connectSource(configFor(name, url, tests.nats.url).settings, 'test');
+      await client.query('select pg_promote()');
+      await client.end();
+    };
+
+    const before = await open();
+    await before.query('create table t (id int primary key, v text)');
+    await before.query(`insert into t select i, 'both' from generate_series(1, 10) i`);
+    before.start();
+    await before.loaded(1);
+    await before.caughtUp();
+    await before.stop();
+    await own.stop();
+    await promote();
+
+    const after = await open();
+    after.start();
+    await after.query(`insert into t values (11, 'on the second timeline')`);
+    await after.caughtUp();
+    expect(await after.folded('public', 't')).toEqual(await after.table('public', 't'));
+    await after.stop();
+    // What a standby has that lags: all but the newest.
+    await own.stop();
+    await run('cp', ['-a', dataDir, `${dataDir}.lagging`]);
+    await own.start();
+    const newest = await open();
+    newest.start();
+    await newest.query(`insert into t select i, 'lost' from generate_series(100, 150) i`);
+    await newest.caughtUp();
+    await newest.stop();
+    await own.stop();
+    await rm(dataDir, { recursive: true });
+    await rename(`${dataDir}.lagging`, dataDir);
+    await promote();
+
+    const diverged = await open();
+    const { end } = await diverged.tail();
+    await diverged.wait('the new log to be longer than what was captured', async () => {
+      await diverged.query(`insert into t select coalesce(max(id), 0) + 1, repeat('new', 1000) from t`);
+      const [[lsn]] = (await diverged.query('select pg_current_wal_lsn()::text')) as [[string]];
+      return parseLsn(lsn)! > asPgPosition(end).lsn;
+    });
+    diverged.start();
+    await diverged.wait('source_diverged', async () => diverged.states.at(-1)?.includes('blocked source_diverged'));
+    expect(diverged.states.at(-1)).toMatch(/timeline 3, which left timeline 2 at/);
+    const from = await diverged.tail();
+    await requestSnapshot(diverged.config, diverged.name, { reset: true });
+    await diverged.wait('the end of the new snapshot', async () =>
+      changesOf(await diverged.frames(from)).some(({ row }) => row[0] === 's' && row[2]?.[1] === 'end'),
+    );
+    expect(await diverged.folded('public', 't')).toEqual(await diverged.table('public', 't'));
   });
 
   it('confirms nothing while the broker may have lost it', async () => {

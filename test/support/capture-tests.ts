@@ -52,6 +52,12 @@ export class CaptureTests {
     return source;
   }
 
+  /** Closes a source when the test ends. */
+  async adopt(source: Source): Promise<Source> {
+    this.#sources.push(source);
+    return source;
+  }
+
   /** Repeats `step` until it is stopped, at the latest when the test ends. */
   loop(step: (n: number) => Promise<void>): Loop {
     const made = repeat(step);
