@@ -23,12 +23,17 @@ export function keyShape(table: TableSchema): KeyShape {
   return { id, names: table.columns.map((column) => column.name), key };
 }
 
-/** The key of a row as one text. NUL cannot occur in a value, so joining with it is unambiguous. */
+/** The key of a row as one text: its values, joined by NUL where no value holds one. */
 export function keyText(plan: KeyShape, image: readonly Value[], fallback?: readonly Value[]): string {
   const { key } = plan;
   if (key.length === 1) return keyValue(plan, key[0]!, image, fallback);
   let text = '';
-  for (let i = 0; i < key.length; i++) text += `${i === 0 ? '' : '\0'}${keyValue(plan, key[i]!, image, fallback)}`;
+  for (let i = 0; i < key.length; i++) {
+    const value = keyValue(plan, key[i]!, image, fallback);
+    // Texts of MySQL may. As JSON they hold none any more, so that no joined ones are the same.
+    if (value.includes('\0')) return JSON.stringify(key.map((index) => keyValue(plan, index, image, fallback)));
+    text += i === 0 ? value : `\0${value}`;
+  }
   return text;
 }
 

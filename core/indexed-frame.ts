@@ -181,8 +181,8 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   }
 
   /**
-   * The texts of the columns `[from, to)` of a row's after-image, joined with NUL, which no value holds; undefined where
-   * one of them is not a text, or has to be unescaped.
+   * The texts of the columns `[from, to)` of a row's after-image, joined with NUL; undefined where one of them is not a
+   * text, or has to be unescaped, as one must that holds NUL.
    */
   joinedTexts(row: number, from: number, to: number): string | undefined {
     const { bytes } = this;

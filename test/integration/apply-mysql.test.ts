@@ -127,6 +127,22 @@ describe.each([
       ).toEqual([['id']]);
     });
 
+    test('keys that are alike when they are joined are two all the same', async () => {
+      const pairs = tableOf('pairs', ['a varchar(9)', 'b varchar(9)', 'n int'], {
+        keys: 2,
+        dialect: flavour,
+        collation: 'utf8mb4_bin',
+      });
+      feed.start();
+      await feed.frame([pairs], [[ins('x\0', 'y', '1'), ins('x', '\0y', '2'), upd('z', 'z', '3')]]);
+      await feed.frame([pairs], [[upd('x\0', 'y', '4'), del('x', '\0y', null)]]);
+      await feed.caughtUp();
+      expect(await rows('SELECT HEX(a), HEX(b), n FROM pairs ORDER BY n')).toEqual([
+        ['7A', '7A', '3'],
+        ['7800', '79', '4'],
+      ]);
+    });
+
     test('many rows through LOAD DATA keep special characters, bytes, bits and nulls', async () => {
       const wide = tableOf('wide', [
         'id integer',
