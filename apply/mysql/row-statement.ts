@@ -17,8 +17,14 @@ export function valuesTuple(plan: TablePlan, image: readonly Value[]): string {
 
 /** The values of the key, for `keyColumns`: `1`, or `(1, 'a')`. */
 export function keyTuple(plan: TablePlan, image: readonly Value[], fallback?: readonly Value[]): string {
-  const values = plan.key.map((index) => literal(plan, index, keyValue(plan, index, image, fallback)));
+  const values = plan.key.map((index) => keyLiteral(plan, index, keyValue(plan, index, image, fallback)));
   return values.length === 1 ? values[0]! : `(${values.join(', ')})`;
+}
+
+/** A value as it is compared with the column. */
+function keyLiteral(plan: TablePlan, index: number, value: Value | undefined): string {
+  const text = literal(plan, index, value);
+  return plan.floats[index] === true ? `CAST(${text} AS FLOAT)` : text;
 }
 
 /** The key columns, as `keyTuple` has their values. */
@@ -30,7 +36,7 @@ export function keyColumns(plan: TablePlan): string {
 /** The condition that finds the row with the key of `image`. */
 export function keyCondition(plan: TablePlan, image: readonly Value[], fallback?: readonly Value[]): string {
   return plan.key
-    .map((index) => `${plan.names[index]} = ${literal(plan, index, keyValue(plan, index, image, fallback))}`)
+    .map((index) => `${plan.names[index]} = ${keyLiteral(plan, index, keyValue(plan, index, image, fallback))}`)
     .join(' AND ');
 }
 
@@ -84,8 +90,7 @@ function sameValue(plan: TablePlan, index: number, value: Value | undefined): st
   if (text === 'NULL') return `${name} IS NULL`;
   const column = plan.columns[index]!;
   const type = parseTypeText(column.type).name;
-  // A FLOAT column never equals the double that its text is read as.
-  if (type === 'float') return `${name} = CAST(${text} AS FLOAT)`;
+  if (plan.floats[index] === true) return `${name} = CAST(${text} AS FLOAT)`;
   if (type === 'json') return `${name} = CAST(${text} AS JSON)`;
   if (column.collation !== undefined)
     return `CONVERT(${name} USING utf8mb4) COLLATE ${exactCollation(plan.target.flavour)} = ${text}`;

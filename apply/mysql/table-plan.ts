@@ -18,6 +18,8 @@ export interface TablePlan extends PlanShape {
   readonly columns: readonly (TargetColumn | undefined)[];
   /** Columns that hold numbers, whose literals need no quotes and compare exactly without. */
   readonly numeric: readonly boolean[];
+  /** Columns of type FLOAT, which never equal the double that a text is read as. */
+  readonly floats: readonly boolean[];
   /** Written columns that are not part of the key. */
   readonly settable: readonly number[];
   /** Equal keys always have equal text, so that text may stand for the key. */
@@ -53,6 +55,7 @@ export function createTablePlan(table: TableSchema, target: TargetTable): TableP
     qualified,
     mappings: mappingsOf(table, target.flavour),
     numeric: columns.map((column) => column !== undefined && NUMBERS.test(parseTypeText(column.type).name)),
+    floats: columns.map((column) => column !== undefined && parseTypeText(column.type).name === 'float'),
     keyIsText: key.every((index) => isExact(columns[index]!)),
     insertHead: `INSERT INTO ${qualified} (${written.map((index) => names[index]).join(', ')}) `,
     stage,

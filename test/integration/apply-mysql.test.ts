@@ -143,6 +143,18 @@ describe.each([
       ]);
     });
 
+    test('rows whose key is a float are found by it', async () => {
+      const weights = tableOf('weights', ['kg float', 'n int'], { dialect: flavour });
+      feed.start();
+      await feed.frame([weights], [[ins('0.1', '1'), ins('0.2', '2'), ins('0.3', '3')]]);
+      await feed.frame([weights], [[upd('0.1', '4'), del('0.2', null), ['u', 0, ['0.4', '5'], 'f', ['0.3', '3']]]]);
+      await feed.caughtUp();
+      expect(await rows('SELECT kg, n FROM weights ORDER BY kg')).toEqual([
+        ['0.1', '4'],
+        ['0.4', '5'],
+      ]);
+    });
+
     test('many rows through LOAD DATA keep special characters, bytes, bits and nulls', async () => {
       const wide = tableOf('wide', [
         'id integer',
