@@ -1,6 +1,6 @@
 /**
  * Whose the flows of a target are. Rows of schema (database) `waybill` go by the name of their flow. Two installations that
- * have a flow of the same name in one target would take each other's position for their own, and pass records over.
+ * have a flow of the same name in one target would take each other's position for their own, and pass rows over.
  */
 import { ReplicationError } from '../core/errors.ts';
 
@@ -19,6 +19,22 @@ export function requireOwn({ flow, installation, exclusive }: Claim, owner: stri
     'target_foreign',
     `flow ${flow} of this target belongs to installation ${owner} of Waybill, and this is ${installation};` +
       ` where that one is gone: DELETE FROM waybill.owner WHERE flow = '${flow}'`,
+  );
+}
+
+/**
+ * Throws `target_foreign` where a flow is that of another installation which is writing it at the moment: `isAtWork` says
+ * whether that has a session here. To be asked before anything is done about sessions that were left behind.
+ */
+export async function requireIdle(
+  { flow, installation }: Pick<Claim, 'flow' | 'installation'>,
+  owner: string | undefined,
+  isAtWork: (owner: string) => Promise<boolean>,
+): Promise<void> {
+  if (owner === undefined || owner === installation || !(await isAtWork(owner))) return;
+  throw new ReplicationError(
+    'target_foreign',
+    `flow ${flow} of this target is being written by installation ${owner} of Waybill, and this is ${installation}`,
   );
 }
 

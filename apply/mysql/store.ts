@@ -6,7 +6,7 @@ import { endSession, takeSessionName } from '../../core/session-lock.ts';
 import { BatchWriter } from '../batch-writer.ts';
 import type { BatchSink, SinkOptions, StoreSession, TargetStore } from '../target-store.ts';
 import { MysqlBatches } from './mysql-batches.ts';
-import { claimFlow } from './flow-owner.ts';
+import { claimFlow, requireIdleFlow, showAtWork } from './flow-owner.ts';
 import { readPosition } from './position.ts';
 import { databaseOf, MysqlSession } from './session.ts';
 import { targetError } from './target-error.ts';
@@ -24,9 +24,13 @@ export function createMysqlStore(target: TargetConfig): TargetStore {
         lost: session.lost,
         close: () => session.close(),
         async openSink(options: SinkOptions): Promise<BatchSink> {
-          await takeOver(session, `${options.stream} ${options.flow}`);
+          const { flow, installation } = options;
+          const claim = { flow, installation, exclusive: false };
+          await requireIdleFlow(session, claim);
+          await takeOver(session, `${options.stream} ${flow}`);
           await prepareWaybillDatabase(session);
-          await claimFlow(session, { flow: options.flow, installation: options.installation, exclusive: false });
+          await claimFlow(session, claim);
+          await showAtWork(session, claim);
           const at = await readPosition(session, options.flow, options.settings.mirror, options.stream);
           const batches = new MysqlBatches(session, databaseOf(target.url), options.flow, options.settings);
           return await BatchWriter.create(batches, options, at);

@@ -1,5 +1,6 @@
 import type { ClientBase } from 'pg';
-import { requireOwn, type Claim } from '../flow-owner.ts';
+import { sessionName } from '../../core/stale-sessions.ts';
+import { requireIdle, requireOwn, type Claim } from '../flow-owner.ts';
 import { targetError } from './target-error.ts';
 
 /** Notes that a flow is this installation's. Throws `target_foreign` where it must not be another's and is. */
@@ -26,4 +27,19 @@ export async function flowOwner(client: ClientBase, flow: string): Promise<strin
     [flow],
   );
   return rows[0]?.installation;
+}
+
+/** Throws `target_foreign` where another installation writes the flow at the moment. */
+export async function requireIdleFlow(client: ClientBase, claim: Claim): Promise<void> {
+  try {
+    await requireIdle(claim, await flowOwner(client, claim.flow), async (owner) => {
+      const { rows } = await client.query(
+        'SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1',
+        [sessionName('apply', claim.flow, owner)],
+      );
+      return rows.length > 0;
+    });
+  } catch (thrown) {
+    throw targetError(thrown, `asking who writes flow ${claim.flow}`);
+  }
 }

@@ -5,7 +5,7 @@ import { endStaleSessions } from '../../core/stale-sessions.ts';
 import { BatchWriter } from '../batch-writer.ts';
 import type { BatchSink, SinkOptions, StoreSession, TargetStore } from '../target-store.ts';
 import { targetError } from './target-error.ts';
-import { claimFlow } from './flow-owner.ts';
+import { claimFlow, requireIdleFlow } from './flow-owner.ts';
 import { readPosition } from './position.ts';
 import { PostgresBatches } from './postgres-batches.ts';
 import { openTargetSession } from './session.ts';
@@ -21,9 +21,12 @@ export function createPostgresStore(target: TargetConfig): TargetStore {
         close: () => session.close(),
         async openSink(options: SinkOptions): Promise<BatchSink> {
           const { client } = session;
+          const { flow, installation } = options;
+          const claim = { flow, installation, exclusive: false };
+          await requireIdleFlow(client, claim);
           await endOvertaken(client, applicationName);
           await prepareWaybillSchema(client);
-          await claimFlow(client, { flow: options.flow, installation: options.installation, exclusive: false });
+          await claimFlow(client, claim);
           const at = await readPosition(client, options.flow, options.settings.mirror, options.stream);
           return await BatchWriter.create(new PostgresBatches(client, options.flow, options.settings), options, at);
         },

@@ -1,7 +1,9 @@
 /** A mirror flow into MySQL and MariaDB, fed with frames made by hand: changes and values. */
+import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { listQuarantine } from '../../apply/mysql/quarantine.ts';
 import { MysqlSession } from '../../apply/mysql/session.ts';
+import { createMysqlStore } from '../../apply/mysql/store.ts';
 import type { RowChange, Value } from '../../core/frame.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
@@ -85,6 +87,35 @@ describe.each([
         await run('SET GLOBAL sql_require_primary_key = OFF');
       }
     });
+
+  test('a flow that another installation is writing is not taken for its own', async () => {
+    await open();
+    feed.start();
+    await feed.frame([items], [[ins('1', 'a', null)]]);
+    await feed.caughtUp();
+    const other = await FrameFeed.open({
+      natsUrl: natsServer.url,
+      target: { kind: flavour, url: await server.createDatabase(`other_${randomUUID().slice(0, 8)}`) },
+      flow: {},
+      createStore: createMysqlStore,
+      readPosition: async () => undefined,
+    });
+    try {
+      await other.frame([items], [[ins('7', 'b', null)]]);
+      const owner = async (): Promise<unknown> => (await rows('SELECT installation FROM waybill.owner')).join();
+      const first = await owner();
+      await expect(other.start().done).rejects.toMatchObject({ code: 'target_foreign' });
+      await feed.frame([items], [[ins('2', 'b', null)]]);
+      await feed.caughtUp();
+      expect(await rows('SELECT id FROM items ORDER BY id')).toEqual([['1'], ['2']]);
+      // One that is gone lost its NATS, for all that anybody knows.
+      await feed.stopFlows();
+      other.start();
+      await expect.poll(owner).not.toBe(first);
+    } finally {
+      await other.close();
+    }
+  });
 
   test('a range of keys may begin in the batch in which the reading of its whole table ends', async () => {
     await open();

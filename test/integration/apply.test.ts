@@ -1,13 +1,14 @@
 /** A mirror flow against a real Postgres and a real NATS, fed with frames made by hand: changes and values. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { listQuarantine } from '../../apply/postgres/quarantine.ts';
+import { createPostgresStore } from '../../apply/postgres/store.ts';
 import { hearApplied, type Applied } from '../../core/applied.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { type RowChange, type Value } from '../../core/frame.ts';
 import { pgPosition } from '../../core/position.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
-import { at, del, ins, tableOf, upd } from '../support/frame-feed.ts';
+import { at, del, FrameFeed, ins, tableOf, upd } from '../support/frame-feed.ts';
 import { PostgresTarget } from '../support/postgres-target.ts';
 
 let pg: PostgresServer;
@@ -44,6 +45,34 @@ describe('changes', () => {
       await fixture.rows(`SELECT attname FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
         WHERE indrelid = 'items'::regclass AND indisprimary`),
     ).toEqual([['id']]);
+  });
+
+  test('a flow that another installation is writing is not taken for its own', async () => {
+    fixture.feed.start();
+    await fixture.feed.frame([items], [[ins('1', 'a', null)]]);
+    await fixture.feed.caughtUp();
+    const other = await FrameFeed.open({
+      natsUrl: natsServer.url,
+      target: fixture.feed.config.targets['vis']!,
+      flow: { schema: 'elsewhere' },
+      createStore: createPostgresStore,
+      readPosition: async () => undefined,
+    });
+    try {
+      await other.frame([items], [[ins('7', 'b', null)]]);
+      const owner = async (): Promise<unknown> => (await fixture.rows('SELECT installation FROM waybill.owner')).join();
+      const first = await owner();
+      await expect(other.start().done).rejects.toMatchObject({ code: 'target_foreign' });
+      await fixture.feed.frame([items], [[ins('2', 'b', null)]]);
+      await fixture.feed.caughtUp();
+      expect(await fixture.rows('SELECT id FROM items ORDER BY id')).toEqual([['1'], ['2']]);
+      // One that is gone lost its NATS, for all that anybody knows.
+      await fixture.feed.stopFlows();
+      other.start();
+      await expect.poll(owner).not.toBe(first);
+    } finally {
+      await other.close();
+    }
   });
 
   test('the flow says how far it is, and how fast', async () => {
