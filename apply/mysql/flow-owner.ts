@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { takeSessionName } from '../../core/session-lock.ts';
 import { requireIdle, requireOwn, type Claim } from '../flow-owner.ts';
 import type { MysqlSession } from './session.ts';
@@ -28,9 +29,9 @@ export async function flowOwner(session: MysqlSession, flow: string): Promise<st
   return row?.[0] ?? undefined;
 }
 
-/** The lock that says of an installation's session that it writes a flow. */
+/** The lock that says of an installation's session that it writes a flow. Locks have names of up to 64 characters. */
 function workLock(flow: string, installation: string): string {
-  return `waybill flow ${flow} ${installation}`;
+  return `waybill writes ${createHash('sha256').update(`${installation} ${flow}`).digest('hex').slice(0, 32)}`;
 }
 
 /** Throws `target_foreign` where another installation writes the flow at the moment. */
