@@ -29,13 +29,17 @@ interface TableName {
 
 const XA =
   /^XA\s+(START|BEGIN|END|PREPARE|COMMIT|ROLLBACK)\s+X'([0-9a-f]*)'\s*,\s*X'([0-9a-f]*)'\s*,\s*(\d+)(\s+ONE\s+PHASE)?/i;
-const COMMENTS = /^(?:\s+|#[^\n]*\n|--\s[^\n]*\n|\/\*[^!M][\s\S]*?\*\/|\/\*\*\/|\/\*M?!\d*|\*\/)+/;
+const QUOTED = '\'(?:[^\'\\\\]|\\\\.|\'\')*\'|"(?:[^"\\\\]|\\\\.|"")*"|`(?:[^`]|``)*`';
+/** What stands in quotes, or else comments; of one whose content is executed only what is around that. */
+const COMMENTS = new RegExp(`(${QUOTED})|--(?=\\s)[^\\n]*|#[^\\n]*|/\\*(?!M?!)[^]*?\\*/|/\\*M?!\\d*|\\*/`, 'g');
+/** MariaDB: settings for one statement, which follows. */
+const SETTINGS = new RegExp(`^SET\\s+STATEMENT\\s(?:${QUOTED}|[^'"\`])*?\\sFOR\\s+`, 'i');
 const NAME = '(?:`(?:[^`]|``)+`|"(?:[^"]|"")+"|[^\\s`"./;,]+)';
 const TRUNCATE = new RegExp(`^TRUNCATE\\s+(?:TABLE\\s+)?(?:IF\\s+EXISTS\\s+)?(${NAME})(?:\\s*\\.\\s*(${NAME}))?`, 'i');
-const GAP = '(?:\\s|/\\*(?!M?!)[\\s\\S]*?\\*/)+';
+const GAP = '\\s+';
 /** Looked for anywhere in the text: found in a literal by chance, it costs a table that is read again. */
 const MOVES_ROWS = new RegExp(
-  `\\b(?:DROP|TRUNCATE|EXCHANGE|CONVERT|IMPORT|DISCARD)${GAP}PARTITION\\b|\\bCONVERT${GAP}TABLE\\b|\\b(?:IMPORT|DISCARD)${GAP}TABLESPACE\\b`,
+  `^ALTER${GAP}(?:ONLINE${GAP})?IGNORE\\b|\\b(?:DROP|TRUNCATE|EXCHANGE|CONVERT|IMPORT|DISCARD)${GAP}PARTITION\\b|\\bCONVERT${GAP}TABLE\\b|\\b(?:IMPORT|DISCARD)${GAP}TABLESPACE\\b`,
   'i',
 );
 /** A table of that name is another one from here on. */
@@ -56,7 +60,7 @@ export function classifyStatement(sql: string, schema: string): Statement {
   if (sql === 'BEGIN') return BEGIN;
   if (sql === 'COMMIT') return COMMIT;
   if (sql === 'ROLLBACK') return ROLLBACK;
-  const text = sql.replace(COMMENTS, '');
+  const text = plainText(sql);
   const verb = /^[A-Za-z]+/.exec(text)?.[0].toUpperCase() ?? '';
   if (DML.has(verb)) return { kind: 'dml', verb };
   switch (verb) {
@@ -71,7 +75,8 @@ export function classifyStatement(sql: string, schema: string): Statement {
       if (/^ROLLBACK\s+ALTER/i.test(text)) return alter(text);
       const match = SAVEPOINT.exec(text);
       if (match === null) return ROLLBACK;
-      return { kind: verb === 'SAVEPOINT' ? 'savepoint' : 'rollback-to', name: unquote(match[2]!) };
+      // The servers tell them apart by their letters, not by the case of these.
+      return { kind: verb === 'SAVEPOINT' ? 'savepoint' : 'rollback-to', name: unquote(match[2]!).toLowerCase() };
     }
     case 'RELEASE':
       return IGNORED;
@@ -90,6 +95,12 @@ export function classifyStatement(sql: string, schema: string): Statement {
     default:
   }
   return { kind: 'other', verb, truncates: undefined, movesRows: REPLACES.test(text) };
+}
+
+/** The statement without comments, and without settings that are for it alone. */
+function plainText(sql: string): string {
+  const text = sql.replaceAll(COMMENTS, (_, quoted: string | undefined) => quoted ?? ' ').trim();
+  return text.replace(SETTINGS, '');
 }
 
 function alter(text: string): Statement {

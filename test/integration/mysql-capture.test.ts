@@ -74,6 +74,28 @@ describe.each([
     },
     timeoutMs,
   );
+  it(
+    'sees what statements do, however they are written',
+    async () => {
+      const s = await source('texts');
+      await s.run('create table a (id int primary key, v int)');
+      await s.run('insert into a values (1, 1), (2, 2)');
+      s.start();
+      await s.loaded(1);
+      await s.run('truncate /* for the night */ table a; insert into a values (3, 3)');
+      await s.run('truncate table -- that one\n a; insert into a values (4, 4), (5, 4)');
+      await s.expectEqual('a');
+      if (flavour === 'mariadb') {
+        await s.run('set statement lock_wait_timeout = 5 for truncate table a; insert into a values (6, 6), (7, 6)');
+        await s.expectEqual('a');
+        await s.run('alter ignore table a add unique (v)');
+        await s.wait('the table to be read again', async () => (await s.folded('a')).size === 1);
+        await s.expectEqual('a');
+      }
+      await s.stop();
+    },
+    timeoutMs,
+  );
 
   it(
     'follows DDL between transactions, truncation and new tables',

@@ -258,6 +258,33 @@ describe('statements', () => {
       'ALTER TABLE t DROP COLUMN partition_of',
       { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: false },
     ],
+    ...[
+      'TRUNCATE /* for the night */ TABLE t',
+      'TRUNCATE TABLE/**/t',
+      'TRUNCATE # why\n TABLE -- which\n t',
+      'TRUNCATE /*!50000 TABLE */ t',
+      'SET STATEMENT lock_wait_timeout = 5 FOR TRUNCATE TABLE t',
+      "/* c */ set statement sql_mode = ' for x', max_statement_time=1 for /* c */ truncate `t`",
+    ].map((sql): [string, object] => [
+      sql,
+      { kind: 'other', verb: 'TRUNCATE', truncates: { schema: 'db', name: 't' }, movesRows: false },
+    ]),
+    ['SET STATEMENT max_statement_time = 1 FOR INSERT INTO t VALUES (1)', { kind: 'dml', verb: 'INSERT' }],
+    [
+      'SET STATEMENT lock_wait_timeout = 5 FOR ALTER TABLE t DROP PARTITION p',
+      { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: true },
+    ],
+    [
+      'ALTER ONLINE IGNORE TABLE t ADD UNIQUE (a)',
+      { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: true },
+    ],
+    ['RENAME/**/TABLE a TO b', { kind: 'other', verb: 'RENAME', truncates: undefined, movesRows: true }],
+    [
+      "ALTER TABLE t COMMENT '/* DROP PARTITION p */'",
+      { kind: 'other', verb: 'ALTER', truncates: undefined, movesRows: true },
+    ],
+    ['SAVEPOINT `A`', { kind: 'savepoint', name: 'a' }],
+    ['ROLLBACK TO A', { kind: 'rollback-to', name: 'a' }],
     ['XA RECOVER', { kind: 'other', verb: 'XA', truncates: undefined, movesRows: false }],
   ])('%j', (sql, expected) => expect(classifyStatement(sql, 'db')).toEqual(expected));
 });
