@@ -18,6 +18,7 @@ import type { FlowPlan } from './flow-plan.ts';
 import { FlowState, type Outcome } from './flow-state.ts';
 import { Output } from './output.ts';
 import { reasonOf, RecordRows } from './record-rows.ts';
+import type { RecordValues } from './canonical/entity.ts';
 import type { HeldChange, ResolvedChange } from './ownership/resolved.ts';
 import { SalesRate } from './sales-rate.ts';
 import { SourceFeed } from './source-feed.ts';
@@ -147,7 +148,12 @@ class FlowRun {
     const frames = this.#restored === undefined ? 'all' : 'those behind the saved state';
     log.info({ ...facts, anew, frames }, 'state rebuilt');
     this.#state.noteWhole();
-    if (anew) await this.#writeAnew(resumed === undefined ? this.#options.store : undefined);
+    if (anew) {
+      const vanished = await this.#vanished(resumed !== undefined);
+      // Not all of them may be known by then.
+      if (this.#signal.aborted) return;
+      await this.#writeAnew(vanished);
+    }
     report.state('applying');
     await this.#live();
     await this.#output.drain();
@@ -201,8 +207,9 @@ class FlowRun {
     const checkpoint = this.#checkpoint();
     const places = this.#placesText();
     if (checkpoint.plan === '' || this.#saver.has(places)) return;
-    if (atOnce) await this.#saver.save(this.#state, formatCheckpoint(checkpoint), places);
-    else this.#saver.begin(this.#state, formatCheckpoint(checkpoint), places);
+    const taken = { checkpoint: formatCheckpoint(checkpoint), recordsSeq: this.#options.publisher.lastSeq };
+    if (atOnce) await this.#saver.save(this.#state, taken, places);
+    else this.#saver.begin(this.#state, taken, places);
   }
 
   #placesText(): string {
@@ -285,15 +292,18 @@ class FlowRun {
     return true;
   }
 
-  /**
-   * All records and all that is held, between marks that have a target forget what is not among them. `before` has the
-   * state before this one, where records may have gone that nobody has seen to go.
-   */
-  async #writeAnew(before: StateStore | undefined): Promise<void> {
+  /** Keys of records that have been passed on and are not there any more. `resumed`: whoever went was seen to go. */
+  async #vanished(resumed: boolean): Promise<RecordValues[]> {
+    const { store, nats, publisher } = this.#options;
+    const before = { store, nats, stream: publisher.streamName, signal: this.#signal };
+    return await vanishedRecords(this.#state, resumed ? undefined : before);
+  }
+
+  /** `vanished`, all records and all that is held, between marks that have a target forget what is not among them. */
+  async #writeAnew(vanished: readonly RecordValues[]): Promise<void> {
     const { runId, publisher, report, plan } = this.#options;
     const { resolver } = this.#state;
     const timeUs = Math.max(0, ...this.#state.sources.map((source) => source.reachedUs));
-    const vanished = await vanishedRecords(this.#state, before);
     this.#state.delivery.clear();
     for (const tier of plan.tiers.delayed) this.#state.noteReleased(tier);
     this.#incomplete = true;

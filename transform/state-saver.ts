@@ -8,7 +8,7 @@ import type { Logger } from '../core/logger.ts';
 import type { TransformReport } from '../core/metrics.ts';
 import type { FlowState } from './flow-state.ts';
 import { saveState } from './saved-state.ts';
-import type { SavedState, StateStore } from './state-store.ts';
+import type { SavedState, StateStore, Taken } from './state-store.ts';
 
 export interface StateSaverOptions {
   readonly store: StateStore;
@@ -49,10 +49,10 @@ export class StateSaver {
     return this.#savedPlaces === places;
   }
 
-  /** Takes the state now, with the checkpoint and the places that it has, and begins to write it. */
-  begin(state: FlowState, checkpoint: string, places: string): void {
+  /** Takes the state now, with the places that it has, and begins to write it. */
+  begin(state: FlowState, taken: Taken, places: string): void {
     const { signal } = this.#options;
-    this.#writing = this.#write(state, checkpoint, places, signal)
+    this.#writing = this.#write(state, taken, places, signal)
       .catch((error: unknown) => {
         if (!signal.aborted) this.#failure = { error };
       })
@@ -62,8 +62,8 @@ export class StateSaver {
   }
 
   /** Saves the state to its end, whether or not the signal has aborted. Throws what that met. */
-  async save(state: FlowState, checkpoint: string, places: string): Promise<void> {
-    await this.#write(state, checkpoint, places);
+  async save(state: FlowState, taken: Taken, places: string): Promise<void> {
+    await this.#write(state, taken, places);
   }
 
   /** Resolves when nothing is being written any more. */
@@ -71,12 +71,12 @@ export class StateSaver {
     await this.#writing;
   }
 
-  async #write(state: FlowState, checkpoint: string, places: string, signal?: AbortSignal): Promise<void> {
+  async #write(state: FlowState, taken: Taken, places: string, signal?: AbortSignal): Promise<void> {
     const { store, flow, log } = this.#options;
     const started = performance.now();
     const lines = saveState(state);
     const takenMs = Math.round(performance.now() - started);
-    const saved = await store.save(randomUUID(), checkpoint, signal === undefined ? lines : until(signal, lines));
+    const saved = await store.save(randomUUID(), taken, signal === undefined ? lines : until(signal, lines));
     this.note(saved, places);
     log.info({ flow, bytes: saved.bytes, takenMs, ms: Math.round(performance.now() - started) }, 'state saved');
   }

@@ -30,6 +30,16 @@ interface Manifest {
   readonly bytes: number;
   /** Milliseconds since 1970. */
   readonly savedAt: number;
+  /** Sequence of the newest frame of records when the state was taken; left out by older versions. */
+  readonly recordsSeq?: number;
+}
+
+/** What a state says of the moment at which it was taken. */
+export interface Taken {
+  /** How much of each source it holds, as `formatCheckpoint` writes it. */
+  readonly checkpoint: string;
+  /** Sequence of the newest frame of records. */
+  readonly recordsSeq: number;
 }
 
 export interface SavedState extends Omit<Manifest, 'v' | 'checkpoint'> {
@@ -59,8 +69,8 @@ export class StateStore {
     return store;
   }
 
-  /** Writes a state that holds as much as `checkpoint` says, and drops the ones before it. */
-  async save(id: string, checkpoint: string, lines: Iterable<string>): Promise<Pick<SavedState, 'bytes' | 'savedAt'>> {
+  /** Writes a state, and drops the ones before it. */
+  async save(id: string, taken: Taken, lines: Iterable<string>): Promise<Pick<SavedState, 'bytes' | 'savedAt'>> {
     let firstSeq = 0;
     let pieces = 0;
     let bytes = 0;
@@ -73,7 +83,7 @@ export class StateStore {
         failpoint('transform.mid-snapshot');
       }
       const savedAt = Date.now();
-      const manifest: Manifest = { v: STATE_VERSION, id, checkpoint, firstSeq, pieces, bytes, savedAt };
+      const manifest: Manifest = { v: STATE_VERSION, id, ...taken, firstSeq, pieces, bytes, savedAt };
       await this.#publish('manifest', id, Buffer.from(JSON.stringify(manifest)));
       failpoint('transform.snapshot-saved');
       await this.#nats.manager.streams.purge(this.#stream, { seq: firstSeq });

@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
@@ -10,6 +11,7 @@ import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
 import { CommandLine } from '../support/command-line.ts';
 import { Stage } from '../support/stage.ts';
+import { waitFor } from '../support/wait.ts';
 
 const WMS_MAP = `version: 1
 name: wms
@@ -41,6 +43,11 @@ entities:
       on_hand: guess
       on_order: supply
 `;
+const TO_SHOP = `version: 1
+name: shop
+outbound:
+  inventory_position: { to: offers, key: { sku: sku, place: location }, set: { offered: on_hand }, gone: delete }
+`;
 const RECORDS =
   'select sku, location, on_hand, on_order, available from canonical.inventory_position order by sku, location';
 
@@ -49,6 +56,8 @@ let nats: NatsServer;
 let cli: CommandLine;
 let flow: CanonicalPipeline;
 let source: pg.Client;
+let shop: pg.Client;
+let wmsMap: string;
 let admin: Nats;
 let transform: Stage;
 
@@ -63,8 +72,14 @@ beforeAll(async () => {
     insert into item values (1, 'A'), (2, 'B');
     insert into stock values (1, 1, 'N', 5), (2, 1, 'N', 2), (3, 2, 'S', 4);
     insert into plan values ('A', 'N', 99, 10)`);
-  const [wms, plan] = ['wms.yaml', 'plan.yaml'].map((name) => join(cli.folder, name)) as [string, string];
-  await Promise.all([writeFile(wms, WMS_MAP), writeFile(plan, PLAN_MAP)]);
+  const shopUrl = await postgres.createDatabase('shop');
+  shop = new pg.Client({ connectionString: shopUrl });
+  await shop.connect();
+  await shop.query('create table offers (sku text, place text, offered numeric, primary key (sku, place))');
+  const files = ['wms.yaml', 'plan.yaml', 'shop.yaml'].map((name) => join(cli.folder, name));
+  const [wms, plan, out] = files as [string, string, string];
+  wmsMap = wms;
+  await Promise.all([writeFile(wms, WMS_MAP), writeFile(plan, PLAN_MAP), writeFile(out, TO_SHOP)]);
   flow = await CanonicalPipeline.open({
     nats,
     sources: {
@@ -73,7 +88,9 @@ beforeAll(async () => {
       plan: { kind: 'postgres', url, tables: ['public.plan'], heartbeat: '1h' },
     },
     targetUrl: await postgres.createDatabase('vis'),
+    targets: { shop: { kind: 'postgres', url: shopUrl } },
     flows: {
+      offers: { outbound: 'inventory_position', map: out, to: 'shop' },
       stock: {
         canonical: 'inventory_position',
         from: { wms: { map: wms }, plan: { map: plan } },
@@ -89,14 +106,14 @@ beforeAll(async () => {
     logFile: join(cli.folder, 'transform.log'),
     leaseTtlMs: 1500,
   });
-  flow.start('capture:wms', 'capture:plan', 'apply:stock');
+  flow.start('capture:wms', 'capture:plan', 'apply:stock', 'apply:offers');
 });
 
 afterAll(async () => {
   await transform?.end('SIGKILL');
   await flow?.close();
   await admin?.close();
-  await source?.end();
+  await Promise.all([source?.end(), shop?.end()]);
   await cli?.close();
   await Promise.all([postgres?.dispose(), nats?.dispose()]);
 });
@@ -166,4 +183,26 @@ it('explains a record on the command line: values, where each is from, and what 
   expect(shown.output).toMatch(/^ +\(99\) +not applied +plan +public\.plan +\{"sku":"A","place":"N"\}/m);
   const missing = await cli.waybill(flow.yaml, ['explain', 'inventory_position', 'sku=Z']);
   expect(missing).toEqual({ status: 1, output: 'there is no inventory_position Z///\n' });
+});
+
+it('what was made since the state was saved, and that a mended mapping does not make, goes from a system, too', async () => {
+  const offers = async (): Promise<string> =>
+    (await shop.query<{ sku: string }>('select sku from offers order by sku')).rows.map(({ sku }) => sku).join();
+  transform.start();
+  await source.query(
+    `insert into item values (3, 'C'), (4, 'D'); insert into stock values (5, 3, 'N', 2), (6, 4, 'S', 3)`,
+  );
+  await waitFor('what is new', async () => (await offers()) === 'A,C,D', 60_000);
+  await transform.end('SIGKILL');
+  await writeFile(wmsMap, WMS_MAP.replace('    fields:', `    where: { ne: [place, { const: N }] }\n    fields:`));
+  // What came first has expired: the tables are read again.
+  await flow.stop('capture:wms', 'capture:plan');
+  for (const name of ['wms', 'plan'])
+    await requestSnapshot(flow.config.nats, name, { tables: [], cancel: false, reset: true });
+  flow.start('capture:wms', 'capture:plan');
+  transform.start();
+  await waitFor('what is left', async () => (await offers()) === 'D', 60_000);
+  await flow.shows('select sku from canonical.inventory_position', ['D']);
+  expect(await transform.end('SIGTERM')).toBe(0);
+  expect(flow.failure).toBeUndefined();
 });
