@@ -60,8 +60,9 @@ export function createOutboundStatements(
     finds.push(
       `UPDATE ${stage} s JOIN ${qualifiedName(searched.schema, searched.name)} f ON ${match} SET s.${x} = f.${quoteName(value.column)}`,
     );
-    // What is not even asked for is not waited for.
-    waits.push(`(${[`${x} IS NULL`, ...cells.map(({ name }) => `${name} IS NOT NULL`)].join(' AND ')})`);
+    // What is not even asked for is not waited for; nor is a row that would be left alone if it is not there.
+    if (write.missing !== 'ignore' || column.role !== 'key')
+      waits.push(`(${[`${x} IS NULL`, ...cells.map(({ name }) => `${name} IS NOT NULL`)].join(' AND ')})`);
     names.set(column, x);
   }
   const keys = columnsOf(write, 'key');

@@ -41,8 +41,9 @@ export function createOutboundStatements(
     const searched = tables.get(value.table)!;
     const where = value.where.map((each) => `f.${quoteName(each.column)} = ${typed(each, searched, each.column)}`);
     const found = `(SELECT f.${quoteName(value.column)} FROM ${qualifiedName(searched.schema, searched.name)} f WHERE ${where.join(' AND ')})`;
-    // What is not even asked for is not waited for.
-    waits.push(`(${[`${found} IS NULL`, ...value.where.map(({ cell }) => `v.c${cell} IS NOT NULL`)].join(' AND ')})`);
+    // What is not even asked for is not waited for; nor is a row that would be left alone if it is not there.
+    if (write.missing !== 'ignore' || column.role !== 'key')
+      waits.push(`(${[`${found} IS NULL`, ...value.where.map(({ cell }) => `v.c${cell} IS NOT NULL`)].join(' AND ')})`);
     return found;
   });
   const x = new Map(write.columns.map((column, index) => [column, `x${index}`]));
@@ -82,9 +83,13 @@ export function createOutboundStatements(
             ? 'NOTHING'
             : `UPDATE SET ${sets.map(({ name }) => `${quoteName(name)} = EXCLUDED.${quoteName(name)}`).join(', ')}` +
               ` WHERE ${sets.map((set) => differs(set, `EXCLUDED.${quoteName(set.name)}`)).join(' OR ')}`;
+        // An index on some of the key's columns refuses a row that agrees in those alone: it waits.
+        const onConflict = hasIndex(table, keys)
+          ? ` ON CONFLICT (${keys.map(({ name }) => quoteName(name)).join(', ')}) DO ${action}`
+          : '';
         parts.push(
           `inserted AS (INSERT INTO ${target} AS t (${list}) SELECT ${names('s.x', write.columns.length)} FROM s` +
-            ` WHERE NOT s.w AND ${absent} ON CONFLICT (${keys.map(({ name }) => quoteName(name)).join(', ')}) DO ${action})`,
+            ` WHERE NOT s.w AND ${absent}${onConflict})`,
         );
       }
       const waiting = write.missing === 'wait' ? `s.w OR ${absent}` : 's.w';
@@ -92,4 +97,9 @@ export function createOutboundStatements(
     },
     remove: (rows) => `${rowsSql(rows)} DELETE FROM ${target} t USING s WHERE ${match}`,
   };
+}
+
+/** Whether a unique index is on just the columns of a key. */
+function hasIndex({ unique }: SystemTable, keys: readonly OutboundColumn[]): boolean {
+  return unique.some((index) => index.length === keys.length && keys.every(({ name }) => index.includes(name)));
 }

@@ -4,6 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { tablesOf } from '../../apply/outbound/outbound-shape.ts';
+import { createOutboundStatements } from '../../apply/postgres/outbound-statements.ts';
+import { readSystemTables } from '../../apply/postgres/system-table.ts';
 import { targetOf } from '../../apply/target-kind.ts';
 import { outboundFindings } from '../../cli/canonical-flows.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
@@ -380,6 +383,34 @@ it('without a right to set up an origin a transaction says by itself whose it is
     code: 'mapping_invalid',
     message: expect.stringContaining(`${out}:7: `) as string,
   });
+});
+
+it('what is left alone where it is not there is not waited for, and a key may hold more than its index', async () => {
+  const { client, lines } = await system('four', WMS);
+  const write = async (entity: string, block: string, record: Record<string, string>): Promise<number[]> => {
+    const plan = parseOutboundPlan(`version: 1\nname: t\noutbound:\n  ${entity}:\n${block}`, 'map.yaml', entity);
+    const tables = await readSystemTables(client, tablesOf(plan));
+    const [{ write: writing }] = plan.blocks as [(typeof plan.blocks)[number]];
+    const cells = writing.cells(plan.fields.map((field) => record[field] ?? null)) as readonly (string | null)[];
+    const { rows } = await client.query<{ i: number }>(
+      createOutboundStatements(writing, tables, undefined).write([cells]),
+    );
+    return rows.map(({ i }) => i);
+  };
+  const line = (missing: string): string => `    to: wh_order_line
+    key: { wh_order: { find: wh_order.id, where: { reference: number } }, line_no: { decimal: line } }
+    set: { quantity: qty_ordered }
+    missing: ${missing}\n`;
+  const record = { number: 'S-1', line: '1', qty_ordered: '2' };
+  expect(await write('sales_order_line', line('wait'), record)).toEqual([0]);
+  expect(await write('sales_order_line', line('ignore'), record)).toEqual([]);
+
+  const order = '    to: wh_order\n    key: { reference: number, consignee: customer }\n    set: { state: status }\n';
+  const made = { number: 'S-1', customer: 'Ada', status: 'placed' };
+  expect(await write('sales_order', order, made)).toEqual([]);
+  expect(await write('sales_order', order, { ...made, status: 'released' })).toEqual([]);
+  await expect(write('sales_order', order, { ...made, customer: 'Bob' })).rejects.toMatchObject({ code: '23505' });
+  expect(await lines('select reference, consignee, state from wh_order')).toEqual(['S-1|Ada|released']);
 });
 
 it('the grants that are printed are enough, and check names each that is missing, by table and column', async () => {

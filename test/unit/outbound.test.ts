@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { createOutboundStatements } from '../../apply/mysql/outbound-statements.ts';
 import { localTime } from '../../apply/outbound/local-time.ts';
 import {
   outboundProblems,
@@ -138,6 +139,28 @@ describe('an outbound mapping', () => {
       new Map([['wh_order', table]]),
     );
     expect(keyless[0]).toEqual({ line: 5, message: 'wh_order has no unique index on its key (consignee)' });
+  });
+
+  it('waits in MySQL for no row that is left alone where it is not there', () => {
+    const detail = (type: string) => ({ type, notNull: false, defaulted: false, generated: false });
+    const columns = (...names: string[]) => new Map(names.map((name) => [name, detail('int')] as const));
+    const table = (name: string, ...names: string[]) =>
+      ({ ...system(name, {}), columns: columns(...names), details: columns(...names) }) as never;
+    const tables = new Map([
+      ['line', table('line', 'parent', 'state')],
+      ['parent', table('parent', 'id', 'code')],
+    ]);
+    const late = (missing: string): boolean => {
+      const { blocks } = plan(`    to: line
+    key: { parent: { find: parent.id, where: { code: number } } }
+    set: { state: status }
+    missing: ${missing}
+`);
+      return createOutboundStatements(blocks[0]!.write, tables, undefined).stage([]).includes('SET w = 1');
+    };
+    expect(late('wait')).toBe(true);
+    expect(late('insert')).toBe(true);
+    expect(late('ignore')).toBe(false);
   });
 
   it('gives times in the zone of the system, over the change of the clock, to the microsecond', () => {
