@@ -273,8 +273,7 @@ class FlowRun {
           await this.#pause(TICK_MS);
           continue;
         }
-        if (source.idle || done() || !source.step()) continue;
-        this.#settleInSilence(source);
+        if (source.idle ? !source.open : !done() && source.step()) this.#settleInSilence(source);
       }
       this.#options.log.info({ source: source.name, position: describePosition(source.place.position) }, 'source read');
     }
@@ -339,6 +338,7 @@ class FlowRun {
       for (const source of this.#state.sources) {
         if (source.idle && !this.#begin(source)) continue;
         moved = true;
+        if (source.idle && !source.open) await this.#emit(this.#state.settle(source), source);
         // A frame of one source at a time, so that none of them waits for another.
         while (!source.idle) {
           if (source.step()) await this.#emit(this.#state.settle(source), source);

@@ -34,7 +34,7 @@ export class SourceState {
   place: SourcePlace = { position: ORIGIN, seq: 0 };
   /** Where `place` was before the last transaction that was taken whole. */
   previous: SourcePlace = { position: ORIGIN, seq: 0 };
-  /** Newest commit time that was seen, microseconds since 1970. */
+  /** Commit time that the source's stream has reached, microseconds since 1970: also of transactions that say nothing here. */
   reachedUs = 0;
   /** A transaction has been taken in part: what it did is not to be seen yet. */
   open = false;
@@ -66,12 +66,18 @@ export class SourceState {
     return this.#cursor === undefined;
   }
 
-  /** Begins a frame. Only when idle. */
+  /** Begins a frame. Only when idle; one without transactions has ended then, and only tells how far the source has come. */
   begin(received: ReceivedFrame): void {
     const frame = IndexedFrame.open(received.payload, received.place);
     const reads = frame.tables.map((table) => this.engine.reads(table));
     this.#cursor = { received, frame, reads, next: 0, row: 0 };
-    if (frame.tx.length === 0) this.#end();
+    if (frame.tx.length > 0) return;
+    if (!this.open) this.#reach(received);
+    this.#end();
+  }
+
+  #reach({ timeUs }: ReceivedFrame): void {
+    if (timeUs > this.reachedUs) this.reachedUs = timeUs;
   }
 
   /** Whether everything up to `goal` has been taken, and nothing behind it. */
@@ -95,6 +101,7 @@ export class SourceState {
     this.echo = isOwnOrigin(entry[7], this.#installation);
     const last = cursor.next === frame.tx.length;
     if (!this.open) {
+      if (last) this.#reach(received);
       this.previous = this.place;
       const position = last ? received.end : positionAfter(received.start, frame.tx, index);
       this.place = { position, seq: received.seq };

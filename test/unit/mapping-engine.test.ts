@@ -1,8 +1,12 @@
 import { describe, expect, it } from 'vitest';
+import type { ReceivedFrame } from '../../core/cdc-stream.ts';
+import { FrameWriter } from '../../core/frame-writer.ts';
+import { pgPosition } from '../../core/position.ts';
 import { compileMapping } from '../../transform/mapping/block-plan.ts';
 import { MappingEngine } from '../../transform/mapping/engine.ts';
 import type { MappingFunction } from '../../transform/mapping/evaluate.ts';
 import { parseMapping } from '../../transform/mapping/mapping-file.ts';
+import { SourceState } from '../../transform/source-state.ts';
 import { imageOf, SourceFeed, summary, tableOf } from '../support/mapped-tables.ts';
 
 const TABLES = [
@@ -350,4 +354,26 @@ describe('evidence', () => {
     expect(compiled(LEDGER).events.size).toBe(1);
     expect(compiled(joined).events.size).toBe(0);
   });
+});
+
+it('a source has come as far as a frame says in which nothing concerns the mapping: its owner is not silent', () => {
+  const plan = compileMapping(parseMapping(STOCK, 'stock.yaml'), new Map());
+  const source = new SourceState('wms', new MappingEngine({ source: 'wms', plan }), 'here');
+  const frame = (seq: number, timeUs: number): ReceivedFrame => ({
+    source: 'wms',
+    origin: '',
+    epoch: 1,
+    rows: 0,
+    reset: false,
+    place: `wms ${seq}`,
+    seq,
+    start: pgPosition(BigInt(seq)),
+    end: pgPosition(BigInt(seq + 1)),
+    timeUs,
+    payload: new FrameWriter(1000).finish(),
+  });
+  source.begin(frame(1, 5_000_000));
+  expect([source.idle, source.place.seq, source.reachedUs]).toEqual([true, 1, 5_000_000]);
+  source.begin(frame(2, 0));
+  expect(source.reachedUs).toBe(5_000_000);
 });
