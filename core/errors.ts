@@ -114,7 +114,7 @@ const POLICIES = {
   source_binlog_settings: {
     action: 'halt',
     remedy:
-      'The log lacks what is needed to read it. Set binlog_format=ROW, binlog_row_image=FULL, binlog_row_metadata=FULL, an empty binlog_row_value_options and gtid_mode=ON (MySQL) on the source, also for sessions that override them, then run `waybill snapshot SOURCE --reset`.',
+      'The log lacks what is needed to read it. Set binlog_format=ROW, binlog_row_image=FULL, binlog_row_metadata=FULL and gtid_mode=ON (MySQL) on the source, also for sessions that override them, then run `waybill snapshot SOURCE --reset`.',
   },
   source_incident: {
     action: 'resnapshot',

@@ -11,6 +11,7 @@ import { checksum } from './checksum.ts';
 import { inflateEvent } from './compression.ts';
 import { EVENT, FLAG_ARTIFICIAL, FLAG_IGNORABLE, HEADER_BYTES, readHeader, type EventHeader } from './event-types.ts';
 import { decodeGtid, decodeMariadbGtid, decodeTaggedGtid, decodeXaPrepare } from './gtid-event.ts';
+import { wholeUpdates } from './partial-update.ts';
 import { TransactionPayload } from './transaction-payload.ts';
 import { decodeQuery, isBegin } from './query-event.ts';
 import { RowReader, type RowOp, type RowsEvent } from './row-reader.ts';
@@ -155,29 +156,31 @@ export class BinlogDecoder {
       case EVENT.tableMap:
         return this.#tableMap(buffer, start, end);
       case EVENT.writeRows:
-        return this.#rowsEvent('i', buffer, start, end, 2, false);
+        return this.#rowsEvent('i', buffer, start, end, 2);
       case EVENT.updateRows:
-        return this.#rowsEvent('u', buffer, start, end, 2, false);
+        return this.#rowsEvent('u', buffer, start, end, 2);
+      case EVENT.partialUpdateRows:
+        return this.#rowsEvent('u', buffer, start, end, 2, 'partial');
       case EVENT.deleteRows:
-        return this.#rowsEvent('d', buffer, start, end, 2, false);
+        return this.#rowsEvent('d', buffer, start, end, 2);
       case EVENT.writeRowsV1:
-        return this.#rowsEvent('i', buffer, start, end, 1, false);
+        return this.#rowsEvent('i', buffer, start, end, 1);
       case EVENT.updateRowsV1:
-        return this.#rowsEvent('u', buffer, start, end, 1, false);
+        return this.#rowsEvent('u', buffer, start, end, 1);
       case EVENT.deleteRowsV1:
-        return this.#rowsEvent('d', buffer, start, end, 1, false);
+        return this.#rowsEvent('d', buffer, start, end, 1);
       case EVENT.mariadbWriteRowsCompressedV1:
-        return this.#rowsEvent('i', buffer, start, end, 1, true);
+        return this.#rowsEvent('i', buffer, start, end, 1, 'compressed');
       case EVENT.mariadbUpdateRowsCompressedV1:
-        return this.#rowsEvent('u', buffer, start, end, 1, true);
+        return this.#rowsEvent('u', buffer, start, end, 1, 'compressed');
       case EVENT.mariadbDeleteRowsCompressedV1:
-        return this.#rowsEvent('d', buffer, start, end, 1, true);
+        return this.#rowsEvent('d', buffer, start, end, 1, 'compressed');
       case EVENT.mariadbWriteRowsCompressed:
-        return this.#rowsEvent('i', buffer, start, end, 2, true);
+        return this.#rowsEvent('i', buffer, start, end, 2, 'compressed');
       case EVENT.mariadbUpdateRowsCompressed:
-        return this.#rowsEvent('u', buffer, start, end, 2, true);
+        return this.#rowsEvent('u', buffer, start, end, 2, 'compressed');
       case EVENT.mariadbDeleteRowsCompressed:
-        return this.#rowsEvent('d', buffer, start, end, 2, true);
+        return this.#rowsEvent('d', buffer, start, end, 2, 'compressed');
       case EVENT.xid:
         return this.#end({ kind: 'commit' });
       case EVENT.query:
@@ -241,12 +244,6 @@ export class BinlogDecoder {
         throw new ReplicationError('source_binlog_settings', 'the log has a transaction without a GTID (gtid_mode)', {
           context: this.#context(),
         });
-      case EVENT.partialUpdateRows:
-        throw new ReplicationError(
-          'source_binlog_settings',
-          'the log has a partial update of JSON (binlog_row_value_options=PARTIAL_JSON)',
-          { context: this.#context() },
-        );
       case EVENT.mariadbStartEncryption:
         throw new ReplicationError('source_binlog_settings', 'the source sends its log encrypted (encrypt_binlog)', {
           context: this.#context(),
@@ -409,7 +406,14 @@ export class BinlogDecoder {
     this.#handler.tableMap(map);
   }
 
-  #rowsEvent(op: RowOp, buffer: Buffer, start: number, end: number, version: 1 | 2, compressed: boolean): void {
+  #rowsEvent(
+    op: RowOp,
+    buffer: Buffer,
+    start: number,
+    end: number,
+    version: 1 | 2,
+    packed?: 'compressed' | 'partial',
+  ): void {
     if (end - start < (version === 2 ? 11 : 9)) throw this.#error('is truncated');
     if (this.#group !== 'open') throw this.#error('has rows outside of a transaction');
     const id = readTableId(buffer, start);
@@ -430,11 +434,12 @@ export class BinlogDecoder {
     rows.map = known.map;
     rows.before = head.skip(bitmapBytes);
     rows.after = op === 'u' ? head.skip(bitmapBytes) : rows.before;
-    if (compressed) {
-      const inflated = inflateEvent(head.bytes(head.left));
+    if (packed !== undefined) {
+      const unpacked =
+        packed === 'compressed' ? inflateEvent(head.bytes(head.left)) : wholeUpdates(known.map, head, rows);
       // The bitmaps move in front of the rows, so that all lies in one buffer.
       const bitmaps = buffer.subarray(rows.before, rows.after + bitmapBytes);
-      rows.buffer = Buffer.concat([bitmaps, inflated]);
+      rows.buffer = Buffer.concat([bitmaps, unpacked]);
       rows.after -= rows.before;
       rows.before = 0;
       rows.start = bitmaps.length;

@@ -12,7 +12,7 @@ export interface SourceFacts {
 
 const NAMES = [
   ['version', 'server_id', 'server_uuid', 'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata'],
-  ['binlog_row_value_options', 'gtid_mode', 'gtid_strict_mode', 'gtid_domain_id', 'encrypt_binlog', 'sql_mode'],
+  ['gtid_mode', 'gtid_strict_mode', 'gtid_domain_id', 'encrypt_binlog', 'sql_mode'],
   ['binlog_expire_logs_seconds', 'expire_logs_days', 'time_zone', 'mysql56_temporal_format'],
 ].flat();
 
@@ -71,7 +71,6 @@ export function settingProblems({ variables }: SourceFacts, flavour: Flavour): S
   require('binlog_row_image', 'FULL', `${persist} binlog_row_image = 'FULL';${file}`);
   require('binlog_row_metadata', 'FULL', `${persist} binlog_row_metadata = 'FULL';${file}`);
   if (flavour === 'mysql') {
-    require('binlog_row_value_options', '', "SET PERSIST binlog_row_value_options = '';");
     require('gtid_mode', 'ON', 'SET PERSIST enforce_gtid_consistency = ON; SET PERSIST gtid_mode = OFF_PERMISSIVE; SET PERSIST gtid_mode = ON_PERMISSIVE; SET PERSIST gtid_mode = ON;');
   } else {
     require('encrypt_binlog', 'OFF', 'Start the server with --encrypt-binlog=OFF (restart needed).', 'warning');

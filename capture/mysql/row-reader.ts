@@ -3,15 +3,13 @@ import { ReplicationError } from '../../core/errors.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';
 import type { Charsets } from './charset.ts';
 import { planColumns, planSizes, READ, type ColumnPlan } from './column-plan.ts';
+import { bit, countBits, readLength } from './image-bytes.ts';
 import { guarded, type Guards } from './published-table.ts';
 import type { TableMap } from './table-map.ts';
 import { ValueWriter } from './value-writer.ts';
 
 export type RowOp = 'i' | 'u' | 'd';
 export type Image = 'before' | 'after';
-
-/** Longer than any value: the length of one whose length bytes lie beyond the buffer. */
-const TWO_32 = 0x1_0000_0000;
 
 /** A rows event's parts. */
 export interface RowsEvent {
@@ -325,22 +323,4 @@ export class RowReader {
     this.#values.fixed(writer, this.#event.map, plan, index, this.#buffer, at);
     return at + size;
   }
-}
-
-/** The length in front of a value; `size` is minus the number of its bytes. Beyond the buffer it is more than any. */
-function readLength(source: Buffer, at: number, size: number): number {
-  if (at - size > source.length) return TWO_32;
-  let length = 0;
-  for (let i = -size - 1; i >= 0; i--) length = length * 256 + source[at + i]!;
-  return length;
-}
-
-function bit(buffer: Buffer, at: number, n: number): boolean {
-  return ((buffer[at + (n >> 3)]! >> (n & 7)) & 1) === 1;
-}
-
-function countBits(buffer: Buffer, at: number, width: number): number {
-  let count = 0;
-  for (let n = 0; n < width; n++) if (bit(buffer, at, n)) count += 1;
-  return count;
 }

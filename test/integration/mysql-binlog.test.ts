@@ -1,5 +1,5 @@
 /** Groups, statements, connection and errors of the binlog client, on real servers of both flavours. */
-import { randomUUID } from 'node:crypto';
+import { randomInt, randomUUID } from 'node:crypto';
 import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { endsInCommit } from '../../capture/mysql/commit-lookup.ts';
@@ -366,9 +366,83 @@ describe.each(['mysql', 'mariadb'] as const)('the log of %s', (flavour) => {
   );
 });
 
+/** Makes documents, and changes parts of them in all ways that a log tells in parts. Gives each row after each change. */
+async function partialUpdates(sql: Connection, seed: number): Promise<unknown[][]> {
+  const random = (below: number): number => {
+    seed = (Math.imul(seed, 1_103_515_245) + 12_345) & 0x7fff_ffff;
+    return (seed >> 8) % below;
+  };
+  const filler = JSON.stringify('x'.repeat(300));
+  const document = `{"filler": ${filler}, "list": [1, "two", {"deep": [true, null, -70000]}, 3.25], "": 1, "s": "y",
+    "a name": {"ü": 18446744073709551615, "big": 12345678901234567890123, "q\\"uote": "\\n"}, "n": -5}`;
+  await sql.query('CREATE TABLE documents (id int PRIMARY KEY, a json, n int, b json)');
+  for (let id = 1; id <= 3; id++)
+    await sql.query('INSERT INTO documents VALUES (?, ?, 0, ?)', [id, document, id === 3 ? null : document]);
+  await sql.query("SET SESSION binlog_row_value_options = 'PARTIAL_JSON'");
+  const paths = [
+    '$.list',
+    '$.list[0]',
+    '$.list[1]',
+    '$.list[2].deep[last]',
+    '$.list[last]',
+    '$.list[9]',
+    '$.s',
+    '$.s[0]',
+  ];
+  paths.push(
+    '$."a name"."ü"',
+    '$."a name"."q\\\\"uote"',
+    '$.""',
+    '$.n',
+    '$.new',
+    '$."new one".x',
+    '$."new one"',
+    '$.list[2]',
+  );
+  const values = [
+    '1',
+    "'text'",
+    'NULL',
+    '-2147483648',
+    '1.5',
+    'CAST(\'[1, {"k": 2}]\' AS JSON)',
+    'CAST(1.20 AS DECIMAL(5,2))',
+  ];
+  values.push(
+    "CAST('2026-02-03 04:05:06' AS DATETIME)",
+    "REPEAT('z', 200)",
+    'true',
+    "CAST('{}' AS JSON)",
+    "_binary'ab'",
+  );
+  const pick = <T>(list: readonly T[]): T => list[random(list.length)]!;
+  const seen: unknown[][] = [];
+  for (let turn = 0; turn < 200; turn++) {
+    const change = (column: string): string => {
+      const name = pick(['JSON_SET', 'JSON_REPLACE', 'JSON_REMOVE']);
+      const arguments_ = Array.from({ length: 1 + random(3) }, () =>
+        name === 'JSON_REMOVE' ? `'${pick(paths)}'` : `'${pick(paths)}', ${pick(values)}`,
+      );
+      return `${column} = ${name}(${column}, ${arguments_.join(', ')})`;
+    };
+    const sets = [`n = n + 1`, ...(random(4) > 0 ? [change('a')] : []), ...(random(2) > 0 ? [change('b')] : [])];
+    await sql.query(`UPDATE documents SET ${sets.join(', ')} WHERE id <= ${1 + random(3)} ORDER BY id`);
+    const [rows] = await sql.query<RowDataPacket[]>({
+      sql: `SELECT id, CAST(a AS CHAR) AS a, n, CAST(b AS CHAR) AS b FROM documents WHERE n <> 0 ORDER BY id`,
+    });
+    await sql.query('SET SESSION sql_log_bin = 0');
+    await sql.query('UPDATE documents SET n = 0');
+    // Documents that have lost most begin again.
+    if (turn % 20 === 19) await sql.query('UPDATE documents SET a = ?', [document]);
+    await sql.query('SET SESSION sql_log_bin = 1');
+    for (const row of rows) seen.push([String(row['id']), row['a'], String(row['n']), row['b']]);
+  }
+  return seen;
+}
+
 describe('the log of MySQL alone', () => {
   it(
-    'has GTIDs with tags, partial JSON that is refused, and compressed transactions that can be held',
+    'has GTIDs with tags, compressed transactions that can be held, and documents of JSON changed in part',
     async () => {
       const server = await startMysql({ flavour: 'mysql', version: '9.7' });
       try {
@@ -421,11 +495,28 @@ describe('the log of MySQL alone', () => {
         expect(recorder.lines.at(-1)).toBe('end commit');
         expect(recorder.lines[0]).toBe(`i t ["1000",null,"${'0'.repeat(200)}"]`);
 
+        // What changed of documents of JSON: what the server makes of it is what the log is read as.
         const start = await executed(server);
-        await sql.query("SET SESSION binlog_row_value_options = 'PARTIAL_JSON'");
-        await sql.query("UPDATE t SET doc = JSON_SET(doc, '$.a', 5) WHERE id = 1");
-        const { code } = await failure(openStream(server, new Recorder(start), { start }).run());
-        expect(code).toBe('source_binlog_settings');
+        const seed = randomInt(2 ** 31);
+        console.log(`partial JSON: seed ${seed}`);
+        const wanted = await partialUpdates(sql, seed);
+        const partial = await readLog(server, start);
+        const after = partial.lines.flatMap((line) => {
+          const images = /^u documents \[.*\] (\[.*\])$/.exec(line)?.[1];
+          return images === undefined ? [] : [JSON.parse(images) as unknown];
+        });
+        expect(after).toEqual(wanted);
+        const [events] = await sql.query<RowDataPacket[]>('SHOW BINLOG EVENTS');
+        const partialEvents = events.filter((each) => each['Event_type'] === 'Update_rows_partial').length;
+        expect(partialEvents).toBeGreaterThan(100);
+        // Without the document before, a change of it cannot be made.
+        const minimal = await executed(server);
+        await sql.query("SET SESSION binlog_row_image = 'MINIMAL'");
+        await sql.query("UPDATE documents SET a = JSON_SET(a, '$.new', 5) WHERE id = 1");
+        expect(await failure(openStream(server, new Recorder(minimal), { start: minimal }).run())).toMatchObject({
+          code: 'source_binlog_settings',
+          message: expect.stringContaining('column a of shop.documents') as string,
+        });
       } finally {
         await server.dispose();
       }

@@ -212,7 +212,6 @@ describe('events that stop the source', () => {
     ['an unknown type', event(99, body), 'source_protocol'],
     ['one of the future', event(250, body), 'source_protocol'],
     ['a transaction without a GTID', event(EVENT.anonymousGtid, body), 'source_binlog_settings'],
-    ['a partial update', event(EVENT.partialUpdateRows, body), 'source_binlog_settings'],
     ['encryption', event(EVENT.mariadbStartEncryption, body), 'source_binlog_settings'],
     ['rows in fragments', event(EVENT.mariadbPartialRowData, body), 'source_binlog_settings'],
     ['an incident', event(EVENT.incident, Buffer.from('\x01\x00\x04lost', 'latin1')), 'source_incident'],
