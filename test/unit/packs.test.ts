@@ -230,6 +230,36 @@ describe('Odoo pack', () => {
     expect(summary(feed.flush())).toEqual([expect.objectContaining({ uom: 'KGM' })]);
   });
 
+  it('quirk: a move is in a unit of its own, and the stock in that of its product', async () => {
+    const line = Object.fromEntries(
+      ODOO.find((t) => t.name === 'stock_move_line')!.columns.map((c) => [c.name, c.type]),
+    );
+    const moved = async (columns: Record<string, string>, row: Record<string, string>): Promise<unknown[]> => {
+      const tables = changed(ODOO, tableOf('stock_move_line', { ...line, product_uom_id: 'integer', ...columns }));
+      const feed = masters(await pack('odoo', 'inventory_movement', tables));
+      feed.put('uom_uom', { id: '2', name: '{"en_US":"Dozens"}' }, { id: '3', name: '{"en_US":"Pack of 6"}' });
+      feed.put('stock_move_line', {
+        id: '1',
+        product_id: '1',
+        location_id: '8',
+        location_dest_id: '5',
+        state: 'done',
+        date: '2026-03-01 08:00:00',
+        ...row,
+      });
+      return summary(feed.flush());
+    };
+    const despatch = (delta: string): unknown[] => [expect.objectContaining({ delta, uom: 'EA', reason: 'despatch' })];
+    expect(await moved({}, { quantity: '2', product_uom_id: '2' })).toEqual(despatch('-24'));
+    expect(await moved({}, { quantity: '2' })).toEqual(despatch('-2'));
+    // From version 17 on the quantity in the product's unit is there as well, whatever the units are.
+    const both = { quantity: '2', quantity_product_uom: '12', product_uom_id: '3' };
+    expect(await moved({ quantity_product_uom: 'numeric' }, both)).toEqual(despatch('-12'));
+    expect(JSON.stringify(await moved({}, { quantity: '2', product_uom_id: '3' }))).toContain(
+      'must be in the look-up table',
+    );
+  });
+
   it('quirk: names change by version: stock_production_lot, qty_done, product_uom_id', async () => {
     const lots = [
       ...ODOO.filter((table) => table.name !== 'stock_lot'),
