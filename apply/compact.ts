@@ -9,6 +9,7 @@ import { rowPlace, type Run } from './batch.ts';
 import type { HeldKeys } from './held-keys.ts';
 import { touchedKeys } from './row-key.ts';
 import { TableChanges, type PlanShape } from './table-changes.ts';
+import { appliesDeletes } from './target-schema.ts';
 
 export interface SourceRow<P extends PlanShape> {
   readonly plan: P;
@@ -41,8 +42,9 @@ export interface Compacted<P extends PlanShape> {
 export type Plans<P extends PlanShape> = (run: Run) => readonly (P | undefined)[];
 
 /** True for a row that this flow does nothing with. */
-export function isIgnored(op: Op, settings: FlowConfig): boolean {
-  return op === 'm' || (op === 'd' && settings.deletes === 'ignore') || (op === 't' && settings.truncate === 'ignore');
+export function isIgnored(op: Op, { table }: PlanShape, settings: FlowConfig): boolean {
+  if (op === 'd') return !appliesDeletes(table, settings);
+  return op === 'm' || (op === 't' && settings.truncate === 'ignore');
 }
 
 /** A table of a batch: looked up once per frame, not per row. */
@@ -82,8 +84,8 @@ export function compact<P extends PlanShape>(
       const slot = byIndex[frame.tableIndex(row)];
       if (slot === undefined) continue;
       const op = frame.op(row);
-      if (isIgnored(op, settings)) continue;
       const { plan } = slot;
+      if (isIgnored(op, plan, settings)) continue;
       slot.counts[op] += 1;
       if (op === 't' || op === 's') {
         cut({ plan, row: frame.row(row), ...rowPlace(run, row) });

@@ -51,7 +51,7 @@ export async function replayRows<P extends PlanShape, T extends StoreTransaction
       const position = formatPosition(entryPosition(entry, 0));
       for (let index = from; index < to; index++) {
         const plan = plans[run.frame.tableIndex(index)];
-        if (plan === undefined || isIgnored(run.frame.op(index), context.settings)) continue;
+        if (plan === undefined || isIgnored(run.frame.op(index), plan, context.settings)) continue;
         const row = run.frame.row(index);
         const item = { plan, row, position, ordinal: entry[6] + index - start };
         if (row[0] === 't' || row[0] === 's') {

@@ -19,3 +19,14 @@ export function targetSchema(
 export function isQuarantine(table: Pick<TableSchema, 'schema'>, { mirror }: Pick<FlowConfig, 'mirror'>): boolean {
   return mirror === CANONICAL_SOURCE && table.schema === WAYBILL_SCHEMA;
 }
+
+/**
+ * Whether rows of a table that go at the source go in the target. What a mapping holds does in any case: it is no row of
+ * the source.
+ */
+export function appliesDeletes(
+  table: Pick<TableSchema, 'schema'>,
+  settings: Pick<FlowConfig, 'mirror' | 'deletes'>,
+): boolean {
+  return settings.deletes === 'apply' || isQuarantine(table, settings);
+}

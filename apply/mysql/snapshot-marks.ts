@@ -7,7 +7,7 @@ import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema, Value } from '../../core/frame.ts';
 import type { Segment } from '../compact.ts';
 import type { MysqlSession } from './session.ts';
-import { isQuarantine } from '../target-schema.ts';
+import { appliesDeletes, isQuarantine } from '../target-schema.ts';
 import { RangeMarks } from './range-marks.ts';
 import type { SchemaDiff } from '../schema-diff.ts';
 import { deleteUnseenSql, makeSeenTable, seenColumn, seenTableName } from './seen-tables.ts';
@@ -155,7 +155,7 @@ export class SnapshotMarks {
     const seen = this.#seen.get(plan.id);
     if (seen === undefined) return;
     this.#seen.delete(plan.id);
-    if (this.#settings.deletes === 'apply') {
+    if (appliesDeletes(plan.table, this.#settings)) {
       // Of what mappings hold only that of this flow is written anew.
       const own = isQuarantine(plan.table, this.#settings)
         ? ` AND ${plan.qualified}.flow = ${quoteLiteral(this.#flow)}`

@@ -9,7 +9,7 @@ import type { FlowConfig } from '../../core/config.ts';
 import type { Value } from '../../core/frame.ts';
 import { keyOrder, type KeyBounds } from '../../core/key-order.ts';
 import { markedRange } from '../marked-range.ts';
-import { isQuarantine } from '../target-schema.ts';
+import { appliesDeletes, isQuarantine } from '../target-schema.ts';
 import { qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 import { literal, type TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
@@ -161,7 +161,7 @@ export class SnapshotMarks {
     if (seen === undefined || seen.isRange) return;
     this.#seen.delete(plan.id);
     // What was seen under another key tells nothing of what is not there.
-    if (this.#settings.deletes === 'apply' && hasKey(seen, plan)) {
+    if (appliesDeletes(plan.table, this.#settings) && hasKey(seen, plan)) {
       // Of the quarantine only what this flow's mappings held is written anew.
       const own = isQuarantine(plan.table, this.#settings)
         ? `t.flow = ${quoteLiteral(this.#flow)} AND t.hold IS NOT NULL AND `
