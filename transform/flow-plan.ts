@@ -12,8 +12,9 @@ import { isTimeZone } from './canonical/timestamp.ts';
 import { compileTiers, type Tiers } from './delivery-tiers.ts';
 import { compileMapping, type MappingPlan } from './mapping/block-plan.ts';
 import type { MappingFunction } from './mapping/evaluate.ts';
-import { loadMapping, type Mapping } from './mapping/mapping-file.ts';
+import { parseMapping, type Mapping } from './mapping/mapping-file.ts';
 import { functionsPath, loadFunctions } from './mapping/mapping-functions.ts';
+import { readMapping } from './mapping/yaml-file.ts';
 import { compileOwnership, type Ownership } from './ownership/ownership.ts';
 
 /** Rises when the same mapping gives other records than before: then all records are made anew. */
@@ -52,22 +53,18 @@ export async function loadFlowPlan(name: string, settings: CanonicalFlowConfig):
     const place = mappingPlace(`${at}.from.${source}`, choice);
     if (choice.zone !== undefined && !isTimeZone(choice.zone))
       throw invalid([`${at}.from.${source}.zone: is not a time zone that is known`]);
-    const mapping = loadMapping(place, { zone: choice.zone });
+    // Each text is read before what is made of it: one that changes meanwhile shows at the next start at the latest.
+    const text = readMapping(place);
+    const mapping = parseMapping(text, place, { zone: choice.zone });
+    const code = functionsPath(mapping);
+    const codeText = code === undefined ? '' : readText(code);
     const functions = await loadFunctions(mapping);
     const blocks = mapping.blocks.filter((block) => block.entity === entity);
     if (blocks.length === 0) problems.push(`${at}.from.${source}: ${place} has nothing for ${entity.name}`);
     const fields = blocks.flatMap((block) => block.fields.map((field) => entity.index.get(field.name)!));
     supplied.set(source, new Set(fields.map((field) => entity.fields[field]!.group).filter((group) => group !== '')));
     sources.push({ name: source, mapping, functions });
-    const code = functionsPath(mapping);
-    hash.update(
-      JSON.stringify([
-        source,
-        ...(choice.zone === undefined ? [] : [choice.zone]),
-        readText(place),
-        code === undefined ? '' : readText(code),
-      ]),
-    );
+    hash.update(JSON.stringify([source, ...(choice.zone === undefined ? [] : [choice.zone]), text, codeText]));
   }
   const evidence = evidenceProblems(settings, entity, sources);
   const { ownership, problems: owning } = compileOwnership(entity, settings.owner, supplied);

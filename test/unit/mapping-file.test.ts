@@ -1,8 +1,12 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { checkMapping } from '../../transform/mapping/check.ts';
 import { compileMapping } from '../../transform/mapping/block-plan.ts';
 import { columnKind } from '../../core/value-kind.ts';
 import { parseMapping } from '../../transform/mapping/mapping-file.ts';
+import { loadFunctions } from '../../transform/mapping/mapping-functions.ts';
 import { tableOf } from '../support/mapped-tables.ts';
 
 const GOOD = `version: 1
@@ -175,4 +179,20 @@ describe('mappings against tables', () => {
   ])('%s is %s', (type, kind) => {
     expect(columnKind(type)).toBe(kind);
   });
+});
+
+it('functions of a module are those of its text now: it may have been mended while a transform runs', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'waybill-functions-'));
+  try {
+    const mapping = parseMapping(
+      'version: 1\nname: demo\nfunctions: ./own.mjs\nentities: {}\n',
+      join(folder, 'demo.yaml'),
+    );
+    for (const word of ['first', 'mended', 'first']) {
+      writeFileSync(join(folder, 'own.mjs'), `export const say = () => '${word}';\n`);
+      expect((await loadFunctions(mapping)).get('say')!()).toBe(word);
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

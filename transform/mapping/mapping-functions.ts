@@ -1,5 +1,6 @@
 /** The module beside a mapping whose functions `call` may use. */
-import { existsSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { messageOf, ReplicationError } from '../../core/errors.ts';
@@ -23,7 +24,10 @@ export async function loadFunctions(mapping: Mapping): Promise<ReadonlyMap<strin
   if (path === undefined) return new Map();
   let exported: Record<string, unknown>;
   try {
-    exported = (await import(pathToFileURL(path).href)) as Record<string, unknown>;
+    // Node keeps a module by its address, also when its text has changed.
+    const url = pathToFileURL(path);
+    url.searchParams.set('text', createHash('sha256').update(readFileSync(path)).digest('hex').slice(0, 16));
+    exported = (await import(url.href)) as Record<string, unknown>;
   } catch (cause) {
     throw new ReplicationError(
       'mapping_invalid',
