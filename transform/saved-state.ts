@@ -197,7 +197,7 @@ export class StateRestorer {
         sources[line[1]]!.engine.blocks[line[2]]!.restoreBroken(line[3]);
         return;
       case 'table':
-        sources[line[1]]!.engine.reads(line[2]);
+        sources[line[1]]!.engine.restoreTable(line[2]);
         return;
       case 'scanned':
         sources[line[1]]!.engine.restoreScanned(line[2]);

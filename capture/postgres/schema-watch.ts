@@ -421,11 +421,19 @@ function rereadReason(before: CapturedTable, after: CapturedTable): string | und
     )
       return `column ${column.name} has new values in all rows`;
   }
+  if (hasOtherKey(before, after)) return 'it has another key';
   if (after.keyIndexes.length === 0 && addedParts(before, after).length > 0) return 'it has new partitions';
   const now = new Map(after.parts.map((part) => [part.oid, part.file]));
   if (before.parts.some((part) => now.get(part.oid) !== part.file))
     return 'partitions were detached, emptied or rewritten';
   return undefined;
+}
+
+/** Whoever keeps rows by their keys cannot find them any more. */
+function hasOtherKey({ schema: before }: CapturedTable, { schema: after }: CapturedTable): boolean {
+  const keyOf = ({ key, columns }: CapturedTable['schema']): string =>
+    key.map((name) => columns.find((column) => column.name === name)?.id ?? name).join();
+  return before.key.length > 0 && after.key.length > 0 && keyOf(before) !== keyOf(after);
 }
 
 function addedParts(before: CapturedTable, after: CapturedTable): readonly { schema: string; name: string }[] {

@@ -258,6 +258,93 @@ entities:
     }
   });
 
+  describe('a new version of a table', () => {
+    const columns = (...given: [name: string, type: string, id: number, existing?: string][]) => ({
+      ...tableOf('bin', Object.fromEntries(given.map(([name, type]) => [name, type]))),
+      columns: given.map(([name, type, column, existing]) => ({
+        name,
+        type,
+        portable: type,
+        notNull: false,
+        id: column,
+        ...(existing === undefined ? {} : { existing }),
+      })),
+    });
+    const base = [
+      ['id', 'integer', 1],
+      ['item', 'text', 2],
+    ] as const;
+    const [ID, ITEM] = base.map((each) => [...each]) as [[string, string, number], [string, string, number]];
+    const one = columns(ID, ITEM, ['qty', 'numeric', 3]);
+    const bins = (key = ['id']) => {
+      const mapping = parseMapping(
+        `version: 1
+name: bins
+entities:
+  inventory_position:
+    from: bin
+    group: true
+    fields:
+      sku: item
+      location: { const: WH }
+      lot: { const: '' }
+      owner: { const: '' }
+      uom: { const: EA }
+      on_hand: { sum: { column: [quantity, qty], optional: true } }
+      allocated: { sum: { column: [reserved], optional: true } }
+`,
+        'bins.yaml',
+      );
+      const engine = new MappingEngine({ source: 'erp', plan: compileMapping(mapping, new Map()) });
+      const place = { position: 'p', timeUs: 1_772_352_902_000_000 };
+      const apply = (table: typeof one, ...change: [string, ...unknown[]]): void =>
+        engine.apply([change[0], 0, ...change.slice(1)] as never, [table], place);
+      apply({ ...one, key }, 'i', ['1', 'A', '5']);
+      apply({ ...one, key }, 'i', ['2', 'B', '7']);
+      const told = () => summary(engine.flush(0).toSorted((a, b) => (a.key < b.key ? -1 : 1)));
+      told();
+      return { engine, apply, told };
+    };
+    const record = (sku: string, onHand: string, allocated: string) => ({
+      sku,
+      location: 'WH',
+      uom: 'EA',
+      on_hand: onHand,
+      allocated,
+    });
+
+    it('fills its new columns with what the rows have in them that are there', () => {
+      const { apply, told } = bins();
+      const two = columns(ID, ITEM, ['qty', 'numeric', 3], ['reserved', 'numeric', 4, '2.0']);
+      apply(two, 's', ['', 'schema']);
+      expect(told()).toEqual([record('A', '5', '2'), record('B', '7', '2')]);
+      // A column that was dropped says nothing any more; one that has another name is the same.
+      const three = columns(ID, ITEM, ['quantity', 'numeric', 3]);
+      apply(three, 'u', ['1', 'A', '6']);
+      expect(told()).toEqual([record('A', '6', '0'), record('B', '7', '0')]);
+      // Another one takes the place of one that is still there.
+      const four = columns(ID, ITEM, ['qty', 'numeric', 3], ['quantity', 'numeric', 5, '1']);
+      apply(four, 's', ['', 'schema']);
+      expect(told()).toEqual([record('A', '1', '0'), record('B', '1', '0')]);
+    });
+
+    it('follows its rows under another key', () => {
+      const { apply, told } = bins();
+      const other = { ...one, key: ['item'], version: 'other' };
+      apply(other, 's', ['', 'schema']);
+      apply(other, 'u', ['1', 'A', '6']);
+      expect(told()).toEqual([record('A', '6', '0')]);
+      apply(other, 'u', ['1', 'C', '6'], 'k', [null, 'A', null]);
+      expect(told()).toEqual(['gone', record('C', '6', '0')]);
+      // What went meanwhile shows when the table is read again.
+      apply(other, 'd', null, 'k', [null, 'B', null]);
+      apply(other, 's', ['again', 'begin']);
+      apply(other, 'r', ['1', 'C', '6']);
+      apply(other, 's', ['again', 'end']);
+      expect(told()).toEqual(['gone']);
+    });
+  });
+
   it('stops at a table that no longer fits, and over its budget', () => {
     const { engine, feed: source } = feed();
     masters(source);

@@ -8,9 +8,11 @@ import type { RowChange, TableSchema, Value } from '../../core/frame.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { timestampOfMicros } from '../canonical/timestamp.ts';
 import type { MappingPlan, TablePlan } from './block-plan.ts';
+import type { StoredRow } from './table-store.ts';
 import { BlockState, type ContributionChange } from './block-state.ts';
 import type { Cell } from './cell.ts';
 import { createTableReader, type TableReader } from './table-reader.ts';
+import { filledSlots, formerKey } from './table-versions.ts';
 
 /** The change that made a contribution what it is. */
 export interface Cause {
@@ -52,6 +54,12 @@ export class MappingEngine {
   /** Tables that a snapshot is reading: keys it has brought, so that the others can be removed at its end. */
   readonly #scans = new Map<TablePlan, Scan>();
   readonly #scanned = new Set<TablePlan>();
+  /** The version of each table that its newest change has. */
+  readonly #versions = new Map<TablePlan, TableReader>();
+  /** How rows were called that are there under a key which their table no longer has. */
+  readonly #formerKeys = new Map<TablePlan, (image: readonly Value[]) => string | undefined>();
+  /** Whether what a new version of a table says of rows that are there is true: not of rows that were read since. */
+  followsVersions = true;
   #keptBytes = 0;
   #serial = 0;
   #timeUs = Number.NaN;
@@ -109,6 +117,12 @@ export class MappingEngine {
     return this.#blocks.reduce((sum, block) => sum + block.waiting, 0);
   }
 
+  /** Takes up a version of a table that `readTables` gave. Throws as `reads` does. */
+  restoreTable(table: TableSchema): void {
+    const reader = this.#reader(table);
+    if (reader !== undefined) this.#versions.set(reader.plan, reader);
+  }
+
   /** Whether the mapping reads a table. Throws `mapping_invalid` when it does and the table does not fit. */
   reads(table: TableSchema): boolean {
     return this.#reader(table) !== undefined;
@@ -134,6 +148,7 @@ export class MappingEngine {
     if (op === 'm') return;
     const reader = this.#reader(tables[index]!);
     if (reader === undefined) return;
+    if (this.#versions.get(reader.plan) !== reader) this.#begin(reader, place);
     switch (op) {
       case 'i':
       case 'r':
@@ -149,7 +164,7 @@ export class MappingEngine {
             return;
           }
         }
-        const kept = reader.plan.store.rows.get(key)?.values;
+        const kept = reader.plan.store.rows.get(key)?.values ?? this.#underFormerKey(reader, after!, place);
         this.#put(reader, key, reader.read(after!, kept, beforeKind === 'f' ? before : undefined), place, change);
         return;
       }
@@ -191,6 +206,48 @@ export class MappingEngine {
     return reader;
   }
 
+  /** A version of a table begins: rows that are there have what it says of them. */
+  #begin(reader: TableReader, place: ChangePlace): void {
+    const { plan, table } = reader;
+    const before = this.#versions.get(plan);
+    this.#versions.set(plan, reader);
+    // A table that comes under another name is read again.
+    if (
+      !this.followsVersions ||
+      before === undefined ||
+      before.name !== reader.name ||
+      before.table.version === table.version
+    )
+      return;
+    const former = formerKey(before, reader);
+    if (former !== undefined) this.#formerKeys.set(plan, former);
+    const filled = filledSlots(before, reader);
+    if (filled.size === 0) return;
+    for (const row of plan.store.rows.values()) {
+      const values = row.values.map((cell, slot) => filled.get(slot) ?? (filled.has(slot) ? null : cell));
+      if (sameCells(row.values, values)) continue;
+      this.#update(plan, row, values, this.#cause(reader, row.key, place));
+    }
+  }
+
+  /** What is kept of a row that is there under a key which its table no longer has; it is not there any more then. */
+  #underFormerKey(reader: TableReader, image: readonly Value[], place: ChangePlace): readonly Cell[] | undefined {
+    const key = this.#formerKeys.get(reader.plan)?.(image);
+    const row = key === undefined ? undefined : reader.plan.store.rows.get(key);
+    if (row !== undefined) this.#remove(reader, row.key, place);
+    return row?.values;
+  }
+
+  #cause(reader: TableReader, key: string, { position, timeUs }: ChangePlace, row?: RowChange): Cause {
+    return { reader, key, position, timeUs, row, serial: ++this.#serial };
+  }
+
+  #update(plan: TablePlan, row: StoredRow, values: readonly Cell[], cause: Cause): void {
+    for (const block of this.#blocks) block.touch(plan, row, cause);
+    plan.store.update(row, values);
+    for (const block of this.#blocks) block.touchAgain(plan, row, cause);
+  }
+
   #put(reader: TableReader, key: string, values: readonly Cell[], place: ChangePlace, change: RowChange): void {
     const { plan } = reader;
     this.#scans.get(plan)?.seen.add(key);
@@ -199,25 +256,13 @@ export class MappingEngine {
     if (old === undefined && change[0] !== 'i' && this.plan.events.has(plan) && this.#scanned.has(plan)) return;
     const keep = this.#keptBytes < KEPT_CHANGE_BYTES;
     if (keep) this.#keptBytes += changeBytes(change);
-    const { position, timeUs } = place;
     if (old !== undefined && sameCells(old.values, values)) return;
-    const cause: Cause = {
-      reader,
-      key: old?.key ?? key,
-      position,
-      timeUs,
-      row: keep ? change : undefined,
-      serial: ++this.#serial,
-    };
+    const cause = this.#cause(reader, old?.key ?? key, place, keep ? change : undefined);
     const before = plan.store.bytes;
     if (old === undefined) {
       const row = plan.store.add(key, values);
       for (const block of this.#blocks) block.touch(plan, row, cause);
-    } else {
-      for (const block of this.#blocks) block.touch(plan, old, cause);
-      plan.store.update(old, values);
-      for (const block of this.#blocks) block.touchAgain(plan, old, cause);
-    }
+    } else this.#update(plan, old, values, cause);
     if (plan.store.bytes <= before) return;
     const limit = this.#options.stateBytes;
     if (limit !== undefined && this.stateBytes > limit)
@@ -230,14 +275,7 @@ export class MappingEngine {
   #remove(reader: TableReader, key: string, place: ChangePlace): void {
     const row = reader.plan.store.rows.get(key);
     if (row === undefined) return;
-    const cause: Cause = {
-      reader,
-      key,
-      position: place.position,
-      timeUs: place.timeUs,
-      row: undefined,
-      serial: ++this.#serial,
-    };
+    const cause = this.#cause(reader, key, place);
     for (const block of this.#blocks) block.touch(reader.plan, row, cause);
     reader.plan.store.remove(key);
   }
@@ -255,6 +293,7 @@ export class MappingEngine {
     if (mark !== 'end' || scan?.id !== id) return;
     this.#scans.delete(plan);
     this.#scanned.add(plan);
+    this.#formerKeys.delete(plan);
     for (const key of plan.store.rows.keys()) if (!scan.seen.has(key)) this.#remove(reader, key, place);
   }
 

@@ -14,6 +14,8 @@ export interface TableReader {
   readonly plan: TablePlan;
   /** `schema.name`, for lineage. */
   readonly name: string;
+  /** Position of each slot's column; -1 where an optional one is not there. */
+  readonly columns: readonly number[];
   /** The row's primary key as one text. */
   readonly keyOf: (image: readonly Value[], fallback?: readonly Value[]) => string;
   /** The primary key as JSON, for lineage. */
@@ -27,6 +29,8 @@ export interface TableReader {
     before: readonly Cell[] | undefined,
     old?: readonly Value[],
   ) => readonly Cell[];
+  /** A value of a slot's column. */
+  readonly cellOf: (slot: number, text: string) => Cell;
 }
 
 /**
@@ -38,7 +42,6 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
   if (problems.length > 0) throw mappingError(mapping, problems);
   const index = new Map(table.columns.map((column, position) => [column.name, position]));
   const keys = table.key.map((name) => index.get(name)!);
-  /** Position of each slot's column; -1 where an optional one is not there. */
   const columns: number[] = [];
   const readers: ColumnReader[] = [];
   for (const slot of plan.slots) {
@@ -59,6 +62,8 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
     table,
     plan,
     name,
+    columns,
+    cellOf: (slot, text) => readers[slot]!(text),
     keyOf(image, fallback) {
       if (keys.length === 1) return keyValue(keys[0]!, image, fallback);
       return keys.map((position) => keyValue(position, image, fallback)).join('\0');

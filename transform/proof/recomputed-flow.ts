@@ -77,6 +77,8 @@ export class RecomputedFlow {
     const settings = { ...options.plan.settings, evidence: [] };
     this.#state = new FlowState({ ...options.plan, settings }, options.installation);
     this.#signal = AbortSignal.any([options.signal, this.#ended.signal]);
+    // A scan shows rows as they are now, also to frames that are older than a change of their table.
+    for (const { engine } of this.#state.sources) engine.followsVersions = false;
   }
 
   /** Scans all tables and takes what changed meanwhile. `onTable` is told after each table of how many. */
