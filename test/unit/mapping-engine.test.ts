@@ -258,6 +258,21 @@ entities:
     }
   });
 
+  it('refuses to take two tables for one, and takes one that was renamed', () => {
+    const { engine, feed: source } = feed();
+    masters(source).put('quant', quant('1', '5')).flush();
+    const other = { ...TABLES[0]!, schema: 'archive' };
+    const apply = (...change: [string, ...unknown[]]): void =>
+      engine.apply([change[0], 0, ...change.slice(1)] as never, [other], source.place);
+    const row = imageOf(other, quant('1', '70'));
+    expect(() => apply('i', row)).toThrow(/stock\.yaml:5: .*quant fits both public\.quant and archive\.quant/);
+    source.change('quant', ['s', 0, ['renamed to archive.quant', 'gone']]);
+    apply('s', ['all', 'begin']);
+    apply('r', row);
+    apply('s', ['all', 'end']);
+    expect(summary(source.flush())).toEqual([expect.objectContaining({ on_hand: '70' })]);
+  });
+
   describe('a new version of a table', () => {
     const columns = (...given: [name: string, type: string, id: number, existing?: string][]) => ({
       ...tableOf('bin', Object.fromEntries(given.map(([name, type]) => [name, type]))),

@@ -8,11 +8,12 @@ import type { RowChange, TableSchema, Value } from '../../core/frame.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { timestampOfMicros } from '../canonical/timestamp.ts';
 import type { MappingPlan, TablePlan } from './block-plan.ts';
-import type { StoredRow } from './table-store.ts';
 import { BlockState, type ContributionChange } from './block-state.ts';
 import type { Cell } from './cell.ts';
 import { createTableReader, type TableReader } from './table-reader.ts';
+import type { StoredRow } from './table-store.ts';
 import { filledSlots, formerKey } from './table-versions.ts';
+import { mappingError } from './yaml-file.ts';
 
 /** The change that made a contribution what it is. */
 export interface Cause {
@@ -210,15 +211,13 @@ export class MappingEngine {
   #begin(reader: TableReader, place: ChangePlace): void {
     const { plan, table } = reader;
     const before = this.#versions.get(plan);
+    // Rows of two tables would be taken for each other's. One that was renamed is gone under its old name.
+    if (before !== undefined && before.name !== reader.name)
+      throw mappingError(this.plan.mapping, [
+        { path: plan.path, message: `${plan.names.join(' or ')} fits both ${before.name} and ${reader.name}` },
+      ]);
     this.#versions.set(plan, reader);
-    // A table that comes under another name is read again.
-    if (
-      !this.followsVersions ||
-      before === undefined ||
-      before.name !== reader.name ||
-      before.table.version === table.version
-    )
-      return;
+    if (!this.followsVersions || before === undefined || before.table.version === table.version) return;
     const former = formerKey(before, reader);
     if (former !== undefined) this.#formerKeys.set(plan, former);
     const filled = filledSlots(before, reader);
@@ -290,6 +289,7 @@ export class MappingEngine {
     if (mark === 'begin') this.#scans.set(plan, { id, seen: new Set() });
     // It is not read to its end, so that what was not seen may be there.
     else if (mark === 'cancel' || mark === 'gone') this.#scans.delete(plan);
+    if (mark === 'gone') this.#versions.delete(plan);
     if (mark !== 'end' || scan?.id !== id) return;
     this.#scans.delete(plan);
     this.#scanned.add(plan);
