@@ -258,6 +258,47 @@ entities:
     }
   });
 
+  it('tells keys of several texts apart whatever they hold', () => {
+    const pair = tableOf('pair', { a: 'text', b: 'text', name: 'text' }, ['a', 'b']);
+    const look = tableOf('look', { a: 'text', b: 'text', label: 'text' }, ['a', 'b']);
+    const mapping = parseMapping(
+      `version: 1
+name: pairs
+entities:
+  location:
+    from: pair
+    join: { look: { table: look, on: { a: a, b: b }, optional: true } }
+    fields: { code: name, name: look.label, type: { const: site }, is_stock: true }
+`,
+      'pairs.yaml',
+    );
+    const engine = new MappingEngine({ source: 'shop', plan: compileMapping(mapping, new Map()) });
+    const source = new SourceFeed(engine, [pair, look]);
+    source.put('look', { a: 'x\0y', b: 'z', label: 'one' }, { a: 'x', b: 'y\0z', label: 'two' });
+    source.put('pair', { a: 'x\0y', b: 'z', name: 'A' }, { a: 'x', b: 'y\0z', name: 'B' });
+    const changes = source.flush();
+    expect(summary(changes)).toEqual([
+      expect.objectContaining({ code: 'A', name: 'one' }),
+      expect.objectContaining({ code: 'B', name: 'two' }),
+    ]);
+    expect(JSON.parse(changes[1]!.lineage.key)).toEqual({ a: 'x', b: 'y\0z' });
+  });
+
+  it('lets no row go on for ever that expires at no time', () => {
+    const until = tableOf('hold', { id: 'bigint', until: 'text' });
+    const mapping = parseMapping(
+      'version: 1\nname: holds\nentities:\n  location:\n    from: hold\n    expires: until\n    fields: { code: id, type: { const: site }, is_stock: true }\n',
+      'holds.yaml',
+    );
+    const engine = new MappingEngine({ source: 'shop', plan: compileMapping(mapping, new Map()) });
+    const source = new SourceFeed(engine, [until]);
+    source.put('hold', { id: '1', until: 'soon' }, { id: '2', until: '2030-01-01T00:00:00.000000Z' });
+    expect(summary(source.flush())).toEqual([
+      { values: 'gone', held: ['*: expires must be a time'] },
+      expect.objectContaining({ code: '2' }),
+    ]);
+  });
+
   it('refuses to take two tables for one, and takes one that was renamed', () => {
     const { engine, feed: source } = feed();
     masters(source).put('quant', quant('1', '5')).flush();

@@ -3,7 +3,7 @@ import { keyText, type Field, type GroupRule } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { addDecimals, isCanonicalDecimal } from '../canonical/decimal.ts';
 import { valueClass } from '../canonical/field-type.ts';
-import { microsOfTimestamp } from '../canonical/timestamp.ts';
+import { isCanonicalTimestamp, microsOfTimestamp } from '../canonical/timestamp.ts';
 import { ABSENT, type Violation } from '../canonical/validate.ts';
 import type { CompiledBlock, CompiledField, TablePlan } from './block-plan.ts';
 import { Fault, isFault, type Cell } from './cell.ts';
@@ -315,6 +315,7 @@ export class BlockState {
       const until = expires(rows);
       if (isFault(until)) return broken('expires', until);
       if (until !== null) {
+        if (!isCanonicalTimestamp(until)) return broken('expires', new Fault('must be a time', valueClass(until)));
         const untilUs = microsOfTimestamp(until);
         if (untilUs <= nowUs) {
           if (untilUs > this.#expiredUs) this.#expiredUs = untilUs;

@@ -3,6 +3,7 @@ import type { TableSchema, Value } from '../../core/frame.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { TablePlan } from './block-plan.ts';
 import type { Cell } from './cell.ts';
+import { joinedKey, keyParts } from './key-texts.ts';
 import { columnKind } from '../../core/value-kind.ts';
 import { columnReader, isText, unknownUnchanged, type ColumnReader } from './column-kind.ts';
 import { checkTable } from './check.ts';
@@ -66,11 +67,11 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
     cellOf: (slot, text) => readers[slot]!(text),
     keyOf(image, fallback) {
       if (keys.length === 1) return keyValue(keys[0]!, image, fallback);
-      return keys.map((position) => keyValue(position, image, fallback)).join('\0');
+      return joinedKey(keys.map((position) => keyValue(position, image, fallback)));
     },
     keyJson(key) {
       if (keys.length === 1) return `${keyHead}${isPlain(key) ? `"${key}"` : JSON.stringify(key)}}`;
-      const parts = key.split('\0');
+      const parts = keyParts(key);
       return JSON.stringify(Object.fromEntries(table.key.map((column, position) => [column, parts[position]!])));
     },
     read(image, before, old) {

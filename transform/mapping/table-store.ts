@@ -4,6 +4,7 @@
  */
 import { Moment, type Dated } from '../moment.ts';
 import { isFault, type Cell } from './cell.ts';
+import { keyPart } from './key-texts.ts';
 import type { Row } from './evaluate.ts';
 
 /** Rows by the values of some slots. Rows in which one of them is absent, or a constant does not match, are left out. */
@@ -30,8 +31,7 @@ export class RowIndex {
     for (const slot of slots) {
       const value = values[slot]!;
       if (typeof value !== 'string') return undefined;
-      // NUL cannot occur in a value of a database, so joining with it is unambiguous.
-      key += `${value}\0`;
+      key += `${keyPart(value)}\0`;
     }
     return key;
   }

@@ -1,6 +1,7 @@
 /** What becomes of the rows that are kept of a table where a new version of it begins: no event tells of them. */
 import type { ColumnSchema, TableSchema, Value } from '../../core/frame.ts';
 import type { Cell } from './cell.ts';
+import { joinedKey } from './key-texts.ts';
 import type { TableReader } from './table-reader.ts';
 
 /**
@@ -39,7 +40,8 @@ export function formerKey(
   if (old.join() === now.join() || old.includes(-1)) return undefined;
   return (image) => {
     const texts = old.map((position) => image[position]);
-    return texts.every((text) => typeof text === 'string') ? texts.join('\0') : undefined;
+    if (!texts.every((text) => typeof text === 'string')) return undefined;
+    return texts.length === 1 ? texts[0] : joinedKey(texts);
   };
 }
 
