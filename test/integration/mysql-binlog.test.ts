@@ -498,7 +498,7 @@ describe('the log of MySQL alone', () => {
         // What changed of documents of JSON: what the server makes of it is what the log is read as.
         const start = await executed(server);
         const seed = randomInt(2 ** 31);
-        console.log(`partial JSON: seed ${seed}`);
+        process.stdout.write(`partial JSON: seed ${seed}\n`);
         const wanted = await partialUpdates(sql, seed);
         const partial = await readLog(server, start);
         const after = partial.lines.flatMap((line) => {

@@ -11,7 +11,9 @@ const DOCUMENT = Buffer.from(
 );
 /** 7 as an int16. */
 const SEVEN = '050700';
-const [REPLACE, INSERT, REMOVE] = ['00', '01', '02'];
+const REPLACE = '00';
+const INSERT = '01';
+const REMOVE = '02';
 
 function diff(operation: string, path: string, value = ''): string {
   const length = (bytes: number): string => Buffer.of(bytes).toString('hex');
@@ -30,24 +32,24 @@ function applied(...diffs: string[]): string {
 describe('a document changed in part', () => {
   it('has members in the order of their lengths, and items where they were put', () => {
     expect(applied()).toBe('{"a": [1, "x"], "bc": null}');
-    expect(applied(diff(INSERT!, '$.b', SEVEN), diff(INSERT!, '$.a[1]', SEVEN))).toBe(
+    expect(applied(diff(INSERT, '$.b', SEVEN), diff(INSERT, '$.a[1]', SEVEN))).toBe(
       '{"a": [1, 7, "x"], "b": 7, "bc": null}',
     );
-    expect(applied(diff(REMOVE!, '$.a[0]'), diff(REPLACE!, '$."bc"', SEVEN))).toBe('{"a": ["x"], "bc": 7}');
-    expect(applied(diff(REPLACE!, '$', SEVEN))).toBe('7');
+    expect(applied(diff(REMOVE, '$.a[0]'), diff(REPLACE, '$."bc"', SEVEN))).toBe('{"a": ["x"], "bc": 7}');
+    expect(applied(diff(REPLACE, '$', SEVEN))).toBe('7');
   });
 
   it.each([
-    ['a member that is not there', diff(REPLACE!, '$.c', SEVEN)],
-    ['an item that is not there', diff(REMOVE!, '$.a[2]')],
-    ['a member that is there already', diff(INSERT!, '$.a', SEVEN)],
-    ['a way through what is not there', diff(REPLACE!, '$.c.d', SEVEN)],
-    ['a member of an array', diff(INSERT!, '$.a.b', SEVEN)],
-    ['a path that is none', diff(REMOVE!, 'a')],
+    ['a member that is not there', diff(REPLACE, '$.c', SEVEN)],
+    ['an item that is not there', diff(REMOVE, '$.a[2]')],
+    ['a member that is there already', diff(INSERT, '$.a', SEVEN)],
+    ['a way through what is not there', diff(REPLACE, '$.c.d', SEVEN)],
+    ['a member of an array', diff(INSERT, '$.a.b', SEVEN)],
+    ['a path that is none', diff(REMOVE, 'a')],
     ['an operation that is not known', diff('03', '$.a', SEVEN)],
-    ['bytes that are cut off', diff(REPLACE!, '$.a', SEVEN).slice(0, -2)],
-    ['a value that is cut off', diff(REPLACE!, '$.a', SEVEN.slice(0, 4))],
-    ['no bytes of a value', diff(REPLACE!, '$.a')],
+    ['bytes that are cut off', diff(REPLACE, '$.a', SEVEN).slice(0, -2)],
+    ['a value that is cut off', diff(REPLACE, '$.a', SEVEN.slice(0, 4))],
+    ['no bytes of a value', diff(REPLACE, '$.a')],
   ])('is refused with %s', (_, bytes) => {
     expect(() => applied(bytes)).toThrow(expect.objectContaining({ code: 'source_protocol' }));
   });
