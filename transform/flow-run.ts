@@ -374,8 +374,10 @@ class FlowRun {
     this.#breaches.tell(breaches);
     if (changes.length === 0 && held.length === 0) return;
     if (changes.length > 0) report.records('mapped', changes.length);
-    if (this.#sales !== undefined)
-      for (const { before, after } of changes) this.#sales.take(before, after, performance.now());
+    if (this.#sales !== undefined) {
+      const nowMs = performance.now();
+      for (const { before, after } of changes) this.#sales.take(before, after, nowMs);
+    }
     this.#partly = source;
     await this.#pieces([...changes, ...held], timeUs, (writer, change) => {
       if ('id' in change) this.#hold(writer, change);

@@ -89,8 +89,11 @@ export class FlowState {
 
   #breaches(source: SourceState, changes: readonly ResolvedChange[], flushed: readonly ContributionChange[]): Breach[] {
     const { evidence } = this;
-    if (evidence === undefined)
-      return changes.flatMap(({ after }) => (after === undefined ? [] : positionBreaches(after)));
+    if (evidence === undefined) {
+      const shown: Breach[] = [];
+      for (const { after } of changes) if (after !== undefined) shown.push(...positionBreaches(after));
+      return shown;
+    }
     const told = flushed.filter(({ block }) => block.block.entity !== this.plan.entity);
     const { events } = source.engine.plan;
     const isEvent = (block: CompiledBlock): boolean => events.has(block.inputs[0]!.table);

@@ -12,7 +12,7 @@ export class SalesRate {
   take(before: RecordValues | undefined, after: RecordValues | undefined, nowMs: number): void {
     const was = before?.[STOCK.available];
     const is = after?.[STOCK.available];
-    if (typeof was !== 'string' || typeof is !== 'string') return;
+    if (typeof was !== 'string' || typeof is !== 'string' || was === is) return;
     const units = Number(was) - Number(is);
     if (!(units > 0)) return;
     const second = Math.floor(nowMs / 1000);

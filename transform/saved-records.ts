@@ -84,9 +84,9 @@ export class RecordsWriter {
   #origins: Origin[] = [];
   #places: Place[] = [];
   #flat: (string | number | null | OddRecord)[] = [];
-  readonly #shapeNumbers = new Map<string, number>();
-  readonly #originNumbers = new Map<string, number>();
-  readonly #placeNumbers = new Map<string, number>();
+  #shapeNumbers = new Map<string, number>();
+  #originNumbers = new Map<string, number>();
+  #placeNumbers = new Map<string, number>();
   /** Records of the line that is being gathered. */
   size = 0;
 
@@ -114,7 +114,9 @@ export class RecordsWriter {
     this.#places = [];
     this.#flat = [];
     this.size = 0;
-    for (const numbers of [this.#shapeNumbers, this.#originNumbers, this.#placeNumbers]) numbers.clear();
+    this.#shapeNumbers = new Map();
+    this.#originNumbers = new Map();
+    this.#placeNumbers = new Map();
     return line;
   }
 
@@ -223,16 +225,21 @@ export function restoredValues(saved: SavedValues): ContributedValues {
 }
 
 /** A record as it is brought back. */
-export type RestoredRecord = Omit<Entry, 'moment' | 'touched'>;
+export type RestoredRecord = Omit<Entry, 'moment' | 'touched' | 'keeper'>;
 
 /** Reads lines of records. */
 export class RecordsReader {
   readonly #fields: Fields;
+  /** Copied, so that every array has one shape and no room that it does not need. */
   readonly #blank: ContributedValues;
+  readonly #absent: RecordValues;
+  readonly #noLineage: readonly undefined[];
 
   constructor(entity: Entity) {
     this.#fields = new Fields(entity);
     this.#blank = entity.fields.map(() => undefined);
+    this.#absent = entity.fields.map(() => null);
+    this.#noLineage = this.#fields.groups.map(() => undefined);
   }
 
   /** Gives each record of a line to `take`. */
@@ -244,19 +251,21 @@ export class RecordsReader {
       const [source, table, head, tail] = origins[origin]!;
       return { source, table, key: `${head}${flat[at++] as string}${tail}`, position, time };
     };
+    const contributionAt = (): Contribution => {
+      const [source, index, fields] = shapes[flat[at++] as number]!;
+      const values = this.#blank.slice();
+      for (let field = 0; field < fields.length; field++) values[fields[field]!] = flat[at++] as string | null;
+      return { source, index, values, lineage: this.#noLineage.slice(), claims: undefined };
+    };
     while (at < flat.length) {
       const count = flat[at++] as number;
       if (count === ODD) {
         take(restoredOdd(flat[at++] as OddRecord));
         continue;
       }
-      const contributions: Contribution[] = [];
-      for (let i = 0; i < count; i++) {
-        const [source, index, fields] = shapes[flat[at++] as number]!;
-        const values = this.#blank.slice();
-        for (let field = 0; field < fields.length; field++) values[fields[field]!] = flat[at++] as string | null;
-        contributions.push({ source, index, values, lineage: groups.map(() => undefined), claims: undefined });
-      }
+      // Alone in an array of its own size, as most are.
+      const contributions = [contributionAt()];
+      for (let i = 1; i < count; i++) contributions.push(contributionAt());
       const lineages: Lineage[] = [];
       for (let left = flat[at++] as number; left > 0; left--) lineages.push(lineageAt());
       let lineage: Lineage | undefined = lineages[0];
@@ -272,8 +281,8 @@ export class RecordsReader {
       let given: (string | null)[] | undefined;
       const how = flat[at++] as number;
       if (how === AS_SAID) {
-        given = [];
-        for (let field = 0; field < said.length; field++) given.push(said[field] ?? null);
+        given = this.#absent.slice();
+        for (let field = 0; field < said.length; field++) given[field] = said[field] ?? null;
         for (let field = 0; field < derived.length; field++) given[derived[field]!] = flat[at++] as string | null;
       } else if (how === GIVEN) given = flat.slice(at, (at += said.length)) as (string | null)[];
       let key = said[keys[0]!]!;

@@ -209,7 +209,8 @@ export class StateRestorer {
       case 'expiry': {
         const { engine } = sources[line[1]]!;
         const { until, row, table, key, position, time } = line[3];
-        const cause = { reader: engine.readerOf(table)!, key, position, timeUs: time, row: undefined, serial: 0 };
+        const reader = engine.readerOf(table)!;
+        const cause = { reader, key, stored: undefined, position, timeUs: time, row: undefined, serial: 0 };
         engine.blocks[line[2]]!.restoreExpiry(until, row, cause);
         return;
       }

@@ -11,7 +11,7 @@ const CANONICAL = /^-?(?:0|[1-9]\d*)(?:\.\d*[1-9])?$/;
 const PLAIN = /^([+-]?)(\d*)(?:\.(\d*))?$/;
 const SCIENTIFIC = /^[+-]?(?:\d+\.?\d*|\.\d+)[eE]([+-]?\d+)$/;
 /** Integers of at most this many digits are added as numbers: a hundred of them stay below 2^53. */
-const SMALL_INTEGER = /^-?\d{1,13}$/;
+const SMALL_DIGITS = 13;
 const MINUS = 0x2d;
 const POINT = 0x2e;
 const ZERO = 0x30;
@@ -53,14 +53,18 @@ export function canonicalDecimal(text: string): string | undefined {
 /** Σ of canonical decimals. */
 export function addDecimals(values: readonly string[]): string {
   if (values.length === 1) return values[0]!;
-  if (values.length <= 100 && values.every((value) => SMALL_INTEGER.test(value)))
-    return String(values.reduce((sum, value) => sum + Number(value), 0));
+  if (values.length <= 100) {
+    let sum = 0;
+    for (const value of values) sum += smallInteger(value);
+    if (!Number.isNaN(sum)) return String(sum);
+  }
   return format(values.reduce((sum, value) => sum.plus(value), new Exact('0')));
 }
 
 /** a − b. */
 export function subtractDecimals(a: string, b: string): string {
-  if (SMALL_INTEGER.test(a) && SMALL_INTEGER.test(b)) return String(Number(a) - Number(b));
+  const rest = smallInteger(a) - smallInteger(b);
+  if (!Number.isNaN(rest)) return String(rest);
   return format(new Exact(a).minus(b));
 }
 
@@ -84,7 +88,8 @@ export function negateDecimal(a: string): string {
 /** -1, 0 or 1 as a is below, equal to or above b. */
 export function compareDecimals(a: string, b: string): -1 | 0 | 1 {
   if (a === b) return 0;
-  if (SMALL_INTEGER.test(a) && SMALL_INTEGER.test(b)) return Number(a) < Number(b) ? -1 : 1;
+  const rest = smallInteger(a) - smallInteger(b);
+  if (!Number.isNaN(rest)) return rest < 0 ? -1 : 1;
   return new Exact(a).cmp(b) as -1 | 0 | 1;
 }
 
@@ -96,6 +101,20 @@ export function isNegative(text: string): boolean {
 function format(value: Big): string {
   const text = value.toFixed();
   return text === '-0' ? '0' : text;
+}
+
+/** A canonical integer of few digits; NaN for any other decimal. */
+function smallInteger(text: string): number {
+  const { length } = text;
+  const first = text.charCodeAt(0) === MINUS ? 1 : 0;
+  if (length === first || length - first > SMALL_DIGITS) return Number.NaN;
+  let value = 0;
+  for (let at = first; at < length; at++) {
+    const code = text.charCodeAt(at);
+    if (!isDigit(code)) return Number.NaN;
+    value = value * 10 + code - ZERO;
+  }
+  return first === 1 ? -value : value;
 }
 
 /** `canonicalDecimal` of what most figures of a database look like: `12`, `-3.5`, `7.000`; undefined for all others. */

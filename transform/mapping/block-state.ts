@@ -11,9 +11,15 @@ import type { Cause } from './engine.ts';
 import { compareTexts, type Row } from './evaluate.ts';
 import { ExpiryQueue } from './expiry-queue.ts';
 import { Members } from './members.ts';
+import type { StoredRow } from './table-store.ts';
 
 /** What a block contributes to a record: values by the entity's fields; undefined where it supplies none. */
 export type ContributedValues = readonly (string | null | undefined)[];
+
+/** Where whoever takes contributions notes what it knows of their record, so that it need not look for it again. */
+export interface RecordPlace {
+  known: object | undefined;
+}
 
 /** A change of what a block contributes to a record. */
 export interface ContributionChange {
@@ -22,6 +28,8 @@ export interface ContributionChange {
   readonly index: number;
   /** Key of the record as one text. */
   readonly key: string;
+  /** One for each record and block; absent of rows that give no record. */
+  readonly place?: RecordPlace;
   /** New values; undefined when the block no longer has anything to say of this record. */
   readonly values: ContributedValues | undefined;
   readonly lineage: Lineage;
@@ -32,14 +40,14 @@ export interface ContributionChange {
 }
 
 /** A row as far as it counts for a record. */
-interface Member {
+export interface Member {
   readonly record: RecordState;
   /** One cell for each compiled field; undefined where an aggregate's condition leaves the row out. Changed in place. */
   readonly cells: (Cell | undefined)[];
 }
 
 /** A record that rows of the block make, and what it contributed last. */
-interface RecordState {
+interface RecordState extends RecordPlace {
   readonly key: string;
   /** Values of the key fields. */
   readonly keyValues: readonly string[];
@@ -50,6 +58,15 @@ interface RecordState {
   held: ReadonlyMap<string, readonly Violation[]>;
   /** While a flush works it out anew: the last of the changes that touched it. */
   cause: Cause | undefined;
+}
+
+/** A row that a flush looks at again. */
+interface Dirty {
+  /** The newest under its key; it may be gone. */
+  row: StoredRow;
+  /** Its part in a record so far; where a row was deleted and inserted again, that of the one that was. */
+  readonly member: Member | undefined;
+  cause: Cause;
 }
 
 /** Shared, and never written. */
@@ -65,8 +82,10 @@ const SLOT_BYTES = 8;
 export class BlockState {
   readonly #block: CompiledBlock;
   readonly #index: number;
-  readonly #dirty = new Map<string, Cause>();
-  readonly #members = new Map<string, Member>();
+  #dirty = new Map<string, Dirty>();
+  /** Rows that have a part in a record, and where it stands with the row. */
+  #members = 0;
+  readonly #part: number;
   readonly #records = new Map<string, RecordState>();
   /** Rows that cannot be mapped, by the record under which they are held. */
   readonly #broken = new Map<string, string>();
@@ -80,6 +99,7 @@ export class BlockState {
   readonly #blank: ContributedValues;
   /** The same of the cells of a row. */
   readonly #noCells: readonly (Cell | undefined)[];
+  readonly #noKeys: readonly string[];
   /** Rules across the fields of groups that the block supplies. */
   readonly #rules: readonly GroupRule[];
   /** Rows are let go once they have been told of; undefined where they are kept. */
@@ -91,9 +111,11 @@ export class BlockState {
     const { entity } = block.block;
     this.#blank = entity.fields.map(() => undefined);
     this.#noCells = block.fields.map(() => undefined);
+    this.#noKeys = entity.key.map(() => '');
     const groups = new Set(block.fields.map(({ field }) => entity.fields[field]!.group));
     this.#rules = entity.groupRules.filter(({ group }) => groups.has(group));
     this.#index = index;
+    this.#part = block.inputs[0]!.table.store.addBlock();
     this.#told = events ? [] : undefined;
     for (const [input, { table }] of block.inputs.entries())
       this.#inputsOf.set(table, [...(this.#inputsOf.get(table) ?? []), input]);
@@ -106,7 +128,7 @@ export class BlockState {
   /** Estimated bytes held beside the rows themselves. */
   get bytes(): number {
     const fields = this.#block.block.entity.fields.length;
-    return this.#members.size * MEMBER_BYTES + this.#records.size * (GIVEN_BYTES + SLOT_BYTES * fields);
+    return this.#members * MEMBER_BYTES + this.#records.size * (GIVEN_BYTES + SLOT_BYTES * fields);
   }
 
   /** Rows that have been told of and let go since the last call. */
@@ -125,20 +147,25 @@ export class BlockState {
   }
 
   /** Notes that a row changes (call it with the old and with the new values): what depends on it is worked out anew. */
-  touch(table: TablePlan, row: Row, cause: Cause): void {
+  touch(table: TablePlan, row: StoredRow, cause: Cause): void {
     const inputs = this.#inputsOf.get(table);
     if (inputs !== undefined) for (const input of inputs) this.#touchInput(input, row, cause);
   }
 
   /** As `touch`, once a row has its new values, where it was called with the old ones. */
-  touchAgain(table: TablePlan, row: Row, cause: Cause): void {
+  touchAgain(table: TablePlan, row: StoredRow, cause: Cause): void {
     const inputs = this.#inputsOf.get(table);
     if (inputs !== undefined) for (const input of inputs) if (input !== 0) this.#touchInput(input, row, cause);
   }
 
-  #touchInput(input: number, row: Row, cause: Cause): void {
+  #touchInput(input: number, row: StoredRow, cause: Cause): void {
     if (input === 0) {
-      this.#dirty.set(row.key, cause);
+      const there = this.#dirty.get(row.key);
+      if (there === undefined) this.#dirty.set(row.key, { row, member: row.parts[this.#part], cause });
+      else {
+        there.row = row;
+        there.cause = cause;
+      }
       return;
     }
     const { forward, reverse, parent } = this.#block.inputs[input]!;
@@ -148,7 +175,11 @@ export class BlockState {
   }
 
   advance(nowUs: number): void {
-    for (const { key, cause } of this.#expiry.due(nowUs)) if (!this.#dirty.has(key)) this.#dirty.set(key, cause);
+    const { rows } = this.#block.inputs[0]!.table.store;
+    for (const { key, cause } of this.#expiry.due(nowUs)) {
+      const row = rows.get(key);
+      if (row !== undefined && !this.#dirty.has(key)) this.#touchInput(0, row, cause);
+    }
   }
 
   /** The time at which a row expired last, of those that have been seen; 0 where none has. */
@@ -168,17 +199,17 @@ export class BlockState {
 
   /** Rows that cannot be mapped, as far as their last good values go on being served. */
   *servedBroken(): Generator<[row: string, record: string, cells: Member['cells']]> {
+    const { rows } = this.#block.inputs[0]!.table.store;
     for (const key of this.#broken.keys()) {
-      const member = this.#members.get(key);
+      const member = rows.get(key)?.parts[this.#part];
       if (member !== undefined) yield [key, member.record.key, member.cells];
     }
   }
 
   restoreServed(row: string, key: string, cells: Member['cells']): void {
     const record = this.#records.get(key) ?? this.#record(key.split('\u001f'));
-    const member = { record, cells };
-    this.#members.set(row, member);
-    record.rows.set(row, member);
+    const stored = this.#block.inputs[0]!.table.store.rows.get(row)!;
+    this.#join(stored, { record, cells });
   }
 
   /** Keys of the rows that cannot be mapped. */
@@ -204,8 +235,7 @@ export class BlockState {
         this.#broken.set(row.key, `\0row\0${row.key}`);
         continue;
       }
-      this.#members.set(row.key, member);
-      member.record.rows.set(row.key, member);
+      this.#join(row, member);
     }
     this.#filtered = 0;
   }
@@ -224,8 +254,9 @@ export class BlockState {
   flush(nowUs: number, lineageOf: (cause: Cause) => Lineage, into: ContributionChange[]): void {
     if (this.#dirty.size === 0) return;
     const records: RecordState[] = [];
-    for (const [key, cause] of this.#dirty) this.#evaluate(key, cause, nowUs, records, lineageOf, into);
-    this.#dirty.clear();
+    for (const [key, dirty] of this.#dirty) this.#evaluate(key, dirty, nowUs, records, lineageOf, into);
+    // A map that is cleared keeps what it had within reach of the collector, until all of the heap is collected.
+    this.#dirty = new Map();
     for (const record of records) {
       const cause = record.cause!;
       record.cause = undefined;
@@ -236,17 +267,16 @@ export class BlockState {
   /** Works out what one row gives, and notes the records that it leaves and joins. */
   #evaluate(
     key: string,
-    cause: Cause,
+    { row, member: old, cause }: Dirty,
     nowUs: number,
     records: RecordState[],
     lineageOf: (cause: Cause) => Lineage,
     into: ContributionChange[],
   ): void {
-    const { inputs } = this.#block;
-    const row = inputs[0]!.table.store.rows.get(key);
-    const old = this.#members.get(key);
-    const member = row === undefined ? undefined : this.#member(row, old, cause, nowUs);
+    const member = row.gone ? undefined : this.#member(row, old, cause, nowUs);
     if (isBroken(member)) {
+      // A row that was inserted again serves what the one before did.
+      if (old !== undefined) row.parts[this.#part] = old;
       // The row's last good values, if it has any, go on being served.
       const held = `\0row\0${key}`;
       this.#broken.set(key, held);
@@ -265,16 +295,23 @@ export class BlockState {
     }
     if (old !== undefined) {
       note(records, old.record, cause);
-      if (old === member) return;
+      if (old === member) {
+        row.parts[this.#part] = old;
+        return;
+      }
       old.record.rows.delete(key);
+      row.parts[this.#part] = undefined;
+      this.#members -= 1;
     }
-    if (member === undefined) {
-      if (old !== undefined) this.#members.delete(key);
-      return;
-    }
-    this.#members.set(key, member);
+    if (member === undefined) return;
     note(records, member.record, cause);
-    member.record.rows.set(key, member);
+    this.#join(row, member);
+  }
+
+  #join(row: StoredRow, member: Member): void {
+    row.parts[this.#part] = member;
+    this.#members += 1;
+    member.record.rows.set(row.key, member);
   }
 
   /**
@@ -331,7 +368,7 @@ export class BlockState {
     if (keyValues !== undefined) while (kept < keys.length && (keys[kept]!(rows) ?? '') === keyValues[kept]) kept += 1;
     let member = old;
     if (keyValues === undefined || kept < keys.length) {
-      const values = keyValues?.slice(0, kept) ?? [];
+      const values = keyValues?.slice() ?? this.#noKeys.slice();
       for (let position = kept; position < keys.length; position++) {
         const cell = keys[position]!(rows);
         const name = block.entity.key[position]!;
@@ -340,7 +377,7 @@ export class BlockState {
         const { type } = block.entity.fields[block.entity.keyIndexes[position]!]!;
         const fault = cause === undefined ? undefined : type.fault(value);
         if (fault !== undefined) return broken(name, new Fault(fault, valueClass(cell)));
-        values.push(value);
+        values[position] = value;
       }
       const record = this.#record(values);
       if (record !== old?.record) member = { record, cells: this.#noCells.slice() };
@@ -358,7 +395,8 @@ export class BlockState {
     const key = keyValues.join('\u001f');
     let record = this.#records.get(key);
     if (record === undefined) {
-      record = { key, keyValues, rows: new Members(), values: undefined, held: NOTHING_HELD, cause: undefined };
+      const nothing = { values: undefined, held: NOTHING_HELD, cause: undefined, known: undefined };
+      record = { key, keyValues, rows: new Members(), ...nothing };
       this.#records.set(key, record);
     }
     return record;
@@ -429,7 +467,10 @@ export class BlockState {
     record.values = values;
     record.held = held;
     if (held.size > 0) into.push({ ...this.#base(key, cause, lineageOf), ...contentOf(cause), values, held });
-    else into.push({ block: this.#block, index: this.#index, key, lineage: lineageOf(cause), values, held });
+    else {
+      const lineage = lineageOf(cause);
+      into.push({ block: this.#block, index: this.#index, key, place: record, lineage, values, held });
+    }
     if (this.#told !== undefined && held.size === 0) this.#letGo(record, this.#told);
   }
 
@@ -442,8 +483,11 @@ export class BlockState {
   }
 
   #letGo(record: RecordState, told: string[]): void {
+    const { rows } = this.#block.inputs[0]!.table.store;
     for (const row of record.rows.keys()) {
-      this.#members.delete(row);
+      const stored = rows.get(row);
+      if (stored !== undefined) stored.parts[this.#part] = undefined;
+      this.#members -= 1;
       told.push(row);
     }
     this.#records.delete(record.key);

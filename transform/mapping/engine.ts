@@ -19,6 +19,8 @@ import { mappingError } from './yaml-file.ts';
 export interface Cause {
   readonly reader: TableReader;
   readonly key: string;
+  /** The row that changed, as it is kept; undefined of those that wait to expire. */
+  readonly stored: StoredRow | undefined;
   readonly position: string;
   readonly timeUs: number;
   /** The change itself, until the next flush; undefined when the transaction is too large to keep all of them. */
@@ -225,7 +227,7 @@ export class MappingEngine {
     for (const row of plan.store.rows.values()) {
       const values = row.values.map((cell, slot) => filled.get(slot) ?? (filled.has(slot) ? null : cell));
       if (sameCells(row.values, values)) continue;
-      this.#update(plan, row, values, this.#cause(reader, row.key, place));
+      this.#update(plan, row, values, this.#cause(reader, row, place));
     }
   }
 
@@ -237,8 +239,8 @@ export class MappingEngine {
     return row?.values;
   }
 
-  #cause(reader: TableReader, key: string, { position, timeUs }: ChangePlace, row?: RowChange): Cause {
-    return { reader, key, position, timeUs, row, serial: ++this.#serial };
+  #cause(reader: TableReader, stored: StoredRow, { position, timeUs }: ChangePlace, row?: RowChange): Cause {
+    return { reader, key: stored.key, stored, position, timeUs, row, serial: ++this.#serial };
   }
 
   #update(plan: TablePlan, row: StoredRow, values: readonly Cell[], cause: Cause): void {
@@ -256,12 +258,11 @@ export class MappingEngine {
     const keep = this.#keptBytes < KEPT_CHANGE_BYTES;
     if (keep) this.#keptBytes += changeBytes(change);
     if (old !== undefined && sameCells(old.values, values)) return;
-    const cause = this.#cause(reader, old?.key ?? key, place, keep ? change : undefined);
     const before = plan.store.bytes;
-    if (old === undefined) {
-      const row = plan.store.add(key, values);
-      for (const block of this.#blocks) block.touch(plan, row, cause);
-    } else this.#update(plan, old, values, cause);
+    const row = old ?? plan.store.add(key, values);
+    const cause = this.#cause(reader, row, place, keep ? change : undefined);
+    if (old !== undefined) this.#update(plan, old, values, cause);
+    else for (const block of this.#blocks) block.touch(plan, row, cause);
     if (plan.store.bytes <= before) return;
     const limit = this.#options.stateBytes;
     if (limit !== undefined && this.stateBytes > limit)
@@ -274,7 +275,7 @@ export class MappingEngine {
   #remove(reader: TableReader, key: string, place: ChangePlace): void {
     const row = reader.plan.store.rows.get(key);
     if (row === undefined) return;
-    const cause = this.#cause(reader, key, place);
+    const cause = this.#cause(reader, row, place);
     for (const block of this.#blocks) block.touch(reader.plan, row, cause);
     reader.plan.store.remove(key);
   }
@@ -307,10 +308,15 @@ export class MappingEngine {
   }
 
   #lineage(cause: Cause): Lineage {
+    const { reader, key, stored } = cause;
+    if (stored !== undefined && stored.keyReader !== reader) {
+      stored.keyReader = reader;
+      stored.keyJson = reader.keyJson(key);
+    }
     return {
       source: this.#options.source,
-      table: cause.reader.name,
-      key: cause.reader.keyJson(cause.key),
+      table: reader.name,
+      key: stored === undefined ? reader.keyJson(key) : stored.keyJson,
       position: cause.position,
       time: this.#timeText(cause.timeUs),
     };

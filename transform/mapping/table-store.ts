@@ -3,16 +3,17 @@
  * for the joins in both directions. Nothing here asks the source. Invariant 6: the size is counted in bytes.
  */
 import { Moment, type Dated } from '../moment.ts';
+import type { Member } from './block-state.ts';
 import { isFault, type Cell } from './cell.ts';
 import { keyPart } from './key-texts.ts';
-import type { Row } from './evaluate.ts';
+import type { TableReader } from './table-reader.ts';
 
 /** Rows by the values of some slots. Rows in which one of them is absent, or a constant does not match, are left out. */
 export class RowIndex {
   readonly slots: readonly number[];
   readonly constants: readonly (readonly [slot: number, value: string])[];
   /** One row alone is held without a set around it: most keys are unique. */
-  readonly #rows = new Map<string, Row | Set<Row>>();
+  readonly #rows = new Map<string, StoredRow | Set<StoredRow>>();
 
   constructor(slots: readonly number[], constants: readonly (readonly [slot: number, value: string])[]) {
     this.slots = slots;
@@ -36,7 +37,7 @@ export class RowIndex {
     return key;
   }
 
-  add(row: Row): void {
+  add(row: StoredRow): void {
     const key = this.keyOf(row.values);
     if (key === undefined) return;
     const there = this.#rows.get(key);
@@ -45,7 +46,7 @@ export class RowIndex {
     else this.#rows.set(key, new Set([there, row]));
   }
 
-  remove(row: Row): void {
+  remove(row: StoredRow): void {
     const key = this.keyOf(row.values);
     if (key === undefined) return;
     const there = this.#rows.get(key);
@@ -56,17 +57,17 @@ export class RowIndex {
   }
 
   /** All rows of a key. */
-  rowsOf(key: string): Iterable<Row> {
+  rowsOf(key: string): Iterable<StoredRow> {
     const there = this.#rows.get(key);
     if (there === undefined) return [];
     return there instanceof Set ? there : [there];
   }
 
   /** The row of a key; of several the one with the smallest primary key, whatever their order of arrival. */
-  rowOf(key: string): Row | undefined {
+  rowOf(key: string): StoredRow | undefined {
     const there = this.#rows.get(key);
     if (!(there instanceof Set)) return there;
-    let least: Row | undefined;
+    let least: StoredRow | undefined;
     for (const row of there) if (least === undefined || row.key < least.key) least = row;
     return least;
   }
@@ -84,6 +85,13 @@ export interface StoredRow extends Dated {
   readonly key: string;
   /** Changed in place: whoever keeps them copies them. */
   readonly values: Cell[];
+  /** Its part in a record of each block that it is the row of, by the number that the table gave the block. */
+  readonly parts: (Member | undefined)[];
+  /** The primary key as JSON, as this reader has it; of none yet. */
+  keyJson: string;
+  keyReader: TableReader | undefined;
+  /** It is not in the table any more. */
+  gone: boolean;
 }
 
 export class TableStore {
@@ -92,6 +100,14 @@ export class TableStore {
   readonly moment = new Moment<StoredRow>((row) => ({ ...row, values: row.values.slice() }));
   readonly indexes: RowIndex[] = [];
   #bytes = 0;
+  /** Copied, so that a row has room for as many parts as there are blocks, and no more. */
+  #noParts: readonly (Member | undefined)[] = [];
+
+  /** Gives a block that makes records of these rows its number among the `parts` of each; while there are no rows. */
+  addBlock(): number {
+    this.#noParts = [...this.#noParts, undefined];
+    return this.#noParts.length - 1;
+  }
 
   /** Estimated bytes held. */
   get bytes(): number {
@@ -111,7 +127,16 @@ export class TableStore {
 
   /** Adds a row that is not there. `values` is copied. */
   add(key: string, values: readonly Cell[]): StoredRow {
-    const row = { key, values: values.slice(), moment: this.moment.now };
+    const { now: moment } = this.moment;
+    const row: StoredRow = {
+      key,
+      values: values.slice(),
+      parts: this.#noParts.slice(),
+      keyJson: '',
+      keyReader: undefined,
+      gone: false,
+      moment,
+    };
     this.rows.set(key, row);
     this.#bytes += ROW_OVERHEAD_BYTES + key.length;
     for (const value of values) this.#bytes += bytesOf(value);
@@ -143,6 +168,7 @@ export class TableStore {
     this.moment.changes(key, row);
     for (const index of this.indexes) index.remove(row);
     this.rows.delete(key);
+    row.gone = true;
     this.#bytes -= ROW_OVERHEAD_BYTES + key.length;
     for (const value of row.values) this.#bytes -= bytesOf(value);
     return row;

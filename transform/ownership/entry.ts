@@ -9,13 +9,15 @@ export interface Entry extends Dated {
   /** Key of the record as one text. */
   readonly key: string;
   /** Those of one source in the order of its blocks, of which the first counts. Few: one for each block of each source. */
-  readonly contributions: Contribution[];
+  contributions: Contribution[];
   /** By number of the group; absent until a counter of one is needed. */
   counters: Map<number, SharedCounter> | undefined;
   /** As it was given last; undefined while the record is not there. */
   given: RecordValues | undefined;
   /** Of the newest change among the values that count. */
   lineage: Lineage | undefined;
+  /** Who knows it; undefined once it has been forgotten. */
+  keeper: object | undefined;
   /** While a flush is taken: the last change of it that touches the record. */
   touched: Lineage | undefined;
 }

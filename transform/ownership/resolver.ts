@@ -43,7 +43,7 @@ export class Resolver {
   readonly #held = new Map<string, HeldGroup>();
   /** Ids of what is held for one contribution or record. */
   readonly #heldOf = new Map<string, readonly string[]>();
-  readonly #heldChanged = new Set<string>();
+  #heldChanged = new Set<string>();
   readonly #advisory: boolean;
   readonly #isStock: boolean;
   #contributions = 0;
@@ -67,6 +67,7 @@ export class Resolver {
   /** Records with a commit time that lies too far ahead, and when it counts. */
   readonly #early = new Map<string, number>();
   readonly #blank: RecordValues;
+  readonly #noLineage: readonly undefined[];
   #stale = '';
 
   /** With `advisory` a change of values that do not count is given too, for whoever shows them beside the record. */
@@ -78,6 +79,7 @@ export class Resolver {
     const { groupIndexes } = ownership.entity;
     this.#blank = ownership.entity.fields.map(() => null);
     this.#groups = [...groupIndexes].map(([group, indexes]) => ({ group, indexes }));
+    this.#noLineage = this.#groups.map(() => undefined);
     this.#rules = [...ownership.rules].map(([name, rule]) => {
       const [only, ...others] = rule.kind === 'owner' ? rule.owners : [];
       const plain = only?.matches === EVERYWHERE && only.fallback.length === 0 && others.length === 0;
@@ -108,10 +110,10 @@ export class Resolver {
   }
 
   /** `nowUs` is the clock by which the entry was resolved. */
-  restoreEntry(restored: Omit<Entry, 'moment' | 'touched'>, nowUs: number): void {
+  restoreEntry(restored: Omit<Entry, 'moment' | 'touched' | 'keeper'>, nowUs: number): void {
     const { key, contributions, counters, given, lineage } = restored;
     const { now: moment } = this.moment;
-    const entry: Entry = { key, contributions, counters, given, lineage, touched: undefined, moment };
+    const entry: Entry = { key, contributions, counters, given, lineage, keeper: this, touched: undefined, moment };
     this.#records.set(key, entry);
     this.#contributions += contributions.length;
     this.#noteEarly(key, entry, nowUs);
@@ -124,7 +126,7 @@ export class Resolver {
 
   restoreHold(base: string, groups: readonly HeldGroup[]): void {
     this.#setHeld(base, groups);
-    this.#heldChanged.clear();
+    this.#heldChanged = new Set();
   }
 
   /** How far the sources have come, and which of them were stale. */
@@ -151,7 +153,7 @@ export class Resolver {
   takeHeldChanges(): HeldChange[] {
     if (this.#heldChanged.size === 0) return [];
     const changes = [...this.#heldChanged].map((id) => ({ id, held: this.#held.get(id) }));
-    this.#heldChanged.clear();
+    this.#heldChanged = new Set();
     return changes;
   }
 
@@ -252,10 +254,19 @@ export class Resolver {
     });
   }
 
+  /** What is known of the record of a change: from where it was noted, or by its key. */
+  #entryOf({ key, place }: ContributionChange): Entry | undefined {
+    const known = place?.known as Entry | undefined;
+    if (known?.keeper === this) return known;
+    const entry = this.#records.get(key);
+    if (place !== undefined) place.known = entry;
+    return entry;
+  }
+
   /** Gives what is known of the record now; undefined where nothing ever was. */
   #take(source: string, change: ContributionChange, echo: boolean): Entry | undefined {
     const { key, index, values } = change;
-    let entry = this.#records.get(key);
+    let entry = this.#entryOf(change);
     if (values === undefined) {
       this.#hold(change, source);
       if (entry === undefined) return undefined;
@@ -272,9 +283,10 @@ export class Resolver {
     }
     if (entry === undefined) {
       const { now: moment } = this.moment;
-      const nothing = { counters: undefined, given: undefined, lineage: undefined, touched: undefined };
-      entry = { key, contributions: [], ...nothing, moment };
+      const nothing = { counters: undefined, given: undefined, lineage: undefined };
+      entry = { key, contributions: [], ...nothing, keeper: this, touched: undefined, moment };
       this.#records.set(key, entry);
+      if (change.place !== undefined) change.place.known = entry;
     } else this.moment.changes(key, entry);
     const { contributions } = entry;
     let contribution: Contribution | undefined;
@@ -283,9 +295,10 @@ export class Resolver {
       if (item.index === index && item.source === source) contribution = item;
     }
     if (contribution === undefined) {
-      const lineage = this.#groups.map(() => undefined);
-      contribution = { source, index, values: [], lineage, claims: undefined };
-      insertInOrder(contributions, contribution);
+      contribution = { source, index, values: [], lineage: this.#noLineage.slice(), claims: undefined };
+      // Alone in an array of its own size, as most are.
+      if (contributions.length === 0) entry.contributions = [contribution];
+      else insertInOrder(contributions, contribution);
       this.#contributions += 1;
     }
     const { lineage, values: before } = contribution;
@@ -505,7 +518,10 @@ export class Resolver {
     if (!same) entry.given = after;
     if (held === undefined) entry.lineage = newest;
     else entry.lineage ??= newest;
-    if (contributions.length === 0 && entry.counters === undefined) this.#records.delete(key);
+    if (contributions.length === 0 && entry.counters === undefined) {
+      this.#records.delete(key);
+      entry.keeper = undefined;
+    }
     if (same && (!advisory || after === undefined)) return;
     into.push({ entity, key, before, after, lineage: after === undefined ? touching : (entry.lineage ?? touching) });
   }
