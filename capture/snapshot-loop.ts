@@ -104,6 +104,8 @@ export class SnapshotLoop {
       for (const table of this.#aside.keys()) if (!progress.tables.includes(table)) this.#aside.delete(table);
       if (progress.tables.some((table) => this.#isDue(table))) await this.#read(progress, signal);
       await this.#takeRequest(signal);
+      // What was just asked for is read at once.
+      if (progress !== (await this.progress())) continue;
       const woken = new AbortController();
       this.#wake = () => woken.abort();
       await abortableDelay(REQUEST_POLL_MS, AbortSignal.any([signal, woken.signal]));
