@@ -6,9 +6,9 @@ const NINE = 0x39;
 /** `2024-02-29 23:59:59.123456` */
 const LONGEST_DATETIME = 26;
 
-/** `t` and `f`. */
+/** `t` and `f` as Postgres prints them, or, of records, `true` and `false`. */
 export function boolText(text: string): string {
-  return text === 't' ? '1' : '0';
+  return text === 't' || text === 'true' ? '1' : '0';
 }
 
 /** Numbers: NaN and the infinities have no form in MySQL. */

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { boolText, utcText } from '../../apply/mysql-values.ts';
 import { Charsets, decodeText, writeCharset } from '../../capture/mysql/charset.ts';
 import { inflateColumn, prepareZstd, unzstd } from '../../capture/mysql/compression.ts';
 import { decimalBytes, writeDecimal } from '../../capture/mysql/decimal.ts';
@@ -307,4 +308,12 @@ describe('errors of the source', () => {
   ] as const)('%j', (given, code) => {
     expect(sourceError(Object.assign(new Error(given.message), given), 'x').code).toBe(code);
   });
+});
+
+it('values of records are written to MySQL as those of Postgres tables are, which print them otherwise', () => {
+  expect(['t', 'true', 'f', 'false'].map(boolText)).toEqual(['1', '1', '0', '0']);
+  expect(['2026-03-01 12:00:00.5+00', '2026-03-01T12:00:00.500000Z'].map(utcText)).toEqual([
+    '2026-03-01 12:00:00.5',
+    '2026-03-01 12:00:00.500000',
+  ]);
 });
