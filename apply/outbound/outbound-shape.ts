@@ -239,7 +239,8 @@ export function encodeValue(
 ): string | null {
   if (text === null) return null;
   const column = columnKind(type);
-  if (kind === 'boolean' && (column === 'decimal' || type.startsWith('bit'))) return text === 'true' ? '1' : '0';
+  const isTruth = kind === 'boolean' || (kind === 'unknown' && (text === 'true' || text === 'false'));
+  if (isTruth && (column === 'decimal' || type.startsWith('bit'))) return text === 'true' ? '1' : '0';
   if (kind !== 'timestamp' && !(kind === 'unknown' && UTC_TIME.test(text))) return text;
   if (column === 'local') return localTime(text, zone ?? 'UTC');
   return column === 'timestamp' ? localTime(text, 'UTC') : text;

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { createOutboundStatements } from '../../apply/mysql/outbound-statements.ts';
 import { localTime } from '../../apply/outbound/local-time.ts';
 import {
+  encodeValue,
   outboundProblems,
   tablesOf,
   type SystemColumn,
@@ -161,6 +162,15 @@ describe('an outbound mapping', () => {
     expect(late('wait')).toBe(true);
     expect(late('insert')).toBe(true);
     expect(late('ignore')).toBe(false);
+  });
+
+  it('writes truth values as numbers where columns hold numbers, also those of constants', () => {
+    expect(encodeValue('true', 'boolean', 'tinyint(1)', undefined)).toBe('1');
+    const numbers = ['true', 'false', '7'].map((text) => encodeValue(text, 'unknown', 'tinyint(1)', undefined));
+    expect(numbers).toEqual(['1', '0', '7']);
+    expect(encodeValue('false', 'unknown', 'bit(1)', undefined)).toBe('0');
+    expect(encodeValue('true', 'unknown', 'boolean', undefined)).toBe('true');
+    expect(encodeValue('true', 'unknown', 'text', undefined)).toBe('true');
   });
 
   it('gives times in the zone of the system, over the change of the clock, to the microsecond', () => {
