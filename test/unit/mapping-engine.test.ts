@@ -87,8 +87,10 @@ describe('mapping engine', () => {
 
   it('waits for rows that it joins, whatever the order of the tables', () => {
     const { engine, feed: source } = feed();
-    source.put('quant', quant('1', '5'), quant('2', '1', { product_id: '2' }));
+    source.put('quant', quant('1', '5'), quant('2', '1', { product_id: '2' }), quant('3', '1'));
     expect(source.flush()).toEqual([]);
+    expect(engine.waiting).toBe(3);
+    source.remove('quant', { id: '3' }).flush();
     expect(engine.waiting).toBe(2);
     masters(source);
     expect(summary(source.flush())).toEqual([

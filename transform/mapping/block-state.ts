@@ -273,6 +273,7 @@ export class BlockState {
     lineageOf: (cause: Cause) => Lineage,
     into: ContributionChange[],
   ): void {
+    if (row.gone && this.#waiting.size > 0) this.#waiting.delete(key);
     const member = row.gone ? undefined : this.#member(row, old, cause, nowUs);
     if (isBroken(member)) {
       // A row that was inserted again serves what the one before did.
