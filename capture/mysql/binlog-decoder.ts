@@ -4,10 +4,10 @@
  */
 import { ReplicationError } from '../../core/errors.ts';
 import { formatGtid, type Gtid } from '../../core/gtid.ts';
+import { checksum } from '../checksum.ts';
 import type { BinlogHandler, Flavour, GroupEnd, Xid } from './binlog-handler.ts';
 import { ByteReader } from './byte-reader.ts';
 import type { Charsets } from './charset.ts';
-import { checksum } from './checksum.ts';
 import { inflateEvent } from './compression.ts';
 import { EVENT, FLAG_ARTIFICIAL, FLAG_IGNORABLE, HEADER_BYTES, readHeader, type EventHeader } from './event-types.ts';
 import { decodeGtid, decodeMariadbGtid, decodeTaggedGtid, decodeXaPrepare } from './gtid-event.ts';

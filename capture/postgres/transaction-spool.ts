@@ -7,13 +7,16 @@
 import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
 import { ORIGIN_MESSAGE } from '../../core/origin.ts';
+import { checksum } from '../checksum.ts';
 import { PgOutputDecoder, readUint32, type PgOutputHandler, type StreamHandler } from './pgoutput.ts';
 import { ReadGate } from './read-gate.ts';
 import { SpoolFile } from './spool-file.ts';
 
 /** Bytes gathered before they are written, and read at a time. */
 const BUFFER_BYTES = 256 * 1024;
+/** In front of each message: its length, and the checksum of its bytes. */
 const LENGTH_BYTES = 4;
+const HEAD_BYTES = LENGTH_BYTES + 4;
 const XID_BYTES = 4;
 /** Stands between type and prefix of a message, behind the xid: flags and LSN. */
 const MESSAGE_HEAD_BYTES = 9;
@@ -209,7 +212,7 @@ export class TransactionSpool implements StreamHandler {
   /** Without the xid a message is as protocol 1 has it. */
   #append(block: Streamed, type: number, data: Buffer, from: number): void {
     const length = 1 + data.length - from;
-    const bytes = LENGTH_BYTES + length;
+    const bytes = HEAD_BYTES + length;
     if (this.#bytes + bytes > this.#o.mostBytes)
       throw new ReplicationError(
         'spool_full',
@@ -220,8 +223,9 @@ export class TransactionSpool implements StreamHandler {
     if (bytes > this.#buffer.length) this.#buffer = Buffer.allocUnsafeSlow(bytes);
     const at = this.#used;
     this.#buffer.writeUInt32BE(length, at);
-    this.#buffer[at + LENGTH_BYTES] = type;
-    data.copy(this.#buffer, at + LENGTH_BYTES + 1, from);
+    this.#buffer[at + HEAD_BYTES] = type;
+    data.copy(this.#buffer, at + HEAD_BYTES + 1, from);
+    this.#buffer.writeUInt32BE(checksum(this.#buffer, at + HEAD_BYTES, at + bytes), at + LENGTH_BYTES);
     this.#used += bytes;
     block.bytes += bytes;
     this.#bytes += bytes;
@@ -254,10 +258,13 @@ export class TransactionSpool implements StreamHandler {
       if (read === 0) throw new ReplicationError('spool_failed', `of ${bytes} bytes that were kept ${left} are gone`);
       const filled = kept + read;
       let start = 0;
-      while (start + LENGTH_BYTES <= filled) {
-        const from = start + LENGTH_BYTES;
+      while (start + HEAD_BYTES <= filled) {
+        const from = start + HEAD_BYTES;
         const end = from + readUint32(buffer, start);
         if (end > filled) break;
+        // Invariant 2: what a disk made of it is no row of the source.
+        if (checksum(buffer, from, end) !== readUint32(buffer, start + LENGTH_BYTES))
+          throw new ReplicationError('spool_failed', `a message of transaction ${xid} is not what was kept of it`);
         this.#decoder.decode(buffer, from, end);
         if (gate.held !== undefined) await gate.held;
         start = end;
@@ -266,7 +273,7 @@ export class TransactionSpool implements StreamHandler {
       const rest = buffer.subarray(start, filled);
       kept = rest.length;
       // A message that is larger than the buffer gets one of its own.
-      buffer = kept >= LENGTH_BYTES ? this.#roomFor(LENGTH_BYTES + readUint32(rest, 0), left) : this.#buffer;
+      buffer = kept >= LENGTH_BYTES ? this.#roomFor(HEAD_BYTES + readUint32(rest, 0), left) : this.#buffer;
       rest.copy(buffer);
       failpoint('capture.mid-replay');
       onActivity();

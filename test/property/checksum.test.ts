@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { checksum } from '../../capture/mysql/checksum.ts';
+import { checksum } from '../../capture/checksum.ts';
 
 it('the checksum of an event of any length is that of zlib', () => {
   fc.assert(

@@ -1,4 +1,4 @@
-import { fstatSync, ftruncateSync, readdirSync, readSync } from 'node:fs';
+import { fstatSync, ftruncateSync, readdirSync, readSync, writeSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -194,7 +194,7 @@ describe('spool of transactions in progress', () => {
   it('keeps nothing that can be read in its file', async () => {
     const { feed } = open();
     await feed(start(XID), insert(XID, 'a secret'), stop);
-    const length = 4 + insert(XID, 'a secret').length - 4;
+    const length = 8 + insert(XID, 'a secret').length - 4;
     const bytes = namelessFiles().find((file) => file.length === length)!;
     expect(bytes).toBeDefined();
     expect(bytes.toString('latin1')).not.toContain('secret');
@@ -264,6 +264,31 @@ describe('spool of transactions in progress', () => {
     });
     expect(calls.filter((call) => call === 'x'.repeat(500)).length).toBeGreaterThan(400);
     expect(calls).not.toContain(ends());
+  });
+
+  it('hands nothing on that a disk made something else of', async () => {
+    const kept = async (damage: (fd: number, size: number) => void): Promise<string[]> => {
+      const { feed, take, calls, heldWork } = open();
+      await feed(start(XID), insert(XID, 'one'), insert(XID, 'two'), stop);
+      const [[fd, size]] = namelessSizes() as [[number, number]];
+      damage(fd, size);
+      take(commit(XID));
+      const [replay] = heldWork() as [Promise<void>];
+      await replay.catch((thrown: unknown) => calls.push((thrown as { code: string }).code));
+      for (const spool of spools.splice(0)) await spool.close();
+      return calls;
+    };
+    let bytes = 0;
+    expect(await kept((_, size) => (bytes = size))).toEqual([begins(XID), 'one', 'two', ends()]);
+    for (let at = 0; at < bytes; at++) {
+      const calls = await kept((fd) => {
+        const byte = Buffer.alloc(1);
+        readSync(fd, byte, 0, 1, at);
+        byte[0]! ^= 0x10;
+        writeSync(fd, byte, 0, 1, at);
+      });
+      expect(calls, `byte ${at}`).toEqual([begins(XID), ...(at < bytes / 2 ? [] : ['one']), 'spool_failed']);
+    }
   });
 
   it('waits for look-ups, and for frames to be published, while it hands a transaction on', async () => {

@@ -1,4 +1,4 @@
-/** The CRC32 that events of the log end with (the polynomial of zlib). */
+/** CRC32 with the polynomial of zlib: what events of a binary log end with, and what files of ours are checked by. */
 import { crc32 } from 'node:zlib';
 
 /** Up to here a loop is faster than the call into zlib, which needs a view of the bytes: a small event in a quarter of the time. */
