@@ -79,10 +79,18 @@ export function describeDiff({ added, dropped, renamed, kept, key }: SchemaDiff)
   ].join('; ');
 }
 
+/** Bytes of a name that are kept where something is added to it: Postgres cuts names off at 63, and says nothing. */
+const KEPT_BYTES = 48;
+
 /** A name that none of `taken` is, for a column that stays behind when its name is needed. */
 export function spareName(name: string, taken: (name: string) => boolean): string {
+  let kept = '';
+  for (const character of name) {
+    if (Buffer.byteLength(kept + character) > KEPT_BYTES) break;
+    kept += character;
+  }
   for (let n = 1; ; n++) {
-    const spare = `${name.slice(0, 48)}_dropped${n === 1 ? '' : `_${n}`}`;
+    const spare = `${kept}_dropped${n === 1 ? '' : `_${n}`}`;
     if (!taken(spare)) return spare;
   }
 }
