@@ -8,6 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { FrameWriter } from '../../core/frame-writer.ts';
 import type { FramePayload, Op, RowChange, TableSchema } from '../../core/frame.ts';
+import { checksum } from '../checksum.ts';
+import { spoolError } from '../spool-error.ts';
 import type { LoggedTable } from './catalog.ts';
 
 const SEGMENT_BYTES = 256 << 10;
@@ -20,8 +22,15 @@ export interface HeldRow {
   readonly ordinal: number;
 }
 
+/** A place in the file, and the checksum of what was written there. */
+interface Stored {
+  readonly offset: number;
+  readonly bytes: number;
+  readonly checksum: number;
+}
+
 interface Segment {
-  readonly payload: Buffer | { readonly offset: number; readonly bytes: number };
+  readonly payload: Buffer | Stored;
   readonly tables: readonly LoggedTable[];
   /** First ordinal and length of each run without gaps. */
   readonly runs: readonly number[];
@@ -76,18 +85,26 @@ export class HeldRows {
       this.#segments.push({ payload, tables, runs });
       return;
     }
-    this.#file ??= openNameless();
-    for (let at = 0; at < payload.length;)
-      at += writeSync(this.#file, payload, at, payload.length - at, this.#fileBytes + at);
-    this.#segments.push({ payload: { offset: this.#fileBytes, bytes: payload.length }, tables, runs });
+    this.#segments.push({ payload: this.#store(payload), tables, runs });
+  }
+
+  #store(payload: Buffer): Stored {
+    const offset = this.#fileBytes;
+    try {
+      this.#file ??= openNameless();
+      for (let at = 0; at < payload.length;) at += writeSync(this.#file, payload, at, payload.length - at, offset + at);
+    } catch (thrown) {
+      throw spoolError(thrown, `writing ${payload.length} bytes in ${tmpdir()}`);
+    }
     this.#fileBytes += payload.length;
+    return { offset, bytes: payload.length, checksum: checksum(payload, 0, payload.length) };
   }
 
   /** The rows that stand, in order, in runs of bounded size. */
   *read(): Generator<HeldRow[]> {
     this.#flush();
     for (const { payload, tables, runs } of this.#segments) {
-      const bytes = Buffer.isBuffer(payload) ? payload : this.#load(payload as { offset: number; bytes: number });
+      const bytes = Buffer.isBuffer(payload) ? payload : this.#load(payload);
       const { rows } = JSON.parse(bytes.toString('utf8')) as FramePayload;
       const kept: HeldRow[] = [];
       let row = 0;
@@ -106,9 +123,19 @@ export class HeldRows {
     return this.#undone.some(([after, upTo]) => ordinal > after && ordinal <= upTo);
   }
 
-  #load({ offset, bytes }: { offset: number; bytes: number }): Buffer {
+  #load({ offset, bytes, checksum: wanted }: Stored): Buffer {
     const buffer = Buffer.allocUnsafe(bytes);
-    for (let at = 0; at < bytes;) at += readSync(this.#file!, buffer, at, bytes - at, offset + at);
+    try {
+      for (let at = 0; at < bytes;) {
+        const read = readSync(this.#file!, buffer, at, bytes - at, offset + at);
+        if (read === 0) throw new Error(`it ends at ${offset + at}, not at ${this.#fileBytes}`);
+        at += read;
+      }
+      // Invariant 2: what a disk made of it is no row of the source.
+      if (checksum(buffer, 0, bytes) !== wanted) throw new Error(`the bytes from ${offset} on are not what was kept`);
+    } catch (thrown) {
+      throw spoolError(thrown, `reading a file in ${tmpdir()}`);
+    }
     return buffer;
   }
 

@@ -7,9 +7,8 @@ import { createCipheriv, createDecipheriv, randomBytes, randomUUID, type Cipher,
 import { mkdir, open, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buffersUsed } from '../../core/buffer-memory.ts';
-import { messageOf, ReplicationError } from '../../core/errors.ts';
+import { spoolError } from '../spool-error.ts';
 
-const FULL = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
 const CIPHER = 'aes-256-ctr';
 
 /** Bytes from a place on, up to the next segment: a place that is written again has another key stream. */
@@ -126,10 +125,4 @@ async function openNameless(folder: string): Promise<FileHandle> {
     throw thrown;
   }
   return handle;
-}
-
-function spoolError(cause: unknown, doing: string): ReplicationError {
-  const { code } = (cause ?? {}) as { code?: unknown };
-  const isFull = typeof code === 'string' && FULL.has(code);
-  return new ReplicationError(isFull ? 'spool_full' : 'spool_failed', `${doing}: ${messageOf(cause)}`, { cause });
 }
