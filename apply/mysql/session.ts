@@ -32,7 +32,7 @@ const SQL_MODE = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO
 const SETTINGS =
   `SET NAMES utf8mb4; SET SESSION time_zone = '+00:00', sql_mode = '${SQL_MODE},NO_BACKSLASH_ESCAPES', autocommit = 1,` +
   ' foreign_key_checks = 1, unique_checks = 1, sql_notes = 1, sql_safe_updates = 0, innodb_lock_wait_timeout = 50,' +
-  ' lock_wait_timeout = 60, wait_timeout = 28800, net_read_timeout = 120, net_write_timeout = 120';
+  ' sql_select_limit = 18446744073709551615, lock_wait_timeout = 60, wait_timeout = 28800, net_read_timeout = 120, net_write_timeout = 120';
 const GOODBYE_MS = 2000;
 const READ_COMMITTED = 'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED';
 

@@ -96,6 +96,30 @@ describe.each([
     },
     timeoutMs,
   );
+  it(
+    'reads texts as they are, whatever the server makes of its sessions',
+    async () => {
+      const made = await source('names');
+      await made.run(`create table t (id int primary key, v varchar(20) character set utf8mb4);
+        insert into t values (1, 'naïve 漢字'); create user plain@'%' identified by 'plain';
+        grant select, replication slave, replication client on *.* to plain@'%';
+        set global init_connect = 'set names latin1'`);
+      try {
+        const url = new URL(made.settings.url);
+        [url.username, url.password] = ['plain', 'plain'];
+        const s = await Source.at(made.name, url.href, flavour, nats);
+        open.push(s);
+        s.start();
+        await s.loaded(1);
+        const read = (await s.changes()).filter(({ row }) => row[0] === 'r');
+        expect(read.map(({ row }) => row[2])).toEqual([['1', 'naïve 漢字']]);
+        await s.stop();
+      } finally {
+        await made.run("set global init_connect = '', global sql_select_limit = default");
+      }
+    },
+    timeoutMs,
+  );
 
   it(
     'follows DDL between transactions, truncation and new tables',
