@@ -15,7 +15,7 @@ import { partOf, type FrameWriter } from '../../core/frame-writer.ts';
 import type { Op } from '../../core/frame.ts';
 import { containsGtid, gtidPosition, readName, sameGtid, type GtidPosition } from '../../core/gtid-position.ts';
 import { GtidCursor, type GtidSet } from '../../core/gtid-set.ts';
-import { formatGtid, type Gtid } from '../../core/gtid.ts';
+import { formatGtid, type Gtid, type MariadbGtid } from '../../core/gtid.ts';
 import { originOfMarker } from '../../core/origin.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
@@ -62,6 +62,8 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
   readonly #counts = new RowCounts<LoggedTable>();
   readonly #frame: FrameFiller<GtidPosition>;
   readonly #prepared: PreparedTransactions;
+  /** MariaDB: the last number of each domain that the log brought. */
+  readonly #numbers = new Map<number, number>();
   #open: OpenGroup | undefined;
   #releasing = false;
   /** The transaction that the stream holds in part: nothing else is taken before it. */
@@ -77,7 +79,10 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
   constructor(options: AssemblerOptions) {
     this.#options = options;
     this.#frame = new FrameFiller(options.frameBytes, options.resume);
-    this.#prepared = new PreparedTransactions(options.start);
+    const { start } = options;
+    this.#prepared = new PreparedTransactions(start);
+    if (start.kind === 'mariadb')
+      for (const domain of start.domains) this.#numbers.set(domain, start.last(domain)!.seq);
     this.#cursor = new GtidCursor(options.resume.gtids);
     this.#reads = options.resume.reads;
     this.#unfinished = options.resume.open;
@@ -149,6 +154,7 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
 
   gtid(gtid: Gtid, info: GroupInfo): void {
     const { resume } = this.#options;
+    if (gtid.kind === 'mariadb') this.#requireRising(gtid);
     let mode: 'live' | 'pass' = 'live';
     let skip = 0;
     if (containsGtid(resume.gtids, gtid)) mode = 'pass';
@@ -161,6 +167,17 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
       }
     }
     this.#open = new OpenGroup(gtid, info, mode, skip, this.#frame.writer.mark());
+  }
+
+  /** Positions count on it: a transaction with a lower number than one before it would be taken for one that is known. */
+  #requireRising(gtid: MariadbGtid): void {
+    const last = this.#numbers.get(gtid.domain);
+    if (last !== undefined && gtid.seq <= last)
+      throw new ReplicationError(
+        'source_binlog_settings',
+        `transaction ${formatGtid(gtid)} comes behind number ${last} of its domain; only with gtid_strict_mode=ON do numbers rise`,
+      );
+    this.#numbers.set(gtid.domain, gtid.seq);
   }
 
   /** A domain of MariaDB is one ordered log: what comes before the unfinished transaction must have been taken. */

@@ -120,6 +120,28 @@ describe.each([
     },
     timeoutMs,
   );
+  if (flavour === 'mariadb')
+    it(
+      'does not take a transaction whose number goes back for one that it has',
+      async () => {
+        const s = await source('backwards');
+        await s.run('create table a (id int primary key); insert into a values (1)');
+        s.start();
+        await s.loaded(1);
+        await s.run('insert into a values (2)');
+        await s.expectEqual('a');
+        await s.run('set global gtid_strict_mode = off');
+        try {
+          await s.run('set session server_id = 77; set session gtid_seq_no = 1; insert into a values (3)');
+          await s.wait('the end of the capture', async () => s.failure !== undefined).catch(() => undefined);
+          expect(s.failure).toMatchObject({ code: 'source_binlog_settings' });
+          expect(String(s.failure)).toContain('0-77-1 comes behind number');
+        } finally {
+          await s.run('set session server_id = default; set global gtid_strict_mode = default');
+        }
+      },
+      timeoutMs,
+    );
 
   it(
     'follows DDL between transactions, truncation and new tables',
