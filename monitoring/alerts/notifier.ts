@@ -11,7 +11,7 @@ import { connectNats } from '../../core/nats.ts';
 import { abortableDelay, backoffMs, runService } from '../../core/run-service.ts';
 import type { Observatory } from '../observation.ts';
 import { AlertEvaluator, type Transition } from './evaluator.ts';
-import { Outbox, type OutboxEntry } from './outbox.ts';
+import { dueEntries, Outbox, type OutboxEntry } from './outbox.ts';
 import { SampleSet } from './sample-set.ts';
 import { sendWebhook } from './webhook.ts';
 
@@ -79,7 +79,7 @@ class Notifier {
       const samples = SampleSet.of(await observatory.current());
       for (const transition of this.#evaluator.evaluate(Date.now(), samples)) this.#announce(transition);
       await this.#save();
-      const due = this.#outbox.entries.filter((entry) => entry.nextMs <= Date.now());
+      const due = dueEntries(this.#outbox.entries, Date.now());
       await Promise.all(due.map((entry) => (entry.outcome === undefined ? this.#send(entry) : this.#audit(entry))));
       await this.#save();
       progressed();

@@ -33,6 +33,23 @@ const KEY = 'alerts';
 /** A receiver that is away for long is not told of everything that happened meanwhile. */
 export const MAX_ENTRIES = 400;
 
+/**
+ * The entries whose time has come, oldest first: to be sent, or to be noted in the audit log. To one receiver the news of
+ * one alert go in their order: told of its end first, it would believe for ever that the alert stands.
+ */
+export function dueEntries(entries: readonly OutboxEntry[], nowMs: number): OutboxEntry[] {
+  const waiting = new Set<string>();
+  return entries.filter((entry) => {
+    const { webhook, alert, labels, outcome } = entry;
+    if (outcome === undefined) {
+      const subject = JSON.stringify([webhook, alert, Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1))]);
+      if (waiting.has(subject)) return false;
+      waiting.add(subject);
+    }
+    return entry.nextMs <= nowMs;
+  });
+}
+
 export class Outbox {
   readonly #bucket: KV;
   #revision: number;

@@ -31,11 +31,13 @@ export async function sendWebhook(
 ): Promise<Delivery> {
   const timestamp = Math.floor(Date.now() / 1000);
   try {
-    const response = await fetch(url, {
+    const { href, authorization } = withoutCredentials(url);
+    const response = await fetch(href, {
       method: 'POST',
       headers: {
         'Content-Type': 'application/json',
         'User-Agent': 'waybill',
+        ...(authorization === undefined ? {} : { Authorization: authorization }),
         'webhook-id': id,
         'webhook-timestamp': String(timestamp),
         'webhook-signature': signature(secret, id, timestamp, body),
@@ -58,6 +60,17 @@ export async function sendWebhook(
     const cause = thrown instanceof Error && thrown.cause !== undefined ? thrown.cause : thrown;
     return { kind: 'failed', why: messageOf(cause), gone: false };
   }
+}
+
+/** `fetch` takes no user and password in a url, and quotes them when it says so. */
+function withoutCredentials(url: string): { readonly href: string; readonly authorization?: string } {
+  const parsed = new URL(url);
+  const { username, password } = parsed;
+  parsed.username = '';
+  parsed.password = '';
+  if (username === '' && password === '') return { href: parsed.href };
+  const credentials = Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`);
+  return { href: parsed.href, authorization: `Basic ${credentials.toString('base64')}` };
 }
 
 function retryAfterMs(header: string | null): number | undefined {

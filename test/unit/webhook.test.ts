@@ -1,9 +1,12 @@
 /** Signatures of webhooks, checked by another implementation of the Standard Webhooks. */
 import { randomBytes } from 'node:crypto';
+import { createServer, type IncomingHttpHeaders } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { Webhook } from 'standardwebhooks';
 import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../../core/config.ts';
-import { signature } from '../../monitoring/alerts/webhook.ts';
+import { dueEntries, type OutboxEntry } from '../../monitoring/alerts/outbox.ts';
+import { sendWebhook, signature } from '../../monitoring/alerts/webhook.ts';
 
 const now = (): number => Math.floor(Date.now() / 1000);
 
@@ -48,5 +51,60 @@ describe('the configuration of webhooks', () => {
     ['no secret', { url: 'https://a.example' }, /webhooks\.ops\.secret/],
   ])('refuses %s', (_, webhook, message) => {
     expect(() => read(webhook)).toThrow(message);
+  });
+});
+
+describe('a try to send', () => {
+  const secret = `whsec_${Buffer.alloc(24, 7).toString('base64')}`;
+  const message = { id: 'msg_1', body: '{}' };
+  const { signal } = new AbortController();
+
+  it('gives the credentials of a url in a header, and never in what it says', async () => {
+    const seen: IncomingHttpHeaders[] = [];
+    const server = createServer((request, response) => {
+      seen.push(request.headers);
+      response.writeHead(204).end();
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const url = `http://ops:p%40ss@127.0.0.1:${(server.address() as AddressInfo).port}/hook?key=also-a-secret`;
+    expect(await sendWebhook({ url, secret }, message, signal)).toEqual({ kind: 'delivered', status: 204 });
+    expect(seen[0]!.authorization).toBe(`Basic ${Buffer.from('ops:p@ss').toString('base64')}`);
+    await new Promise((resolve) => server.close(resolve));
+    const failed = await sendWebhook({ url, secret }, message, signal);
+    expect(failed).toMatchObject({ kind: 'failed', why: expect.stringContaining('ECONNREFUSED') });
+    expect(JSON.stringify(failed)).not.toMatch(/p%40ss|p@ss|also-a-secret/);
+  });
+});
+
+describe('what is due', () => {
+  const entry = (id: string, given: Partial<OutboxEntry>): OutboxEntry => ({
+    id,
+    webhook: 'ops',
+    body: '{}',
+    alert: 'WaybillDrift',
+    state: 'firing',
+    labels: { flow: 'a', table: 't' },
+    attempts: 0,
+    nextMs: 0,
+    ...given,
+  });
+  const due = (...entries: OutboxEntry[]): string[] => dueEntries(entries, 1000).map(({ id }) => id);
+
+  it('is the end of an alert only once its beginning is sent or given up', () => {
+    const end = entry('end', { state: 'resolved', labels: { table: 't', flow: 'a' } });
+    expect(due(entry('begin', { nextMs: 60_000, attempts: 1 }), end)).toEqual([]);
+    expect(due(entry('begin', {}), end)).toEqual(['begin']);
+    expect(due(entry('begin', { nextMs: 60_000, outcome: 'delivered (204)' }), end)).toEqual(['end']);
+  });
+
+  it('is not held up by other alerts, or by other receivers', () => {
+    expect(
+      due(
+        entry('waits', { nextMs: 60_000 }),
+        entry('of another flow', { labels: { flow: 'b', table: 't' } }),
+        entry('of another alert', { alert: 'WaybillStalled' }),
+        entry('to another', { webhook: 'pager' }),
+      ),
+    ).toEqual(['of another flow', 'of another alert', 'to another']);
   });
 });
