@@ -115,7 +115,8 @@ export class Observatory {
         signal.addEventListener('abort', stop, { once: true });
         try {
           run.progressed();
-          for await (const message of subscription) this.take(message.json<Observation>());
+          for await (const message of subscription)
+            if (!this.hear(message.string())) log.debug({ subject: message.subject }, 'not an observation');
         } finally {
           signal.removeEventListener('abort', stop);
           await nats.close();
@@ -125,8 +126,14 @@ export class Observatory {
     );
   }
 
+  /** Takes what came under the subject of observations; false where that is none: anybody may publish there. */
+  hear(text: string): boolean {
+    const said = parseObservation(text);
+    if (said !== undefined) this.take(said);
+    return said !== undefined;
+  }
+
   take(observation: Observation): void {
-    if (observation.v !== 1) return;
     if (observation.leaves === true) this.#seen.delete(observation.process);
     else this.#seen.set(observation.process, { observation, atMs: this.#now() });
   }
@@ -140,4 +147,29 @@ export class Observatory {
       else if (process !== own.process) current.push(observation);
     return current;
   }
+}
+
+/** undefined for anything that this version does not understand. */
+function parseObservation(text: string): Observation | undefined {
+  let said: Partial<Observation> | null;
+  try {
+    said = JSON.parse(text) as Partial<Observation> | null;
+  } catch {
+    return undefined;
+  }
+  if (said === null || typeof said !== 'object' || said.v !== 1 || typeof said.process !== 'string') return undefined;
+  const { samples, stages } = said;
+  if (!Array.isArray(samples) || !samples.every(isSample)) return undefined;
+  if (!Array.isArray(stages) || !stages.every(isFacts)) return undefined;
+  return said as Observation;
+}
+
+function isSample(value: unknown): boolean {
+  const { name, labels, value: number } = (value ?? {}) as Partial<Sample>;
+  return typeof name === 'string' && typeof labels === 'object' && labels !== null && typeof number === 'number';
+}
+
+function isFacts(value: unknown): boolean {
+  const { kind, name, state, lag } = (value ?? {}) as Partial<StageFacts>;
+  return [kind, name, state].every((each) => typeof each === 'string') && typeof lag === 'object' && lag !== null;
 }
