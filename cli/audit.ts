@@ -2,10 +2,10 @@
 import { createHash } from 'node:crypto';
 import { hostname, userInfo } from 'node:os';
 import type { Config } from '../core/config.ts';
-import { asReplicationError } from '../core/errors.ts';
+import { asReplicationError, ReplicationError } from '../core/errors.ts';
 import { redactUrl } from '../core/source-url.ts';
 import type { Logger } from '../core/logger.ts';
-import { connectNats } from '../core/nats.ts';
+import { connectNats, type Nats } from '../core/nats.ts';
 import { runService } from '../core/run-service.ts';
 import { readAnchor, writeAnchor } from '../monitoring/audit/anchor.ts';
 import {
@@ -41,25 +41,59 @@ export async function openAuditLog(config: Config, target: string): Promise<Audi
     : await MysqlAuditLog.open(await openReader('target', settings, 'waybill audit'));
 }
 
-/** Appends one entry to the log of each target named. Throws classified errors. */
+/**
+ * Appends one entry to the log of each target named. Throws classified errors; that NATS is away is said and not thrown:
+ * the line stands in the chain, and the next one that is written notes the head for both.
+ */
 export async function audit(
   config: Config,
   targets: readonly string[],
   event: Omit<AuditEvent, 'actor'> & { readonly actor?: string },
 ): Promise<void> {
   if (targets.length === 0) return;
-  const nats = await connectNats(config.nats, 'waybill audit');
+  const nats = await natsOrWhyNot(config);
   try {
     for (const target of targets) {
       const log = await openAuditLog(config, target);
       try {
-        await writeAnchor(nats, config.nats, target, await log.append({ actor: actor(), ...event }));
+        const head = await log.append({ actor: actor(), ...event });
+        const missing = nats instanceof ReplicationError ? nats : await noteHead(nats, config, target, log, head);
+        if (missing !== undefined)
+          process.stderr.write(
+            `entry ${head.id} of the audit log of ${target} is not noted in NATS: ${missing.message}\n`,
+          );
       } finally {
         await log.close();
       }
     }
   } finally {
-    await nats.close();
+    if (!(nats instanceof ReplicationError)) await nats.close();
+  }
+}
+
+async function natsOrWhyNot(config: Config): Promise<Nats | ReplicationError> {
+  try {
+    return await connectNats(config.nats, 'waybill audit');
+  } catch (thrown) {
+    return asReplicationError(thrown);
+  }
+}
+
+/** Gives why NATS could not be told. Throws the errors of the log. */
+async function noteHead(
+  nats: Nats,
+  config: Config,
+  target: string,
+  log: AuditLog,
+  head: AuditHead,
+): Promise<ReplicationError | undefined> {
+  try {
+    await writeAnchor(nats, config.nats, target, log, head);
+    return undefined;
+  } catch (thrown) {
+    const error = asReplicationError(thrown);
+    if (!error.code.startsWith('nats_')) throw error;
+    return error;
   }
 }
 
@@ -94,10 +128,10 @@ export async function auditWhenReachable(
             head = await entries.append({ actor: actor(), ...event });
             waiting.shift();
           }
+          if (head !== undefined) await writeAnchor(nats, config.nats, target, entries, head);
         } finally {
           await entries.close();
         }
-        if (head !== undefined) await writeAnchor(nats, config.nats, target, head);
       } finally {
         await nats.close();
       }

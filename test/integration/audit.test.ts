@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest
 import { audit, checkAuditLog, openAuditLog } from '../../cli/audit.ts';
 import { snapshot } from '../../cli/commands/act.ts';
 import { auditCommand } from '../../cli/commands/audit.ts';
+import { readAnchor } from '../../monitoring/audit/anchor.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { Pipeline } from '../support/pipeline.ts';
@@ -84,6 +85,28 @@ describe('the audit log', () => {
     for (let n = 0; n < 4; n++) await audit(config, ['vis'], event(n));
     await target.query(`alter table waybill.audit disable trigger all; ${sql}`);
     expect((await checkAuditLog(config, 'vis')).problems).toEqual(problems);
+    // What is written behind it hides nothing of it.
+    for (let n = 5; n < 12; n++) await audit(config, ['vis'], event(n));
+    const later = (await checkAuditLog(config, 'vis')).problems;
+    expect(later.length).toBeGreaterThan(0);
+    if (problems.some((problem) => problem.includes('cut off')))
+      expect(later).toContain('entry 4 is not the one that was written');
+  });
+
+  it('is written to while NATS is away, and the next line notes the head for both', async () => {
+    const { config } = await opened();
+    await audit(config, ['vis'], event(1));
+    const told = vi.spyOn(process.stderr, 'write').mockImplementation(() => true);
+    try {
+      const nats = { ...config.nats, servers: ['nats://127.0.0.1:1'] };
+      await audit({ ...config, nats }, ['vis'], event(2));
+      expect(told.mock.calls.join()).toContain('entry 2 of the audit log of vis is not noted in NATS');
+    } finally {
+      told.mockRestore();
+    }
+    expect(await checkAuditLog(config, 'vis')).toMatchObject({ entries: 2, problems: [] });
+    await audit(config, ['vis'], event(3));
+    expect(await readAnchor(pipeline!.nats, config.nats, 'vis')).toMatchObject({ id: 3 });
   });
 
   it('holds what commands and processes did; `waybill audit --verify` answers by its exit status', async () => {
