@@ -2,7 +2,6 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { z } from 'zod';
 import {
   CANONICAL_SOURCE,
@@ -11,6 +10,8 @@ import {
   type CanonicalFlowConfig,
   type OutboundFlowConfig,
 } from './canonical-config.ts';
+import { withSecretFiles } from './config-json-schema.ts';
+import { expand, readYaml, type Environment } from './config-text.ts';
 import { durationSchema, nameSchema, sizeSchema } from './config-values.ts';
 import { ColumnRules, columnRulesSchema } from './column-rules.ts';
 import { ReplicationError } from './errors.ts';
@@ -201,11 +202,13 @@ export type TargetConfig = z.infer<typeof targetSchema>;
 export type FlowConfig = z.infer<typeof mirrorFlowSchema>;
 export type WebhookConfig = z.infer<typeof webhookSchema>;
 export type TlsConfig = z.infer<typeof tls>;
-export type Environment = Readonly<Record<string, string | undefined>>;
+export type { Environment } from './config-text.ts';
 
-/** JSON Schema of the configuration, for editors. */
+/** JSON Schema of the configuration, for editors: of the file, where any secret may be given as `…_file` instead. */
 export function configJsonSchema(): unknown {
-  return z.toJSONSchema(configSchema, { io: 'input', unrepresentable: 'any' });
+  return withSecretFiles(
+    z.toJSONSchema(configSchema, { io: 'input', unrepresentable: 'any' }) as Record<string, unknown>,
+  );
 }
 
 /** Reads and checks a configuration file. Throws `config_invalid` with one line for every problem. */
@@ -240,13 +243,7 @@ export function loadConfig(path: string, environment: Environment): Config {
 /** `loadConfig` for a text that is already there; `place` names it in errors. */
 export function parseConfig(text: string, environment: Environment, place = 'configuration'): Config {
   const problems: string[] = [];
-  let raw: unknown;
-  try {
-    raw = parseYaml(text);
-  } catch (cause) {
-    if (!(cause instanceof YAMLParseError)) throw cause;
-    throw new ReplicationError('config_invalid', `${place} is not YAML: ${cause.message}`, { cause });
-  }
+  const raw = readYaml(text, place);
   const expanded = expand(raw, '', environment, problems);
   const result = configSchema.safeParse(expanded);
   let config: Config | undefined;
@@ -307,37 +304,6 @@ export function flowNames(config: Config): string[] {
   return [config.flows, config.canonicalFlows, config.outboundFlows].flatMap((flows) => Object.keys(flows));
 }
 
-/** Puts in environment variables and the contents of `…_file` secrets; collects what is missing. */
-function expand(value: unknown, path: string, environment: Environment, problems: string[]): unknown {
-  if (typeof value === 'string')
-    return value.replaceAll(/\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}/g, (_, key: string, fallback?: string) => {
-      const found = environment[key];
-      if (found !== undefined && found !== '') return found;
-      if (fallback !== undefined) return fallback;
-      problems.push(`${path}: environment variable ${key} is not set`);
-      return '';
-    });
-  if (Array.isArray(value)) return value.map((item, index) => expand(item, `${path}[${index}]`, environment, problems));
-  if (value === null || typeof value !== 'object') return value;
-  const result: Record<string, unknown> = {};
-  for (const [key, item] of Object.entries(value)) {
-    const at = path === '' ? key : `${path}.${key}`;
-    const expandedItem = expand(item, at, environment, problems);
-    const secret = /^(url|password|token|secret|salt|encryption_key)_file$/.exec(key)?.[1];
-    if (secret === undefined || typeof expandedItem !== 'string') {
-      result[key] = expandedItem;
-      continue;
-    }
-    try {
-      result[secret] = readFileSync(expandedItem, 'utf8').trim();
-    } catch {
-      problems.push(`${at}: cannot read ${expandedItem}`);
-      result[secret] = 'unread';
-    }
-  }
-  return result;
-}
-
 function describeIssue(issue: z.core.$ZodIssue, root: unknown): string[] {
   const at = issue.path.map(String).join('.');
   if (issue.code === 'invalid_union' && issue.path.length === 2 && issue.path[0] === 'flows') {
@@ -390,10 +356,7 @@ function knownKeysAt(path: readonly PropertyKey[], root: unknown): string[] {
       node = node.anyOf.find((variant) => variant.properties?.[word] !== undefined);
     }
   }
-  const keys = Object.keys(node?.properties ?? {});
-  return keys.flatMap((key) =>
-    /^(url|password|token|secret|salt|encryption_key)$/.test(key) ? [key, `${key}_file`] : [key],
-  );
+  return Object.keys(node?.properties ?? {});
 }
 
 function crossCheck(config: Config): string[] {
