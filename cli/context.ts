@@ -3,7 +3,8 @@ import { loadConfig, type Config, type SourceConfig, type TargetConfig } from '.
 import { asReplicationError, messageOf, ReplicationError, type ErrorCode } from '../core/errors.ts';
 import { nearest } from '../core/nearest.ts';
 
-export const EXIT = { good: 0, no: 1, usage: 2, unreachable: 3 } as const;
+/** `interrupted`: told to stop before there was an answer. */
+export const EXIT = { good: 0, no: 1, usage: 2, unreachable: 3, interrupted: 130 } as const;
 
 export interface GlobalOptions {
   readonly config?: string;
@@ -47,7 +48,7 @@ export function reportError(thrown: unknown): number {
   process.stderr.write(`error ${error.code}: ${error.message}\nremedy: ${error.remedy}\n`);
   if (process.env['WAYBILL_DEBUG'] !== undefined)
     process.stderr.write(`${error.stack ?? ''}\n${messageOf(error.cause)}\n`);
-  if (error.code === 'config_invalid') return EXIT.usage;
+  if (error.code === 'config_invalid' || error.code === 'mapping_invalid') return EXIT.usage;
   return UNREACHABLE.has(error.code) ? EXIT.unreachable : EXIT.no;
 }
 

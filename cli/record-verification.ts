@@ -63,7 +63,7 @@ export async function verifyRecordsOnce(config: Config, flow: string, options: V
     );
     const reader = await openReader('target', config.targets[settings.to]!, applicationName);
     closing.push(() => reader.close());
-    options.onProven?.(await store.provenAt());
+    await options.onStore?.(store);
     const nudge = async (): Promise<void> => {
       for (const { log } of sources.values()) await log.nudge();
     };

@@ -6,6 +6,7 @@ import type { Config } from '../core/config.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Nats } from '../core/nats.ts';
 import { closeSides, flowTables, openSides, placeOf } from '../monitoring/drift/open-sides.ts';
+import type { DriftStore } from '../monitoring/drift/drift-store.ts';
 import type { DriftReport, FlowOutcome } from '../monitoring/drift/outcome.ts';
 import { runSchedule } from '../monitoring/drift/schedule.ts';
 import { verifyFlow, type Repairer } from '../monitoring/drift/verify-flow.ts';
@@ -20,8 +21,8 @@ export interface VerifyOptions {
   readonly maxLoad?: number | undefined;
   readonly signal: AbortSignal;
   readonly report?: DriftReport;
-  /** Told before the comparison what earlier ones have proven, if any did. */
-  readonly onProven?: (at: Date | undefined) => void;
+  /** Called before the comparison with what is kept of earlier ones. */
+  readonly onStore?: (store: DriftStore) => Promise<void>;
   /** How long a flow of records waits for deliveries that are due by then, in milliseconds. */
   readonly deliveryMs?: number;
   /** Who asked, where it was not the user of this process. */
@@ -73,7 +74,7 @@ async function verifyMirror(config: Config, flow: string, options: VerifyOptions
       rereadRows({ nats, config: config.nats, source: settings.mirror, schema, table, keys, signal: stop }),
   };
   try {
-    options.onProven?.(await sides.store.provenAt());
+    await options.onStore?.(sides.store);
     return await verifyFlow({
       flow,
       sides,
@@ -113,17 +114,27 @@ const MIN_DELIVERY_MS = 90_000;
 /** Compares a flow as often as the configuration says, until the signal aborts. */
 export async function runVerifyStage(config: Config, flow: string, options: VerifyStageOptions): Promise<void> {
   const { repair, every } = config.monitoring.verify;
-  const { report } = options;
   let known = false;
-  const onProven = (at: Date | undefined): void => {
-    known = true;
+  const report: DriftReport = {
+    ...options.report,
+    left: () => {
+      known = false;
+      options.report.left();
+    },
+  };
+  const onStore = async (store: DriftStore): Promise<void> => {
+    if (known) return;
+    const at = await store.provenAt();
     if (at !== undefined) report.proven(at);
+    report.standing(await store.openRows());
+    known = true;
   };
   await runSchedule({
     flow,
     everyMs: every!,
     nats: config.nats,
     ...options,
+    report,
     verify: async (nats, signal) => {
       const verify = (): Promise<FlowOutcome> =>
         verifyOnce(config, flow, {
@@ -134,7 +145,7 @@ export async function runVerifyStage(config: Config, flow: string, options: Veri
           report,
           // Whatever is delivered by a timetable is proven once it has been.
           deliveryMs: Math.max(MIN_DELIVERY_MS, every!),
-          ...(known ? {} : { onProven }),
+          onStore,
         });
       return await (config.canonicalFlows[flow] === undefined ? verify() : inTurn(verify, signal));
     },

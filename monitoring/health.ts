@@ -33,6 +33,8 @@ export interface StageFacts {
 /** Without progress for this long while something is outstanding, a stage is not ready. */
 export const STALL_MS = 60_000;
 const NOT_READY = new Set(['starting', 'slot_missing', 'slot_lost', 'blocked', 'stopped', 'waiting']);
+/** States in which nothing is done, since another process does it or is meant to. */
+export const LEAVES_IT_TO_OTHERS: ReadonlySet<string> = new Set(['standby', 'stopped']);
 const RATE_WINDOW_MS = 5000;
 /** A stage that reports its lag does so every second; what is older than this has aged meanwhile. */
 const LAG_AGES_AFTER_MS = 2500;
@@ -73,8 +75,20 @@ export class StageHealth {
     if (state !== this.#state) this.#movedMs = this.#now();
     this.#state = state;
     this.#detail = detail;
+    if (LEAVES_IT_TO_OTHERS.has(state)) this.#forget();
     // It had nothing to do then; whether it has now, it cannot know.
     if (NOT_READY.has(state) && this.#lagSeconds === 0) this.#lagSeconds = undefined;
+  }
+
+  /** What it knew of its work is of then; now it is another process that knows. */
+  #forget(): void {
+    this.#lagSeconds = undefined;
+    this.#retained = undefined;
+    this.#budget = undefined;
+    this.#spool = undefined;
+    this.#pending = undefined;
+    this.#snapshot = undefined;
+    this.#tables = [];
   }
 
   /** The position moved, bringing `rows` rows. */

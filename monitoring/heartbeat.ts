@@ -7,12 +7,19 @@ import type { Logger } from '../core/logger.ts';
 import { abortableDelay, runService } from '../core/run-service.ts';
 import type { Ends } from './drift/open-sides.ts';
 
+/** What is told of heartbeats. How old one is that has not arrived is worked out when somebody looks. */
+export interface HeartbeatReport {
+  /** One is on its way, or would be, if the databases could be reached. */
+  sent(): void;
+  /** It has arrived, after so many seconds. */
+  arrived(seconds: number): void;
+}
+
 export interface HeartbeatOptions {
   readonly flow: string;
   readonly everyMs: number;
   readonly open: () => Promise<Ends>;
-  /** Told when a heartbeat has arrived, and again and again while one is under way. */
-  readonly report: (seconds: number) => void;
+  readonly report: HeartbeatReport;
   readonly log: Logger;
   readonly signal: AbortSignal;
 }
@@ -20,28 +27,34 @@ export interface HeartbeatOptions {
 const POLL_MS = 50;
 const MAX_POLL_MS = 1000;
 
-/** Runs until the signal aborts. While a database cannot be reached, the heartbeat sent last goes on ageing. */
+/**
+ * Runs until the signal aborts. A heartbeat goes on ageing while a database cannot be reached or does not answer, and when
+ * what it says ends this: throws classified errors.
+ */
 export async function runHeartbeat({ flow, everyMs, open, report, log, signal }: HeartbeatOptions): Promise<void> {
-  let sentMs: number | undefined;
+  let underWay = false;
+  const send = (): void => {
+    if (!underWay) report.sent();
+    underWay = true;
+  };
   await runService(
     async (run) => {
-      if (sentMs !== undefined) report((performance.now() - sentMs) / 1000);
+      send();
       const sides = await open();
       try {
         while (!signal.aborted) {
-          sentMs ??= performance.now();
+          send();
           const beganMs = performance.now();
           const place = await sides.source.watermark();
           await sides.source.nudge();
           for (let waitMs = POLL_MS; !signal.aborted; waitMs = Math.min(MAX_POLL_MS, waitMs * 1.2)) {
             const position = await sides.target.position();
             if (position !== undefined && hasReached(position, place)) break;
-            report((performance.now() - sentMs) / 1000);
             await abortableDelay(waitMs, signal);
           }
           if (signal.aborted) return;
-          report((performance.now() - beganMs) / 1000);
-          sentMs = undefined;
+          report.arrived((performance.now() - beganMs) / 1000);
+          underWay = false;
           run.progressed();
           await abortableDelay(everyMs, signal);
         }

@@ -9,9 +9,11 @@ import type {
   TransformReport,
 } from '../core/metrics.ts';
 import { waybillVersion } from '../core/version.ts';
+import { DRIFT_KINDS, type DriftKind } from './drift/findings.ts';
 import { coverage, countKinds, isProven, openFindings, type DriftReport } from './drift/outcome.ts';
+import type { HeartbeatReport } from './heartbeat.ts';
 import { METRIC } from './metric-names.ts';
-import { STALL_MS, StageHealth, type StageFacts, type StageKind } from './health.ts';
+import { LEAVES_IT_TO_OTHERS, STALL_MS, StageHealth, type StageFacts, type StageKind } from './health.ts';
 import type { Sample } from './observation.ts';
 
 const CAPTURE_STATES: readonly CaptureState[] = [
@@ -30,6 +32,14 @@ const LAG_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30
 /** Beyond this many, those that are zero are left out: an observation must fit a message. */
 const MAX_SAMPLES = 3000;
 const SECONDS_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
+/** Of one flow: when the one that is on its way was sent, and how long the latest took. */
+interface Heartbeat {
+  readonly source: string;
+  readonly target: string;
+  sentMs: number | undefined;
+  seconds: number | undefined;
+}
 
 export class Metrics {
   readonly registry = new Registry();
@@ -66,7 +76,9 @@ export class Metrics {
   readonly #applyRows = this.#counter(METRIC.applyRows, ['flow', 'target', 'table', 'op']);
   readonly #batch = this.#histogram(METRIC.applyBatch, ['flow', 'target']);
   readonly #commitLag = this.#histogram(METRIC.applyCommitLag, ['flow', 'target'], LAG_BUCKETS);
-  readonly #heartbeat = this.#gauge(METRIC.heartbeat, ['source', 'target']);
+  readonly #now: () => number;
+  readonly #heartbeats: Heartbeat[] = [];
+  readonly #heartbeat = this.#heartbeatGauge();
   readonly #quarantine = this.#gauge(METRIC.quarantineKeys, ['flow', 'reason']);
 
   readonly #tableLeftOut = this.#gauge(METRIC.tableLeftOut, ['source', 'table']);
@@ -80,13 +92,15 @@ export class Metrics {
   readonly #stalled = this.#stalledGauge();
   readonly #stallMs: number;
 
-  /** `stallMs`: after how long without progress a stage that has work is not ready. */
-  constructor({ stallMs = STALL_MS }: { stallMs?: number } = {}) {
+  /** `stallMs`: after how long without progress a stage that has work is not ready. `now`: a clock in milliseconds. */
+  constructor({ stallMs = STALL_MS, now = () => performance.now() }: { stallMs?: number; now?: () => number } = {}) {
     this.#stallMs = stallMs;
+    this.#now = now;
     collectDefaultMetrics({ register: this.registry });
     this.#gauge(METRIC.buildInfo, ['version']).set({ version: waybillVersion() }, 1);
     for (const gauge of [this.#captureLag, this.#transformLag, this.#applyLag]) this.registry.registerMetric(gauge);
     this.registry.registerMetric(this.#stalled);
+    this.registry.registerMetric(this.#heartbeat);
   }
 
   facts(): StageFacts[] {
@@ -110,10 +124,19 @@ export class Metrics {
     const transactions = this.#transactions.labels(source);
     const retained = this.#retained.labels(source);
     let out: string[] = [];
+    const showOut = (tables: readonly string[]): void => {
+      for (const table of out) this.#tableLeftOut.remove({ source, table });
+      out = [...tables];
+      for (const table of out) this.#tableLeftOut.set({ source, table }, 1);
+    };
     return {
       state: (state, detail) => {
         health.state(state, detail);
         for (const each of CAPTURE_STATES) this.#captureState.set({ source, state: each }, each === state ? 1 : 0);
+        if (!LEAVES_IT_TO_OTHERS.has(state)) return;
+        for (const gauge of [this.#retained, this.#budget, this.#spool]) gauge.remove({ source });
+        this.#snapshot(source, undefined);
+        showOut([]);
       },
       published: (frame) => {
         health.moved(frame.rows);
@@ -144,9 +167,7 @@ export class Metrics {
       },
       tables: (leftOut) => {
         health.tables(leftOut.map((table) => ({ ...table, state: 'stopped' })));
-        for (const table of out) this.#tableLeftOut.remove({ source, table });
-        out = leftOut.map(({ schema, name }) => `${schema}.${name}`);
-        for (const table of out) this.#tableLeftOut.set({ source, table }, 1);
+        showOut(leftOut.map(({ schema, name }) => `${schema}.${name}`));
       },
     };
   }
@@ -173,10 +194,20 @@ export class Metrics {
     const batch = this.#batch.labels(flow, target);
     const commitLag = this.#commitLag.labels(flow, target);
     let stopped: string[] = [];
+    const showStopped = (tables: readonly string[]): void => {
+      for (const table of stopped) this.#tableStopped.remove({ flow, table });
+      stopped = [...tables];
+      for (const table of stopped) this.#tableStopped.set({ flow, table }, 1);
+    };
+    const quarantined = this.#keysIn(flow);
     return {
       state: (state, detail) => {
         health.state(state, detail);
         for (const each of FLOW_STATES) this.#flowState.set({ flow, target, state: each }, each === state ? 1 : 0);
+        if (!LEAVES_IT_TO_OTHERS.has(state)) return;
+        this.#pending.remove({ stream, consumer: flow });
+        quarantined.forget();
+        showStopped([]);
       },
       position: (text) => health.position(text),
       applied: (done) => {
@@ -191,12 +222,10 @@ export class Metrics {
         this.#pending.set({ stream, consumer: flow }, frames);
       },
       lagSeconds: (seconds) => health.lag(seconds),
-      quarantined: (reason, keys) => this.#quarantine.set({ flow, reason }, keys),
+      quarantined: quarantined.set,
       tables: (notices) => {
         health.tables(notices);
-        for (const table of stopped) this.#tableStopped.remove({ flow, table });
-        stopped = notices.filter(({ state }) => state === 'stopped').map(({ schema, name }) => `${schema}.${name}`);
-        for (const table of stopped) this.#tableStopped.set({ flow, table }, 1);
+        showStopped(notices.filter(({ state }) => state === 'stopped').map(({ schema, name }) => `${schema}.${name}`));
       },
     };
   }
@@ -206,10 +235,17 @@ export class Metrics {
     const publish = this.#transformPublish.labels(flow);
     const stateBytes = this.#transformStateBytes.labels(flow);
     const waiting = new Map<string, number>();
+    const held = this.#keysIn(flow);
     return {
       state: (state, detail) => {
         health.state(state, detail);
         for (const each of FLOW_STATES) this.#transformState.set({ flow, state: each }, each === state ? 1 : 0);
+        if (!LEAVES_IT_TO_OTHERS.has(state)) return;
+        for (const source of waiting.keys())
+          this.#pending.remove({ stream: streamOf(source), consumer: `transform ${flow}` });
+        waiting.clear();
+        for (const gauge of [this.#transformStateBytes, this.#transformWaiting]) gauge.remove({ flow });
+        held.forget();
       },
       published: (frame) => {
         health.moved(frame.rows);
@@ -218,7 +254,7 @@ export class Metrics {
       },
       records: (outcome, count) => this.#transformRecords.inc({ flow, entity, outcome }, count),
       invariant: (invariant, count) => this.#invariants.inc({ entity, invariant }, count),
-      held: (reason, keys) => this.#quarantine.set({ flow, reason }, keys),
+      held: held.set,
       stateBytes: (bytes) => stateBytes.set(bytes),
       saved: ({ bytes, savedAt }) => {
         this.#transformSavedState.set({ flow }, bytes);
@@ -239,26 +275,45 @@ export class Metrics {
     };
   }
 
-  /** Seconds that the latest heartbeat took, or has been under way. */
-  heartbeat(source: string, target: string, seconds: number): void {
-    this.#heartbeat.set({ source, target }, seconds);
+  /** Of the heartbeats of one flow. */
+  heartbeatReport(source: string, target: string): HeartbeatReport {
+    const heartbeat: Heartbeat = { source, target, sentMs: undefined, seconds: undefined };
+    this.#heartbeats.push(heartbeat);
+    return {
+      sent: () => (heartbeat.sentMs = this.#now()),
+      arrived: (seconds) => {
+        heartbeat.seconds = seconds;
+        heartbeat.sentMs = undefined;
+      },
+    };
   }
 
   driftReport(flow: string): DriftReport {
     let known = false;
+    const tables = new Set<string>();
     const proven = (at: Date): void => {
       known = true;
       this.#driftAwaited.remove({ flow });
       this.#driftVerified.set({ flow }, at.getTime() / 1000);
     };
+    const show = (table: string, kinds: Readonly<Record<DriftKind, number>>): void => {
+      tables.add(table);
+      for (const [kind, rows] of Object.entries(kinds)) this.#driftRows.set({ flow, table, kind }, rows);
+    };
+    const drop = (table: string): void => {
+      tables.delete(table);
+      for (const kind of DRIFT_KINDS) this.#driftRows.remove({ flow, table, kind });
+    };
     return {
-      compared: (table) => {
-        const kinds = countKinds(openFindings(table));
-        for (const [kind, rows] of Object.entries(kinds))
-          this.#driftRows.set({ flow, table: `${table.schema}.${table.name}`, kind }, rows);
+      standing: (open) => {
+        for (const [table, kinds] of open) show(table, kinds);
       },
+      compared: (table) => show(`${table.schema}.${table.name}`, countKinds(openFindings(table))),
       coverage: (share) => this.#driftCoverage.set({ flow }, share),
       finished: (outcome) => {
+        const compared = new Set(outcome.tables.map(({ schema, name }) => `${schema}.${name}`));
+        // What the flow has no more cannot be mended, and must not be told of for ever.
+        for (const table of tables) if (!compared.has(table)) drop(table);
         this.#driftInFlight.set(
           { flow },
           outcome.tables.reduce((sum, table) => sum + table.progress.inFlightBuckets, 0),
@@ -270,11 +325,29 @@ export class Metrics {
         if (!known) this.#driftAwaited.set({ flow }, since.getTime() / 1000);
       },
       proven,
+      left: () => {
+        for (const table of tables) drop(table);
+        for (const gauge of [this.#driftInFlight, this.#driftCoverage]) gauge.remove({ flow });
+      },
+    };
+  }
+
+  /** What a stage says of keys that are held, by reason. */
+  #keysIn(flow: string): { set(reason: string, keys: number): void; forget(): void } {
+    const reasons = new Set<string>();
+    return {
+      set: (reason, keys) => {
+        reasons.add(reason);
+        this.#quarantine.set({ flow, reason }, keys);
+      },
+      forget: () => {
+        for (const reason of reasons) this.#quarantine.remove({ flow, reason });
+      },
     };
   }
 
   #stage(kind: StageKind, name: string, labels: Record<string, string>): StageHealth {
-    const stage = new StageHealth(kind, name, { stallMs: this.#stallMs });
+    const stage = new StageHealth(kind, name, { stallMs: this.#stallMs, now: this.#now });
     this.stages.push(stage);
     this.#labels.set(stage, labels);
     return stage;
@@ -291,6 +364,33 @@ export class Metrics {
       registers: [],
       collect() {
         for (const stage of stages) this.set({ stage: stage.kind, name: stage.name }, stage.stalledSeconds());
+      },
+    });
+  }
+
+  /**
+   * Seconds that the latest heartbeat took, or that one has been under way: worked out when it is read, as above. A moment
+   * after it was sent the time of the one before stands for it.
+   */
+  #heartbeatGauge(): Gauge<'source' | 'target'> {
+    const heartbeats = this.#heartbeats;
+    const now = (): number => this.#now();
+    const [name, help] = METRIC.heartbeat;
+    return new Gauge({
+      name,
+      help,
+      labelNames: ['source', 'target'],
+      registers: [],
+      collect() {
+        const latest = new Map<string, { source: string; target: string; seconds: number }>();
+        for (const { source, target, sentMs, seconds } of heartbeats) {
+          const age = sentMs === undefined ? undefined : (now() - sentMs) / 1000;
+          const value = Math.max(age ?? 0, seconds ?? 0);
+          if (age === undefined && seconds === undefined) continue;
+          const id = JSON.stringify([source, target]);
+          latest.set(id, { source, target, seconds: Math.max(value, latest.get(id)?.seconds ?? 0) });
+        }
+        for (const { source, target, seconds } of latest.values()) this.set({ source, target }, seconds);
       },
     });
   }

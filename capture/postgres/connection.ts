@@ -11,7 +11,7 @@ import { sourceError } from './source-error.ts';
  * sends only what was, and waits for no standby.
  */
 const SESSION_OPTIONS =
-  '-c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c timezone=UTC -c bytea_output=hex -c extra_float_digits=1 -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 -c row_security=off -c synchronous_commit=local';
+  '-c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c timezone=UTC -c bytea_output=hex -c extra_float_digits=1 -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 -c row_security=off -c synchronous_commit=local -c standard_conforming_strings=on';
 
 export function clientConfig(settings: PostgresSourceConfig, applicationName: string): pg.ClientConfig {
   return {

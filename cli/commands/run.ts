@@ -75,7 +75,7 @@ export async function run(options: RunOptions): Promise<number> {
   setMaxListeners(10 * (stages.length + 1), stop.signal);
   let told = false;
   const onSignal = (signal: NodeJS.Signals): void => {
-    if (told) process.exit(130);
+    if (told) process.exit(EXIT.interrupted);
     told = true;
     log.info({ signal }, 'draining; a second signal leaves at once');
     stop.abort();
@@ -358,7 +358,7 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
           flow,
           everyMs: heartbeatMs!,
           open: async () => openEnds(await withChosenServer(config, flow), flow, `waybill heartbeat ${flow}`),
-          report: (seconds) => metrics.heartbeat(settings.mirror, settings.to, seconds),
+          report: metrics.heartbeatReport(settings.mirror, settings.to),
           log: log.child({ stage: id }),
           signal,
         });

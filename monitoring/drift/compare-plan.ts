@@ -14,6 +14,8 @@ export interface ComparePlan {
   readonly estimatedRows: number;
   /** Columns of the source that the target does not have, makes by itself, or holds encrypted. */
   readonly skipped: readonly string[];
+  /** Those of them that the target should have: without them no row of the table is proven. */
+  readonly lacking: readonly string[];
 }
 
 /**
@@ -28,6 +30,7 @@ export function comparePlan(
 ): ComparePlan {
   const columns: { source: ComparedColumn; target: ComparedColumn; ordered: boolean }[] = [];
   const skipped: string[] = [];
+  const lacking: string[] = [];
   for (const column of source.columns) {
     const { name, type } = column;
     const other = target === undefined ? column : target.columns.find((each) => each.name === name);
@@ -35,6 +38,7 @@ export function comparePlan(
     // A ciphertext is another one each time.
     if (other === undefined || rule === 'exclude' || rule?.rule === 'encrypt') {
       skipped.push(name);
+      if (other === undefined && rule !== 'exclude' && target?.generated?.includes(name) !== true) lacking.push(name);
       continue;
     }
     if (rule !== undefined) {
@@ -88,6 +92,7 @@ export function comparePlan(
     keyed,
     estimatedRows: Math.max(source.estimatedRows, target?.estimatedRows ?? 0),
     skipped,
+    lacking,
   };
 }
 

@@ -1,4 +1,5 @@
 /** Where the results of verifications are kept: next to the data they are about. */
+import type { DriftKind } from './findings.ts';
 import type { TableProgress } from './verify-table.ts';
 
 /** A verification of one flow, as far as it is. */
@@ -9,15 +10,36 @@ export interface DriftRun {
   readonly tables: Map<string, TableProgress>;
 }
 
+export type RunEnd =
+  | { readonly state: 'done'; /** As `DriftRun.tables`. */ readonly compared: readonly string[] }
+  | { readonly state: 'failed'; readonly error: string };
+
 export interface DriftStore {
   /** Begins a run, or takes the newest one up that has not finished when `resume` is set. */
   begin(resume: boolean): Promise<DriftRun>;
   /** When the newest run began that proved both sides equal; undefined: none did. */
   provenAt(): Promise<Date | undefined>;
+  /** Rows of the flow that are known to differ, by `schema.name` of the source and kind. */
+  openRows(): Promise<Map<string, Record<DriftKind, number>>>;
   /** Stores how far a table is. */
   save(run: DriftRun, table: string): Promise<void>;
   /** Makes the findings of a table that is done the open ones, and closes those that are gone. */
   settle(run: DriftRun, schema: string, name: string): Promise<void>;
-  finish(run: DriftRun, outcome: { readonly state: 'done' | 'failed'; readonly error?: string }): Promise<void>;
+  /** Ends a run. Where it is done, findings of tables that it did not compare are closed: the flow has them no more. */
+  finish(run: DriftRun, outcome: RunEnd): Promise<void>;
   close(): Promise<void>;
+}
+
+/** Sums up what a store has of open findings. */
+export function sumOpen(
+  rows: Iterable<{ readonly schema: string; readonly name: string; readonly kind: string; readonly rows: number }>,
+): Map<string, Record<DriftKind, number>> {
+  const open = new Map<string, Record<DriftKind, number>>();
+  for (const { schema, name, kind, rows: number } of rows) {
+    const table = `${schema}.${name}`;
+    const kinds = open.get(table) ?? { missing: 0, extra: 0, different: 0 };
+    kinds[kind as DriftKind] += number;
+    open.set(table, kinds);
+  }
+  return open;
 }

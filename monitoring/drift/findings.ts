@@ -3,7 +3,8 @@ import { formatDigest } from './digest.ts';
 import type { DigestedRow, KeyTexts } from './side.ts';
 import { rowId } from './touched.ts';
 
-export type DriftKind = 'missing' | 'extra' | 'different';
+export const DRIFT_KINDS = ['missing', 'extra', 'different'] as const;
+export type DriftKind = (typeof DRIFT_KINDS)[number];
 
 /** A row that differs. In a table without a key it is named by its digest, and `copies` says how many too few or many. */
 export interface Finding {
@@ -23,20 +24,48 @@ export function compareRows(keyed: boolean, source: readonly DigestedRow[], targ
 
 function compareByKey(source: readonly DigestedRow[], target: readonly DigestedRow[]): Finding[] {
   const findings: Finding[] = [];
-  const rest = new Map<string, DigestedRow>();
-  for (const row of target) rest.set(rowId(row.key), row);
+  const rest = rowsById(target);
   for (const row of source) {
     const id = rowId(row.key);
-    const other = rest.get(id);
+    const others = rest.get(id) ?? [];
     rest.delete(id);
-    if (other !== undefined && other.digest.high === row.digest.high && other.digest.low === row.digest.low) continue;
-    const base = { id, key: row.key, sourceDigest: formatDigest(row.digest), copies: 1 };
-    if (other === undefined) findings.push({ ...base, kind: 'missing' });
-    else findings.push({ ...base, kind: 'different', targetDigest: formatDigest(other.digest) });
+    const base = { id, key: row.key, sourceDigest: formatDigest(row.digest) };
+    const [other] = others;
+    if (other === undefined) findings.push({ ...base, kind: 'missing', copies: 1 });
+    else if (others.length > 1) findings.push({ ...base, ...tooMany(others) });
+    else if (!sameDigest(other, row))
+      findings.push({ ...base, kind: 'different', copies: 1, targetDigest: formatDigest(other.digest) });
   }
-  for (const [id, row] of rest)
-    findings.push({ id, key: row.key, kind: 'extra', targetDigest: formatDigest(row.digest), copies: 1 });
+  for (const [id, rows] of rest)
+    findings.push({
+      id,
+      key: rows[0]!.key,
+      kind: 'extra',
+      targetDigest: formatDigest(rows[0]!.digest),
+      copies: rows.length,
+    });
   return findings;
+}
+
+/** Rows by their key: several of one where the target has no constraint that forbids it. */
+export function rowsById(rows: readonly DigestedRow[]): Map<string, DigestedRow[]> {
+  const byId = new Map<string, DigestedRow[]>();
+  for (const row of rows) {
+    const id = rowId(row.key);
+    const known = byId.get(id);
+    if (known === undefined) byId.set(id, [row]);
+    else known.push(row);
+  }
+  return byId;
+}
+
+/** What is wrong with several rows of one key. */
+export function tooMany(rows: readonly DigestedRow[]): Pick<Finding, 'kind' | 'copies' | 'targetDigest'> {
+  return { kind: 'extra', copies: rows.length - 1, targetDigest: formatDigest(rows.at(-1)!.digest) };
+}
+
+function sameDigest(a: DigestedRow, b: DigestedRow): boolean {
+  return a.digest.high === b.digest.high && a.digest.low === b.digest.low;
 }
 
 function compareAsMultisets(source: readonly DigestedRow[], target: readonly DigestedRow[]): Finding[] {

@@ -54,6 +54,8 @@ export function coverage(tables: readonly TableOutcome[]): number {
 
 /** Told of comparisons as they go. */
 export interface DriftReport {
+  /** What earlier comparisons, of whatever process, left open: before the first one here has come so far. */
+  standing(open: ReadonlyMap<string, Readonly<Record<DriftKind, number>>>): void;
   compared(table: TableOutcome): void;
   /** The share of rows that the comparison under way has been through. */
   coverage(share: number): void;
@@ -62,4 +64,6 @@ export interface DriftReport {
   awaited(since: Date): void;
   /** What earlier runs, of whatever process, have proven: when the newest of them began. */
   proven(at: Date): void;
+  /** Another process compares the flow from now on: what was found here is of then. */
+  left(): void;
 }

@@ -33,6 +33,7 @@ export async function runSchedule(options: ScheduleOptions): Promise<void> {
           holder,
           ttlMs: leaseTtlMs,
           signal: run.signal,
+          onWaiting: () => report.left(),
         });
         if (lease === undefined) return;
         try {

@@ -26,6 +26,8 @@ export interface SideTable {
   readonly schema: string;
   readonly name: string;
   readonly columns: readonly SideColumn[];
+  /** Names of columns that the engine makes by itself. */
+  readonly generated?: readonly string[];
   /** Columns that tell rows apart; empty where only the whole row does. */
   readonly key: readonly string[];
   /** What the engine believes; only for the size of buckets and for shares. */

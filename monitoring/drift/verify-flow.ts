@@ -124,7 +124,7 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
       tables.push(outcome);
       options.onTable?.(outcome);
     }
-    await sides.store.finish(run, { state: 'done' });
+    await sides.store.finish(run, { state: 'done', compared: tables.map(({ schema, name }) => `${schema}.${name}`) });
   } catch (thrown) {
     // A run that was told to stop stays open, to be resumed.
     if (!signal.aborted)

@@ -72,6 +72,8 @@ export async function verifyTable(options: TableVerification): Promise<void> {
   if (plan.ranged) await verifyRanges(options);
   else await verifyWhole(options);
   await settle(options);
+  // Of rows that lack a column it is not known whether they agree.
+  if (plan.lacking.length > 0) progress.unresolved = Math.max(progress.unresolved, progress.rows);
   progress.done = true;
   await options.onProgress(progress);
 }

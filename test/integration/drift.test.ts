@@ -12,6 +12,8 @@ import { formatDigest } from '../../monitoring/drift/digest.ts';
 import { Pace } from '../../monitoring/drift/pace.ts';
 import { PostgresDriftSource, type DigestPlace } from '../../monitoring/drift/postgres/postgres-side.ts';
 import { isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
+import { readVerifications } from '../../monitoring/drift/postgres/read-verifications.ts';
+import type { KeyTexts } from '../../monitoring/drift/side.ts';
 import { runSchedule } from '../../monitoring/drift/schedule.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
@@ -256,6 +258,91 @@ describe('drift', () => {
     await pipeline.settled(['a']);
     await pipeline.target.query('drop table a');
     expect(found(await pipeline.verify())).toEqual(['a missing ["1"]', 'a missing ["2"]']);
+  });
+
+  it('finds a row that the target has twice, and proves nothing of rows that lack a column', async () => {
+    pipeline = await Pipeline.open(
+      postgres,
+      nats,
+      `create table a (id int primary key, v text); insert into a values (1, 'x'), (2, 'y');
+       create table b (id int primary key, v text); insert into b values (1, 'x')`,
+    );
+    pipeline.start();
+    await pipeline.settled(['a', 'b']);
+    await pipeline.target.query('alter table a drop constraint a_pkey; insert into a select * from a where id = 2');
+    expect(found(await pipeline.verify())).toEqual(['a extra ["2"]']);
+    await pipeline.target.query(
+      `delete from a where id = 2; insert into a values (2, 'y'); alter table b drop column v`,
+    );
+    const outcome = await pipeline.verify();
+    expect(found(outcome)).toEqual([]);
+    expect(outcome.tables.map(({ progress, skippedColumns }) => [progress.unresolved, skippedColumns])).toEqual([
+      [0, []],
+      [1, ['v']],
+    ]);
+    expect(isProven(outcome)).toBe(false);
+    expect((await readVerifications(pipeline.target, ['mirror'])).get('mirror')).toMatchObject({ state: 'unresolved' });
+  });
+
+  it('closes what it found of tables that the flow has no more', async () => {
+    pipeline = await Pipeline.open(
+      postgres,
+      nats,
+      'create table a (id int primary key); create table b (id int primary key); insert into b values (1), (2)',
+    );
+    pipeline.start();
+    await pipeline.settled(['a', 'b']);
+    await pipeline.target.query('delete from b where id = 1');
+    expect(found(await pipeline.verify())).toEqual(['b missing ["1"]']);
+    const open = async (): Promise<unknown> =>
+      (await readVerifications(pipeline!.target, ['mirror'])).get('mirror')!.driftRows;
+    expect(await open()).toBe(1);
+    await pipeline.source.query('drop table b');
+    expect(isProven(await pipeline.verify())).toBe(true);
+    expect(await open()).toBe(0);
+  });
+
+  it('reads and compares keys with backslashes in databases that take these for escapes', async () => {
+    const escapes = `do $$ begin execute format('alter database %I set standard_conforming_strings = off', current_database()); end $$`;
+    pipeline = await Pipeline.open(
+      postgres,
+      nats,
+      `${escapes}; set standard_conforming_strings = on;
+       create table odd (k text collate "C" primary key, n int)`,
+      {},
+      postgres,
+      { snapshot_chunk_rows: 1 },
+    );
+    for (const key of ['\\', 'a\\', 'a\\n', 'a\n', `a'\\b`, 'b', `\\'`, `'`])
+      await pipeline.source.query('insert into odd values ($1, 1)', [key]);
+    await pipeline.target.query(escapes);
+    pipeline.start();
+    await pipeline.settled(['odd'], 20_000);
+    const outcome = await pipeline.verify();
+    expect([found(outcome), isProven(outcome), outcome.tables[0]!.progress.rows]).toEqual([[], true, 8]);
+    await pipeline.target.query(`update odd set n = 2`);
+    expect(found(await pipeline.verify())).toHaveLength(8);
+    expect(found(await pipeline.verify({ repair: true }))).toEqual([]);
+    const side = await PostgresDriftSource.open('x', {
+      url: pipeline.config.sources['wms']!.url,
+      applicationName: 'test',
+      include: () => true,
+    });
+    try {
+      const [table] = await side.tables();
+      const plan = comparePlan(table!, table);
+      const pace = new Pace(1, AbortSignal.timeout(60_000));
+      let rows = 0;
+      let after: KeyTexts | null = null;
+      do {
+        const upTo: KeyTexts | null = (await side.boundary(plan.source, after, 1)) ?? null;
+        rows += (await side.scan(plan.source, { kind: 'range', after, upTo }, 0, pace)).rows;
+        after = upTo;
+      } while (after !== null);
+      expect(rows).toBe(8);
+    } finally {
+      await side.close();
+    }
   });
 
   it('`waybill verify` answers by its exit status, and repairs', async () => {

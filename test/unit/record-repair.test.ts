@@ -78,6 +78,7 @@ async function repaired(
     store: {
       begin: async () => ({ id: '1', startedAt: new Date(0), tables: new Map() }),
       provenAt: async () => undefined,
+      openRows: async () => new Map(),
       save: async () => {},
       settle: async () => {},
       finish: async () => {},

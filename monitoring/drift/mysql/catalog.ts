@@ -39,16 +39,22 @@ export async function readTables(
     .filter(([schema, name]) => include(schema!, name!))
     .map(([schema, name, rows]) => {
       const id = `${schema}\0${name}`;
-      const stored = (columns.get(id) ?? []).filter(([, , , extra]) => !GENERATED.test(extra ?? ''));
+      const all = columns.get(id) ?? [];
+      const stored = all.filter((column) => !isGenerated(column));
       return {
         dialect: session.flavour,
         schema: schema!,
         name: name!,
         columns: stored.map(sideColumn),
+        generated: all.filter(isGenerated).map(([column]) => column!),
         key: chooseKey(new Set(stored.map(([column]) => column!)), keys.get(id) ?? []),
         estimatedRows: Number(rows ?? 0),
       };
     });
+}
+
+function isGenerated([, , , extra]: TextRow): boolean {
+  return GENERATED.test(extra ?? '');
 }
 
 function sideColumn([name, type, collation]: TextRow): SideColumn {

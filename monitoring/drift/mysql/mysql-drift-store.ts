@@ -1,7 +1,7 @@
 /** `waybill.drift` (findings) and `waybill.drift_run` (verifications) in a MySQL or MariaDB target. */
 import { createHash } from 'node:crypto';
 import { DIGEST_FORMAT } from '../canonical-text.ts';
-import type { DriftRun, DriftStore } from '../drift-store.ts';
+import { sumOpen, type DriftRun, type DriftStore, type RunEnd } from '../drift-store.ts';
 import type { Finding } from '../findings.ts';
 import type { TableProgress } from '../verify-table.ts';
 import { quoteText, type CompareSession } from './session.ts';
@@ -151,11 +151,33 @@ export class MysqlDriftStore implements DriftStore {
     );
   }
 
-  async finish(run: DriftRun, outcome: { readonly state: 'done' | 'failed'; readonly error?: string }): Promise<void> {
+  async openRows(): ReturnType<DriftStore['openRows']> {
+    const rows = await this.#session.query(
+      `SELECT table_schema, table_name, kind, SUM(copies) FROM waybill.drift
+        WHERE flow = ${quoteText(this.#flow)} AND state = 'open' GROUP BY table_schema, table_name, kind`,
+      'reading what is known to differ',
+    );
+    return sumOpen(
+      rows.map(([schema, name, kind, sum]) => ({ schema: schema!, name: name!, kind: kind!, rows: Number(sum) })),
+    );
+  }
+
+  async finish(run: DriftRun, end: RunEnd): Promise<void> {
+    const doing = 'ending a verification';
+    if (end.state === 'done') {
+      const compared = end.compared.length === 0 ? "''" : end.compared.map(quoteText).join(', ');
+      await this.#session.query(
+        `UPDATE waybill.drift SET state = 'gone', closed_at = UTC_TIMESTAMP(6)
+          WHERE flow = ${quoteText(this.#flow)} AND state = 'open'
+            AND CONCAT(table_schema, '.', table_name) NOT IN (${compared})`,
+        doing,
+      );
+    }
     await this.#session.query(
-      `UPDATE waybill.drift_run SET state = ${quoteText(outcome.state)}, error = ${literal(outcome.error)},
+      `UPDATE waybill.drift_run SET state = ${quoteText(end.state)},
+         error = ${literal(end.state === 'failed' ? end.error : undefined)},
          finished_at = UTC_TIMESTAMP(6) WHERE id = ${Number(run.id)}`,
-      'ending a verification',
+      doing,
     );
   }
 

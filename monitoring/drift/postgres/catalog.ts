@@ -22,6 +22,8 @@ select n.nspname as schema, c.relname as name,
             else l.collname in ('C', 'POSIX') end) order by a.attnum)
    from pg_attribute a join pg_type y on y.oid = a.atttypid left join pg_collation l on l.oid = a.attcollation
    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as columns,
+  (select json_agg(a.attname order by a.attnum) from pg_attribute a
+   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated <> '') as generated,
   coalesce(s.rows, 0)::text as rows, c.relkind = 'r' and c.relhassubclass as "isParent"
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
   left join lateral (
@@ -38,6 +40,7 @@ interface CatalogRow {
   readonly name: string;
   readonly key: string[] | null;
   readonly columns: { name: string; type: string; base: string; bytewise: boolean }[] | null;
+  readonly generated: string[] | null;
   readonly rows: string;
   readonly isParent: boolean;
 }
@@ -65,6 +68,7 @@ export async function readTables(
         base,
         ordered: ORDERED.test(type) || (ORDERED_TEXT.test(type) && bytewise),
       })),
+      generated: row.generated ?? [],
       estimatedRows: Number(row.rows),
       ...(row.isParent ? { isParent: true } : {}),
     }));

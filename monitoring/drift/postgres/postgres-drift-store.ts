@@ -1,7 +1,7 @@
 /** `waybill.drift` (findings) and `waybill.drift_run` (verifications) in a Postgres target. */
 import type pg from 'pg';
 import { DIGEST_FORMAT } from '../canonical-text.ts';
-import type { DriftRun, DriftStore } from '../drift-store.ts';
+import { sumOpen, type DriftRun, type DriftStore, type RunEnd } from '../drift-store.ts';
 import type { TableProgress } from '../verify-table.ts';
 import { sideError } from './session.ts';
 
@@ -130,13 +130,30 @@ export class PostgresDriftStore implements DriftStore {
     );
   }
 
-  async finish(run: DriftRun, outcome: { readonly state: 'done' | 'failed'; readonly error?: string }): Promise<void> {
-    await this.#query('ending a verification', () =>
-      this.#client.query(
+  async openRows(): ReturnType<DriftStore['openRows']> {
+    return await this.#query('reading what is known to differ', async () => {
+      const { rows } = await this.#client.query<{ schema: string; name: string; kind: string; rows: string }>(
+        `SELECT table_schema AS schema, table_name AS name, kind, sum(copies)::text AS rows FROM waybill.drift
+          WHERE flow = $1 AND state = 'open' GROUP BY 1, 2, 3`,
+        [this.#flow],
+      );
+      return sumOpen(rows.map((row) => ({ ...row, rows: Number(row.rows) })));
+    });
+  }
+
+  async finish(run: DriftRun, end: RunEnd): Promise<void> {
+    await this.#query('ending a verification', async () => {
+      if (end.state === 'done')
+        await this.#client.query(
+          `UPDATE waybill.drift SET state = 'gone', closed_at = clock_timestamp()
+            WHERE flow = $1 AND state = 'open' AND table_schema || '.' || table_name <> ALL ($2::text[])`,
+          [this.#flow, end.compared],
+        );
+      await this.#client.query(
         'UPDATE waybill.drift_run SET state = $2, error = $3, finished_at = clock_timestamp() WHERE id = $1',
-        [run.id, outcome.state, outcome.error ?? null],
-      ),
-    );
+        [run.id, end.state, end.state === 'failed' ? end.error : null],
+      );
+    });
   }
 
   async close(): Promise<void> {

@@ -15,7 +15,8 @@ export type Role = 'source' | 'target';
 const SETTINGS =
   '-c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c timezone=UTC -c bytea_output=hex -c extra_float_digits=1' +
   ' -c max_parallel_workers_per_gather=0 -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off' +
-  ' -c jit=off -c row_security=off -c lock_timeout=10s -c statement_timeout=0 -c client_min_messages=warning';
+  ' -c jit=off -c row_security=off -c lock_timeout=10s -c statement_timeout=0 -c client_min_messages=warning' +
+  ' -c idle_in_transaction_session_timeout=0 -c standard_conforming_strings=on';
 
 /** Connects. Throws `source_unreachable`, `target_auth` and the like. */
 export async function openSession(

@@ -11,7 +11,7 @@ import { passed } from '../alignment.ts';
 import { maskFor } from '../compare-plan.ts';
 import { Buckets, bucketOf, formatDigest } from '../digest.ts';
 import type { DriftStore } from '../drift-store.ts';
-import { compareRows, type Finding } from '../findings.ts';
+import { compareRows, rowsById, tooMany, type Finding } from '../findings.ts';
 import type { FlowOutcome, TableOutcome } from '../outcome.ts';
 import { Pace } from '../pace.ts';
 import type { DigestedRow, DriftTarget, KeyTexts, SideTable } from '../side.ts';
@@ -90,7 +90,7 @@ export async function verifyRecords(options: RecordVerificationOptions): Promise
       await store.settle(run, place.schema, place.name);
     }
     options.onTable?.(outcome);
-    await store.finish(run, { state: 'done' });
+    await store.finish(run, { state: 'done', compared: [id] });
     return { flow, startedAt: run.startedAt, tables: [outcome] };
   } catch (thrown) {
     // What is worked out is gone with this process: there is nothing to be resumed.
@@ -305,9 +305,9 @@ class RecordComparison {
         const keys = batch.map(({ id }) => JSON.parse(id) as string[]);
         const reading =
           this.#table === undefined ? [] : (await this.#pace.work(() => target.lookUp(plan.table, keys))).result.rows;
-        const there = new Map(reading.map((row) => [rowId(row.key), row]));
+        const there = rowsById(reading);
         for (const { id, record } of batch) {
-          const finding = compareOne(id, plan, record, there.get(id));
+          const finding = compareOne(id, plan, record, there.get(id) ?? []);
           if (finding !== undefined && !(finding.kind === 'extra' && ignoreExtra)) differing.set(id, finding);
         }
       }
@@ -319,13 +319,15 @@ function compareOne(
   id: string,
   plan: RecordPlan,
   { values, maybe }: ExpectedRecord,
-  row: DigestedRow | undefined,
+  rows: readonly DigestedRow[],
 ): Finding | undefined {
   const key = JSON.parse(id) as string[];
+  const [row] = rows;
   const found = row === undefined ? {} : { targetDigest: formatDigest(row.digest) };
   if (values === undefined)
-    return row === undefined || maybe ? undefined : { id, key, kind: 'extra', copies: 1, ...found };
+    return row === undefined || maybe ? undefined : { id, key, kind: 'extra', copies: rows.length, ...found };
   const sourceDigest = formatDigest(plan.digest(values).digest);
+  if (rows.length > 1) return { id, key, sourceDigest, ...tooMany(rows) };
   if (row === undefined) return maybe ? undefined : { id, key, kind: 'missing', copies: 1, sourceDigest };
   if (found.targetDigest === sourceDigest) return undefined;
   return { id, key, kind: 'different', copies: 1, sourceDigest, ...found };
