@@ -18,8 +18,7 @@ export interface Pages {
 
 /** Listens on `host:port` (port 0: any free one). Throws `config_invalid` when it cannot. */
 export async function startMonitoring(listen: string, metrics: Metrics, pages?: Pages): Promise<MonitoringServer> {
-  const split = listen.lastIndexOf(':');
-  const host = listen.slice(0, split).replace(/^\[|\]$/g, '');
+  const { host, port } = parseListen(listen);
   const server = createServer((request, response) => {
     if (pages?.handle(request, response) === true) return;
     if (request.method !== 'GET' && request.method !== 'HEAD') {
@@ -62,7 +61,7 @@ export async function startMonitoring(listen: string, metrics: Metrics, pages?: 
         ),
       ),
     );
-    server.listen(Number(listen.slice(split + 1)), host, resolve);
+    server.listen(port, host, resolve);
   });
   return {
     port: (server.address() as AddressInfo).port,
@@ -73,6 +72,17 @@ export async function startMonitoring(listen: string, metrics: Metrics, pages?: 
         server.closeAllConnections();
       }),
   };
+}
+
+function parseListen(listen: string): { readonly host: string; readonly port: number } {
+  const [, host, digits] = /^\[?(.+?)\]?:(\d{1,5})$/.exec(listen) ?? [];
+  const port = Number(digits);
+  if (host === undefined || !(port <= 65_535))
+    throw new ReplicationError(
+      'config_invalid',
+      `monitoring.listen: ${listen} is not host:port, with a port up to 65535; choose another address, or --listen`,
+    );
+  return { host, port };
 }
 
 function reply(response: ServerResponse, status: number, type: string, body: string): void {

@@ -179,8 +179,9 @@ export async function quarantineList(
 }
 
 export async function quarantineShow(flow: string, id: string, options: GlobalOptions): Promise<number> {
+  requireIds([id], {});
   const entry = await withTarget(readConfig(options), flow, (desk) => desk.showQuarantine(id));
-  if (entry === undefined)
+  if (entry === undefined || entry.flow !== flow)
     throw new ReplicationError('config_invalid', `there is no quarantined change ${id} in flow ${flow}`);
   console.log(JSON.stringify(entry, undefined, 2));
   return EXIT.good;

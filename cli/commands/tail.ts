@@ -29,6 +29,8 @@ export async function tail(
   const nats = await connectNats(config.nats, 'waybill tail');
   const stop = new AbortController();
   process.once('SIGINT', () => stop.abort());
+  // Whoever reads what is printed has seen enough (`| head`).
+  process.stdout.on('error', () => stop.abort());
   try {
     const stream = cdcStreamName(config.nats.prefix, source);
     const { startSeq, position } = await findBeginning(nats, stream, from);
@@ -38,8 +40,8 @@ export async function tail(
         if (options.table !== undefined && line['table'] !== options.table) continue;
         // A frame begins before the position that lies in it.
         if (from !== undefined && comparePositions(parsePosition(line['position'] as string)!, from) <= 0) continue;
-        if (!process.stdout.write(`${JSON.stringify(line)}\n`))
-          await new Promise((resolve) => process.stdout.once('drain', resolve));
+        if (stop.signal.aborted) return EXIT.good;
+        if (!process.stdout.write(`${JSON.stringify(line)}\n`)) await drained(stop.signal);
         printed += 1;
         if (printed >= limit) return EXIT.good;
       }
@@ -48,6 +50,14 @@ export async function tail(
   } finally {
     await nats.close();
   }
+}
+
+/** Resolves when more can be printed, or nobody wants it any more. */
+async function drained(signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    process.stdout.once('drain', resolve);
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
 }
 
 /** Where to read from: the first frame that is kept, or the one that `from` lies in. Throws `stream_missing`. */

@@ -15,7 +15,7 @@ export interface VerifyCommandOptions extends GlobalOptions {
 
 const SHOWN = 20;
 
-/** Exit status 1 when drift was confirmed and stands, or rows changed too fast to be proven. */
+/** Exit status 1 when drift was confirmed and stands, or rows changed too fast to be proven; 130 when it was told to stop. */
 export async function verify(flows: string[], options: VerifyCommandOptions): Promise<number> {
   const config = readConfig(options);
   const known = [...Object.keys(config.flows), ...Object.keys(config.canonicalFlows)];
@@ -49,8 +49,8 @@ export async function verify(flows: string[], options: VerifyCommandOptions): Pr
     }
   } catch (thrown) {
     if (!stop.signal.aborted) throw thrown;
-    console.error('stopped; `waybill verify --resume` goes on from here');
-    return EXIT.no;
+    console.error('stopped before the answer; `waybill verify --resume` goes on from here');
+    return EXIT.interrupted;
   } finally {
     await nats.close();
   }

@@ -208,6 +208,10 @@ it('shows the stream as lines of JSON', async () => {
   expect(inserted).toMatchObject({ table: 'public.orders', after: { id: '101', v: 'w' } });
   const from = await lines('--from', String(inserted['position']), '--table', 'public.orders', '--limit', '1');
   expect(from[0]).toMatchObject({ op: 'insert', after: { id: '102', v: 'x' } });
+  // Whoever reads it has left (`| head`).
+  const { child, ended, output } = start('tail', 'wms');
+  child.stdout!.destroy();
+  expect(await ended, output()).toBe(0);
 });
 
 it('keeps a refused row, shows it, and applies it when asked to', async () => {
@@ -221,6 +225,8 @@ it('keeps a refused row, shows it, and applies it when asked to', async () => {
   const listed = JSON.parse(await waybill('quarantine', 'list', '--json')) as { id: string; reason: string }[];
   expect(listed).toMatchObject([{ reason: 'constraint' }]);
   const { id } = listed[0]!;
+  const ofNone = start('quarantine', 'show', 'copy', String(Number(id) + 1000));
+  expect(await ofNone.ended, ofNone.output()).toBe(2);
   expect(await waybill('quarantine', 'show', 'copy', id)).toContain('much too long');
   const failing = start('quarantine', 'replay', 'copy', id);
   expect(await failing.ended, 'the cause is still there').toBe(1);
@@ -234,6 +240,19 @@ it('keeps a refused row, shows it, and applies it when asked to', async () => {
   expect(await waybill('snapshot', 'wms', 'public.orders')).toContain('public.orders');
   await waitFor('the rows again', async () => (await countOf(store, 'wms.orders')) === 104);
   await drain(running);
+});
+
+it('gives no answer where it is told to stop before there is one', async () => {
+  // The stages do not run, so that the comparison waits for what was written since.
+  await db.query(`insert into orders values (300, 'waits')`);
+  const comparing = start('verify', 'copy');
+  await waitFor('a comparison', async () => {
+    const { rows } = await store.query(`select from waybill.drift_run where state = 'running'`);
+    return rows.length > 0;
+  });
+  comparing.child.kill('SIGINT');
+  expect(await comparing.ended, comparing.output()).toBe(130);
+  expect(comparing.output()).toContain('stopped before the answer');
 });
 
 it('goes away without a trace, and only when told so', async () => {

@@ -90,6 +90,9 @@ describe('2: wrong usage or configuration', () => {
     ['a discard of something that is no id', ['quarantine', 'discard', 'copy', 'x']],
     ['a stage that is not there', ['run', '--only', 'capture:wmss']],
     ['an address that cannot be listened on', ['run', '--listen', '192.0.2.1:9']],
+    ['an address without a port', ['run', '--listen', 'localhost']],
+    ['a port that there is not', ['run', '--listen', '127.0.0.1:65536']],
+    ['a look at something that is no id', ['quarantine', 'show', 'copy', 'x']],
   ])('%s', async (_, args) => {
     const { status, output } = await waybill(...args);
     expect(status, output).toBe(2);
