@@ -2,6 +2,7 @@
 import { loadConfig, type Config, type SourceConfig, type TargetConfig } from '../core/config.ts';
 import { asReplicationError, messageOf, ReplicationError, type ErrorCode } from '../core/errors.ts';
 import { nearest } from '../core/nearest.ts';
+import { printable, printableLines } from './printable.ts';
 
 /** `interrupted`: told to stop before there was an answer. */
 export const EXIT = { good: 0, no: 1, usage: 2, unreachable: 3, interrupted: 130 } as const;
@@ -45,7 +46,7 @@ const UNREACHABLE: ReadonlySet<ErrorCode> = new Set([
 /** Prints an error for people and gives the exit status that belongs to it. */
 export function reportError(thrown: unknown): number {
   const error = asReplicationError(thrown);
-  process.stderr.write(`error ${error.code}: ${error.message}\nremedy: ${error.remedy}\n`);
+  process.stderr.write(`error ${error.code}: ${printableLines(error.message)}\nremedy: ${error.remedy}\n`);
   if (process.env['WAYBILL_DEBUG'] !== undefined)
     process.stderr.write(`${error.stack ?? ''}\n${messageOf(error.cause)}\n`);
   if (error.code === 'config_invalid' || error.code === 'mapping_invalid') return EXIT.usage;
@@ -54,8 +55,9 @@ export function reportError(thrown: unknown): number {
 
 /** Prints rows as an aligned table. */
 export function printTable(head: readonly string[], rows: readonly (readonly string[])[]): void {
-  const widths = head.map((title, index) => Math.max(title.length, ...rows.map((row) => row[index]?.length ?? 0)));
-  for (const row of [head, ...rows])
+  const cells = [head, ...rows.map((row) => row.map(printable))];
+  const widths = head.map((_, index) => Math.max(...cells.map((row) => row[index]?.length ?? 0)));
+  for (const row of cells)
     console.log(
       row
         .map((cell, index) => cell.padEnd(widths[index]!))

@@ -9,6 +9,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { audit, auditIfReachable, targetsOf } from '../audit.ts';
 import { describeOutboundTraces, teardownOutbound } from '../flow-teardown.ts';
 import { confirmed } from '../confirm.ts';
+import { printable } from '../printable.ts';
 import { watchSnapshot } from '../snapshot-watch.ts';
 import { checkedSpan, tableOfSpan } from '../key-span.ts';
 import {
@@ -219,7 +220,7 @@ export async function quarantineReplay(
     );
   }
   for (const failure of result.failed)
-    console.log(`  ${failure.id}: ${failure.message} (SQLSTATE ${failure.sqlState})`);
+    console.log(printable(`  ${failure.id}: ${failure.message} (SQLSTATE ${failure.sqlState})`));
   return result.failed.length === 0 ? EXIT.good : EXIT.no;
 }
 

@@ -4,6 +4,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { connectNats } from '../../core/nats.ts';
 import { countKinds, coverage, isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
 import { EXIT, printTable, readConfig, unknownName, type GlobalOptions } from '../context.ts';
+import { printable } from '../printable.ts';
 import { verifyOnce } from '../verification.ts';
 
 export interface VerifyCommandOptions extends GlobalOptions {
@@ -108,7 +109,9 @@ function print(outcome: FlowOutcome): void {
     const findings = openFindings(table);
     for (const { kind, key, sourceDigest, targetDigest, copies } of findings.slice(0, SHOWN))
       console.log(
-        `  ${table.schema}.${table.name} ${kind} ${key === null ? `${copies} × row ${sourceDigest ?? targetDigest}` : `key ${JSON.stringify(key)}`}`,
+        printable(
+          `  ${table.schema}.${table.name} ${kind} ${key === null ? `${copies} × row ${sourceDigest ?? targetDigest}` : `key ${JSON.stringify(key)}`}`,
+        ),
       );
     if (findings.length > SHOWN) console.log(`  … and ${findings.length - SHOWN} more; --json names them`);
   }

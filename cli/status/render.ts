@@ -1,4 +1,5 @@
 /** The report as lines for people: tables of sources and flows, and below them what is wrong and what to do. */
+import { printable } from '../printable.ts';
 import type { FlowLine, Lag, Problem, SnapshotLine, SourceLine, StatusReport, VerifiedLine } from './report.ts';
 import { tableLines, type Column, type Paint, type Tone } from './table.ts';
 import { bytesText, countText, durationText, lagText, sparkline, wrap } from './text.ts';
@@ -156,7 +157,7 @@ const LEAST_WRAP = 30;
 function problemLines(what: string, { code, message, remedy }: Problem, width: number, paint: Paint): string[] {
   const room = Number.isFinite(width) ? Math.max(LEAST_WRAP, width - 2) : Infinity;
   return [
-    ...wrap(`${what}: ${code}: ${message}`, room).map((line, index) =>
+    ...wrap(printable(`${what}: ${code}: ${message.replaceAll(/\s+/g, ' ')}`), room).map((line, index) =>
       paint(`${index === 0 ? '! ' : '  '}${line}`, 'bad'),
     ),
     ...wrap(`remedy: ${remedy}`, room).map((line) => `  ${line}`),

@@ -1,4 +1,5 @@
 /** Tables that fit a width: columns shrink, and the least important go, before a line would break. */
+import { printable } from '../printable.ts';
 import { shorten } from './text.ts';
 
 export type Tone = 'good' | 'warn' | 'bad' | 'dim' | 'plain' | 'bold';
@@ -31,7 +32,7 @@ export function tableLines<L>(
   lines: readonly L[],
   { width, paint }: { readonly width: number; readonly paint: Paint },
 ): string[] {
-  const cells = new Map(columns.map((column) => [column, lines.map((line) => column.text(line))]));
+  const cells = new Map(columns.map((column) => [column, lines.map((line) => printable(column.text(line)))]));
   let shown = [...columns];
   const widths = new Map<Column<L>, number>();
   const total = (): number => shown.reduce((sum, column) => sum + widths.get(column)! + GAP, -GAP);
