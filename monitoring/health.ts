@@ -35,6 +35,8 @@ export const STALL_MS = 60_000;
 const NOT_READY = new Set(['starting', 'slot_missing', 'slot_lost', 'blocked', 'stopped', 'waiting']);
 /** States in which nothing is done, since another process does it or is meant to. */
 export const LEAVES_IT_TO_OTHERS: ReadonlySet<string> = new Set(['standby', 'stopped']);
+/** States in which the source keeps no log for a capture any more. */
+export const KEEPS_NO_LOG: ReadonlySet<string> = new Set(['slot_missing', 'slot_lost']);
 const RATE_WINDOW_MS = 5000;
 /** A stage that reports its lag does so every second; what is older than this has aged meanwhile. */
 const LAG_AGES_AFTER_MS = 2500;
@@ -76,6 +78,7 @@ export class StageHealth {
     this.#state = state;
     this.#detail = detail;
     if (LEAVES_IT_TO_OTHERS.has(state)) this.#forget();
+    if (KEEPS_NO_LOG.has(state)) this.#retained = this.#budget = undefined;
     // It had nothing to do then; whether it has now, it cannot know.
     if (NOT_READY.has(state) && this.#lagSeconds === 0) this.#lagSeconds = undefined;
   }

@@ -13,7 +13,7 @@ import { DRIFT_KINDS, type DriftKind } from './drift/findings.ts';
 import { coverage, countKinds, isProven, openFindings, type DriftReport } from './drift/outcome.ts';
 import type { HeartbeatReport } from './heartbeat.ts';
 import { METRIC } from './metric-names.ts';
-import { LEAVES_IT_TO_OTHERS, STALL_MS, StageHealth, type StageFacts, type StageKind } from './health.ts';
+import { KEEPS_NO_LOG, LEAVES_IT_TO_OTHERS, STALL_MS, StageHealth, type StageFacts, type StageKind } from './health.ts';
 import type { Sample } from './observation.ts';
 
 const CAPTURE_STATES: readonly CaptureState[] = [
@@ -133,8 +133,11 @@ export class Metrics {
       state: (state, detail) => {
         health.state(state, detail);
         for (const each of CAPTURE_STATES) this.#captureState.set({ source, state: each }, each === state ? 1 : 0);
-        if (!LEAVES_IT_TO_OTHERS.has(state)) return;
-        for (const gauge of [this.#retained, this.#budget, this.#spool]) gauge.remove({ source });
+        const leaves = LEAVES_IT_TO_OTHERS.has(state);
+        if (leaves || KEEPS_NO_LOG.has(state))
+          for (const gauge of [this.#retained, this.#budget]) gauge.remove({ source });
+        if (!leaves) return;
+        this.#spool.remove({ source });
         this.#snapshot(source, undefined);
         showOut([]);
       },

@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import { METRIC } from '../../monitoring/metric-names.ts';
+import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { run } from '../../sandbox/process.ts';
@@ -190,7 +191,7 @@ scrape_configs:
     await clears('WaybillFlowNotRunning');
   });
 
-  it('a slot that was dropped', async () => {
+  it('a slot that was dropped, until the source is read from scratch', async () => {
     const slot = `${pipeline.config.nats.prefix}_wms`;
     await waitFor(
       'the slot to be dropped',
@@ -208,5 +209,9 @@ scrape_configs:
     );
     await fires('WaybillCaptureNotStreaming');
     expect(await value('waybill_capture_state{state="slot_missing"}')).toBe(1);
+    expect(await value('waybill_capture_retained_log_bytes'), 'nothing is kept any more').toBeUndefined();
+    await requestSnapshot(pipeline.config.nats, 'wms', { reset: true });
+    await clears('WaybillCaptureNotStreaming');
+    expect(await value('waybill_capture_state{state="slot_missing"}')).toBe(0);
   });
 });

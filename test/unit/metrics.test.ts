@@ -60,6 +60,16 @@ describe('a stage that stands by', () => {
     expect(await series(METRIC.captureRetained[0])).toEqual({ wms: 6 });
   });
 
+  it('that has lost its slot keeps no log', async () => {
+    const { metrics, series } = watched();
+    const report = metrics.captureReport('wms');
+    report.retainedLogBytes(5);
+    report.logBudgetSeconds(60);
+    report.state('slot_lost');
+    for (const [name] of [METRIC.captureRetained, METRIC.captureBudget]) expect(await series(name), name).toEqual({});
+    expect(metrics.facts()[0]).not.toHaveProperty('retainedLogBytes');
+  });
+
   it('says no more of the target what it knew when it applied to it', async () => {
     const { metrics, pass, series } = watched();
     const report = metrics.flowReport('mirror', 'vis', 'S');
