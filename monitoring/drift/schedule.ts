@@ -1,5 +1,5 @@
 /** Compares again and again: one process at a time for each flow, and a comparison that was interrupted goes on. */
-import { asReplicationError, ReplicationError } from '../../core/errors.ts';
+import { asReplicationError, policyFor, ReplicationError } from '../../core/errors.ts';
 import { acquireLease, openBucket } from '../../core/lease.ts';
 import type { NatsConfig } from '../../core/config.ts';
 import type { Logger } from '../../core/logger.ts';
@@ -21,7 +21,10 @@ export interface ScheduleOptions {
   readonly verify: (nats: Nats, signal: AbortSignal) => Promise<FlowOutcome>;
 }
 
-/** Runs until the signal aborts. Errors that pass are tried again; others are thrown as `ReplicationError`. */
+/**
+ * Runs until the signal aborts. Errors that pass are tried again at once; others, of one comparison, at the time of the
+ * next: what somebody has to mend is mended while this process runs, and a proof must not be wanting from then on.
+ */
 export async function runSchedule(options: ScheduleOptions): Promise<void> {
   const { flow, everyMs, holder, leaseTtlMs, report, log, signal } = options;
   await runService(
@@ -40,10 +43,12 @@ export async function runSchedule(options: ScheduleOptions): Promise<void> {
           report.awaited(await proofSince(bucket, flow));
           while (!lease.signal.aborted) {
             const startedMs = performance.now();
-            const outcome = await options.verify(nats, lease.signal);
-            report.finished(outcome);
-            if (isProven(outcome)) await noteProof(bucket, flow, outcome.startedAt);
-            tell(log, outcome);
+            const outcome = await compare(options, nats, lease.signal);
+            if (outcome !== undefined) {
+              report.finished(outcome);
+              if (isProven(outcome)) await noteProof(bucket, flow, outcome.startedAt);
+              tell(log, outcome);
+            }
             run.progressed();
             await abortableDelay(Math.max(0, everyMs - (performance.now() - startedMs)), lease.signal);
           }
@@ -62,6 +67,25 @@ export async function runSchedule(options: ScheduleOptions): Promise<void> {
     },
     { name: `verify ${flow}`, signal, log },
   );
+}
+
+/** One comparison; undefined where it failed for a reason that does not pass by itself, which is logged. */
+async function compare(
+  { verify, flow, log }: ScheduleOptions,
+  nats: Nats,
+  signal: AbortSignal,
+): Promise<FlowOutcome | undefined> {
+  try {
+    return await verify(nats, signal);
+  } catch (thrown) {
+    const error = asReplicationError(thrown);
+    if (signal.aborted || policyFor(error.code).action === 'retry') throw thrown;
+    log.error(
+      { flow, code: error.code, remedy: error.remedy, context: error.context },
+      `not compared: ${error.message}`,
+    );
+    return undefined;
+  }
 }
 
 function tell(log: Logger, outcome: FlowOutcome): void {

@@ -18,12 +18,16 @@ afterAll(async () => await nats?.dispose());
 type Series = 'awaited' | 'verified';
 
 /** Runs the schedule of one process, and gives what its metrics say once `until` is among it. */
-async function run(verify: () => Promise<FlowOutcome>, until: Series): Promise<Partial<Record<Series, number>>> {
+async function run(
+  verify: () => Promise<FlowOutcome>,
+  until: Series,
+  everyMs = 60_000,
+): Promise<Partial<Record<Series, number>>> {
   const metrics = new Metrics();
   const stop = new AbortController();
   const running = runSchedule({
     flow: 'mirror',
-    everyMs: 60_000,
+    everyMs,
     nats: parseConfig(JSON.stringify({ version: 1, nats: { servers: [nats.url] } }), {}).nats,
     holder: 'test',
     leaseTtlMs: 1500,
@@ -55,4 +59,14 @@ it('is told from when the flow was first to be compared, or from its last proof'
   expect(await run(fails, 'awaited'), 'a restart does not begin anew').toEqual({ awaited: first });
   expect(await run(proof, 'verified'), 'it ends with the first proof').toEqual({ verified: 2 });
   expect(await run(fails, 'awaited'), 'nothing has been proven since').toEqual({ awaited: 2 });
+});
+
+it('is looked for again at the next turn after an error that somebody has to mend', async () => {
+  let mended = false;
+  const refused = async (): Promise<FlowOutcome> => {
+    if (mended) return await proof();
+    mended = true;
+    throw new ReplicationError('source_privilege', 'may not read a table');
+  };
+  expect(await run(refused, 'verified', 20)).toEqual({ verified: 2 });
 });
