@@ -21,6 +21,8 @@ import { compileTablePatterns } from './table-pattern.ts';
 
 const name = nameSchema;
 const duration = durationSchema;
+/** How often something is done again and again. */
+const period = durationSchema.refine((ms) => ms > 0, 'must be longer than nothing');
 const size = sizeSchema;
 const secretUrl = z.string().min(1);
 const tablePattern = z.string().regex(/^!?[^.]+\..+$/, 'must have the form schema.table, with * for any characters');
@@ -133,7 +135,7 @@ const mirrorFlowSchema = z.strictObject({
 
 const verifySchema = z.strictObject({
   /** How often both sides of every flow are compared; left out: only when `waybill verify` is run. */
-  every: duration.optional(),
+  every: period.optional(),
   /** The share of time in which a comparison may keep one session of a database busy. */
   max_load: z.number().gt(0).max(1).default(0.5),
   /** How long a row must differ before it is looked at again. */
@@ -154,7 +156,7 @@ const monitoringSchema = z.strictObject({
   /** Where alerts are sent, by names of your own. */
   webhooks: z.record(name, webhookSchema).default({}),
   /** How often a heartbeat is sent through each flow and timed; left out: never. */
-  heartbeat: duration.optional(),
+  heartbeat: period.optional(),
   verify: verifySchema.prefault({}),
   listen: z
     .string()

@@ -9,6 +9,8 @@ import type { TableSchema } from '../../core/frame.ts';
 import { connectNats } from '../../core/nats.ts';
 import { mappingFindings, outboundFindings } from '../canonical-flows.ts';
 import { EXIT, readConfig, type GlobalOptions } from '../context.ts';
+import { flowClashes } from '../flow-clashes.ts';
+import { printable } from '../printable.ts';
 import { sourceTables } from '../source-tables.ts';
 
 export interface CheckOptions extends GlobalOptions {
@@ -31,11 +33,15 @@ export async function check(options: CheckOptions): Promise<number> {
   const flows = Object.fromEntries(flowNames(config).map((flow) => [flow, flowSettings(config, flow)!]));
   for (const [name, settings] of Object.entries(config.targets))
     findings.push(...(await (await targetOf(settings)).check(name, flows, ofFlow)));
-  findings.push(...(await mappingFindings(config, tables)), ...(await outboundFindings(config)));
+  findings.push(
+    ...flowClashes(config, ofFlow),
+    ...(await mappingFindings(config, tables)),
+    ...(await outboundFindings(config)),
+  );
   if (options.json === true) console.log(JSON.stringify(findings, undefined, 2));
   else
     for (const { severity, subject, message, remedy } of findings) {
-      console.log(`${severity.padEnd(7)}  ${subject}: ${message}`);
+      console.log(printable(`${severity.padEnd(7)}  ${subject}: ${message}`));
       if (remedy !== undefined) console.log(`         remedy: ${remedy}`);
     }
   return findings.some((finding) => finding.severity === 'error') ? EXIT.no : EXIT.good;

@@ -3,6 +3,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { flowClashes } from '../../cli/flow-clashes.ts';
 import { configJsonSchema, parseConfig } from '../../core/config.ts';
 
 function refusal(text: string): string {
@@ -74,4 +75,47 @@ describe('secrets in files', () => {
     expect(properties['nats']!).not.toHaveProperty('allOf');
     expect(properties['monitoring']!.properties['webhooks']!.additionalProperties.allOf).toHaveLength(2);
   });
+});
+
+describe('flows that write to one table', () => {
+  const clashes = (flows: object): string[] => {
+    const source = (url: string) => ({ kind: 'postgres', url });
+    const config = parseConfig(
+      JSON.stringify({
+        version: 1,
+        sources: { wms: source('postgresql://a/wms'), erp: source('postgresql://a/erp') },
+        targets: { vis: { kind: 'postgres', url: 'postgresql://b/vis' }, other: source('postgresql://b/other') },
+        flows,
+      }),
+      {},
+    );
+    const of = (...names: string[]) => names.map((name) => ({ schema: 'public', name }));
+    const tables = { one: of('orders', 'lines'), two: of('orders', 'prices') };
+    return flowClashes(config, tables).map(({ subject, message }) => `${subject}: ${message}`);
+  };
+
+  it('are found, whichever of them is meant', () => {
+    expect(clashes({ one: { mirror: 'wms', to: 'vis' }, two: { mirror: 'erp', to: 'vis' } })).toEqual([
+      expect.stringMatching(/^flow two: public\.orders: flow one writes to the same table of target vis/),
+    ]);
+    expect(
+      clashes({
+        one: { mirror: 'wms', to: 'vis', schema: 'canonical' },
+        stock: { canonical: 'orders', from: { wms: { pack: 'odoo' } }, to: 'vis' },
+      }),
+    ).toEqual([expect.stringMatching(/^flow one: canonical\.orders: flow stock/)]);
+  });
+
+  it('are not those with other targets, schemas or tables', () => {
+    const one = { mirror: 'wms', to: 'vis' };
+    for (const two of [{ to: 'other' }, { to: 'vis', schema: 'erp' }, { to: 'vis', tables: ['public.prices'] }])
+      expect(clashes({ one, two: { mirror: 'erp', ...two } })).toEqual([]);
+  });
+});
+
+it.each([
+  ['monitoring.verify.every', { verify: { every: '0s' } }],
+  ['monitoring.heartbeat', { heartbeat: '0ms' }],
+])('what is done again and again is not done all the time: %s', (path, monitoring) => {
+  expect(refusal(JSON.stringify({ version: 1, monitoring }))).toContain(`${path}: must be longer than nothing`);
 });
