@@ -55,7 +55,10 @@ export class PostgresAuditLog implements AuditLog {
   async append(event: AuditEvent): Promise<AuditHead> {
     const { actor, action, subject } = event;
     try {
-      await this.#client.query(`BEGIN; SELECT pg_advisory_xact_lock(${APPEND_LOCK})`);
+      // Whatever the database's default is: the last line is to be seen as it is once the lock is got.
+      await this.#client.query(
+        `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock(${APPEND_LOCK})`,
+      );
       const { rows } = await this.#client.query<{ id: string; hash: string }>(
         'SELECT id, hash FROM waybill.audit ORDER BY id DESC LIMIT 1',
       );
