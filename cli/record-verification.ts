@@ -21,6 +21,7 @@ import type { OpenReason } from '../transform/proof/provable.ts';
 import { ProvenRecords, type HeldInTarget } from '../transform/proof/proven-records.ts';
 import { RecomputedFlow, type SourceRows } from '../transform/proof/recomputed-flow.ts';
 import { readRequest, requestAnew } from '../transform/request.ts';
+import { hiddenColumns } from './console/hidden-columns.ts';
 import { withChosenServers } from './source-server.ts';
 import type { VerifyOptions } from './verification.ts';
 
@@ -95,6 +96,7 @@ export async function verifyRecordsOnce(config: Config, flow: string, options: V
       store,
       place: { schema: settings.schema, name: plan.entity.name },
       ignoreExtra: settings.deletes === 'ignore',
+      hides: hiddenColumns(config, flow),
       maxLoad,
       graceMs: verify.grace,
       deliveryMs: options.deliveryMs ?? DELIVERY_MS,

@@ -12,6 +12,7 @@ import { runSchedule } from '../monitoring/drift/schedule.ts';
 import { verifyFlow, type Repairer } from '../monitoring/drift/verify-flow.ts';
 import { untilAborted } from '../core/run-service.ts';
 import { audit } from './audit.ts';
+import { hiddenColumns } from './console/hidden-columns.ts';
 import { withChosenServer } from './source-server.ts';
 
 export interface VerifyOptions {
@@ -85,6 +86,7 @@ async function verifyMirror(config: Config, flow: string, options: VerifyOptions
       rules: ColumnRules.compile(config.sources[settings.mirror]!.columns),
       zeroDates: settings.zero_dates,
       ignoreExtra: settings.deletes === 'ignore' || settings.truncate === 'ignore',
+      hides: hiddenColumns(config, flow),
       deleteExtra: settings.extra_rows === 'delete',
       maxLoad: options.maxLoad ?? config.monitoring.verify.max_load,
       graceMs: config.monitoring.verify.grace,

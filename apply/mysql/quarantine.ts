@@ -26,12 +26,14 @@ import { underSavepoint } from './under-savepoint.ts';
 import { HELD_TABLE, waybillTables } from './waybill-database.ts';
 
 const COLUMNS =
-  'id, flow, source, table_schema, table_name, `key`, position, ordinal, op, reason, `sqlstate`, message, created_at';
+  'id, flow, source, table_schema, table_name, `key`, position, ordinal, op, reason, `sqlstate`, message, created_at,' +
+  " JSON_EXTRACT(`change`, '$.table.key')";
 
 type Row = readonly (string | null)[];
 
 function toEntry(row: Row): QuarantineEntry {
-  const [id, flow, source, schema, table, key, position, ordinal, op, reason, sqlState, message, createdAt] = row;
+  const [id, flow, source, schema, table, key, position, ordinal, op, reason, sqlState, message, createdAt, names] =
+    row;
   return {
     id: id!,
     flow: flow!,
@@ -46,6 +48,7 @@ function toEntry(row: Row): QuarantineEntry {
     sqlState: sqlState ?? null,
     message: message ?? null,
     createdAt: utcDate(createdAt!),
+    keyColumns: names == null ? null : (JSON.parse(names) as string[]),
   };
 }
 

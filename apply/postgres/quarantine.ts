@@ -24,7 +24,7 @@ import { isRowError, rowFailureReason, sqlStateOf, targetError } from './target-
 import { ensureTargetTable } from './target-table.ts';
 
 const COLUMNS = `id, flow, source, table_schema AS schema, table_name AS "table", key, position, ordinal, op, reason,
-  sqlstate AS "sqlState", message, created_at AS "createdAt"`;
+  sqlstate AS "sqlState", message, created_at AS "createdAt", change #> '{table,key}' AS "keyColumns"`;
 
 function restored(entry: QuarantineDetail): QuarantineDetail {
   return { ...entry, change: restoredChange(entry.change) };

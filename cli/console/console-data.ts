@@ -9,6 +9,7 @@ import type { StageFacts } from '../../monitoring/health.ts';
 import type { Observation, Observatory } from '../../monitoring/observation.ts';
 import { checkAuditLog, describeConfiguration } from '../audit.ts';
 import { createActions } from './actions.ts';
+import { auditLine } from './audit-lines.ts';
 import { explainRecord } from './explain.ts';
 import { Connections } from './connections.ts';
 import { readDrift, readRecordPair, readRowPair } from './drift.ts';
@@ -92,30 +93,26 @@ export function createConsoleStage(
         trends: watcher.trends(),
       }),
     drift: async (flow, offset, limit) =>
-      await connections.target(target(flow)).use((reader) => readDrift(reader, flow, offset, limit)),
+      await connections.target(target(flow)).use((reader) => readDrift(config, reader, flow, { offset, limit })),
     rowPair: async (flow, finding) => {
       if (config.canonicalFlows[flow] !== undefined)
         return await connections.target(target(flow)).use((reader) => readRecordPair(config, flow, finding, reader));
       if (config.flows[flow] === undefined) return undefined;
+      // A source is asked only where the comparison did not keep what it had.
+      const source = connections.source(config.flows[flow].mirror);
       return await connections
-        .source(config.flows[flow].mirror)
-        .use((source) =>
-          connections
-            .target(target(flow))
-            .use((reader) => readRowPair(config, flow, finding, { source, target: reader })),
-        );
+        .target(target(flow))
+        .use((reader) => readRowPair(config, flow, finding, reader, (work) => source.use(work)));
     },
-    quarantine: async (flow, slice) => await connections.desk(target(flow)).use((desk) => readPage(desk, flow, slice)),
+    quarantine: async (flow, slice) =>
+      await connections.desk(target(flow)).use((desk) => readPage(config, desk, flow, slice)),
     quarantined: async (flow, id) =>
       await connections.desk(target(flow)).use((desk) => readDetail(config, desk, flow, id)),
     explain: async (entity, key) => await explainRecord(config, entity, key),
     audit: async (name, before, limit) =>
       await connections.audit(name).use(async (audits) => ({
         target: name,
-        lines: (await audits.latest(before, limit)).map(({ previous: _, detail, ...line }) => ({
-          ...line,
-          detail: JSON.parse(detail) as unknown,
-        })),
+        lines: (await audits.latest(before, limit)).map(auditLine),
       })),
     checkAudit: async (name) => {
       const { entries, problems } = await checkAuditLog(config, name);

@@ -1,9 +1,10 @@
 /** Findings of comparisons, and the rows that they are about, side by side. */
 import type { Config } from '../../core/config.ts';
-import type { DriftFinding, DriftView, RowPairView } from '../../monitoring/console/views.ts';
+import type { DriftFinding, DriftView, RowPairView, ShownValue } from '../../monitoring/console/views.ts';
 import { placeOf } from '../../monitoring/drift/open-sides.ts';
+import type { RowImages } from '../../monitoring/drift/row-images.ts';
 import type { SqlReader, SqlRow } from '../../monitoring/sql-reader.ts';
-import { hiddenColumns, shown } from './hidden-columns.ts';
+import { hiddenColumns, shown, type HidesColumn } from './hidden-columns.ts';
 
 async function compared(reader: SqlReader): Promise<boolean> {
   const rows = await reader.query(
@@ -20,13 +21,21 @@ function moment(text: string | null | undefined): string | undefined {
   ).toISOString();
 }
 
-function finding(row: SqlRow): DriftFinding {
-  const key = row['key'];
+/** The values of a finding's key; undefined for a table without one. */
+function keyOf(row: SqlRow): string[] | undefined {
+  return row['key'] == null ? undefined : (JSON.parse(row['key']) as string[]);
+}
+
+function finding(row: SqlRow, hides: HidesColumn): DriftFinding {
+  // Of one that an earlier version found the names are not known.
+  const names = JSON.parse(row['key_columns'] ?? '[]') as string[];
+  const hidden = (index: number): boolean =>
+    names[index] !== undefined && hides(row['table_schema']!, row['table_name']!, names[index]);
   return {
     id: row['id']!,
     table: `${row['table_schema']}.${row['table_name']}`,
     kind: row['kind']!,
-    key: key == null ? null : (JSON.parse(key) as string[]),
+    key: keyOf(row)?.map((value, index) => shown(value, hidden(index))) ?? null,
     copies: Number(row['copies']),
     foundAt: moment(row['found_at'])!,
     confirmedAt: moment(row['confirmed_at'])!,
@@ -54,8 +63,12 @@ export async function lastRun(reader: SqlReader, flow: string): Promise<DriftVie
     reader.kind === 'postgres'
       ? `jsonb_path_query_array(tables, '$.*.leftOut[*]')`
       : `JSON_EXTRACT(tables, '$.*.leftOut[*]')`;
+  const unresolved =
+    reader.kind === 'postgres'
+      ? `EXISTS (SELECT FROM jsonb_each(tables) AS t WHERE (t.value ->> 'unresolved')::bigint > 0)`
+      : `coalesce(CAST(JSON_EXTRACT(tables, '$.*.unresolved') AS char), '') REGEXP '[1-9]'`;
   const [row] = await reader.query(
-    `SELECT state, started_at, finished_at, ${leftOut} AS left_out FROM waybill.drift_run WHERE flow = ? ORDER BY id DESC LIMIT 1`,
+    `SELECT state, started_at, finished_at, ${leftOut} AS left_out, CASE WHEN ${unresolved} THEN 1 END AS unresolved FROM waybill.drift_run WHERE flow = ? ORDER BY id DESC LIMIT 1`,
     [flow],
   );
   if (row === undefined) return undefined;
@@ -63,21 +76,35 @@ export async function lastRun(reader: SqlReader, flow: string): Promise<DriftVie
   const parts = JSON.parse(row['left_out'] ?? '[]') as { what: string; why: string; records: number }[];
   return {
     ...(parts.length === 0 ? {} : { leftOut: parts.map(({ what, why, records }) => ({ what, why, records })) }),
+    ...(row['unresolved'] == null ? {} : { unresolved: true }),
     state: row['state']!,
     startedAt: moment(row['started_at'])!,
     ...(finishedAt === undefined ? {} : { finishedAt }),
   };
 }
 
-const COLUMNS = (reader: SqlReader): string =>
-  `id, table_schema, table_name, kind, ${reader.quote('key')}, copies, found_at, confirmed_at`;
+/** One that was made by an earlier version gets its newer columns with the next comparison. */
+async function columnsOf(reader: SqlReader, ...more: readonly 'images'[]): Promise<string> {
+  const newer = await reader.query(
+    `SELECT column_name AS c FROM information_schema.columns
+      WHERE table_schema = 'waybill' AND table_name = 'drift' AND column_name = 'key_columns'`,
+  );
+  const columns = `id, table_schema, table_name, kind, ${reader.quote('key')}, copies, found_at, confirmed_at`;
+  return newer.length === 0 ? columns : [columns, 'key_columns', ...more].join(', ');
+}
 
-export async function readDrift(reader: SqlReader, flow: string, offset: number, limit: number): Promise<DriftView> {
+export async function readDrift(
+  config: Config,
+  reader: SqlReader,
+  flow: string,
+  { offset, limit }: { readonly offset: number; readonly limit: number },
+): Promise<DriftView> {
+  const hides = hiddenColumns(config, flow);
   const tables = await countFindings(reader, flow);
   const run = await lastRun(reader, flow);
   const rows = (await compared(reader))
     ? await reader.query(
-        `SELECT ${COLUMNS(reader)} FROM waybill.drift WHERE flow = ? AND state = 'open' ORDER BY id LIMIT ? OFFSET ?`,
+        `SELECT ${await columnsOf(reader)} FROM waybill.drift WHERE flow = ? AND state = 'open' ORDER BY id LIMIT ? OFFSET ?`,
         [flow, limit, offset],
       )
     : [];
@@ -89,7 +116,7 @@ export async function readDrift(reader: SqlReader, flow: string, offset: number,
     flow,
     total: Number(count?.['n'] ?? 0),
     tables,
-    findings: rows.map(finding),
+    findings: rows.map((row) => finding(row, hides)),
     ...(run === undefined ? {} : { lastRun: run }),
   };
 }
@@ -131,27 +158,62 @@ async function keyColumns(reader: SqlReader, place: Place): Promise<string[]> {
   return rows.map((row) => row['c']!);
 }
 
-/** Reads the target's side of a record now: what its sources say is worked out where records are compared. */
+/** Both rows as the comparison had them; undefined where it kept none. */
+function keptPair(row: SqlRow, hides: HidesColumn): RowPairView | undefined {
+  if (row['images'] == null) return undefined;
+  const { columns, key, differs, source, target } = JSON.parse(row['images']) as RowImages;
+  const found = finding(row, hides);
+  const show = (values: RowImages['source'], index: number): ShownValue => {
+    const value = values?.[index];
+    if (typeof value !== 'string') return value ?? null;
+    // What is hidden may be more by now.
+    return shown(value, hides(row['table_schema']!, row['table_name']!, columns[index]!));
+  };
+  return {
+    finding: found,
+    readAt: found.confirmedAt,
+    sourceRow: source !== null,
+    targetRow: target !== null,
+    columns: columns.map((name, index) => ({
+      name,
+      key: key.includes(index),
+      source: show(source, index),
+      target: show(target, index),
+      differs: differs.includes(index),
+    })),
+  };
+}
+
+/** One open finding with what was kept of its rows. */
+async function readFinding(target: SqlReader, flow: string, id: string): Promise<SqlRow | undefined> {
+  const [row] = await target.query(
+    `SELECT ${await columnsOf(target, 'images')} FROM waybill.drift WHERE flow = ? AND id = ? AND state = 'open'`,
+    [flow, id],
+  );
+  return row;
+}
+
+/** Both sides of a record as the comparison had them; where it kept none, the target's side now. */
 export async function readRecordPair(
   config: Config,
   flow: string,
   id: string,
   target: SqlReader,
 ): Promise<RowPairView | undefined> {
-  const [row] = await target.query(
-    `SELECT ${COLUMNS(target)} FROM waybill.drift WHERE flow = ? AND id = ? AND state = 'open'`,
-    [flow, id],
-  );
+  const row = await readFinding(target, flow, id);
   if (row === undefined) return undefined;
-  const found = finding(row);
+  const hides = hiddenColumns(config, flow);
+  const kept = keptPair(row, hides);
+  if (kept !== undefined) return kept;
+  const found = finding(row, hides);
+  const keyTexts = keyOf(row);
   const place = { schema: row['table_schema']!, name: row['table_name']! };
   const names = await keyColumns(target, place);
   const there = await readRow(
     target,
     place,
-    names.map((name, i): [string, string] => [name, found.key?.[i] ?? '']),
+    names.map((name, i): [string, string] => [name, keyTexts?.[i] ?? '']),
   );
-  const hides = hiddenColumns(config, flow);
   return {
     finding: found,
     sourceRow: false,
@@ -163,43 +225,43 @@ export async function readRecordPair(
       target: shown(there.values.get(name), hides(place.schema, place.name, name)),
       differs: false,
     })),
-    note: 'What the sources say of a record is worked out only while records are compared. Explain shows where each of its values came from.',
+    note: 'What the sources say of a record is worked out only while records are compared, and kept for the first findings. Explain shows where each of its values came from.',
   };
 }
 
-/** Reads both rows now: what is shown may have been mended since it was found. */
+/** Both rows as the comparison had them; where it kept none, as they are now. */
 export async function readRowPair(
   config: Config,
   flow: string,
   id: string,
-  readers: { readonly source: SqlReader; readonly target: SqlReader },
+  target: SqlReader,
+  askSource: <T>(work: (source: SqlReader) => Promise<T>) => Promise<T>,
 ): Promise<RowPairView | undefined> {
-  const { source, target } = readers;
-  const [row] = await target.query(
-    `SELECT ${COLUMNS(target)} FROM waybill.drift WHERE flow = ? AND id = ? AND state = 'open'`,
-    [flow, id],
-  );
+  const row = await readFinding(target, flow, id);
   if (row === undefined) return undefined;
-  const found = finding(row);
+  const hides = hiddenColumns(config, flow);
+  const kept = keptPair(row, hides);
+  if (kept !== undefined) return kept;
+  const found = finding(row, hides);
+  const keyTexts = keyOf(row);
   const place = { schema: row['table_schema']!, name: row['table_name']! };
   const none = { finding: found, columns: [], sourceRow: false, targetRow: false };
-  if (found.key === null)
+  if (keyTexts === undefined)
     return {
       ...none,
-      note: 'The table has no key, so that its rows cannot be told apart: only their number is known.',
+      note: 'The table has no key, so that its rows cannot be looked up here: only their number is known.',
     };
-  const names = await keyColumns(source, place);
-  if (names.length !== found.key.length)
+  const names = await askSource((source) => keyColumns(source, place));
+  if (names.length !== keyTexts.length)
     return {
       ...none,
       note: 'The rows are told apart by other columns than the primary key: they cannot be looked up here.',
     };
-  const key = names.map((name, i): [string, string] => [name, found.key![i]!]);
+  const key = names.map((name, i): [string, string] => [name, keyTexts[i]!]);
   const [left, right] = await Promise.all([
-    readRow(source, place, key),
+    askSource((source) => readRow(source, place, key)),
     readRow(target, { schema: placeOf(config, flow)(place.schema), name: place.name }, key),
   ]);
-  const hides = hiddenColumns(config, flow);
   const both = left.values.size > 0 && right.values.size > 0;
   return {
     finding: found,

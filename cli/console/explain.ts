@@ -20,7 +20,7 @@ export async function explainRecord(
     entity,
     flow: found.flow,
     fields: found.fields.map(({ field, value, decided, rule, origin, lost }) => {
-      const hidden = hides('canonical', entity, field);
+      const hidden = hides(config.canonicalFlows[found.flow]!.schema, entity, field);
       return {
         field,
         value: shown(value, hidden),

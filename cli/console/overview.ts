@@ -254,7 +254,7 @@ async function ownWord(connections: Connections, target: string, flow: string): 
       ...(row?.commitTime == null ? {} : { commitTime: row.commitTime.toISOString() }),
       quarantined: reasons.reduce((sum, { count }) => sum + count, 0),
       drift,
-      ...(run?.state === 'done' && drift === 0 ? { provenAt: run.startedAt } : {}),
+      ...(run?.state === 'done' && drift === 0 && run.unresolved !== true ? { provenAt: run.startedAt } : {}),
     };
   } catch (thrown) {
     const error = asReplicationError(thrown);

@@ -29,11 +29,18 @@ export function withoutValues(message: string, sqlState: string | null): string 
     : message;
 }
 
-export function item(entry: QuarantineEntry): QuarantineItem {
+/** The key, without the values of columns that are not shown. */
+function shownKey({ key, keyColumns, schema, table }: QuarantineEntry, hides: HidesColumn): string | null {
+  if (key === null || keyColumns === null) return key;
+  const values = JSON.parse(key) as (string | null)[];
+  return JSON.stringify(values.map((value, index) => shown(value, hides(schema, table, keyColumns[index] ?? ''))));
+}
+
+export function item(entry: QuarantineEntry, hides: HidesColumn): QuarantineItem {
   return {
     id: entry.id,
     table: `${entry.schema}.${entry.table}`,
-    key: entry.key,
+    key: shownKey(entry, hides),
     op: OPS[entry.op as RowChange[0]] ?? entry.op,
     reason: entry.reason,
     message: entry.message === null ? null : withoutValues(entry.message, entry.sqlState),
@@ -43,16 +50,18 @@ export function item(entry: QuarantineEntry): QuarantineItem {
 }
 
 export async function readPage(
+  config: Config,
   desk: TargetDesk,
   flow: string,
   options: { offset: number; limit: number; reason?: string },
 ): Promise<QuarantinePage> {
+  const hides = hiddenColumns(config, flow);
   const reasons = await desk.countReasons(flow);
   const counted = reasons.filter(({ reason }) => options.reason === undefined || reason === options.reason);
   return {
     total: counted.reduce((sum, { count }) => sum + count, 0),
     offset: options.offset,
-    items: (await desk.pageQuarantine(flow, options)).map(item),
+    items: (await desk.pageQuarantine(flow, options)).map((entry) => item(entry, hides)),
     reasons,
   };
 }
@@ -81,7 +90,7 @@ function heldByMapping(entry: QuarantineDetail, hides: HidesColumn): QuarantineD
   const { row } = entry.change as unknown as HeldByMapping;
   const values = row === null || Array.isArray(row) ? [] : Object.entries(row);
   return {
-    ...item(entry),
+    ...item(entry, hides),
     flow: entry.flow,
     source: entry.source,
     position: `${positionText(entry.position)} #${entry.ordinal}`,
@@ -106,7 +115,7 @@ function detail(entry: QuarantineDetail, hides: HidesColumn): QuarantineDetailVi
   const { change, table, target } = entry.change;
   const [, , after, , before] = change;
   return {
-    ...item(entry),
+    ...item(entry, hides),
     flow: entry.flow,
     source: entry.source,
     position: `${positionText(entry.position)} #${entry.ordinal}`,

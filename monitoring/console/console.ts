@@ -65,7 +65,7 @@ export class Console {
       respond(response, 403, { error: 'not for other sites' });
       return true;
     }
-    if (path === '/api/events' && request.method === 'GET') this.#live.join(request, response);
+    if (path === '/api/events' && request.method === 'GET') this.#live.join(response);
     else void this.#answer(request, response, path.slice('/api/'.length), new URLSearchParams(search));
     return true;
   }
@@ -211,17 +211,27 @@ function respond(
   response.end(`${JSON.stringify(body)}\n`);
 }
 
-async function readBody(request: IncomingMessage): Promise<Record<string, unknown>> {
+/** Not by iteration: to leave that early would take the connection away, and with it the answer. */
+async function readText(request: IncomingMessage): Promise<string> {
   const parts: Buffer[] = [];
   let bytes = 0;
-  for await (const part of request as AsyncIterable<Buffer>) {
-    bytes += part.length;
-    if (bytes > MAX_BODY_BYTES) throw new HttpProblem(413, 'the body is too large');
-    parts.push(part);
-  }
+  return await new Promise((resolve, reject) => {
+    request.on('data', (part: Buffer) => {
+      bytes += part.length;
+      if (bytes <= MAX_BODY_BYTES) parts.push(part);
+      // What still comes is thrown away, until the connection ends behind the answer.
+      else reject(new HttpProblem(413, 'the body is too large', { Connection: 'close' }));
+    });
+    request.on('end', () => resolve(Buffer.concat(parts).toString('utf8')));
+    request.on('error', reject);
+  });
+}
+
+async function readBody(request: IncomingMessage): Promise<Record<string, unknown>> {
+  const text = await readText(request);
   let parsed: unknown;
   try {
-    parsed = JSON.parse(Buffer.concat(parts).toString('utf8') || '{}');
+    parsed = JSON.parse(text || '{}');
   } catch {
     throw new HttpProblem(400, 'the body is not JSON');
   }

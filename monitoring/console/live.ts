@@ -1,5 +1,5 @@
 /** Sends the overview to every open page, as server-sent events. Nobody looks: nothing is asked. */
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { ServerResponse } from 'node:http';
 import { asReplicationError } from '../../core/errors.ts';
 import type { ConsoleData } from './views.ts';
 
@@ -18,7 +18,7 @@ export class Live {
   }
 
   /** Keeps a page told until it goes. Says 503 beyond 64 pages. */
-  join(request: IncomingMessage, response: ServerResponse): void {
+  join(response: ServerResponse): void {
     if (this.#pages.size >= MAX_PAGES) {
       response.writeHead(503, { 'Retry-After': '30' }).end();
       return;
@@ -31,7 +31,7 @@ export class Live {
     response.write('retry: 2000\n\n');
     if (this.#last !== undefined) response.write(this.#last);
     this.#pages.add(response);
-    request.on('close', () => {
+    response.on('close', () => {
       this.#pages.delete(response);
       if (this.#pages.size > 0) return;
       clearInterval(this.#timer);
@@ -46,8 +46,10 @@ export class Live {
     if (this.#asking) return;
     this.#asking = true;
     try {
-      this.#last = `event: overview\ndata: ${JSON.stringify(await this.#data.overview())}\n\n`;
-      this.#send(this.#last);
+      const event = `event: overview\ndata: ${JSON.stringify(await this.#data.overview())}\n\n`;
+      // Where everybody has left meanwhile, it would be old news to whoever comes next.
+      if (this.#pages.size > 0) this.#last = event;
+      this.#send(event);
     } catch (thrown) {
       const { code, message } = asReplicationError(thrown);
       this.#send(`event: trouble\ndata: ${JSON.stringify({ code, message })}\n\n`);
@@ -57,11 +59,13 @@ export class Live {
   }
 
   #send(event: string): void {
-    for (const page of this.#pages) if (!page.writableNeedDrain) page.write(event);
+    // One that takes nothing at the moment misses this one: the next says more. One that has ended takes no more at all.
+    for (const page of this.#pages) if (!page.writableNeedDrain && !page.writableEnded) page.write(event);
   }
 
   close(): void {
     clearInterval(this.#timer);
     for (const page of this.#pages) page.end();
+    this.#pages.clear();
   }
 }

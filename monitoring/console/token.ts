@@ -19,6 +19,11 @@ export function bearerToken(request: IncomingMessage): string | undefined {
  */
 export function isOwnHost(host: string | undefined, names: readonly string[]): boolean {
   if (host === undefined) return false;
-  const name = host.replace(/:\d+$/, '').toLowerCase();
-  return name === 'localhost' || isIP(name.replace(/^\[|\]$/g, '')) !== 0 || names.includes(name);
+  const name = bare(host);
+  return name === 'localhost' || isIP(name.replace(/^\[|\]$/g, '')) !== 0 || names.some((each) => bare(each) === name);
+}
+
+/** Names of hosts are the same in capitals, and without the port or the dot behind them. */
+function bare(host: string): string {
+  return host.replace(/:\d+$/, '').replace(/\.$/, '').toLowerCase();
 }

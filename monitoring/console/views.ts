@@ -93,7 +93,7 @@ export interface DriftFinding {
   readonly id: string;
   readonly table: string;
   readonly kind: string;
-  readonly key: readonly string[] | null;
+  readonly key: readonly ShownValue[] | null;
   readonly copies: number;
   readonly foundAt: string;
   readonly confirmedAt: string;
@@ -108,6 +108,8 @@ export interface DriftView {
     readonly state: string;
     readonly startedAt: string;
     readonly finishedAt?: string;
+    /** Some rows were neither proven equal nor found to differ: they changed at every look, or lack a column. */
+    readonly unresolved?: true;
     /** Of records: what was not compared, and why; `*` stands for whole records. */
     readonly leftOut?: readonly { readonly what: string; readonly why: string; readonly records: number }[];
   };
@@ -115,6 +117,8 @@ export interface DriftView {
 
 export interface RowPairView {
   readonly finding: DriftFinding;
+  /** When both rows were so; absent: now. */
+  readonly readAt?: string;
   readonly columns: readonly {
     readonly name: string;
     readonly key: boolean;

@@ -1,5 +1,6 @@
 /** Where the results of verifications are kept: next to the data they are about. */
 import type { DriftKind } from './findings.ts';
+import type { RowImages } from './row-images.ts';
 import type { TableProgress } from './verify-table.ts';
 
 /** A verification of one flow, as far as it is. */
@@ -8,6 +9,14 @@ export interface DriftRun {
   readonly startedAt: Date;
   /** By `schema.name` of the source. */
   readonly tables: Map<string, TableProgress>;
+}
+
+/** What is kept with findings for people to look at. */
+export interface ShownRows {
+  /** Names of the columns whose values `Finding.key` has. */
+  readonly key: readonly string[];
+  /** Both rows of some of them, by their ids. */
+  readonly images: ReadonlyMap<string, RowImages>;
 }
 
 export type RunEnd =
@@ -24,7 +33,7 @@ export interface DriftStore {
   /** Stores how far a table is. */
   save(run: DriftRun, table: string): Promise<void>;
   /** Makes the findings of a table that is done the open ones, and closes those that are gone. */
-  settle(run: DriftRun, schema: string, name: string): Promise<void>;
+  settle(run: DriftRun, schema: string, name: string, shown: ShownRows): Promise<void>;
   /** Ends a run. Where it is done, findings of tables that it did not compare are closed: the flow has them no more. */
   finish(run: DriftRun, outcome: RunEnd): Promise<void>;
   close(): Promise<void>;

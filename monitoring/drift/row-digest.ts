@@ -10,15 +10,19 @@ export function isDigestedHere(table: ComparedTable): boolean {
   return table.columns.some(({ kind, guard }) => guard !== undefined || isWorkedOutHere(kind));
 }
 
-/** `texts`: one for each compared column, canonical but for the kinds that are worked out here. */
-export function digestRow(table: ComparedTable, texts: readonly (string | null)[]): DigestedRow {
-  const kinds = table.columns.map((column) => column.kind);
-  const values = texts.map((text, index) => {
-    const kind = kinds[index]!;
-    const { guard } = table.columns[index]!;
+/** The canonical values of a row. `texts`: one for each compared column, canonical but for what is worked out here. */
+export function rowValues(table: ComparedTable, texts: readonly (string | null)[]): (string | null)[] {
+  return texts.map((text, index) => {
+    const { kind, guard } = table.columns[index]!;
     if (text !== null && guard !== undefined) return guard.apply(bytesOf(table, table.columns[index]!, text));
     return text !== null && isWorkedOutHere(kind) ? workedOut(kind, text) : text;
   });
+}
+
+/** `texts` as for `rowValues`. */
+export function digestRow(table: ComparedTable, texts: readonly (string | null)[]): DigestedRow {
+  const kinds = table.columns.map((column) => column.kind);
+  const values = rowValues(table, texts);
   return {
     key: table.key.map((index) => values[index] ?? ''),
     digest: digestOf(canonicalRow(kinds, values), table.hash),

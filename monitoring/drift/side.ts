@@ -87,6 +87,15 @@ export interface DriftSide {
   rows(table: ComparedTable, scope: Scope, mask: number, buckets: readonly number[], pace: Pace): Promise<Reading>;
   /** The rows that have these keys. */
   lookUp(table: ComparedTable, keys: readonly KeyTexts[]): Promise<Reading>;
+  /** The canonical values of the rows that have these keys. */
+  read(table: ComparedTable, keys: readonly KeyTexts[]): Promise<readonly (string | null)[][]>;
+  /** Gives the canonical values of the rows that have one of these digests (`formatDigest`), of equal rows of at least one. */
+  find(
+    table: ComparedTable,
+    digests: ReadonlySet<string>,
+    pace: Pace,
+    take: (values: (string | null)[]) => void,
+  ): Promise<void>;
   close(): Promise<void>;
 }
 

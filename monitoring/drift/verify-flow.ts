@@ -11,6 +11,7 @@ import type { DriftStore } from './drift-store.ts';
 import type { Finding } from './findings.ts';
 import type { FlowOutcome, TableOutcome } from './outcome.ts';
 import { Pace } from './pace.ts';
+import { readImages, type HidesColumn } from './row-images.ts';
 import type { DriftSource, DriftTarget, KeyTexts } from './side.ts';
 import { newTableProgress, verifyTable, type TableProgress } from './verify-table.ts';
 
@@ -41,6 +42,8 @@ export interface FlowVerificationOptions {
   readonly rules?: ColumnRules | undefined;
   /** Deletes or truncations are not applied, so that extra rows are to be expected. */
   readonly ignoreExtra: boolean;
+  /** Columns of the source whose values are not kept with findings. */
+  readonly hides: HidesColumn;
   /** Extra rows are deleted by a repair. */
   readonly deleteExtra: boolean;
   readonly maxLoad: number;
@@ -103,8 +106,14 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
             options.onShare?.(share());
           },
         });
+      const settle = async (current: ComparePlan): Promise<void> => {
+        const { findings } = progress;
+        const images = await readImages(sides, current, findings, { hides: options.hides, pace: comparison.pace });
+        const key = current.source.key.map((index) => current.source.columns[index]!.name);
+        await sides.store.settle(run, schema, name, { key, images });
+      };
       await compare(plan);
-      await sides.store.settle(run, schema, name);
+      await settle(plan);
       let outcome: TableOutcome = {
         schema,
         name,
@@ -119,7 +128,7 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
         };
         progress.findings = [...outcome.repaired!.left];
         await sides.store.save(run, id);
-        await sides.store.settle(run, schema, name);
+        await settle(plan);
       }
       tables.push(outcome);
       options.onTable?.(outcome);

@@ -5,8 +5,10 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { audit, checkAuditLog, openAuditLog } from '../../cli/audit.ts';
 import { snapshot } from '../../cli/commands/act.ts';
+import { createActions } from '../../cli/console/actions.ts';
 import { auditCommand } from '../../cli/commands/audit.ts';
 import { readAnchor } from '../../monitoring/audit/anchor.ts';
+import { createLogger } from '../../core/logger.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { Pipeline } from '../support/pipeline.ts';
@@ -46,6 +48,24 @@ describe('the audit log', () => {
     await log.close();
     expect(entries.map((entry) => entry.id)).toEqual(Array.from({ length: 12 }, (_, n) => n + 1));
     expect(entries[0]!.actor).toMatch(/^.+@.+$/);
+  });
+
+  it('says in the console what it could not be told of', async () => {
+    const { config } = await opened();
+    const away = { ...config, targets: { vis: { ...config.targets['vis']!, url: 'postgresql://127.0.0.1:1/vis' } } };
+    const { snapshot: ask } = createActions(away, createLogger('silent'), new AbortController().signal);
+    const { done } = await ask({ name: 'ada' }, 'wms', ['public.a'], false);
+    expect(done).toMatch(/^asked the capture to read: snapshot \S+; not written to the audit log: .*ECONNREFUSED/);
+  });
+
+  it('keeps one chain where transactions see only what was there when they began', async () => {
+    const { config, target } = await opened();
+    await target.query(
+      `do $$ begin execute format('alter database %I set default_transaction_isolation = ''repeatable read''', current_database()); end $$`,
+    );
+    await audit(config, ['vis'], event(0));
+    await Promise.all(Array.from({ length: 12 }, (_, n) => audit(config, ['vis'], event(n))));
+    expect(await checkAuditLog(config, 'vis')).toMatchObject({ entries: 13, problems: [] });
   });
 
   it('refuses changes', async () => {

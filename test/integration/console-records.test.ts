@@ -45,7 +45,9 @@ beforeAll(async () => {
   await flow.shows('select count(*) from canonical.inventory_position', ['2']);
   const metrics = new Metrics();
   const observatory = new Observatory(observer('here', metrics, () => ['console']));
-  const config = { ...flow.config, monitoring: { ...flow.config.monitoring, token: TOKEN } };
+  const outbound = { outbound: 'inventory_position', map: '/nowhere.yaml', to: 'vis', batch_bytes: 1 };
+  const monitoring = { ...flow.config.monitoring, token: TOKEN, hide: ['canonical.inventory_position.uom'] };
+  const config = { ...flow.config, outboundFlows: { back: outbound }, monitoring };
   const { pages, run } = createConsole(config, { observatory, alertPace: 1, log: createLogger('silent') });
   running = run(stop.signal);
   server = await startMonitoring('127.0.0.1:0', metrics, pages);
@@ -130,6 +132,29 @@ it('shows what a mapping holds, and works the records out anew when asked', asyn
   await flow.target.query('delete from canonical.inventory_position');
   expect((await post('flows/stock/quarantine/replay', { all: true })).status).toBe(200);
   await flow.shows('select count(*) from canonical.inventory_position', ['2']);
+});
+
+it('shows both sides of a record that differs, and what is proven of the flows that are compared', async () => {
+  const page = await (await browser.newContext({ viewport: { width: 400, height: 860 } })).newPage();
+  await page.goto(at('/#/overview'));
+  // A flow to another system is not compared.
+  await page.waitForSelector('.tile:has-text("Verified"):has-text("oldest proof of equality")');
+  await flow.target.query(`update canonical.inventory_position set on_hand = 99, uom = 'KGM' where sku = 'A-1'`);
+  expect((await post('flows/stock/verify', {})).body).toMatchObject({ done: '1 rows differ' });
+  await page.goto(at('/#/drift/stock'));
+  await page.locator('.findings td button').first().click();
+  const row = (name: string) => page.locator('.pair tbody tr', { has: page.locator(`th:has-text("${name}")`) });
+  await row('on_hand').waitFor();
+  expect(await row('on_hand').locator('td').allTextContents()).toEqual(['5', '99']);
+  expect(await row('on_hand').getAttribute('class')).toContain('differs');
+  expect(await row('uom').locator('td').allTextContents()).toEqual(['hidden', 'hidden']);
+  expect(await row('sku').getAttribute('class')).toContain('of-key');
+  expect(await page.locator('.pair .differs').count()).toBe(2);
+  await page.waitForSelector('.sheet:has-text("as they were then")');
+  expect(await violations(page)).toEqual([]);
+  const kept = await flow.lines('select images from waybill.drift');
+  expect(kept.join()).not.toMatch(/KGM|"EA"/);
+  await page.context().close();
 });
 
 it('says where there is nothing to explain', async () => {

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { verify } from '../../cli/commands/verify.ts';
+import { lastRun } from '../../cli/console/drift.ts';
 import { createLogger } from '../../core/logger.ts';
 import { comparePlan } from '../../monitoring/drift/compare-plan.ts';
 import { formatDigest } from '../../monitoring/drift/digest.ts';
@@ -16,6 +17,7 @@ import { readVerifications } from '../../monitoring/drift/postgres/read-verifica
 import type { KeyTexts } from '../../monitoring/drift/side.ts';
 import { runSchedule } from '../../monitoring/drift/schedule.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
+import { openReader } from '../../monitoring/sql-reader.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { Pipeline } from '../support/pipeline.ts';
@@ -48,7 +50,8 @@ create table log (at timestamptz, line text);
 alter table log replica identity full;
 insert into log select '2024-01-01'::timestamptz + (i % 100) * interval '1 second', 'line ' || (i % 500) from generate_series(1, 3000) i;
 create table hot (id int primary key, n bigint not null);
-insert into hot select i, 0 from generate_series(1, 50) i;`;
+insert into hot select i, 0 from generate_series(1, 50) i;
+create view busy as select id from items where ok;`;
 const TABLES = ['items', 'codes', 'log', 'hot'];
 
 /** What is planted in the target, behind the back of the flow. */
@@ -282,6 +285,9 @@ describe('drift', () => {
     ]);
     expect(isProven(outcome)).toBe(false);
     expect((await readVerifications(pipeline.target, ['mirror'])).get('mirror')).toMatchObject({ state: 'unresolved' });
+    const reader = await openReader('target', pipeline.config.targets['vis']!, 'test');
+    expect(await lastRun(reader, 'mirror')).toMatchObject({ state: 'done', unresolved: true });
+    await reader.close();
   });
 
   it('closes what it found of tables that the flow has no more', async () => {

@@ -200,6 +200,7 @@ class Run {
         includes: flowTables(this.config, 'copy'),
         placeOf: placeOf(this.config, 'copy'),
         rules: ColumnRules.compile(this.config.sources['shop']!.columns),
+        hides: () => false,
         ignoreExtra: false,
         deleteExtra: false,
         maxLoad: 1,

@@ -14,6 +14,8 @@ const DDL = `
 create table orders (id int primary key, customer text not null, state text not null, total numeric(10, 2) not null,
   note text, login_token text, placed_at timestamptz not null);
 create table stock (sku text primary key, location text not null, on_hand int not null, allocated int not null default 0);
+create table codes (login_pin text primary key, n int);
+insert into codes values ('pin-do-not-show-1', 1), ('pin-do-not-show-2', 2);
 insert into orders select i, 'Customer ' || i, (array['placed', 'picked', 'shipped'])[1 + i % 3], i * 7.25,
   case when i % 4 = 0 then 'leave at the door' end, 'do-not-show-' || i, '2026-11-20 08:00+00'::timestamptz + i * interval '7 minutes'
   from generate_series(1, 400) i;
@@ -56,7 +58,7 @@ export class ConsoleScene {
       return { stage: made, url };
     };
     const worker = await stage('capture:wms,apply:mirror,verify:mirror,heartbeat:mirror');
-    await pipeline.settled(['orders', 'stock']);
+    await pipeline.settled(['orders', 'stock', 'codes']);
     const shown = await stage('console');
     return new ConsoleScene(pipeline, shown.url, [source, target, nats], [worker.stage, shown.stage]);
   }
@@ -66,7 +68,7 @@ export class ConsoleScene {
     const { source, target } = this.pipeline;
     await target.query(`alter table stock add constraint on_hand_is_plausible check (on_hand < 100000)`);
     await source.query(
-      `insert into stock values ('SKU-9001', 'B1', 250000), ('SKU-9002', 'B1', 990000), ('SKU-9003', 'B2', 120000)`,
+      `insert into stock values ('SKU-9001', 'B1', 250000), ('SKU-9002', 'B1', 990000), ('SKU-9003', E'B2\\r\\nleft', 120000)`,
     );
     await waitFor('refused rows', async () => (await this.waiting()) === 3);
     await source.query(`update stock set on_hand = 2500, location = 'B7' where sku = 'SKU-9001'`);
@@ -92,7 +94,7 @@ export class ConsoleScene {
   async differ(): Promise<void> {
     await this.pipeline.target.query(
       `update orders set state = 'shipped ', total = total + 1, login_token = 'another-token', note = 'changed-note' where id = 7;
-       delete from orders where id = 12; insert into stock values ('SKU-X', 'Z', 1, 0)`,
+       delete from orders where id = 12; insert into stock values ('SKU-X', 'Z', 1, 0); delete from codes where n = 1`,
     );
   }
 

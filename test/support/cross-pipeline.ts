@@ -172,6 +172,7 @@ export class CrossPipeline {
         includes: flowTables(this.config, flow),
         placeOf: placeOf(this.config, flow),
         zeroDates: this.config.flows[flow]!.zero_dates,
+        hides: () => false,
         ignoreExtra: false,
         deleteExtra: true,
         maxLoad: 1,

@@ -144,6 +144,7 @@ export class Pipeline {
         includes: flowTables(this.config, 'mirror'),
         placeOf: placeOf(this.config, 'mirror'),
         rules: ColumnRules.compile(this.config.sources['wms']!.columns),
+        hides: () => false,
         ignoreExtra: false,
         deleteExtra: true,
         maxLoad: 1,

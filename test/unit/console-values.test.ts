@@ -1,5 +1,6 @@
 /** What the console never shows, and whom it answers. */
 import { describe, expect, it } from 'vitest';
+import { auditLine } from '../../cli/console/audit-lines.ts';
 import { hiddenColumns, shown } from '../../cli/console/hidden-columns.ts';
 import { withoutValues } from '../../cli/console/quarantine.ts';
 import { parseConfig, type Config } from '../../core/config.ts';
@@ -113,4 +114,17 @@ describe('who is answered', () => {
   ])('by the name %s: %s', (host, answered) => {
     expect(isOwnHost(host, ['waybill.internal'])).toBe(answered);
   });
+
+  it.each(['Ops.Example', 'ops.example:9464', 'ops.example.'])('by a name that is configured as %s', (name) => {
+    for (const host of ['ops.example', 'OPS.example:9464', 'ops.example.:80'])
+      expect(isOwnHost(host, [name])).toBe(true);
+    expect(isOwnHost('ops.example.evil', [name])).toBe(false);
+  });
+});
+
+it('a line of audit that somebody made unreadable is shown as it is', () => {
+  const line = { id: 1, at: '', actor: 'a', action: 'repair', subject: 's', previous: '', hash: '' };
+  expect(auditLine({ ...line, detail: '{"n":1}' }).detail).toEqual({ n: 1 });
+  expect(auditLine({ ...line, detail: '{"n":' })).toMatchObject({ id: 1, detail: '{"n":' });
+  expect(auditLine({ ...line, detail: '' }).detail).toBe('');
 });

@@ -6,6 +6,7 @@ import { isProven, openFindings, type FlowOutcome } from '../../monitoring/drift
 import type { ExpectedRecords } from '../../monitoring/drift/records/expected-records.ts';
 import { recordPlan } from '../../monitoring/drift/records/record-plan.ts';
 import { verifyRecords } from '../../monitoring/drift/records/verify-records.ts';
+import type { RowImages } from '../../monitoring/drift/row-images.ts';
 import type { DigestedRow, DriftTarget, SideTable } from '../../monitoring/drift/side.ts';
 import { rowId } from '../../monitoring/drift/touched.ts';
 
@@ -24,6 +25,9 @@ const TABLE: SideTable = {
 };
 const digest = (sku: string): DigestedRow =>
   recordPlan({ columns: COLUMNS, key: [0, 1], target: TABLE }, new Set()).digest(['default', sku, 'same']);
+
+/** The rows that were kept with the findings last. */
+let settled: ReadonlyMap<string, RowImages> = new Map();
 
 /** Compares products with a target that has `there`; `rewrite` mends it, and `changing` are under change from then on. */
 async function repaired(
@@ -65,6 +69,9 @@ async function repaired(
     lookUp: async (_, keys) => ({
       rows: rows().filter(({ key }) => keys.some((wanted) => rowId(wanted) === rowId(key))),
     }),
+    read: async (_, keys) =>
+      [...there].flatMap((sku) => (keys.some((key) => key[1] === sku) ? [['default', sku, 'same']] : [])),
+    find: async () => {},
     close: async () => {},
   };
   const mend = async (): Promise<void> => {
@@ -80,12 +87,13 @@ async function repaired(
       provenAt: async () => undefined,
       openRows: async () => new Map(),
       save: async () => {},
-      settle: async () => {},
+      settle: async (_, __, ___, { images }) => void (settled = images),
       finish: async () => {},
       close: async () => {},
     },
     place: { schema: 'canonical', name: 'product' },
     ignoreExtra: false,
+    hides: (_, __, column) => column === 'name',
     maxLoad: 1,
     graceMs: 1,
     deliveryMs: 0,
@@ -112,4 +120,17 @@ it('does not take for mended what changes all the time', async () => {
   const outcome = await repaired(['A', 'B'], 10, new Set(['A']), () => {}, ['B']);
   expect(open(outcome)).toEqual([]);
   expect(isProven(outcome)).toBe(false);
+});
+
+it('keeps what both sides have of a finding, and no value that is hidden', async () => {
+  await repaired(['A', 'B'], 10, new Set(['A', 'C']), () => {});
+  expect(Object.fromEntries(settled)).toEqual({
+    '["default","B"]': {
+      columns: ['tenant', 'sku', 'name'],
+      key: [0, 1],
+      differs: [],
+      source: ['default', 'B', { hidden: true }],
+      target: null,
+    },
+  });
 });

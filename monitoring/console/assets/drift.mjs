@@ -11,8 +11,13 @@ const KINDS = {
   different: 'different',
 };
 
+function readWhen(note, readAt) {
+  if (note !== undefined) return '';
+  return readAt === undefined ? ' Both rows were read now.' : ' Both rows are as they were then.';
+}
+
 function sideBySide(pair, close) {
-  const { finding, columns, sourceRow, targetRow, note } = pair;
+  const { finding, columns, sourceRow, targetRow, note, readAt } = pair;
   const differing = columns.filter(({ differs }) => differs).length;
   return [
     h(
@@ -25,7 +30,7 @@ function sideBySide(pair, close) {
       'div',
       { class: 'reason', 'data-tone': 'bad' },
       h('strong', {}, KINDS[finding.kind] ?? finding.kind),
-      h('p', {}, `Confirmed ${at(finding.confirmedAt)}.${note === undefined ? ' Both rows were read now.' : ''}`),
+      h('p', {}, `Confirmed ${at(finding.confirmedAt)}.${readWhen(note, readAt)}`),
     ),
     note === undefined ? undefined : h('p', { class: 'hint' }, note),
     columns.length === 0
@@ -170,7 +175,7 @@ export function createDrift({ meta, argument }) {
         state,
         lastRun === undefined
           ? 'Never compared'
-          : `Last comparison ${lastRun.state === 'running' ? 'began' : lastRun.state} ${ago(lastRun.finishedAt ?? lastRun.startedAt)}`,
+          : `Last comparison ${lastRun.state === 'running' ? 'began' : lastRun.state} ${ago(lastRun.finishedAt ?? lastRun.startedAt)}${lastRun.unresolved ? '; some rows are not proven' : ''}`,
       );
       tables.replaceChildren(
         ...view.tables.map((each) =>

@@ -69,5 +69,5 @@ export function visible(text) {
 export function keyText(key) {
   if (key === null || key === undefined) return 'no key';
   const values = typeof key === 'string' ? JSON.parse(key) : key;
-  return values.join(' · ');
+  return values.map((value) => (value?.hidden ? 'hidden' : value)).join(' · ');
 }

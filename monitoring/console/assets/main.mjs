@@ -45,10 +45,19 @@ function show() {
     if (each === name) tab.setAttribute('aria-current', 'page');
     else tab.removeAttribute('aria-current');
   tabs.get(name).tab.scrollIntoView({ block: 'nearest', inline: 'nearest' });
-  view = create({ meta, argument: argument === undefined ? undefined : decodeURIComponent(argument) });
+  view = create({ meta, argument: argument === undefined ? undefined : unescaped(argument) });
   const heading = h('h1', { class: name === 'overview' ? 'hidden' : '' }, title);
   main.replaceChildren(heading, view.element);
   if (latest !== undefined) view.update?.(latest);
+}
+
+/** An address that is not written as it must be names nothing. */
+function unescaped(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return undefined;
+  }
 }
 
 function badge(id, value, tone) {

@@ -177,7 +177,7 @@ function lane(source, stream, flows) {
   return element;
 }
 
-function showTiles(tiles, { sources, flows }) {
+function showTiles(tiles, { sources, flows }, compared) {
   const bad = (states) => (each) => !states.includes(each.state);
   const working = ['streaming', 'idle', 'snapshot', 'applying'];
   const broken = sources.filter(bad(working)).length + flows.filter(bad(working)).length;
@@ -194,16 +194,21 @@ function showTiles(tiles, { sources, flows }) {
   tiles.rows.show(count(sum('rowsPerSecond')), 'rows a second applied');
   tiles.drift.show(count(sum('drift')), 'rows differ', sum('drift') > 0 ? 'bad' : 'ok');
   tiles.quarantine.show(count(sum('quarantined')), 'changes wait', sum('quarantined') > 0 ? 'warn' : 'ok');
-  const proofs = flows.map((flow) => flow.verifiedAt).filter((value) => value !== undefined);
-  const missing = flows.length - proofs.length;
-  tiles.proof.show(
-    proofs.length === 0 ? 'never' : ago(proofs.sort()[0]),
-    missing === 0 ? 'oldest proof of equality' : `${missing} of ${flows.length} not proven equal`,
-    missing === 0 ? 'ok' : 'warn',
-  );
+  const provable = flows.filter(({ name }) => compared.has(name));
+  const proofs = provable.map((flow) => flow.verifiedAt).filter((value) => value !== undefined);
+  const missing = provable.length - proofs.length;
+  if (provable.length === 0) tiles.proof.show('–', 'nothing is compared');
+  else
+    tiles.proof.show(
+      proofs.length === 0 ? 'never' : ago(proofs.sort()[0]),
+      missing === 0 ? 'oldest proof of equality' : `${missing} of ${provable.length} not proven equal`,
+      missing === 0 ? 'ok' : 'warn',
+    );
 }
 
-export function createOverview() {
+export function createOverview({ meta }) {
+  // Those that bring records to other systems are not compared.
+  const compared = new Set(meta.flows.filter((flow) => flow.compared).map(({ name }) => name));
   const tiles = {
     health: tile('Running', '#/overview'),
     lag: tile('Lag', '#/overview'),
@@ -261,7 +266,7 @@ export function createOverview() {
       );
       map.replaceChildren(...lanes);
     }
-    showTiles(tiles, overview);
+    showTiles(tiles, overview, compared);
     for (const each of lanes) each.update(overview);
     const standing = JSON.stringify(overview.alerts.map(({ alert, labels }) => [alert, labels]));
     if (standing !== shownAlerts) {

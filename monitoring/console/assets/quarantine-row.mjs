@@ -33,6 +33,8 @@ function editor(column, changed) {
     value: isText(start) ? start : '',
     spellcheck: 'false',
   });
+  // A field has line feeds alone: what it shows at first stands for the value as it is.
+  const first = text.value;
   const none = h('input', { type: 'checkbox', checked: start === null, disabled: column.notNull });
   const fit = () => {
     text.style.height = 'auto';
@@ -56,8 +58,9 @@ function editor(column, changed) {
     refresh,
     fit,
     read() {
-      const value = none.checked ? null : text.value;
-      return value === start ? undefined : value;
+      if (none.checked) return start === null ? undefined : null;
+      if (isText(start) && text.value === first) return undefined;
+      return isText(start) && /^(?:[^\r\n]|\r\n)*\r\n/.test(start) ? text.value.replaceAll('\n', '\r\n') : text.value;
     },
   };
 }

@@ -1,7 +1,7 @@
 /** `waybill.drift` (findings) and `waybill.drift_run` (verifications) in a MySQL or MariaDB target. */
 import { createHash } from 'node:crypto';
 import { DIGEST_FORMAT } from '../canonical-text.ts';
-import { sumOpen, type DriftRun, type DriftStore, type RunEnd } from '../drift-store.ts';
+import { sumOpen, type DriftRun, type DriftStore, type RunEnd, type ShownRows } from '../drift-store.ts';
 import type { Finding } from '../findings.ts';
 import type { TableProgress } from '../verify-table.ts';
 import { quoteText, type CompareSession } from './session.ts';
@@ -17,7 +17,7 @@ const FINDINGS = `CREATE TABLE IF NOT EXISTS waybill.drift (
   row_hash char(32) NOT NULL, row_id longtext NOT NULL, kind varchar(16) NOT NULL, \`key\` longtext NULL,
   source_digest char(32) NULL, target_digest char(32) NULL, copies bigint NOT NULL,
   state varchar(16) NOT NULL DEFAULT 'open', found_at datetime(6) NOT NULL, confirmed_at datetime(6) NOT NULL,
-  closed_at datetime(6) NULL, KEY drift_row (flow, table_schema, table_name, state, row_hash))
+  closed_at datetime(6) NULL, key_columns longtext NULL, images longtext NULL, KEY drift_row (flow, table_schema, table_name, state, row_hash))
   ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`;
 /** Findings that one statement writes. */
 const ROWS_PER_INSERT = 500;
@@ -53,6 +53,16 @@ export class MysqlDriftStore implements DriftStore {
       await session.query(RUNS, doing);
       await session.query(FINDINGS, doing);
     }
+    const [images] = await session.query(
+      `SELECT 1 FROM information_schema.COLUMNS
+        WHERE TABLE_SCHEMA = 'waybill' AND TABLE_NAME = 'drift' AND COLUMN_NAME = 'images'`,
+      doing,
+    );
+    if (images === undefined)
+      await session.query(
+        'ALTER TABLE waybill.drift ADD COLUMN key_columns longtext NULL, ADD COLUMN images longtext NULL',
+        doing,
+      );
     return new MysqlDriftStore(session, flow, source);
   }
 
@@ -97,7 +107,7 @@ export class MysqlDriftStore implements DriftStore {
     );
   }
 
-  async settle(run: DriftRun, schema: string, name: string): Promise<void> {
+  async settle(run: DriftRun, schema: string, name: string, shown: ShownRows): Promise<void> {
     const doing = 'storing findings';
     const findings = run.tables.get(`${schema}.${name}`)?.findings ?? [];
     const table = `flow = ${quoteText(this.#flow)} AND table_schema = ${quoteText(schema)} AND table_name = ${quoteText(name)}`;
@@ -118,10 +128,10 @@ export class MysqlDriftStore implements DriftStore {
           doing,
         );
       for (const piece of pieces(findings)) {
-        const rows = piece.map((finding) => this.#row(run, schema, name, finding, foundAt));
+        const rows = piece.map((finding) => this.#row(run, { schema, name }, finding, foundAt, shown));
         await this.#session.query(
           'INSERT INTO waybill.drift (run, flow, source, table_schema, table_name, row_hash, row_id, kind, `key`,' +
-            ` source_digest, target_digest, copies, found_at, confirmed_at) VALUES ${rows.join(', ')}`,
+            ` source_digest, target_digest, copies, found_at, confirmed_at, key_columns, images) VALUES ${rows.join(', ')}`,
           doing,
         );
       }
@@ -140,14 +150,22 @@ export class MysqlDriftStore implements DriftStore {
       );
   }
 
-  #row(run: DriftRun, schema: string, name: string, finding: Finding, foundAt: ReadonlyMap<string, string>): string {
+  #row(
+    run: DriftRun,
+    { schema, name }: { readonly schema: string; readonly name: string },
+    finding: Finding,
+    foundAt: ReadonlyMap<string, string>,
+    shown: ShownRows,
+  ): string {
+    const images = shown.images.get(finding.id);
     const hash = hashOf(finding.id);
     const since = foundAt.get(hash);
     const key = finding.key === null ? 'NULL' : quoteText(JSON.stringify(finding.key));
     const texts = [this.#flow, this.#source, schema, name, hash, finding.id, finding.kind].map(quoteText).join(', ');
     return (
       `(${Number(run.id)}, ${texts}, ${key}, ${literal(finding.sourceDigest)}, ${literal(finding.targetDigest)},` +
-      ` ${finding.copies}, ${since === undefined ? 'UTC_TIMESTAMP(6)' : quoteText(since)}, UTC_TIMESTAMP(6))`
+      ` ${finding.copies}, ${since === undefined ? 'UTC_TIMESTAMP(6)' : quoteText(since)}, UTC_TIMESTAMP(6),` +
+      ` ${quoteText(JSON.stringify(shown.key))}, ${literal(images === undefined ? undefined : JSON.stringify(images))})`
     );
   }
 

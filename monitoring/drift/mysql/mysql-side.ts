@@ -2,9 +2,9 @@
 import { ReplicationError } from '../../../core/errors.ts';
 import { gtidPosition, parseGtidSet } from '../../../core/gtid-position.ts';
 import { parsePosition, type Position } from '../../../core/position.ts';
-import { Buckets, bucketOf } from '../digest.ts';
+import { Buckets, bucketOf, formatDigest } from '../digest.ts';
 import type { Pace } from '../pace.ts';
-import { digestRow, isDigestedHere } from '../row-digest.ts';
+import { digestRow, isDigestedHere, rowValues } from '../row-digest.ts';
 import type {
   ComparedTable,
   DigestedRow,
@@ -18,7 +18,7 @@ import type {
 } from '../side.ts';
 import { readTables } from './catalog.ts';
 import { keyColumns, keysSql, orderSql, qualified, rangeSql, sumsSql, textSql, textsSql } from './row-sql.ts';
-import { CompareSession, quoteText, type MysqlEndpoint } from './session.ts';
+import { CompareSession, quoteText, type MysqlEndpoint, type TextRow } from './session.ts';
 
 export interface MysqlSideOptions extends MysqlEndpoint {
   readonly applicationName: string;
@@ -93,12 +93,29 @@ class MysqlSide {
     return { rows, ...facts };
   }
 
+  async read(table: ComparedTable, keys: readonly KeyTexts[]): Promise<readonly (string | null)[][]> {
+    const sql = textsSql(table, keysSql(table, keys), this.session.flavour);
+    const rows = await this.session.query(sql, `reading rows of ${qualified(table)}`);
+    return rows.map((texts) => rowValues(table, texts));
+  }
+
+  async find(
+    table: ComparedTable,
+    digests: ReadonlySet<string>,
+    pace: Pace,
+    take: (values: (string | null)[]) => void,
+  ): Promise<void> {
+    await this.#read(table, { kind: 'all' }, pace, ({ digest }, texts) => {
+      if (digests.has(formatDigest(digest))) take(rowValues(table, texts));
+    });
+  }
+
   /** Rows of a scope one by one, in one snapshot; rests after each piece while the server waits. */
   async #read(
     table: ComparedTable,
     scope: Scope,
     pace: Pace,
-    take: (row: DigestedRow) => void,
+    take: (row: DigestedRow, texts: TextRow) => void,
   ): Promise<Pick<Reading, 'position'>> {
     const where = scope.kind === 'all' ? 'TRUE' : rangeSql(table, scope.after, scope.upTo);
     return await this.#inSnapshot(async () => {
@@ -112,7 +129,7 @@ class MysqlSide {
               done = true;
               return;
             }
-            take(digestRow(table, next.value));
+            take(digestRow(table, next.value), next.value);
           }
         });
     });

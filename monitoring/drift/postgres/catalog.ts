@@ -1,6 +1,7 @@
 /** Tables of a Postgres database, with what it takes to compare them. */
 import type pg from 'pg';
 import type { SideTable } from '../side.ts';
+import type { Role } from './session.ts';
 
 /**
  * Generated columns are left out, as capture and apply leave them out; so are partitions, which their root stands for.
@@ -31,7 +32,7 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace
     from (select c.oid::regclass as relid where c.relkind = 'r'
           union all select relid from pg_partition_tree(c.oid) where isleaf and c.relkind = 'p') p
       join pg_class l on l.oid = p.relid) s on true
-where c.relkind in ('r', 'p', 'f', 'v') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+where c.relkind = any ($1::"char"[]) and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
   and n.nspname <> 'waybill' and not c.relispartition and c.relpersistence = 'p'
 order by n.nspname, c.relname`;
 
@@ -49,12 +50,16 @@ interface CatalogRow {
 const ORDERED = /^(smallint|integer|bigint|oid|numeric|uuid|date|boolean|bytea|timestamp)(?!.*\[\])/;
 const ORDERED_TEXT = /^(text|character varying)(?!.*\[\])/;
 
+/** What a side may have in place of a table: a source is captured from tables alone, a target may be what it likes. */
+const KINDS = { source: ['r', 'p'], target: ['r', 'p', 'f', 'v'] } as const;
+
 /** All tables, or those that `include` accepts. */
 export async function readTables(
   client: pg.Client,
+  role: Role,
   include: (schema: string, name: string) => boolean,
 ): Promise<SideTable[]> {
-  const { rows } = await client.query<CatalogRow>(QUERY);
+  const { rows } = await client.query<CatalogRow>(QUERY, [KINDS[role]]);
   return rows
     .filter((row) => row.columns !== null && include(row.schema, row.name))
     .map((row) => ({

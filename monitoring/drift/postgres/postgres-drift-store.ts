@@ -1,7 +1,8 @@
 /** `waybill.drift` (findings) and `waybill.drift_run` (verifications) in a Postgres target. */
 import type pg from 'pg';
 import { DIGEST_FORMAT } from '../canonical-text.ts';
-import { sumOpen, type DriftRun, type DriftStore, type RunEnd } from '../drift-store.ts';
+import { sumOpen, type DriftRun, type DriftStore, type RunEnd, type ShownRows } from '../drift-store.ts';
+import type { Finding } from '../findings.ts';
 import type { TableProgress } from '../verify-table.ts';
 import { sideError } from './session.ts';
 
@@ -19,7 +20,8 @@ CREATE TABLE IF NOT EXISTS waybill.drift (
   table_name text NOT NULL, row_id text NOT NULL, kind text NOT NULL, key jsonb, source_digest text,
   target_digest text, copies bigint NOT NULL, state text NOT NULL DEFAULT 'open',
   found_at timestamptz NOT NULL DEFAULT clock_timestamp(), confirmed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-  closed_at timestamptz);
+  closed_at timestamptz, key_columns jsonb, images jsonb);
+ALTER TABLE waybill.drift ADD COLUMN IF NOT EXISTS key_columns jsonb, ADD COLUMN IF NOT EXISTS images jsonb;
 CREATE UNIQUE INDEX IF NOT EXISTS drift_open
   ON waybill.drift (flow, table_schema, table_name, md5(row_id)) WHERE state = 'open';`;
 
@@ -39,7 +41,8 @@ export class PostgresDriftStore implements DriftStore {
     const store = new PostgresDriftStore(client, flow, source);
     await store.#query('preparing waybill.drift', async () => {
       const { rows } = await client.query<{ complete: boolean; there: boolean }>(
-        `select to_regclass('waybill.drift') is not null and to_regclass('waybill.drift_open') is not null as complete,
+        `select to_regclass('waybill.drift_open') is not null and exists (select from pg_attribute
+             where attrelid = to_regclass('waybill.drift') and attname = 'images') as complete,
            to_regnamespace('waybill') is not null as there`,
       );
       // Even with IF NOT EXISTS the statement needs CREATE on the database, which a DBA need not grant.
@@ -94,15 +97,17 @@ export class PostgresDriftStore implements DriftStore {
   }
 
   async save(run: DriftRun, table: string): Promise<void> {
+    const progress = run.tables.get(table)!;
+    const { findings, candidates } = JSON.parse(storable(progress)) as TableProgress;
     await this.#query('storing how far a verification is', () =>
       this.#client.query(
         'UPDATE waybill.drift_run SET tables = tables || jsonb_build_object($2::text, $3::jsonb) WHERE id = $1',
-        [run.id, table, JSON.stringify(run.tables.get(table))],
+        [run.id, table, JSON.stringify({ ...progress, findings, candidates })],
       ),
     );
   }
 
-  async settle(run: DriftRun, schema: string, name: string): Promise<void> {
+  async settle(run: DriftRun, schema: string, name: string, { key, images }: ShownRows): Promise<void> {
     const findings = run.tables.get(`${schema}.${name}`)?.findings ?? [];
     const rows = findings.map((finding) => ({
       row_id: finding.id,
@@ -111,21 +116,24 @@ export class PostgresDriftStore implements DriftStore {
       source_digest: finding.sourceDigest ?? null,
       target_digest: finding.targetDigest ?? null,
       copies: finding.copies,
+      images: images.get(finding.id) ?? null,
     }));
     await this.#query('storing findings', () =>
       this.#client.query(
         `WITH found AS (SELECT * FROM jsonb_to_recordset($6::jsonb) AS f(row_id text, kind text, key jsonb,
-             source_digest text, target_digest text, copies bigint)),
+             source_digest text, target_digest text, copies bigint, images jsonb)),
            gone AS (UPDATE waybill.drift d SET state = 'gone', closed_at = clock_timestamp()
              WHERE flow = $2 AND table_schema = $4 AND table_name = $5 AND state = 'open'
                AND NOT EXISTS (SELECT FROM found f WHERE f.row_id = d.row_id))
          INSERT INTO waybill.drift (run, flow, source, table_schema, table_name, row_id, kind, key, source_digest,
-             target_digest, copies)
-           SELECT $1::bigint, $2, $3, $4, $5, row_id, kind, key, source_digest, target_digest, copies FROM found
+             target_digest, copies, key_columns, images)
+           SELECT $1::bigint, $2, $3, $4, $5, row_id, kind, key, source_digest, target_digest, copies, $7::jsonb, images
+             FROM found
          ON CONFLICT (flow, table_schema, table_name, md5(row_id)) WHERE state = 'open'
            DO UPDATE SET run = EXCLUDED.run, kind = EXCLUDED.kind, source_digest = EXCLUDED.source_digest,
-             target_digest = EXCLUDED.target_digest, copies = EXCLUDED.copies, confirmed_at = clock_timestamp()`,
-        [run.id, this.#flow, this.#source, schema, name, JSON.stringify(rows)],
+             target_digest = EXCLUDED.target_digest, copies = EXCLUDED.copies,
+             key_columns = EXCLUDED.key_columns, images = EXCLUDED.images, confirmed_at = clock_timestamp()`,
+        [run.id, this.#flow, this.#source, schema, name, storable(rows), JSON.stringify(key)],
       ),
     );
   }
@@ -161,6 +169,24 @@ export class PostgresDriftStore implements DriftStore {
   }
 }
 
+/** JSON for jsonb, which cannot hold a NUL: rows that hold one (MySQL takes it) cannot be in this target, and are found. */
+function storable(value: unknown): string {
+  return JSON.stringify(value, (_, each: unknown) => (typeof each === 'string' ? each.replaceAll('\0', '␀') : each));
+}
+
+/** Of findings the key is kept in their id as well, which is JSON itself and holds any character. */
+function restored(finding: Finding): Finding {
+  return finding.key === null ? finding : { ...finding, key: JSON.parse(finding.id) as string[] };
+}
+
 function toRun(row: { id: string; started_at: Date; tables: Record<string, TableProgress> }): DriftRun {
-  return { id: row.id, startedAt: row.started_at, tables: new Map(Object.entries(row.tables)) };
+  const tables = Object.entries(row.tables).map(([table, progress]): [string, TableProgress] => [
+    table,
+    {
+      ...progress,
+      candidates: progress.candidates.map(restored),
+      findings: progress.findings.map(restored),
+    },
+  ]);
+  return { id: row.id, startedAt: row.started_at, tables: new Map(tables) };
 }

@@ -2,8 +2,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type pg from 'pg';
 import { parsePosition, pgPosition, type Position } from '../../../core/position.ts';
-import { Buckets, bucketOf } from '../digest.ts';
-import { digestRow, isDigestedHere } from '../row-digest.ts';
+import { Buckets, bucketOf, formatDigest } from '../digest.ts';
+import { digestRow, isDigestedHere, rowValues } from '../row-digest.ts';
 import { PieceSize, type Pace } from '../pace.ts';
 import type {
   ComparedTable,
@@ -19,6 +19,7 @@ import type {
 import { readTables } from './catalog.ts';
 import { copyRows } from './copy-rows.ts';
 import {
+  digestIsOneOfSql,
   digestsSql,
   keyColumns,
   keyJoinSql,
@@ -76,7 +77,7 @@ class PostgresSide {
   }
 
   async tables(): Promise<SideTable[]> {
-    return await this.guard('reading the catalog', () => readTables(this.client, this.#include));
+    return await this.guard('reading the catalog', () => readTables(this.client, this.#role, this.#include));
   }
 
   async scan(table: ComparedTable, scope: Scope, mask: number, pace: Pace): Promise<Buckets> {
@@ -189,6 +190,31 @@ class PostgresSide {
       }
     });
     return { rows, ...facts };
+  }
+
+  async read(table: ComparedTable, keys: readonly KeyTexts[]): Promise<readonly (string | null)[][]> {
+    const { rows } = await this.guard(`reading rows of ${table.schema}.${table.name}`, () =>
+      this.client.query({
+        text: textsSql(table, keyJoinSql(table), 'true'),
+        values: table.key.map((_, i) => keys.map((key) => key[i]!)),
+        rowMode: 'array',
+      }),
+    );
+    return rows.map((texts) => rowValues(table, texts));
+  }
+
+  async find(
+    table: ComparedTable,
+    digests: ReadonlySet<string>,
+    pace: Pace,
+    take: (values: (string | null)[]) => void,
+  ): Promise<void> {
+    // Where the server works digests out, no other rows leave it.
+    const only = this.#placeFor(table) === 'server' ? ` and ${digestIsOneOfSql(table, digests)}` : '';
+    await this.#pieces(table, { kind: 'all' }, pace, async (where) => {
+      for await (const texts of copyRows(this.client, textsSql(table, `${rowsOf(table)} t`, where + only)))
+        if (only !== '' || digests.has(formatDigest(digestRow(table, texts).digest))) take(rowValues(table, texts));
+    });
   }
 
   /** Facts that belong to the snapshot just taken. */

@@ -128,10 +128,15 @@ export function keyJoinSql(table: ComparedTable): string {
   return `unnest(${parameters}) w(${names}) join ${rowsOf(table)} t on ${same.join(' and ')}`;
 }
 
-/** The hash of a row `t`, 32 hexadecimal digits or more of which the first count. */
+/** The hash of a row `t`: 32 hexadecimal digits. */
 function hashSql(table: ComparedTable): string {
   const text = rowSql(table.columns);
   return table.hash === 'md5' ? `md5(${text})` : `left(encode(sha256(convert_to(${text}, 'UTF8')), 'hex'), 32)`;
+}
+
+/** Whether the digest of a row `t` is one of these: 32 hexadecimal digits each. */
+export function digestIsOneOfSql(table: ComparedTable, digests: ReadonlySet<string>): string {
+  return `${hashSql(table)} in (${[...digests].map(quoteLiteral).join(', ')})`;
 }
 
 /** Rows `h` (the hash) and `k0`, `k1`, … (canonical key) of `from`, each worked out once. */

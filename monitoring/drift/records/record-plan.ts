@@ -12,6 +12,8 @@ export interface RecordPlan {
   readonly table: ComparedTable;
   /** Position, in the record, of each compared column. */
   readonly from: readonly number[];
+  /** The canonical values of a record, as its row has them. */
+  texts(values: readonly (string | null)[]): (string | null)[];
   digest(values: readonly (string | null)[]): DigestedRow;
   /** The values of a key as records have them. */
   keyOfRow(key: KeyTexts): KeyTexts;
@@ -49,11 +51,14 @@ export function recordPlan({ columns, key, target }: RecordTable, open: Readonly
   };
   const kinds = compared.map((column) => column.kind);
   const types = from.map((index) => columns[index]!.type);
+  const textsOf = (values: readonly (string | null)[]): (string | null)[] =>
+    from.map((index, at) => recordText(types[at]!, kinds[at]!, values[index]!));
   return {
     table,
     from,
+    texts: textsOf,
     digest(values) {
-      const texts = from.map((index, at) => recordText(types[at]!, kinds[at]!, values[index]!));
+      const texts = textsOf(values);
       return { key: keyAt.map((at) => texts[at] ?? ''), digest: digestOf(canonicalRow(kinds, texts), 'sha256') };
     },
     keyOfRow: (texts) => texts.map((text, i) => asRecords(types[keyAt[i]!]!, text)),

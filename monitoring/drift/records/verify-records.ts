@@ -14,6 +14,7 @@ import type { DriftStore } from '../drift-store.ts';
 import { compareRows, rowsById, tooMany, type Finding } from '../findings.ts';
 import type { FlowOutcome, TableOutcome } from '../outcome.ts';
 import { Pace } from '../pace.ts';
+import { imagesOf, placeOf, readRows, SHOWN_FINDINGS, type HidesColumn, type RowImages } from '../row-images.ts';
 import type { DigestedRow, DriftTarget, KeyTexts, SideTable } from '../side.ts';
 import { rowId } from '../touched.ts';
 import { newTableProgress, type TableProgress } from '../verify-table.ts';
@@ -37,6 +38,8 @@ export interface RecordVerificationOptions {
   readonly place: { readonly schema: string; readonly name: string };
   /** Deletes are not applied, so that extra rows are to be expected. */
   readonly ignoreExtra: boolean;
+  /** Columns of the records whose values are not kept with findings. */
+  readonly hides: HidesColumn;
   readonly maxLoad: number;
   readonly graceMs: number;
   /** How long to wait for deliveries that are due by then. */
@@ -72,7 +75,12 @@ export async function verifyRecords(options: RecordVerificationOptions): Promise
     run.tables.set(id, comparison.progress);
     await comparison.compare();
     await store.save(run, id);
-    await store.settle(run, place.schema, place.name);
+    const settle = async (): Promise<void> =>
+      await store.settle(run, place.schema, place.name, {
+        key: expected.key.map((index) => expected.columns[index]!.name),
+        images: await comparison.images(),
+      });
+    await settle();
     options.onShare?.(1);
     let outcome: TableOutcome = comparison.outcome();
     if (repairer !== undefined && comparison.progress.findings.length > 0) {
@@ -87,7 +95,7 @@ export async function verifyRecords(options: RecordVerificationOptions): Promise
       outcome = { ...outcome, repaired: { asked, left } };
       comparison.progress.findings = [...left];
       await store.save(run, id);
-      await store.settle(run, place.schema, place.name);
+      await settle();
     }
     options.onTable?.(outcome);
     await store.finish(run, { state: 'done', compared: [id] });
@@ -180,6 +188,31 @@ class RecordComparison {
     // What changes all the time is not known to be mended.
     this.progress.unresolved += unresolved;
     return findings;
+  }
+
+  /** Both sides of the first findings, as far as they are still those that were found. */
+  async images(): Promise<Map<string, RowImages>> {
+    const { expected, target, hides } = this.#options;
+    const images = new Map<string, RowImages>();
+    const keyOf = ({ key }: Finding): KeyTexts => this.#plan([]).keyOfRow(key!);
+    const groups = new Map<string, Finding[]>();
+    for (const finding of this.progress.findings.slice(0, SHOWN_FINDINGS)) {
+      const open = expected.get(keyOf(finding)).open.join();
+      groups.set(open, [...(groups.get(open) ?? []), finding]);
+    }
+    for (const findings of groups.values()) {
+      const { table, texts } = this.#plan(expected.get(keyOf(findings[0]!)).open);
+      const source = new Map<string, (string | null)[]>();
+      for (const finding of findings) {
+        const { values } = expected.get(keyOf(finding));
+        if (values === undefined) continue;
+        const row = texts(values);
+        source.set(placeOf(table, row), row);
+      }
+      const there = this.#table === undefined ? new Map() : await readRows(target, table, findings, this.#pace);
+      for (const [id, image] of imagesOf(table, findings, hides, { source, target: there })) images.set(id, image);
+    }
+    return images;
   }
 
   /** Waits until the target has what the expected records hold. */
