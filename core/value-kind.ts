@@ -1,5 +1,7 @@
 /** What the type of a column, as any of the databases writes it, holds: as far as mappings care. */
 
+import type { ColumnSchema } from './frame.ts';
+
 /** What a column holds, as far as mappings care. `local` is a timestamp without a zone. */
 export type ColumnKind = 'text' | 'decimal' | 'boolean' | 'timestamp' | 'local' | 'date' | 'json' | 'binary';
 
@@ -24,4 +26,10 @@ export function columnKind(type: string): ColumnKind {
   const lower = type.toLowerCase();
   if (lower.endsWith('[]')) return 'text';
   return KINDS.find(([pattern]) => pattern.test(lower))?.[1] ?? 'text';
+}
+
+/** The kind of a column; of a type that a database has by itself (a domain), that of what it is made of. */
+export function kindOfColumn({ type, portable }: Pick<ColumnSchema, 'type' | 'portable'>): ColumnKind {
+  const own = columnKind(type);
+  return own === 'text' ? columnKind(portable) : own;
 }

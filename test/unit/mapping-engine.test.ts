@@ -44,11 +44,15 @@ entities:
       allocated: { sum: quantity, where: { in: [note, [held]] } }
 `;
 
-function feed(text = STOCK, options: { functions?: Map<string, MappingFunction>; stateBytes?: number } = {}) {
+function feed(
+  text = STOCK,
+  options: { functions?: Map<string, MappingFunction>; stateBytes?: number } = {},
+  tables = TABLES,
+) {
   const plan = compileMapping(parseMapping(text, 'stock.yaml'), options.functions ?? new Map());
   const { stateBytes } = options;
   const engine = new MappingEngine({ source: 'wms', plan, ...(stateBytes === undefined ? {} : { stateBytes }) });
-  return { engine, feed: new SourceFeed(engine, TABLES) };
+  return { engine, feed: new SourceFeed(engine, tables) };
 }
 const masters = (source: SourceFeed): SourceFeed =>
   source
@@ -258,6 +262,20 @@ entities:
       source.change('quant', ['s', 0, ['snap', 'end']]);
       expect(summary(source.flush())).toEqual([]);
     }
+  });
+
+  it('reads columns of a domain as what it is made of', () => {
+    const { feed: source } = feed(STOCK, {}, [
+      {
+        ...TABLES[0]!,
+        columns: TABLES[0]!.columns.map((column) =>
+          column.name === 'quantity' ? { ...column, type: 'public.amount' } : column,
+        ),
+      },
+      ...TABLES.slice(1),
+    ]);
+    masters(source).put('quant', quant('1', '5.0000'));
+    expect(summary(source.flush())).toEqual([expect.objectContaining({ on_hand: '5' })]);
   });
 
   it('tells keys of several texts apart whatever they hold', () => {

@@ -3,7 +3,7 @@ import type { TableSchema } from '../../core/frame.ts';
 import { nearest } from '../../core/nearest.ts';
 import type { ValueKind } from '../canonical/field-type.ts';
 import type { CompiledBlock, MappingPlan, TablePlan } from './block-plan.ts';
-import { columnKind, type ColumnKind } from '../../core/value-kind.ts';
+import { kindOfColumn, type ColumnKind } from '../../core/value-kind.ts';
 import type { ColumnRef, Condition, Expression, MappingProblem } from './expression.ts';
 import { childrenOf, type Mapping } from './mapping-file.ts';
 
@@ -55,8 +55,9 @@ export function checkTable(mapping: Mapping, plan: TablePlan, table: TableSchema
       problems.push({ path, message });
       continue;
     }
-    const { type } = columns.get(present)!;
-    const kind = columnKind(type);
+    const column = columns.get(present)!;
+    const { type } = column;
+    const kind = kindOfColumn(column);
     if (kind === 'binary') problems.push({ path, message: `${name}.${present} is ${type}, which no field can hold` });
     if (kind === 'local' && !raw && mapping.zone === undefined)
       problems.push({
@@ -73,12 +74,12 @@ function checkBlock(
   functions: ReadonlyMap<string, unknown>,
 ): MappingProblem[] {
   const problems: MappingProblem[] = [];
-  const kindOfColumn = (ref: ColumnRef): Kind => {
+  const kindOfRef = (ref: ColumnRef): Kind => {
     const input = inputs.find((candidate) => candidate.name === ref.input);
     const table = input === undefined ? undefined : found.get(input.table);
     const present = ref.columns.find((column) => table?.columns.some((candidate) => candidate.name === column));
-    const type = table?.columns.find((column) => column.name === present)?.type;
-    return type === undefined ? 'unknown' : columnKind(type);
+    const column = table?.columns.find((candidate) => candidate.name === present);
+    return column === undefined ? 'unknown' : kindOfColumn(column);
   };
   const visit = (value: Expression | Condition): void => {
     if (value.op === 'call' && !functions.has(value.name))
@@ -94,14 +95,14 @@ function checkBlock(
     for (const child of childrenOf(value)) visit(child);
   };
   const refuseUnlessDecimal = (value: Expression): void => {
-    const kind = kindOf(value, kindOfColumn);
+    const kind = kindOf(value, kindOfRef);
     if (kind !== 'decimal' && kind !== 'unknown')
       problems.push({ path: value.path, message: `is ${describe(kind)}, and a number is needed` });
   };
   for (const { name, value } of block.fields) {
     visit(value);
     const field = block.entity.fields[block.entity.index.get(name)!]!;
-    const kind = kindOf(value, kindOfColumn);
+    const kind = kindOf(value, kindOfRef);
     const wrong = mismatch(kind, field.type.kind);
     if (wrong !== undefined)
       problems.push({
@@ -118,7 +119,7 @@ function checkBlock(
   if (block.where !== undefined) visit(block.where);
   if (block.expires !== undefined) {
     visit(block.expires);
-    const kind = kindOf(block.expires, kindOfColumn);
+    const kind = kindOf(block.expires, kindOfRef);
     if (kind !== 'timestamp' && kind !== 'local' && kind !== 'unknown')
       problems.push({ path: block.expires.path, message: `is ${describe(kind)}, and a time is needed` });
   }

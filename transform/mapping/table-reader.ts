@@ -4,7 +4,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import type { TablePlan } from './block-plan.ts';
 import type { Cell } from './cell.ts';
 import { joinedKey, keyParts } from './key-texts.ts';
-import { columnKind } from '../../core/value-kind.ts';
+import { kindOfColumn } from '../../core/value-kind.ts';
 import { columnReader, isText, unknownUnchanged, type ColumnReader } from './column-kind.ts';
 import { checkTable } from './check.ts';
 import type { Mapping } from './mapping-file.ts';
@@ -48,7 +48,8 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
   for (const slot of plan.slots) {
     const position = index.get(slot.columns.find((column) => index.has(column)) ?? '') ?? -1;
     columns.push(position);
-    const kind = columnKind(table.columns[position]?.type ?? 'text');
+    const column = table.columns[position];
+    const kind = column === undefined ? 'text' : kindOfColumn(column);
     readers.push(columnReader(kind, slot.raw, { zone: mapping.zone, zeroDates: mapping.zeroDates }));
   }
   const cells: Cell[] = columns.map(() => null);
