@@ -70,6 +70,7 @@ export async function loadFlowPlan(name: string, settings: CanonicalFlowConfig):
   const { ownership, problems: owning } = compileOwnership(entity, settings.owner, supplied);
   const { tiers, problems: delivering } = compileTiers(entity, settings.delivery);
   problems.push(...[...owning, ...delivering, ...evidence].map((problem) => `${at}.${problem}`));
+  if (problems.length === 0) problems.push(...lackingProblems(at, entity, sources, ownership));
   if (problems.length > 0) throw invalid(problems);
   const { owner, tenant, delivery } = settings;
   hash.update(JSON.stringify([LOGIC_VERSION, entity.name, entity.version, owner, tenant, delivery]));
@@ -80,6 +81,34 @@ export async function loadFlowPlan(name: string, settings: CanonicalFlowConfig):
 /** A mapping compiled for a flow. It holds the rows of its tables, so that every run needs one of its own. */
 export function compileSource(plan: FlowPlan, source: SourcePlan): MappingPlan {
   return compileMapping(source.mapping, source.functions, plan.entity.name, plan.settings.evidence);
+}
+
+/** Fields that a record must have and that it can have from nobody: none would ever be there. */
+function lackingProblems(
+  at: string,
+  entity: Entity,
+  sources: readonly SourcePlan[],
+  { rules }: Ownership,
+): readonly string[] {
+  const supplies = (source: string, field: string): boolean =>
+    sources.some(
+      ({ name, mapping }) =>
+        name === source &&
+        mapping.blocks.some((block) => block.entity === entity && block.fields.some((each) => each.name === field)),
+    );
+  return entity.fields
+    .filter(({ nullable, key, derived }) => !nullable && !key && !derived)
+    .filter(({ name, group }) => {
+      const rule = rules.get(group);
+      const counting =
+        rule?.kind === 'owner'
+          ? rule.owners.flatMap(({ source, fallback }) => [source, ...fallback.map((each) => each.source)])
+          : rule === undefined
+            ? []
+            : sources.map((source) => source.name);
+      return !counting.some((source) => supplies(source, name));
+    })
+    .map(({ name }) => `${at}: nobody whose word counts supplies ${name}, without which no ${entity.name} is there`);
 }
 
 /** What stands against the entities that a flow is to be held against. */

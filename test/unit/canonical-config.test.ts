@@ -1,4 +1,6 @@
-import { resolve } from 'node:path';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../../core/config.ts';
 import { loadFlowPlan } from '../../transform/flow-plan.ts';
@@ -70,6 +72,38 @@ describe('canonical flows in the configuration', () => {
   ])('a plan is refused for %j', async (more, message) => {
     const config = parse({ stock: stock(more) });
     await expect(loadFlowPlan('stock', config.canonicalFlows['stock']!)).rejects.toThrow(message);
+  });
+
+  it('a plan is refused where nobody who counts supplies what a record must have', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'waybill-plan-'));
+    const mapping = (name: string, fields: string): { map: string } => {
+      const map = join(folder, `${name}.yaml`);
+      writeFileSync(
+        map,
+        `version: 1\nname: ${name}\nentities:\n  sales_order:\n    from: orders\n    fields: { number: no, ${fields} }\n`,
+      );
+      return { map };
+    };
+    const load = async (from: Record<string, unknown>, owner: Record<string, unknown> = {}): Promise<unknown> => {
+      const config = parse({ orders: { canonical: 'sales_order', from, owner, to: 'vis' } });
+      return await loadFlowPlan('orders', config.canonicalFlows['orders']!).then(
+        () => 'fits',
+        (thrown: unknown) => (thrown as Error).message.split('\n').slice(1),
+      );
+    };
+    try {
+      const [without, full] = [mapping('without', 'customer: who'), mapping('full', 'status: state')];
+      const lacking = [
+        '  - flows.orders: nobody whose word counts supplies status, without which no sales_order is there',
+      ];
+      expect(await load({ wms: without })).toEqual(lacking);
+      expect(await load({ wms: without, shop: full })).toBe('fits');
+      const position = { canonical: 'inventory_position', from: { wms: odoo }, to: 'vis' };
+      const config = parse({ stock: position });
+      await expect(loadFlowPlan('stock', config.canonicalFlows['stock']!)).resolves.toBeDefined();
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('a plan has another fingerprint when what decides its records changes, and no other', async () => {
