@@ -18,11 +18,12 @@ import { clearRequest, ProgressStore, readRequest } from '../snapshot-request.ts
 import { beginStream } from '../stream-start.ts';
 import { BY_NAME, TableRegistry } from '../table-registry.ts';
 import { CaptureSession } from './capture-session.ts';
-import { matchingTables } from './catalog.ts';
+import { matchingTables, type CapturedTable } from './catalog.ts';
 import { connectChosen, watchServers } from './choose-server.ts';
 import type { SqlClient } from './connection.ts';
 import { readExecuted, requireLineage } from './executed.ts';
 import { readFacts, requireSettings } from './inspect.ts';
+import { describeUnlogged, readUnlogged } from './log-filter.ts';
 import { storedEntry, ToldTables, type ToldTable } from './told-tables.ts';
 
 /** An idle stream is given a frame this many times within the age at which its frames expire. */
@@ -52,6 +53,7 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
     const facts = await readFacts(client, settings.kind);
     requireSettings(facts, settings.kind);
     const tables = await matchingTables(client, settings.kind, settings.tables);
+    await requireLogged(client, settings.kind, tables);
     const executed = await readExecuted(client, settings.kind);
     const reset = (await readRequest(bucket, name))?.reset === true;
     const tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name), { anew: reset });
@@ -121,6 +123,21 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
   } finally {
     client.end();
   }
+}
+
+/** Throws `source_binlog_settings` where changes of captured tables are not logged. */
+async function requireLogged(
+  client: SqlClient,
+  kind: 'mysql' | 'mariadb',
+  tables: readonly CapturedTable[],
+): Promise<void> {
+  const unlogged = await readUnlogged(
+    client,
+    kind,
+    tables.map(({ schema }) => schema.schema),
+  );
+  if (unlogged.length === 0) return;
+  throw new ReplicationError('source_binlog_settings', unlogged.map(describeUnlogged).join('; '));
 }
 
 /** A holder that hangs may keep an open transaction, or the lock of a table that it was reading, for ever. */

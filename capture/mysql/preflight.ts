@@ -9,6 +9,7 @@ import { matchingTables, tableName, type CapturedTable } from './catalog.ts';
 import { connectChosen } from './choose-server.ts';
 import { connectSource, quoteIdent, type SqlClient } from './connection.ts';
 import { readFacts, settingProblems } from './inspect.ts';
+import { describeUnlogged, readUnlogged } from './log-filter.ts';
 import { readRetainedBytes } from './retained-log.ts';
 import { sourceError } from './source-error.ts';
 
@@ -84,6 +85,14 @@ async function checkServer(
     const tables = await matchingTables(client, settings.kind, settings.tables);
     add('ok', 'tables', `${tables.length} match`);
     for (const table of tables) checkTable(table, add);
+    const databases = tables.map(({ schema }) => schema.schema);
+    for (const unlogged of await readUnlogged(client, settings.kind, databases))
+      add(
+        'error',
+        unlogged.setting,
+        describeUnlogged(unlogged),
+        'Take it out of the settings of the server (restart needed), or out of `tables`.',
+      );
     await checkForeignKeys(client, tables, add);
     checkColumnRules(
       ColumnRules.compile(settings.columns),

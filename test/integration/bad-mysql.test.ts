@@ -21,7 +21,8 @@ describe.each(['mysql', 'mariadb'] as const)('%s', (kind) => {
   let sql: Connection;
 
   beforeAll(async () => {
-    server = await startMysql({ flavour: kind, version: kind === 'mysql' ? '9.7' : '11.8' });
+    const settings = { binlog_ignore_db: 'unlogged' };
+    server = await startMysql({ flavour: kind, version: kind === 'mysql' ? '9.7' : '11.8', settings });
     sql = await createConnection({ uri: server.urlFor(''), multipleStatements: true });
   }, 120_000);
   afterAll(async () => {
@@ -129,6 +130,17 @@ flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
       } finally {
         await sql.query(`set global binlog_row_image = 'FULL'; set global binlog_row_metadata = 'FULL'`);
       }
+    });
+
+    it('a database of which nothing is logged', async () => {
+      const { text } = await path();
+      await sql.query('create database unlogged; create table unlogged.t (id int primary key)');
+      const other = text.replace(/tables: \["([^"]+)"\]/, 'tables: ["$1", "unlogged.*"]');
+      expect((await cli.waybill(other, ['check'])).output).toContain(
+        'binlog_ignore_db: binlog_ignore_db keeps changes in database unlogged out of the log',
+      );
+      const { output } = await cli.run(other, 'source_binlog_settings', 'capture:erp');
+      expect(output).toContain('binlog_ignore_db keeps changes in database unlogged out of the log');
     });
 
     it('a log that was purged before it was read: until all is read again', async () => {
