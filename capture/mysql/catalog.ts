@@ -9,7 +9,7 @@ import { quoteIdent, quoteLiteral, type SqlClient } from './connection.ts';
 import { baseType, HINTED, logTypeText, showsAs, typesAgree } from './log-type.ts';
 import type { Guards } from './published-table.ts';
 import { failedForAbsence } from './source-error.ts';
-import type { ColumnHint, TableMap } from './table-map.ts';
+import type { BinlogColumn, ColumnHint, TableMap } from './table-map.ts';
 
 interface CatalogColumn {
   readonly schema: ColumnSchema;
@@ -30,6 +30,11 @@ export interface CapturedTable {
   readonly columns: readonly CatalogColumn[];
   /** Whether its engine undoes what is rolled back. */
   readonly transactional: boolean;
+  /**
+   * MariaDB: of a table with system versioning, the column that tells until when a row was a present one. Rows of its
+   * history, which the log has too, and what tells them apart are nobody's.
+   */
+  readonly rowEnd?: string;
 }
 
 /** A table as a table map of the log describes it: what its rows are written by. */
@@ -38,10 +43,16 @@ export interface LoggedTable {
   /** Positions of the key's columns in the log's rows. */
   readonly keyIndexes: readonly number[];
   readonly transactional: boolean;
+  /** Position of `rowEnd` in the log's rows. */
+  readonly rowEnd?: number;
   /** By the log's columns; undefined where no column rule concerns the table. */
   readonly guards: Guards | undefined;
 }
 
+/** Columns of system versioning that no statement named: the catalog does not show them, and the log has them. */
+const IMPLICIT_PERIOD: ReadonlySet<string> = new Set(['row_start', 'row_end']);
+/** Columns of MariaDB that stand for unique keys of long texts and bytes, hidden in the same way. */
+const ROW_HASH = /^DB_ROW_HASH_\d+$/;
 const SYSTEM = "('mysql', 'sys', 'information_schema', 'performance_schema')";
 const BASE_TABLES: ReadonlySet<string> = new Set(['BASE TABLE', 'SYSTEM VERSIONED']);
 const GENERATED = /\b(?:VIRTUAL|STORED|PERSISTENT) GENERATED\b/i;
@@ -118,7 +129,7 @@ async function readTables(
 ): Promise<CapturedTable[]> {
   const doing = 'reading the catalog of the source';
   const tables = await client.query(
-    `SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE FROM information_schema.TABLES
+    `SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE, TABLE_TYPE FROM information_schema.TABLES
      WHERE TABLE_TYPE IN (${[...BASE_TABLES].map(quoteLiteral).join(', ')}) AND ${where}
      ORDER BY DATA_LENGTH, TABLE_SCHEMA, TABLE_NAME`,
     doing,
@@ -126,7 +137,7 @@ async function readTables(
   const readColumns = (): Promise<Row[]> =>
     client.query(
       `SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, COLLATION_NAME, COLUMN_DEFAULT, EXTRA,
-         CHARACTER_MAXIMUM_LENGTH
+         CHARACTER_MAXIMUM_LENGTH, GENERATION_EXPRESSION
        FROM information_schema.COLUMNS WHERE ${where} ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION`,
       doing,
     );
@@ -148,9 +159,11 @@ async function readTables(
   const keysOf = groupByTable(keys);
   return tables
     .filter(([schema, name]) => included(schema!, name!) && columnsOf.has(`${schema}\u0000${name}`))
-    .map(([schema, name, engine]) => {
+    .map(([schema, name, engine, kind]) => {
       const id = `${schema}\u0000${name}`;
-      return capturedTable(flavour, schema!, name!, engine ?? '', columnsOf.get(id) ?? [], keysOf.get(id) ?? []);
+      const [columnRows, keyRows] = [columnsOf.get(id) ?? [], keysOf.get(id) ?? []];
+      const table = { schema: schema!, name: name!, engine: engine ?? '', versioned: kind === 'SYSTEM VERSIONED' };
+      return capturedTable(flavour, table, columnRows, keyRows);
     });
 }
 
@@ -167,12 +180,12 @@ function groupByTable(rows: readonly Row[]): Map<string, Row[]> {
 
 function capturedTable(
   flavour: Flavour,
-  schema: string,
-  name: string,
-  engine: string,
+  { schema, name, engine, versioned }: { schema: string; name: string; engine: string; versioned: boolean },
   columnRows: readonly Row[],
   keyRows: readonly Row[],
 ): CapturedTable {
+  const ends = columnRows.find(([, , , , , , , , expression]) => /^row end$/i.test(expression ?? ''))?.[0];
+  const rowEnd = versioned ? (ends ?? 'row_end') : undefined;
   const columns = columnRows.map((row): CatalogColumn => {
     const [column, dataType, text, nullable, collation, fallback, extra, chars] = row;
     const shown = currentFormat(schema, name, column!, text!);
@@ -195,11 +208,16 @@ function capturedTable(
       textSql: columnTextSql({ name: column!, dataType: dataType!, columnType: shown }, flavour),
     };
   });
-  const { identity, key } = chooseKey(columns, keyRows);
+  // Among present rows alone a key tells them apart without its last column, which is that of the history.
+  const { identity, key } = chooseKey(
+    columns,
+    keyRows.filter(([, column]) => rowEnd === undefined || column !== rowEnd),
+  );
   return {
     schema: tableSchema(flavour, schema, name, identity, key, columns),
     columns,
     transactional: TRANSACTIONAL.test(engine),
+    ...(rowEnd === undefined ? {} : { rowEnd }),
   };
 }
 
@@ -323,32 +341,33 @@ export function reconcile(
       `the log does not name the columns of ${map.schema}.${map.name}: binlog_row_metadata was not FULL when they were written`,
     );
   const byName = new Map(known?.columns.map((column) => [column.schema.name, column]));
-  let exact = known !== undefined && known.columns.length === map.columns.length;
+  const isImplicit = (name: string): boolean =>
+    !byName.has(name) &&
+    ((known?.rowEnd === 'row_end' && IMPLICIT_PERIOD.has(name)) || (flavour === 'mariadb' && ROW_HASH.test(name)));
+  const named = map.columns.filter(({ name }) => !isImplicit(name));
+  let exact = known !== undefined && known.columns.length === named.length;
   const columns = map.columns.map((column, index): CatalogColumn => {
+    if (isImplicit(column.name)) {
+      map.hint(index, 'omit');
+      return generatedColumn(column);
+    }
     const found = byName.get(column.name);
     if (found !== undefined && typesAgree(column, found.schema.type)) {
       const base = baseType(found.schema.type);
       if (found.generated) map.hint(index, 'omit');
       else if (flavour === 'mariadb' && HINTED.has(base)) map.hint(index, base as ColumnHint);
-      if (known!.columns[index] !== found) exact = false;
+      if (known!.columns[named.indexOf(column)] !== found) exact = false;
       if (found.schema.notNull === !column.nullable) return found;
       // At this place of the log it was another way.
       exact = false;
       return { ...found, schema: { ...found.schema, notNull: !column.nullable } };
     }
     exact = false;
-    const type = logTypeText(column);
-    return {
-      schema: { name: column.name, type, portable: type, notNull: !column.nullable },
-      dataType: undefined,
-      shown: type,
-      generated: false,
-      computed: false,
-      textSql: quoteIdent(column.name),
-    };
+    return { ...generatedColumn(column), generated: false };
   });
+  const rowEnd = map.columns.findIndex(({ name }) => name === known?.rowEnd);
   const names = columns.filter((column) => !column.generated).map((column) => column.schema.name);
-  const loggedKey = map.primaryKey.map((index) => map.columns[index]!.name);
+  const loggedKey = map.primaryKey.filter((index) => index !== rowEnd).map((index) => map.columns[index]!.name);
   let key = known?.schema.key ?? [];
   let identity = known?.schema.identity ?? 'full';
   if (loggedKey.length > 0 && (identity !== 'default' || loggedKey.join('\u0000') !== key.join('\u0000'))) {
@@ -370,9 +389,23 @@ export function reconcile(
       schema,
       keyIndexes: schema.key.map((column) => map.columns.findIndex(({ name }) => name === column)),
       transactional: known?.transactional ?? true,
+      ...(rowEnd < 0 ? {} : { rowEnd }),
       guards: undefined,
     },
     exact,
+  };
+}
+
+/** A column as the log alone describes it, left out. */
+function generatedColumn(column: BinlogColumn): CatalogColumn {
+  const type = logTypeText(column);
+  return {
+    schema: { name: column.name, type, portable: type, notNull: !column.nullable },
+    dataType: undefined,
+    shown: type,
+    generated: true,
+    computed: false,
+    textSql: quoteIdent(column.name),
   };
 }
 

@@ -26,7 +26,7 @@ import type { ChunkWindow } from './chunk-window.ts';
 import { addOrdinal, writeChange, type HeldRow } from './held-rows.ts';
 import { OpenGroup } from './open-group.ts';
 import { PreparedTransactions } from './prepared-transactions.ts';
-import type { RowReader } from './row-reader.ts';
+import type { RowOp, RowReader } from './row-reader.ts';
 import type { TableMap } from './table-map.ts';
 
 export interface AssemblerOptions {
@@ -231,13 +231,22 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
         { context: { gtid: formatGtid(open.gtid) } },
       );
     const window = this.window?.concerns(table) === true ? this.window : undefined;
-    const { op } = rows;
+    let { op } = rows;
+    const { rowEnd } = table;
     let written = 0;
     while (rows.next()) {
       open.ordinal += 1;
+      if (rowEnd !== undefined) {
+        const present = rows.presentOp(rowEnd);
+        if (present === undefined) continue;
+        if (present !== op) {
+          if (written > 0) this.#count(table, op, written);
+          [op, written] = [present, 0];
+        }
+      }
       if (open.mode === 'held') {
         const writer = open.held!.beginRow(op, table, open.ordinal);
-        this.#writeImages(writer, rows, table);
+        this.#writeImages(writer, rows, table, op);
         open.held!.endRow();
         continue;
       }
@@ -245,7 +254,7 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
       if (open.ordinal <= open.skip) continue;
       const writer = this.#frame.writer;
       writer.beginRow(op, table.schema);
-      this.#writeImages(writer, rows, table);
+      this.#writeImages(writer, rows, table, op);
       writer.endRow();
       this.#countRow(open);
       written += 1;
@@ -256,15 +265,15 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     if (!open.sure && this.#frame.full) this.#options.hold(this.#decide(open));
   }
 
-  #writeImages(writer: FrameWriter, rows: RowReader, table: LoggedTable): void {
-    if (rows.op === 'd') {
+  #writeImages(writer: FrameWriter, rows: RowReader, table: LoggedTable, op: RowOp): void {
+    if (op === 'd') {
       writer.writeNull();
       writer.before('f');
       rows.write(writer, 'before', table.guards);
       return;
     }
     // The old row of an update is needed where the key changed, and where the whole row is the key.
-    const before = rows.op === 'u' && (table.keyIndexes.length === 0 || rows.differs(table.keyIndexes));
+    const before = op === 'u' && (table.keyIndexes.length === 0 || rows.differs(table.keyIndexes));
     rows.write(writer, 'after', table.guards);
     if (!before) return;
     writer.before('f');

@@ -171,7 +171,10 @@ export class LiveCatalog {
     if (before !== undefined && isSame) {
       if (statements?.changesRows === true && statements.drops)
         await this.#changed(before, 'a column may have come again');
-      return before;
+      // What frames carry is the same; what the log has of a history may be new.
+      const same = before.rowEnd === table.rowEnd ? before : table;
+      this.#catalog.set(id, same);
+      return same;
     }
     if (before === undefined) {
       this.#catalog.set(id, table);

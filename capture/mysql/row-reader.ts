@@ -11,6 +11,10 @@ import { ValueWriter } from './value-writer.ts';
 export type RowOp = 'i' | 'u' | 'd';
 export type Image = 'before' | 'after';
 
+/** `timestamp(6)` up to the year 2038, and up to 2106 from MariaDB 11.5 on. */
+const LAST_TIMES = ['7fffffff0f423f', 'ffffffff0f423f'].map((hex) => Buffer.from(hex, 'hex'));
+const LAST_NUMBER = 2n ** 64n - 1n;
+
 /** A rows event's parts. */
 export interface RowsEvent {
   op: RowOp;
@@ -171,6 +175,25 @@ export class RowReader {
     writer.endTuple();
     if (at > this.#end) throw this.#truncated();
     if (image === 'after' || this.op === 'd') this.#next = at;
+  }
+
+  /** MariaDB: what a change of a table with history is to its present rows; undefined where it is none to them. */
+  presentOp(rowEnd: number): RowOp | undefined {
+    const was = this.op !== 'i' && this.#isPresent('before', rowEnd);
+    const is = this.op !== 'd' && this.#isPresent('after', rowEnd);
+    if (was) return is ? 'u' : 'd';
+    return is ? 'i' : undefined;
+  }
+
+  /**
+   * Whether a row is a present one, whose `ROW END` is the last time that there is, or the last number. One that
+   * the image leaves out has not changed.
+   */
+  #isPresent(image: Image, rowEnd: number): boolean {
+    const [start, end] = this.#locate(image, rowEnd);
+    if (start < 0) return image === 'before' || this.op === 'i' || this.#isPresent('before', rowEnd);
+    if (end - start === 8) return this.#buffer.readBigUInt64LE(start) === LAST_NUMBER;
+    return LAST_TIMES.some((last) => this.#buffer.compare(last, 0, last.length, start, end) === 0);
   }
 
   /** Whether the bytes of any of these columns differ between the images of an update. */

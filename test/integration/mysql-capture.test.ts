@@ -120,6 +120,60 @@ describe.each([
     },
     timeoutMs,
   );
+  it(
+    'leaves out what the server keeps in a table for itself',
+    async () => {
+      const s = await source('hidden');
+      await s.run(`create table urls (id int primary key, url text, ${flavour === 'mariadb' ? 'unique (url)' : 'unique (url(9))'});
+        create table keyless (v int)`);
+      await s.run("insert into urls values (1, 'a'), (2, 'b'); insert into keyless values (1)");
+      s.start();
+      await s.loaded(2);
+      await s.run(
+        "insert into urls values (3, 'c'); update urls set url = 'd' where id = 1; delete from urls where id = 2",
+      );
+      // On MySQL an index of an expression is a column that nobody sees.
+      await s.run(`alter table keyless add index (${flavour === 'mariadb' ? 'v' : '(v + 1)'})`);
+      await s.run('insert into keyless values (2)');
+      await s.expectEqual('urls');
+      const changes = (await s.changes()).filter(({ table, row }) => table.name === 'urls' && row[0] !== 's');
+      expect(new Set(changes.map(({ table }) => table.columns.map(({ name }) => name).join()))).toEqual(
+        new Set(['id,url']),
+      );
+      const keyless = (await s.changes()).filter(({ table, row }) => table.name === 'keyless' && row[0] === 'i');
+      expect(keyless.map(({ row }) => row[2])).toEqual([['2']]);
+      await s.stop();
+    },
+    timeoutMs,
+  );
+
+  if (flavour === 'mariadb')
+    it(
+      'has the present rows alone of tables whose history the server keeps',
+      async () => {
+        const s = await source('history');
+        const period = `a timestamp(6) generated always as row start, b timestamp(6) generated always as row end,
+          period for system_time (a, b)`;
+        await s.run(`create table plain (id int primary key, v int) with system versioning;
+          create table named (id int primary key, v int, ${period}) with system versioning;
+          create table later (id int primary key, v int); insert into later values (1, 1), (2, 2)`);
+        for (const table of ['plain', 'named'])
+          await s.run(
+            `insert into ${table} (id, v) values (1, 1), (2, 2), (3, 3); update ${table} set v = 9 where id = 2`,
+          );
+        s.start();
+        await s.loaded(3);
+        await s.run('alter table later add system versioning');
+        for (const table of ['plain', 'named', 'later'])
+          await s.run(`update ${table} set v = 10 where id = 1; delete from ${table} where id = 2;
+            insert into ${table} (id, v) values (2, 20), (4, 40); update ${table} set id = 5 where id = 4;
+            replace into ${table} (id, v) values (1, 11); delete history from ${table}; delete from ${table} where id = 5`);
+        for (const table of ['plain', 'named', 'later']) await s.expectEqual(table);
+        await s.stop();
+      },
+      timeoutMs,
+    );
+
   if (flavour === 'mariadb')
     it(
       'does not take a transaction whose number goes back for one that it has',
