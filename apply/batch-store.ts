@@ -66,7 +66,8 @@ export interface BatchStore<P extends PlanShape, T extends StoreTransaction> {
   countKeys(): Promise<ReasonCount[]>;
   /** Does what had to wait until no transaction is open; called after each commit. */
   committed?(): Promise<void>;
-  quarantineSql(item: SourceRow<P>, failure: RowFailure): string;
+  /** Statements that store a change which cannot be applied; none of them is larger than the target takes. */
+  quarantineSql(item: SourceRow<P>, failure: RowFailure): readonly string[];
   /** Applies one change by itself; gives the failure when it failed because of its row, and then nothing is left of it. */
   tryRow(item: SourceRow<P>): Promise<RowFailure | undefined>;
   /** Runs `passes`, which try the rows of one source transaction, so that what they leave is all that is wrong. */

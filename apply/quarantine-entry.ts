@@ -1,7 +1,7 @@
 /** The exception inbox of a target, apart from the store that keeps it. */
-import type { RowChange, TableSchema } from '../core/frame.ts';
-
+import type { RowChange, TableSchema, Value } from '../core/frame.ts';
 import { keyShape, touchedKeys, type KeyShape } from './row-key.ts';
+import { diffSchemas } from './schema-diff.ts';
 
 export interface RowFailure {
   readonly reason: string;
@@ -80,24 +80,75 @@ export function keyJson({ plan, row }: { plan: KeyShape; row: RowChange }): stri
   );
 }
 
-function keysOf(entry: QuarantineDetail): string[] {
-  const shape = keyShape(entry.change.table);
-  return touchedKeys(shape, entry.change.change).map((key) => `${shape.id}\0${key}`);
+/** A quarantined change by its id, and the keys that it touches, each with its table. */
+export interface KeyedEntry {
+  readonly id: string;
+  readonly keys: readonly string[];
+}
+
+export function keyedEntry(id: string, { table, change }: QuarantinedChange): KeyedEntry {
+  const shape = keyShape(table);
+  return { id, keys: touchedKeys(shape, change).map((key) => `${shape.id}\0${key}`) };
+}
+
+/** Bytes of changes that are read at a time. */
+const PAGE_BYTES = 4 << 20;
+
+/** Ids in pages whose changes have together so many bytes as are read at a time, or one that has more. Invariant 6. */
+export function* pagesOf(sizes: Iterable<readonly [id: string, bytes: number]>): Generator<string[]> {
+  let page: string[] = [];
+  let sum = 0;
+  for (const [id, bytes] of sizes) {
+    if (page.length > 0 && sum + bytes > PAGE_BYTES) {
+      yield page;
+      page = [];
+      sum = 0;
+    }
+    page.push(id);
+    sum += bytes;
+  }
+  if (page.length > 0) yield page;
+}
+
+/**
+ * A change as a version of its table has it by now: columns under the names that they have, without those that are gone.
+ * `current` is what the flow follows; undefined where it follows none.
+ */
+export function asFollowed(quarantined: QuarantinedChange, current: TableSchema | undefined): QuarantinedChange {
+  const { table, change } = quarantined;
+  if (current === undefined || current.version === table.version) return quarantined;
+  const { kept } = diffSchemas(table, current);
+  const now = new Map(kept.map(({ before, after }) => [before.name, after]));
+  const places = table.columns.flatMap(({ name }, index) => (now.has(name) ? [index] : []));
+  const image = (values: readonly Value[] | null | undefined): readonly Value[] | null | undefined =>
+    values == null ? values : places.map((place) => values[place]!);
+  const [op, index, after, kind, before] = change;
+  const images = before === undefined ? [] : [kind!, image(before)!];
+  return {
+    ...quarantined,
+    change: [op, index, image(after)!, ...images] as unknown as RowChange,
+    table: {
+      ...table,
+      version: current.version,
+      // A key column that is gone is missed by whoever makes a plan of this.
+      key: table.key.map((name) => now.get(name)?.name ?? name),
+      columns: places.map((place) => now.get(table.columns[place]!.name)!),
+    },
+  };
 }
 
 /** The chosen changes and all that share a key with one of them, also by way of a change of key. */
-export function chooseEntries(rows: readonly QuarantineDetail[], which: ReplayChoice): readonly QuarantineDetail[] {
+export function chooseEntries(rows: readonly KeyedEntry[], which: ReplayChoice): readonly KeyedEntry[] {
   if (which.all === true) return rows;
   const wanted = new Set((which.ids ?? []).map(String));
   const chosen = new Set(rows.filter((row) => wanted.has(row.id)));
-  const keys = new Set([...chosen].flatMap(keysOf));
+  const keys = new Set([...chosen].flatMap((row) => row.keys));
   for (let grew = true; grew;) {
     grew = false;
     for (const row of rows) {
-      const own = keysOf(row);
-      if (chosen.has(row) || !own.some((key) => keys.has(key))) continue;
+      if (chosen.has(row) || !row.keys.some((key) => keys.has(key))) continue;
       chosen.add(row);
-      for (const key of own) keys.add(key);
+      for (const key of row.keys) keys.add(key);
       grew = true;
     }
   }
@@ -109,25 +160,25 @@ export function chooseEntries(rows: readonly QuarantineDetail[], which: ReplayCh
  * comes later, so it goes round while that helps. `attempt` gives the failure, or undefined for a change that went in.
  */
 export async function replayRounds(
-  selected: readonly QuarantineDetail[],
-  attempt: (entry: QuarantineDetail) => Promise<ReplayFailure | undefined>,
+  selected: readonly KeyedEntry[],
+  attempt: (id: string) => Promise<ReplayFailure | undefined>,
 ): Promise<{ applied: string[]; failed: (ReplayFailure & { id: string })[] }> {
   const applied: string[] = [];
   const failed: (ReplayFailure & { id: string })[] = [];
   for (let pending = selected; pending.length > 0;) {
-    const left: QuarantineDetail[] = [];
+    const left: KeyedEntry[] = [];
     const blocked = new Set<string>();
     failed.length = 0;
     for (const entry of pending) {
-      const keys = keysOf(entry);
+      const { id, keys } = entry;
       const waits = keys.some((key) => blocked.has(key));
-      const failure = waits ? undefined : await attempt(entry);
+      const failure = waits ? undefined : await attempt(id);
       if (!waits && failure === undefined) {
-        applied.push(entry.id);
+        applied.push(id);
         continue;
       }
       left.push(entry);
-      if (failure !== undefined) failed.push({ id: entry.id, ...failure });
+      if (failure !== undefined) failed.push({ id, ...failure });
       for (const key of keys) blocked.add(key);
     }
     if (left.length === pending.length) break;

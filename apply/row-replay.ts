@@ -111,7 +111,7 @@ export async function quarantine<P extends PlanShape, T extends StoreTransaction
   failure: RowFailure,
 ): Promise<void> {
   const { plan, row } = item;
-  await transaction.addAndFlushIfLarge(store.quarantineSql(item, failure));
+  for (const sql of store.quarantineSql(item, failure)) await transaction.addAndFlushIfLarge(sql);
   await store.recordSeen(transaction, item);
   for (const key of touchedKeys(plan, row)) held.add(plan.id, key);
   quarantined();

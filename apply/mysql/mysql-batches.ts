@@ -10,6 +10,7 @@ import type { HeldKeys } from '../held-keys.ts';
 import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import { applyRow, runExactly } from './apply-row.ts';
 import { quarantineSql } from './quarantine-insert.ts';
+import { FORGET_PIECES } from './quarantine-pieces.ts';
 import { countKeys, loadHeldKeys } from './quarantine.ts';
 import { seenSql } from './seen-keys.ts';
 import { SegmentWriter } from './segment-writer.ts';
@@ -118,6 +119,7 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
       `DELETE FROM waybill.quarantine WHERE flow = ${quoteLiteral(this.#flow)} AND source = ${quoteLiteral(this.#settings.mirror)}` +
         ` AND table_schema = ${quoteLiteral(plan.table.schema)} AND table_name = ${quoteLiteral(plan.table.name)}`,
     );
+    transaction.add(FORGET_PIECES);
   }
 
   async load(): Promise<HeldKeys> {
@@ -130,8 +132,8 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     return await countKeys(this.#session, this.#flow);
   }
 
-  quarantineSql(item: SourceRow<TablePlan>, failure: RowFailure): string {
-    return quarantineSql(this.#flow, this.#settings.mirror, item, failure);
+  quarantineSql(item: SourceRow<TablePlan>, failure: RowFailure): readonly string[] {
+    return quarantineSql(this.#flow, this.#settings.mirror, item, failure, this.#session.facts.maxPacketBytes);
   }
 
   async tryRow({ plan, row }: SourceRow<TablePlan>): Promise<RowFailure | undefined> {

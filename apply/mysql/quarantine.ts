@@ -1,10 +1,15 @@
 /** The exception inbox of a target: listing, showing, replaying and discarding quarantined changes. */
 import { ReplicationError } from '../../core/errors.ts';
+import { nameOf } from '../followed-tables.ts';
 import { HeldKeys } from '../held-keys.ts';
 import { editChange, type RowEdit } from '../quarantine-edit.ts';
 import {
+  asFollowed,
   chooseEntries,
+  keyedEntry,
+  pagesOf,
   replayRounds,
+  type KeyedEntry,
   type QuarantinedChange,
   type QuarantineDetail,
   type QuarantineEntry,
@@ -18,8 +23,10 @@ import { keyShape, touchedKeys } from '../row-key.ts';
 import { applyRow } from './apply-row.ts';
 import { utcDate } from './position.ts';
 import type { MysqlSession } from './session.ts';
+import { forgetPieces, readChange } from './quarantine-pieces.ts';
 import { quoteLiteral } from './sql.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
+import { readTableRecords } from './table-records.ts';
 import { targetError } from './target-error.ts';
 import { ensureTargetTable } from './target-table.ts';
 import { underSavepoint } from './under-savepoint.ts';
@@ -52,23 +59,35 @@ function toEntry(row: Row): QuarantineEntry {
   };
 }
 
-function toDetail(row: Row): QuarantineDetail {
-  return { ...toEntry(row), change: JSON.parse(row.at(-1)!) as QuarantinedChange };
+async function toDetail(session: MysqlSession, row: Row): Promise<QuarantineDetail> {
+  const entry = toEntry(row);
+  return { ...entry, change: await readChange(session, entry.id, row.at(-1)!) };
 }
 
 async function exists(session: MysqlSession): Promise<boolean> {
   return (await waybillTables(session)).has('quarantine');
 }
 
+/** Changes with their ids, in order, so many at a time as memory has room for. */
+async function* changesWhere(
+  session: MysqlSession,
+  where: string,
+): AsyncGenerator<readonly [id: string, change: QuarantinedChange]> {
+  const sizes = await session.rows(`SELECT id, LENGTH(\`change\`) FROM waybill.quarantine WHERE ${where} ORDER BY id`);
+  for (const ids of pagesOf(sizes.map(([id, bytes]) => [id!, Number(bytes)] as const))) {
+    const rows = await session.rows(
+      `SELECT id, \`change\` FROM waybill.quarantine WHERE id IN (${ids.join(', ')}) ORDER BY id`,
+    );
+    for (const [id, text] of rows) yield [id!, await readChange(session, id!, text!)];
+  }
+}
+
 /** Loads the held keys of a flow. Both keys of an update that changed one are held. */
 export async function loadHeldKeys(session: MysqlSession, flow: string, source: string): Promise<HeldKeys> {
   const held = new HeldKeys();
   try {
-    const rows = await session.rows(
-      `SELECT \`change\` FROM waybill.quarantine WHERE flow = ${quoteLiteral(flow)} AND source = ${quoteLiteral(source)} AND \`key\` IS NOT NULL`,
-    );
-    for (const [text] of rows) {
-      const { table, change } = JSON.parse(text!) as QuarantinedChange;
+    const where = `flow = ${quoteLiteral(flow)} AND source = ${quoteLiteral(source)} AND \`key\` IS NOT NULL`;
+    for await (const [, { table, change }] of changesWhere(session, where)) {
       const shape = keyShape(table);
       for (const key of touchedKeys(shape, change)) held.add(shape.id, key);
     }
@@ -146,6 +165,11 @@ export async function editQuarantine(session: MysqlSession, flow: string, id: st
     const where = `flow = ${quoteLiteral(flow)} AND id = ${quoteLiteral(id)}`;
     const [row] = await session.rows(`SELECT \`change\` FROM waybill.quarantine WHERE ${where} FOR UPDATE`);
     if (row === undefined) throw new ReplicationError('config_invalid', `flow ${flow} has no quarantined change ${id}`);
+    if (row[0] === '')
+      throw new ReplicationError(
+        'config_invalid',
+        `change ${id} is larger than the target takes at once, and is edited at its source`,
+      );
     const edited = editChange(JSON.parse(row[0]!) as QuarantinedChange, edit);
     await session.run(
       `UPDATE waybill.quarantine SET \`change\` = ${quoteLiteral(JSON.stringify(edited))} WHERE ${where}`,
@@ -163,7 +187,7 @@ export async function showQuarantine(
     const [row] = await session.rows(
       `SELECT ${COLUMNS}, \`change\` FROM waybill.quarantine WHERE id = ${quoteLiteral(String(id))}`,
     );
-    return row === undefined ? undefined : toDetail(row);
+    return row === undefined ? undefined : await toDetail(session, row);
   } catch (thrown) {
     throw targetError(thrown, 'reading waybill.quarantine');
   }
@@ -179,25 +203,30 @@ export async function replayQuarantine(
   flow: string,
   which: ReplayChoice,
 ): Promise<ReplayResult> {
-  const select = `SELECT ${COLUMNS}, \`change\` FROM waybill.quarantine WHERE flow = ${quoteLiteral(flow)} ORDER BY id`;
+  const where = `flow = ${quoteLiteral(flow)}`;
   const plans = new Map<string, TablePlan>();
+  let followed: FollowedVersions;
   try {
+    followed = await followedVersions(session, flow);
     // Making a table commits implicitly: whatever is missing is made before the transaction.
     if (await exists(session))
-      for (const row of await session.rows(select)) await planOf(session, toDetail(row), plans);
+      for await (const [, change] of changesWhere(session, where)) await planOf(session, followed(change), plans);
   } catch (thrown) {
     throw targetError(thrown, `preparing to replay the quarantine of flow ${flow}`);
   }
   return await inFlowTransaction(session, flow, async () => {
-    const rows = (await session.rows(select)).map(toDetail);
-    const { applied, failed } = await replayRounds(chooseEntries(rows, which), (entry) =>
-      tryEntry(session, entry, plans),
-    );
+    const entries: KeyedEntry[] = [];
+    for await (const [id, change] of changesWhere(session, where)) entries.push(keyedEntry(id, change));
+    const { applied, failed } = await replayRounds(chooseEntries(entries, which), async (id) => {
+      const [row] = await session.rows(`SELECT \`change\` FROM waybill.quarantine WHERE id = ${id}`);
+      return await tryChange(session, followed(await readChange(session, id, row![0]!)), plans);
+    });
     for (const { id, sqlState, message, reason } of failed)
       await session.run(
         `UPDATE waybill.quarantine SET reason = ${quoteLiteral(reason)}, \`sqlstate\` = ${quoteLiteral(sqlState)}, message = ${quoteLiteral(message)} WHERE id = ${id}`,
       );
     if (applied.length > 0) await session.run(`DELETE FROM waybill.quarantine WHERE id IN (${applied.join(', ')})`);
+    await forgetPieces(session);
     return { applied: applied.length, failed };
   });
 }
@@ -214,6 +243,7 @@ export async function discardQuarantine(
     const [outcome] = await session.run(
       `DELETE FROM waybill.quarantine WHERE flow = ${quoteLiteral(flow)} AND id IN (${list})`,
     );
+    await forgetPieces(session);
     return outcome!.rows;
   });
 }
@@ -234,12 +264,20 @@ async function inFlowTransaction<T>(session: MysqlSession, flow: string, work: (
   }
 }
 
+/** Gives a change as the version of its table has it that the flow follows now. */
+type FollowedVersions = (change: QuarantinedChange) => QuarantinedChange;
+
+async function followedVersions(session: MysqlSession, flow: string): Promise<FollowedVersions> {
+  const records = await readTableRecords(session, flow);
+  const versions = new Map(records.map((record) => [nameOf(record), record.definition]));
+  return (change) => asFollowed(change, versions.get(nameOf(change.table)));
+}
+
 async function planOf(
   session: MysqlSession,
-  entry: QuarantineDetail,
+  { table, target }: QuarantinedChange,
   plans: Map<string, TablePlan>,
 ): Promise<TablePlan> {
-  const { table, target } = entry.change;
   const id = `${target.schema}.${target.name} ${table.version}`;
   let plan = plans.get(id);
   if (plan === undefined) {
@@ -252,11 +290,11 @@ async function planOf(
   return plan;
 }
 
-async function tryEntry(
+async function tryChange(
   session: MysqlSession,
-  entry: QuarantineDetail,
+  change: QuarantinedChange,
   plans: Map<string, TablePlan>,
 ): Promise<ReplayFailure | undefined> {
-  const plan = await planOf(session, entry, plans);
-  return await underSavepoint(session, () => applyRow(session, plan, entry.change.change));
+  const plan = await planOf(session, change, plans);
+  return await underSavepoint(session, () => applyRow(session, plan, change.change));
 }

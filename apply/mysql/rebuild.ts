@@ -2,6 +2,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { formatPosition } from '../../core/position.ts';
 import type { Rebuilt, RebuildOptions } from '../rebuild.ts';
 import { REBUILDING } from '../rebuilding.ts';
+import { forgetPieces } from './quarantine-pieces.ts';
 import type { MysqlSession } from './session.ts';
 import { quoteLiteral } from './sql.ts';
 import { readTableRecords } from './table-records.ts';
@@ -35,6 +36,7 @@ export async function rebuildFlow(
         ` WHERE ${own} AND (table_schema, table_name) IN (${tables.join(', ')})`,
     );
     const [discarded] = await session.run(`DELETE FROM waybill.quarantine WHERE ${own}`);
+    await forgetPieces(session);
     await session.run('COMMIT');
     return { plan, discarded: discarded?.rows ?? 0 };
   } catch (thrown) {

@@ -7,13 +7,17 @@ import { advanceSql, moveRefused } from './position.ts';
 import type { MysqlSession, Outcome } from './session.ts';
 
 const FLUSH_CHARS = 256 * 1024;
+/** Characters that are sent together at most are so small a part of max_allowed_packet: each takes up to four bytes. */
+const PART_OF_PACKET = 16;
 
 export class TargetTransaction implements StoreTransaction {
   readonly #session: MysqlSession;
+  readonly #flushChars: number;
   #text = '';
 
   private constructor(session: MysqlSession) {
     this.#session = session;
+    this.#flushChars = Math.min(FLUSH_CHARS, session.facts.maxPacketBytes / PART_OF_PACKET);
   }
 
   /** Begins with the position. Throws `target_fenced` or `target_conflict` when another one has moved it. Invariant 5. */
@@ -43,7 +47,7 @@ export class TargetTransaction implements StoreTransaction {
   /** `add`, and sends what has gathered when that is much. */
   async addAndFlushIfLarge(sql: string): Promise<void> {
     this.add(sql);
-    if (this.#text.length > FLUSH_CHARS) await this.flush();
+    if (this.#text.length > this.#flushChars) await this.flush();
   }
 
   /** Sends what has gathered. Throws `ValueMisfit` when the server bent a value to make it fit. */

@@ -13,6 +13,7 @@ const TABLES: Readonly<Record<string, string>> = {
     table_name ${NAME}, \`key\` longtext, position mediumtext NOT NULL, ordinal int NOT NULL, op char(1) NOT NULL,
     reason varchar(40) NOT NULL, \`sqlstate\` char(5), message text, \`change\` longtext NOT NULL,
     created_at datetime(6) NOT NULL, KEY quarantine_key (flow, table_schema, table_name, id)`,
+  quarantine_piece: `id bigint NOT NULL, n int NOT NULL, piece longtext ${CHARACTERS} NOT NULL, PRIMARY KEY (id, n)`,
   snapshot: `flow ${NAME}, table_schema ${NAME}, table_name ${NAME}, seen_table varchar(64) NOT NULL,
     PRIMARY KEY (flow, table_schema, table_name)`,
   snapshot_range: `flow ${NAME}, table_schema ${NAME}, table_name ${NAME}, seen_table varchar(64) NOT NULL,

@@ -120,8 +120,8 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
     return await countKeys(this.#client, this.#flow);
   }
 
-  quarantineSql(item: SourceRow<TablePlan>, failure: RowFailure): string {
-    return quarantineSql(this.#flow, this.#settings.mirror, item, failure);
+  quarantineSql(item: SourceRow<TablePlan>, failure: RowFailure): readonly string[] {
+    return [quarantineSql(this.#flow, this.#settings.mirror, item, failure)];
   }
 
   async tryRow({ plan, row }: SourceRow<TablePlan>): Promise<RowFailure | undefined> {

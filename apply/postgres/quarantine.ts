@@ -2,11 +2,16 @@
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
 import { messageOf, ReplicationError } from '../../core/errors.ts';
+import { nameOf } from '../followed-tables.ts';
 import { HeldKeys } from '../held-keys.ts';
 import { editChange, type RowEdit } from '../quarantine-edit.ts';
 import {
+  asFollowed,
   chooseEntries,
+  keyedEntry,
+  pagesOf,
   replayRounds,
+  type KeyedEntry,
   type QuarantinedChange,
   type QuarantineDetail,
   type QuarantineEntry,
@@ -20,6 +25,7 @@ import { keyShape, touchedKeys } from '../row-key.ts';
 import { rowStatement } from './row-statement.ts';
 import { restoredChange, storedChange } from './stored-change.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
+import { readTableRecords } from './table-records.ts';
 import { isRowError, rowFailureReason, sqlStateOf, targetError } from './target-error.ts';
 import { ensureTargetTable } from './target-table.ts';
 
@@ -37,16 +43,31 @@ async function exists(client: ClientBase): Promise<boolean> {
   return rows[0]?.there === true;
 }
 
+/** Changes with their ids, in order, so many at a time as memory has room for. */
+async function* changesWhere(
+  client: ClientBase,
+  where: string,
+  values: readonly string[],
+): AsyncGenerator<readonly [id: string, change: QuarantinedChange]> {
+  const sizes = await client.query<{ id: string; bytes: string }>(
+    `SELECT id, octet_length(change::text) AS bytes FROM waybill.quarantine WHERE ${where} ORDER BY id`,
+    [...values],
+  );
+  for (const ids of pagesOf(sizes.rows.map(({ id, bytes }) => [id, Number(bytes)] as const))) {
+    const { rows } = await client.query<{ id: string; change: QuarantinedChange }>(
+      'SELECT id, change FROM waybill.quarantine WHERE id = ANY ($1::bigint[]) ORDER BY id',
+      [ids],
+    );
+    for (const { id, change } of rows) yield [id, restoredChange(change)];
+  }
+}
+
 /** Loads the held keys of a flow. Both keys of an update that changed one are held. */
 export async function loadHeldKeys(client: ClientBase, flow: string, source: string): Promise<HeldKeys> {
   const held = new HeldKeys();
   try {
-    const { rows } = await client.query<{ change: QuarantinedChange }>(
-      'SELECT change FROM waybill.quarantine WHERE flow = $1 AND source = $2 AND key IS NOT NULL AND hold IS NULL',
-      [flow, source],
-    );
-    for (const { change: stored } of rows) {
-      const { table, change } = restoredChange(stored);
+    const where = 'flow = $1 AND source = $2 AND key IS NOT NULL AND hold IS NULL';
+    for await (const [, { table, change }] of changesWhere(client, where, [flow, source])) {
       const shape = keyShape(table);
       for (const key of touchedKeys(shape, change)) held.add(shape.id, key);
     }
@@ -159,14 +180,20 @@ export async function replayQuarantine(
   settings: Pick<FlowConfig, 'zero_dates'> = { zero_dates: 'reject' },
 ): Promise<ReplayResult> {
   return await inFlowTransaction(client, flow, async () => {
-    const { rows } = await client.query<QuarantineDetail>(
-      `SELECT ${COLUMNS}, change FROM waybill.quarantine WHERE flow = $1 AND hold IS NULL ORDER BY id`,
-      [flow],
-    );
+    const records = await readTableRecords(client, flow);
+    const versions = new Map(records.map((record) => [nameOf(record), record.definition]));
+    const entries: KeyedEntry[] = [];
+    for await (const [id, change] of changesWhere(client, 'flow = $1 AND hold IS NULL', [flow]))
+      entries.push(keyedEntry(id, change));
     const plans = new Map<string, TablePlan>();
-    const { applied, failed } = await replayRounds(chooseEntries(rows.map(restored), which), (entry) =>
-      tryEntry(client, entry, plans, settings),
-    );
+    const { applied, failed } = await replayRounds(chooseEntries(entries, which), async (id) => {
+      const { rows } = await client.query<{ change: QuarantinedChange }>(
+        'SELECT change FROM waybill.quarantine WHERE id = $1',
+        [id],
+      );
+      const change = restoredChange(rows[0]!.change);
+      return await tryChange(client, asFollowed(change, versions.get(nameOf(change.table))), plans, settings);
+    });
     for (const { id, reason, sqlState, message } of failed)
       await client.query('UPDATE waybill.quarantine SET reason = $2, sqlstate = $3, message = $4 WHERE id = $1', [
         id,
@@ -211,13 +238,12 @@ async function inFlowTransaction<T>(client: ClientBase, flow: string, work: () =
   }
 }
 
-async function tryEntry(
+async function tryChange(
   client: ClientBase,
-  entry: QuarantineDetail,
+  { change, table, target }: QuarantinedChange,
   plans: Map<string, TablePlan>,
   settings: Pick<FlowConfig, 'zero_dates'>,
 ): Promise<ReplayFailure | undefined> {
-  const { change, table, target } = entry.change;
   const id = `${target.schema}.${target.name} ${table.version}`;
   let plan = plans.get(id);
   if (plan === undefined) {

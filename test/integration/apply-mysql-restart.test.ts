@@ -96,6 +96,21 @@ describe.each([
       expect(await rows('SELECT name FROM items WHERE id = 2')).toEqual([['free']]);
     });
 
+    test('what waits is replayed into its table as that is by now', async () => {
+      feed.start();
+      await feed.frame([items], [[ins('1', 'ok', 'a'), ins('2', 'too long', 'b')]]);
+      await feed.caughtUp();
+      await feed.frame([tableOf('items', ['id bigint', 'name text'])], [[ins('3', 'ok')]]);
+      await feed.caughtUp();
+      await run('ALTER TABLE items DROP CONSTRAINT short, DROP COLUMN doc');
+      expect(await replayQuarantine(session, 'mirror', { all: true })).toEqual({ applied: 1, failed: [] });
+      expect(await rows('SELECT * FROM items ORDER BY id')).toEqual([
+        ['1', 'ok'],
+        ['2', 'too long'],
+        ['3', 'ok'],
+      ]);
+    });
+
     test('held keys survive a restart, and discarding releases them', async () => {
       const first = feed.start();
       await feed.frame([items], [[ins('2', 'too long', null)]]);

@@ -1,7 +1,7 @@
 /** A mirror flow into MySQL and MariaDB, fed with frames made by hand: changes and values. */
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { listQuarantine } from '../../apply/mysql/quarantine.ts';
+import { listQuarantine, replayQuarantine, showQuarantine } from '../../apply/mysql/quarantine.ts';
 import { MysqlSession } from '../../apply/mysql/session.ts';
 import { createMysqlStore } from '../../apply/mysql/store.ts';
 import type { RowChange, Value } from '../../core/frame.ts';
@@ -114,6 +114,35 @@ describe.each([
       await expect.poll(owner).not.toBe(first);
     } finally {
       await other.close();
+    }
+  });
+
+  test('a row that is larger than a statement may be waits, whole, and its neighbours go on', async () => {
+    await open();
+    await run('SET GLOBAL max_allowed_packet = 262144');
+    try {
+      feed.start();
+      const large = "'\u{1F600}\\".repeat(40_000);
+      await feed.frame([items], [[ins('1', 'a', null), ins('2', large, null), ins('3', 'c', null)]]);
+      await feed.caughtUp();
+      await feed.frame([items], [[upd('2', 'b', 'd')]]);
+      await feed.caughtUp();
+      expect(await rows('SELECT id FROM items ORDER BY id')).toEqual([['1'], ['3']]);
+      const list = await listQuarantine(session, 'mirror');
+      expect(list.map(({ key, reason }) => [key, reason])).toEqual([
+        ['["2"]', 'value'],
+        ['["2"]', 'held'],
+      ]);
+      expect(list[0]!.message).toContain('max_allowed_packet');
+      expect((await showQuarantine(session, list[0]!.id))?.change.change).toEqual(['i', 0, ['2', large, null]]);
+      await run('SET GLOBAL max_allowed_packet = 16777216');
+      const again = await MysqlSession.open(feed.config.targets['vis']!, 'test');
+      expect(await replayQuarantine(again, 'mirror', { all: true })).toEqual({ applied: 2, failed: [] });
+      await again.close();
+      expect(await rows('SELECT id, name, doc FROM items WHERE id = 2')).toEqual([['2', 'b', 'd']]);
+      expect(await rows('SELECT * FROM waybill.quarantine_piece')).toEqual([]);
+    } finally {
+      await run('SET GLOBAL max_allowed_packet = DEFAULT');
     }
   });
 

@@ -73,6 +73,21 @@ describe('quarantine', () => {
     expect(await fixture.rows('SELECT name FROM items WHERE id = 2')).toEqual([['free']]);
   });
 
+  test('what waits is replayed into its table as that is by now', async () => {
+    fixture.feed.start();
+    await fixture.feed.frame([items], [[ins('1', 'ok', 'a'), ins('2', 'too long', 'b')]]);
+    await fixture.feed.caughtUp();
+    await fixture.feed.frame([tableOf('items', ['id bigint', 'name text'])], [[ins('3', 'ok')]]);
+    await fixture.feed.caughtUp();
+    await fixture.client.query('ALTER TABLE items DROP CONSTRAINT short, DROP COLUMN doc');
+    expect(await replayQuarantine(fixture.client, 'mirror', { all: true })).toEqual({ applied: 1, failed: [] });
+    expect(await fixture.rows('SELECT * FROM items ORDER BY id')).toEqual([
+      ['1', 'ok'],
+      ['2', 'too long'],
+      ['3', 'ok'],
+    ]);
+  });
+
   test('held keys survive a restart, and discarding releases them', async () => {
     const first = fixture.feed.start();
     await fixture.feed.frame([items], [[ins('2', 'too long', null)]]);

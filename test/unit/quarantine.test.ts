@@ -1,0 +1,49 @@
+import { describe, expect, it } from 'vitest';
+import { asFollowed, pagesOf, type QuarantinedChange } from '../../apply/quarantine-entry.ts';
+import type { TableSchema } from '../../core/frame.ts';
+
+const table = (version: string, key: string, ...columns: (readonly [id: number, name: string])[]): TableSchema => ({
+  schema: 's',
+  name: 't',
+  id: 5,
+  version,
+  identity: 'default',
+  key: [key],
+  columns: columns.map(([id, name]) => ({ id, name, type: 'text', portable: 'text', notNull: false })),
+});
+const before = table('1', 'id', [1, 'id'], [2, 'name'], [3, 'gone'], [4, 'last']);
+const after = table('2', 'no', [4, 'last'], [1, 'no'], [2, 'title'], [5, 'gone']);
+const target = { schema: 'to', name: 't' };
+
+describe('a change in quarantine whose table has changed since', () => {
+  it('has the columns that are left, under their names', () => {
+    const change: QuarantinedChange = {
+      change: ['u', 0, ['1', 'a', 'x', 0], 'f', ['2', 'b', 'y', 'z']],
+      table: before,
+      target,
+    };
+    const now = asFollowed(change, after);
+    expect(now.change).toEqual(['u', 0, ['1', 'a', 0], 'f', ['2', 'b', 'z']]);
+    expect(now.table.columns.map(({ name }) => name)).toEqual(['no', 'title', 'last']);
+    expect(now.table.key).toEqual(['no']);
+    expect(now.target).toBe(target);
+  });
+
+  it('may be a deletion', () => {
+    const change: QuarantinedChange = { change: ['d', 0, null, 'k', ['1', null, null, null]], table: before, target };
+    expect(asFollowed(change, after).change).toEqual(['d', 0, null, 'k', ['1', null, null]]);
+  });
+
+  it('stays as it is where the flow follows that version, or none', () => {
+    const change: QuarantinedChange = { change: ['i', 0, ['1', 'a', 'x', 'y']], table: before, target };
+    expect(asFollowed(change, before)).toBe(change);
+    expect(asFollowed(change, undefined)).toBe(change);
+  });
+});
+
+it('changes are read in pages of limited size, one that is larger by itself', () => {
+  const mb = 1 << 20;
+  const sizes = [1, 2, 2, 9, 1, 3, 1].map((size, id) => [String(id), size * mb] as const);
+  expect([...pagesOf(sizes)]).toEqual([['0', '1'], ['2'], ['3'], ['4', '5'], ['6']]);
+  expect([...pagesOf([])]).toEqual([]);
+});
