@@ -2,6 +2,7 @@ import { rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { inspectSource } from '../../capture/postgres/capture.ts';
 import { connectSource } from '../../capture/postgres/connection.ts';
 import { readTail } from '../../core/cdc-stream.ts';
 import { FramePublisher } from '../../core/frame-publisher.ts';
@@ -248,6 +249,8 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
       await writeFile(join(dataDir, 'standby.signal'), '');
       await own.start();
       const client = await connectSource(configFor(name, url, tests.nats.url).settings, 'test');
+      // Until then it may go over to another one at any moment.
+      expect((await inspectSource(client)).timeline).toBeUndefined();
       await client.query('select pg_promote()');
       await client.end();
     };
