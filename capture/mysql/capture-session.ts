@@ -40,6 +40,7 @@ export interface SessionOptions {
   readonly executed: GtidSet;
   readonly told: ToldTables;
   readonly rules: ColumnRules;
+  readonly foldsNames: boolean;
   readonly serverId: number;
   /** An idle stream gets a frame this often, so that its last one does not expire. */
   readonly keepaliveMs: number;
@@ -70,6 +71,7 @@ export class CaptureSession {
       client,
       flavour: settings.kind,
       patterns: settings.tables,
+      foldsNames: options.foldsNames,
       rules: this.#rules,
       tables,
       executed: options.executed,

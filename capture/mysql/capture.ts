@@ -22,7 +22,7 @@ import { matchingTables, type CapturedTable } from './catalog.ts';
 import { connectChosen, watchServers } from './choose-server.ts';
 import type { SqlClient } from './connection.ts';
 import { readExecuted, requireLineage } from './executed.ts';
-import { readFacts, requireSettings } from './inspect.ts';
+import { foldsNames, readFacts, requireSettings } from './inspect.ts';
 import { describeUnlogged, readUnlogged } from './log-filter.ts';
 import { storedEntry, ToldTables, type ToldTable } from './told-tables.ts';
 
@@ -102,6 +102,7 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
       executed,
       told,
       rules,
+      foldsNames: foldsNames(facts),
       serverId: serverId(name, settings, natsConfig.prefix),
       keepaliveMs: keepaliveMs(natsConfig),
     });

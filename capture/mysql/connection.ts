@@ -89,12 +89,23 @@ export async function connectSource(settings: MysqlSourceConfig, name?: string):
   try {
     await client.query(SETTINGS, 'cannot connect to the source');
     await client.query(ISOLATION, 'cannot connect to the source');
+    if (settings.kind === 'mysql') await showMadeKeys(client);
     if (name !== undefined) await takeSession(client, name);
   } catch (thrown) {
     client.end();
     throw thrown;
   }
   return client;
+}
+
+/** The log has primary keys that the server made itself (`my_row_id`, from 8.0.30 on), and the catalog may hide them. */
+async function showMadeKeys(client: SqlClient): Promise<void> {
+  const [variable] = await client.query(
+    "SHOW VARIABLES LIKE 'show_gipk_in_create_table_and_information_schema'",
+    'cannot connect to the source',
+  );
+  if (variable?.[1] !== 'OFF') return;
+  await client.query(`SET SESSION ${variable[0]} = ON`, 'cannot connect to the source');
 }
 
 /** Gives a session its name; the session of an overtaken process that bears it is ended. */

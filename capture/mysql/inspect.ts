@@ -14,6 +14,7 @@ const NAMES = [
   ['version', 'server_id', 'server_uuid', 'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata'],
   ['gtid_mode', 'gtid_strict_mode', 'gtid_domain_id', 'encrypt_binlog', 'sql_mode'],
   ['binlog_expire_logs_seconds', 'expire_logs_days', 'time_zone', 'mysql56_temporal_format'],
+  ['lower_case_table_names'],
 ].flat();
 
 const OLDEST: Readonly<Record<Flavour, readonly [number, number]>> = { mysql: [8, 0], mariadb: [10, 6] };
@@ -49,6 +50,11 @@ export interface SettingProblem {
   readonly setting: string;
   readonly message: string;
   readonly remedy: string;
+}
+
+/** Whether the server takes names of tables for the same that differ by the case of their letters. */
+export function foldsNames({ variables }: SourceFacts): boolean {
+  return (variables.get('lower_case_table_names') ?? '0') !== '0';
 }
 
 /** Settings of the source that make its log unusable (errors) or risky (warnings), with the SQL that mends them. */

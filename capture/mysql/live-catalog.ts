@@ -33,6 +33,8 @@ export interface LiveCatalogOptions {
   readonly client: SqlClient;
   readonly flavour: Flavour;
   readonly patterns: readonly string[];
+  /** Statements may name a table in letters of another case than the log. */
+  readonly foldsNames: boolean;
   readonly rules: ColumnRules;
   /** The tables that the patterns chose when the capture began. */
   readonly tables: readonly CapturedTable[];
@@ -302,10 +304,17 @@ export class LiveCatalog {
     return publishLogged(reconcile(map, this.#catalog.get(id), this.#o.flavour).table, map, this.#o.rules);
   }
 
-  /** A captured table by its name. */
+  /** A captured table by the name that a statement gives it. */
   tableByName(schema: string, name: string): LoggedTable | undefined {
-    const known = this.#included(schema, name) ? this.#catalog.get(`${schema}.${name}`) : undefined;
-    return known === undefined ? undefined : publishRead(known, this.#o.rules).table;
+    const id = `${schema}.${name}`;
+    const known = this.#catalog.get(id) ?? (this.#o.foldsNames ? this.#byFoldedName(id.toLowerCase()) : undefined);
+    if (known === undefined || !this.#included(known.schema.schema, known.schema.name)) return undefined;
+    return publishRead(known, this.#o.rules).table;
+  }
+
+  #byFoldedName(wanted: string): CapturedTable | undefined {
+    for (const [id, table] of this.#catalog) if (id.toLowerCase() === wanted) return table;
+    return undefined;
   }
 
   /** A statement that may have changed tables. */

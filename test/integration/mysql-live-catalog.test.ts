@@ -66,6 +66,7 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
       client: leavingOut(client),
       flavour,
       patterns: settings.tables,
+      foldsNames: false,
       rules: NO_COLUMN_RULES,
       tables,
       told: await ToldTables.open(store, new Map(stored), tables, { afresh: false, included: () => true }),
