@@ -1,6 +1,7 @@
 /** The changes of one table in a segment of a batch: all rows in source order, and the net result per key. */
 import type { RowChange, TableSchema, Value } from '../core/frame.ts';
 import type { IndexedFrame } from '../core/indexed-frame.ts';
+import { PlainKeys } from './plain-keys.ts';
 import { changedKey, filledImage, isPartial, keyText, type KeyShape } from './row-key.ts';
 
 /** What compaction needs of a store's plan for a table. */
@@ -58,13 +59,17 @@ export class TableChanges<P extends PlanShape> {
   insertsOnly = true;
   /** Only rows came that were there before, and are still. */
   updatesOnly = true;
+  /** Every row is its after-image alone, and a line of CSV as it stands in its frame. */
+  csvOnly = true;
   deletes = 0;
   /** Number of rows, not of keys. */
   size = 0;
   /** By key: the place of the row that the state comes from, times 4, plus the kind. A number, so that it costs no object. */
   readonly #net = new Map<MapKey, number>();
-  /** Whether `#net` knows the rows. While only new rows come, which are written as they are, it need not. */
+  /** Whether the keys of the rows are known. While only new rows come, which are written as they are, they need not be. */
   #indexed = false;
+  /** Knows the keys instead of `#net`, while every row is its after-image alone and has a plain key. */
+  #plain: PlainKeys | undefined;
   /** Of states that are not in a frame as they are. */
   readonly #images = new Map<MapKey, readonly Value[]>();
   readonly #frames: IndexedFrame[] = [];
@@ -88,13 +93,14 @@ export class TableChanges<P extends PlanShape> {
   /** Number of keys. */
   get keys(): number {
     this.#indexKeys();
-    return this.#net.size;
+    return this.#plain?.size ?? this.#net.size;
   }
 
   /** The net state of every key, in the order in which the keys first came. */
   *net(): Generator<NetChange> {
     this.#indexKeys();
-    for (const [key, code] of this.#net) yield this.#change(key, code);
+    if (this.#plain === undefined) for (const [key, code] of this.#net) yield this.#change(key, code);
+    else for (const place of this.#plain.places()) yield this.#changeAt(place, UPSERT, undefined);
   }
 
   /** Every row, in source order. */
@@ -113,25 +119,54 @@ export class TableChanges<P extends PlanShape> {
     const op = frame.op(row);
     if (op !== 'i' && op !== 'r') this.insertsOnly = false;
     if (op !== 'u') this.updatesOnly = false;
+    if (this.csvOnly && (op === 'd' || !frame.isCsv(row))) this.csvOnly = false;
     if (this.ordered || (this.insertsOnly && !this.#indexed)) return;
     this.#indexKeys(this.size - 1);
+    const isWhole = op !== 'd' && !(op === 'u' && (frame.hasBefore(row) || frame.hasUnchanged(row)));
+    if (this.#plain !== undefined) {
+      if (isWhole && this.#plain.set(frame, row, this.size - 1)) return;
+      this.#givePlainUp();
+    }
     if (op === 'd') {
       const before = frame.row(row)[4]!;
       this.deletes += 1;
       this.#set(this.#mapKey(keyText(this.plan, before)), 'delete', before);
-    } else if (op === 'u' && (frame.hasBefore(row) || frame.hasUnchanged(row))) this.#addUpdate(frame, row);
+    } else if (!isWhole) this.#addUpdate(frame, row);
     // The usual case: all columns are given, and the key of an update is as it was.
     else this.#set(this.#keyInFrame(frame, row), 'upsert', undefined);
   }
 
-  /** Gives `#net` the new rows that came first, up to `end`. */
+  /** Takes up the keys of the new rows that came first, up to `end`. */
   #indexKeys(end = this.size): void {
     if (this.#indexed || this.ordered) return;
     this.#indexed = true;
+    const { key } = this.plan;
+    if (this.#keyStandsTogether && !this.#integerKey)
+      this.#plain = new PlainKeys(key[0]!, key[0]! + key.length, (place) => this.#frameOf(place));
     for (let place = 0; place < end; place++) {
-      const frame = this.#frames[this.#rows[2 * place]!]!;
-      this.#net.set(this.#keyInFrame(frame, this.#rows[2 * place + 1]!), place * 4 + UPSERT);
+      if (this.#plain?.set(this.#frameOf(place), this.#rowOf(place), place) === true) continue;
+      this.#givePlainUp();
+      this.#setPlace(place);
     }
+  }
+
+  /** From here on keys are texts: one has come that is not plain, or a row that is more than its after-image. */
+  #givePlainUp(): void {
+    const places = this.#plain?.places() ?? [];
+    this.#plain = undefined;
+    for (const place of places) this.#setPlace(place);
+  }
+
+  #setPlace(place: number): void {
+    this.#net.set(this.#keyInFrame(this.#frameOf(place), this.#rowOf(place)), place * 4 + UPSERT);
+  }
+
+  #frameOf(place: number): IndexedFrame {
+    return this.#frames[this.#rows[2 * place]!]!;
+  }
+
+  #rowOf(place: number): number {
+    return this.#rows[2 * place + 1]!;
   }
 
   #note(frame: IndexedFrame, row: number): void {
@@ -174,9 +209,11 @@ export class TableChanges<P extends PlanShape> {
   }
 
   #change(key: MapKey, code: number): NetChange {
-    const place = code >>> 2;
-    const frame = this.#frames[this.#rows[2 * place]!]!;
-    return new NetChange(KINDS[code & 3]!, frame, this.#rows[2 * place + 1]!, this.#images.get(key));
+    return this.#changeAt(code >>> 2, code & 3, this.#images.get(key));
+  }
+
+  #changeAt(place: number, kind: number, image: readonly Value[] | undefined): NetChange {
+    return new NetChange(KINDS[kind]!, this.#frameOf(place), this.#rowOf(place), image);
   }
 
   /** Sets the net state of a key from the row that was noted last. Without an image it is that row's after-image. */
@@ -190,13 +227,9 @@ export class TableChanges<P extends PlanShape> {
     return this.#integerKey && text.length <= SAFE_DIGITS ? Number(text) : text;
   }
 
-  /** The key of a row's after-image, read from its bytes where its columns follow each other. */
+  /** The key of a row's after-image, read from its bytes where it has one column. */
   #keyInFrame(frame: IndexedFrame, row: number): MapKey {
-    if (this.#keyColumn < 0) {
-      const { key } = this.plan;
-      const joined = this.#keyStandsTogether ? frame.joinedTexts(row, key[0]!, key[0]! + key.length) : undefined;
-      return joined ?? keyText(this.plan, frame.row(row)[2]!);
-    }
+    if (this.#keyColumn < 0) return keyText(this.plan, frame.row(row)[2]!);
     if (!frame.findValue(row, this.#keyColumn)) return this.#mapKey(keyText(this.plan, frame.row(row)[2]!));
     if (this.#integerKey && frame.valueEnd - frame.valueStart <= SAFE_DIGITS) return frame.valueAsInteger();
     return frame.valueAsText();

@@ -36,6 +36,11 @@ const OPS: Readonly<Record<number, Op>> = Object.fromEntries(
 const HAS_BEFORE = 1;
 /** Set for a row whose after-image leaves a column unchanged. */
 const HAS_UNCHANGED = 2;
+/** Set for a row whose after-image has escapes other than those of `"` and of the backslash. */
+const HAS_ESCAPES = 4;
+/** FNV-1a. */
+const HASH_BASIS = 0x811c_9dc5;
+const HASH_PRIME = 0x0100_0193;
 
 export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   readonly bytes: Buffer;
@@ -142,6 +147,14 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     return (this.#flags[row]! & HAS_UNCHANGED) !== 0;
   }
 
+  /**
+   * Whether a row is its after-image alone, all columns of it given, and only quotes and backslashes are escaped there: such
+   * an image is a line of CSV as it stands (`CSV_OPTIONS` of apply/postgres/copy-text.ts).
+   */
+  isCsv(row: number): boolean {
+    return this.#flags[row] === 0;
+  }
+
   /** The row, decoded. Not for hot paths. */
   row(row: number): RowChange {
     const text = this.bytes.toString('utf8', this.#starts[row], this.#starts[row + 1]! - 1);
@@ -181,21 +194,27 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   }
 
   /**
-   * The texts of the columns `[from, to)` of a row's after-image, joined with NUL; undefined where one of them is not a
-   * text, or has to be unescaped, as one must that holds NUL.
+   * A hash of the texts of the columns `[from, to)` of a row's after-image, as they stand there; their bytes are from
+   * `valueStart` to `valueEnd` then, parted by `","`. -1 where one of them is not a text, or holds a backslash.
    */
-  joinedTexts(row: number, from: number, to: number): string | undefined {
+  hashTexts(row: number, from: number, to: number): number {
     const { bytes } = this;
     let at = this.imageStart(row) + 1;
     for (let column = 0; column < from; column++) at = endOfValue(bytes, at) + 1;
-    const start = at + 1;
+    this.valueStart = at + 1;
+    let hash = HASH_BASIS;
     for (let column = from; column < to; column++) {
-      if (bytes[at] !== QUOTE) return undefined;
-      at = endOfString(bytes, at + 1) + 2;
+      if (bytes[at] !== QUOTE) return -1;
+      for (at += 1; bytes[at] !== QUOTE; at++) {
+        const byte = bytes[at]!;
+        if (byte === BACKSLASH) return -1;
+        hash = Math.imul(hash ^ byte, HASH_PRIME);
+      }
+      hash = Math.imul(hash ^ QUOTE, HASH_PRIME);
+      at += 2;
     }
-    const text = bytes.toString('utf8', start, at - 2);
-    // Without escapes a quote is the end of a value.
-    return text.includes('\\') ? undefined : text.replaceAll('","', '\0');
+    this.valueEnd = at - 2;
+    return (hash ^ (hash >>> 15)) >>> 0;
   }
 
   /** The value found last as an integer; it must be the text of one that a number holds exactly. */
@@ -223,6 +242,11 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   /** Offset behind the value of an image that begins at `at`. */
   endOfValue(at: number): number {
     return endOfValue(this.bytes, at);
+  }
+
+  /** Offset of the `]` of a row's after-image, where the row has no before-image. */
+  imageEnd(row: number): number {
+    return this.#starts[row + 1]! - 3;
   }
 
   /** Offset of the `[` of a row's after-image. */
@@ -282,6 +306,7 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     } else {
       at = this.#skipImage(row, at, wide ? width : -1, table);
       if (this.#unchanged) flags |= HAS_UNCHANGED;
+      if (this.#escapes) flags |= HAS_ESCAPES;
     }
     if (bytes[at] === COMMA) {
       flags |= HAS_BEFORE;
@@ -295,11 +320,13 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   }
 
   #unchanged = false;
+  #escapes = false;
 
-  /** Passes over `[…]` and checks its width (-1: any); gives the offset behind it and notes unchanged columns. */
+  /** Passes over `[…]` and checks its width (-1: any); gives the offset behind it, notes unchanged columns and escapes. */
   #skipImage(row: number, from: number, width: number, table: TableSchema | undefined): number {
     const { bytes } = this;
     this.#unchanged = false;
+    this.#escapes = false;
     if (bytes[from] !== OPEN) this.#refuse('an image of a row is not a list');
     let at = from + 1;
     let count = 0;
@@ -309,7 +336,7 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
         const byte = bytes[at];
         if (byte === ZERO) this.#unchanged = true;
         else if (byte !== QUOTE && byte !== LOWER_N) this.#refuse(`row ${row} is damaged`);
-        at = endOfValue(bytes, at);
+        at = byte === QUOTE ? this.#skipString(at + 1) : endOfValue(bytes, at);
         count += 1;
         const next = bytes[at++];
         if (next === CLOSE) break;
@@ -317,6 +344,24 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
       }
     if (width >= 0 && count !== width) this.#refuse(`a row of ${table!.name} has ${count} of ${width} columns`);
     return at;
+  }
+
+  /** Passes over a string whose content begins at `from`; gives the offset behind its quote, and notes escapes. */
+  #skipString(from: number): number {
+    const { bytes } = this;
+    const { length } = bytes;
+    let at = from;
+    while (at < length) {
+      const byte = bytes[at]!;
+      if (byte === QUOTE) return at + 1;
+      if (byte === BACKSLASH) {
+        at += 1;
+        const escaped = bytes[at];
+        if (escaped !== QUOTE && escaped !== BACKSLASH) this.#escapes = true;
+      }
+      at += 1;
+    }
+    return length + 1;
   }
 }
 
