@@ -31,7 +31,7 @@ import type { CurrentRecord, GroupOrigin, HeldChange, HeldGroup, ResolvedChange 
 
 /** Measured in a heap of 50,000 records of stock. */
 const RECORD_BYTES = 500;
-const CONTRIBUTION_BYTES = 600;
+const CONTRIBUTION_BYTES = 500;
 const HELD_BYTES = 1500;
 const NONE: readonly Violation[] = [];
 
@@ -283,8 +283,16 @@ export class Resolver {
     }
     if (entry === undefined) {
       const { now: moment } = this.moment;
-      const nothing = { counters: undefined, given: undefined, lineage: undefined };
-      entry = { key, contributions: [], ...nothing, keeper: this, touched: undefined, moment };
+      entry = {
+        key,
+        contributions: [],
+        counters: undefined,
+        given: undefined,
+        lineage: undefined,
+        keeper: this,
+        touched: undefined,
+        moment,
+      };
       this.#records.set(key, entry);
       if (change.place !== undefined) change.place.known = entry;
     } else this.moment.changes(key, entry);
