@@ -37,9 +37,15 @@ export class ChunkReader {
 
   /**
    * What `read` gives, which may run statements and sees the table at some time between the log's place now, where a
-   * window for the table is opened, and `high`.
+   * window for the table is opened, and `high`. `atLow` is done at that very place: a row that came between a mark that
+   * empties the target's table and the window would be in the log and in what is read, and so be there twice.
    */
-  async read<T>(table: CapturedTable, doing: string, read: () => Promise<T>): Promise<{ result: T; high: GtidSet }> {
+  async read<T>(
+    table: CapturedTable,
+    doing: string,
+    read: () => Promise<T>,
+    atLow: (port: LogPort) => void = () => {},
+  ): Promise<{ result: T; high: GtidSet }> {
     const { client, flavour, atBoundary } = this.#o;
     // Close to the log's end first, so that the window stays short.
     const now = await readExecuted(client, flavour);
@@ -47,6 +53,7 @@ export class ChunkReader {
       (port) => contains(port.taken, now),
       (port) => {
         port.window = new ChunkWindow(table.schema.schema, table.schema.name);
+        atLow(port);
         return { taken: port.taken, place: port.place };
       },
     );

@@ -27,6 +27,7 @@ import { ChunkReader, type ChunkReaderOptions } from './chunk-reader.ts';
 import { chunkSql, existSql, guessSql, keysSql, keyTextIsKey } from './chunk-sql.ts';
 import { keyText } from './chunk-window.ts';
 import type { TextRow } from './connection.ts';
+import type { LogPort } from './log-boundary.ts';
 import { guarded, publishRead } from './published-table.ts';
 import { failedForDdl } from './source-error.ts';
 
@@ -165,9 +166,14 @@ export class SnapshotReader {
       const bytes = rowBytes * (limit ?? 0);
       await lead.room(bytes, this.#ports.signal);
       const chunk = await this.#publishChunk(table, captured, async (current) => {
-        if (keyless) await this.#mark(current, id, 'begin', table);
         if (table.span !== undefined && !spanFits(table.span, current.schema)) return undefined;
-        return await this.#read(current, (excluded) => [chunkSql(current, cursor, limit, excluded, table.span)], []);
+        const begin = keyless ? (port: LogPort) => this.#publishAt(port, current, [id, 'begin']) : undefined;
+        return await this.#read(
+          current,
+          (excluded) => [chunkSql(current, cursor, limit, excluded, table.span)],
+          [],
+          begin,
+        );
       });
       if (chunk === 'aside') return;
       if (chunk === undefined) {
@@ -275,6 +281,10 @@ export class SnapshotReader {
     await this.#publishMark(table, Buffer.from(JSON.stringify(content)));
   }
 
+  #publishAt(port: LogPort, table: CapturedTable, content: readonly string[]): void {
+    port.publish(publishRead(table, this.#ports.rules).table, 's', [Buffer.from(JSON.stringify(content))]);
+  }
+
   async #publishMark(table: CapturedTable, content: Buffer): Promise<void> {
     const published = publishRead(table, this.#ports.rules).table;
     await this.#ports.atBoundary(
@@ -315,6 +325,7 @@ export class SnapshotReader {
     table: CapturedTable,
     statements: (excluded: ReadonlySet<string>) => readonly string[],
     keys: readonly KeyTexts[],
+    atLow?: (port: LogPort) => void,
   ): Promise<{ chunk: Chunk; high: GtidSet }> {
     const { client } = this.#ports;
     const doing = `reading a chunk of ${table.schema.schema}.${table.schema.name}`;
@@ -331,20 +342,25 @@ export class SnapshotReader {
       const json = Buffer.from(JSON.stringify(values.filter((_, i) => !omitted[i]!)));
       return { json, key: keyOf(row), published: keyOf(values) };
     };
-    const { result, high } = await this.#chunks.read(table, doing, async () => {
-      const found: TextRow[] = [];
-      for (const sql of statements(excluded)) found.push(...(await client.query(sql, doing)));
-      const rows = found.map(chunkRow);
-      const there = new Set(rows.map(({ key }) => keyText(key)));
-      const unseen = keys.filter((key) => !there.has(keyText(key)));
-      const absent: KeyTexts[] = [];
-      for (const some of inGroups(unseen)) {
-        // The source decides: equal keys may have different texts.
-        const [exist = []] = await client.query(existSql(table, some), doing);
-        absent.push(...some.filter((_, index) => exist[index] === '0'));
-      }
-      return { table, rows, absent };
-    });
+    const { result, high } = await this.#chunks.read(
+      table,
+      doing,
+      async () => {
+        const found: TextRow[] = [];
+        for (const sql of statements(excluded)) found.push(...(await client.query(sql, doing)));
+        const rows = found.map(chunkRow);
+        const there = new Set(rows.map(({ key }) => keyText(key)));
+        const unseen = keys.filter((key) => !there.has(keyText(key)));
+        const absent: KeyTexts[] = [];
+        for (const some of inGroups(unseen)) {
+          // The source decides: equal keys may have different texts.
+          const [exist = []] = await client.query(existSql(table, some), doing);
+          absent.push(...some.filter((_, index) => exist[index] === '0'));
+        }
+        return { table, rows, absent };
+      },
+      atLow,
+    );
     return { chunk: result, high };
   }
 }

@@ -62,11 +62,17 @@ export class ChunkReader {
 
   /**
    * Reads a chunk. Undefined when it must be read again: the table changed meanwhile, or is no longer as the log told so
-   * far. Rejects when the signal aborts.
+   * far. Rejects when the signal aborts. `begin` empties the target's table at its place, behind the low watermark: a row
+   * that came between the two in the other order would stand in the log behind it, be in the chunk too, and so be there twice.
    */
-  async read(table: PublishedTable, sql: string, absentKeysSql?: string): Promise<ReadChunk | undefined> {
+  async read(
+    table: PublishedTable,
+    sql: string,
+    { begin, absentKeysSql }: { readonly begin?: Mark | undefined; readonly absentKeysSql?: string } = {},
+  ): Promise<ReadChunk | undefined> {
     const { oid } = table;
     await this.mark({ k: 'low', chunk: this.id, oid });
+    if (begin !== undefined) await this.mark(begin);
     const read = await this.#read(table, sql, absentKeysSql);
     if (read === undefined) return undefined;
     this.#chunk = read.chunk;

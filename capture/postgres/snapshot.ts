@@ -315,11 +315,12 @@ export class SnapshotReader {
       await this.#limit.take(rows ?? 0, this.#signal);
       const bytes = rowBytes * (rows ?? 0);
       await lead.room(bytes, this.#signal);
-      if (keyless) await reader.mark({ k: 'begin', id: job.id, oid: captured.oid });
+      const begin = keyless ? ({ k: 'begin', id: job.id, oid: captured.oid } as const) : undefined;
       const after = rules.openCursor(captured.publication, range.cursor);
       const upTo = rules.openCursor(captured.publication, range.upTo);
       const startedMs = performance.now();
-      const read = await reader.read(captured, chunkSql(captured, { after, upTo, span: table.span }, rows, table.part));
+      const sql = chunkSql(captured, { after, upTo, span: table.span }, rows, table.part);
+      const read = await reader.read(captured, sql, { begin });
       this.#limit.settle(rows ?? 0, read?.chunk.rows.length ?? 0);
       if (read === undefined) {
         lead.done(bytes);
@@ -423,7 +424,9 @@ export class SnapshotReader {
     for (let attempt = 1; !this.#stopped; attempt++) {
       // Under another key they name nothing any more.
       if (captured.keyIndexes.length === 0 || keyOf(captured) !== keyOf(first)) break;
-      const read = await reader.read(captured, keysSql(captured, keys), absentSql(captured, keys));
+      const read = await reader.read(captured, keysSql(captured, keys), {
+        absentKeysSql: absentSql(captured, keys),
+      });
       if (read !== undefined) {
         await this.#ports.storedBehind(read.outcome.commitLsn);
         table.rows = read.chunk.rows.length;

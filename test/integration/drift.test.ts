@@ -10,6 +10,8 @@ import { lastRun } from '../../cli/console/drift.ts';
 import { createLogger } from '../../core/logger.ts';
 import { comparePlan } from '../../monitoring/drift/compare-plan.ts';
 import { formatDigest } from '../../monitoring/drift/digest.ts';
+import { closeSides, openSides } from '../../monitoring/drift/open-sides.ts';
+import { newTableProgress } from '../../monitoring/drift/verify-table.ts';
 import { Pace } from '../../monitoring/drift/pace.ts';
 import { PostgresDriftSource, type DigestPlace } from '../../monitoring/drift/postgres/postgres-side.ts';
 import { isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
@@ -348,6 +350,51 @@ describe('drift', () => {
       expect(rows).toBe(8);
     } finally {
       await side.close();
+    }
+  });
+
+  it('a row that comes while a table without a key begins to be read is not there twice', async () => {
+    pipeline = await Pipeline.open(
+      postgres,
+      nats,
+      `create table log (line text); alter table log replica identity full; insert into log values ('first');
+       create function public.pg_logical_emit_message(transactional boolean, prefix text, content text) returns pg_lsn
+         language plpgsql as $body$ begin
+           if content::json ->> 'k' = 'low' then insert into log values ('as it began ' || clock_timestamp()); end if;
+           return pg_catalog.pg_logical_emit_message(transactional, prefix, content);
+         end $body$;
+       do $body$ begin execute format('alter database %I set search_path = public, pg_catalog', current_database()); end $body$`,
+    );
+    pipeline.start();
+    await pipeline.settled(['log'], 20_000);
+    const outcome = await pipeline.verify();
+    expect([found(outcome), isProven(outcome)]).toEqual([[], true]);
+    await pipeline.target.query(`delete from log where line = 'first'`);
+    expect(found(await pipeline.verify({ repair: true }))).toEqual([]);
+    const { rows } = await pipeline.target.query('select line from log group by line having count(*) > 1');
+    expect(rows).toEqual([]);
+    await pipeline.settled(['log'], 20_000);
+  });
+
+  it('a key with a NUL is kept, and is the same when a comparison goes on', async () => {
+    pipeline = await Pipeline.open(postgres, nats, 'create table a (id int primary key)');
+    await pipeline.target.query('create schema waybill');
+    const { store, ...sides } = await openSides(pipeline.config, 'mirror');
+    try {
+      const run = await store.begin(false);
+      const key = ['a\0b', 'a\\u0000'];
+      const finding = { id: JSON.stringify(key), key, kind: 'missing', copies: 1 } as const;
+      run.tables.set('public.a', { ...newTableProgress(), findings: [finding], candidates: [finding] });
+      await store.save(run, 'public.a');
+      await store.settle(run, 'public', 'a', { key: ['k', 'l'], images: new Map() });
+      const again = await store.begin(true);
+      expect(again.id).toBe(run.id);
+      expect(again.tables.get('public.a')).toEqual(run.tables.get('public.a'));
+      expect((await pipeline.target.query('select key from waybill.drift')).rows).toEqual([
+        { key: ['a␀b', 'a\\u0000'] },
+      ]);
+    } finally {
+      await closeSides({ ...sides, store });
     }
   });
 
