@@ -13,7 +13,7 @@ export const DIGEST_FORMAT = 1;
 /**
  * How a column is written. plain: its own text. decimal: a number without exponent and without trailing zeros.
  * sized: its own text behind its length. padded: the same without trailing spaces. json: as jsonb prints it. moment: a
- * date as the timestamp of its midnight. network: as inet prints it.
+ * date as the timestamp of its midnight, a timestamp with a zone or without one in UTC. network: as inet prints it.
  *
  * Where one side is MySQL or MariaDB also: integer: digits, of a boolean too. float4, float8: the number, of that
  * precision. hex: bytes. bits: binary digits. date. micros: a time of day or a duration in microseconds. document: JSON
@@ -58,6 +58,7 @@ const FIXED_DECIMAL = /^numeric\(\d+,-?\d+\)$/;
 const TEXT = /^(text|citext|name|character varying)/;
 const PADDED = /^(character\(|character$|bpchar)/;
 const JSON_TYPE = /^jsonb?$/;
+const TIMESTAMP = /^timestamp(?!.*\[\])/;
 const NETWORK = /^(inet|cidr)$/;
 
 /** The kind in which a column of type `source` is compared with one of type `target`, as `format_type` names them. */
@@ -68,11 +69,12 @@ export function textKind(source: string, target: string): TextKind {
   if (INTEGER.test(source) && INTEGER.test(target)) return 'plain';
   if (FLOAT.test(source) && FLOAT.test(target)) return 'plain';
   if (NUMBER.test(source) && NUMBER.test(target) && !source.endsWith(']')) return 'decimal';
-  if (same) return 'sized';
+  // What one length pads to is not what another does.
+  if (same) return PADDED.test(source) && source !== target ? 'padded' : 'sized';
   if (PADDED.test(target) && (PADDED.test(source) || TEXT.test(source))) return 'padded';
   if (TEXT.test(target)) return 'sized';
   if (JSON_TYPE.test(source) && JSON_TYPE.test(target)) return 'json';
-  if (source === 'date' && target.startsWith('timestamp')) return 'moment';
+  if ((source === 'date' || TIMESTAMP.test(source)) && TIMESTAMP.test(target)) return 'moment';
   if (NETWORK.test(source) && NETWORK.test(target)) return 'network';
   return 'sized';
 }

@@ -523,7 +523,9 @@ async function digests(place: DigestPlace): Promise<unknown> {
       s: 'jsonb',
       k: 'timestamp without time zone',
       v: 'inet',
-      i: 'text',
+      i: 'character(12)',
+      l: 'timestamp with time zone',
+      m: 'timestamp without time zone',
       u: 'text',
     };
     const result: unknown[] = [];

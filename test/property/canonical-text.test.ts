@@ -51,6 +51,12 @@ describe('canonical text', () => {
     expect(textKind('order_status', 'text')).toBe('sized');
     expect(textKind('text', 'character(10)')).toBe('padded');
     expect(textKind('json', 'jsonb')).toBe('json');
+    expect(textKind('character(10)', 'character(20)')).toBe('padded');
+    expect(textKind('character(10)', 'character(10)')).toBe('sized');
+    expect(textKind('timestamp without time zone', 'timestamp(3) with time zone')).toBe('moment');
+    expect(textKind('timestamp with time zone', 'timestamp without time zone')).toBe('moment');
+    expect(textKind('timestamp with time zone[]', 'timestamp without time zone[]')).toBe('sized');
+    expect(textKind('date', 'timestamp with time zone')).toBe('moment');
   });
 });
 
