@@ -2,6 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import { beforeSql, behindSql, boundsOfMark, isOrdered, keyOrder, rangeMark } from '../../core/key-order.ts';
 import type { Dialect } from '../../core/frame.ts';
+import { rangeOf } from '../../transform/mapping/key-range.ts';
+import { joinedKey } from '../../transform/mapping/key-texts.ts';
 
 const table = (type: string, dialect?: Dialect) => ({
   key: ['k'],
@@ -96,4 +98,46 @@ describe('a range of keys', () => {
     expect(behindSql(parts, true)).toBe('(a > 1) OR (a = 1 AND b > 2) OR (a = 1 AND b = 2)');
     expect(beforeSql(parts)).toBe('(a < 1) OR (a = 1 AND b < 2)');
   });
+});
+
+it.each([
+  ['numeric', ['9.50', '10'], ['9.5', '9.99'], ['9.49', '10', '10.0', '-9.7', 'NaN']],
+  ['bigint', ['-5', '100'], ['-5', '0', '99'], ['-6', '100', '-50']],
+  ['date', ['2026-03-01', '2026-04-01'], ['2026-03-31'], ['2026-04-01', 'infinity', '12026-03-05', '2026-03-05 BC']],
+  [
+    'timestamp with time zone',
+    ['2026-03-01 00:00:00+00', '2026-03-02 00:00:00+00'],
+    ['2026-03-01 00:00:00+00', '2026-03-01 00:00:00.5+00', '2026-03-01 23:59:59.999999+00'],
+    ['2026-02-28 23:59:59.9+00', '2026-03-02 00:00:00+00', '-infinity'],
+  ],
+  [
+    'uuid',
+    ['1f000000-0000-0000-0000-000000000000', '20000000-0000-0000-0000-000000000000'],
+    ['1f000000-0012-0000-0000-00000000000a'],
+    ['20000000-0000-0000-0000-000000000000'],
+  ],
+  ['bytea', ['AA==', 'gA=='], ['AA==', 'AAE=', 'fw=='], ['gA==', '/w==']],
+] as const)('of type %s has the keys that its source says', (type, [from, to], inside, outside) => {
+  const schema = { ...table(type), schema: 's', name: 't', version: '1', identity: 'default' } as const;
+  const lies = rangeOf(schema, { from: [from], to: [to] })!;
+  for (const key of inside) expect(lies(key), key).toBe(true);
+  for (const key of outside) expect(lies(key), key).toBe(false);
+  expect(rangeOf(schema, { from: [from], to: null })!(inside[0])).toBe(true);
+});
+
+it('of the first columns of a key, and none of texts, which sort in many ways', () => {
+  const columns = ['integer', 'integer', 'text'].map((type, index) => ({
+    ...table(type).columns[0]!,
+    name: 'abc'[index]!,
+  }));
+  const schema = { schema: 's', name: 't', version: '1', identity: 'default', key: ['a', 'b', 'c'], columns } as const;
+  const lies = rangeOf(schema, { from: ['1', '5'], to: ['2'] })!;
+  const key = (...parts: string[]): boolean => lies(joinedKey(parts));
+  expect([key('1', '5', 'x'), key('1', '10', ''), key('1', '4', 'z'), key('2', '0', 'a')]).toEqual([
+    true,
+    true,
+    false,
+    false,
+  ]);
+  expect(rangeOf(schema, { from: ['1', '5', 'x'], to: null })).toBeUndefined();
 });

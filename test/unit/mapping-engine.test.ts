@@ -249,6 +249,33 @@ entities:
     expect(summary(source.flush())).toEqual(['gone']);
   });
 
+  it('forgets what a snapshot of a range of keys does not bring again, and nothing beside the range', () => {
+    const { engine, feed: source } = feed();
+    masters(source);
+    for (const id of ['9', '10', '11', '100']) source.put('quant', quant(id, '1'));
+    expect(summary(source.flush())).toEqual([expect.objectContaining({ on_hand: '4' })]);
+    const range = (mark: string, from: string | null, to: string | null, id = 'snap'): SourceFeed =>
+      source.change('quant', ['s', 0, [id, mark, from, to]]);
+    range('begin_range', '["10"]', '["100"]');
+    expect(engine.scanning).toBe(true);
+    source.change('quant', ['r', 0, imageOf(TABLES[0]!, quant('11', '1'))]);
+    range('end_range', '["10"]', '["100"]');
+    expect(engine.scanning).toBe(false);
+    expect(summary(source.flush())).toEqual([expect.objectContaining({ on_hand: '3' })]);
+    // One that is given up, one that another one took the place of, and one while the whole table is read.
+    range('begin_range', null, '["50"]').change('quant', ['s', 0, ['snap', 'cancel_range']]);
+    range('end_range', null, '["50"]');
+    range('begin_range', null, '["50"]', 'other');
+    range('end_range', null, '["50"]').change('quant', ['s', 0, ['all', 'begin']]);
+    range('begin_range', '["9"]', null);
+    range('end_range', '["9"]', null).change('quant', ['s', 0, ['all', 'cancel']]);
+    expect(source.flush()).toEqual([]);
+    expect(engine.scanning).toBe(false);
+    range('begin_range', '["11"]', null);
+    range('end_range', '["11"]', null);
+    expect(summary(source.flush())).toEqual([expect.objectContaining({ on_hand: '1' })]);
+  });
+
   it('forgets what it saw of a snapshot that was given up, and loses nothing by it', () => {
     const { engine, feed: source } = feed();
     masters(source)

@@ -5,11 +5,13 @@
  */
 import { ReplicationError } from '../../core/errors.ts';
 import type { RowChange, TableSchema, Value } from '../../core/frame.ts';
+import { boundsOfMark } from '../../core/key-order.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { timestampOfMicros } from '../canonical/timestamp.ts';
 import type { MappingPlan, TablePlan } from './block-plan.ts';
 import { BlockState, type ContributionChange } from './block-state.ts';
 import type { Cell } from './cell.ts';
+import { rangeOf } from './key-range.ts';
 import { createTableReader, type TableReader } from './table-reader.ts';
 import type { StoredRow } from './table-store.ts';
 import { filledSlots, formerKey } from './table-versions.ts';
@@ -48,6 +50,8 @@ const KEPT_CHANGE_BYTES = 16 << 20;
 interface Scan {
   readonly id: string;
   readonly seen: Set<string>;
+  /** Of a range of keys, and not of the whole table. */
+  readonly isRange: boolean;
 }
 
 export class MappingEngine {
@@ -178,7 +182,7 @@ export class MappingEngine {
         for (const key of reader.plan.store.rows.keys()) this.#remove(reader, key, place);
         return;
       case 's':
-        this.#mark(reader, String(after![0]), after![1], place);
+        this.#mark(reader, after!, place);
     }
   }
 
@@ -280,22 +284,50 @@ export class MappingEngine {
     reader.plan.store.remove(key);
   }
 
-  /**
-   * Between its marks a snapshot reads a table whole: what it did not bring, and nothing changed, is gone. Marks of ranges
-   * and of versions say nothing of rows that are gone without a trace in the log.
-   */
-  #mark(reader: TableReader, id: string, mark: Value | undefined, place: ChangePlace): void {
+  /** Between its marks a snapshot reads a table, or a range of its keys: what it did not bring, and nothing changed, is gone. */
+  #mark(reader: TableReader, content: readonly Value[], place: ChangePlace): void {
     const { plan } = reader;
+    const [id, mark] = content.map(String) as [string, string];
     const scan = this.#scans.get(plan);
-    if (mark === 'begin') this.#scans.set(plan, { id, seen: new Set() });
-    // It is not read to its end, so that what was not seen may be there.
-    else if (mark === 'cancel' || mark === 'gone') this.#scans.delete(plan);
-    if (mark === 'gone') this.#versions.delete(plan);
-    if (mark !== 'end' || scan?.id !== id) return;
+    const isMeant = scan?.id === id && scan.isRange === mark.endsWith('_range');
+    switch (mark) {
+      case 'begin':
+        this.#scans.set(plan, { id, seen: new Set(), isRange: false });
+        return;
+      case 'begin_range':
+        // Where the whole table is being read, that says what is in the range.
+        if (scan?.isRange !== false) this.#scans.set(plan, { id, seen: new Set(), isRange: true });
+        return;
+      // It is not read to its end, so that what was not seen may be there.
+      case 'cancel':
+        if (scan?.isRange === false) this.#scans.delete(plan);
+        return;
+      case 'cancel_range':
+        if (isMeant) this.#scans.delete(plan);
+        return;
+      case 'gone':
+        this.#scans.delete(plan);
+        this.#versions.delete(plan);
+        return;
+      case 'end':
+      case 'end_range':
+        if (isMeant) this.#endScan(reader, scan, content, place);
+    }
+  }
+
+  #endScan(reader: TableReader, { seen, isRange }: Scan, content: readonly Value[], place: ChangePlace): void {
+    const { plan, table } = reader;
     this.#scans.delete(plan);
-    this.#scanned.add(plan);
-    this.#formerKeys.delete(plan);
-    for (const key of plan.store.rows.keys()) if (!scan.seen.has(key)) this.#remove(reader, key, place);
+    let lies: ((key: string) => boolean) | undefined = () => true;
+    if (isRange) {
+      const bounds = boundsOfMark(content);
+      lies = bounds === undefined ? undefined : rangeOf(table, bounds);
+    } else {
+      this.#scanned.add(plan);
+      this.#formerKeys.delete(plan);
+    }
+    if (lies === undefined) return;
+    for (const key of plan.store.rows.keys()) if (!seen.has(key) && lies(key)) this.#remove(reader, key, place);
   }
 
   /** The changes of a transaction, and of a chunk that is read, have one time. */
