@@ -28,6 +28,15 @@ export async function openReader(role: Role, database: ReadableDatabase, name: s
     : await openMysql(role, database, name);
 }
 
+/** A quoted name or text, in which a question mark is one, or the place of a value. */
+const QUOTED_OR_PLACE = /"(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\?/g;
+
+/** A statement with what `place` gives for each value, in the order of the question marks that stand for them. */
+export function filled(sql: string, place: (index: number) => string): string {
+  let index = 0;
+  return sql.replaceAll(QUOTED_OR_PLACE, (part) => (part === '?' ? place(index++) : part));
+}
+
 const asText = (value: string): string => value;
 
 async function openPostgres(role: Role, database: ReadableDatabase, name: string): Promise<SqlReader> {
@@ -36,10 +45,9 @@ async function openPostgres(role: Role, database: ReadableDatabase, name: string
     kind: 'postgres',
     quote: (column) => `"${column.replaceAll('"', '""')}"`,
     async query(sql, values = []) {
-      let at = 0;
       try {
         const { rows } = await client.query<SqlRow>({
-          text: sql.replaceAll('?', () => `$${(at += 1)}`),
+          text: filled(sql, (index) => `$${index + 1}`),
           values: [...values],
           types: { getTypeParser: () => asText },
         });
@@ -77,7 +85,7 @@ async function openMysql(role: Role, { kind, url, tls }: ReadableDatabase, name:
   const ask = (sql: string, values: readonly (string | number | null)[] = []): Promise<SqlRow[]> =>
     new Promise((resolve, reject) => {
       connection.query(
-        { sql, values: [...values], typeCast: (field) => field.string() },
+        { sql: filled(sql, (index) => connection.escape(values[index])), typeCast: (field) => field.string() },
         (error: Error | null, rows: unknown) => {
           if (error === null) resolve(rows as SqlRow[]);
           else reject(mysqlError(role, error));

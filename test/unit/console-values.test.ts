@@ -4,6 +4,7 @@ import { auditLine } from '../../cli/console/audit-lines.ts';
 import { hiddenColumns, shown } from '../../cli/console/hidden-columns.ts';
 import { withoutValues } from '../../cli/console/quarantine.ts';
 import { parseConfig, type Config } from '../../core/config.ts';
+import { filled } from '../../monitoring/sql-reader.ts';
 import { isOwnHost, sameToken } from '../../monitoring/console/token.ts';
 
 function config(hide: string[] = []): Config {
@@ -127,4 +128,12 @@ it('a line of audit that somebody made unreadable is shown as it is', () => {
   expect(auditLine({ ...line, detail: '{"n":1}' }).detail).toEqual({ n: 1 });
   expect(auditLine({ ...line, detail: '{"n":' })).toMatchObject({ id: 1, detail: '{"n":' });
   expect(auditLine({ ...line, detail: '' }).detail).toBe('');
+});
+
+it.each([
+  ['a = ? AND b = ?', 'a = $0 AND b = $1'],
+  ['SELECT "active?", `what``?` FROM t WHERE "a""?" = ?', 'SELECT "active?", `what``?` FROM t WHERE "a""?" = $0'],
+  [`x = 'it''s ?' OR y = ?`, `x = 'it''s ?' OR y = $0`],
+])('values stand in for the question marks of %s that are none of a name or a text', (sql, expected) => {
+  expect(filled(sql, (index) => `$${index}`)).toBe(expected);
 });
