@@ -69,12 +69,17 @@ export class StateStore {
     return store;
   }
 
-  /** Writes a state, and drops the ones before it. */
+  /**
+   * Writes a state, and drops the ones before it. Invariant 5: of two that are written at once, by a transform that has been
+   * overtaken and the one that overtook it, the second to be complete is refused: the first has dropped a part of it. Throws
+   * `stream_conflict` then.
+   */
   async save(id: string, taken: Taken, lines: Iterable<string>): Promise<Pick<SavedState, 'bytes' | 'savedAt'>> {
     let firstSeq = 0;
     let pieces = 0;
     let bytes = 0;
     try {
+      const lastSubjectSequence = (await this.#newestManifest())?.seq ?? 0;
       for (const piece of cut(lines)) {
         const seq = await this.#publish('piece', id, piece);
         if (pieces === 0) firstSeq = seq;
@@ -84,7 +89,7 @@ export class StateStore {
       }
       const savedAt = Date.now();
       const manifest: Manifest = { v: STATE_VERSION, id, ...taken, firstSeq, pieces, bytes, savedAt };
-      await this.#publish('manifest', id, Buffer.from(JSON.stringify(manifest)));
+      await this.#publish('manifest', id, Buffer.from(JSON.stringify(manifest)), { lastSubjectSequence });
       failpoint('transform.snapshot-saved');
       await this.#nats.manager.streams.purge(this.#stream, { seq: firstSeq });
       return { bytes, savedAt };
@@ -93,10 +98,15 @@ export class StateStore {
     }
   }
 
-  async #publish(what: 'piece' | 'manifest', id: string, payload: Uint8Array): Promise<number> {
+  async #publish(
+    what: 'piece' | 'manifest',
+    id: string,
+    payload: Uint8Array,
+    expect: { readonly lastSubjectSequence?: number } = {},
+  ): Promise<number> {
     const named = headers();
     named.set(SNAPSHOT_HEADER, id);
-    return (await this.#js.publish(`${this.#subject}.${what}`, payload, { headers: named })).seq;
+    return (await this.#js.publish(`${this.#subject}.${what}`, payload, { headers: named, expect })).seq;
   }
 
   /** The newest state that is whole; undefined where there is none that this version reads. */

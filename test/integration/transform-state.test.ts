@@ -8,6 +8,8 @@ import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { formatCheckpoint } from '../../transform/checkpoint.ts';
+import { StateStore } from '../../transform/state-store.ts';
 import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
 import { CommandLine } from '../support/command-line.ts';
 import { Stage } from '../support/stage.ts';
@@ -149,6 +151,33 @@ it('survives being killed while it saves its state, before that and after it', a
   await flow.shows(RECORDS, ['A|N|11|11|11']);
   expect(await transform.end('SIGTERM')).toBe(0);
   expect(flow.failure).toBeUndefined();
+});
+
+it('of two states that are saved at once one is whole', async () => {
+  const config = { prefix: 'both', replicas: 1 };
+  const [first, second] = [
+    await StateStore.open(admin, config, 'stock'),
+    await StateStore.open(admin, config, 'stock'),
+  ];
+  const checkpoint = formatCheckpoint({ plan: 'p', clockUs: 0, sources: new Map(), tiers: new Map() });
+  const taken = { checkpoint, recordsSeq: 0 };
+  const lines = (of: string, many: number): string[] => Array.from({ length: many }, () => of.repeat(100_000));
+  // The one that begins first ends last: by then the other has dropped its beginning.
+  const ends = await Promise.allSettled([
+    first.save('first', taken, lines('a', 40)),
+    second.save('second', taken, lines('b', 4)),
+  ]);
+  expect(ends.map(({ status }) => status)).toEqual(['rejected', 'fulfilled']);
+  expect((ends[0] as PromiseRejectedResult).reason).toMatchObject({ code: 'stream_conflict' });
+  const whole = async (): Promise<string> => {
+    const saved = (await first.latest())!;
+    let seen = 0;
+    expect(await first.read(saved, () => (seen += 1))).toBe(true);
+    return `${saved.id} ${seen}`;
+  };
+  expect(await whole()).toBe('second 4');
+  await first.save('third', taken, lines('c', 5));
+  expect(await whole()).toBe('third 5');
 });
 
 it('explains a record on the command line: values, where each is from, and what lost', async () => {
