@@ -23,7 +23,7 @@ import { connectChosen, watchServers } from './choose-server.ts';
 import type { SqlClient } from './connection.ts';
 import { readExecuted, requireLineage } from './executed.ts';
 import { foldsNames, readFacts, requireSettings } from './inspect.ts';
-import { describeUnlogged, readUnlogged } from './log-filter.ts';
+import { describeUnlogged, describeUnloggedReplication, readUnlogged, readUnloggedReplication } from './log-filter.ts';
 import { storedEntry, ToldTables, type ToldTable } from './told-tables.ts';
 
 /** An idle stream is given a frame this many times within the age at which its frames expire. */
@@ -137,8 +137,12 @@ async function requireLogged(
     kind,
     tables.map(({ schema }) => schema.schema),
   );
-  if (unlogged.length === 0) return;
-  throw new ReplicationError('source_binlog_settings', unlogged.map(describeUnlogged).join('; '));
+  const replication = await readUnloggedReplication(client, kind);
+  const problems = [
+    ...unlogged.map(describeUnlogged),
+    ...(replication === undefined ? [] : [describeUnloggedReplication(replication)]),
+  ];
+  if (problems.length > 0) throw new ReplicationError('source_binlog_settings', problems.join('; '));
 }
 
 /** A holder that hangs may keep an open transaction, or the lock of a table that it was reading, for ever. */

@@ -1,4 +1,4 @@
-/** Databases of which a server logs nothing: their changes are in no log that could be read. */
+/** What a server does not log: changes in databases, or all that it replicates. It is in no log that could be read. */
 import { asReplicationError } from '../../core/errors.ts';
 import type { Flavour } from './binlog-handler.ts';
 import type { SqlClient } from './connection.ts';
@@ -38,13 +38,37 @@ export function describeUnlogged({ database, setting }: Unlogged): string {
   return `${setting} keeps changes in database ${database} out of the log`;
 }
 
+/** Of a MySQL replica, from 8.0.22 on: whether what it takes from its source is being executed. */
+const REPLICA_SQL_RUNNING = 11;
+
+/** The setting by which a server that replicates at the moment keeps that out of its own log; undefined where it does not. */
+export async function readUnloggedReplication(client: SqlClient, flavour: Flavour): Promise<string | undefined> {
+  const doing = 'asking whether a replica logs what it replicates';
+  const [row] = await client.query(
+    "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_replica_updates', 'log_slave_updates')",
+    doing,
+  );
+  const [setting, value] = row ?? [];
+  if (setting === null || setting === undefined || value === 'ON') return undefined;
+  if (flavour === 'mariadb') {
+    const [running] = await client.query("SHOW GLOBAL STATUS LIKE 'Slaves_running'", doing);
+    return Number(running?.[1] ?? 0) > 0 ? setting : undefined;
+  }
+  const channels = await askStatus(client, ['SHOW REPLICA STATUS']);
+  return channels.some((channel) => channel[REPLICA_SQL_RUNNING] === 'Yes') ? setting : undefined;
+}
+
+export function describeUnloggedReplication(setting: string): string {
+  return `${setting} is off: the server is a replica, and logs nothing of what it replicates`;
+}
+
 async function askStatus(
   client: SqlClient,
   [statement, ...others]: readonly string[],
 ): Promise<readonly (readonly (string | null)[])[]> {
   if (statement === undefined) return [];
   try {
-    return await client.query(statement, 'asking which databases are logged');
+    return await client.query(statement, 'asking what is logged');
   } catch (thrown) {
     const { code } = asReplicationError(thrown);
     if (code === 'source_privilege') return [];

@@ -9,7 +9,7 @@ import { matchingTables, tableName, type CapturedTable } from './catalog.ts';
 import { connectChosen } from './choose-server.ts';
 import { connectSource, quoteIdent, type SqlClient } from './connection.ts';
 import { readFacts, settingProblems } from './inspect.ts';
-import { describeUnlogged, readUnlogged } from './log-filter.ts';
+import { describeUnlogged, describeUnloggedReplication, readUnlogged, readUnloggedReplication } from './log-filter.ts';
 import { readRetainedBytes } from './retained-log.ts';
 import { sourceError } from './source-error.ts';
 
@@ -61,6 +61,16 @@ async function checkServer(
     if (problems.every(({ severity }) => severity !== 'error'))
       add('ok', 'server', `${facts.version}, row-based log with full images and metadata`);
     if (takesOver) await checkTakingOver(client, settings, add);
+    else {
+      const setting = await readUnloggedReplication(client, settings.kind);
+      if (setting !== undefined)
+        add(
+          'error',
+          setting,
+          describeUnloggedReplication(setting),
+          `Start the server with --${setting.replaceAll('_', '-')} (restart needed).`,
+        );
+    }
     await checkPrivileges(client, settings, add);
     await checkServerId(
       client,

@@ -21,7 +21,8 @@ describe.each(['mysql', 'mariadb'] as const)('%s', (kind) => {
   let sql: Connection;
 
   beforeAll(async () => {
-    const settings = { binlog_ignore_db: 'unlogged' };
+    const logged = kind === 'mysql' ? 'log_replica_updates' : 'log_slave_updates';
+    const settings = { binlog_ignore_db: 'unlogged', [logged]: 'OFF' };
     server = await startMysql({ flavour: kind, version: kind === 'mysql' ? '9.7' : '11.8', settings });
     sql = await createConnection({ uri: server.urlFor(''), multipleStatements: true });
   }, 120_000);
@@ -141,6 +142,30 @@ flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
       );
       const { output } = await cli.run(other, 'source_binlog_settings', 'capture:erp');
       expect(output).toContain('binlog_ignore_db keeps changes in database unlogged out of the log');
+    });
+
+    it('a replica that logs nothing of what it replicates', async () => {
+      const { text } = await path();
+      const [change, start, end] =
+        kind === 'mysql'
+          ? [
+              `change replication source to source_host = '127.0.0.1', source_port = 1, source_user = 'x'`,
+              'start replica',
+              'stop replica; reset replica all',
+            ]
+          : [
+              `change master to master_host = '127.0.0.1', master_port = 1, master_user = 'x'`,
+              'start slave',
+              'stop slave; reset slave all',
+            ];
+      await sql.query(`${change}; ${start}`);
+      try {
+        expect((await cli.waybill(text, ['check'])).output).toMatch(/log_(?:replica|slave)_updates is off/);
+        const { output } = await cli.run(text, 'source_binlog_settings', 'capture:erp');
+        expect(output).toContain('the server is a replica, and logs nothing of what it replicates');
+      } finally {
+        await sql.query(end);
+      }
     });
 
     it('a log that was purged before it was read: until all is read again', async () => {
