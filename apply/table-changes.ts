@@ -59,8 +59,6 @@ export class TableChanges<P extends PlanShape> {
   insertsOnly = true;
   /** Only rows came that were there before, and are still. */
   updatesOnly = true;
-  /** Every row is its after-image alone, and a line of CSV as it stands in its frame. */
-  csvOnly = true;
   deletes = 0;
   /** Number of rows, not of keys. */
   size = 0;
@@ -119,7 +117,6 @@ export class TableChanges<P extends PlanShape> {
     const op = frame.op(row);
     if (op !== 'i' && op !== 'r') this.insertsOnly = false;
     if (op !== 'u') this.updatesOnly = false;
-    if (this.csvOnly && (op === 'd' || !frame.isCsv(row))) this.csvOnly = false;
     if (this.ordered || (this.insertsOnly && !this.#indexed)) return;
     this.#indexKeys(this.size - 1);
     const isWhole = op !== 'd' && !(op === 'u' && (frame.hasBefore(row) || frame.hasUnchanged(row)));

@@ -36,8 +36,6 @@ const OPS: Readonly<Record<number, Op>> = Object.fromEntries(
 const HAS_BEFORE = 1;
 /** Set for a row whose after-image leaves a column unchanged. */
 const HAS_UNCHANGED = 2;
-/** Set for a row whose after-image has escapes other than those of `"` and of the backslash. */
-const HAS_ESCAPES = 4;
 /** FNV-1a. */
 const HASH_BASIS = 0x811c_9dc5;
 const HASH_PRIME = 0x0100_0193;
@@ -147,14 +145,6 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     return (this.#flags[row]! & HAS_UNCHANGED) !== 0;
   }
 
-  /**
-   * Whether a row is its after-image alone, all columns of it given, and only quotes and backslashes are escaped there: such
-   * an image is a line of CSV as it stands (`CSV_OPTIONS` of apply/postgres/copy-text.ts).
-   */
-  isCsv(row: number): boolean {
-    return this.#flags[row] === 0;
-  }
-
   /** The row, decoded. Not for hot paths. */
   row(row: number): RowChange {
     const text = this.bytes.toString('utf8', this.#starts[row], this.#starts[row + 1]! - 1);
@@ -244,11 +234,6 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     return endOfValue(this.bytes, at);
   }
 
-  /** Offset of the `]` of a row's after-image, where the row has no before-image. */
-  imageEnd(row: number): number {
-    return this.#starts[row + 1]! - 3;
-  }
-
   /** Offset of the `[` of a row's after-image. */
   imageStart(row: number): number {
     let at = this.#starts[row]! + 5;
@@ -306,7 +291,6 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     } else {
       at = this.#skipImage(row, at, wide ? width : -1, table);
       if (this.#unchanged) flags |= HAS_UNCHANGED;
-      if (this.#escapes) flags |= HAS_ESCAPES;
     }
     if (bytes[at] === COMMA) {
       flags |= HAS_BEFORE;
@@ -320,13 +304,11 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   }
 
   #unchanged = false;
-  #escapes = false;
 
-  /** Passes over `[…]` and checks its width (-1: any); gives the offset behind it, notes unchanged columns and escapes. */
+  /** Passes over `[…]` and checks its width (-1: any); gives the offset behind it and notes unchanged columns. */
   #skipImage(row: number, from: number, width: number, table: TableSchema | undefined): number {
     const { bytes } = this;
     this.#unchanged = false;
-    this.#escapes = false;
     if (bytes[from] !== OPEN) this.#refuse('an image of a row is not a list');
     let at = from + 1;
     let count = 0;
@@ -336,7 +318,7 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
         const byte = bytes[at];
         if (byte === ZERO) this.#unchanged = true;
         else if (byte !== QUOTE && byte !== LOWER_N) this.#refuse(`row ${row} is damaged`);
-        at = byte === QUOTE ? this.#skipString(at + 1) : endOfValue(bytes, at);
+        at = endOfValue(bytes, at);
         count += 1;
         const next = bytes[at++];
         if (next === CLOSE) break;
@@ -344,24 +326,6 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
       }
     if (width >= 0 && count !== width) this.#refuse(`a row of ${table!.name} has ${count} of ${width} columns`);
     return at;
-  }
-
-  /** Passes over a string whose content begins at `from`; gives the offset behind its quote, and notes escapes. */
-  #skipString(from: number): number {
-    const { bytes } = this;
-    const { length } = bytes;
-    let at = from;
-    while (at < length) {
-      const byte = bytes[at]!;
-      if (byte === QUOTE) return at + 1;
-      if (byte === BACKSLASH) {
-        at += 1;
-        const escaped = bytes[at];
-        if (escaped !== QUOTE && escaped !== BACKSLASH) this.#escapes = true;
-      }
-      at += 1;
-    }
-    return length + 1;
   }
 }
 

@@ -9,11 +9,6 @@ import { byteaText } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 
 const PIECE_BYTES = 64 * 1024;
-/**
- * COPY reads an image of a frame as a line of CSV with these: its texts stand in quotes, a backslash takes the meaning of
- * a quote and of itself, and what is not there is `null` without quotes.
- */
-export const CSV_OPTIONS = String.raw`WITH (FORMAT csv, ESCAPE E'\\', NULL 'null')`;
 const QUOTE = 0x22;
 const COMMA = 0x2c;
 const BACKSLASH = 0x5c;
@@ -78,17 +73,6 @@ export class CopyBuffer {
   line(text: string): void {
     this.#reserve(text.length * 3);
     this.#length += this.#buffer.write(text, this.#length, 'utf8');
-  }
-
-  /** Adds the after-image of a row as it stands, as a line of CSV behind `prefix` (empty or ending with a comma). */
-  csvRow(frame: IndexedFrame, row: number, prefix: string): void {
-    this.#reserve(prefix.length + frame.rowBytes(row));
-    const buffer = this.#buffer;
-    let to = this.#length;
-    for (let i = 0; i < prefix.length; i++) buffer[to++] = prefix.charCodeAt(i);
-    const end = to + frame.bytes.copy(buffer, to, frame.imageStart(row) + 1, frame.imageEnd(row));
-    buffer[end] = LINE_FEED;
-    this.#length = end + 1;
   }
 
   /** Adds the written columns of a row's after-image, as a line behind `prefix` (empty or ending with a tab). */

@@ -4,11 +4,11 @@
  */
 import type { Segment } from '../compact.ts';
 import type { TableChanges } from '../table-changes.ts';
-import { CopyBuffer, CSV_OPTIONS } from './copy-text.ts';
+import { CopyBuffer } from './copy-text.ts';
 import { keyCondition, rowStatement, updateSql, valuesTuple } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import type { SnapshotMarks } from './snapshot-marks.ts';
-import { isCsv, writeStaged, type StagedTable } from './staging.ts';
+import { writeStaged, type StagedTable } from './staging.ts';
 import type { TablePlan } from './table-plan.ts';
 import type { TablePlans } from './table-plans.ts';
 import { sqlStateOf } from './target-error.ts';
@@ -90,8 +90,7 @@ export class SegmentWriter {
     transaction.add('SAVEPOINT direct');
     await transaction.flush();
     try {
-      const options = isCsv(table) ? CSV_OPTIONS : '';
-      await transaction.copy(`COPY ${plan.qualified} (${columns}) FROM STDIN ${options}`, directPieces(table));
+      await transaction.copy(`COPY ${plan.qualified} (${columns}) FROM STDIN`, directPieces(table));
       transaction.add('RELEASE SAVEPOINT direct');
     } catch (thrown) {
       if (sqlStateOf(thrown) !== '23505' || plan.key.length === 0) throw thrown;
@@ -106,10 +105,8 @@ export class SegmentWriter {
 
 function* directPieces(table: TableChanges<TablePlan>): Generator<Buffer> {
   const buffer = new CopyBuffer();
-  const csv = isCsv(table);
   for (const [frame, row] of table.rowRefs()) {
-    if (csv) buffer.csvRow(frame, row, '');
-    else buffer.frameRow(table.plan, frame, row, '');
+    buffer.frameRow(table.plan, frame, row, '');
     if (buffer.full) yield buffer.take();
   }
   if (!buffer.empty) yield buffer.take();

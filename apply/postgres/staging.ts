@@ -1,6 +1,6 @@
 /** The temporary table that many changes of a table are copied into, and the statements that take them from there. */
 import type { NetChange, TableChanges } from '../table-changes.ts';
-import { CopyBuffer, copyLine, CSV_OPTIONS } from './copy-text.ts';
+import { CopyBuffer, copyLine } from './copy-text.ts';
 import type { TablePlan } from './table-plan.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
@@ -27,13 +27,11 @@ export async function writeStaged(
   let upserts = 0;
   let deletes = 0;
   const buffer = new CopyBuffer();
-  const csv = isCsv(table);
   const addChange = (change: NetChange): void => {
     const { kind } = change;
     if (kind === 'upsert') {
       upserts += 1;
-      if (csv) buffer.csvRow(change.frame, change.row, '0,');
-      else if (change.asInFrame) buffer.frameRow(plan, change.frame, change.row, '0\t');
+      if (change.asInFrame) buffer.frameRow(plan, change.frame, change.row, '0\t');
       else buffer.line(copyLine(plan, plan.written, change.image, '0\t'));
     } else if (kind === 'delete') {
       deletes += 1;
@@ -57,7 +55,7 @@ export async function writeStaged(
   }
   const names = plan.written.map((index) => plan.names[index]).join(', ');
   transaction.add(plan.createStage);
-  await transaction.copy(`COPY ${plan.stage} (wb_op, ${names}) FROM STDIN ${csv ? CSV_OPTIONS : ''}`, pieces());
+  await transaction.copy(`COPY ${plan.stage} (wb_op, ${names}) FROM STDIN`, pieces());
   const sameKey = plan.key.map((index) => `t.${plan.names[index]} = s.${plan.names[index]}`).join(' AND ');
   const updateSql = (columns: readonly number[], group: number): string => {
     const sets = columns.map((index) => `${plan.names[index]} = s.${plan.names[index]}`);
@@ -74,9 +72,4 @@ export async function writeStaged(
     writes,
     deletes: deletes === 0 ? '' : `DELETE FROM ${plan.rows} t USING ${plan.stage} s WHERE s.wb_op = -1 AND ${sameKey}`,
   };
-}
-
-/** Whether rows go to COPY as they stand in their frames. */
-export function isCsv({ plan, csvOnly }: TableChanges<TablePlan>): boolean {
-  return plan.verbatim && csvOnly;
 }

@@ -37,8 +37,6 @@ export interface TablePlan extends PlanShape {
   readonly convert: readonly (Convert | undefined)[];
   /** Whether any column is converted. */
   readonly converts: boolean;
-  /** Every column is written, and its text is what Postgres reads. */
-  readonly verbatim: boolean;
   /** Written columns that an update may set. */
   readonly settable: readonly number[];
   /** Equal keys always have equal text, so that text may stand for the key. */
@@ -72,8 +70,6 @@ export function createTablePlan(
   const targetOf = (index: number): TargetColumn | undefined => target.columns.get(table.columns[index]!.name);
   const written = indexes.filter((index) => targetOf(index)?.generated === false);
   const settable = written.filter((index) => !key.includes(index) && targetOf(index)?.identityAlways === false);
-  const bytea = table.columns.map((column) => isBinaryColumn(dialect, column));
-  const converts = mappings.some((mapping) => mapping?.convert !== undefined);
   const qualified = qualifiedName(target.schema, target.name);
   const list = written.map((index) => names[index]).join(', ');
   const sets = settable.map((index) => `${names[index]} = EXCLUDED.${names[index]}`).join(', ');
@@ -86,10 +82,9 @@ export function createTablePlan(
     qualified,
     rows: target.holdsRows ? `ONLY ${qualified}` : qualified,
     names,
-    bytea,
+    bytea: table.columns.map((column) => isBinaryColumn(dialect, column)),
     convert: mappings.map((mapping) => mapping?.convert),
-    converts,
-    verbatim: written.length === indexes.length && !converts && !bytea.includes(true),
+    converts: mappings.some((mapping) => mapping?.convert !== undefined),
     key,
     written,
     settable,

@@ -50,28 +50,6 @@ function valuesOf(lines: Buffer): unknown[] {
   return imagesOf(copyRows(lines.toString('utf8').split('\n').slice(0, -1)));
 }
 
-/** A line as COPY reads it with `CSV_OPTIONS`: NULL is `null` without quotes. */
-function csvFields(line: string): unknown[] {
-  expect(line.endsWith('\n')).toBe(true);
-  const fields: unknown[] = [];
-  let quoted = false;
-  let wasQuoted = false;
-  let field = '';
-  for (let i = 0; i < line.length; i++) {
-    const char = line[i]!;
-    if (quoted && char === '\\' && (line[i + 1] === '"' || line[i + 1] === '\\')) field += line[++i]!;
-    else if (char === '"') {
-      quoted = !quoted;
-      wasQuoted = true;
-    } else if (!quoted && (char === ',' || char === '\n')) {
-      fields.push(!wasQuoted && field === 'null' ? null : field);
-      field = '';
-      wasQuoted = false;
-    } else field += char;
-  }
-  return fields;
-}
-
 /** A plan that leaves the third column out, as one with a generated column does. */
 function plan(): TablePlan {
   const columns = new Map(
@@ -156,26 +134,6 @@ describe('IndexedFrame', () => {
         for (let index = 0; index < frame.length; index++) buffer.frameRow(table, frame, index, '0\t');
         const lines = Buffer.from(images.map((after) => copyLine(table, table.written, after, '0\t')).join(''));
         expect(valuesOf(buffer.take())).toEqual(valuesOf(lines));
-      }),
-    );
-  });
-
-  it('has images that are lines of CSV, unless it says otherwise', () => {
-    const plain = fc.string({ unit: fc.constantFrom('"', '\\', ',', 'a', 'é', '🚚', "'", 'N', '.'), maxLength: 12 });
-    const value = orNull(fc.oneof(plain, text, fc.constant('null'), fc.constant('')));
-    fc.assert(
-      fc.property(fc.array(fc.tuple(value, value, value, value), { minLength: 1, maxLength: 6 }), (images) => {
-        const frame = IndexedFrame.open(payload(images.map((after): RowChange => ['u', 0, after])), 'here');
-        for (const [index, wanted] of images.entries()) {
-          const isPlain = wanted.every((each) => typeof each !== 'string' || !/[\p{Cc}\p{Cs}]/u.test(each));
-          if (isPlain) expect(frame.isCsv(index)).toBe(true);
-          if (!frame.isCsv(index)) continue;
-          const buffer = new CopyBuffer();
-          buffer.csvRow(frame, index, '0,');
-          expect(csvFields(buffer.take().toString('utf8'))).toEqual(['0', ...wanted]);
-        }
-        const moved = IndexedFrame.open(payload(images.map((each): RowChange => ['u', 0, each, 'f', each])), 'here');
-        expect(images.some((_, index) => moved.isCsv(index))).toBe(false);
       }),
     );
   });
