@@ -17,8 +17,8 @@ export const TAKEOVER_SECONDS = 5;
  */
 const ISOLATION = 'SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ';
 const SETTINGS =
-  "SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 28800, net_write_timeout = 600, character_set_client = utf8mb4," +
-  ' collation_connection = utf8mb4_general_ci, character_set_results = utf8mb4, sql_select_limit = 18446744073709551615';
+  "SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 28800, net_write_timeout = 600," +
+  ' sql_select_limit = 18446744073709551615, NAMES utf8mb4';
 
 /** Host, user, TLS of a source's url, as mysql2 takes them. Throws `config_invalid`. */
 export function connectionOptions(settings: MysqlSourceConfig): ConnectionOptions {
