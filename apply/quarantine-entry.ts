@@ -26,7 +26,7 @@ export interface QuarantineEntry {
   readonly table: string;
   /** JSON array of the key's values; null for a table without a key. */
   readonly key: string | null;
-  /** Names of the key's columns; null where it is none of a table. */
+  /** Names of the key's columns, none where they are not known; null where it is none of a table. */
   readonly keyColumns: readonly string[] | null;
   readonly position: string;
   readonly ordinal: number;

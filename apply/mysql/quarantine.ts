@@ -34,7 +34,8 @@ import { HELD_TABLE, waybillTables } from './waybill-database.ts';
 
 const COLUMNS =
   'id, flow, source, table_schema, table_name, `key`, position, ordinal, op, reason, `sqlstate`, message, created_at,' +
-  " JSON_EXTRACT(`change`, '$.table.key')";
+  // One that is stored in pieces has no names here.
+  " IF(`change` = '', '[]', JSON_EXTRACT(NULLIF(`change`, ''), '$.table.key'))";
 
 type Row = readonly (string | null)[];
 

@@ -33,7 +33,9 @@ export function withoutValues(message: string, sqlState: string | null): string 
 function shownKey({ key, keyColumns, schema, table }: QuarantineEntry, hides: HidesColumn): string | null {
   if (key === null || keyColumns === null) return key;
   const values = JSON.parse(key) as (string | null)[];
-  return JSON.stringify(values.map((value, index) => shown(value, hides(schema, table, keyColumns[index] ?? ''))));
+  // Of which column a value is may not be known: then it may be one that is hidden.
+  const isHidden = (name: string | undefined): boolean => name === undefined || hides(schema, table, name);
+  return JSON.stringify(values.map((value, index) => shown(value, isHidden(keyColumns[index]))));
 }
 
 export function item(entry: QuarantineEntry, hides: HidesColumn): QuarantineItem {
