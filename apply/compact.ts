@@ -101,7 +101,12 @@ export function compact<P extends PlanShape>(
           continue;
         }
       }
-      (slot.changes ?? open(slot)).add(frame, row);
+      const changes = slot.changes ?? open(slot);
+      const block = frame.linesAt(row);
+      if (block !== undefined && heldKeys.empty && block.to <= run.to && changes.addLines(frame, block)) {
+        slot.counts[op] += block.to - block.from - 1;
+        row = block.to - 1;
+      } else changes.add(frame, row);
     }
   }
   cut();

@@ -1,6 +1,7 @@
 /** The changes of one table in a segment of a batch: all rows in source order, and the net result per key. */
 import type { RowChange, TableSchema, Value } from '../core/frame.ts';
 import type { IndexedFrame } from '../core/indexed-frame.ts';
+import type { LineBlock } from '../core/packed-rows.ts';
 import { PlainKeys } from './plain-keys.ts';
 import { changedKey, filledImage, isPartial, keyText, type KeyShape } from './row-key.ts';
 
@@ -9,6 +10,8 @@ export interface PlanShape extends KeyShape {
   readonly table: TableSchema;
   /** Positions of the columns that are written. */
   readonly written: readonly number[];
+  /** The target takes new rows as the lines of COPY that they may come as. */
+  readonly takesLines?: boolean;
 }
 
 export type NetKind = 'upsert' | 'partial' | 'delete';
@@ -70,6 +73,8 @@ export class TableChanges<P extends PlanShape> {
   #plain: PlainKeys | undefined;
   /** Of states that are not in a frame as they are. */
   readonly #images = new Map<MapKey, readonly Value[]>();
+  /** Rows that came as lines, by the place of the first. */
+  readonly #lines = new Map<number, LineBlock>();
   readonly #frames: IndexedFrame[] = [];
   /** Pairs: index into `#frames`, row. */
   #rows = new Uint32Array(64);
@@ -106,6 +111,16 @@ export class TableChanges<P extends PlanShape> {
     for (let i = 0; i < this.size; i++) yield [this.#frames[this.#rows[2 * i]!]!, this.#rows[2 * i + 1]!];
   }
 
+  /** Every row, in source order: rows that came as lines together, others one by one. */
+  *newRows(): Generator<LineBlock | readonly [frame: IndexedFrame, row: number]> {
+    for (let i = 0; i < this.size;) {
+      const block = this.#lines.get(i);
+      if (block !== undefined) yield block;
+      else yield [this.#frames[this.#rows[2 * i]!]!, this.#rows[2 * i + 1]!];
+      i += block === undefined ? 1 : block.to - block.from;
+    }
+  }
+
   /** Every row, decoded, in source order. */
   *decodedRows(): Generator<RowChange> {
     for (const [frame, row] of this.rowRefs()) yield frame.row(row);
@@ -131,6 +146,15 @@ export class TableChanges<P extends PlanShape> {
     } else if (!isWhole) this.#addUpdate(frame, row);
     // The usual case: all columns are given, and the key of an update is as it was.
     else this.#set(this.#keyInFrame(frame, row), 'upsert', undefined);
+  }
+
+  /** Takes new rows that came as lines. False where each is to be taken by itself. */
+  addLines(frame: IndexedFrame, block: LineBlock): boolean {
+    if (this.plan.takesLines !== true || this.#indexed || !this.insertsOnly) return false;
+    this.#lines.set(this.size, block);
+    this.updatesOnly = false;
+    for (let row = block.from; row < block.to; row++) this.#note(frame, row);
+    return true;
   }
 
   /** Takes up the keys of the new rows that came first, up to `end`. */

@@ -36,6 +36,11 @@ export class FrameFiller<P extends Position> {
     return this.#writer.size >= this.#frameBytes;
   }
 
+  /** Bytes until it is full. */
+  get room(): number {
+    return this.#frameBytes - this.#writer.size;
+  }
+
   /** End of what has been sealed. */
   get sealed(): P {
     return this.#sealed;
@@ -44,13 +49,13 @@ export class FrameFiller<P extends Position> {
   /** Closes the frame at `end` and begins the next one. */
   seal(end: P, more: { readonly log?: string; readonly replay?: string } = {}): PendingFrame<P> {
     const writer = this.#writer;
-    const { rows, transactions } = writer;
+    const { rows, transactions, version } = writer;
     const payload = writer.finish();
     const { newestTimeUs: timeUs } = this;
     const start = this.#sealed;
     this.#sealed = end;
     this.#writer = this.#spare.pop() ?? new FrameWriter(this.#frameBytes);
-    return { payload, start, end, rows, transactions, timeUs, writer, bytes: payload.length, ...more };
+    return { version, payload, start, end, rows, transactions, timeUs, writer, bytes: payload.length, ...more };
   }
 
   recycle(writer: FrameWriter): void {

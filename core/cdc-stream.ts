@@ -14,7 +14,7 @@ import type { MsgHdrs } from '@nats-io/transport-node';
 import { buffersUsed, ownCopy } from './buffer-memory.ts';
 import type { NatsConfig } from './config.ts';
 import { isAbort, ReplicationError } from './errors.ts';
-import { FRAME_VERSION, HEADER } from './frame.ts';
+import { HEADER, LINES_VERSION } from './frame.ts';
 import { natsError, type Nats } from './nats.ts';
 import {
   comparePositions,
@@ -215,10 +215,10 @@ export function parseFrameHeaders(headers: MsgHdrs | undefined, place: string): 
   const format = get(HEADER.format);
   if (!/^\d+$/.test(format))
     throw new ReplicationError('frame_unreadable', `${place} is not a frame: it has no ${HEADER.format} header`);
-  if (Number(format) > FRAME_VERSION)
+  if (Number(format) > LINES_VERSION)
     throw new ReplicationError(
       'frame_version',
-      `${place} has format ${format}; this process reads up to ${FRAME_VERSION}`,
+      `${place} has format ${format}; this process reads up to ${LINES_VERSION}`,
     );
   const start = parsePosition(get(HEADER.start));
   const end = parsePosition(get(HEADER.end));

@@ -21,6 +21,8 @@ const HEADER_BYTES = 1024;
 
 /** A finished frame, ready to be published. */
 export interface SealedFrame {
+  /** Of its format; left out: that of frames without lines. */
+  readonly version?: number;
   readonly payload: Uint8Array;
   readonly start: Position;
   readonly end: Position;
@@ -127,7 +129,7 @@ export class FramePublisher {
     checkpoint: string,
   ): Promise<void> {
     const headers = createHeaders();
-    headers.set(HEADER.format, String(FRAME_VERSION));
+    headers.set(HEADER.format, String(frame.version ?? FRAME_VERSION));
     headers.set(HEADER.source, this.#source);
     headers.set(HEADER.origin, this.#origin);
     if (this.#timeline !== undefined) headers.set(HEADER.timeline, String(this.#timeline));

@@ -5,6 +5,7 @@
  */
 import {
   FRAME_VERSION,
+  LINES_VERSION,
   type BeforeKind,
   type Op,
   type Part,
@@ -28,6 +29,9 @@ const BASE64 = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 /** From here on a native call, with a string in between, is faster than a loop. */
 const NATIVE_BASE64_BYTES = 192;
 const HEAD = Buffer.from(`{"v":${FRAME_VERSION},"rows":[`, 'latin1');
+/** Where the digit of the version stands. */
+const VERSION_AT = HEAD.indexOf(String(FRAME_VERSION));
+const LINE_FEED = 0x0a;
 /** A buffer that has grown beyond so many times its usual size is let go with the frame that needed it. */
 const KEPT_TIMES = 4;
 /** Room kept behind the rows so that short writes need no check of their own. */
@@ -52,6 +56,9 @@ export class FrameWriter {
   #entries: Buffer = Buffer.allocUnsafe(MOST_ENTRY_BYTES);
   #entriesLength = 0;
   #transactions = 0;
+  /** Rows as lines of COPY, as they will stand behind the JSON. */
+  #lines: Buffer | undefined;
+  #linesLength = 0;
   readonly #tables = new Map<TableSchema, number>();
 
   /** `sizeBytes` is the usual size of a frame; the buffer grows for a row that is larger. */
@@ -63,10 +70,12 @@ export class FrameWriter {
 
   reset(): void {
     if (this.#buffer.length > KEPT_TIMES * this.#usualBytes) this.#buffer = Buffer.allocUnsafe(this.#usualBytes);
+    if (this.#lines !== undefined && this.#lines.length > KEPT_TIMES * this.#usualBytes) this.#lines = undefined;
     HEAD.copy(this.#buffer, 0);
     this.#length = HEAD.length;
     this.#rows = 0;
     this.#entriesLength = 0;
+    this.#linesLength = 0;
     this.#transactions = 0;
     this.#tables.clear();
     this.#texts.forget();
@@ -79,7 +88,12 @@ export class FrameWriter {
 
   /** Bytes of rows and transactions written so far. */
   get size(): number {
-    return this.#length + this.#entriesLength;
+    return this.#length + this.#linesLength + this.#entriesLength;
+  }
+
+  /** Of the format that the frame has so far. */
+  get version(): number {
+    return this.#linesLength === 0 ? FRAME_VERSION : LINES_VERSION;
   }
 
   get rows(): number {
@@ -289,6 +303,26 @@ export class FrameWriter {
     return true;
   }
 
+  /** Adds rows that are given as lines of COPY, `source[start, end)`: values as Postgres prints them, each line with its end. */
+  addLines(op: 'r' | 'i', table: TableSchema, rows: number, source: Buffer, start: number, end: number): void {
+    this.beginRow(op, table);
+    this.#rows += rows - 1;
+    const entry = `${rows},${end - start}`;
+    this.#reserve(entry.length);
+    this.#length += this.#buffer.write(entry, this.#length, 'latin1');
+    this.endRow();
+    const needed = this.#linesLength + end - start;
+    let lines = this.#lines ?? Buffer.allocUnsafe(this.#usualBytes);
+    if (needed > lines.length) {
+      const grown = Buffer.allocUnsafe(Math.max(needed, lines.length * 2));
+      lines.copy(grown, 0, 0, this.#linesLength);
+      lines = grown;
+    }
+    source.copy(lines, this.#linesLength, start, end);
+    this.#lines = lines;
+    this.#linesLength = needed;
+  }
+
   addTransaction(entry: TransactionEntry): void {
     const json = JSON.stringify(entry);
     const buffer = this.#reserveEntry(json.length * 3);
@@ -369,6 +403,12 @@ export class FrameWriter {
     at += TX_HEAD.copy(this.#buffer, at);
     at += this.#entries.copy(this.#buffer, at, 0, this.#entriesLength);
     this.#length = at + this.#buffer.write(tables, at, 'utf8');
+    if (this.#lines !== undefined && this.#linesLength > 0) {
+      this.#buffer.write(String(LINES_VERSION), VERSION_AT, 'latin1');
+      this.#reserve(this.#linesLength + 1);
+      this.#buffer[this.#length++] = LINE_FEED;
+      this.#length += this.#lines.copy(this.#buffer, this.#length, 0, this.#linesLength);
+    }
     return this.#buffer.subarray(0, this.#length);
   }
 

@@ -3,9 +3,16 @@
  * readers in other languages; this file is the same description as types, and the checked decoder.
  */
 import { ReplicationError } from './errors.ts';
+import { PackedRows, type LinesEntry } from './packed-rows.ts';
 
-/** Version of the payload and headers. A reader refuses a higher one. */
+/** Version of the payload and headers of a frame whose rows all stand in its JSON. */
 export const FRAME_VERSION = 1;
+/** The same, of one that has lines behind its JSON. A reader refuses a higher one. */
+export const LINES_VERSION = 2;
+
+const LINE_FEED = 0x0a;
+/** How a payload with lines begins. Its JSON is one line. */
+const LINES_HEAD = Buffer.from(`{"v":${LINES_VERSION},`, 'latin1');
 
 export const HEADER = {
   format: 'Waybill-Format',
@@ -117,27 +124,68 @@ export interface FramePayload {
   readonly tables: readonly TableSchema[];
 }
 
-/** Decodes and checks a frame's payload. Throws `frame_unreadable` or `frame_version`, naming `place`. */
+/**
+ * Decodes and checks a frame's payload; rows that came as lines are like any others. Throws `frame_unreadable` or
+ * `frame_version`, naming `place`.
+ */
 export function decodeFrame(bytes: Uint8Array, place: string): FramePayload {
+  const payload = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (hasLines(payload)) {
+    const { packed, tx, tables } = decodePacked(payload, place);
+    const frame = { v: FRAME_VERSION, rows: packed.decode(), tx, tables };
+    checkRows(frame, refuser(place));
+    return frame;
+  }
+  const frame = parseFrame(payload, place);
+  if (frame.v > FRAME_VERSION) refuser(place)(`format ${frame.v} begins with ${LINES_HEAD.toString('latin1')}`);
+  checkRows(frame, refuser(place));
+  return frame;
+}
+
+/** Whether a payload has lines behind its JSON. */
+export function hasLines(payload: Buffer): boolean {
+  return payload.subarray(0, LINES_HEAD.length).equals(LINES_HEAD);
+}
+
+/** What a payload with lines holds. Its lines are not looked into. Throws as `decodeFrame`. */
+export function decodePacked(
+  payload: Buffer,
+  place: string,
+): { readonly packed: PackedRows } & Pick<FramePayload, 'tx' | 'tables'> {
+  const end = payload.indexOf(LINE_FEED);
+  const jsonEnd = end < 0 ? payload.length : end;
+  const { rows, tx, tables } = parseFrame(payload.subarray(0, jsonEnd), place);
+  const refuse = refuser(place);
+  const packed = new PackedRows(rows as readonly (RowChange | LinesEntry)[], payload.subarray(jsonEnd + 1), refuse);
+  for (const row of packed.others.values()) checkRow(row, tables, refuse);
+  for (const { op, table } of packed.blocks)
+    if (tables[table] === undefined) refuse(`lines of operation ${op} name table ${table} of ${tables.length}`);
+  return { packed, tx, tables };
+}
+
+/** The JSON of a frame, with its transactions and tables checked. */
+function parseFrame(json: Buffer, place: string): FramePayload {
   let parsed: unknown;
   try {
-    parsed = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8'));
+    parsed = JSON.parse(json.toString('utf8'));
   } catch (cause) {
     throw new ReplicationError('frame_unreadable', `${place} is not JSON`, { cause });
   }
   const frame = parsed as FramePayload;
   if (frame === null || typeof frame !== 'object' || typeof frame.v !== 'number')
     throw new ReplicationError('frame_unreadable', `${place} is JSON but not a frame: it has no version`);
-  if (frame.v > FRAME_VERSION)
-    throw new ReplicationError(
-      'frame_version',
-      `${place} has format ${frame.v}; this process reads up to ${FRAME_VERSION}`,
-    );
+  if (frame.v > LINES_VERSION) throw tooNew(frame.v, place);
   const refuse = refuser(place);
   if (!Array.isArray(frame.rows)) refuse('rows, tx or tables is missing');
   checkTail(frame, refuse);
-  checkRows(frame, refuse);
   return frame;
+}
+
+function tooNew(version: number, place: string): ReplicationError {
+  return new ReplicationError(
+    'frame_version',
+    `${place} has format ${version}; this process reads up to ${LINES_VERSION}`,
+  );
 }
 
 /** Decodes and checks a frame's transactions and tables alone, from `{"tx":…,"tables":…}`. Throws as `decodeFrame`. */
@@ -175,30 +223,32 @@ function checkRows(frame: FramePayload, refuse: Refuse): void {
   let rows = 0;
   for (const entry of frame.tx) rows += entry[4];
   if (rows !== frame.rows.length) refuse(`its transactions count ${rows} rows and it holds ${frame.rows.length}`);
-  for (const row of frame.rows) {
-    if (!Array.isArray(row) || typeof row[1] !== 'number') refuse('a row is not a list, or names no table');
-    if ((row[2] !== null && !Array.isArray(row[2])) || (row[4] !== undefined && !Array.isArray(row[4])))
-      refuse('an image of a row is not a list');
-    const table = frame.tables[row[1]];
-    if (table === undefined && row[0] !== 'm') refuse(`a row names table ${row[1]} of ${frame.tables.length}`);
-    const width = table?.columns.length ?? 0;
-    switch (row[0]) {
-      case 'i':
-      case 'r':
-      case 'u':
-        if (row[2]?.length !== width) refuse(`a row of ${table!.name} has ${row[2]?.length ?? 0} of ${width} columns`);
-        if (row[4] !== undefined && row[4].length !== width) refuse(`an old row of ${table!.name} has a wrong width`);
-        break;
-      case 'd':
-        if (row[4]?.length !== width)
-          refuse(`a deleted row of ${table!.name} has ${row[4]?.length ?? 0} of ${width} columns`);
-        break;
-      case 't':
-      case 's':
-      case 'm':
-        break;
-      default:
-        refuse(`unknown operation ${JSON.stringify(row[0])}`);
-    }
+  for (const row of frame.rows) checkRow(row, frame.tables, refuse);
+}
+
+function checkRow(row: RowChange, tables: readonly TableSchema[], refuse: Refuse): void {
+  if (!Array.isArray(row) || typeof row[1] !== 'number') refuse('a row is not a list, or names no table');
+  if ((row[2] !== null && !Array.isArray(row[2])) || (row[4] !== undefined && !Array.isArray(row[4])))
+    refuse('an image of a row is not a list');
+  const table = tables[row[1]];
+  if (table === undefined && row[0] !== 'm') refuse(`a row names table ${row[1]} of ${tables.length}`);
+  const width = table?.columns.length ?? 0;
+  switch (row[0]) {
+    case 'i':
+    case 'r':
+    case 'u':
+      if (row[2]?.length !== width) refuse(`a row of ${table!.name} has ${row[2]?.length ?? 0} of ${width} columns`);
+      if (row[4] !== undefined && row[4].length !== width) refuse(`an old row of ${table!.name} has a wrong width`);
+      break;
+    case 'd':
+      if (row[4]?.length !== width)
+        refuse(`a deleted row of ${table!.name} has ${row[4]?.length ?? 0} of ${width} columns`);
+      break;
+    case 't':
+    case 's':
+    case 'm':
+      break;
+    default:
+      refuse(`unknown operation ${JSON.stringify(row[0])}`);
   }
 }

@@ -7,14 +7,17 @@ import { giveUp } from './buffer-memory.ts';
 import { ReplicationError } from './errors.ts';
 import {
   decodeFrame,
+  decodePacked,
   decodeTail,
   FRAME_VERSION,
+  hasLines,
   type FramePayload,
   type Op,
   type Part,
   type RowChange,
   type TableSchema,
 } from './frame.ts';
+import type { LineBlock, PackedRows } from './packed-rows.ts';
 import { TransactionIndex } from './transaction-index.ts';
 
 const QUOTE = 0x22;
@@ -41,7 +44,6 @@ const HASH_BASIS = 0x811c_9dc5;
 const HASH_PRIME = 0x0100_0193;
 
 export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
-  readonly bytes: Buffer;
   readonly tables: readonly TableSchema[];
   /** Number of rows. */
   readonly length: number;
@@ -51,26 +53,43 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   #decodedTx: FramePayload['tx'] | undefined;
   readonly #tailStart: number;
   readonly #place: string;
+  readonly #payload: Buffer;
+  /** Rows as JSON, one behind the other. */
+  #bytes: Buffer;
+  /** Rows that came as lines, until one of them is asked for. */
+  #packed: PackedRows | undefined;
+  /** Blocks of lines by their first rows. */
+  readonly #blocks: ReadonlyMap<number, LineBlock>;
   readonly #memory: Uint8Array;
   readonly #starts: Uint32Array;
   readonly #ops: Uint8Array;
   readonly #tableIndexes: Int16Array;
   readonly #flags: Uint8Array;
 
-  private constructor(bytes: Buffer, place: string, rowsEnd: number) {
-    this.bytes = bytes;
+  private constructor(payload: Buffer, place: string, rowsEnd: number) {
+    this.#payload = payload;
+    this.#bytes = payload;
     this.#place = place;
     this.#tailStart = rowsEnd + 2;
-    const index = TransactionIndex.read(bytes, rowsEnd + TAIL.length);
-    if (index === undefined) {
+    const index = rowsEnd < 0 ? undefined : TransactionIndex.read(payload, rowsEnd + TAIL.length);
+    let blocks: readonly LineBlock[] = [];
+    if (rowsEnd < 0) {
+      const { packed, tx, tables } = decodePacked(payload, place);
+      this.#packed = packed;
+      blocks = packed.blocks;
+      this.tables = tables;
+      this.#decodedTx = tx;
+      this.#tx = TransactionIndex.of(tx);
+    } else if (index === undefined) {
       // Laid out in another way, or damaged.
       const { tx, tables } = this.#decodeTail();
       this.tables = tables;
       this.#tx = TransactionIndex.of(tx);
     } else {
       this.#tx = index;
-      this.tables = decodeTail(`{"tx":[],${bytes.toString('utf8', index.end + 2)}`, place).tables;
+      this.tables = decodeTail(`{"tx":[],${payload.toString('utf8', index.end + 2)}`, place).tables;
     }
+    this.#blocks = new Map(blocks.map((block) => [block.from, block]));
     this.transactions = this.#tx.length;
     const rows = this.#tx.totalRows;
     this.length = rows;
@@ -81,11 +100,44 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     this.#tableIndexes = new Int16Array(memory, (rows + 1) * 4, rows);
     this.#ops = new Uint8Array(memory, (rows + 1) * 4 + rows * 2, rows);
     this.#flags = new Uint8Array(memory, (rows + 1) * 4 + rows * 3, rows);
-    this.#index(rowsEnd);
+    if (this.#packed === undefined) this.#index(rowsEnd);
+    else this.#indexPacked(this.#packed);
+  }
+
+  /** What can be said of rows without a look into the lines. */
+  #indexPacked({ length, blocks, others }: PackedRows): void {
+    if (length !== this.length) this.#refuse(`its transactions count ${this.length} rows and it holds ${length}`);
+    for (const { op, table, from, to } of blocks) {
+      this.#ops.fill(op.charCodeAt(0), from, to);
+      this.#tableIndexes.fill(table, from, to);
+    }
+    for (const [row, change] of others) {
+      this.#ops[row] = change[0].charCodeAt(0);
+      this.#tableIndexes[row] = change[1];
+      this.#flags[row] =
+        (change[4] === undefined ? 0 : HAS_BEFORE) | (change[2]?.includes(0) === true ? HAS_UNCHANGED : 0);
+    }
+  }
+
+  /** The bytes in which rows lie. Those that came as lines are written out for it. */
+  get bytes(): Buffer {
+    if (this.#packed !== undefined) this.#unpack(this.#packed);
+    return this.#bytes;
+  }
+
+  #unpack(packed: PackedRows): void {
+    this.#bytes = packed.toJson(HEAD);
+    this.#packed = undefined;
+    this.#index(this.#bytes.length - 1);
+  }
+
+  /** The rows that begin with `row`, where they came as lines of COPY. Valid as long as the frame. */
+  linesAt(row: number): LineBlock | undefined {
+    return this.#blocks.size === 0 ? undefined : this.#blocks.get(row);
   }
 
   #decodeTail(): Pick<FramePayload, 'tx' | 'tables'> {
-    return decodeTail(`{${this.bytes.toString('utf8', this.#tailStart)}`, this.#place);
+    return decodeTail(`{${this.#payload.toString('utf8', this.#tailStart)}`, this.#place);
   }
 
   /** The transactions, decoded. Not for hot paths. */
@@ -114,6 +166,7 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
    */
   static open(payload: Uint8Array, place: string): IndexedFrame {
     const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
+    if (hasLines(bytes)) return new IndexedFrame(bytes, place, -1);
     const rowsEnd = bytes.lastIndexOf(TAIL);
     if (rowsEnd >= HEAD.length - 1 && bytes.compare(HEAD, 0, HEAD.length, 0, HEAD.length) === 0)
       return new IndexedFrame(bytes, place, rowsEnd);
@@ -124,7 +177,8 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
 
   /** Gives up the frame's memory. Nothing of it may be read any more. */
   giveUp(): void {
-    giveUp(this.bytes);
+    giveUp(this.#payload);
+    if (this.#bytes !== this.#payload) giveUp(new Uint8Array(this.#bytes.buffer));
     giveUp(this.#memory);
   }
 
@@ -147,6 +201,8 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
 
   /** The row, decoded. Not for hot paths. */
   row(row: number): RowChange {
+    const other = this.#packed?.others.get(row);
+    if (other !== undefined) return other;
     const text = this.bytes.toString('utf8', this.#starts[row], this.#starts[row + 1]! - 1);
     try {
       return JSON.parse(text) as RowChange;
@@ -226,6 +282,7 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
 
   /** Bytes that a row takes. */
   rowBytes(row: number): number {
+    if (this.#packed !== undefined) this.#unpack(this.#packed);
     return this.#starts[row + 1]! - this.#starts[row]!;
   }
 
@@ -236,8 +293,9 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
 
   /** Offset of the `[` of a row's after-image. */
   imageStart(row: number): number {
+    const { bytes } = this;
     let at = this.#starts[row]! + 5;
-    while (this.bytes[at] !== COMMA) at += 1;
+    while (bytes[at] !== COMMA) at += 1;
     return at + 1;
   }
 

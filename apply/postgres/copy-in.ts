@@ -18,10 +18,10 @@ interface WireConnection {
 
 /**
  * Sends pieces of data to `COPY … FROM STDIN`, no faster than the connection takes them. Throws what the server answered,
- * or what the pieces threw. A piece has been sent when the second one behind it is asked for, so that two buffers by turns
+ * or what the pieces threw. Gives the number of rows that it took. A piece has been sent when the second one behind it is asked for, so that two buffers by turns
  * are enough.
  */
-export async function copyIn(client: ClientBase, sql: string, pieces: Iterable<Buffer>): Promise<void> {
+export async function copyIn(client: ClientBase, sql: string, pieces: Iterable<Buffer>): Promise<number> {
   const copy = client.query(new CopyIn(sql));
   await copy.started;
   let sending: Promise<void> | undefined;
@@ -41,6 +41,7 @@ export async function copyIn(client: ClientBase, sql: string, pieces: Iterable<B
   }
   if (!copy.failed) copy.end();
   await copy.ended;
+  return copy.rows;
 }
 
 class CopyIn implements Submittable {
@@ -49,6 +50,8 @@ class CopyIn implements Submittable {
   /** The server has taken all, or refused. */
   readonly ended: Promise<void>;
   failed = false;
+  /** What the server has taken. */
+  rows = 0;
   readonly #text: string;
   #connection: WireConnection | undefined;
   #start!: () => void;
@@ -97,7 +100,9 @@ class CopyIn implements Submittable {
     this.#start();
   }
 
-  handleCommandComplete(): void {}
+  handleCommandComplete({ text }: { readonly text: string }): void {
+    this.rows = Number(/^COPY (\d+)$/.exec(text)?.[1] ?? 0);
+  }
 
   handleError(error: unknown): void {
     this.failed = true;

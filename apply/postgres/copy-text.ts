@@ -81,7 +81,8 @@ export class CopyBuffer {
     const { written, bytea, convert } = plan;
     const { bytes } = frame;
     const buffer = this.#buffer;
-    let to = this.#length + buffer.write(prefix, this.#length, 'latin1');
+    let to = this.#length;
+    if (prefix !== '') to += buffer.write(prefix, to, 'latin1');
     let at = frame.imageStart(row) + 1;
     let next = 0;
     for (let column = 0; next < written.length; column++) {

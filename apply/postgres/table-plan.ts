@@ -74,6 +74,7 @@ export function createTablePlan(
   const list = written.map((index) => names[index]).join(', ');
   const sets = settable.map((index) => `${names[index]} = EXCLUDED.${names[index]}`).join(', ');
   const stage = `pg_temp.wb_stage_${++stages}`;
+  const takesLines = written.length === indexes.length && mappings.every((mapping) => mapping?.convert === undefined);
   const stageColumns = written.map((index) => `${names[index]} ${targetOf(index)!.type}`).join(', ');
   return {
     table,
@@ -87,6 +88,8 @@ export function createTablePlan(
     converts: mappings.some((mapping) => mapping?.convert !== undefined),
     key,
     written,
+    // Lines of COPY are as the source prints them, which has bytea in hexadecimal digits.
+    takesLines: dialect === 'postgres' && takesLines,
     settable,
     keyIsText: key.every((index) => TEXT_EQUALS_VALUE.test(mappings[index]?.type ?? table.columns[index]!.type)),
     insertHead: `INSERT INTO ${qualified} (${list}) OVERRIDING SYSTEM VALUE `,

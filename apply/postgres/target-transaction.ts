@@ -45,9 +45,10 @@ export class TargetTransaction implements StoreTransaction {
     return (Array.isArray(results) ? results.at(-1)! : results).rows;
   }
 
-  async copy(sql: string, pieces: Iterable<Buffer>): Promise<void> {
+  /** Sends what has gathered, then the data of a COPY; gives the number of rows that the server took. */
+  async copy(sql: string, pieces: Iterable<Buffer>): Promise<number> {
     await this.flush();
-    await copyIn(this.#client, sql, pieces);
+    return await copyIn(this.#client, sql, pieces);
   }
 
   /** Forgets what has not been sent and returns to a savepoint. */

@@ -25,6 +25,8 @@ interface Window {
 
 /** What is left of a chunk. */
 export interface ChunkRest {
+  /** Whether every row of it is left. */
+  readonly whole: boolean;
   /** Whether a row of the chunk is still what the log left. */
   readonly keeps: (row: number) => boolean;
   readonly absent: readonly (readonly string[])[];
@@ -93,13 +95,13 @@ export class ChunkWindows {
     // A transaction whose commit the log shows before the low watermark, but which the chunk did not see yet: its
     // backend had written the commit record and not yet become visible. Such a chunk would bring back old rows.
     if (inProgress.some((xid) => before.has(xid))) return undefined;
-    if (keys.size === 0) return { keeps: () => true, absent: chunk.absent ?? [] };
+    if (keys.size === 0) return { whole: true, keeps: () => true, absent: chunk.absent ?? [] };
     if (table.keyIndexes.length === 0) return undefined;
     const key = (row: number): string => keyText(rows.key(row));
     // A change without all its columns cannot stand in for the chunk's row: the target may not have the row yet.
     if (partial.size > 0) for (let row = 0; row < rows.length; row++) if (partial.has(key(row))) return undefined;
     const truncated = keys.has(TRUNCATED);
-    return { keeps: (row) => !truncated && !keys.has(key(row)), absent: stillAbsent(chunk, keys) };
+    return { whole: false, keeps: (row) => !truncated && !keys.has(key(row)), absent: stillAbsent(chunk, keys) };
   }
 }
 

@@ -1,11 +1,11 @@
 /** Reads tables of a Postgres source in pieces, each by a statement of its own: no lock, no long transaction. */
 import type pg from 'pg';
+import { parseCopyLine } from '../../core/copy-line.ts';
 import { ColumnRules } from '../../core/column-rules.ts';
 import type { PostgresSourceConfig } from '../../core/config.ts';
 import { FIRST_ROWS, nextPieceRows, type ScannedRow, type TableScan, type Work } from '../table-scan.ts';
 import { chunkSql } from './chunk-sql.ts';
 import { connectSource } from './connection.ts';
-import { parseCopyLine } from './copy-lines.ts';
 import { CopyOut } from './copy-out.ts';
 import { matchingTables } from './publication.ts';
 import { publishedRow, publishTable, type PublishedTable } from './published-table.ts';

@@ -9,6 +9,7 @@ import { comparePositions, formatHexLsn, pgPosition, type PgPosition } from '../
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
 import type { ChunkOutcome } from './chunk-reader.ts';
+import type { CopyRows } from './copy-lines.ts';
 import { ChunkWindows, type Chunk } from './chunk-windows.ts';
 import { DDL_PREFIX, type Mark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
@@ -397,8 +398,9 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     if (rest === undefined) return this.#options.chunkDone(id, undefined);
     const relation: Relation = this.#relations.get(table.oid) ?? { table, counts: {} };
     this.#relations.set(table.oid, relation);
-    let kept = 0;
-    for (let row = 0; row < rows.length; row++) {
+    const asLines = rest.whole && rows.plain && this.#writeLines(rows, relation);
+    let kept = asLines ? rows.length : 0;
+    for (let row = 0; row < rows.length && !asLines; row++) {
       if (!rest.keeps(row)) continue;
       kept += 1;
       const open = this.#take();
@@ -419,6 +421,21 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     // Who reads the chunk waits until the stream has come to this place, also where it brought nothing.
     if (kept === 0 && rest.absent.length === 0) this.#progressDue = true;
     this.#options.chunkDone(id, { kept, commitLsn: this.#open!.commitLsn });
+  }
+
+  /** Publishes all rows of a chunk as the lines that they came as. False inside of what the stream holds already. */
+  #writeLines(rows: CopyRows, { table, counts }: Relation): boolean {
+    const open = this.#open!;
+    if (open.ordinal < open.skip) return false;
+    for (let row = 0; row < rows.length;) {
+      if (this.#frame.full) this.#cut(open);
+      const next = rows.writeLines(row, this.#frame.room, table.published, this.#frame.writer);
+      open.ordinal += next - row;
+      open.rowsHere += next - row;
+      counts.r = (counts.r ?? 0) + next - row;
+      row = next;
+    }
+    return true;
   }
 
   #writeTuple(buffer: Buffer, tuple: TupleRange, { binary, writes }: PublishedTable): void {

@@ -40,7 +40,7 @@ describe('rows of COPY', () => {
     const lines = Array.from({ length: 5000 }, (_, n) => `${n}\t${'x'.repeat(n % 50)}`);
     const rows = copyRows(lines, { keyIndexes: [0] });
     expect(rows.length).toBe(5000);
-    expect(rows.bytes).toBe(lines.join('').length);
+    expect(rows.bytes).toBe(lines.join('').length + lines.length);
     expect(rows.key(4999)).toEqual(['4999']);
     expect(imagesOf(rows)).toEqual(lines.map((line) => line.split('\t')));
   });

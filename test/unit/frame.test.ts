@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { FrameWriter, partOf } from '../../core/frame-writer.ts';
+import { IndexedFrame } from '../../core/indexed-frame.ts';
 import { decodeFrame, type FramePayload, type TableSchema } from '../../core/frame.ts';
 
 const TABLE: TableSchema = {
@@ -109,9 +110,66 @@ describe('decodeFrame', () => {
   });
 
   it('refuses a newer version, whatever else it holds', () => {
-    expect(() => decodeFrame(encode({ v: 2, other: true }), 'here')).toThrow(
-      refusal('frame_version', /format 2; this process reads up to 1/),
+    expect(() => decodeFrame(encode({ v: 3, other: true }), 'here')).toThrow(
+      refusal('frame_version', /format 3; this process reads up to 2/),
     );
+  });
+
+  const lines = (entries: readonly unknown[], text: string, rows = 2): Buffer =>
+    Buffer.from(
+      `${JSON.stringify({ v: 2, rows: entries, tx: [[1, '1', '1', 1, rows, 'whole', 0]], tables: [TABLE] })}\n${text}`,
+    );
+
+  it('takes rows that stand as lines behind the JSON, between others', () => {
+    const bytes = lines(
+      [['s', 0, ['id', 'begin']], ['r', 0, 2, 10], FRAME.rows[0], ['i', 0, 1, 5]],
+      '1\ta"\n2\t\\N\n3\té\n',
+      5,
+    );
+    expect(decodeFrame(bytes, 'here').rows).toEqual([
+      ['s', 0, ['id', 'begin']],
+      ['r', 0, ['1', 'a"']],
+      ['r', 0, ['2', null]],
+      FRAME.rows[0],
+      ['i', 0, ['3', 'é']],
+    ]);
+  });
+
+  const two = '1\ta\n2\tb\n';
+  it.each([
+    ['fewer lines than rows', lines([['r', 0, 2, 8]], '1\ta\tbcd\n'), /fewer lines/],
+    ['more lines than rows', lines([['r', 0, 2, 12]], `${two}3\tc\n`), /more lines/],
+    ['more bytes than are named', lines([['r', 0, 2, 8]], `${two}x`), /9 bytes of lines and names 8/],
+    ['fewer bytes than are named', lines([['r', 0, 2, 9]], two), /not the lines that it holds/],
+    ['a line without its end', lines([['r', 0, 2, 7]], two.slice(0, -1)), /not the lines that it holds/],
+    ['lines of no rows', lines([['r', 0, 0, 8]], two, 0), /not the lines that it holds/],
+    ['lines that are updates', lines([['u', 0, 2, 8]], two), /operation "u"/],
+    ['lines of an unknown table', lines([['r', 1, 2, 8]], two), /table 1 of 1/],
+    ['a line of another width', lines([['r', 0, 2, 6]], '1\ta\n2\n'), /1 of 2 columns/],
+    [
+      'lines beside a row of another width',
+      lines(
+        [
+          ['i', 0, ['1']],
+          ['r', 0, 1, 4],
+        ],
+        '1\ta\n',
+      ),
+      /1 of 2 columns/,
+    ],
+    ['a wrong count of rows', lines([['r', 0, 2, 8]], two, 3), /count 3 rows and it holds 2/],
+    [
+      'JSON that is not one line',
+      Buffer.from(JSON.stringify({ v: 2, rows: [], tx: [], tables: [] }, undefined, 1)),
+      /begins with/,
+    ],
+  ])('refuses %s, also once it is looked into', (_, bytes, part) => {
+    expect(() => decodeFrame(bytes, 'stream 7')).toThrow(refusal('frame_unreadable', part));
+    const look = (): unknown => {
+      const frame = IndexedFrame.open(bytes, 'stream 7');
+      return frame.findValue(0, 0);
+    };
+    expect(look).toThrow(refusal('frame_unreadable', part));
   });
 });
 
