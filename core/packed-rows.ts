@@ -6,7 +6,6 @@ import { mostJsonBytes, parseCopyLine, writeLineAsJson } from './copy-line.ts';
 import type { Op, RowChange } from './frame.ts';
 
 const LINE_FEED = 0x0a;
-const COMMA = 0x2c;
 const CLOSE = 0x5d;
 /** `["r",32767,` and what stands around that. */
 const MOST_AROUND_ROW = 32;
@@ -64,10 +63,16 @@ export class PackedRows {
   /** All rows, decoded. */
   decode(): RowChange[] {
     const rows: RowChange[] = [];
-    this.#each(
-      (change) => rows.push(change),
-      ({ op, table, lines }, start, end) => rows.push([op, table, parseCopyLine(lines.toString('utf8', start, end))]),
-    );
+    for (const [row, change] of this.others) rows[row] = change;
+    for (const block of this.blocks) {
+      const { op, table, lines } = block;
+      let start = 0;
+      for (let row = block.from; row < block.to; row++) {
+        const end = this.#endOfLine(block, row, start);
+        rows[row] = [op, table, parseCopyLine(lines.toString('utf8', start, end))];
+        start = end + 1;
+      }
+    }
     return rows;
   }
 
@@ -75,49 +80,49 @@ export class PackedRows {
   toJson(head: Buffer): Buffer {
     let most = head.length + 1;
     for (const { from, to, lines } of this.blocks) most += mostJsonBytes(lines.length) + (to - from) * MOST_AROUND_ROW;
-    const others = new Map<RowChange, Buffer>();
-    for (const change of this.others.values()) {
-      const json = Buffer.from(JSON.stringify(change));
-      others.set(change, json);
-      most += json.length + 1;
+    const others = new Map<number, Buffer>();
+    for (const [row, change] of this.others) {
+      const json = Buffer.from(`${row === 0 ? '' : ','}${JSON.stringify(change)}`);
+      others.set(row, json);
+      most += json.length;
     }
     const buffer = Buffer.allocUnsafeSlow(most);
     let to = head.copy(buffer);
-    const comma = (): void => {
-      if (to > head.length) buffer[to++] = COMMA;
-    };
-    this.#each(
-      (change) => {
-        comma();
-        to += others.get(change)!.copy(buffer, to);
-      },
-      ({ op, table, lines }, start, end) => {
-        comma();
-        to += buffer.write(`["${op}",${table},`, to, 'latin1');
-        to = writeLineAsJson(lines, start, end, buffer, to);
-        buffer[to++] = CLOSE;
-      },
-    );
+    for (let row = 0, block = 0; row < this.length;) {
+      const other = others.get(row);
+      if (other === undefined) {
+        const lines = this.blocks[block++]!;
+        to = this.#writeBlock(lines, buffer, to);
+        row = lines.to;
+      } else {
+        to += other.copy(buffer, to);
+        row += 1;
+      }
+    }
     buffer[to++] = CLOSE;
     return buffer.subarray(0, to);
   }
 
-  /** Calls back for every row, in order. */
-  #each(other: (change: RowChange) => void, line: (block: LineBlock, start: number, end: number) => void): void {
-    let row = 0;
-    for (const block of this.blocks) {
-      for (; row < block.from; row++) other(this.others.get(row)!);
-      const { lines, to } = block;
-      let start = 0;
-      for (; row < to; row++) {
-        const end = lines.indexOf(LINE_FEED, start);
-        if (end < 0) this.#refuse(`${to - block.from} rows are fewer lines`);
-        line(block, start, end);
-        start = end + 1;
-      }
-      if (start !== lines.length) this.#refuse(`${to - block.from} rows are more lines`);
+  #writeBlock(block: LineBlock, buffer: Buffer, offset: number): number {
+    const { op, table, lines } = block;
+    const head = Buffer.from(`,["${op}",${table},`, 'latin1');
+    let to = offset;
+    let start = 0;
+    for (let row = block.from; row < block.to; row++) {
+      const end = this.#endOfLine(block, row, start);
+      for (let i = row === 0 ? 1 : 0; i < head.length; i++) buffer[to++] = head[i]!;
+      to = writeLineAsJson(lines, start, end, buffer, to);
+      buffer[to++] = CLOSE;
+      start = end + 1;
     }
-    for (; row < this.length; row++) other(this.others.get(row)!);
+    return to;
+  }
+
+  #endOfLine({ from, to, lines }: LineBlock, row: number, start: number): number {
+    const end = lines.indexOf(LINE_FEED, start);
+    if (end < 0) this.#refuse(`${to - from} rows are fewer lines`);
+    if (row === to - 1 && end !== lines.length - 1) this.#refuse(`${to - from} rows are more lines`);
+    return end;
   }
 }
 
