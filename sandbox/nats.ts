@@ -30,11 +30,17 @@ export interface NatsConfig {
   readonly maxPayload?: number;
   /** How often JetStream syncs its files: 'always', or a duration like '10s'. */
   readonly syncInterval?: 'always' | (string & {});
-  /** Bytes that all streams may take. */
+  /** Bytes that all streams may take; more than anybody has if left out. */
   readonly maxFileStore?: number;
   /** Further lines of the configuration file. */
   readonly lines?: readonly string[];
 }
+
+/**
+ * By itself a server lets streams reserve three quarters of what its disk has left; a few streams of tests, which never
+ * take what they reserve, would be too many where that is a disk in memory.
+ */
+const ROOM_BYTES = 2 ** 40;
 
 /** A running NATS server. */
 export interface NatsServer extends ServerControl {
@@ -175,7 +181,7 @@ function configText({ name, listen, store, config }: ConfigParts): string {
   if (config.maxPayload !== undefined) lines.push(`max_payload: ${config.maxPayload}`);
   if (store !== undefined) {
     const sync = config.syncInterval === undefined ? '' : `, sync_interval: ${JSON.stringify(config.syncInterval)}`;
-    const room = config.maxFileStore === undefined ? '' : `, max_file_store: ${config.maxFileStore}`;
+    const room = `, max_file_store: ${config.maxFileStore ?? ROOM_BYTES}`;
     lines.push(`jetstream: { store_dir: ${JSON.stringify(store)}${sync}${room} }`);
   }
   lines.push(...(config.lines ?? []));
