@@ -10,6 +10,7 @@ import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { cdcStreamName, ensureCdcStream, readFrames, readReset, readTail } from '../../core/cdc-stream.ts';
 import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/config.ts';
+import { decodeFrame } from '../../core/frame.ts';
 import { FramePublisher } from '../../core/frame-publisher.ts';
 import { createLogger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT, NO_FLOW_REPORT } from '../../core/metrics.ts';
@@ -229,8 +230,8 @@ describe('a flow whose next frame is gone', () => {
             position: ORIGIN,
             signal: stop.signal,
           })) {
-            const { rows } = JSON.parse(Buffer.from(frame.payload).toString()) as { rows: unknown[][] };
-            if (rows.some((row) => row[0] === 's' && (row[2] as string[])[1] === 'end')) return true;
+            const { rows } = decodeFrame(frame.payload, frame.place);
+            if (rows.some((row) => row[0] === 's' && row[2]?.[1] === 'end')) return true;
             if (frame.seq >= seq) return false;
           }
           return false;
