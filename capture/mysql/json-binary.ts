@@ -10,7 +10,8 @@ import { writeInt64, writeTwo, writeUint64 } from './digits.ts';
 import { doubleText } from './float-text.ts';
 import { writeHms, writeHours, writeMicros, writeYmd } from './temporal.ts';
 
-const KIND = {
+/** Types of values in a document. */
+export const KIND = {
   smallObject: 0,
   largeObject: 1,
   smallArray: 2,

@@ -4,22 +4,20 @@
  */
 import { ReplicationError } from '../../core/errors.ts';
 import { ByteReader } from './byte-reader.ts';
+import { KIND } from './json-binary.ts';
 
-const KIND = {
-  smallObject: 0,
-  largeObject: 1,
-  smallArray: 2,
-  largeArray: 3,
-  literal: 4,
-  uint16: 6,
-  int32: 7,
-  uint32: 8,
-};
 const OPERATION = { replace: 0, insert: 1, remove: 2 };
 /** Bytes of a value by its kind; the others say their length themselves. */
-const FIXED: Readonly<Record<number, number>> = { 4: 1, 5: 2, 6: 2, 7: 4, 8: 4, 9: 8, 10: 8, 11: 8 };
-const STRING = 12;
-const OPAQUE = 15;
+const FIXED: Readonly<Record<number, number>> = {
+  [KIND.literal]: 1,
+  [KIND.int16]: 2,
+  [KIND.uint16]: 2,
+  [KIND.int32]: 4,
+  [KIND.uint32]: 4,
+  [KIND.int64]: 8,
+  [KIND.uint64]: 8,
+  [KIND.double]: 8,
+};
 /** Members of an object stand in the order of their lengths, those of equal length in that of their bytes. */
 const byKey = ([a]: Member, [b]: Member): number => a.length - b.length || Buffer.compare(a, b);
 
@@ -207,8 +205,9 @@ function parse(source: Buffer, kind: number, at: number): Node {
 function scalar(source: Buffer, kind: number, at: number): Buffer {
   let end = at + (FIXED[kind] ?? 0);
   if (FIXED[kind] === undefined) {
-    if (kind !== STRING && kind !== OPAQUE) throw mismatch(`the document has a value of unknown type ${kind}`);
-    end = kind === OPAQUE ? at + 1 : at;
+    if (kind !== KIND.string && kind !== KIND.opaque)
+      throw mismatch(`the document has a value of unknown type ${kind}`);
+    end = kind === KIND.opaque ? at + 1 : at;
     let length = 0;
     for (let i = 0, more = true; more; i++) {
       const byte = source.readUInt8(end++);
