@@ -137,7 +137,8 @@ class Run {
         nats: { servers: [servers.nats.url], prefix: id, stream: { sync_interval: '0s', max_bytes: '64MB' } },
         sources: { shop: { kind, url: source, tables: [`${schema}.*`], heartbeat: '1s', columns: columns(schema) } },
         targets: { copy: { kind, url: target } },
-        flows: { copy: { mirror: 'shop', to: 'copy', schema: kind === 'postgres' ? 'public' : `${id}_t` } },
+        // Databases of a MySQL server share the bookkeeping of its targets, so that each run's flow has a name of its own.
+        flows: { [id]: { mirror: 'shop', to: 'copy', schema: kind === 'postgres' ? 'public' : `${id}_t` } },
       }),
       {},
     );
@@ -151,7 +152,12 @@ class Run {
 
   /** The schema (MySQL: database) of the tables in the target. */
   get place(): string {
-    return this.config.flows['copy']!.schema ?? 'public';
+    return this.config.flows[this.flow]!.schema ?? 'public';
+  }
+
+  /** The name of its flow. */
+  get flow(): string {
+    return this.config.nats.prefix;
   }
 
   async start(): Promise<void> {
@@ -164,7 +170,7 @@ class Run {
         ? runPostgresCapture({ name: 'shop', settings, ...shared })
         : runMysqlCapture({ name: 'shop', settings, ...shared });
     const { store } = await targetOf(this.config.targets['copy']!);
-    const flow = runMirrorFlow({ name: 'copy', settings: this.config.flows['copy']!, store, ...shared });
+    const flow = runMirrorFlow({ name: this.flow, settings: this.config.flows[this.flow]!, store, ...shared });
     this.#stages = [capture, flow].map((stage) => stage.catch((thrown: unknown) => void (this.failure ??= thrown)));
   }
 
@@ -190,15 +196,15 @@ class Run {
 
   /** What differs between both sides, as `table kind`. */
   async drift(): Promise<string[]> {
-    const sides = await openSides(this.config, 'copy');
+    const sides = await openSides(this.config, this.flow);
     try {
       const { tables } = await verifyFlow({
-        flow: 'copy',
+        flow: this.flow,
         sides,
         nats: this.nats,
         stream: cdcStreamName(this.config.nats.prefix, 'shop'),
-        includes: flowTables(this.config, 'copy'),
-        placeOf: placeOf(this.config, 'copy'),
+        includes: flowTables(this.config, this.flow),
+        placeOf: placeOf(this.config, this.flow),
         rules: ColumnRules.compile(this.config.sources['shop']!.columns),
         hides: () => false,
         ignoreExtra: false,
@@ -327,7 +333,7 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('column rules of a %s s
       await run.source.run(`${INSERT} ${customer(kind, 900_003).replace(/openValue \d+/, `${OPEN} refused`)}`);
       const quarantine = kind === 'postgres' ? 'waybill.quarantine' : '`waybill`.`quarantine`';
       const inbox = async (): Promise<Record<string, unknown>[]> =>
-        (await run.target.rows(`select * from ${quarantine}`)).filter(({ flow }) => flow === 'copy');
+        (await run.target.rows(`select * from ${quarantine}`)).filter(({ flow }) => flow === run.flow);
       await run.wait('the refused row in quarantine', async () => (await inbox()).length > 0);
 
       const customers = await run.target.rows('select * from customers');
