@@ -42,6 +42,8 @@ function project(
       isolate: settings.isolate ?? true,
       sequence: { groupOrder: order },
       retry: 0,
+      // What is waited for comes, or is a defect: on a busy machine it comes later.
+      expect: { poll: { timeout: 60_000, interval: 50 } },
     },
   };
 }

@@ -197,11 +197,9 @@ it(
     await erp.query(`replace into stock_plan values ('A-1', 'END', 5, 5)`);
     const shown = async (name: string, client: pg.Client, stagesOf: Stage[]): Promise<string[]> => {
       const end = (line: string): boolean => line.includes('"END"') && line.includes('"on_order":"5"');
-      await waitFor(`the end in ${name}`, async () => (await lines(client)).some(end), 60_000).catch(
-        (thrown: unknown) => {
-          throw new Error(stagesOf.map((stage) => stage.log()).join('\n'), { cause: thrown });
-        },
-      );
+      await waitFor(`the end in ${name}`, async () => (await lines(client)).some(end)).catch((thrown: unknown) => {
+        throw new Error(stagesOf.map((stage) => stage.log()).join('\n'), { cause: thrown });
+      });
       return await lines(client);
     };
     const found = await shown('the run with kills', target, all);

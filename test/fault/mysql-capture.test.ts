@@ -88,7 +88,7 @@ describe.each([
       await primary.stop('fast');
       await primary.start();
       await queryRow(primary.urlFor('cut'), "insert into big values (6001, 'after the restart')");
-      await waitFor('the row after the restart', async () => (await again.folded('big')).has('["6001"]'), 90_000);
+      await waitFor('the row after the restart', async () => (await again.folded('big')).has('["6001"]'));
       await again.stop();
       await queryRow(replica.url, `start ${word}`);
     },
@@ -157,7 +157,7 @@ describe.each([
         await queryRow(url, 'create table t (id int primary key, v int)');
         const other = await made(Source.at('moved', url, flavour, nats));
         other.start();
-        await waitFor('the refusal', async () => other.failure, 90_000);
+        await waitFor('the refusal', async () => other.failure);
         expect(other.failure).toMatchObject({ code: 'source_identity_mismatch' });
       } finally {
         await foreign.dispose();

@@ -215,7 +215,7 @@ describe.each([
       try {
         const other = await made(Source.at('clash', s.settings.url, flavour, own, { server_id: 4_000_001 }));
         other.start();
-        await waitFor('the end of the first', async () => s.failure, 60_000);
+        await waitFor('the end of the first', async () => s.failure);
         expect(s.failure).toMatchObject({
           code: 'source_server_id_clash',
           remedy: expect.stringContaining('server_id') as string,

@@ -23,7 +23,7 @@ afterAll(async () => {
 });
 
 /** The server keeps what it says of transactions for 0.1 s after it was asked. */
-const TRX = { timeout: 5000, interval: 250 };
+const TRX = { interval: 250 };
 
 const items = tableOf('items', ['id bigint', 'name text', 'doc text']);
 
@@ -80,7 +80,7 @@ describe.each([
         ['["2"]', 'u', 'held'],
         ['["2"]', 'u', 'held'],
       ]);
-      await expect.poll(() => waiting, { timeout: 10_000 }).toEqual({ constraint: 1, held: 1 });
+      await expect.poll(() => waiting).toEqual({ constraint: 1, held: 1 });
       expect((await showQuarantine(session, list[0]!.id))?.change.change[2]).toEqual(['2', 'too long', null]);
       expect(await replayQuarantine(session, 'mirror', { all: true })).toMatchObject({
         applied: 0,
@@ -89,7 +89,7 @@ describe.each([
       await run(`ALTER TABLE items DROP CONSTRAINT short`);
       expect(await replayQuarantine(session, 'mirror', { ids: [list[2]!.id] })).toEqual({ applied: 3, failed: [] });
       // Somebody else did that: the flow notices.
-      await expect.poll(() => waiting, { timeout: 10_000 }).toEqual({ constraint: 0, held: 0 });
+      await expect.poll(() => waiting).toEqual({ constraint: 0, held: 0 });
       expect(await rows('SELECT name, doc FROM items WHERE id = 2')).toEqual([['fin2', 'd']]);
       await feed.frame([items], [[upd('2', 'free', null)]]);
       await feed.caughtUp();
@@ -225,7 +225,7 @@ describe.each([
         'middle',
         200,
       );
-      await expect.poll(() => codes.includes('target_conflict'), { timeout: 5000 }).toBe(true);
+      await expect.poll(() => codes.includes('target_conflict')).toBe(true);
       expect(await rows('SELECT COUNT(*) FROM items')).toEqual([['0']]);
       await feed.frame([wider], [[ins('999', 'n', null, '1')]], 'last', 400);
       await feed.caughtUp();
@@ -300,7 +300,7 @@ describe.each([
       try {
         await first.openSink(options);
         await second.openSink(options);
-        await expect.poll(() => first.lost.aborted, { timeout: 5000 }).toBe(true);
+        await expect.poll(() => first.lost.aborted).toBe(true);
         expect(second.lost.aborted).toBe(false);
       } finally {
         await first.close();
@@ -398,7 +398,7 @@ describe.each([
       await server.start();
       await session.close();
       session = await MysqlSession.open(target, 'test');
-      await expect.poll(async () => (await rows('SELECT COUNT(*) FROM items'))[0]![0], { timeout: 15_000 }).toBe('2');
+      await expect.poll(async () => (await rows('SELECT COUNT(*) FROM items'))[0]![0]).toBe('2');
     });
   });
 });

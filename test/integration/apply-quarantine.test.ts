@@ -52,7 +52,7 @@ describe('quarantine', () => {
       ['["2"]', 'u', 'held', null],
       ['["2"]', 'u', 'held', null],
     ]);
-    await expect.poll(() => waiting, { timeout: 10_000 }).toEqual({ constraint: 1, held: 1 });
+    await expect.poll(() => waiting).toEqual({ constraint: 1, held: 1 });
     expect(list[0]!.message).not.toContain('too long');
     expect((await showQuarantine(fixture.client, list[0]!.id))?.change.change[2]).toEqual(['2', 'too long', null]);
 
@@ -66,7 +66,7 @@ describe('quarantine', () => {
       failed: [],
     });
     // Somebody else did that: the flow notices.
-    await expect.poll(() => waiting, { timeout: 10_000 }).toEqual({ constraint: 0, held: 0 });
+    await expect.poll(() => waiting).toEqual({ constraint: 0, held: 0 });
     expect(await fixture.rows('SELECT name, doc FROM items WHERE id = 2')).toEqual([['fin2', 'd']]);
     await fixture.feed.frame([items], [[upd('2', 'free', null)]]);
     await fixture.feed.caughtUp();

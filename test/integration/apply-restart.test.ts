@@ -37,12 +37,10 @@ describe('transactions and restarts', () => {
     await fixture.feed.frame([items], [rows(1)], 'first', 0);
     await fixture.feed.frame([items], [rows(151)], 'middle', 150);
     await expect
-      .poll(
-        () =>
-          fixture.rows(
-            `SELECT count(*)::int FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()`,
-          ),
-        { timeout: 5000 },
+      .poll(() =>
+        fixture.rows(
+          `SELECT count(*)::int FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()`,
+        ),
       )
       .toEqual([[1]]);
     expect(await fixture.rows('SELECT count(*)::int FROM items')).toEqual([[1]]);
@@ -59,12 +57,10 @@ describe('transactions and restarts', () => {
     await fixture.feed.caughtUp();
     await fixture.feed.frame([log], [Array.from({ length: 400 }, () => ins('3'))], 'first', 0);
     await expect
-      .poll(
-        () =>
-          fixture.rows(
-            `SELECT count(*)::int FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()`,
-          ),
-        { timeout: 5000 },
+      .poll(() =>
+        fixture.rows(
+          `SELECT count(*)::int FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()`,
+        ),
       )
       .toEqual([[1]]);
     first.stop.abort();
@@ -98,7 +94,7 @@ describe('transactions and restarts', () => {
     );
     const first = fixture.feed.start();
     await expect
-      .poll(async () => (await readPositions(fixture.client))[0]?.position, { timeout: 5000 })
+      .poll(async () => (await readPositions(fixture.client))[0]?.position)
       .toBe(formatPosition(pgPosition(150n)));
     first.stop.abort();
     await first.done;
@@ -154,7 +150,7 @@ describe('transactions and restarts', () => {
         if (state === 'standby') standby = true;
       },
     });
-    await expect.poll(() => standby, { timeout: 5000 }).toBe(true);
+    await expect.poll(() => standby).toBe(true);
     first.stop.abort();
     await first.done;
     await fixture.feed.frame([items], [[ins('2', 'b', null)]]);
@@ -244,9 +240,7 @@ describe('transactions and restarts', () => {
     await client.connect();
     try {
       await expect
-        .poll(async () => (await client.query('SELECT count(*)::int AS n FROM items')).rows[0].n as number, {
-          timeout: 15_000,
-        })
+        .poll(async () => (await client.query('SELECT count(*)::int AS n FROM items')).rows[0].n as number)
         .toBe(2);
     } finally {
       await client.end();

@@ -287,7 +287,7 @@ describe('changes', () => {
     expect(await fixture.rows('SELECT id FROM kids')).toEqual([]);
     await fixture.client.query(`CREATE TABLE others (parent bigint REFERENCES parents); INSERT INTO others VALUES (2)`);
     await fixture.feed.frame(tables, [[...both(['cascade']), ins('3')]]);
-    await expect.poll(() => states.join('\n'), { timeout: 10_000 }).toMatch(/waiting target_query.*foreign key/);
+    await expect.poll(() => states.join('\n')).toMatch(/waiting target_query.*foreign key/);
     expect(await fixture.rows('SELECT parent FROM others')).toEqual([['2']]);
     await fixture.client.query('DROP TABLE others');
     await fixture.feed.caughtUp();

@@ -108,7 +108,7 @@ it('writes records, lists what is held, and lets it go', async () => {
     (await desk.listQuarantine('stock')).map(
       ({ id, source: from, key, reason }) => `${id.slice(0, 5)} ${from} ${key} ${reason}`,
     );
-  await waitFor('what is held', async () => (await held()).length > 0, 60_000);
+  await waitFor('what is held', async () => (await held()).length > 0);
   expect(await held()).toEqual(['held- shop ["A/SHOP//","on_hand"] mapping']);
   const client = await connectNats(config.nats, 'test');
   const compare = async (): Promise<FlowOutcome['tables'][number]> =>

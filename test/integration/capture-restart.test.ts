@@ -147,7 +147,7 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
       }),
     );
     busy.start();
-    await busy.loaded(2, 60_000);
+    await busy.loaded(2);
     await Promise.all(writing.map((one) => one.stop()));
     for (const writer of writers) await writer.end();
     await busy.caughtUp();

@@ -4,7 +4,7 @@ import { connectSource } from '../../capture/postgres/connection.ts';
 import { ORIGIN, parseLsn } from '../../core/position.ts';
 import type { PostgresServer } from '../../sandbox/postgres.ts';
 import { CaptureTests } from '../support/capture-tests.ts';
-import { changesOf, DEADLINE_MS, Source, timeoutMs } from '../support/postgres-source.ts';
+import { changesOf, Source, timeoutMs } from '../support/postgres-source.ts';
 import { waitFor } from '../support/wait.ts';
 
 const tests = CaptureTests.forThisFile();
@@ -292,7 +292,7 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
       await other.query(`insert into elsewhere select repeat('x', 100) from generate_series(1, 20000)`);
       const { rows } = await other.query<{ lsn: string }>('select pg_current_wal_lsn()::text as lsn');
       const written = parseLsn(rows[0]!.lsn)!;
-      await waitFor(`the slot to pass ${rows[0]!.lsn}`, async () => (await confirmed()) >= written, DEADLINE_MS);
+      await waitFor(`the slot to pass ${rows[0]!.lsn}`, async () => (await confirmed()) >= written);
     }
     await other.end();
   });

@@ -7,6 +7,7 @@ import { checkMysqlSource } from '../../capture/mysql/preflight.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { Source } from '../support/mysql-source.ts';
+import { TcpProxy } from '../support/tcp-proxy.ts';
 
 const timeoutMs = 240_000;
 
@@ -141,14 +142,19 @@ describe.each([
         flavour === 'mysql'
           ? (['primary key', (i: number) => `alter table busy alter v set default ${i}`, 'altered'] as const)
           : (['not null', (i: number) => `update busy set v = ${i} limit 1`, 'written to'] as const);
-      const s = await source('storm');
-      // A chunk of it takes longer to read than the pause between two statements.
+      // Over a slow line a chunk of it takes far longer to read than what lies between two statements.
+      const direct = new URL(await server.createDatabase(`storm_${flavour}`));
+      const line = await TcpProxy.start({ host: direct.hostname, port: Number(direct.port) }, { bytesPerMs: 20_000 });
+      const slow = new URL(direct);
+      slow.port = String(line.port);
+      const s = await Source.at(`storm_${flavour}`, slow.href, flavour, nats);
+      open.push(s);
       await s.run(`create table busy (id int ${key}, v int, filler mediumtext) engine=InnoDB`);
       await s.run('create table calm (id int primary key) engine=InnoDB; insert into calm values (1)');
       await s.run(
-        `insert into busy values ${Array.from({ length: 1500 }, (_, i) => `(${i}, 0, repeat('x', 8000))`).join(',')}`,
+        `insert into busy values ${Array.from({ length: 300 }, (_, i) => `(${i}, 0, repeat('x', 8000))`).join(',')}`,
       );
-      const other = await createConnection({ uri: s.settings.url });
+      const other = await createConnection({ uri: direct.href });
       let storming = true;
       const storm = (async (): Promise<void> => {
         for (let i = 0; storming; i++) {
@@ -177,6 +183,7 @@ describe.each([
       if (flavour === 'mysql') await s.expectEqual('busy');
       await s.wait('an end of it', async () => /^(?:idle|streaming)$/.test(s.states.at(-1) ?? ''));
       await s.stop();
+      await line.close();
     },
     timeoutMs,
   );

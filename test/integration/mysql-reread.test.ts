@@ -179,12 +179,12 @@ describe.each([
       try {
         await s.loaded(1);
         const right = Array.from({ length: 100 }, (_, i) => `${i} v${i}`).join(',');
-        await waitFor('the first load', async () => (await held().catch(() => '')) === right, 30_000);
+        await waitFor('the first load', async () => (await held().catch(() => '')) === right);
         await target.query(`delete from t where id = 5; update t set v = 'wrong' where id in (6, 7);
           insert into t values (1000, 'extra')`);
         await reread(s, 't', [['5'], ['6'], ['1000']]);
         const mended = right.replace('7 v7', '7 wrong');
-        await waitFor('the repair', async () => (await held()) === mended, 30_000);
+        await waitFor('the repair', async () => (await held()) === mended);
       } finally {
         stop.abort();
         await flow;

@@ -221,7 +221,7 @@ it('what was made since the state was saved, and that a mended mapping does not 
   await source.query(
     `insert into item values (3, 'C'), (4, 'D'); insert into stock values (5, 3, 'N', 2), (6, 4, 'S', 3)`,
   );
-  await waitFor('what is new', async () => (await offers()) === 'A,C,D', 60_000);
+  await waitFor('what is new', async () => (await offers()) === 'A,C,D');
   await transform.end('SIGKILL');
   await writeFile(wmsMap, WMS_MAP.replace('    fields:', `    where: { ne: [place, { const: N }] }\n    fields:`));
   // What came first has expired: the tables are read again.
@@ -230,7 +230,7 @@ it('what was made since the state was saved, and that a mended mapping does not 
     await requestSnapshot(flow.config.nats, name, { tables: [], cancel: false, reset: true });
   flow.start('capture:wms', 'capture:plan');
   transform.start();
-  await waitFor('what is left', async () => (await offers()) === 'D', 60_000);
+  await waitFor('what is left', async () => (await offers()) === 'D');
   await flow.shows('select sku from canonical.inventory_position', ['D']);
   expect(await transform.end('SIGTERM')).toBe(0);
   expect(flow.failure).toBeUndefined();

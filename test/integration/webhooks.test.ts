@@ -85,12 +85,12 @@ it('an alert is sent until it arrives, by whichever process lives, and so is its
   answer = (path) => (path === '/gone' ? 410 : 500);
   const alerts = await stage('alerts');
   alerts.start();
-  await waitFor('two tries', async () => to('/ops').length >= 2, 60_000);
+  await waitFor('two tries', async () => to('/ops').length >= 2);
   await alerts.end('SIGKILL');
   const { id, body } = { id: to('/ops')[0]!.headers['webhook-id'], body: to('/ops')[0]!.body };
   answer = (path) => (path === '/gone' ? 410 : 204);
   alerts.start();
-  await waitFor('the alert', async () => delivered('/ops').length > 0 && delivered('/pager').length > 0, 60_000);
+  await waitFor('the alert', async () => delivered('/ops').length > 0 && delivered('/pager').length > 0);
   const first = delivered('/ops')[0]!;
   expect(first.headers['webhook-id']).toBe(id);
   expect(first.body).toBe(body);

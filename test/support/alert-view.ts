@@ -2,7 +2,7 @@
 import type { PrometheusServer } from '../../sandbox/prometheus.ts';
 import { waitFor } from './wait.ts';
 
-const DEADLINE_MS = 30_000;
+const DEADLINE_MS = 100_000;
 
 export class AlertView {
   readonly #url: string;

@@ -132,7 +132,7 @@ export class CanonicalPipeline {
   }
 
   /** Waits until a query of the target gives these rows, each as one text. */
-  async shows(sql: string, rows: readonly string[], deadlineMs = 90_000): Promise<void> {
+  async shows(sql: string, rows: readonly string[], deadlineMs = 120_000): Promise<void> {
     let seen: string[] = [];
     try {
       await waitFor(

@@ -10,7 +10,7 @@ import { policyFor, type ErrorCode } from '../../core/errors.ts';
 const PROGRAM = resolve(import.meta.dirname, '../../dist/cli/main.js');
 
 /** A command that was not told to end, or did not, is at fault by then. */
-const DEADLINE_MS = 50_000;
+const DEADLINE_MS = 100_000;
 
 export interface Outcome {
   readonly status: number | null;

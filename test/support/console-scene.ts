@@ -54,7 +54,7 @@ export class ConsoleScene {
       await writeFile(logFile, '');
       const made = new Stage({ configFile, only, logFile, leaseTtlMs: 1500 });
       made.start();
-      const url = await waitFor('its address', async () => /"monitoring":"([^"]+)"/.exec(made.log())?.[1], 30_000);
+      const url = await waitFor('its address', async () => /"monitoring":"([^"]+)"/.exec(made.log())?.[1]);
       return { stage: made, url };
     };
     const worker = await stage('capture:wms,apply:mirror,verify:mirror,heartbeat:mirror');

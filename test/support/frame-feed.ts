@@ -173,7 +173,7 @@ export class FrameFeed {
           if (halted.length > 0) return String(halted[0]);
           return await this.#readPosition();
         },
-        { timeout: 15_000, interval: 10 },
+        { interval: 10 },
       )
       .toBe(wanted);
   }

@@ -18,7 +18,7 @@ import { queryRow } from '../../sandbox/mysql-client.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
 import { waitFor } from './wait.ts';
 
-const DEADLINE_MS = 40_000;
+const DEADLINE_MS = 100_000;
 
 export interface Change {
   readonly table: TableSchema;

@@ -18,7 +18,7 @@ import { type NatsServer } from '../../sandbox/nats.ts';
 import { waitFor } from './wait.ts';
 
 export const timeoutMs = 240_000;
-export const DEADLINE_MS = 30_000;
+export const DEADLINE_MS = 100_000;
 export const log = createLogger('silent');
 
 export interface Frame {

@@ -1,4 +1,6 @@
-/** A port that forwards to another one and can be cut: what a network does. */
+/** A port that forwards to another one, can be cut, and may be slow: what a network does. */
+import { Transform } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import { createServer, connect, type AddressInfo, type Server, type Socket } from 'node:net';
 
 export class TcpProxy {
@@ -10,7 +12,11 @@ export class TcpProxy {
     this.#server = server;
   }
 
-  static async start(to: { readonly host: string; readonly port: number }): Promise<TcpProxy> {
+  /** What comes from the other side comes at `bytesPerMs` at most. */
+  static async start(
+    to: { readonly host: string; readonly port: number },
+    { bytesPerMs }: { readonly bytesPerMs?: number } = {},
+  ): Promise<TcpProxy> {
     const server = createServer();
     const proxy = new TcpProxy(server);
     server.on('connection', (incoming) => {
@@ -29,8 +35,10 @@ export class TcpProxy {
           proxy.#sockets.delete(socket);
           other.destroy();
         });
-        socket.pipe(other);
       }
+      incoming.pipe(outgoing);
+      if (bytesPerMs === undefined) outgoing.pipe(incoming);
+      else outgoing.pipe(slowed(bytesPerMs)).pipe(incoming);
     });
     await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
     return proxy;
@@ -54,4 +62,14 @@ export class TcpProxy {
     this.cut();
     await new Promise((resolve) => this.#server.close(resolve));
   }
+}
+
+function slowed(bytesPerMs: number): Transform {
+  return new Transform({
+    transform: (piece: Buffer, _, done) => {
+      const ms = Math.floor(piece.length / bytesPerMs);
+      if (ms === 0) done(null, piece);
+      else void delay(ms).then(() => done(null, piece));
+    },
+  });
 }
