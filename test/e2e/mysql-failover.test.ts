@@ -135,7 +135,7 @@ class Scene {
   }
 
   async waybill(...args: string[]): Promise<string> {
-    const { stdout } = await promisify(execFile)(process.execPath, [PROGRAM, ...args, '--config', this.configFile]);
+    const { stdout } = await promisify(execFile)(PROGRAM, [...args, '--config', this.configFile]);
     return stdout;
   }
 }

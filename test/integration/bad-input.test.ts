@@ -38,7 +38,7 @@ interface Outcome {
 async function waybill(config: string, args: string[], until?: (output: string) => boolean): Promise<Outcome> {
   const file = join(folder, `${++count}.yaml`);
   await writeFile(file, config);
-  const child = spawn(process.execPath, [PROGRAM, ...args, '--config', file], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(PROGRAM, [...args, '--config', file], { stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   const read = (data: Buffer): void => {
     output += data.toString();
@@ -243,7 +243,7 @@ describe('NATS', () => {
     };
     const file = join(folder, `${++count}.yaml`);
     await writeFile(file, text);
-    const child = spawn(process.execPath, [PROGRAM, 'run', '--listen', '127.0.0.1:0', '--config', file], {
+    const child = spawn(PROGRAM, ['run', '--listen', '127.0.0.1:0', '--config', file], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     let log = '';

@@ -68,7 +68,7 @@ function withUser(url: string, password: string): string {
 
 /** A command under way; its output grows. */
 function start(...args: string[]): { child: ChildProcess; output: () => string; ended: Promise<number | null> } {
-  const child = spawn(process.execPath, [PROGRAM, ...args, '--config', configFile], {
+  const child = spawn(PROGRAM, [...args, '--config', configFile], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, WAYBILL_LEASE_TTL_MS: '1500' },
   });

@@ -51,7 +51,7 @@ describe.each(['mysql', 'mariadb'] as const)('the grants for %s', (flavour) => {
         }),
       );
       const waybill = async (...args: string[]): Promise<string> =>
-        (await promisify(execFile)(process.execPath, [PROGRAM, ...args, '--config', configFile])).stdout;
+        (await promisify(execFile)(PROGRAM, [...args, '--config', configFile])).stdout;
 
       for (const [name, user, password] of [
         ['erp', 'reader', 'one'],

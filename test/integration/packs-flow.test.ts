@@ -64,7 +64,7 @@ it.each([
   ['that does not exist', { pack: 'erpnxt', zone: 'UTC' }, /did you mean "erpnext"/],
 ])('refuses a pack %s', async (_, from, message) => {
   const file = await configured(from);
-  const { status, stdout, stderr } = spawnSync(process.execPath, [PROGRAM, 'check', '--config', file], {
+  const { status, stdout, stderr } = spawnSync(PROGRAM, ['check', '--config', file], {
     encoding: 'utf8',
     timeout: 60_000,
   });
@@ -76,7 +76,7 @@ it(
   'maps the ERP, makes the views, and both answer',
   async () => {
     const file = await configured({ pack: 'erpnext', zone: 'Asia/Kolkata' });
-    const child = spawn(process.execPath, [PROGRAM, 'run', '--config', file, '--listen', '127.0.0.1:0'], {
+    const child = spawn(PROGRAM, ['run', '--config', file, '--listen', '127.0.0.1:0'], {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     let log = '';

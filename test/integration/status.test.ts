@@ -92,8 +92,7 @@ function start(command: string, args: readonly string[], env: Record<string, str
   return { child, output: () => output, ended: once(child, 'close').then(([status]) => status as number | null) };
 }
 
-const status = (...args: string[]): Running =>
-  start(process.execPath, [PROGRAM, 'status', '--config', configFile, ...args]);
+const status = (...args: string[]): Running => start(PROGRAM, ['status', '--config', configFile, ...args]);
 
 interface Report {
   readonly exit: number | null;
@@ -122,11 +121,7 @@ const lookUntil = (what: string, holds: (report: Report) => boolean): Promise<Re
 const watchOnTerminal = (columns: number, env: Record<string, string> = {}): Running =>
   start(
     'script',
-    [
-      '-qfec',
-      `stty cols ${columns} rows 24; exec ${process.execPath} ${PROGRAM} status --watch --config ${configFile}`,
-      '/dev/null',
-    ],
+    ['-qfec', `stty cols ${columns} rows 24; exec ${PROGRAM} status --watch --config ${configFile}`, '/dev/null'],
     { TERM: 'xterm-256color', NO_COLOR: '', ...env },
   );
 
@@ -187,16 +182,16 @@ describe('while all stages run', () => {
   });
 
   it('counts what waits in quarantine, and knows when both sides were proven equal', async () => {
-    const verify = start(process.execPath, [PROGRAM, 'verify', 'wms_vis', '--config', configFile]);
+    const verify = start(PROGRAM, ['verify', 'wms_vis', '--config', configFile]);
     expect(await verify.ended, verify.output()).toBe(0);
     const proven = await look();
     expect(proven.wmsVis.verified).toMatchObject({ latest: 'equal', driftRows: 0 });
     expect(Date.now() - Date.parse(proven.wmsVis.verified!.at!)).toBeLessThan(120_000);
-    const mysqlVerify = start(process.execPath, [PROGRAM, 'verify', 'erp_mart', '--config', configFile]);
+    const mysqlVerify = start(PROGRAM, ['verify', 'erp_mart', '--config', configFile]);
     expect(await mysqlVerify.ended, mysqlVerify.output()).toBe(0);
     expect((await look()).erpMart.verified).toMatchObject({ latest: 'equal', driftRows: 0 });
     await vis.query('delete from wms.orders where id in (5, 6)');
-    const again = start(process.execPath, [PROGRAM, 'verify', 'wms_vis', '--config', configFile]);
+    const again = start(PROGRAM, ['verify', 'wms_vis', '--config', configFile]);
     expect(await again.ended, again.output()).toBe(1);
     expect((await look()).wmsVis.verified).toMatchObject({
       latest: 'drift',

@@ -49,7 +49,7 @@ export class CommandLine {
   /** Runs a command to its end, or to the moment when `until` holds of its output; then it is told to drain. */
   async waybill(config: string, args: readonly string[], until?: (output: string) => boolean): Promise<Outcome> {
     const file = await this.writeConfig(config);
-    const child = spawn(process.execPath, [PROGRAM, ...args, '--config', file], {
+    const child = spawn(PROGRAM, [...args, '--config', file], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, WAYBILL_LEASE_TTL_MS: '1500' },
     });
