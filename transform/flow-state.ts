@@ -6,7 +6,7 @@ import { Delivery, type Passing } from './delivery.ts';
 import type { Tier } from './delivery-tiers.ts';
 import { compileSource, type FlowPlan } from './flow-plan.ts';
 import type { CompiledBlock } from './mapping/block-plan.ts';
-import type { ContributionChange } from './mapping/block-state.ts';
+import type { ContributionChange } from './mapping/contribution-change.ts';
 import { MappingEngine } from './mapping/engine.ts';
 import type { HeldChange, ResolvedChange } from './ownership/resolved.ts';
 import { Resolver } from './ownership/resolver.ts';

@@ -4,7 +4,7 @@
  */
 import type { Entity, RecordValues } from './canonical/entity.ts';
 import type { Lineage } from './canonical/envelope.ts';
-import type { ContributedValues } from './mapping/block-state.ts';
+import type { ContributedValues } from './mapping/contribution-change.ts';
 import { suppliesAny, type Contribution } from './ownership/contribution.ts';
 import { SharedCounter, type SavedCounter } from './ownership/counter.ts';
 import type { Entry } from './ownership/entry.ts';

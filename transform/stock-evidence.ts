@@ -8,7 +8,7 @@ import { ENTITIES } from './canonical/catalog.ts';
 import type { RecordValues } from './canonical/entity.ts';
 import { InvariantMonitor, type Breach, type RecordChange } from './canonical/inventory-invariants.ts';
 import type { CompiledBlock } from './mapping/block-plan.ts';
-import type { ContributedValues, ContributionChange } from './mapping/block-state.ts';
+import type { ContributedValues, ContributionChange } from './mapping/contribution-change.ts';
 import type { CurrentRecord, ResolvedChange } from './ownership/resolved.ts';
 
 /** What a block of a source says of one key. */

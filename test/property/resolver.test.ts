@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { inventoryPosition } from '../../transform/canonical/entities-inventory.ts';
 import type { Entity } from '../../transform/canonical/entity.ts';
-import type { ContributionChange } from '../../transform/mapping/block-state.ts';
+import type { ContributionChange } from '../../transform/mapping/contribution-change.ts';
 import { compileOwnership, type OwnershipConfig } from '../../transform/ownership/ownership.ts';
 import { Resolver } from '../../transform/ownership/resolver.ts';
 import { contributionOf, recordShown } from '../support/contributions.ts';

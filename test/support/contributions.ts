@@ -1,7 +1,7 @@
 /** Contributions to records made by hand, for tests of the resolver without mappings. */
 import { keyText, type Entity } from '../../transform/canonical/entity.ts';
 import { timestampOfMicros } from '../../transform/canonical/timestamp.ts';
-import type { ContributionChange } from '../../transform/mapping/block-state.ts';
+import type { ContributionChange } from '../../transform/mapping/contribution-change.ts';
 import type { ResolvedChange } from '../../transform/ownership/resolved.ts';
 
 /** What `source` says of a record at a commit time; fields that are not named are not supplied, parts of the key empty. */

@@ -1,6 +1,6 @@
 /** Source tables as frames bring them, for tests of mappings without a database. */
 import type { RowChange, TableSchema, Value } from '../../core/frame.ts';
-import type { ContributionChange } from '../../transform/mapping/block-state.ts';
+import type { ContributionChange } from '../../transform/mapping/contribution-change.ts';
 import type { CompiledBlock } from '../../transform/mapping/block-plan.ts';
 import type { ChangePlace, MappingEngine } from '../../transform/mapping/engine.ts';
 

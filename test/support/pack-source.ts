@@ -18,7 +18,7 @@ import type { MysqlServer } from '../../sandbox/mysql.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
 import type { PostgresServer } from '../../sandbox/postgres.ts';
 import { compileMapping } from '../../transform/mapping/block-plan.ts';
-import type { ContributionChange } from '../../transform/mapping/block-state.ts';
+import type { ContributionChange } from '../../transform/mapping/contribution-change.ts';
 import { checkMapping } from '../../transform/mapping/check.ts';
 import { MappingEngine } from '../../transform/mapping/engine.ts';
 import { loadMapping } from '../../transform/mapping/mapping-file.ts';

@@ -1,64 +1,17 @@
 /** The state of one block: which rows make which records, and what changed since the last flush. */
-import { keyText, type Field, type GroupRule } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
-import { addDecimals, isCanonicalDecimal } from '../canonical/decimal.ts';
 import { valueClass } from '../canonical/field-type.ts';
 import { isCanonicalTimestamp, microsOfTimestamp } from '../canonical/timestamp.ts';
-import { ABSENT, type Violation } from '../canonical/validate.ts';
-import type { CompiledBlock, CompiledField, TablePlan } from './block-plan.ts';
+import type { Violation } from '../canonical/validate.ts';
+import type { CompiledBlock, TablePlan } from './block-plan.ts';
 import { Fault, isFault, type Cell } from './cell.ts';
+import { NOTHING_HELD, WHOLE_RECORD, type ContributedValues, type ContributionChange } from './contribution-change.ts';
+import { contentOf, Contributor } from './contributor.ts';
 import type { Cause } from './engine.ts';
-import { compareTexts, type Row } from './evaluate.ts';
+import type { Row } from './evaluate.ts';
 import { ExpiryQueue } from './expiry-queue.ts';
-import { Members } from './members.ts';
+import { createRecord, type Member, type RecordState } from './record-state.ts';
 import type { StoredRow } from './table-store.ts';
-
-/** What a block contributes to a record: values by the entity's fields; undefined where it supplies none. */
-export type ContributedValues = readonly (string | null | undefined)[];
-
-/** Where whoever takes contributions notes what it knows of their record, so that it need not look for it again. */
-export interface RecordPlace {
-  known: object | undefined;
-}
-
-/** A change of what a block contributes to a record. */
-export interface ContributionChange {
-  readonly block: CompiledBlock;
-  /** Number of the block in its mapping. */
-  readonly index: number;
-  /** Key of the record as one text. */
-  readonly key: string;
-  /** One for each record and block; absent of rows that give no record. */
-  readonly place?: RecordPlace;
-  /** New values; undefined when the block no longer has anything to say of this record. */
-  readonly values: ContributedValues | undefined;
-  readonly lineage: Lineage;
-  /** Fields whose newest value broke a rule: the whole group keeps its last good values. Empty when all is well. */
-  readonly held: ReadonlyMap<string, readonly Violation[]>;
-  /** The row whose change made this, as JSON by column, where something is held and the row was kept. */
-  readonly content?: string;
-}
-
-/** A row as far as it counts for a record. */
-export interface Member {
-  readonly record: RecordState;
-  /** One cell for each compiled field; undefined where an aggregate's condition leaves the row out. Changed in place. */
-  readonly cells: (Cell | undefined)[];
-}
-
-/** A record that rows of the block make, and what it contributed last. */
-interface RecordState extends RecordPlace {
-  readonly key: string;
-  /** Values of the key fields. */
-  readonly keyValues: readonly string[];
-  /** The rows that make it. */
-  readonly rows: Members<Member>;
-  /** Undefined while nothing has been contributed. */
-  values: ContributedValues | undefined;
-  held: ReadonlyMap<string, readonly Violation[]>;
-  /** While a flush works it out anew: the last of the changes that touched it. */
-  cause: Cause | undefined;
-}
 
 /** A row that a flush looks at again. */
 interface Dirty {
@@ -69,11 +22,6 @@ interface Dirty {
   cause: Cause;
 }
 
-/** Shared, and never written. */
-const NOTHING_HELD = new Map<string, Violation[]>();
-/** Name under which a row is held that gives no record at all. */
-export const WHOLE_RECORD = '*';
-
 /** Measured in a heap of 50,000 records: what a row's part in a record takes, and what a record's contribution does. */
 const MEMBER_BYTES = 200;
 const GIVEN_BYTES = 300;
@@ -81,7 +29,7 @@ const SLOT_BYTES = 8;
 
 export class BlockState {
   readonly #block: CompiledBlock;
-  readonly #index: number;
+  readonly #contributor: Contributor;
   #dirty = new Map<string, Dirty>();
   /** Rows that have a part in a record, and where it stands with the row. */
   #members = 0;
@@ -95,13 +43,9 @@ export class BlockState {
   #filtered = 0;
   /** Inputs by the table that they read. */
   readonly #inputsOf = new Map<TablePlan, number[]>();
-  /** Values of a contribution before anything is known of it: copied, so that every array has one shape. */
-  readonly #blank: ContributedValues;
-  /** The same of the cells of a row. */
+  /** Cells of a row before anything is known of it: copied, so that every array has one shape. */
   readonly #noCells: readonly (Cell | undefined)[];
   readonly #noKeys: readonly string[];
-  /** Rules across the fields of groups that the block supplies. */
-  readonly #rules: readonly GroupRule[];
   /** Rows are let go once they have been told of; undefined where they are kept. */
   #told: string[] | undefined;
 
@@ -109,12 +53,9 @@ export class BlockState {
   constructor(block: CompiledBlock, index: number, events = false) {
     this.#block = block;
     const { entity } = block.block;
-    this.#blank = entity.fields.map(() => undefined);
     this.#noCells = block.fields.map(() => undefined);
     this.#noKeys = entity.key.map(() => '');
-    const groups = new Set(block.fields.map(({ field }) => entity.fields[field]!.group));
-    this.#rules = entity.groupRules.filter(({ group }) => groups.has(group));
-    this.#index = index;
+    this.#contributor = new Contributor(block, index);
     this.#part = block.inputs[0]!.table.store.addBlock();
     this.#told = events ? [] : undefined;
     for (const [input, { table }] of block.inputs.entries())
@@ -260,7 +201,9 @@ export class BlockState {
     for (const record of records) {
       const cause = record.cause!;
       record.cause = undefined;
-      this.#contribute(record, cause, lineageOf, into);
+      const outcome = this.#contributor.contribute(record, cause, lineageOf, into);
+      if (outcome === 'gone') this.#records.delete(record.key);
+      else if (outcome === 'given' && this.#told !== undefined) this.#letGo(record, this.#told);
     }
   }
 
@@ -282,7 +225,7 @@ export class BlockState {
       const held = `\0row\0${key}`;
       this.#broken.set(key, held);
       into.push({
-        ...this.#base(held, cause, lineageOf),
+        ...this.#contributor.base(held, cause, lineageOf),
         ...contentOf(cause),
         values: undefined,
         held: new Map([[WHOLE_RECORD, [member]]]),
@@ -292,7 +235,7 @@ export class BlockState {
     const held = this.#broken.size === 0 ? undefined : this.#broken.get(key);
     if (held !== undefined) {
       this.#broken.delete(key);
-      into.push({ ...this.#base(held, cause, lineageOf), values: undefined, held: NOTHING_HELD });
+      into.push({ ...this.#contributor.base(held, cause, lineageOf), values: undefined, held: NOTHING_HELD });
     }
     if (old !== undefined) {
       note(records, old.record, cause);
@@ -395,99 +338,8 @@ export class BlockState {
   #record(keyValues: readonly string[]): RecordState {
     const key = keyValues.join('\u001f');
     let record = this.#records.get(key);
-    if (record === undefined) {
-      record = {
-        key,
-        keyValues,
-        rows: new Members(),
-        values: undefined,
-        held: NOTHING_HELD,
-        cause: undefined,
-        known: undefined,
-      };
-      this.#records.set(key, record);
-    }
+    if (record === undefined) this.#records.set(key, (record = createRecord(keyValues)));
     return record;
-  }
-
-  /** Works out what the rows of a record contribute together. */
-  #contribute(
-    record: RecordState,
-    cause: Cause,
-    lineageOf: (cause: Cause) => Lineage,
-    into: ContributionChange[],
-  ): void {
-    const { block, fields } = this.#block;
-    const { entity } = block;
-    const { key, values: old } = record;
-    const { only } = record.rows;
-    const members = only === undefined ? record.rows.sorted() : undefined;
-    if (members?.length === 0) {
-      this.#records.delete(key);
-      if (old !== undefined || record.held.size > 0)
-        into.push({ ...this.#base(key, cause, lineageOf), values: undefined, held: NOTHING_HELD });
-      return;
-    }
-    let held: Map<string, Violation[]> = NOTHING_HELD;
-    const hold = (group: string, field: string, fault: Fault): void => {
-      if (held === NOTHING_HELD) held = new Map();
-      const violation = { entity: entity.name, key: record.keyValues.join('/'), field };
-      held.set(group, [...(held.get(group) ?? []), { ...violation, valueClass: fault.valueClass, rule: fault.rule }]);
-    };
-    if (members !== undefined && members.length > 1 && !block.group)
-      hold(
-        WHOLE_RECORD,
-        entity.key.join(', '),
-        new Fault('must be unique, and several rows have it', `${members.length} rows`),
-      );
-    // Copied once something differs: what a transaction leaves as it was makes nothing new.
-    let values = old === undefined ? this.#valuesOf(record) : undefined;
-    for (let position = 0; position < fields.length; position++) {
-      const field = fields[position]!;
-      const index = field.field;
-      const cell =
-        only !== undefined && field.aggregate === undefined
-          ? (only.cells[position] ?? null)
-          : combine(field, members ?? [only!], position);
-      if (old !== undefined && cell === old[index]) continue;
-      const definition = entity.fields[index]!;
-      const fault = isFault(cell) ? cell : faultOf(definition, cell);
-      if (fault === undefined) (values ??= old!.slice())[index] = cell as string | null;
-      else hold(definition.group, definition.name, fault);
-    }
-    if (values === undefined && held.size === 0 && record.held.size === 0) return;
-    values ??= old!.slice();
-    for (const { group, rule, fields: named, indexes, holds } of this.#rules) {
-      if (held.has(group) || holds((name) => values[entity.index.get(name)!] ?? null)) continue;
-      const shown = indexes.map((index) => valueClass(values[index])).join(', ');
-      hold(group, named.join(', '), new Fault(rule, shown));
-    }
-    // A group is held as a whole: what means something only together moves together.
-    for (const group of held.keys())
-      for (const index of group === WHOLE_RECORD ? entity.fields.keys() : entity.groupIndexes.get(group)!)
-        if (!entity.fields[index]!.key) values[index] = old?.[index];
-    if (held.has(WHOLE_RECORD) && old === undefined) {
-      record.held = held;
-      into.push({ ...this.#base(key, cause, lineageOf), ...contentOf(cause), values: undefined, held });
-      return;
-    }
-    if (old !== undefined && held.size === 0 && record.held.size === 0 && sameValues(old, values)) return;
-    record.values = values;
-    record.held = held;
-    if (held.size > 0) into.push({ ...this.#base(key, cause, lineageOf), ...contentOf(cause), values, held });
-    else {
-      const lineage = lineageOf(cause);
-      into.push({ block: this.#block, index: this.#index, key, place: record, lineage, values, held });
-    }
-    if (this.#told !== undefined && held.size === 0) this.#letGo(record, this.#told);
-  }
-
-  /** The values of a record of which nothing but the key is known. */
-  #valuesOf({ keyValues }: RecordState): (string | null | undefined)[] {
-    const values = this.#blank.slice();
-    const { keyIndexes } = this.#block.block.entity;
-    for (let i = 0; i < keyIndexes.length; i++) values[keyIndexes[i]!] = keyValues[i]!;
-    return values;
   }
 
   #letGo(record: RecordState, told: string[]): void {
@@ -500,18 +352,6 @@ export class BlockState {
     }
     this.#records.delete(record.key);
   }
-
-  #base(key: string, cause: Cause, lineageOf: (cause: Cause) => Lineage) {
-    return { block: this.#block, index: this.#index, key, lineage: lineageOf(cause) };
-  }
-}
-
-/** The row of a change as JSON by column. */
-function contentOf({ row, reader }: Cause): { content?: string } {
-  const image = row?.[2] ?? row?.[4];
-  if (image === undefined || image === null) return {};
-  const named = reader.table.columns.flatMap(({ name }, index) => (image[index] === 0 ? [] : [[name, image[index]]]));
-  return { content: JSON.stringify(Object.fromEntries(named)) };
 }
 
 /**
@@ -524,11 +364,6 @@ function note(records: RecordState[], record: RecordState, cause: Cause): void {
   if (there === undefined || isLater(cause, there)) record.cause = cause;
 }
 
-function faultOf({ type, nullable }: Field, value: string | null): Fault | undefined {
-  const rule = value === null ? (nullable ? undefined : ABSENT) : type.fault(value);
-  return rule === undefined ? undefined : new Fault(rule, valueClass(value));
-}
-
 function isLater(a: Cause, b: Cause): boolean {
   if (a.timeUs !== b.timeUs) return a.timeUs > b.timeUs;
   if (a.serial !== b.serial) return a.serial > b.serial;
@@ -538,41 +373,3 @@ function isLater(a: Cause, b: Cause): boolean {
 function isBroken(member: Member | Violation | undefined): member is Violation {
   return member !== undefined && 'rule' in member;
 }
-
-/** The value of a field over all rows of a record. */
-function combine(field: CompiledField, members: readonly Member[], position: number): Cell {
-  if (field.aggregate === undefined) return members[0]!.cells[position] ?? null;
-  const texts: string[] = [];
-  for (const member of members) {
-    const cell = member.cells[position];
-    if (cell === undefined || cell === null) continue;
-    if (isFault(cell)) return cell;
-    texts.push(cell);
-  }
-  switch (field.aggregate) {
-    case 'count':
-      return String(texts.length);
-    case 'sum': {
-      const odd = texts.find((text) => !isCanonicalDecimal(text));
-      return odd === undefined ? addDecimals(texts) : new Fault('must be a decimal number', valueClass(odd));
-    }
-    case 'min':
-      return texts.reduce<string | null>(
-        (least, text) => (least === null || compareTexts(text, least) < 0 ? text : least),
-        null,
-      );
-    default:
-      return texts.reduce<string | null>(
-        (most, text) => (most === null || compareTexts(text, most) > 0 ? text : most),
-        null,
-      );
-  }
-}
-
-export function sameValues(a: ContributedValues, b: ContributedValues): boolean {
-  for (let i = 0; i < b.length; i++) if (a[i] !== b[i]) return false;
-  return true;
-}
-
-/** The record key of positional values, in the form that contributions use. */
-export const recordKey = keyText;

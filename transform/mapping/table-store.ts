@@ -3,7 +3,7 @@
  * for the joins in both directions. Nothing here asks the source. Invariant 6: the size is counted in bytes.
  */
 import { Moment, type Dated } from '../moment.ts';
-import type { Member } from './block-state.ts';
+import type { Member } from './record-state.ts';
 import { isFault, type Cell } from './cell.ts';
 import { keyPart } from './key-texts.ts';
 import type { TableReader } from './table-reader.ts';

@@ -1,6 +1,6 @@
 /** What sources say of a record: the newest rows of each, and what of it they said themselves. */
 import type { Lineage } from '../canonical/envelope.ts';
-import type { ContributedValues } from '../mapping/block-state.ts';
+import type { ContributedValues } from '../mapping/contribution-change.ts';
 
 /** What one block of one source says of a record. */
 export interface Contribution {

@@ -11,7 +11,7 @@ import type { RecordValues } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { microsOfTimestamp } from '../canonical/timestamp.ts';
 import { ABSENT, compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
-import { WHOLE_RECORD, type ContributedValues, type ContributionChange } from '../mapping/block-state.ts';
+import { WHOLE_RECORD, type ContributedValues, type ContributionChange } from '../mapping/contribution-change.ts';
 import { Moment } from '../moment.ts';
 import {
   claimOf,

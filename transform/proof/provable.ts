@@ -4,7 +4,7 @@
  * open nothing is claimed.
  */
 import type { Entity } from '../canonical/entity.ts';
-import { WHOLE_RECORD } from '../mapping/block-state.ts';
+import { WHOLE_RECORD } from '../mapping/contribution-change.ts';
 import type { Contribution } from '../ownership/contribution.ts';
 import type { GroupRule, Ownership } from '../ownership/ownership.ts';
 import type { Entry } from '../ownership/entry.ts';

@@ -1,0 +1,37 @@
+/** Values of one field over the rows of a record. */
+import { addDecimals, isCanonicalDecimal } from '../canonical/decimal.ts';
+import { valueClass } from '../canonical/field-type.ts';
+import type { CompiledField } from './block-plan.ts';
+import { Fault, isFault, type Cell } from './cell.ts';
+import { compareTexts } from './evaluate.ts';
+import type { Member } from './record-state.ts';
+
+/** The value of a field over all rows of a record. */
+export function combine(field: CompiledField, members: readonly Member[], position: number): Cell {
+  if (field.aggregate === undefined) return members[0]!.cells[position] ?? null;
+  const texts: string[] = [];
+  for (const member of members) {
+    const cell = member.cells[position];
+    if (cell === undefined || cell === null) continue;
+    if (isFault(cell)) return cell;
+    texts.push(cell);
+  }
+  switch (field.aggregate) {
+    case 'count':
+      return String(texts.length);
+    case 'sum': {
+      const odd = texts.find((text) => !isCanonicalDecimal(text));
+      return odd === undefined ? addDecimals(texts) : new Fault('must be a decimal number', valueClass(odd));
+    }
+    case 'min':
+      return texts.reduce<string | null>(
+        (least, text) => (least === null || compareTexts(text, least) < 0 ? text : least),
+        null,
+      );
+    default:
+      return texts.reduce<string | null>(
+        (most, text) => (most === null || compareTexts(text, most) > 0 ? text : most),
+        null,
+      );
+  }
+}
