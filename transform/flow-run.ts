@@ -142,7 +142,7 @@ class FlowRun {
     for (const source of this.#state.expire()) this.#settleInSilence(source);
     this.#expiredUs = this.#state.clockUs;
     if (this.#signal.aborted) return;
-    for (const { id, held } of this.#state.resolver.heldEntries())
+    for (const { id, held } of this.#state.resolver.held.entries())
       if (held?.incomplete !== true) this.#countHeld(id, true);
     const facts = { flow: plan.name, ms: Math.round(performance.now() - started), bytes: this.#state.stateBytes };
     const frames = this.#restored === undefined ? 'all' : 'those behind the saved state';
@@ -317,7 +317,7 @@ class FlowRun {
       if (this.#output.full) await this.#output.room();
     }
     this.#breaches.tell(this.#state.audit());
-    for (const { id, held } of resolver.heldEntries()) {
+    for (const { id, held } of resolver.held.entries()) {
       if (held?.incomplete === true) continue;
       this.#output.transaction(timeUs, (writer) => this.#rows.hold(writer, id, held));
       if (this.#output.full) await this.#output.room();

@@ -84,7 +84,7 @@ export class FlowState {
         `flow ${this.plan.name} keeps more than ${limit} bytes: ${this.resolver.records} records, and the rows that they are made of`,
       );
     const breaches = this.#isStock ? this.#breaches(source, changes, flushed) : [];
-    return { changes, held: this.resolver.takeHeldChanges(), breaches, timeUs: source.reachedUs };
+    return { changes, held: this.resolver.held.takeChanges(), breaches, timeUs: source.reachedUs };
   }
 
   #breaches(source: SourceState, changes: readonly ResolvedChange[], flushed: readonly ContributionChange[]): Breach[] {

@@ -90,7 +90,7 @@ export function saveState(state: FlowState, perLine = PER_LINE): Iterable<string
   }
   resolver.moment.begin();
   const rest: Line[] = [];
-  for (const [base, groups] of resolver.holds()) rest.push(['hold', base, groups]);
+  for (const [base, groups] of resolver.held.byBase()) rest.push(['hold', base, groups]);
   rest.push(['clocks', resolver.clocks]);
   for (const { entity: told, key, source, block, values } of state.evidence?.sayings() ?? [])
     rest.push(['saying', told, key, source, block, savedValues(values)]);
@@ -223,7 +223,7 @@ export class StateRestorer {
         sources[line[1]]!.engine.blocks[line[2]]!.restoreRecord(line[3], undefined, new Map(line[4]));
         return;
       case 'hold':
-        resolver.restoreHold(line[1], line[2]);
+        resolver.held.restore(line[1], line[2]);
         return;
       case 'clocks':
         resolver.restoreClocks(line[1]);

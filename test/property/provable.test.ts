@@ -70,7 +70,7 @@ function resolverOf(): { resolver: Resolver; ownership: ReturnType<typeof compil
 
 /** Records that contradict themselves and stay as they were. */
 function heldOf(resolver: Resolver): [key: string, group: string][] {
-  return [...resolver.heldEntries()].flatMap(({ id, held }) =>
+  return [...resolver.held.entries()].flatMap(({ id, held }) =>
     held === undefined || held.incomplete === true ? [] : [[recordOfHold(id), held.group] as [string, string]],
   );
 }

@@ -74,7 +74,7 @@ function run(logs: readonly (readonly Event[])[], picks: readonly number[]): { r
       else records.set(resolved.key, recordShown(resolved));
   }
   const sorted = [...records].toSorted(([x], [y]) => (x < y ? -1 : 1));
-  return { records: sorted, held: resolver.held.map(({ key, group }) => `${key} ${group}`).toSorted() };
+  return { records: sorted, held: resolver.held.all.map(({ key, group }) => `${key} ${group}`).toSorted() };
 }
 
 describe('resolver', () => {

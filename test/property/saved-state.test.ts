@@ -253,7 +253,7 @@ function run(plan: FlowPlan, history: readonly { source: number; step: Step }[],
   given.push(
     records,
     records.map(({ key }) => state.groups(key)),
-    state.resolver.held.length,
+    state.resolver.held.all.length,
     state.stateBytes,
   );
   return given.map((each) =>

@@ -13,21 +13,13 @@ import { microsOfTimestamp } from '../canonical/timestamp.ts';
 import { ABSENT, compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
 import { WHOLE_RECORD, type ContributedValues, type ContributionChange } from '../mapping/contribution-change.ts';
 import { Moment } from '../moment.ts';
-import {
-  claimOf,
-  insertInOrder,
-  isNewer,
-  sameAt,
-  suppliesAny,
-  type Claim,
-  type Claimed,
-  type Contribution,
-} from './contribution.ts';
+import { claimOf, insertInOrder, isNewer, sameAt, suppliesAny, type Contribution } from './contribution.ts';
 import { SharedCounter } from './counter.ts';
 import { copyEntry, type Entry } from './entry.ts';
-import { extreme, highestRank, lastWriter, unionOf, type Candidate } from './merge.ts';
+import { HeldGroups } from './held-groups.ts';
 import { EVERYWHERE, type GroupRule, type Ownership } from './ownership.ts';
-import type { CurrentRecord, GroupOrigin, HeldChange, HeldGroup, ResolvedChange } from './resolved.ts';
+import { contributionOf, Precedence, type GroupFields } from './precedence.ts';
+import type { CurrentRecord, GroupOrigin, HeldGroup, ResolvedChange } from './resolved.ts';
 
 /** Measured in a heap of 50,000 records of stock. */
 const RECORD_BYTES = 500;
@@ -40,17 +32,16 @@ export class Resolver {
   readonly #validate: Validator;
   readonly moment = new Moment(copyEntry);
   readonly #records = new Map<string, Entry>();
-  readonly #held = new Map<string, HeldGroup>();
-  /** Ids of what is held for one contribution or record. */
-  readonly #heldOf = new Map<string, readonly string[]>();
-  #heldChanged = new Set<string>();
+  /** What keeps its last good state, and why. */
+  readonly held = new HeldGroups();
   readonly #advisory: boolean;
   readonly #isStock: boolean;
   #contributions = 0;
   /** Commit time that each source's stream has reached. */
   readonly #reached = new Map<string, number>();
   readonly #usesFallback: boolean;
-  readonly #groups: readonly { readonly group: string; readonly indexes: readonly number[] }[];
+  readonly #groups: readonly GroupFields[];
+  readonly #precedence: Precedence;
   /** With `alone`, the source whose values count whatever the key and the time. */
   readonly #rules: readonly {
     readonly group: number;
@@ -79,6 +70,7 @@ export class Resolver {
     const { groupIndexes } = ownership.entity;
     this.#blank = ownership.entity.fields.map(() => null);
     this.#groups = [...groupIndexes].map(([group, indexes]) => ({ group, indexes }));
+    this.#precedence = new Precedence(ownership, this.#groups, this.#reached);
     this.#noLineage = this.#groups.map(() => undefined);
     this.#rules = [...ownership.rules].map(([name, rule]) => {
       const [only, ...others] = rule.kind === 'owner' ? rule.owners : [];
@@ -119,16 +111,6 @@ export class Resolver {
     this.#noteEarly(key, entry, nowUs);
   }
 
-  /** What is held, by the contribution or record that it is held of. */
-  *holds(): Generator<[base: string, groups: HeldGroup[]]> {
-    for (const [base, ids] of this.#heldOf) yield [base, ids.map((id) => this.#held.get(id)!)];
-  }
-
-  restoreHold(base: string, groups: readonly HeldGroup[]): void {
-    this.#setHeld(base, groups);
-    this.#heldChanged = new Set();
-  }
-
   /** How far the sources have come, and which of them were stale. */
   get clocks(): { reached: Readonly<Record<string, number>>; stale: string } {
     return { reached: Object.fromEntries(this.#reached), stale: this.#stale };
@@ -137,24 +119,6 @@ export class Resolver {
   restoreClocks({ reached, stale }: Resolver['clocks']): void {
     for (const [source, us] of Object.entries(reached)) this.#reached.set(source, us);
     this.#stale = stale;
-  }
-
-  /** Everything held, by record and group. */
-  get held(): HeldGroup[] {
-    return [...this.#held.values()];
-  }
-
-  /** Everything held, with the ids that `takeHeldChanges` names. */
-  *heldEntries(): Generator<HeldChange> {
-    for (const [id, held] of this.#held) yield { id, held };
-  }
-
-  /** What came to be held, or is no longer, since the last call. */
-  takeHeldChanges(): HeldChange[] {
-    if (this.#heldChanged.size === 0) return [];
-    const changes = [...this.#heldChanged].map((id) => ({ id, held: this.#held.get(id) }));
-    this.#heldChanged = new Set();
-    return changes;
   }
 
   /** All records that are there. */
@@ -175,7 +139,7 @@ export class Resolver {
 
   /** Estimated bytes held. */
   get bytes(): number {
-    return this.#records.size * RECORD_BYTES + this.#contributions * CONTRIBUTION_BYTES + this.#held.size * HELD_BYTES;
+    return this.#records.size * RECORD_BYTES + this.#contributions * CONTRIBUTION_BYTES + this.held.size * HELD_BYTES;
   }
 
   get records(): number {
@@ -226,7 +190,7 @@ export class Resolver {
     if (this.#skews.length === 0) return;
     let firstUs = Infinity;
     for (const [group, skewUs] of this.#skews)
-      for (const { timeUs } of this.#claims(entry.contributions, group))
+      for (const { timeUs } of this.#precedence.claims(entry.contributions, group))
         if (timeUs - skewUs > nowUs) firstUs = Math.min(firstUs, timeUs - skewUs);
     if (firstUs === Infinity) this.#early.delete(key);
     else this.#early.set(key, firstUs);
@@ -238,7 +202,7 @@ export class Resolver {
     if (entry === undefined) return undefined;
     const { fields } = this.#ownership.entity;
     return this.#rules.map(({ group, rule, indexes }) => {
-      const { winner, rule: why, claim } = this.#pick(entry, group, rule, nowUs);
+      const { winner, rule: why, claim } = this.#precedence.pick(entry, group, rule, nowUs);
       const advisory = entry.contributions
         .filter((item) => item !== winner && item.lineage[group] !== undefined)
         .map((item) => ({
@@ -278,7 +242,7 @@ export class Resolver {
       }
       if (entry.counters !== undefined)
         for (const [group, counter] of entry.counters)
-          if (this.#contributionOf(entry, source, group) === undefined) counter.forget(source);
+          if (contributionOf(entry, source, group) === undefined) counter.forget(source);
       return entry;
     }
     if (entry === undefined) {
@@ -353,9 +317,9 @@ export class Resolver {
 
   #hold(change: ContributionChange, source: string): void {
     const { held, lineage, content } = change;
-    if (held.size === 0 && this.#heldOf.size === 0) return;
+    if (held.size === 0 && this.held.size === 0) return;
     const key = change.key.startsWith('\0row') ? (held.get(WHOLE_RECORD)?.[0]?.key ?? '') : change.key;
-    this.#setHeld(
+    this.held.set(
       `${source}#${change.index}#${change.key}`,
       [...held].map(([group, violations]) => ({
         key: key.replaceAll('\u001f', '/'),
@@ -368,112 +332,13 @@ export class Resolver {
     );
   }
 
-  /** Replaces what is held for a contribution or a record. */
-  #setHeld(base: string, groups: readonly HeldGroup[]): void {
-    const before = this.#heldOf.get(base);
-    if (before === undefined && groups.length === 0) return;
-    for (const id of before ?? []) {
-      this.#held.delete(id);
-      this.#heldChanged.add(id);
-    }
-    const ids = groups.map((held) => {
-      const id = `${base}#${held.group}`;
-      this.#held.set(id, held);
-      this.#heldChanged.add(id);
-      return id;
-    });
-    if (ids.length === 0) this.#heldOf.delete(base);
-    else this.#heldOf.set(base, ids);
-  }
-
   /** Records to look at again because a source became stale, or is no longer. */
   #restale(): Iterable<string> {
     if (!this.#usesFallback) return [];
-    const stale = JSON.stringify(
-      [...this.#ownership.rules].map(([, rule]) =>
-        rule.kind === 'owner' ? rule.owners.map((owner) => this.#inCharge(owner.source, owner.fallback)) : '',
-      ),
-    );
+    const stale = this.#precedence.standing();
     if (stale === this.#stale) return [];
     this.#stale = stale;
     return this.#records.keys();
-  }
-
-  /** The owner, or the first fallback that stands in for it: who is stale is measured by the newest of all sources. */
-  #inCharge(owner: string, fallback: readonly { source: string; staleAfterUs: number }[]): string {
-    const newestUs = Math.max(...this.#reached.values());
-    let silent = owner;
-    for (const { source, staleAfterUs } of fallback) {
-      if (newestUs - (this.#reached.get(silent) ?? Number.NEGATIVE_INFINITY) <= staleAfterUs) return silent;
-      silent = source;
-    }
-    // The last in line stands in only where something has come from it at all.
-    return this.#reached.has(silent) ? silent : owner;
-  }
-
-  /** What a source says of a group. */
-  #contributionOf(entry: Entry, source: string, group: number): Contribution | undefined {
-    for (const item of entry.contributions)
-      if (item.source === source && item.lineage[group] !== undefined) return item;
-    return undefined;
-  }
-
-  /** The contribution whose values of a group count, and by which rule. */
-  #pick(entry: Entry, group: number, rule: GroupRule, nowUs: number): Pick {
-    const suppliers = entry.contributions.filter((item) => item.lineage[group] !== undefined);
-    if (suppliers.length === 0 && rule.kind === 'owner') return { winner: undefined, rule: 'nothing supplied' };
-    if (rule.kind === 'owner') {
-      const keyValues = this.#keyValues(entry);
-      const owner = rule.owners.find((candidate) => candidate.matches(keyValues));
-      if (owner === undefined) return { winner: undefined, rule: 'owned by nobody in this scope' };
-      const charge = this.#inCharge(owner.source, owner.fallback);
-      const winner = suppliers.find((item) => item.source === charge);
-      if (charge === owner.source) return { winner, rule: `owner ${charge}` };
-      if (winner !== undefined) return { winner, rule: `fallback ${charge} for ${owner.source}` };
-      // Who says nothing of a record does not stand in for anybody: what its owner said last is all that is known.
-      const last = suppliers.find((item) => item.source === owner.source);
-      return { winner: last, rule: `owner ${owner.source}: fallback ${charge} says nothing` };
-    }
-    const { merge } = rule;
-    const candidates = this.#claims(suppliers, group);
-    const given = (best: (Candidate & Claimed) | undefined, why: string, value?: string | null): Pick =>
-      best === undefined
-        ? { winner: undefined, rule: why }
-        : { winner: best.contribution, rule: why, claim: best.claim, ...(value === undefined ? {} : { value }) };
-    switch (merge.merge) {
-      case 'lww': {
-        // A commit time beyond the allowed skew is a wrong clock: it must not win for ever.
-        const sane = candidates.filter(({ timeUs }) => timeUs <= nowUs + merge.skew * 1000);
-        return given(lastWriter(sane), 'last writer');
-      }
-      case 'max':
-      case 'min':
-        return given(extreme(candidates, merge.merge === 'max' ? 1 : -1), merge.merge);
-      case 'rank':
-        return given(highestRank(candidates, merge.order), 'highest rank');
-      case 'union':
-        return given(lastWriter(candidates), 'union', unionOf(candidates));
-      default:
-        return given(lastWriter(candidates), 'sum of changes', entry.counters?.get(group)?.value ?? null);
-    }
-  }
-
-  /** What the suppliers of a group say themselves. */
-  #claims(suppliers: readonly Contribution[], group: number): (Candidate & Claimed)[] {
-    const { indexes } = this.#groups[group]!;
-    return suppliers.flatMap((contribution) => {
-      const claim = claimOf(contribution, group);
-      if (claim === undefined) return [];
-      const values = indexes.map((index) => claim.values[index] ?? null);
-      return [
-        { source: contribution.source, timeUs: microsOfTimestamp(claim.lineage.time), values, contribution, claim },
-      ];
-    });
-  }
-
-  #keyValues(entry: Entry): string[] {
-    const [contribution] = entry.contributions;
-    return this.#ownership.entity.keyIndexes.map((index) => contribution!.values[index] ?? '');
   }
 
   /** Works out a record anew, and adds to `into` what of it changed. */
@@ -494,7 +359,7 @@ export class Resolver {
         let said: ContributedValues;
         let origin: Lineage;
         if (alone === undefined) {
-          const { winner, value, claim } = this.#pick(entry, group, rule, nowUs);
+          const { winner, value, claim } = this.#precedence.pick(entry, group, rule, nowUs);
           if (winner === undefined) continue;
           origin = claim?.lineage ?? winner.lineage[group]!;
           said = claim?.values ?? winner.values;
@@ -503,7 +368,7 @@ export class Resolver {
             values[rule.kind === 'merge' && rule.merge.merge === 'delta' ? this.#counterIndex(group) : indexes[0]!] =
               value;
         } else {
-          const winner = this.#contributionOf(entry, alone, group);
+          const winner = contributionOf(entry, alone, group);
           if (winner === undefined) continue;
           origin = winner.lineage[group]!;
           said = winner.values;
@@ -520,7 +385,7 @@ export class Resolver {
         held = [{ ...this.#heldRecord(key, derived, violations, newest ?? touching), incomplete }];
       after = !owned || incomplete ? undefined : held !== undefined ? before : derived;
     }
-    if (held !== undefined || this.#heldOf.size > 0) this.#setHeld(`record#${key}`, held ?? []);
+    if (held !== undefined || this.held.size > 0) this.held.set(`record#${key}`, held ?? []);
     const same = before === undefined ? after === undefined : after !== undefined && equalValues(before, after);
     // Of equal values those stay that are there, and the new ones are gone at once.
     if (!same) entry.given = after;
@@ -545,14 +410,6 @@ export class Resolver {
       content: JSON.stringify(Object.fromEntries(fields.map(({ name }, index) => [name, values[index] ?? null]))),
     };
   }
-}
-
-/** The contribution whose values of a group count, the rule, and what it said; `value` where the merge makes one. */
-interface Pick {
-  readonly winner: Contribution | undefined;
-  readonly rule: string;
-  readonly claim?: Claim;
-  readonly value?: string | null;
 }
 
 function equalValues(a: RecordValues, b: RecordValues): boolean {

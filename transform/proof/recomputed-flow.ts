@@ -243,7 +243,7 @@ export class RecomputedFlow {
   held(): { records: Map<string, Set<string>>; rows: Set<string> } {
     const records = new Map<string, Set<string>>();
     const rows = new Set<string>();
-    for (const { id, held } of this.#state.resolver.heldEntries()) {
+    for (const { id, held } of this.#state.resolver.held.entries()) {
       if (held === undefined || held.incomplete === true) continue;
       const key = recordOfHold(id);
       if (key.startsWith('\0row')) rows.add(id.split('#', 2).join('#'));
