@@ -72,7 +72,12 @@ command(
   'JSON Schema of the configuration',
   async () => (await import('./commands/schema.ts')).schema,
 );
-command(program, 'tail <source>', 'the stream as JSON lines', async () => (await import('./commands/tail.ts')).tail)
+command(
+  program,
+  'tail <source>',
+  'the stream of a source, or of records (canonical), as JSON lines',
+  async () => (await import('./commands/tail.ts')).tail,
+)
   .option('--table <schema.table>', 'only changes of this table')
   .option('--from <position>', 'an LSN, or a position as printed')
   .option('--limit <rows>', 'stop after so many rows');

@@ -1,6 +1,8 @@
-/** `waybill tail`: the stream as JSON lines. */
+/** `waybill tail`: the stream of a source, or those of canonical records, as JSON lines. */
+import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { cdcStreamName, findStartSequence, readFrames } from '../../core/cdc-stream.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import type { Config } from '../../core/config.ts';
 import { decodeFrame, type FramePayload, type RowChange, type TableSchema } from '../../core/frame.ts';
 import { isGtidEntry } from '../../core/gtid-position.ts';
 import { connectNats, natsError, type Nats } from '../../core/nats.ts';
@@ -14,15 +16,23 @@ import {
   pgPosition,
   type Position,
 } from '../../core/position.ts';
-import { EXIT, readConfig, requireSource, type GlobalOptions } from '../context.ts';
+import { EXIT, readConfig, requireSource, unknownName, type GlobalOptions } from '../context.ts';
+
+/** In place of a source's name: the records of all entities that are configured. */
+const CANONICAL = 'canonical';
 
 export async function tail(
   source: string,
   options: GlobalOptions & { table?: string; from?: string; limit?: string },
 ): Promise<number> {
   const config = readConfig(options);
-  requireSource(config, source);
   const from = parseFrom(options.from);
+  const streams = streamsOf(config, source, options.table);
+  if (from !== undefined && streams.length > 1)
+    throw new ReplicationError(
+      'config_invalid',
+      `--from ${options.from} is a position among the records of one entity; name it with --table, as in ${CANONICAL}.ENTITY`,
+    );
   const limit = options.limit === undefined ? Infinity : Number(options.limit);
   if (!(limit >= 1))
     throw new ReplicationError('config_invalid', `--limit ${options.limit} is not a number of rows from 1 on`);
@@ -31,25 +41,49 @@ export async function tail(
   process.once('SIGINT', () => stop.abort());
   // Whoever reads what is printed has seen enough (`| head`).
   process.stdout.on('error', () => stop.abort());
-  try {
-    const stream = cdcStreamName(config.nats.prefix, source);
+  let printed = 0;
+  const print = async (stream: string): Promise<void> => {
     const { startSeq, position } = await findBeginning(nats, stream, from);
-    let printed = 0;
     for await (const frame of readFrames(nats, stream, { startSeq, position, signal: stop.signal })) {
       for (const line of describeRows(decodeFrame(frame.payload, frame.place), frame.seq)) {
         if (options.table !== undefined && line['table'] !== options.table) continue;
         // A frame begins before the position that lies in it.
         if (from !== undefined && comparePositions(parsePosition(line['position'] as string)!, from) <= 0) continue;
-        if (stop.signal.aborted) return EXIT.good;
-        if (!process.stdout.write(`${JSON.stringify(line)}\n`)) await drained(stop.signal);
+        if (stop.signal.aborted) return;
         printed += 1;
-        if (printed >= limit) return EXIT.good;
+        if (!process.stdout.write(`${JSON.stringify(line)}\n`)) await drained(stop.signal);
+        if (printed >= limit) stop.abort();
       }
     }
+  };
+  try {
+    await Promise.all(streams.map(print));
     return EXIT.good;
   } finally {
+    // Where one stream cannot be read, the others need not be.
+    stop.abort();
     await nats.close();
   }
+}
+
+/** The streams that a name stands for. Throws `config_invalid`. */
+function streamsOf(config: Config, source: string, table: string | undefined): string[] {
+  const { prefix } = config.nats;
+  if (source !== CANONICAL || config.sources[source] !== undefined) {
+    requireSource(config, source);
+    return [cdcStreamName(prefix, source)];
+  }
+  const entities = [...new Set(Object.values(config.canonicalFlows).map(({ canonical }) => canonical))];
+  if (entities.length === 0)
+    throw new ReplicationError('config_invalid', 'no flow makes canonical records; name a source instead');
+  const wanted = table === undefined ? entities : entities.filter((entity) => `${CANONICAL}.${entity}` === table);
+  if (wanted.length === 0)
+    unknownName(
+      'table of records',
+      table!,
+      entities.map((entity) => `${CANONICAL}.${entity}`),
+    );
+  return wanted.map((entity) => canonicalStreamName(prefix, entity));
 }
 
 /** Resolves when more can be printed, or nobody wants it any more. */

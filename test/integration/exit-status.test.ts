@@ -80,6 +80,7 @@ describe('2: wrong usage or configuration', () => {
     ['a snapshot of a table without schema', ['snapshot', 'wms', 'orders']],
     ['a teardown of no source', ['teardown', 'wmss']],
     ['the tail of no source', ['tail', 'wmss']],
+    ['the tail of records that no flow makes', ['tail', 'canonical']],
     ['a tail from nowhere', ['tail', 'wms', '--from', 'yesterday']],
     ['a tail of no rows', ['tail', 'wms', '--limit', 'many']],
     ['a comparison of no flow', ['verify', 'copi']],

@@ -214,6 +214,27 @@ it('explains a record on the command line: values, where each is from, and what 
   expect(missing).toEqual({ status: 1, output: 'there is no inventory_position Z///\n' });
 });
 
+it('prints the stream of records as lines of JSON', async () => {
+  const tail = async (...args: string[]): Promise<Record<string, unknown>[]> => {
+    const { status, output } = await cli.waybill(flow.yaml, ['tail', 'canonical', ...args]);
+    expect(status, output).toBe(0);
+    return output
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+  };
+  const table = 'canonical.inventory_position';
+  const [first, second] = await tail('--table', table, '--limit', '2');
+  for (const line of [first, second])
+    expect(line!['after'] ?? line!['before'] ?? line!['content'], JSON.stringify(line)).toBeTruthy();
+  expect([first!['table'], second!['table']]).toEqual([table, table]);
+  const [behind] = await tail('--table', table, '--from', String(first!['position']), '--limit', '1');
+  expect(behind).toEqual(second);
+  const other = await cli.waybill(flow.yaml, ['tail', 'canonical', '--table', 'canonical.inventory_positions']);
+  expect(other.status).toBe(2);
+  expect(other.output).toContain('did you mean "canonical.inventory_position"');
+});
+
 it('what was made since the state was saved, and that a mended mapping does not make, goes from a system, too', async () => {
   const offers = async (): Promise<string> =>
     (await shop.query<{ sku: string }>('select sku from offers order by sku')).rows.map(({ sku }) => sku).join();
