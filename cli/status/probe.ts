@@ -16,7 +16,7 @@ export interface ProbeOptions<S extends Closable, T> {
 }
 
 /** How long a system may take to answer before it counts as silent. */
-const DEADLINE_MS = 5000;
+const DEADLINE_MS = 10_000;
 
 export class Probe<S extends Closable, T> {
   readonly #options: ProbeOptions<S, T>;

@@ -72,7 +72,7 @@ it('writes records, lists what is held, and lets it go', async () => {
   );
   const settings = config.canonicalFlows['stock']!;
   const { store, openDesk } = await targetOf(config.targets['vis']!);
-  const common = { nats: config.nats, holder: randomUUID(), leaseTtlMs: 1500, log: createLogger('silent') };
+  const common = { nats: config.nats, holder: randomUUID(), leaseTtlMs: 10_000, log: createLogger('silent') };
   const { signal } = stop;
   const source = config.sources['shop'] as MysqlSourceConfig;
   const stream = canonicalStreamName(config.nats.prefix, settings.canonical);

@@ -444,7 +444,7 @@ describe('drift', () => {
       everyMs: 100,
       nats: pipeline.config.nats,
       holder: 'test',
-      leaseTtlMs: 1500,
+      leaseTtlMs: 10_000,
       report: metrics.driftReport('mirror'),
       log: createLogger('silent'),
       signal: stop.signal,

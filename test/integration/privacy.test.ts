@@ -164,7 +164,7 @@ class Run {
     this.#stop = new AbortController();
     const log = pino({ level: 'trace' }, { write: (line: string) => void this.logged.push(line) });
     const settings = this.config.sources['shop']!;
-    const shared = { nats: this.config.nats, holder: 'test', leaseTtlMs: 1500, log, signal: this.#stop.signal };
+    const shared = { nats: this.config.nats, holder: 'test', leaseTtlMs: 10_000, log, signal: this.#stop.signal };
     const capture =
       settings.kind === 'postgres'
         ? runPostgresCapture({ name: 'shop', settings, ...shared })

@@ -30,7 +30,7 @@ async function run(
     everyMs,
     nats: parseConfig(JSON.stringify({ version: 1, nats: { servers: [nats.url] } }), {}).nats,
     holder: 'test',
-    leaseTtlMs: 1500,
+    leaseTtlMs: 10_000,
     report: metrics.driftReport('mirror'),
     log: createLogger('silent'),
     signal: stop.signal,

@@ -66,7 +66,7 @@ flows:
   const logFile = join(folder, 'log');
   await writeFile(logFile, '');
   const only = 'capture:wms,capture:erp,apply:wms_vis,apply:erp_mart';
-  stage = new Stage({ configFile, only, logFile, leaseTtlMs: 1500 });
+  stage = new Stage({ configFile, only, logFile, leaseTtlMs: 5000 });
 }, 120_000);
 afterEach(() => {
   for (const child of children.splice(0)) child.kill('SIGKILL');
@@ -287,7 +287,7 @@ describe('while something is away', () => {
   });
 
   it('a flow whose capture goes on: how much waits for it, and since when', async () => {
-    const capture = new Stage({ configFile, only: 'capture:wms', logFile: join(folder, 'log2'), leaseTtlMs: 1500 });
+    const capture = new Stage({ configFile, only: 'capture:wms', logFile: join(folder, 'log2'), leaseTtlMs: 5000 });
     await writeFile(join(folder, 'log2'), '');
     capture.start();
     try {

@@ -83,7 +83,7 @@ export class CanonicalPipeline {
   async #run(id: string, signal: AbortSignal): Promise<void> {
     const [kind, name] = id.split(':') as [string, string];
     const { config } = this;
-    const common = { name, nats: config.nats, holder: randomUUID(), leaseTtlMs: 1500, log, signal };
+    const common = { name, nats: config.nats, holder: randomUUID(), leaseTtlMs: 10_000, log, signal };
     if (kind === 'capture') {
       const settings = config.sources[name]!;
       if (settings.kind === 'postgres') await runPostgresCapture({ ...common, settings });

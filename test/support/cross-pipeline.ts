@@ -127,7 +127,7 @@ export class CrossPipeline {
   }
 
   async start(): Promise<void> {
-    const shared = { nats: this.config.nats, holder: 'test', leaseTtlMs: 1500, log, signal: this.#stop.signal };
+    const shared = { nats: this.config.nats, holder: 'test', leaseTtlMs: 10_000, log, signal: this.#stop.signal };
     const settings = this.config.sources['one']!;
     this.#keep(
       settings.kind === 'postgres'

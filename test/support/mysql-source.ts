@@ -103,7 +103,7 @@ export class Source {
       settings: this.settings,
       nats: this.config,
       holder: 'test',
-      leaseTtlMs: 1500,
+      leaseTtlMs: 10_000,
       log: createLogger('silent'),
       signal: this.#stop.signal,
       report: {

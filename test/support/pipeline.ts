@@ -76,7 +76,7 @@ export class Pipeline {
   start(stages: readonly ('capture' | 'apply')[] = ['capture', 'apply']): void {
     for (const stage of stages) {
       const stop = new AbortController();
-      const shared = { nats: this.config.nats, holder: 'test', leaseTtlMs: 1500, log, signal: stop.signal };
+      const shared = { nats: this.config.nats, holder: 'test', leaseTtlMs: 10_000, log, signal: stop.signal };
       const done =
         stage === 'capture'
           ? runPostgresCapture({

@@ -85,7 +85,7 @@ export class Source {
       settings: this.settings,
       nats: this.config,
       holder,
-      leaseTtlMs: 1500,
+      leaseTtlMs: 10_000,
       log,
       signal: this.#stop.signal,
       report: {
