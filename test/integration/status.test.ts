@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { stripVTControlCharacters } from 'node:util';
 import { createConnection, type Connection } from 'mysql2/promise';
 import pg from 'pg';
@@ -154,13 +155,18 @@ describe('while all stages run', () => {
     await erp.query(`insert into items values ${Array.from({ length: 300 }, (_, i) => `(${i + 10}, 'a')`).join()}`);
     stage.start();
     // A rate is that of some seconds: rows go on coming until all stages are at work.
-    let changes = 0;
-    const rated = await waitFor('rates of all', async () => {
-      await wms.query('update orders set v = $1 where id = 1', [`v${(changes += 1)}`]);
-      await erp.query('update items set v = ? where id = 10', [`a${changes}`]);
-      const report = await look();
-      return [...report.all.sources, ...report.all.flows].every((line) => (line.rowsPerSecond ?? 0) > 0) && report;
-    });
+    let writing = true;
+    const writer = (async (): Promise<void> => {
+      for (let change = 0; writing; change++) {
+        await wms.query('update orders set v = $1 where id = 1', [`v${change}`]);
+        await erp.query('update items set v = ? where id = 10', [`a${change}`]);
+        await delay(50);
+      }
+    })();
+    const rated = await lookUntil('rates of all', ({ all }) =>
+      [...all.sources, ...all.flows].every((line) => (line.rowsPerSecond ?? 0) > 0),
+    ).finally(() => (writing = false));
+    await writer;
     expect(rated.exit).toBe(0);
     const found = await lookUntil('idleness', idle);
     expect(found.wms).toMatchObject({
