@@ -13,7 +13,7 @@ import { ODOO_DDL, odooProducts } from '../support/odoo-tables.ts';
 import { Stage } from '../support/stage.ts';
 import { waitFor } from '../support/wait.ts';
 
-const timeoutMs = 300_000;
+const timeoutMs = 600_000;
 const cleanups: (() => Promise<void>)[] = [];
 
 afterEach(async () => {

@@ -18,7 +18,7 @@ import { ErpTarget } from '../support/erp-target.ts';
 import { Stage } from '../support/stage.ts';
 import { waitFor } from '../support/wait.ts';
 
-const timeoutMs = 300_000;
+const timeoutMs = 600_000;
 const cleanups: (() => Promise<void>)[] = [];
 
 afterEach(async () => {

@@ -14,7 +14,7 @@ import { startPostgres } from '../../sandbox/postgres.ts';
 import { Stage } from '../support/stage.ts';
 import { waitFor } from '../support/wait.ts';
 
-const timeoutMs = 300_000;
+const timeoutMs = 600_000;
 const cleanups: (() => Promise<void>)[] = [];
 
 afterEach(async () => {
