@@ -6,7 +6,6 @@ import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import type { Batch } from '../batch.ts';
 import type { BatchStore, Left, Move } from '../batch-store.ts';
 import type { Plans, Segment, SourceRow } from '../compact.ts';
-import type { TableSchema } from '../../core/frame.ts';
 import { FollowedTables, type SchemaStep } from '../followed-tables.ts';
 import type { HeldKeys } from '../held-keys.ts';
 import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
@@ -19,7 +18,7 @@ import { SegmentWriter } from './segment-writer.ts';
 import { SnapshotMarks } from './snapshot-marks.ts';
 import { quoteLiteral } from './sql.ts';
 import { TableFollower } from './table-follower.ts';
-import type { TablePlan, TargetTable } from './table-plan.ts';
+import type { TablePlan } from './table-plan.ts';
 import { TablePlans } from './table-plans.ts';
 import { isRowError, rowFailureReason, sqlStateOf, targetError } from './target-error.ts';
 import { TargetTransaction } from './target-transaction.ts';
@@ -56,13 +55,14 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
   }
 
   async follow(steps: readonly SchemaStep[], transaction: TargetTransaction | undefined): Promise<void> {
-    const found = new Map<TableSchema, TargetTable>();
-    for (const step of steps) {
-      const target = await this.#follower.follow(step, transaction!);
-      if (target !== undefined) found.set(step.table, target);
-    }
+    const found = await this.#follower.followAll(steps, transaction!);
     // A later step may have taken one along under another name.
-    this.#plans.reset(this.#settings.renamed_tables === 'rename' ? undefined : found);
+    if (this.#settings.renamed_tables === 'rename') this.#plans.reset();
+    else
+      this.#plans.replace(
+        steps.map(({ table }) => table),
+        found,
+      );
   }
 
   async begin(move: Move): Promise<TargetTransaction> {

@@ -91,10 +91,10 @@ export class SegmentWriter {
   ): Promise<void> {
     const { plan } = table;
     const columns = plan.written.map((index) => plan.names[index]).join(', ');
-    transaction.add('SAVEPOINT direct');
+    // What gathered may fail by itself, and then there is no savepoint.
     await transaction.flush();
     try {
-      const copy = `COPY ${plan.qualified} (${columns}) FROM STDIN`;
+      const copy = `SAVEPOINT direct; COPY ${plan.qualified} (${columns}) FROM STDIN`;
       const taken = await transaction.copy(copy, directPieces(table));
       // A trigger may have kept rows out; nobody has looked into those that came as lines.
       if (taken !== table.size) for (const rows of table.newRows()) if ('lines' in rows) checkLines(rows, plan.table);

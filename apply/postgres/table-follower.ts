@@ -11,8 +11,10 @@ import { qualifiedName, quoteName } from './sql.ts';
 import { deleteRecordSql, readTableRecords, storeRecordSql } from './table-records.ts';
 import { isRowError, targetError } from './target-error.ts';
 import type { TargetTable } from './table-plan.ts';
-import { ensureTargetTable } from './target-table.ts';
+import { ensureTargetTable, ensureTargetTables } from './target-table.ts';
 import type { TargetTransaction } from './target-transaction.ts';
+
+const NOTHING_KEPT = { kept: [], pending: [] } as const;
 
 export class TableFollower {
   readonly #client: ClientBase;
@@ -29,6 +31,64 @@ export class TableFollower {
 
   async load(): Promise<void> {
     this.#followed.load(await readTableRecords(this.#client, this.#flow));
+  }
+
+  /** `follow` for several steps, in their order. Gives the target tables that the flow did not know of before. */
+  async followAll(
+    steps: readonly SchemaStep[],
+    transaction: TargetTransaction,
+  ): Promise<Map<TableSchema, TargetTable>> {
+    const found = new Map<TableSchema, TargetTable>();
+    for (const [table, target] of await this.#makeNew(steps, transaction)) found.set(table, target);
+    for (const step of steps) {
+      if (found.has(step.table)) continue;
+      const target = await this.follow(step, transaction);
+      if (target !== undefined) found.set(step.table, target);
+    }
+    return found;
+  }
+
+  /** Makes tables together that the flow did not know of before. None where one of them cannot be made. */
+  async #makeNew(
+    steps: readonly SchemaStep[],
+    transaction: TargetTransaction,
+  ): Promise<readonly (readonly [TableSchema, TargetTable])[]> {
+    // One of another name may have to be taken along instead.
+    if (this.#settings.renamed_tables === 'rename') return [];
+    const names = steps.map(({ table }) => nameOf(table));
+    const fresh = steps
+      .map(({ table }) => table)
+      .filter(
+        (table, n) =>
+          this.#followed.of(table) === undefined && names.indexOf(names[n]!) === names.lastIndexOf(names[n]!),
+      );
+    if (fresh.length < 2) return [];
+    transaction.add('SAVEPOINT new_tables');
+    await transaction.flush();
+    let targets: TargetTable[];
+    try {
+      const wanted = fresh.map((table) => ({ table, schema: targetSchema(table, this.#settings) }));
+      targets = await ensureTargetTables(this.#client, wanted, this.#settings);
+    } catch {
+      // Which one it is, and what becomes of it, shows when each is made by itself. A connection that broke fails here.
+      await this.#client.query('ROLLBACK TO SAVEPOINT new_tables');
+      return [];
+    }
+    transaction.add('RELEASE SAVEPOINT new_tables');
+    for (const table of fresh)
+      this.#remember(
+        {
+          schema: table.schema,
+          name: table.name,
+          definition: table,
+          ...NOTHING_KEPT,
+          state: 'follows',
+          reason: undefined,
+        },
+        transaction,
+      );
+    await transaction.flush();
+    return fresh.map((table, n) => [table, targets[n]!] as const);
   }
 
   /**
@@ -66,7 +126,7 @@ export class TableFollower {
     const { definition: before, kept = [], pending = [] } = previous ?? {};
     const followed =
       before === undefined
-        ? { kept: [], pending: [] }
+        ? NOTHING_KEPT
         : await followChanges({
             client: this.#client,
             settings: this.#settings,

@@ -2,7 +2,7 @@
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema } from '../../core/frame.ts';
-import type { FollowedTables } from '../followed-tables.ts';
+import { nameOf, type FollowedTables } from '../followed-tables.ts';
 import { parentsFirst } from '../parents-first.ts';
 import { targetSchema } from '../target-schema.ts';
 import { createTablePlan, type TablePlan, type TargetTable } from './table-plan.ts';
@@ -24,10 +24,21 @@ export class TablePlans {
     this.#followed = followed;
   }
 
-  /** Forgets all plans: a table of the target was changed. `found`: target tables as they are now. */
-  reset(found: ReadonlyMap<TableSchema, TargetTable> = new Map()): void {
+  /** Forgets all plans: tables of the target were changed. */
+  reset(): void {
     this.#plans.clear();
+    this.#forgetFrames();
+  }
+
+  /** Forgets the plans of tables that were changed. `found`: target tables as they are now. */
+  replace(changed: readonly TableSchema[], found: ReadonlyMap<TableSchema, TargetTable>): void {
+    const names = new Set(changed.map(nameOf));
+    for (const [id, { table }] of this.#plans) if (names.has(nameOf(table))) this.#plans.delete(id);
     for (const [table, target] of found) this.#add(table, target);
+    this.#forgetFrames();
+  }
+
+  #forgetFrames(): void {
     this.#ofFrame = new WeakMap();
     this.#order = undefined;
   }

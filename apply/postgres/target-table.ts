@@ -16,6 +16,12 @@ export interface FoundColumn extends TargetColumn {
   readonly defaulted: boolean;
 }
 
+/** A version of a source table, and the schema that its target table is in. */
+export interface WantedTable {
+  readonly table: TableSchema;
+  readonly schema: string;
+}
+
 /** The target table for a version of a source table. Throws `target_shape` or `target_privilege`. */
 export async function ensureTargetTable(
   client: ClientBase,
@@ -23,35 +29,76 @@ export async function ensureTargetTable(
   schema: string,
   settings: Pick<FlowConfig, 'zero_dates'>,
 ): Promise<TargetTable> {
+  return (await ensureTargetTables(client, [{ table, schema }], settings))[0]!;
+}
+
+/**
+ * The target tables for versions of different source tables, in their order: all together, for a question costs a round
+ * trip. Throws `target_shape` or `target_privilege`, also where only one of them cannot be had.
+ */
+export async function ensureTargetTables(
+  client: ClientBase,
+  wanted: readonly WantedTable[],
+  settings: Pick<FlowConfig, 'zero_dates'>,
+): Promise<TargetTable[]> {
   try {
-    refuseForeign(table, schema, settings);
-    const types = await targetTypes(client, table, settings);
-    let found = await readTable(client, schema, table.name);
-    if (found === undefined) {
-      await createTable(client, table, schema, types, settings);
-      found = (await readTable(client, schema, table.name))!;
-    } else {
-      const known = new Set(found.columns.map((column) => column.name));
-      const added = table.columns.filter((column) => !known.has(column.name));
-      if (added.length > 0) {
-        const adds = added.map(
-          (column) => `ADD COLUMN IF NOT EXISTS ${quoteName(column.name)} ${types.get(column.name)}`,
+    for (const { table, schema } of wanted) refuseForeign(table, schema, settings);
+    const types = await typesOfTables(
+      client,
+      wanted.map(({ table }) => table),
+      settings,
+    );
+    const found = await readTables(client, wanted);
+    const changed = wanted.map((_, index) => index).filter((index) => lacks(wanted[index]!.table, found[index]));
+    if (changed.length > 0) {
+      const missing = changed.filter((index) => found[index] === undefined);
+      if (missing.length > 0)
+        await createTables(
+          client,
+          missing.map((index) => ({ ...wanted[index]!, types: types[index]! })),
+          settings,
         );
-        await client.query(`ALTER TABLE ${qualifiedName(schema, table.name)} ${adds.join(', ')}`);
-        found = (await readTable(client, schema, table.name))!;
-      }
+      for (const index of changed)
+        if (found[index] !== undefined) await addColumns(client, wanted[index]!, found[index], types[index]!);
+      const again = await readTables(
+        client,
+        changed.map((index) => wanted[index]!),
+      );
+      for (const [n, index] of changed.entries()) found[index] = again[n];
     }
-    await checkShape(client, table, schema, found, types, settings);
-    return {
-      schema,
-      name: table.name,
-      oid: found.oid,
-      holdsRows: found.holdsRows,
-      columns: new Map(found.columns.map((column) => [column.name, column])),
-    };
+    for (const [index, { table, schema }] of wanted.entries())
+      checkColumns(table, schema, found[index]!, types[index]!, settings);
+    await checkKeys(
+      client,
+      wanted.map(({ table, schema }, index) => ({ table, schema, oid: found[index]!.oid })),
+    );
+    return wanted.map(({ table, schema }, index) => {
+      const { oid, holdsRows, columns } = found[index]!;
+      return { schema, name: table.name, oid, holdsRows, columns: new Map(columns.map((each) => [each.name, each])) };
+    });
   } catch (thrown) {
-    throw targetError(thrown, `preparing table ${schema}.${table.name} in the target`);
+    const names = wanted.map(({ table, schema }) => `${schema}.${table.name}`).join(', ');
+    throw targetError(thrown, `preparing ${wanted.length === 1 ? 'table' : 'tables'} ${names} in the target`);
   }
+}
+
+/** Whether the target has no such table, or not all of its columns. */
+function lacks(table: TableSchema, found: FoundTable | undefined): boolean {
+  const known = new Set(found?.columns.map((column) => column.name));
+  return found === undefined || table.columns.some((column) => !known.has(column.name));
+}
+
+async function addColumns(
+  client: ClientBase,
+  { table, schema }: WantedTable,
+  found: FoundTable,
+  types: ReadonlyMap<string, string>,
+): Promise<void> {
+  const known = new Set(found.columns.map((column) => column.name));
+  const adds = table.columns
+    .filter((column) => !known.has(column.name))
+    .map((column) => `ADD COLUMN IF NOT EXISTS ${quoteName(column.name)} ${types.get(column.name)}`);
+  await client.query(`ALTER TABLE ${qualifiedName(schema, table.name)} ${adds.join(', ')}`);
 }
 
 /** Most bytes of a name in Postgres. */
@@ -86,26 +133,63 @@ export async function targetTypes(
   table: TableSchema,
   settings: Pick<FlowConfig, 'zero_dates'>,
 ): Promise<Map<string, string>> {
-  const { columns } = table;
-  const dialect = dialectOf(table);
-  if (dialect !== 'postgres')
-    return new Map(columns.map((column) => [column.name, mapToPostgres(column, dialect, settings)!.type]));
-  const { rows } = await client.query<{ known: boolean }>(
-    'SELECT to_regtype(t) IS NOT NULL AS known FROM unnest($1::text[]) WITH ORDINALITY AS u(t, n) ORDER BY n',
-    [columns.map((column) => column.type.replace(/\([^)]*\)/, ''))],
-  );
-  return new Map(
-    columns.map((column, index) => [column.name, rows[index]?.known === true ? column.type : column.portable]),
-  );
+  return (await typesOfTables(client, [table], settings))[0]!;
 }
 
-async function createTable(
+async function typesOfTables(
   client: ClientBase,
+  tables: readonly TableSchema[],
+  settings: Pick<FlowConfig, 'zero_dates'>,
+): Promise<Map<string, string>[]> {
+  const bare = (type: string): string => type.replace(/\([^)]*\)/, '');
+  const asked = new Set<string>();
+  for (const table of tables)
+    if (dialectOf(table) === 'postgres') for (const { type } of table.columns) asked.add(bare(type));
+  const known = new Set<string>();
+  if (asked.size > 0) {
+    const { rows } = await client.query<{ type: string }>(
+      'SELECT t AS type FROM unnest($1::text[]) AS u(t) WHERE to_regtype(t) IS NOT NULL',
+      [[...asked]],
+    );
+    for (const { type } of rows) known.add(type);
+  }
+  return tables.map((table) => {
+    const dialect = dialectOf(table);
+    const typeOf = (column: ColumnSchema): string => {
+      if (dialect !== 'postgres') return mapToPostgres(column, dialect, settings)!.type;
+      return known.has(bare(column.type)) ? column.type : column.portable;
+    };
+    return new Map(table.columns.map((column) => [column.name, typeOf(column)]));
+  });
+}
+
+async function createTables(
+  client: ClientBase,
+  tables: readonly (WantedTable & { readonly types: ReadonlyMap<string, string> })[],
+  settings: Pick<FlowConfig, 'zero_dates'>,
+): Promise<void> {
+  const schemas = [...new Set(tables.map(({ schema }) => schema))];
+  const { rows } = await client.query<{ name: string }>(
+    'SELECT nspname AS name FROM pg_namespace WHERE nspname = ANY ($1)',
+    [schemas],
+  );
+  const there = new Set(rows.map(({ name }) => name));
+  // Several flows may make their first table at once, and IF NOT EXISTS does not see what another one has begun to make. Sent
+  // together the statements are one transaction, where none is open, and the lock is held to its end.
+  const statements = [
+    `SELECT pg_advisory_xact_lock(${CREATION_LOCK})`,
+    ...schemas.filter((name) => !there.has(name)).map((name) => `CREATE SCHEMA IF NOT EXISTS ${quoteName(name)}`),
+    ...tables.map(({ table, schema, types }) => createSql(table, schema, types, settings)),
+  ];
+  await client.query(statements.join('; '));
+}
+
+function createSql(
   table: TableSchema,
   schema: string,
   types: ReadonlyMap<string, string>,
   settings: Pick<FlowConfig, 'zero_dates'>,
-): Promise<void> {
+): string {
   const own = dialectOf(table) === 'postgres';
   const lines = table.columns.map((column) => {
     const notNull = column.notNull && !mayBeNull(table, column, types.get(column.name)!, settings);
@@ -115,15 +199,7 @@ async function createTable(
     );
   });
   if (table.key.length > 0) lines.push(`PRIMARY KEY (${table.key.map(quoteName).join(', ')})`);
-  const { rowCount } = await client.query('SELECT 1 FROM pg_namespace WHERE nspname = $1', [schema]);
-  // Several flows may make their first table at once, and IF NOT EXISTS does not see what another one has begun to make. Sent
-  // together the statements are one transaction, where none is open, and the lock is held to its end.
-  const statements = [
-    `SELECT pg_advisory_xact_lock(${CREATION_LOCK})`,
-    ...(rowCount === 0 ? [`CREATE SCHEMA IF NOT EXISTS ${quoteName(schema)}`] : []),
-    `CREATE TABLE IF NOT EXISTS ${qualifiedName(schema, table.name)} (${lines.join(', ')})`,
-  ];
-  await client.query(statements.join('; '));
+  return `CREATE TABLE IF NOT EXISTS ${qualifiedName(schema, table.name)} (${lines.join(', ')})`;
 }
 
 /** A zero date that becomes NULL needs room for one. */
@@ -137,12 +213,23 @@ export function mayBeNull(
   return /^(date|timestamp)/.test(type) && !table.key.includes(column.name);
 }
 
-export async function readTable(
+interface FoundTable {
+  readonly oid: number;
+  readonly holdsRows: boolean;
+  readonly columns: FoundColumn[];
+}
+
+export async function readTable(client: ClientBase, schema: string, name: string): Promise<FoundTable | undefined> {
+  return (await readTables(client, [{ schema, table: { name } }]))[0];
+}
+
+/** In the order asked for; undefined for one that is not there. */
+async function readTables(
   client: ClientBase,
-  schema: string,
-  name: string,
-): Promise<{ oid: number; holdsRows: boolean; columns: FoundColumn[] } | undefined> {
+  wanted: readonly { readonly schema: string; readonly table: Pick<TableSchema, 'name'> }[],
+): Promise<(FoundTable | undefined)[]> {
   const { rows } = await client.query<{
+    n: string;
     oid: string;
     holds: boolean;
     attname: string;
@@ -152,36 +239,37 @@ export async function readTable(
     generated: string;
     identity: string;
   }>(
-    `SELECT c.oid::int8::text::bigint AS oid, c.relkind IN ('r', 'f') AS holds, a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
+    `SELECT w.n, c.oid::int8::text::bigint AS oid, c.relkind IN ('r', 'f') AS holds, a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
             a.atthasdef, a.attgenerated::text AS generated, a.attidentity::text AS identity
-       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w(schema, name, n)
+       JOIN pg_namespace n ON n.nspname = w.schema::name
+       JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name::name AND c.relkind IN ('r', 'p', 'f', 'v')
        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-      WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'f', 'v') ORDER BY a.attnum`,
-    [schema, name],
+      ORDER BY w.n, a.attnum`,
+    [wanted.map(({ schema }) => schema), wanted.map(({ table }) => table.name)],
   );
-  if (rows.length === 0) return undefined;
-  return {
-    oid: Number(rows[0]!.oid),
-    holdsRows: rows[0]!.holds,
-    columns: rows.map((row) => ({
+  const found: (FoundTable | undefined)[] = wanted.map(() => undefined);
+  for (const row of rows) {
+    const table = (found[Number(row.n) - 1] ??= { oid: Number(row.oid), holdsRows: row.holds, columns: [] });
+    table.columns.push({
       name: row.attname,
       type: row.type,
       notNull: row.attnotnull,
       defaulted: row.atthasdef || row.identity !== '',
       generated: row.generated !== '',
       identityAlways: row.identity === 'a',
-    })),
-  };
+    });
+  }
+  return found;
 }
 
-async function checkShape(
-  client: ClientBase,
+function checkColumns(
   table: TableSchema,
   schema: string,
-  found: { oid: number; columns: FoundColumn[] },
+  found: FoundTable,
   types: ReadonlyMap<string, string>,
   settings: Pick<FlowConfig, 'zero_dates'>,
-): Promise<void> {
+): void {
   const dialect = dialectOf(table);
   const byName = new Map(found.columns.map((column) => [column.name, column]));
   for (const column of table.columns) {
@@ -208,21 +296,49 @@ async function checkShape(
         table.name,
         `column ${extra.name} (${extra.type}) is not in the source, and is NOT NULL without a default`,
       );
-  if (table.key.length === 0) return;
-  if (!(await hasUniqueKey(client, found.oid, table.key)))
-    throw shapeError(schema, table.name, `it has no unique index on its key columns (${table.key.join(', ')})`);
+}
+
+async function checkKeys(
+  client: ClientBase,
+  tables: readonly (WantedTable & { readonly oid: number })[],
+): Promise<void> {
+  const keyed = tables.filter(({ table }) => table.key.length > 0);
+  if (keyed.length === 0) return;
+  const keys = await uniqueKeys(
+    client,
+    keyed.map(({ oid }) => oid),
+  );
+  for (const { table, schema, oid } of keyed)
+    if (!isUnique(keys.get(oid), table.key))
+      throw shapeError(schema, table.name, `it has no unique index on its key columns (${table.key.join(', ')})`);
 }
 
 /** Whether rows can be told apart in the target by these columns. */
 export async function hasUniqueKey(client: ClientBase, oid: number, key: readonly string[]): Promise<boolean> {
-  const { rowCount } = await client.query(
-    `SELECT 1 FROM pg_index i WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate
-        AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indnkeyatts = cardinality($2::text[])
-        AND (SELECT bool_and(a.attname = ANY ($2::text[])) FROM pg_attribute a
-              WHERE a.attrelid = $1 AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])) LIMIT 1`,
-    [oid, key],
+  return isUnique((await uniqueKeys(client, [oid])).get(oid), key);
+}
+
+function isUnique(keys: readonly (readonly string[])[] | undefined, key: readonly string[]): boolean {
+  return keys?.some((columns) => columns.length === key.length && columns.every((name) => key.includes(name))) === true;
+}
+
+/** The columns of the unique indexes that an upsert may rely on, by the oids of their tables. */
+async function uniqueKeys(client: ClientBase, oids: readonly number[]): Promise<Map<number, string[][]>> {
+  const { rows } = await client.query<{ oid: string; columns: string[] }>(
+    `SELECT i.indrelid::int8 AS oid,
+            ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = i.indrelid
+                     AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])) AS columns
+       FROM pg_index i WHERE i.indrelid = ANY ($1::int8[]::oid[]) AND i.indisunique AND i.indisvalid AND i.indimmediate
+        AND i.indpred IS NULL AND i.indexprs IS NULL`,
+    [oids],
   );
-  return (rowCount ?? 0) > 0;
+  const keys = new Map<number, string[][]>();
+  for (const { oid, columns } of rows) {
+    const known = keys.get(Number(oid));
+    if (known === undefined) keys.set(Number(oid), [columns]);
+    else known.push(columns);
+  }
+  return keys;
 }
 
 const FAMILIES: readonly RegExp[] = [
