@@ -149,14 +149,21 @@ export function entryPosition(entry: TransactionEntry, ordinal: number): Positio
   return pgPosition(BigInt(`0x${entry[1]}`), ordinal);
 }
 
-/** Four hexadecimal digits for each 16-bit number: frames carry two LSNs for every transaction. */
-const HEX = Array.from({ length: 0x1_0000 }, (_, n) => n.toString(16).toUpperCase().padStart(4, '0'));
+/**
+ * Four hexadecimal digits for each 16-bit number, kept when they are first asked for: frames carry two LSNs for every
+ * transaction, and most commands write none.
+ */
+const HEX = Array.from<string | undefined>({ length: 0x1_0000 });
+
+function hexDigits(value: number): string {
+  return (HEX[value] ??= value.toString(16).toUpperCase().padStart(4, '0'));
+}
 
 /** An LSN as 16 hex digits, as frames carry it. */
 export function formatHexLsn(lsn: bigint): string {
   const high = Number(lsn >> 32n);
   const low = Number(lsn & 0xffff_ffffn);
-  return HEX[high >>> 16]! + HEX[high & 0xffff]! + HEX[low >>> 16]! + HEX[low & 0xffff]!;
+  return hexDigits(high >>> 16) + hexDigits(high & 0xffff) + hexDigits(low >>> 16) + hexDigits(low & 0xffff);
 }
 
 /** An LSN as Postgres prints it, `16/B374D848`. */
