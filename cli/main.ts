@@ -9,6 +9,8 @@
  */
 // oxlint-disable-next-line import/no-unassigned-import -- it acts before the modules below are loaded
 import './keep-heap-small.ts';
+// oxlint-disable-next-line import/no-unassigned-import -- the same
+import './name-runtime.ts';
 import { Command, CommanderError, Option } from 'commander';
 import { waybillVersion } from '../core/version.ts';
 import { EXIT, reportError } from './context.ts';
