@@ -15,10 +15,6 @@ import {
   type AuditLog,
   type ChainReport,
 } from '../monitoring/audit/audit-log.ts';
-import { MysqlAuditLog } from '../monitoring/audit/mysql-audit.ts';
-import { PostgresAuditLog } from '../monitoring/audit/postgres-audit.ts';
-import { openSession } from '../monitoring/drift/postgres/session.ts';
-import { openReader } from '../monitoring/sql-reader.ts';
 
 export function actor(): string {
   return `${userInfo().username}@${hostname()}`;
@@ -36,9 +32,14 @@ export function targetsOf(config: Config, source: string): string[] {
 /** Opens the audit log of a target. Throws `target_unreachable` or another classified error. */
 export async function openAuditLog(config: Config, target: string): Promise<AuditLog> {
   const settings = config.targets[target]!;
-  return settings.kind === 'postgres'
-    ? await PostgresAuditLog.open(await openSession('target', settings, 'waybill audit'))
-    : await MysqlAuditLog.open(await openReader('target', settings, 'waybill audit'));
+  if (settings.kind === 'postgres') {
+    const { openSession } = await import('../monitoring/drift/postgres/session.ts');
+    const { PostgresAuditLog } = await import('../monitoring/audit/postgres-audit.ts');
+    return await PostgresAuditLog.open(await openSession('target', settings, 'waybill audit'));
+  }
+  const { openReader } = await import('../monitoring/sql-reader.ts');
+  const { MysqlAuditLog } = await import('../monitoring/audit/mysql-audit.ts');
+  return await MysqlAuditLog.open(await openReader('target', settings, 'waybill audit'));
 }
 
 /**

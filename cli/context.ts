@@ -1,11 +1,8 @@
-/** What every command shares: the configuration, exit statuses, and how errors are shown. */
+/** What commands share: the configuration, names of it, and tables of text. */
 import { loadConfig, type Config, type SourceConfig, type TargetConfig } from '../core/config.ts';
-import { asReplicationError, messageOf, ReplicationError, type ErrorCode } from '../core/errors.ts';
+import { ReplicationError } from '../core/errors.ts';
 import { nearest } from '../core/nearest.ts';
-import { printable, printableLines } from './printable.ts';
-
-/** `interrupted`: told to stop before there was an answer. */
-export const EXIT = { good: 0, no: 1, usage: 2, unreachable: 3, interrupted: 130 } as const;
+import { printable } from './printable.ts';
 
 export interface GlobalOptions {
   readonly config?: string;
@@ -29,28 +26,6 @@ export function unknownName(kind: string, name: string, known: readonly string[]
     'config_invalid',
     `there is no ${kind} "${name}"${near === undefined ? '' : ` (did you mean "${near}"?)`}; ${what}: ${known.join(', ') || 'none'}`,
   );
-}
-
-const UNREACHABLE: ReadonlySet<ErrorCode> = new Set([
-  'source_unreachable',
-  'nats_unreachable',
-  'nats_timeout',
-  'nats_no_jetstream',
-  'target_unreachable',
-  'source_auth',
-  'target_auth',
-  'nats_auth',
-  'verify_stalled',
-]);
-
-/** Prints an error for people and gives the exit status that belongs to it. */
-export function reportError(thrown: unknown): number {
-  const error = asReplicationError(thrown);
-  process.stderr.write(`error ${error.code}: ${printableLines(error.message)}\nremedy: ${error.remedy}\n`);
-  if (process.env['WAYBILL_DEBUG'] !== undefined)
-    process.stderr.write(`${error.stack ?? ''}\n${messageOf(error.cause)}\n`);
-  if (error.code === 'config_invalid' || error.code === 'mapping_invalid') return EXIT.usage;
-  return UNREACHABLE.has(error.code) ? EXIT.unreachable : EXIT.no;
 }
 
 /** Prints rows as an aligned table. */

@@ -1,11 +1,5 @@
 /** The range of keys that `waybill snapshot … --from … --to …` names, looked at before anything is asked for. */
 import { spanOf, type AskedSpan } from '../capture/key-span.ts';
-import { matchingTables as matchingMysqlTables } from '../capture/mysql/catalog.ts';
-import { connectChosen } from '../capture/mysql/choose-server.ts';
-import { checkSpan as checkMysqlSpan } from '../capture/mysql/key-span.ts';
-import { connectSource } from '../capture/postgres/connection.ts';
-import { checkSpan, framedBounds } from '../capture/postgres/key-span.ts';
-import { matchingTables } from '../capture/postgres/publication.ts';
 import type { KeySpan } from '../capture/snapshot-request.ts';
 import { ColumnRules } from '../core/column-rules.ts';
 import type { SourceConfig } from '../core/config.ts';
@@ -42,15 +36,21 @@ export async function checkedSpan(settings: SourceConfig, table: string, asked: 
     );
   const guarded = (schema: TableSchema): ReadonlySet<string> => new Set(rules.publish(schema).rules?.keys());
   if (settings.kind !== 'postgres') {
+    const { connectChosen } = await import('../capture/mysql/choose-server.ts');
+    const { matchingTables } = await import('../capture/mysql/catalog.ts');
+    const { checkSpan } = await import('../capture/mysql/key-span.ts');
     const { client } = await connectChosen(settings);
     try {
-      const found = find(await matchingMysqlTables(client, settings.kind, settings.tables));
-      const span = await checkMysqlSpan(client, found, spanOf(found.schema, asked, guarded(found.schema)));
+      const found = find(await matchingTables(client, settings.kind, settings.tables));
+      const span = await checkSpan(client, found, spanOf(found.schema, asked, guarded(found.schema)));
       return { span, removes: isOrdered(found.schema, span) };
     } finally {
       client.end();
     }
   }
+  const { connectSource } = await import('../capture/postgres/connection.ts');
+  const { matchingTables } = await import('../capture/postgres/publication.ts');
+  const { checkSpan, framedBounds } = await import('../capture/postgres/key-span.ts');
   const client = await connectSource(settings, 'waybill snapshot');
   try {
     const found = find(await matchingTables(client, settings.tables));

@@ -13,7 +13,7 @@ import './keep-heap-small.ts';
 import './name-runtime.ts';
 import { Command, CommanderError, Option } from 'commander';
 import { waybillVersion } from '../core/version.ts';
-import { EXIT, reportError } from './context.ts';
+import { EXIT, reportError } from './exit-status.ts';
 
 type Action = (...args: never[]) => Promise<number> | number;
 

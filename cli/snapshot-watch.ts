@@ -5,7 +5,7 @@ import { readProgress, readRequest } from '../capture/snapshot-request.ts';
 import type { NatsConfig } from '../core/config.ts';
 import { openBucket } from '../core/lease.ts';
 import { connectNats } from '../core/nats.ts';
-import { EXIT } from './context.ts';
+import { EXIT } from './exit-status.ts';
 
 const LOOK_MS = 500;
 const BAR_CELLS = 30;

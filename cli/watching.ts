@@ -1,6 +1,5 @@
 /** Composes what watches all processes of an installation: the alerts, and the console. */
 import { flowSettings, type Config } from '../core/config.ts';
-import { asReplicationError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import { runNotifier } from '../monitoring/alerts/notifier.ts';
 import type { OutboxEntry } from '../monitoring/alerts/outbox.ts';
@@ -73,14 +72,4 @@ function concerned(config: Config, labels: Labels): string[] {
   if (target !== undefined && config.targets[target] !== undefined) return [target];
   const captured = source ?? (stage === 'capture' ? name : undefined);
   return captured === undefined ? Object.keys(config.targets) : targetsOf(config, captured);
-}
-
-/** Runs what a process can do without: that it failed is logged, and the stages go on. */
-export async function alongside(what: string, work: Promise<void>, log: Logger): Promise<void> {
-  try {
-    await work;
-  } catch (thrown) {
-    const error = asReplicationError(thrown);
-    log.error({ code: error.code, remedy: error.remedy }, `${what}: ${error.message}`);
-  }
 }

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { Connection } from 'mysql2';
 import type { TlsConfig } from '../core/config.ts';
 import { messageOf, ReplicationError } from '../core/errors.ts';
-import { openSession, sideError, type Role } from './drift/postgres/session.ts';
+import type { Role } from './drift/postgres/session.ts';
 
 export type SqlRow = Readonly<Record<string, string | null>>;
 
@@ -40,6 +40,8 @@ export function filled(sql: string, place: (index: number) => string): string {
 const asText = (value: string): string => value;
 
 async function openPostgres(role: Role, database: ReadableDatabase, name: string): Promise<SqlReader> {
+  // Loaded when it is asked for, as what is of MySQL: most processes hold no more than they need.
+  const { openSession, sideError } = await import('./drift/postgres/session.ts');
   const client = await openSession(role, database, name);
   return {
     kind: 'postgres',
@@ -61,7 +63,6 @@ async function openPostgres(role: Role, database: ReadableDatabase, name: string
 }
 
 async function openMysql(role: Role, { kind, url, tls }: ReadableDatabase, name: string): Promise<SqlReader> {
-  // Loaded when it is asked for: most processes hold no more than they need.
   const { createConnection } = await import('mysql2');
   const connection = createConnection({
     uri: url,

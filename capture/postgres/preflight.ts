@@ -4,10 +4,10 @@ import { publicationName, slotName, type PostgresSourceConfig } from '../../core
 import { asReplicationError } from '../../core/errors.ts';
 import { ColumnRules } from '../../core/column-rules.ts';
 import type { Finding } from '../../core/finding.ts';
-import { inspectSource } from './capture.ts';
 import { hasIdentity, type CapturedTable } from './catalog.ts';
 import { connectSource } from './connection.ts';
 import { checkColumnRules, type Add } from '../column-findings.ts';
+import { inspectSource } from './inspect.ts';
 import { matchingTables, partialPublication, publicationSql, qualifiedName, readPublication } from './publication.ts';
 import { readSlot } from './slot.ts';
 import { sourceError } from './source-error.ts';

@@ -2,9 +2,7 @@
 import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
 import { requestAnew } from '../../transform/request.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
-import { describeMysqlTeardown, teardownMysqlSource } from '../../capture/mysql/teardown.ts';
-import { describeTeardown, teardownSource } from '../../capture/postgres/teardown.ts';
-import { flowNames, flowSettings, type Config, type FlowConfig } from '../../core/config.ts';
+import { flowNames, flowSettings, type Config, type FlowConfig, type SourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { audit, auditIfReachable, targetsOf } from '../audit.ts';
 import { describeOutboundTraces, teardownOutbound } from '../flow-teardown.ts';
@@ -12,15 +10,8 @@ import { confirmed } from '../confirm.ts';
 import { printable } from '../printable.ts';
 import { watchSnapshot } from '../snapshot-watch.ts';
 import { checkedSpan, tableOfSpan } from '../key-span.ts';
-import {
-  EXIT,
-  printTable,
-  readConfig,
-  requireSource,
-  requireTarget,
-  unknownName,
-  type GlobalOptions,
-} from '../context.ts';
+import { EXIT } from '../exit-status.ts';
+import { printTable, readConfig, requireSource, requireTarget, unknownName, type GlobalOptions } from '../context.ts';
 
 export async function snapshot(
   source: string,
@@ -93,9 +84,8 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
   if (config.outboundFlows[source] !== undefined && config.sources[source] === undefined)
     return await teardownFlow(config, source, options);
   const settings = requireSource(config, source);
-  const lines = await (settings.kind === 'postgres'
-    ? describeTeardown(source, settings, config.nats)
-    : describeMysqlTeardown(source, config.nats));
+  const { describe, remove } = await teardownOf(config, source, settings);
+  const lines = await describe();
   if (lines.length === 0) {
     console.log(`nothing of source ${source} is left`);
     return EXIT.good;
@@ -106,11 +96,25 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
     subject: `source ${source}`,
     detail: { removes: lines },
   });
-  const removed = await (settings.kind === 'postgres'
-    ? teardownSource(source, settings, config.nats)
-    : teardownMysqlSource(source, config.nats));
-  for (const line of removed) console.log(`removed ${line}`);
+  for (const line of await remove()) console.log(`removed ${line}`);
   return EXIT.good;
+}
+
+/** What would be removed, and the removing of it: a line each. */
+async function teardownOf(
+  { nats }: Config,
+  source: string,
+  settings: SourceConfig,
+): Promise<Readonly<Record<'describe' | 'remove', () => Promise<string[]>>>> {
+  if (settings.kind === 'postgres') {
+    const { describeTeardown, teardownSource } = await import('../../capture/postgres/teardown.ts');
+    return {
+      describe: () => describeTeardown(source, settings, nats),
+      remove: () => teardownSource(source, settings, nats),
+    };
+  }
+  const { describeMysqlTeardown, teardownMysqlSource } = await import('../../capture/mysql/teardown.ts');
+  return { describe: () => describeMysqlTeardown(source, nats), remove: () => teardownMysqlSource(source, nats) };
 }
 
 /** Says what is removed, and asks. Throws `config_invalid` where nobody can answer. */

@@ -1,5 +1,6 @@
 /** `waybill audit`: shows the audit logs of the targets, or checks that nobody changed them. */
-import { EXIT, printTable, readConfig, requireTarget, type GlobalOptions } from '../context.ts';
+import { printTable, readConfig, requireTarget, type GlobalOptions } from '../context.ts';
+import { EXIT } from '../exit-status.ts';
 import { checkAuditLog, openAuditLog } from '../audit.ts';
 import type { AuditEntry } from '../../monitoring/audit/audit-log.ts';
 

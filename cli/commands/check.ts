@@ -1,14 +1,15 @@
-/** `waybill check`: looks at everything before the start. */
+/**
+ * `waybill check`: looks at everything before the start. What looks is loaded once the configuration is read: a fault in
+ * it is told at once, and nothing is loaded for kinds of database that it does not have.
+ */
 import { targetOf } from '../../apply/target-kind.ts';
-import { checkMysqlSource } from '../../capture/mysql/preflight.ts';
-import { checkPostgresSource } from '../../capture/postgres/preflight.ts';
-import { flowNames, flowSettings, type Config } from '../../core/config.ts';
+import { flowNames, flowSettings, type Config, type SourceConfig } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import type { Finding } from '../../core/finding.ts';
 import type { TableSchema } from '../../core/frame.ts';
-import { connectNats } from '../../core/nats.ts';
 import { mappingFindings, outboundFindings } from '../canonical-flows.ts';
-import { EXIT, readConfig, type GlobalOptions } from '../context.ts';
+import { readConfig, type GlobalOptions } from '../context.ts';
+import { EXIT } from '../exit-status.ts';
 import { flowClashes } from '../flow-clashes.ts';
 import { printable } from '../printable.ts';
 import { sourceTables } from '../source-tables.ts';
@@ -21,11 +22,7 @@ export async function check(options: CheckOptions): Promise<number> {
   const config = readConfig(options);
   const findings: Finding[] = [{ severity: 'ok', subject: 'configuration', message: 'valid' }, await checkNats(config)];
   for (const [name, settings] of Object.entries(config.sources))
-    findings.push(
-      ...(await (settings.kind === 'postgres'
-        ? checkPostgresSource(name, settings, config.nats.prefix)
-        : checkMysqlSource(name, settings, config.nats.prefix))),
-    );
+    findings.push(...(await checkSource(name, settings, config.nats.prefix)));
   const tables = await knownTables(config);
   const ofFlow = Object.fromEntries(
     Object.entries(config.flows).map(([flow, { mirror }]) => [flow, tables[mirror] ?? []]),
@@ -47,6 +44,15 @@ export async function check(options: CheckOptions): Promise<number> {
   return findings.some((finding) => finding.severity === 'error') ? EXIT.no : EXIT.good;
 }
 
+async function checkSource(name: string, settings: SourceConfig, prefix: string): Promise<Finding[]> {
+  if (settings.kind === 'postgres') {
+    const { checkPostgresSource } = await import('../../capture/postgres/preflight.ts');
+    return await checkPostgresSource(name, settings, prefix);
+  }
+  const { checkMysqlSource } = await import('../../capture/mysql/preflight.ts');
+  return await checkMysqlSource(name, settings, prefix);
+}
+
 /** The tables of each source that a flow reads and that can be read; the source's own findings say why another cannot. */
 async function knownTables(config: Config): Promise<Record<string, readonly TableSchema[]>> {
   const ofSource: Record<string, readonly TableSchema[]> = {};
@@ -62,6 +68,7 @@ async function knownTables(config: Config): Promise<Record<string, readonly Tabl
 }
 
 async function checkNats(config: Config): Promise<Finding> {
+  const { connectNats } = await import('../../core/nats.ts');
   try {
     const nats = await connectNats(config.nats, 'waybill check');
     const limit = nats.connection.info?.max_payload ?? 0;

@@ -6,7 +6,8 @@ import { describePosition, parsePosition } from '../../core/position.ts';
 import type { Entity } from '../../transform/canonical/entity.ts';
 import { LINEAGE_COLUMNS, TENANT_COLUMN } from '../../transform/canonical/envelope.ts';
 import { loadFlowPlan, type FlowPlan } from '../../transform/flow-plan.ts';
-import { EXIT, printTable, readConfig, unknownName, type GlobalOptions } from '../context.ts';
+import { printTable, readConfig, unknownName, type GlobalOptions } from '../context.ts';
+import { EXIT } from '../exit-status.ts';
 
 export interface Origin {
   readonly source: string;

@@ -1,11 +1,10 @@
 /** `waybill grants`: the least privileges, as SQL for a DBA to review and run. */
 import { targetOf } from '../../apply/target-kind.ts';
-import { mysqlGrantsSql } from '../../capture/mysql/grants.ts';
-import { sourceGrantsSql } from '../../capture/postgres/grants.ts';
-import { flowNames, flowSettings } from '../../core/config.ts';
+import { flowNames, flowSettings, type Config } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { serverUrls } from '../../core/source-url.ts';
-import { EXIT, readConfig, requireSource, type GlobalOptions } from '../context.ts';
+import { readConfig, requireSource, type GlobalOptions } from '../context.ts';
+import { EXIT } from '../exit-status.ts';
 
 export async function grants(name: string, options: GlobalOptions): Promise<number> {
   const config = readConfig(options);
@@ -22,15 +21,20 @@ export async function grants(name: string, options: GlobalOptions): Promise<numb
       .map(({ map, outbound: entity }) => loadOutboundPlan(map, entity));
     console.log((await targetOf(target)).grantsSql(userOf(target.url), [...new Set(schemas)], outbound));
   } else {
-    const source = requireSource(config, name);
-    const user = userOf(serverUrls(source.url)[0]!);
-    console.log(
-      source.kind === 'postgres'
-        ? sourceGrantsSql(name, source, config.nats.prefix, user)
-        : mysqlGrantsSql(name, source, user),
-    );
+    console.log(await sourceGrants(config, name));
   }
   return EXIT.good;
+}
+
+async function sourceGrants(config: Config, name: string): Promise<string> {
+  const source = requireSource(config, name);
+  const user = userOf(serverUrls(source.url)[0]!);
+  if (source.kind === 'postgres') {
+    const { sourceGrantsSql } = await import('../../capture/postgres/grants.ts');
+    return sourceGrantsSql(name, source, config.nats.prefix, user);
+  }
+  const { mysqlGrantsSql } = await import('../../capture/mysql/grants.ts');
+  return mysqlGrantsSql(name, source, user);
 }
 
 /** The database that a url names, else the one that a source's tables usually lie in. */

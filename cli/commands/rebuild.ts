@@ -9,7 +9,8 @@ import { describePosition } from '../../core/position.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import { audit } from '../audit.ts';
 import { confirmed } from '../confirm.ts';
-import { EXIT, readConfig, requireTarget, unknownName, type GlobalOptions } from '../context.ts';
+import { readConfig, requireTarget, unknownName, type GlobalOptions } from '../context.ts';
+import { EXIT } from '../exit-status.ts';
 
 /** So often the progress of reading the stream is shown. */
 const SAY_MS = 5000;

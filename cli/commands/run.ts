@@ -19,8 +19,9 @@ import { startMonitoring, type Pages } from '../../monitoring/server.ts';
 import { audit, auditWhenReachable, describeConfiguration, lastConfigurationHash } from '../audit.ts';
 import { withChosenServer } from '../source-server.ts';
 import { checkCanonicalFlows } from '../canonical-flows.ts';
-import { alongside, createConsole, runAlerts } from '../watching.ts';
-import { EXIT, readConfig, unknownName, type GlobalOptions } from '../context.ts';
+import { alongside } from '../alongside.ts';
+import { readConfig, unknownName, type GlobalOptions } from '../context.ts';
+import { EXIT } from '../exit-status.ts';
 import { letHeapGrow } from '../let-heap-grow.ts';
 
 export interface RunOptions extends GlobalOptions {
@@ -63,7 +64,7 @@ export async function run(options: RunOptions): Promise<number> {
   const roles: string[] = [];
   const observe = observer(holder, metrics, () => roles);
   const observatory = new Observatory(observe);
-  const stages = chooseStages(createStages(config, { holder, metrics, observatory, log }), options.only);
+  const stages = await chooseStages(createStages(config, { holder, metrics, observatory, log }), options.only);
   roles.push(...stages.map((stage) => stage.id));
   const pages = stages.find((stage) => stage.pages !== undefined)?.pages;
   const server = await startMonitoring(options.listen ?? config.monitoring.listen, metrics, pages);
@@ -183,10 +184,13 @@ async function supervise(stage: Stage, signal: AbortSignal, log: Logger): Promis
   }
 }
 
-function createStages(config: Config, around: Surroundings): (() => Stage)[] & { ids: string[] } {
+/** Makes a stage; one that is not asked for is not made. */
+type Maker = () => Stage | Promise<Stage>;
+
+function createStages(config: Config, around: Surroundings): Maker[] & { ids: string[] } {
   const { holder, metrics, observatory, log } = around;
   const ttl = Number(process.env['WAYBILL_LEASE_TTL_MS'] ?? 10_000);
-  const makers: (() => Stage)[] = [];
+  const makers: Maker[] = [];
   const ids: string[] = [];
   for (const [name, settings] of Object.entries(config.sources)) {
     const id = `capture:${name}`;
@@ -368,13 +372,15 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
   }
   const alertPace = Number(process.env['WAYBILL_ALERT_PACE'] ?? 1);
   ids.push('console');
-  makers.push(() => {
+  makers.push(async () => {
+    const { createConsole } = await import('../watching.ts');
     const { run, pages } = createConsole(config, { observatory, alertPace, log: log.child({ stage: 'console' }) });
     return { id: 'console', watches: true, pages, run, blocked: () => {} };
   });
   if (Object.keys(config.monitoring.webhooks).length > 0) {
     ids.push('alerts');
-    makers.push(() => {
+    makers.push(async () => {
+      const { runAlerts } = await import('../watching.ts');
       const watching = { observatory, holder, leaseTtlMs: ttl, alertPace, log: log.child({ stage: 'alerts' }) };
       return { id: 'alerts', watches: true, run: (signal) => runAlerts(config, watching, signal), blocked: () => {} };
     });
@@ -382,7 +388,7 @@ function createStages(config: Config, around: Surroundings): (() => Stage)[] & {
   return Object.assign(makers, { ids });
 }
 
-function chooseStages(makers: ReturnType<typeof createStages>, only: string | undefined): Stage[] {
+async function chooseStages(makers: ReturnType<typeof createStages>, only: string | undefined): Promise<Stage[]> {
   const wanted = only?.split(',').map((id) => id.trim());
   for (const id of wanted ?? []) if (!makers.ids.includes(id)) unknownName('stage', id, makers.ids);
   if (makers.ids.every((id) => id === 'console'))
@@ -390,5 +396,8 @@ function chooseStages(makers: ReturnType<typeof createStages>, only: string | un
       'config_invalid',
       'the configuration has neither sources nor flows: there is nothing to run',
     );
-  return makers.filter((_, index) => wanted === undefined || wanted.includes(makers.ids[index]!)).map((make) => make());
+  const stages: Stage[] = [];
+  for (const [index, make] of makers.entries())
+    if (wanted === undefined || wanted.includes(makers.ids[index]!)) stages.push(await make());
+  return stages;
 }

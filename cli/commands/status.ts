@@ -1,6 +1,7 @@
 /** `waybill status`: a line for each source and flow, once or again and again. */
 import { abortableDelay } from '../../core/run-service.ts';
-import { EXIT, readConfig, type GlobalOptions } from '../context.ts';
+import { readConfig, type GlobalOptions } from '../context.ts';
+import { EXIT } from '../exit-status.ts';
 import { LOOK_EVERY_MS, StatusBoard } from '../status/board.ts';
 import { renderStatus } from '../status/render.ts';
 import type { Lag, StatusReport } from '../status/report.ts';

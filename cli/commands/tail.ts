@@ -16,7 +16,8 @@ import {
   pgPosition,
   type Position,
 } from '../../core/position.ts';
-import { EXIT, readConfig, requireSource, unknownName, type GlobalOptions } from '../context.ts';
+import { readConfig, requireSource, unknownName, type GlobalOptions } from '../context.ts';
+import { EXIT } from '../exit-status.ts';
 
 /** In place of a source's name: the records of all entities that are configured. */
 const CANONICAL = 'canonical';

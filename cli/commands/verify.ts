@@ -3,7 +3,8 @@ import { makerOf } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { connectNats } from '../../core/nats.ts';
 import { countKinds, coverage, isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
-import { EXIT, printTable, readConfig, unknownName, type GlobalOptions } from '../context.ts';
+import { printTable, readConfig, unknownName, type GlobalOptions } from '../context.ts';
+import { EXIT } from '../exit-status.ts';
 import { printable } from '../printable.ts';
 import { verifyOnce } from '../verification.ts';
 

@@ -1,7 +1,5 @@
 /** Looks at all systems of a configuration: each by itself, so that one that hangs does not hide the others. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { openMysqlProbe } from '../../capture/mysql/status.ts';
-import { openPostgresProbe } from '../../capture/postgres/status.ts';
 import type { SourceProbe, SourceReading } from '../../capture/source-status.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Config, SourceConfig } from '../../core/config.ts';
@@ -118,9 +116,12 @@ export class StatusBoard {
 }
 
 async function openSource(config: Config, name: string, settings: SourceConfig): Promise<SourceProbe> {
-  return settings.kind === 'postgres'
-    ? await openPostgresProbe(name, settings, config.nats.prefix)
-    : await openMysqlProbe(name, settings);
+  if (settings.kind === 'postgres') {
+    const { openPostgresProbe } = await import('../../capture/postgres/status.ts');
+    return await openPostgresProbe(name, settings, config.nats.prefix);
+  }
+  const { openMysqlProbe } = await import('../../capture/mysql/status.ts');
+  return await openMysqlProbe(name, settings);
 }
 
 function flowsTo(config: Config, target: string): string[] {

@@ -3,10 +3,6 @@ import { targetOf, type TargetDesk } from '../../apply/target-kind.ts';
 import type { PositionRow } from '../../apply/target-store.ts';
 import type { TargetConfig } from '../../core/config.ts';
 import type { TableNotice } from '../../core/metrics.ts';
-import { readVerifications as readMysql } from '../../monitoring/drift/mysql/read-verifications.ts';
-import { CompareSession } from '../../monitoring/drift/mysql/session.ts';
-import { readVerifications as readPostgres } from '../../monitoring/drift/postgres/read-verifications.ts';
-import { openSession } from '../../monitoring/drift/postgres/session.ts';
 import type { Verification } from '../../monitoring/drift/verification.ts';
 
 export interface TargetReading {
@@ -70,9 +66,13 @@ interface Results {
 async function openResults(settings: TargetConfig): Promise<Results> {
   const { kind, url, tls } = settings;
   if (kind === 'postgres') {
+    const { openSession } = await import('../../monitoring/drift/postgres/session.ts');
+    const { readVerifications } = await import('../../monitoring/drift/postgres/read-verifications.ts');
     const client = await openSession('target', { url, tls }, 'waybill status');
-    return { read: (flows) => readPostgres(client, flows), close: () => client.end().catch(() => undefined) };
+    return { read: (flows) => readVerifications(client, flows), close: () => client.end().catch(() => undefined) };
   }
+  const { CompareSession } = await import('../../monitoring/drift/mysql/session.ts');
+  const { readVerifications } = await import('../../monitoring/drift/mysql/read-verifications.ts');
   const session = await CompareSession.open('target', { kind, url, tls }, 'waybill status');
-  return { read: (flows) => readMysql(session, flows), close: async () => session.close() };
+  return { read: (flows) => readVerifications(session, flows), close: async () => session.close() };
 }

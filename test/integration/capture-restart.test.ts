@@ -2,7 +2,7 @@ import { rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { inspectSource } from '../../capture/postgres/capture.ts';
+import { inspectSource } from '../../capture/postgres/inspect.ts';
 import { connectSource } from '../../capture/postgres/connection.ts';
 import { readTail } from '../../core/cdc-stream.ts';
 import { FramePublisher } from '../../core/frame-publisher.ts';

@@ -1,6 +1,7 @@
 /** What databases say cannot take a terminal over. */
 import { expect, it, vi } from 'vitest';
-import { printTable, reportError } from '../../cli/context.ts';
+import { printTable } from '../../cli/context.ts';
+import { reportError } from '../../cli/exit-status.ts';
 import { printable } from '../../cli/printable.ts';
 import { plain, tableLines } from '../../cli/status/table.ts';
 import { ReplicationError } from '../../core/errors.ts';
