@@ -32,6 +32,8 @@ const FAR_BEHIND_BYTES = 16 << 20;
 const OF_SPOOLING: ReadonlySet<string> = new Set(['spool_full', 'spool_failed', 'spool_unsuited', 'source_query']);
 const SLOT_RELEASED_MS = 10_000;
 const PAUSE_MS = 50;
+/** So long the beginning of a stream may wait for a source that writes nothing. */
+const MOST_QUIET_MS = 1000;
 
 export class LogFollower {
   readonly #o: LogFollowerOptions;
@@ -54,7 +56,7 @@ export class LogFollower {
 
   /** Reads until the signal aborts, or the connection fails or is closed. */
   async run(signal: AbortSignal): Promise<void> {
-    await this.#catchUp(signal);
+    if (await this.#catchUp(signal)) await this.#whileQuiet(signal);
     while (!signal.aborted) {
       if ((await this.#follow(signal)) === 'closed') return;
       await this.#slotReleased(signal);
@@ -144,10 +146,24 @@ export class LogFollower {
     }
   }
 
-  async #catchUp(signal: AbortSignal): Promise<void> {
+  /**
+   * To begin a stream the source decodes what the slot has kept once more, a system call for each record: as much work as all
+   * slices together, at the very time when flows write what these brought. While nothing new is written, that can wait.
+   */
+  async #whileQuiet(signal: AbortSignal): Promise<void> {
+    const { client, assembler } = this.#o;
+    const { lsn } = assembler.boundary;
+    const untilMs = performance.now() + MOST_QUIET_MS;
+    const bytes = await logDistanceBytes(client, lsn);
+    do await abortableDelay(PAUSE_MS, signal);
+    while (!signal.aborted && performance.now() < untilMs && (await logDistanceBytes(client, lsn)) === bytes);
+  }
+
+  /** Reads slices while the stream is far behind. Gives whether it was, and is not any more. */
+  async #catchUp(signal: AbortSignal): Promise<boolean> {
     const { slot, publication, client, assembler, publishing } = this.#o;
     const { settings, name, log, installation } = this.#o.held;
-    if ((await logDistanceBytes(client, publishing.acked.lsn)) < FAR_BEHIND_BYTES) return;
+    if ((await logDistanceBytes(client, publishing.acked.lsn)) < FAR_BEHIND_BYTES) return false;
     const own = await connectSource(settings, sessionName('slices', name, installation));
     const onStop = (): void => void own.end().catch(() => {});
     signal.addEventListener('abort', onStop, { once: true });
@@ -162,7 +178,7 @@ export class LogFollower {
       });
       if (!(await reader.open())) {
         log.info({ slot }, 'far behind, and the source has no slot to spare for reading in slices: streaming');
-        return;
+        return false;
       }
       log.info({ position: formatPosition(publishing.acked) }, 'far behind: reading the log in slices');
       this.#reader = reader;
@@ -171,8 +187,10 @@ export class LogFollower {
         if (!more && (await logDistanceBytes(client, assembler.boundary.lsn)) < FAR_BEHIND_BYTES) break;
       }
       log.info({ position: formatPosition(assembler.boundary) }, 'caught up: streaming');
+      return !signal.aborted;
     } catch (thrown) {
       if (!signal.aborted) throw thrown;
+      return false;
     } finally {
       signal.removeEventListener('abort', onStop);
       await own.end().catch(() => {});
