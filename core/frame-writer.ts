@@ -15,7 +15,8 @@ import {
 } from './frame.ts';
 import { ReplicationError } from './errors.ts';
 import { writeDecimal, writeHex64 } from './ascii-writer.ts';
-import { JsonTextCopier, MOST_ESCAPE_BYTES } from './json-text.ts';
+import { FrameLines } from './frame-lines.ts';
+import { MOST_ESCAPE_BYTES, TextCopier } from './json-text.ts';
 
 const QUOTE = 0x22;
 const COMMA = 0x2c;
@@ -49,7 +50,7 @@ const PARTS: Readonly<Record<Part, Buffer>> = {
 export class FrameWriter {
   #buffer: Buffer;
   readonly #usualBytes: number;
-  readonly #texts = new JsonTextCopier();
+  readonly #texts = new TextCopier('json');
   #length = 0;
   #rows = 0;
   /** Transactions as they will stand behind the rows. */
@@ -57,25 +58,30 @@ export class FrameWriter {
   #entriesLength = 0;
   #transactions = 0;
   /** Rows as lines of COPY, as they will stand behind the JSON. */
-  #lines: Buffer | undefined;
-  #linesLength = 0;
+  readonly lines: FrameLines;
+  /** Whose rows the newest lines are, while more of them may follow; how many they are, and where they begin. */
+  #linesOf: TableSchema | undefined;
+  #linesOpen = 0;
+  #linesFrom = 0;
   readonly #tables = new Map<TableSchema, number>();
 
   /** `sizeBytes` is the usual size of a frame; the buffer grows for a row that is larger. */
   constructor(sizeBytes: number) {
     this.#usualBytes = sizeBytes + SLACK_BYTES;
     this.#buffer = Buffer.allocUnsafe(this.#usualBytes);
+    this.lines = new FrameLines(this.#usualBytes);
     this.reset();
   }
 
   reset(): void {
     if (this.#buffer.length > KEPT_TIMES * this.#usualBytes) this.#buffer = Buffer.allocUnsafe(this.#usualBytes);
-    if (this.#lines !== undefined && this.#lines.length > KEPT_TIMES * this.#usualBytes) this.#lines = undefined;
+    this.lines.reset(KEPT_TIMES * this.#usualBytes);
     HEAD.copy(this.#buffer, 0);
     this.#length = HEAD.length;
     this.#rows = 0;
     this.#entriesLength = 0;
-    this.#linesLength = 0;
+    this.#linesOf = undefined;
+    this.#linesOpen = 0;
     this.#transactions = 0;
     this.#tables.clear();
     this.#texts.forget();
@@ -88,12 +94,12 @@ export class FrameWriter {
 
   /** Bytes of rows and transactions written so far. */
   get size(): number {
-    return this.#length + this.#linesLength + this.#entriesLength;
+    return this.#length + this.lines.length + this.#entriesLength;
   }
 
   /** Of the format that the frame has so far. */
   get version(): number {
-    return this.#linesLength === 0 ? FRAME_VERSION : LINES_VERSION;
+    return this.lines.length === 0 ? FRAME_VERSION : LINES_VERSION;
   }
 
   get rows(): number {
@@ -115,6 +121,7 @@ export class FrameWriter {
 
   /** A place between two rows, to come back to with `rewind`. */
   mark(): { readonly bytes: number; readonly rows: number } {
+    this.#closeLines();
     return { bytes: this.#length, rows: this.#rows };
   }
 
@@ -126,6 +133,7 @@ export class FrameWriter {
 
   /** Starts a row: `["op",table,` follow with a tuple or `writeNull`, then `endRow`. */
   beginRow(op: Op, table: TableSchema | undefined): void {
+    this.#closeLines();
     this.#reserve(32);
     let index = -1;
     if (table !== undefined) {
@@ -305,22 +313,41 @@ export class FrameWriter {
 
   /** Adds rows that are given as lines of COPY, `source[start, end)`: values as Postgres prints them, each line with its end. */
   addLines(op: 'r' | 'i', table: TableSchema, rows: number, source: Buffer, start: number, end: number): void {
+    this.#closeLines();
+    this.#enterLines(op, table, rows, end - start);
+    this.lines.add(source, start, end);
+  }
+
+  /** In place of rows: so many stand as lines behind the JSON. */
+  #enterLines(op: 'r' | 'i', table: TableSchema, rows: number, bytes: number): void {
     this.beginRow(op, table);
     this.#rows += rows - 1;
-    const entry = `${rows},${end - start}`;
+    const entry = `${rows},${bytes}`;
     this.#reserve(entry.length);
     this.#length += this.#buffer.write(entry, this.#length, 'latin1');
     this.endRow();
-    const needed = this.#linesLength + end - start;
-    let lines = this.#lines ?? Buffer.allocUnsafe(this.#usualBytes);
-    if (needed > lines.length) {
-      const grown = Buffer.allocUnsafe(Math.max(needed, lines.length * 2));
-      lines.copy(grown, 0, 0, this.#linesLength);
-      lines = grown;
+  }
+
+  /** Starts an inserted row that stands as a line of COPY: its columns are written to `lines`, with an end behind them. */
+  beginLine(table: TableSchema): void {
+    if (this.#linesOf !== table) {
+      this.#closeLines();
+      this.#linesOf = table;
+      this.#linesFrom = this.lines.length;
     }
-    source.copy(lines, this.#linesLength, start, end);
-    this.#lines = lines;
-    this.#linesLength = needed;
+    this.#linesOpen += 1;
+    this.#rows += 1;
+  }
+
+  /** Lines that were written one by one get their place among the rows. */
+  #closeLines(): void {
+    const table = this.#linesOf;
+    if (table === undefined) return;
+    const rows = this.#linesOpen;
+    this.#linesOf = undefined;
+    this.#linesOpen = 0;
+    this.#rows -= rows;
+    this.#enterLines('i', table, rows, this.lines.length - this.#linesFrom);
   }
 
   addTransaction(entry: TransactionEntry): void {
@@ -397,17 +424,18 @@ export class FrameWriter {
 
   /** Ends the frame. The payload is a view on this writer's buffer: valid until `reset`. */
   finish(): Buffer {
+    this.#closeLines();
     const tables = `],"tables":${JSON.stringify([...this.#tables.keys()])}}`;
     this.#reserve(TX_HEAD.length + this.#entriesLength + Buffer.byteLength(tables));
     let at = this.#length;
     at += TX_HEAD.copy(this.#buffer, at);
     at += this.#entries.copy(this.#buffer, at, 0, this.#entriesLength);
     this.#length = at + this.#buffer.write(tables, at, 'utf8');
-    if (this.#lines !== undefined && this.#linesLength > 0) {
+    if (this.lines.length > 0) {
       this.#buffer.write(String(LINES_VERSION), VERSION_AT, 'latin1');
-      this.#reserve(this.#linesLength + 1);
+      this.#reserve(this.lines.length + 1);
       this.#buffer[this.#length++] = LINE_FEED;
-      this.#length += this.#lines.copy(this.#buffer, this.#length, 0, this.#linesLength);
+      this.#length += this.lines.copyTo(this.#buffer, this.#length);
     }
     return this.#buffer.subarray(0, this.#length);
   }

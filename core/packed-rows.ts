@@ -1,6 +1,6 @@
 /**
  * The rows of a frame that holds some as lines of COPY, behind its JSON (docs/frame-format.md, "Lines"). What passes from a
- * snapshot of Postgres into a table of Postgres need not be taken apart on its way.
+ * snapshot or a large insert of Postgres into a table of Postgres need not be taken apart on its way.
  */
 import { mostJsonBytes, parseCopyLine, writeLineAsJson } from './copy-line.ts';
 import type { Op, RowChange } from './frame.ts';

@@ -5,7 +5,7 @@
 import { copyFieldValue, mostJsonBytes, parseCopyLine, writeLineAsJson } from '../../core/copy-line.ts';
 import type { FrameWriter } from '../../core/frame-writer.ts';
 import type { TableSchema } from '../../core/frame.ts';
-import { publishedRow, type PublishedTable } from './published-table.ts';
+import { isPlain, publishedRow, type PublishedTable } from './published-table.ts';
 
 const FIRST_BYTES = 64 * 1024;
 const FIRST_ROWS = 1024;
@@ -28,7 +28,7 @@ export class CopyRows {
   reset(table: RowTable): void {
     this.#length = 0;
     this.#table = table;
-    this.#plain = table.writes === undefined && !table.binary.includes(true);
+    this.#plain = isPlain(table);
   }
 
   /** Number of rows. */

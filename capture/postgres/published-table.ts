@@ -51,6 +51,18 @@ export function publishedRow(
   return row;
 }
 
+/** A row of which only the key is known, as frames carry it. */
+export function keyImage(table: PublishedTable, key: readonly string[]): Buffer {
+  const image: (string | null)[] = table.schema.columns.map(() => null);
+  for (const [i, index] of table.keyIndexes.entries()) image[index] = key[i]!;
+  return Buffer.from(JSON.stringify(publishedRow(table, image)));
+}
+
+/** Whether values of a table go into frames as the source prints them. */
+export function isPlain({ writes, binary }: Pick<PublishedTable, 'binary' | 'writes'>): boolean {
+  return writes === undefined && !binary.includes(true);
+}
+
 /** The bytes of a bytea in hexadecimal form (`\x…`). */
 export function byteaBytes(text: string): Buffer {
   return Buffer.from(text.slice(2), 'hex');

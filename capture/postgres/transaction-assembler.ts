@@ -13,8 +13,8 @@ import type { CopyRows } from './copy-lines.ts';
 import { ChunkWindows, type Chunk } from './chunk-windows.ts';
 import { DDL_PREFIX, type Mark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
-import { publishedRow, type PublishedTable } from './published-table.ts';
-import { writeGuardedTuple, writeTuple } from './tuple-writer.ts';
+import { isPlain, keyImage, type PublishedTable } from './published-table.ts';
+import { hasUnchanged, writeGuardedTuple, writeLine, writeTuple } from './tuple-writer.ts';
 
 export interface AssemblerOptions {
   readonly frameBytes: number;
@@ -57,7 +57,18 @@ interface OpenTransaction {
   beganHere: boolean;
   rowsHere: number;
   firstOrdinal: number;
+  /** The table (oid) that its newest changes were all inserts into, 0 for none, and their number. */
+  insertsInto: number;
+  inserts: number;
+  /** Whether these go on as lines of COPY, with nothing else in their frames. */
+  asLines: boolean;
 }
+
+/**
+ * From so many inserts of one table on, those of further frames stand as lines. Frames that hold both kinds of rows are the
+ * dearest to read, so that what is short stays rows.
+ */
+const LEAST_INSERTS_AS_LINES = 1000;
 
 export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosition> {
   readonly #options: AssemblerOptions;
@@ -178,14 +189,24 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       ]);
   }
 
-  /** Counts a change and says whether it is to be written. */
-  #take(): OpenTransaction | undefined {
+  /** Counts a change and says whether it is to be written. `inserts`: the table that it inserts into, by oid. */
+  #take(inserts = 0): OpenTransaction | undefined {
     const open = this.#open;
     if (open === undefined) {
       if (this.#passing) return undefined;
       throw new ReplicationError('source_protocol', 'a change came outside of a transaction');
     }
-    if (this.#frame.full) this.#cut(open);
+    const goesOn = inserts !== 0 && inserts === open.insertsInto;
+    if (this.#frame.full || (open.asLines && !goesOn)) {
+      this.#cut(open);
+      const table = this.#relations.get(inserts)?.table;
+      open.asLines = goesOn && open.inserts >= LEAST_INSERTS_AS_LINES && table !== undefined && isPlain(table);
+    }
+    if (!goesOn) {
+      open.insertsInto = inserts;
+      open.inserts = 0;
+    }
+    open.inserts += 1;
     open.ordinal += 1;
     return open.ordinal > open.skip ? open : undefined;
   }
@@ -215,6 +236,9 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       beganHere: skip === 0,
       rowsHere: 0,
       firstOrdinal: skip,
+      insertsInto: 0,
+      inserts: 0,
+      asLines: false,
     };
     if (this.#unresolved.size > 0) {
       const relations = [...this.#unresolved.values()];
@@ -235,7 +259,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     this.#frame.newestTimeUs = commitTimeUs;
     this.#boundary = pgPosition(endLsn);
     this.#lastCommitEnd = endLsn;
-    if (this.#frame.full) this.#options.onFrame(this.#frame.seal(this.#boundary));
+    if (this.#frame.full || open.asLines) this.#options.onFrame(this.#frame.seal(this.#boundary));
   }
 
   relation(relation: RelationMessage): void {
@@ -244,18 +268,25 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       this.#relations.set(relation.oid, undefined);
       return;
     }
+    // Whatever the columns are from here on: what stands as lines ends.
+    if (this.#open?.insertsInto === relation.oid) this.#open.insertsInto = 0;
     const table = this.#options.resolve(relation, this.#commitLsn, this.#open?.xid ?? 0);
     const counts = this.#relations.get(relation.oid)?.counts ?? {};
     this.#relations.set(relation.oid, table === undefined ? undefined : { table, counts });
   }
 
   insert(oid: number, buffer: Buffer, after: TupleRange): void {
-    const open = this.#take();
+    const open = this.#take(oid);
     const relation = this.#relation(oid);
     if (relation === undefined) return;
     const { table } = relation;
     if (this.#windows.concern(table.oid)) this.#windows.touch(table, buffer, after);
     if (open === undefined) return;
+    if (open.asLines && !hasUnchanged(buffer, after)) {
+      writeLine(this.#frame.writer, buffer, after, table.published);
+      this.#count(open, relation, 'i');
+      return;
+    }
     this.#frame.writer.beginRow('i', table.published);
     this.#writeTuple(buffer, after, table);
     this.#endRow(open, relation, 'i');
@@ -446,6 +477,10 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
 
   #endRow(open: OpenTransaction, relation: Relation | undefined, op: Op): void {
     this.#frame.writer.endRow();
+    this.#count(open, relation, op);
+  }
+
+  #count(open: OpenTransaction, relation: Relation | undefined, op: Op): void {
     open.rowsHere += 1;
     if (relation !== undefined) relation.counts[op] = (relation.counts[op] ?? 0) + 1;
   }
@@ -463,11 +498,4 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       'the source sent a prepared transaction, which this connection did not ask for',
     );
   }
-}
-
-/** A row of which only the key is known, as frames carry it. */
-function keyImage(table: PublishedTable, key: readonly string[]): Buffer {
-  const image: (string | null)[] = table.schema.columns.map(() => null);
-  for (const [i, index] of table.keyIndexes.entries()) image[index] = key[i]!;
-  return Buffer.from(JSON.stringify(publishedRow(table, image)));
 }

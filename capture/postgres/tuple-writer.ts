@@ -1,5 +1,6 @@
-/** Copies pgoutput tuples and COPY lines into frames. */
+/** Copies pgoutput tuples into frames. */
 import type { FrameWriter } from '../../core/frame-writer.ts';
+import type { TableSchema } from '../../core/frame.ts';
 import { readUint32, type TupleRange } from './pgoutput.ts';
 import type { ColumnWrite } from './published-table.ts';
 
@@ -55,6 +56,23 @@ export function writeGuardedTuple(
     else writer.writeText(buffer, start, at);
   }
   writer.endTuple();
+}
+
+/** Writes a pgoutput tuple as an inserted row of a table that stands as a line of COPY. No column of it may be left out. */
+export function writeLine(writer: FrameWriter, buffer: Buffer, tuple: TupleRange, table: TableSchema): void {
+  writer.beginLine(table);
+  const { lines } = writer;
+  let at = tuple.offset;
+  for (let i = 0; i < tuple.count; i++) {
+    if (buffer[at++] === KIND_NULL) lines.null();
+    else {
+      const length = readUint32(buffer, at);
+      at += 4;
+      lines.text(buffer, at, at + length);
+      at += length;
+    }
+  }
+  lines.end();
 }
 
 /** Whether the source left a column out because it did not change (an unchanged TOAST value). */

@@ -3,23 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { FrameWriter } from '../../core/frame-writer.ts';
 import { decodeFrame, type RowChange, type TableSchema } from '../../core/frame.ts';
 import { IndexedFrame } from '../../core/indexed-frame.ts';
-import { copyRows, imagesOf } from '../support/copy-rows.ts';
-
-const ESCAPES: Readonly<Record<string, string>> = {
-  '\b': String.raw`\b`,
-  '\f': String.raw`\f`,
-  '\n': String.raw`\n`,
-  '\r': String.raw`\r`,
-  '\t': String.raw`\t`,
-  '\v': String.raw`\v`,
-  '\\': '\\\\',
-};
-
-/** As CopyAttributeOutText of Postgres writes a value. */
-function copyField(value: string | null): string {
-  if (value === null) return String.raw`\N`;
-  return value.replaceAll(/[\b\f\n\r\t\v\\]/g, (char) => ESCAPES[char]!);
-}
+import { copyField, copyRows, imagesOf } from '../support/copy-rows.ts';
 
 /** Postgres has no NUL in text. */
 const text = fc

@@ -6,6 +6,22 @@ import type { FramePayload } from '../../core/frame.ts';
 
 type RowTable = Pick<PublishedTable, 'binary' | 'keyIndexes' | 'writes'>;
 
+const ESCAPES: Readonly<Record<string, string>> = {
+  '\b': String.raw`\b`,
+  '\f': String.raw`\f`,
+  '\n': String.raw`\n`,
+  '\r': String.raw`\r`,
+  '\t': String.raw`\t`,
+  '\v': String.raw`\v`,
+  '\\': '\\\\',
+};
+
+/** As CopyAttributeOutText of Postgres writes a value. */
+export function copyField(value: string | null): string {
+  if (value === null) return String.raw`\N`;
+  return value.replaceAll(/[\b\f\n\r\t\v\\]/g, (char) => ESCAPES[char]!);
+}
+
 /** Rows that came as these lines; by default of a table without rules, key and bytea. */
 export function copyRows(lines: readonly string[], table: Partial<RowTable> = {}): CopyRows {
   const rows = new CopyRows({ binary: [], keyIndexes: [], writes: undefined, ...table });
