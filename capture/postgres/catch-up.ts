@@ -12,8 +12,10 @@ import { ReadGate } from './read-gate.ts';
 import type { LogReader } from './replication-stream.ts';
 import { sourceError } from './source-error.ts';
 
-/** Changes of a slice: enough that starting one does not count, few enough that the source can hold them in memory. */
-const FIRST_SLICE_CHANGES = 100_000;
+/** Messages of the first slice: while the source decodes it, all that comes behind has nothing to do. */
+const FIRST_SLICE_CHANGES = 25_000;
+/** Of the others: enough that starting one does not count, few enough that the source can hold them in memory. */
+const LEAST_SLICE_CHANGES = 100_000;
 const MOST_SLICE_CHANGES = 400_000;
 const SLICE_MS = 1000;
 const COPY_MAGIC = Buffer.from('PGCOPY\n\xFF\r\n\0', 'latin1');
@@ -101,7 +103,7 @@ export class CatchUpReader implements LogReader {
     const more = messages >= this.#changes;
     const tookMs = performance.now() - startedMs;
     if (tookMs < SLICE_MS / 2) this.#changes = Math.min(MOST_SLICE_CHANGES, this.#changes * 4);
-    else if (tookMs > SLICE_MS * 2) this.#changes = Math.max(FIRST_SLICE_CHANGES, Math.floor(this.#changes / 2));
+    else if (tookMs > SLICE_MS * 2) this.#changes = Math.max(LEAST_SLICE_CHANGES, Math.floor(this.#changes / 2));
     return more;
   }
 
