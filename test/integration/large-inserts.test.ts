@@ -36,7 +36,8 @@ async function framesWithLines(pipeline: CrossPipeline): Promise<number> {
 
 async function expectEqual(pipeline: CrossPipeline): Promise<void> {
   const outcome = await pipeline.verify();
-  expect(outcome.tables.flatMap((table) => openFindings(table))).toEqual([]);
+  const findings = outcome.tables.flatMap((table) => openFindings(table));
+  expect(findings.slice(0, 10)).toEqual([]);
 }
 
 describe.each(['postgres', 'mysql', 'mariadb'] as const)('very many inserts in one transaction, to %s', (to) => {
@@ -53,7 +54,7 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('very many inserts in o
         insert into files select i, decode(md5(i::text), 'hex') from generate_series(1, 5000) i;
         update items set name = 'changed' where id % 1000 = 7; delete from items where id % 1000 = 8;
         update items set id = -id where id % 1000 = 9;
-        alter table items add column more text default 'm';
+        alter table items add column more text;
         insert into items select i, 'new', 1, null, null, case when i % 3 = 0 then null else 'n' || i end
           from generate_series(${ROWS + 1}, ${ROWS + 9000}) i;
         commit`);
