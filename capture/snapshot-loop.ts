@@ -40,6 +40,8 @@ export interface SnapshotStatus {
 export interface SnapshotLoopOptions {
   readonly source: string;
   readonly bucket: KV;
+  /** Calls whenever a request may be there, until it is unsubscribed or the connection ends. */
+  readonly hearAsked: (hear: () => void) => { unsubscribe(): void };
   readonly progress: ProgressStore;
   readonly log: Logger;
   /** Reads every table that is due; stops early when the task is cancelled or the signal aborts. */
@@ -65,6 +67,8 @@ export class SnapshotLoop {
   #running = false;
   #cancel = false;
   #wake: (() => void) | undefined;
+  /** Heard since requests were last looked for. */
+  #asked = false;
 
   constructor(options: SnapshotLoopOptions) {
     this.#o = options;
@@ -99,7 +103,20 @@ export class SnapshotLoop {
   }
 
   async run(signal: AbortSignal): Promise<void> {
+    const heard = this.#o.hearAsked(() => {
+      this.#asked = true;
+      this.#wake?.();
+    });
+    try {
+      await this.#run(signal);
+    } finally {
+      heard.unsubscribe();
+    }
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
+      this.#asked = false;
       const progress = await this.progress();
       for (const table of this.#aside.keys()) if (!progress.tables.includes(table)) this.#aside.delete(table);
       if (progress.tables.some((table) => this.#isDue(table))) await this.#read(progress, signal);
@@ -108,7 +125,7 @@ export class SnapshotLoop {
       if (progress !== (await this.progress())) continue;
       const woken = new AbortController();
       this.#wake = () => woken.abort();
-      await abortableDelay(REQUEST_POLL_MS, AbortSignal.any([signal, woken.signal]));
+      if (!this.#asked) await abortableDelay(REQUEST_POLL_MS, AbortSignal.any([signal, woken.signal]));
     }
   }
 

@@ -3,7 +3,8 @@ import type { KV, KvEntry } from '@nats-io/kv';
 import type { NatsConfig } from '../core/config.ts';
 import { ReplicationError } from '../core/errors.ts';
 import { openBucket } from '../core/lease.ts';
-import { connectNats, natsError } from '../core/nats.ts';
+import type { Subscription } from '@nats-io/transport-node';
+import { connectNats, natsError, type Nats } from '../core/nats.ts';
 
 export interface SnapshotRequest {
   readonly v: 1;
@@ -35,7 +36,7 @@ export interface KeyRange {
   /** Behind this key it begins; by and by, of the last row that is stored. Null: from the first row on. */
   cursor: string[] | null;
   /** Its last key; null: to the last row. */
-  readonly upTo: string[] | null;
+  upTo: string[] | null;
   done?: boolean;
 }
 
@@ -43,9 +44,9 @@ export interface TableProgress {
   readonly schema: string;
   readonly name: string;
   state: 'pending' | 'running' | 'done';
-  /** Key of the last row that is stored in the stream, as text; null before the first chunk. */
+  /** Key of a row, as text: up to it all rows are stored in the stream; null before the first chunk. */
   cursor: string[] | null;
-  /** Where a table is read in several places at once. */
+  /** What of a table with a key is not stored yet: read in several places at once, or read and on its way. */
   ranges?: KeyRange[];
   rows: number;
   /** Rows there are about, as the source estimates. */
@@ -66,6 +67,14 @@ export interface SnapshotProgress {
   readonly v: 1;
   readonly id: string;
   tables: TableProgress[];
+}
+
+/** Plain messages to the capture that a request is there: it looks from time to time, and at once when it hears one. */
+const askedSubject = (prefix: string, source: string): string => `${prefix}.asked.${source}`;
+
+/** Hears that a request may be there, until the subscription or the connection ends. */
+export function hearAsked(nats: Nats, prefix: string, source: string, hear: () => void): Subscription {
+  return nats.connection.subscribe(askedSubject(prefix, source), { callback: hear });
 }
 
 export const requestKey = (source: string): string => `snapshot-request.${source}`;
@@ -90,6 +99,8 @@ export async function requestSnapshot(
       ...(options.span === undefined ? {} : { span: options.span }),
     };
     await bucket.put(requestKey(source), JSON.stringify(request));
+    nats.connection.publish(askedSubject(config.prefix, source));
+    await nats.connection.flush();
     return id;
   } catch (thrown) {
     throw natsError(thrown, `asking for a snapshot of ${source}`);

@@ -106,6 +106,12 @@ export class StreamLead {
     this.#reading -= bytes;
   }
 
+  /** Whether each flow that speaks has half of what may lie ahead of it. False where none speaks. */
+  get isFed(): boolean {
+    const flows = this.#waitedFor();
+    return flows.length > 0 && flows.every(({ seq, bytes }) => this.#ahead(seq) + this.#reading >= bytes / 2);
+  }
+
   /** Names of the flows that are waited for now. */
   get waitsFor(): string[] {
     return [...new Set([...this.#waits].flat().map(({ name }) => name))];

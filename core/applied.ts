@@ -18,6 +18,10 @@ const appliedSubject = (prefix: string, stream: string): string => `${prefix}.ap
 
 /** What was written before this counts half as much for the rate as what is written now, in milliseconds of work. */
 const HALF_MS = 500;
+/** What a flow is taken to write in a second before it has shown it. */
+const FIRST_RATE = 4 << 20;
+/** Batches of less say how long a batch takes at least, and not how fast bytes are written. */
+const LEAST_BYTES = 16 << 10;
 /** A flow says no more often how far it is: what it leaves unsaid is less than anybody has to know. */
 const EVERY_MS = 20;
 
@@ -26,8 +30,8 @@ export class AppliedTeller {
   readonly #nats: Nats;
   readonly #subject: string;
   readonly #flow: string;
-  #bytes = 0;
-  #ms = 0;
+  #bytes = (FIRST_RATE * HALF_MS) / 1000;
+  #ms = HALF_MS;
   #toldMs = -Infinity;
 
   constructor(nats: Nats, prefix: string, stream: string, flow: string) {
@@ -38,9 +42,11 @@ export class AppliedTeller {
 
   /** So many bytes of frames were written in so many milliseconds; `seq`: the target stands there, if it has moved. */
   wrote(bytes: number, ms: number, seq: number | undefined): void {
-    const kept = 0.5 ** (ms / HALF_MS);
-    this.#bytes = this.#bytes * kept + bytes;
-    this.#ms = this.#ms * kept + ms;
+    if (bytes >= LEAST_BYTES) {
+      const kept = 0.5 ** (ms / HALF_MS);
+      this.#bytes = this.#bytes * kept + bytes;
+      this.#ms = this.#ms * kept + ms;
+    }
     const nowMs = performance.now();
     const { connection } = this.#nats;
     if (seq === undefined || nowMs - this.#toldMs < EVERY_MS || connection.isClosed()) return;

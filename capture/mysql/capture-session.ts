@@ -12,7 +12,7 @@ import type { HeldCapture } from '../capture-loop.ts';
 import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
 import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
-import type { ProgressStore, TableProgress } from '../snapshot-request.ts';
+import { hearAsked, type ProgressStore, type TableProgress } from '../snapshot-request.ts';
 import { StreamLead } from '../stream-lead.ts';
 import { BinlogStream } from './binlog-stream.ts';
 import type { CapturedTable } from './catalog.ts';
@@ -130,6 +130,7 @@ export class CaptureSession {
     this.#snapshots = new SnapshotLoop({
       source: held.name,
       bucket: held.bucket,
+      hearAsked: (hear) => hearAsked(held.nats, held.natsConfig.prefix, held.name, hear),
       progress,
       log,
       read: (task, signal) => this.#readSnapshot(task, signal),

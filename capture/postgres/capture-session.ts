@@ -15,7 +15,7 @@ import type { PendingFrame } from '../frame-filler.ts';
 import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
 import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
-import { cancelMark, nameReading, type ProgressStore, type TableProgress } from '../snapshot-request.ts';
+import { cancelMark, nameReading, type ProgressStore, type TableProgress, hearAsked } from '../snapshot-request.ts';
 import { StreamLead } from '../stream-lead.ts';
 import type { TableRegistry } from '../table-registry.ts';
 import type { CapturedTable } from './catalog.ts';
@@ -133,6 +133,7 @@ export class CaptureSession {
     this.#snapshots = new SnapshotLoop({
       source: held.name,
       bucket: held.bucket,
+      hearAsked: (hear) => hearAsked(held.nats, held.natsConfig.prefix, held.name, hear),
       progress,
       log: held.log,
       read: (task, signal) => this.#readSnapshot(task, signal),

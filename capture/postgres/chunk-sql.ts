@@ -107,14 +107,18 @@ export function sampleSql(table: CapturedTable, percent: number): string {
 }
 
 /**
- * The statement that says how many rows tables and their partitions had when they were analysed last, by oid; null for
- * one that never was.
+ * The statement that says how many rows tables and their partitions had when they were analysed last, and how many bytes
+ * they took with what is stored out of line, by oid; null for one that never was. Before PostgreSQL 14 an empty table looks
+ * as one that was not.
  */
 export const ESTIMATE_SQL = `
-select t.oid::int8::text as oid, case when min(c.reltuples) >= 0 then sum(c.reltuples)::float8 end as rows
+select t.oid::int8::text as oid, case when min(c.reltuples) >= 0 then sum(c.reltuples)::float8 end as rows,
+       case when min(c.reltuples) >= 0 and (min(c.relpages) > 0 or current_setting('server_version_num')::int >= 140000)
+            then sum(c.relpages::int8 + coalesce(o.relpages, 0))::float8 * current_setting('block_size')::int end as bytes
   from unnest($1::oid[]) t(oid)
   cross join lateral (select relid from pg_partition_tree(t.oid) where isleaf union select t.oid::regclass) l(relid)
   join pg_class c on c.oid = l.relid and c.relkind <> 'p'
+  left join pg_class o on o.oid = c.reltoastrelid
  group by t.oid`;
 
 /** The statement of which the plan tells the planner's guess, which it makes by the table's size and statistics. */
@@ -154,6 +158,7 @@ export function absentSql(table: CapturedTable, keys: readonly KeyTexts[]): stri
   return `select ${texts} from ${keysList(table, keys)} where not exists (${there})`;
 }
 
-function quoteLiteral(text: string): string {
+/** For sessions with `standard_conforming_strings`. */
+export function quoteLiteral(text: string): string {
   return `'${text.replaceAll("'", "''")}'`;
 }

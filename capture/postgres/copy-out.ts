@@ -6,6 +6,7 @@ import type pg from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
 
 const COPY_DATA = 0x64;
+const COPY_DONE = 0x63;
 const READY_FOR_QUERY = 0x5a;
 const HEADER_BYTES = 5;
 const FIRST_BUFFER_BYTES = 128 * 1024;
@@ -23,13 +24,17 @@ interface WireConnection {
 }
 
 /**
- * A query for `client.query`. `more` waits for bytes, then each `next` that is true has found the content of one CopyData
- * message, a row, in `data[start, end)`: valid until `more` is called again. Messages of other kinds are pg's.
+ * A query for `client.query`, of one or more COPYs and perhaps other statements before, between and behind them. `more` waits for bytes, then each `next` that is true has found the content of one CopyData
+ * message, a row, in `data[start, end)`: valid until something is waited for. Messages of other kinds are pg's.
  */
 export class CopyOut implements pg.Submittable {
   data: Buffer = Buffer.allocUnsafe(FIRST_BUFFER_BYTES);
   start = 0;
   end = 0;
+  /** How many COPYs had ended before the row that was found last. */
+  copiesBefore = 0;
+  /** The last row that another statement gave, as texts. */
+  row: readonly (string | null)[] | undefined;
   readonly #text: string;
   #connection: WireConnection | undefined;
   #pgListeners: ((chunk: Buffer) => void)[] = [];
@@ -37,6 +42,7 @@ export class CopyOut implements pg.Submittable {
   #at = 0;
   #length = 0;
   #came = false;
+  #paused = false;
   #done = false;
   #error: unknown;
   #wake: (() => void) | undefined;
@@ -59,7 +65,8 @@ export class CopyOut implements pg.Submittable {
   async more(): Promise<boolean> {
     if (!this.#came && !this.#done) {
       const came = new Promise<void>((resolve) => (this.#wake = resolve));
-      this.#connection?.stream.resume();
+      if (this.#paused) this.#connection?.stream.resume();
+      this.#paused = false;
       await came;
     }
     this.#came = false;
@@ -83,6 +90,7 @@ export class CopyOut implements pg.Submittable {
         return true;
       }
       if (data[at] === READY_FOR_QUERY) this.#giveBack();
+      if (data[at] === COPY_DONE) this.copiesBefore += 1;
       // A copy: pg may keep it, and these bytes move.
       const message = Buffer.from(data.subarray(at, end));
       this.#forward(message);
@@ -105,6 +113,12 @@ export class CopyOut implements pg.Submittable {
     this.#finish();
   }
 
+  handleRowDescription(): void {}
+
+  handleDataRow({ fields }: { readonly fields: readonly (string | null)[] }): void {
+    this.row = fields;
+  }
+
   handleCommandComplete(): void {}
 
   handleReadyForQuery(): void {
@@ -114,7 +128,13 @@ export class CopyOut implements pg.Submittable {
   #finish(): void {
     this.#done = true;
     this.#giveBack();
-    this.#wake?.();
+    this.#wakeUp();
+  }
+
+  #wakeUp(): void {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
   }
 
   /** The connection is pg's again. */
@@ -128,7 +148,11 @@ export class CopyOut implements pg.Submittable {
   }
 
   #take(chunk: Buffer): void {
-    this.#connection?.stream.pause();
+    // Who waits for bytes is done with them before the next ones come, and then nobody need stop those.
+    if (this.#wake === undefined && !this.#paused) {
+      this.#paused = true;
+      this.#connection?.stream.pause();
+    }
     const left = this.#length - this.#at;
     if (left + chunk.length > this.data.length) {
       const grown = Buffer.allocUnsafe(Math.max(left + chunk.length, this.data.length * 2));
@@ -138,6 +162,6 @@ export class CopyOut implements pg.Submittable {
     this.#at = 0;
     this.#length = left + chunk.copy(this.data, left);
     this.#came = true;
-    this.#wake?.();
+    this.#wakeUp();
   }
 }

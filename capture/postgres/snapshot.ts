@@ -3,7 +3,7 @@
  * is written into it, a chunk is read, a high mark is written; the assembler drops from the chunk what changed between
  * the two and publishes the rest at the high mark's place. No lock, no long transaction, durable cursors.
  *
- * Several connections read at once: small tables each by one of them, large ones in ranges of their keys.
+ * Several connections read at once: small tables several by one of them, large ones in ranges of their keys.
  */
 import type pg from 'pg';
 import type { ColumnRules } from '../../core/column-rules.ts';
@@ -11,7 +11,6 @@ import type { Logger } from '../../core/logger.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import { spanFits } from '../key-span.ts';
 import { RowLimit } from '../row-limit.ts';
-import { isOrdered, type RangeMark } from '../../core/key-order.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
 import type { StreamLead } from '../stream-lead.ts';
 import {
@@ -22,27 +21,21 @@ import {
   type ProgressStore,
   type TableProgress,
 } from '../snapshot-request.ts';
-import type { CapturedTable } from './catalog.ts';
-import { ChunkReader, currentSnapshot, type ChunkOutcome, type ReadChunk } from './chunk-reader.ts';
-import { absentSql, chunkSql, ESTIMATE_SQL, keysSql, sampleSql } from './chunk-sql.ts';
+import { ChunkReader, currentSnapshot, type ChunkOutcome, type ReadChunk, type WantedChunk } from './chunk-reader.ts';
+import { ChunkSize } from './chunk-size.ts';
+import { absentSql, chunkSql, keysSql } from './chunk-sql.ts';
 import type { Chunk } from './chunk-windows.ts';
+import type { CopyRows } from './copy-lines.ts';
 import { hasGuardedKey, type PublishedTable } from './published-table.ts';
-import { framedBounds } from './key-span.ts';
-import { guessRows } from './row-guess.ts';
-import { sourceError } from './source-error.ts';
+import { ROWS_A_CONNECTION, splitByKeys } from './key-ranges.ts';
+import { holds, keyOf, markRange, nameOf, type RangeJob, type TableJob, type Verdict } from './table-job.ts';
+import { estimateTables } from './table-estimates.ts';
 
-const FIRST_CHUNK_ROWS = 1000;
 const LEAST_CHUNK_ROWS = 10;
-/** What the chunks of all connections take together. */
-const CHUNK_BYTES = 8 << 20;
-/** A chunk is to take no longer to read: its window gathers what changes meanwhile. */
-const CHUNK_MS = 500;
 /** So often a chunk is read before its table is set aside. */
 const MOST_ATTEMPTS = 20;
-/** Rows for which another connection is worth its price. */
-const ROWS_A_CONNECTION = 50_000;
-/** Keys from which the ranges of a table are chosen. */
-const SAMPLE_ROWS = 5000;
+/** Tables that are read together at most: what one of them meets may have all of them read again, one by one. */
+const MOST_TOGETHER = 32;
 /** How often the progress is stored: what a kill loses of it is read again. */
 const STORE_EVERY_MS = 500;
 
@@ -72,58 +65,48 @@ export interface SnapshotPorts {
   readonly task: SnapshotTask;
 }
 
-/** What becomes of a table: read to its end; read anew under another key; gone; left for later; asked for once more. */
-type Verdict = 'read' | 'anew' | 'gone' | 'aside' | 'superseded';
-
-interface TableJob {
-  readonly table: TableProgress;
-  captured: PublishedTable;
-  /** Names the reading in its begin and end marks. */
-  readonly id: string;
-  /** Ranges that are not read to their end. */
-  open: number;
-  verdict: Verdict;
-}
-
-interface RangeJob {
-  readonly job: TableJob;
-  readonly range: Pick<KeyRange, 'cursor' | 'upTo' | 'done'>;
-}
-
 /** Reads the tables that are due. One instance per run of a capture's snapshot. */
 export class SnapshotReader {
   readonly #ports: SnapshotPorts;
   readonly #limit: RowLimit;
-  readonly #chunkReaders = new Map<string, ChunkReader>();
+  readonly #size: ChunkSize;
+  readonly #chunkReaders = new Set<ChunkReader>();
   readonly #failed = new AbortController();
   readonly #signal: AbortSignal;
   #tables: TableProgress[] = [];
+  /** What tables take, where the source knows it; until they are begun. */
+  #bytesOf = new Map<TableProgress, number>();
   #ranges: RangeJob[] = [];
-  /** Tables whose ranges are being chosen. */
-  #opening = 0;
+  /** Readers at work: there may be more to do when they are done. */
+  #busy = 0;
   #wake: (() => void)[] = [];
   /** Tables whose end mark is on its way. */
   readonly #ending: Promise<void>[] = [];
-  #readers = 1;
   #storedMs = performance.now();
 
   constructor(ports: SnapshotPorts) {
     this.#ports = ports;
+    const { lead, maxChunkRows } = ports;
     this.#limit = new RowLimit(ports.maxRowsPerSecond);
+    this.#size = new ChunkSize({ lead, maxChunkRows, limit: this.#limit });
     this.#signal = AbortSignal.any([ports.signal, this.#failed.signal]);
   }
 
   /** For the log: whether a chunk is read by this process. */
   reads(chunk: string): boolean {
-    return this.#chunkReaders.has(chunk);
+    return this.#readerOf(chunk) !== undefined;
   }
 
   takeChunk(chunk: string): Chunk | undefined {
-    return this.#chunkReaders.get(chunk)?.takeChunk();
+    return this.#readerOf(chunk)?.takeChunk(chunk);
   }
 
   chunkDone(chunk: string, outcome: ChunkOutcome): void {
-    this.#chunkReaders.get(chunk)?.done(outcome);
+    this.#readerOf(chunk)?.done(chunk, outcome);
+  }
+
+  #readerOf(chunk: string): ChunkReader | undefined {
+    return [...this.#chunkReaders].find((reader) => reader.reads(chunk));
   }
 
   get #stopped(): boolean {
@@ -139,15 +122,16 @@ export class SnapshotReader {
       const first = await this.#ports.connect();
       try {
         await this.#waitForOlderTransactions(first);
-        await this.#estimate(first);
+        this.#bytesOf = await estimateTables(first, this.#tables, this.#ports.tableByName);
       } catch (thrown) {
         await first.end().catch(() => {});
         throw thrown;
       }
       const rows = this.#tables.reduce((sum, { estimate }) => sum + (estimate ?? 0), 0);
       const useful = Math.max(this.#tables.length, Math.ceil(rows / ROWS_A_CONNECTION));
-      this.#readers = Math.max(1, Math.min(this.#ports.mostConnections, useful));
-      await Promise.all(Array.from({ length: this.#readers }, (_, n) => this.#read(n === 0 ? first : undefined)));
+      const readers = Math.max(1, Math.min(this.#ports.mostConnections, useful));
+      this.#size.readers = readers;
+      await Promise.all(Array.from({ length: readers }, (_, n) => this.#read(n === 0 ? first : undefined)));
       await this.#store();
     } finally {
       this.#ports.trackTransactions(false);
@@ -171,46 +155,20 @@ export class SnapshotReader {
     }
   }
 
-  /** How many rows there are about. */
-  async #estimate(client: pg.Client): Promise<void> {
-    const byOid = new Map<string, { table: TableProgress; captured: PublishedTable }>();
-    for (const table of this.#tables) {
-      const captured = this.#ports.tableByName(table.schema, table.name);
-      if (captured !== undefined && table.span !== undefined) {
-        if (spanFits(table.span, captured.schema))
-          table.estimate = Math.round(await guessRows(client, captured, table.span));
-      } else if (captured !== undefined && table.keys === undefined)
-        byOid.set(String(captured.oid), { table, captured });
-    }
-    try {
-      const { rows } = await client.query<{ oid: string; rows: number | null }>(ESTIMATE_SQL, [[...byOid.keys()]]);
-      for (const { oid, rows: count } of rows) {
-        const { table, captured } = byOid.get(oid)!;
-        table.estimate = Math.round(count ?? (await guessRows(client, captured)));
-      }
-    } catch (thrown) {
-      throw sourceError(thrown, 'estimating the rows of tables');
-    }
-  }
-
   /** One connection's share of the work. When it fails, so do the others. */
   async #read(given: pg.Client | undefined): Promise<void> {
     let reader: ChunkReader | undefined;
     let client = given;
     try {
       client ??= await this.#ports.connect();
-      reader = new ChunkReader(client, newSnapshotId() + this.#chunkReaders.size, this.#ports.markPrefix, this.#signal);
-      this.#chunkReaders.set(reader.id, reader);
+      const id = `${newSnapshotId()}${this.#chunkReaders.size}`;
+      reader = new ChunkReader(client, id, this.#ports.markPrefix, this.#signal);
+      this.#chunkReaders.add(reader);
       while (!this.#stopped) {
-        const range = this.#ranges.shift();
-        if (range !== undefined) {
-          await this.#readRange(reader, range);
-          continue;
-        }
-        const table = this.#tables.shift();
-        if (table !== undefined) await this.#open(reader, table);
-        else if (this.#opening > 0) await new Promise<void>((resolve) => this.#wake.push(resolve));
-        else break;
+        const work = this.#next(reader);
+        if (work === undefined && this.#busy === 0) break;
+        if (work === undefined) await new Promise<void>((resolve) => this.#wake.push(resolve));
+        else await this.#do(work);
       }
       await Promise.all(this.#ending);
     } catch (thrown) {
@@ -218,7 +176,7 @@ export class SnapshotReader {
       throw thrown;
     } finally {
       this.#wakeAll();
-      if (reader !== undefined) this.#chunkReaders.delete(reader.id);
+      if (reader !== undefined) this.#chunkReaders.delete(reader);
       await client?.end().catch(() => {});
     }
   }
@@ -229,23 +187,35 @@ export class SnapshotReader {
     for (const resolve of waiting) resolve();
   }
 
-  async #open(reader: ChunkReader, table: TableProgress): Promise<void> {
-    this.#opening += 1;
+  /** What a reader is to do next; undefined where it has to wait for others, or where nothing is left. */
+  #next(reader: ChunkReader): (() => Promise<void>) | undefined {
+    const [range] = this.#ranges;
+    // A target takes rows in the order of their keys with less effort: other ranges of a table are begun when the flows
+    // would otherwise have nothing to do.
+    if (range !== undefined && range.job.copying > 0 && this.#ports.lead.isFed) return undefined;
+    if (range !== undefined) {
+      this.#ranges.shift();
+      return () => this.#readRange(reader, range);
+    }
+    const small = this.#takeSmall();
+    if (small.length > 0) return () => this.#readSmall(reader, small);
+    const table = this.#tables.shift();
+    return table === undefined ? undefined : () => this.#openTable(reader, table);
+  }
+
+  async #do(work: () => Promise<void>): Promise<void> {
+    this.#busy += 1;
     try {
-      await this.#openTable(reader, table);
+      await work();
     } finally {
-      this.#opening -= 1;
+      this.#busy -= 1;
       this.#wakeAll();
     }
   }
 
   async #openTable(reader: ChunkReader, table: TableProgress): Promise<void> {
     const captured = this.#ports.tableByName(table.schema, table.name);
-    if (captured === undefined) {
-      this.#ports.log.warn({ table: nameOf(table) }, 'a table of the snapshot is gone; left out');
-      table.state = 'done';
-      return;
-    }
+    if (captured === undefined) return this.#leaveOut(table);
     if (table.keys !== undefined && !hasGuardedKey(captured)) return this.#readKeys(reader, table, captured);
     if (table.span !== undefined && !spanFits(table.span, captured.schema)) {
       this.#ports.log.warn(
@@ -257,54 +227,50 @@ export class SnapshotReader {
       return;
     }
     const id = nameReading(this.#ports.task.progress, table, captured.oid);
-    const job: TableJob = { table, captured, id, open: 0, verdict: 'read' };
+    const job = this.#job(table, captured, id);
     if (table.state === 'pending') {
       const keyless = captured.keyIndexes.length === 0;
       if (table.span !== undefined) await markRange(reader, job, 'begin_range');
-      else if (!keyless && table.part === undefined) await reader.mark({ k: 'begin', id, oid: captured.oid });
       // A sample of the table may have missed a range that was asked for: that is read in one piece.
       const whole = !keyless && table.part === undefined && table.span === undefined;
-      const ranges = !whole ? [] : await this.#split(reader.client, table, captured);
-      if (ranges.length > 1) table.ranges = ranges;
-      table.state = 'running';
+      const size = { estimate: table.estimate ?? 0, most: this.#size.readers };
+      const ranges = !whole ? [] : await splitByKeys(reader.client, captured, this.#ports.rules, size);
+      const begin = { k: 'begin', id, oid: captured.oid } as const;
+      if (ranges.length > 1) {
+        await reader.mark(begin);
+        table.ranges = ranges;
+      } else if (whole) job.begin = begin;
+      if (job.begin === undefined) table.state = 'running';
     }
-    const ranges = table.ranges?.filter(({ done }) => done !== true) ?? [asRange(table)];
+    const ranges = this.#rangesOf(job);
     job.open = ranges.length;
     if (ranges.length === 0) return this.#end(reader, job);
-    this.#ranges.push(...ranges.map((range) => ({ job, range })));
+    this.#ranges.push(...ranges.map((range, place) => ({ job, range, place })));
+    this.#wakeAll();
   }
 
-  /** Ranges of about the same size, one for each connection, by a sample of the keys. */
-  async #split(client: pg.Client, { estimate = 0 }: TableProgress, table: PublishedTable): Promise<KeyRange[]> {
-    const count = Math.min(this.#readers, Math.floor(estimate / ROWS_A_CONNECTION));
-    if (count < 2) return [];
-    const percent = Math.min(100, Math.ceil((100 * 100 * SAMPLE_ROWS) / estimate) / 100);
-    let keys: string[][];
-    try {
-      keys = (await client.query({ text: sampleSql(table, percent), rowMode: 'array' })).rows;
-    } catch (thrown) {
-      const error = sourceError(thrown, `sampling keys of ${nameOf(table.schema)}`);
-      // Foreign partitions cannot be sampled.
-      if (error.code !== 'source_query') throw error;
-      return [];
-    }
-    const { rules } = this.#ports;
-    const bounds: string[][] = [];
-    for (let n = 1; n < count; n++) {
-      const key = keys[Math.floor((n * keys.length) / count)];
-      if (key !== undefined && JSON.stringify(key) !== JSON.stringify(bounds.at(-1))) bounds.push(key);
-    }
-    const sealed = bounds.map((key) => rules.sealCursor(table.publication, key));
-    return [...sealed, null].map((upTo, n) => ({ cursor: n === 0 ? null : sealed[n - 1]!, upTo }));
+  #job(table: TableProgress, captured: PublishedTable, id: string): TableJob {
+    // What was read of it before it begins is read again.
+    if (table.state === 'pending') delete table.ranges;
+    const { estimate = 0 } = table;
+    const rowBytes = estimate === 0 ? 0 : (this.#bytesOf.get(table) ?? 0) / estimate;
+    const rows = this.#size.first(rowBytes === 0 ? undefined : rowBytes);
+    return { table, captured, id, open: 0, rowBytes, rows, copying: 0, verdict: 'read' };
   }
 
-  async #readRange(reader: ChunkReader, { job, range }: RangeJob): Promise<void> {
+  /** What is left to be read of a table. */
+  #rangesOf({ table, captured }: TableJob): RangeJob['range'][] {
+    // Without a key it is read in one piece.
+    if (captured.keyIndexes.length === 0) return [{ cursor: null, upTo: null }];
+    table.ranges ??= [{ cursor: table.cursor, upTo: null }];
+    return table.ranges.filter(({ done }) => done !== true);
+  }
+
+  async #readRange(reader: ChunkReader, { job, range, place }: RangeJob): Promise<void> {
     const { lead, log, rules } = this.#ports;
     const { table } = job;
     // A table that loses its key while it is read is read in one piece from then on, and the other way round.
     const keyless = job.captured.keyIndexes.length === 0;
-    let rows = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#ports.maxChunkRows, this.#limit.mostAtOnce);
-    let rowBytes = 0;
     for (let attempt = 1; !this.#stopped && job.verdict === 'read' && range.done !== true;) {
       const verdict = this.#look(job);
       if (verdict !== 'read') {
@@ -312,34 +278,52 @@ export class SnapshotReader {
         break;
       }
       const { captured } = job;
+      const rows = keyless ? undefined : job.rows;
       await this.#limit.take(rows ?? 0, this.#signal);
-      const bytes = rowBytes * (rows ?? 0);
+      const bytes = job.rowBytes * (rows ?? 0);
       await lead.room(bytes, this.#signal);
-      const begin = keyless ? ({ k: 'begin', id: job.id, oid: captured.oid } as const) : undefined;
+      const begin = keyless ? ({ k: 'begin', id: job.id, oid: captured.oid } as const) : job.begin;
+      job.begin = undefined;
       const after = rules.openCursor(captured.publication, range.cursor);
       const upTo = rules.openCursor(captured.publication, range.upTo);
       const startedMs = performance.now();
+      let copies = 1;
+      const copied = (): void => {
+        job.copying -= copies;
+        copies = 0;
+      };
+      const whenRead = (chunk: CopyRows): string | undefined => {
+        table.state = 'running';
+        copied();
+        if (rows !== undefined && chunk.length > 0) {
+          job.rowBytes = chunk.bytes / chunk.length;
+          job.rows = this.#size.next(job.rowBytes, rows, performance.now() - startedMs);
+        }
+        if (rows !== undefined && chunk.length >= rows) this.#leave(job, range, place, chunk);
+        this.#wakeAll();
+        job.ended = job.open === 1 && table.span === undefined && table.part === undefined;
+        return job.ended ? job.id : undefined;
+      };
       const sql = chunkSql(captured, { after, upTo, span: table.span }, rows, table.part);
-      const read = await reader.read(captured, sql, { begin });
+      job.copying += 1;
+      const [read] = await reader.read([{ table: captured, sql, begin, whenRead }]);
+      table.state = 'running';
+      copied();
       this.#limit.settle(rows ?? 0, read?.chunk.rows.length ?? 0);
-      if (read === undefined) {
+      if (read !== undefined) {
+        await this.#chunkRead(job, range, read);
         lead.done(bytes);
-        attempt += 1;
-        // A smaller chunk is less likely to meet a change while it is read.
-        if (rows !== undefined) rows = Math.max(LEAST_CHUNK_ROWS, Math.floor(rows / 2));
-        if (attempt > MOST_ATTEMPTS) {
-          this.#ports.task.setAside(table, `${MOST_ATTEMPTS} times running it changed while a chunk of it was read`);
-          job.verdict = 'aside';
-        } else await abortableDelay(20 * attempt, this.#signal);
         continue;
       }
-      attempt = 1;
-      const tookMs = performance.now() - startedMs;
-      await this.#chunkRead(job, range, read, rows);
       lead.done(bytes);
-      if (rows === undefined) continue;
-      rowBytes = read.chunk.rows.bytes / Math.max(1, read.chunk.rows.length);
-      rows = this.#nextRows(rowBytes, rows, tookMs);
+      job.ended = false;
+      attempt += 1;
+      // A smaller chunk is less likely to meet a change while it is read.
+      if (rows !== undefined) job.rows = Math.max(LEAST_CHUNK_ROWS, Math.floor(rows / 2));
+      if (attempt > MOST_ATTEMPTS) {
+        this.#ports.task.setAside(table, `${MOST_ATTEMPTS} times running it changed while a chunk of it was read`);
+        job.verdict = 'aside';
+      } else await abortableDelay(20 * attempt, this.#signal);
     }
     job.open -= 1;
     if (job.open > 0 || this.#stopped) return;
@@ -357,6 +341,18 @@ export class SnapshotReader {
     }
   }
 
+  /** Leaves what lies behind a chunk to whoever is free, while the chunk is on its way. */
+  #leave(job: TableJob, range: RangeJob['range'], place: number, chunk: CopyRows): void {
+    const { table, captured } = job;
+    const last = this.#ports.rules.sealCursor(captured.publication, chunk.key(chunk.length - 1));
+    const rest: KeyRange = { cursor: last, upTo: range.upTo };
+    range.upTo = last;
+    table.ranges!.splice(table.ranges!.indexOf(range as KeyRange) + 1, 0, rest);
+    job.open += 1;
+    const next = this.#ranges.findIndex((other) => other.job === job && other.place > place);
+    this.#ranges.splice(Math.max(0, next), 0, { job, range: rest, place });
+  }
+
   /** Takes the table as it is by now, and says whether what was begun still holds. */
   #look(job: TableJob): Verdict {
     const { table, captured } = job;
@@ -369,17 +365,15 @@ export class SnapshotReader {
     return 'read';
   }
 
-  async #chunkRead(
-    { table, captured }: TableJob,
-    range: RangeJob['range'],
-    { chunk, outcome, xmin }: ReadChunk,
-    rows: number | undefined,
-  ): Promise<void> {
+  async #chunkRead({ table }: TableJob, range: RangeJob['range'], { chunk, outcome, xmin }: ReadChunk): Promise<void> {
     await this.#ports.storedBehind(outcome.commitLsn);
     this.#ports.forgetTransactionsBefore(xmin);
     table.rows += chunk.rows.length;
-    if (rows === undefined || chunk.rows.length < rows) range.done = true;
-    else range.cursor = this.#ports.rules.sealCursor(captured.publication, chunk.rows.key(chunk.rows.length - 1));
+    range.done = true;
+    if (table.ranges !== undefined) {
+      table.ranges = table.ranges.filter((other) => other !== range);
+      table.cursor = table.ranges[0]?.cursor ?? table.cursor;
+    }
     if (performance.now() - this.#storedMs >= STORE_EVERY_MS) await this.#store();
   }
 
@@ -388,28 +382,95 @@ export class SnapshotReader {
     await this.#ports.progress.write(this.#ports.task.progress);
   }
 
-  /** Rows of the next chunk, by the bytes and the time of this one. */
-  #nextRows(rowBytes: number, rows: number, tookMs: number): number {
-    // Half of what may lie ahead of a flow is written while the other half is read.
-    const most = Math.min(CHUNK_BYTES, this.#ports.lead.mostBytes / 2) / this.#readers;
-    const byBytes = most / Math.max(1, rowBytes);
-    const byTime = (rows * CHUNK_MS) / Math.max(1, tookMs);
-    const chunkRows = Math.min(byBytes, byTime, this.#ports.maxChunkRows, this.#limit.mostAtOnce);
-    return Math.max(Math.min(100, this.#ports.maxChunkRows, this.#limit.mostAtOnce), Math.floor(chunkRows));
-  }
-
   /** The last mark of a table; the next table need not wait for it. */
   async #end(reader: ChunkReader, job: TableJob): Promise<void> {
     const { table, captured, id } = job;
+    if (job.ended === true) return this.#done(table);
     if (table.span !== undefined) await markRange(reader, job, 'end_range');
     else if (table.part === undefined) await reader.mark({ k: 'end', id, oid: captured.oid });
-    const ended = this.#ports.stored(reader.client).then(() => {
-      table.state = 'done';
-      delete table.ranges;
-      this.#ports.log.info({ table: nameOf(table), rows: table.rows }, 'table read');
-    });
+    const ended = this.#ports.stored(reader.client).then(() => this.#done(table));
     ended.catch(() => {});
     this.#ending.push(ended);
+  }
+
+  #done(table: TableProgress): void {
+    table.state = 'done';
+    delete table.ranges;
+    this.#ports.log.info({ table: nameOf(table), rows: table.rows }, 'table read');
+  }
+
+  #leaveOut(table: TableProgress): void {
+    this.#ports.log.warn({ table: nameOf(table) }, 'a table of the snapshot is gone; left out');
+    table.state = 'done';
+  }
+
+  /** Takes tables that are read whole and are small, as many as a chunk may hold; none where the next one is not. */
+  #takeSmall(): TableProgress[] {
+    const taken: TableProgress[] = [];
+    // Of a limit on rows a second somebody wants small steps.
+    if (this.#ports.maxRowsPerSecond !== undefined) return taken;
+    const most = this.#size.bytesTogether;
+    let bytes = 0;
+    while (taken.length < MOST_TOGETHER) {
+      const table = this.#tables[0];
+      const own = table === undefined ? undefined : this.#bytesOf.get(table);
+      if (table === undefined || own === undefined || own > most / 2 || bytes + own > most) break;
+      if (table.state !== 'pending' || (table.span ?? table.part ?? table.keys) !== undefined) break;
+      bytes += own;
+      taken.push(this.#tables.shift()!);
+    }
+    return taken;
+  }
+
+  /** Reads small tables together. What is left of one, or must be read again, is read by itself. */
+  async #readSmall(reader: ChunkReader, tables: readonly TableProgress[]): Promise<void> {
+    const { progress } = this.#ports.task;
+    const jobs: TableJob[] = [];
+    let bytes = 0;
+    for (const table of tables) {
+      const captured = this.#ports.tableByName(table.schema, table.name);
+      bytes += this.#bytesOf.get(table) ?? 0;
+      if (captured === undefined) this.#leaveOut(table);
+      else if (progress.tables.includes(table))
+        jobs.push({ ...this.#job(table, captured, nameReading(progress, table, captured.oid)), open: 1 });
+    }
+    if (jobs.length === 0) return;
+    const { lead } = this.#ports;
+    await lead.room(bytes, this.#signal);
+    if (this.#stopped) return;
+    const ranges = jobs.map((job) => this.#rangesOf(job)[0]!);
+    const wanted = jobs.map((job, index): WantedChunk => {
+      const { captured, id, table } = job;
+      const keyless = captured.keyIndexes.length === 0;
+      const limit = keyless ? undefined : Math.max(job.rows, Math.min(2 * table.estimate!, this.#ports.maxChunkRows));
+      return {
+        table: captured,
+        sql: chunkSql(captured, { after: null, upTo: null }, limit),
+        begin: { k: 'begin', id, oid: captured.oid },
+        whenRead: (chunk) => {
+          table.state = 'running';
+          if (limit !== undefined && chunk.length >= limit) this.#leave(job, ranges[index]!, 0, chunk);
+          job.ended = job.open === 1;
+          return job.ended ? id : undefined;
+        },
+      };
+    });
+    const read = await reader.read(wanted);
+    for (const [index, job] of jobs.entries()) {
+      const { table } = job;
+      const chunk = read[index];
+      const range = ranges[index]!;
+      table.state = 'running';
+      if (chunk === undefined) {
+        job.ended = false;
+        this.#ranges.push({ job, range, place: 0 });
+        continue;
+      }
+      await this.#chunkRead(job, range, chunk);
+      job.open -= 1;
+      if (job.open === 0) await this.#end(reader, job);
+    }
+    lead.done(bytes);
   }
 
   async #giveUp(reader: ChunkReader, table: TableProgress, { oid }: PublishedTable): Promise<void> {
@@ -424,9 +485,9 @@ export class SnapshotReader {
     for (let attempt = 1; !this.#stopped; attempt++) {
       // Under another key they name nothing any more.
       if (captured.keyIndexes.length === 0 || keyOf(captured) !== keyOf(first)) break;
-      const read = await reader.read(captured, keysSql(captured, keys), {
-        absentKeysSql: absentSql(captured, keys),
-      });
+      const [read] = await reader.read([
+        { table: captured, sql: keysSql(captured, keys), absentKeysSql: absentSql(captured, keys) },
+      ]);
       if (read !== undefined) {
         await this.#ports.storedBehind(read.outcome.commitLsn);
         table.rows = read.chunk.rows.length;
@@ -444,50 +505,4 @@ export class SnapshotReader {
     }
     if (!this.#stopped) table.state = 'done';
   }
-}
-
-/** Tells targets which rows are read, where they can tell which those are. */
-async function markRange(
-  reader: ChunkReader,
-  { table: { span }, captured, id }: TableJob,
-  k: RangeMark,
-): Promise<void> {
-  const bounds = framedBounds(captured, span!);
-  if (isOrdered(captured.published, bounds)) await reader.mark({ k, id, oid: captured.oid, ...bounds });
-}
-
-/** A table that is read in one range, as that range. */
-function asRange(table: TableProgress): RangeJob['range'] {
-  let done = false;
-  return {
-    upTo: null,
-    get cursor() {
-      return table.cursor;
-    },
-    set cursor(cursor) {
-      table.cursor = cursor;
-    },
-    get done() {
-      return done;
-    },
-    set done(value) {
-      done = value;
-    },
-  };
-}
-
-function nameOf({ schema, name }: { readonly schema: string; readonly name: string }): string {
-  return `${schema}.${name}`;
-}
-
-/** Whether the table has the partition that is to be read. */
-function holds(table: CapturedTable, part: TableProgress['part']): boolean {
-  return part === undefined || table.parts.some(({ schema, name }) => schema === part.schema && name === part.name);
-}
-
-function keyOf({ schema }: CapturedTable): string {
-  return JSON.stringify([
-    schema.key,
-    schema.key.map((name) => schema.columns.find((each) => each.name === name)?.type),
-  ]);
 }

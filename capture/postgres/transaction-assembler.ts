@@ -373,7 +373,11 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       return;
     }
     const table = this.#options.tableByOid(mark.oid);
-    if (table === undefined) return;
+    if (table === undefined) {
+      // Who reads a chunk of a table that is gone by now waits for its fate all the same.
+      if (mark.k === 'high') this.#forgetChunk(mark.chunk);
+      return;
+    }
     switch (mark.k) {
       case 'begin':
       case 'end':
@@ -390,7 +394,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
         if (this.#options.readsChunk(mark.chunk)) this.#windows.open(mark.chunk, mark.oid, this.#xids ?? []);
         return;
       case 'high':
-        this.#closeWindow(mark.chunk);
+        this.#closeWindow(mark.chunk, mark.end);
     }
   }
 
@@ -420,10 +424,10 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     });
   }
 
-  /** Publishes what is left of a chunk at the place of its high watermark. */
-  #closeWindow(id: string): void {
+  /** Publishes what is left of a chunk at the place of its high watermark, and behind it that the reading `end` ends. */
+  #closeWindow(id: string, end: string | undefined): void {
     const chunk = this.#options.takeChunk(id);
-    if (chunk === undefined) return this.#windows.drop(id);
+    if (chunk === undefined) return this.#forgetChunk(id);
     const { table, rows } = chunk;
     const rest = this.#windows.close(id, chunk, this.#options.tableByOid(table.oid));
     if (rest === undefined) return this.#options.chunkDone(id, undefined);
@@ -449,9 +453,16 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       this.#frame.writer.writeJson(keyImage(table, key));
       this.#endRow(open, relation, 'd');
     }
+    if (end !== undefined) this.#writeMark(table, [end, 'end']);
     // Who reads the chunk waits until the stream has come to this place, also where it brought nothing.
     if (kept === 0 && rest.absent.length === 0) this.#progressDue = true;
     this.#options.chunkDone(id, { kept, commitLsn: this.#open!.commitLsn });
+  }
+
+  #forgetChunk(id: string): void {
+    this.#options.takeChunk(id);
+    this.#windows.drop(id);
+    this.#options.chunkDone(id, undefined);
   }
 
   /** Publishes all rows of a chunk as the lines that they came as. False inside of what the stream holds already. */

@@ -61,6 +61,22 @@ describe('how far a stream runs ahead of its flows', () => {
     expect(await waitsFor(lead, 2 * MB)).toEqual(['slow']);
   });
 
+  it('feeds flows that have half of what may lie ahead of them', async () => {
+    const { lead, hear } = open();
+    lead.stored(11, 100 * MB);
+    expect(lead.isFed).toBe(false);
+    hear('fast', 11, 100 * MB);
+    expect(lead.isFed).toBe(false);
+    hear('slow', 11);
+    lead.stored(12, 10 * MB);
+    expect(lead.isFed).toBe(false);
+    hear('fast', 12);
+    lead.stored(13, 2 * MB);
+    expect(lead.isFed).toBe(true);
+    hear('slow', 13);
+    expect(lead.isFed).toBe(false);
+  });
+
   it('lets one chunk pass where nothing lies ahead, however slow the flow is', async () => {
     const { lead, hear } = open();
     hear('slow', 10, 1);

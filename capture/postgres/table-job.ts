@@ -1,0 +1,63 @@
+/** A table that is being read by a snapshot, and its ranges. */
+import { isOrdered, type RangeMark } from '../../core/key-order.ts';
+import type { KeyRange, TableProgress } from '../snapshot-request.ts';
+import type { CapturedTable } from './catalog.ts';
+import type { ChunkReader } from './chunk-reader.ts';
+import { framedBounds } from './key-span.ts';
+import type { Mark } from './log-marks.ts';
+import type { PublishedTable } from './published-table.ts';
+
+/** What becomes of a table: read to its end; read anew under another key; gone; left for later; asked for once more. */
+export type Verdict = 'read' | 'anew' | 'gone' | 'aside' | 'superseded';
+
+export interface TableJob {
+  readonly table: TableProgress;
+  captured: PublishedTable;
+  /** Names the reading in its begin and end marks. */
+  readonly id: string;
+  /** Ranges that are not read to their end. */
+  open: number;
+  /** Goes into the log with the first chunk. */
+  begin?: Mark | undefined;
+  /** The end mark went with the last chunk. */
+  ended?: boolean;
+  /** Bytes of a row and rows of a chunk, by what has been read so far. */
+  rowBytes: number;
+  rows: number;
+  /** Chunks that the source is sending. */
+  copying: number;
+  verdict: Verdict;
+}
+
+export interface RangeJob {
+  readonly job: TableJob;
+  readonly range: Pick<KeyRange, 'cursor' | 'upTo' | 'done'>;
+  /** Its place among the ranges that the table was cut into. */
+  readonly place: number;
+}
+
+/** Tells targets which rows are read, where they can tell which those are. */
+export async function markRange(
+  reader: ChunkReader,
+  { table: { span }, captured, id }: TableJob,
+  k: RangeMark,
+): Promise<void> {
+  const bounds = framedBounds(captured, span!);
+  if (isOrdered(captured.published, bounds)) await reader.mark({ k, id, oid: captured.oid, ...bounds });
+}
+
+export function nameOf({ schema, name }: { readonly schema: string; readonly name: string }): string {
+  return `${schema}.${name}`;
+}
+
+/** Whether the table has the partition that is to be read. */
+export function holds(table: CapturedTable, part: TableProgress['part']): boolean {
+  return part === undefined || table.parts.some(({ schema, name }) => schema === part.schema && name === part.name);
+}
+
+export function keyOf({ schema }: CapturedTable): string {
+  return JSON.stringify([
+    schema.key,
+    schema.key.map((name) => schema.columns.find((each) => each.name === name)?.type),
+  ]);
+}
