@@ -48,7 +48,10 @@ class Splitter {
     let from = run.from;
     for (const { entry, index, start, from: first, to } of transactionsOf(run)) {
       const ends = entry[5] === 'whole' || entry[5] === 'last';
-      for (let row = first; row < to; row++) {
+      for (let row = first, next: number; row < to; row = next) {
+        // Lines are rows of one table, of which the first tells all.
+        const block = run.frame.linesAt(row);
+        next = block === undefined ? row + 1 : Math.min(block.to, to);
         const table = run.frame.tables[run.frame.tableIndex(row)];
         if (table === undefined || !this.#followed.includes(table)) continue;
         const step = this.#stepAt(run, row, table);

@@ -153,7 +153,7 @@ export class TableChanges<P extends PlanShape> {
     if (this.plan.takesLines !== true || this.#indexed || !this.insertsOnly) return false;
     this.#lines.set(this.size, block);
     this.updatesOnly = false;
-    for (let row = block.from; row < block.to; row++) this.#note(frame, row);
+    this.#noteAll(frame, block.from, block.to);
     return true;
   }
 
@@ -192,15 +192,32 @@ export class TableChanges<P extends PlanShape> {
 
   #note(frame: IndexedFrame, row: number): void {
     if (this.#frames.at(-1) !== frame) this.#frames.push(frame);
+    this.#reserve(1);
     const at = 2 * this.size;
-    if (at === this.#rows.length) {
-      const grown = new Uint32Array(2 * at);
-      grown.set(this.#rows);
-      this.#rows = grown;
-    }
     this.#rows[at] = this.#frames.length - 1;
     this.#rows[at + 1] = row;
     this.size += 1;
+  }
+
+  #noteAll(frame: IndexedFrame, from: number, to: number): void {
+    if (this.#frames.at(-1) !== frame) this.#frames.push(frame);
+    const index = this.#frames.length - 1;
+    this.#reserve(to - from);
+    const rows = this.#rows;
+    let at = 2 * this.size;
+    for (let row = from; row < to; row++) {
+      rows[at++] = index;
+      rows[at++] = row;
+    }
+    this.size += to - from;
+  }
+
+  #reserve(count: number): void {
+    const needed = 2 * (this.size + count);
+    if (needed <= this.#rows.length) return;
+    const grown = new Uint32Array(Math.max(needed, 2 * this.#rows.length));
+    grown.set(this.#rows);
+    this.#rows = grown;
   }
 
   /** An update that leaves columns unchanged, or brings the old key or row. */

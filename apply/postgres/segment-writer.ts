@@ -18,7 +18,7 @@ import { sqlStateOf } from './target-error.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
 const MOST_LITERAL_ROWS = 100;
-const LINES_PIECE_BYTES = 64 * 1024;
+const LINES_PIECE_BYTES = 256 * 1024;
 
 export class SegmentWriter {
   readonly #plans: TablePlans;
