@@ -44,6 +44,8 @@ export interface ChangePlan {
   readonly pending: readonly string[];
   /** Rows of the version before can still be written. */
   readonly additive: boolean;
+  /** Rows that are there get values: those that are written in the version before would go without. */
+  readonly fills: boolean;
 }
 
 /** Column names as one text, in whatever order the columns are. */
@@ -59,7 +61,7 @@ export function planChanges(options: PlanOptions): ChangePlan {
   const { before, after, restart, settings, schema, kept, pending, found } = options;
   const diff = diffSchemas(before, after);
   const names = namesOf(found.columns.keys());
-  if (isEmptyDiff(diff) && !restart) return { names, steps: [], kept, pending, additive: true };
+  if (isEmptyDiff(diff) && !restart) return { names, steps: [], kept, pending, additive: true, fills: false };
   if (settings.schema_changes === 'stop' && !restart && !isEmptyDiff(diff))
     throw shapeError(schema, after.name, `its source changed (${describeDiff(diff)}), and schema_changes is stop`);
   return new Planner(options, diff, names).plan();
@@ -133,6 +135,7 @@ class Planner {
       kept: [...this.#kept],
       pending: [...this.#pending],
       additive: this.#diff.dropped.length === 0 && this.#diff.renamed.length === 0 && !this.#diff.key && !changedTypes,
+      fills: this.#diff.added.some(({ existing }) => existing !== undefined),
     };
   }
 

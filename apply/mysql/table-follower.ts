@@ -130,7 +130,7 @@ export class TableFollower {
         const { settings } = this.#o;
         const around = await surroundings(session);
         const plan = planChanges({ settings, schema, before, after: wanted, found, around, kept, pending, restart });
-        if (open !== undefined && plan.steps.length > 0 && !plan.additive)
+        if (open !== undefined && plan.steps.length > 0 && (!plan.additive || plan.fills))
           throw shapeError(
             schema,
             table.name,

@@ -298,4 +298,13 @@ describe.each([
     expect(notices).toMatchObject([{ state: 'stopped', reason: expect.stringMatching(/middle of a transaction/) }]);
     expect(await items('id')).toEqual([['1'], ['2'], ['3']]);
   });
+
+  test('a new column that rows of the same transaction have a value in stops the table', async () => {
+    await open({});
+    const n = { name: 'n', type: 'integer', existing: '7', id: 4 };
+    await feed.frame([FIRST, table([ID, A, B, n])], [[ins('3', 'a3', 'b3'), at(1, ins('4', 'a4', 'b4', '8'))]]);
+    await feed.caughtUp();
+    expect(notices).toMatchObject([{ state: 'stopped', reason: expect.stringMatching(/middle of a transaction/) }]);
+    expect(await items('id')).toEqual([['1'], ['2'], ['3']]);
+  });
 });
