@@ -69,15 +69,21 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('very many inserts in o
   );
 });
 
+/** From Postgres to Postgres, with rows 1 and 2 on both sides. */
+async function withTwoRows(): Promise<CrossPipeline> {
+  const pipeline = await servers.pipeline('postgres', 'postgres');
+  await pipeline.source.run(TABLE);
+  await pipeline.start();
+  await pipeline.source.run(insert(1, 2));
+  await pipeline.settled(['items']);
+  return pipeline;
+}
+
 describe('very many inserts that the target does not take as they are', () => {
   it(
     'meet rows that the target has already',
     async () => {
-      const pipeline = await servers.pipeline('postgres', 'postgres');
-      await pipeline.source.run(TABLE);
-      await pipeline.start();
-      await pipeline.source.run(insert(1, 2));
-      await pipeline.settled(['items']);
+      const pipeline = await withTwoRows();
       await pipeline.target.run(
         `insert into ${pipeline.place}.items (id, name) select i, 'there before' from generate_series(5000, 5010) i`,
       );
@@ -91,11 +97,7 @@ describe('very many inserts that the target does not take as they are', () => {
   it(
     'leave in quarantine the rows that it refuses, and later changes of their keys',
     async () => {
-      const pipeline = await servers.pipeline('postgres', 'postgres');
-      await pipeline.source.run(TABLE);
-      await pipeline.start();
-      await pipeline.source.run(insert(1, 2));
-      await pipeline.settled(['items']);
+      const pipeline = await withTwoRows();
       const { place } = pipeline;
       await pipeline.target.run(`alter table ${place}.items add constraint small check (qty < 2000 or id <> 16001)`);
       await pipeline.source.run(insert(3, 16_500));
