@@ -21,12 +21,13 @@ import {
   type ProgressStore,
   type TableProgress,
 } from '../snapshot-request.ts';
-import { ChunkReader, currentSnapshot, type ChunkOutcome, type ReadChunk, type WantedChunk } from './chunk-reader.ts';
+import { ChunkReader, type ChunkOutcome, type ReadChunk, type WantedChunk } from './chunk-reader.ts';
 import { ChunkSize } from './chunk-size.ts';
 import { absentSql, chunkSql, keysSql } from './chunk-sql.ts';
 import type { Chunk } from './chunk-windows.ts';
 import type { CopyRows } from './copy-lines.ts';
 import { hasGuardedKey, type PublishedTable } from './published-table.ts';
+import { waitForOlderTransactions } from './older-transactions.ts';
 import { ROWS_A_CONNECTION, splitByKeys } from './key-ranges.ts';
 import { holds, keyOf, markRange, nameOf, type RangeJob, type TableJob, type Verdict } from './table-job.ts';
 import { estimateTables } from './table-estimates.ts';
@@ -121,7 +122,7 @@ export class SnapshotReader {
     try {
       const first = await this.#ports.connect();
       try {
-        await this.#waitForOlderTransactions(first);
+        await waitForOlderTransactions(first, this.#ports.log, this.#signal);
         this.#bytesOf = await estimateTables(first, this.#tables, this.#ports.tableByName);
       } catch (thrown) {
         await first.end().catch(() => {});
@@ -135,23 +136,6 @@ export class SnapshotReader {
       await this.#store();
     } finally {
       this.#ports.trackTransactions(false);
-    }
-  }
-
-  /**
-   * A transaction that had committed in the log before we began to remember ids could still be invisible to a chunk.
-   * All that are in progress now must have ended before the first chunk is read.
-   */
-  async #waitForOlderTransactions(client: pg.Client): Promise<void> {
-    const { log } = this.#ports;
-    const old = new Set((await currentSnapshot(client)).inProgress);
-    for (let tries = 0; old.size > 0 && !this.#signal.aborted; tries++) {
-      const now = new Set((await currentSnapshot(client)).inProgress);
-      for (const xid of old) if (!now.has(xid)) old.delete(xid);
-      if (old.size === 0) break;
-      if (tries % 100 === 99)
-        log.warn({ transactions: [...old] }, 'the snapshot waits for transactions that are older than it');
-      await abortableDelay(100, this.#signal);
     }
   }
 

@@ -12,6 +12,7 @@ import type { ChunkOutcome } from './chunk-reader.ts';
 import type { CopyRows } from './copy-lines.ts';
 import { ChunkWindows, type Chunk } from './chunk-windows.ts';
 import { DDL_PREFIX, type Mark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
+import { LEAST_INSERTS_AS_LINES, type OpenTransaction } from './open-transaction.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
 import { isPlain, keyImage, type PublishedTable } from './published-table.ts';
 import { hasUnchanged, writeGuardedTuple, writeLine, writeTuple } from './tuple-writer.ts';
@@ -42,33 +43,6 @@ interface Relation {
   readonly table: PublishedTable;
   readonly counts: Partial<Record<Op, number>>;
 }
-
-interface OpenTransaction {
-  readonly xid: number;
-  readonly commitLsn: bigint;
-  readonly timeUs: number;
-  /** Changes seen so far, as positions count them. */
-  ordinal: number;
-  /** Changes at the start that the stream holds already. */
-  readonly skip: number;
-  /** Set where Waybill wrote it. */
-  origin?: string;
-  /** Whether its first change lies in the frame being written. */
-  beganHere: boolean;
-  rowsHere: number;
-  firstOrdinal: number;
-  /** The table (oid) that its newest changes were all inserts into, 0 for none, and their number. */
-  insertsInto: number;
-  inserts: number;
-  /** Whether these go on as lines of COPY, with nothing else in their frames. */
-  asLines: boolean;
-}
-
-/**
- * From so many inserts of one table on, those of further frames stand as lines. Frames that hold both kinds of rows are the
- * dearest to read, so that what is short stays rows.
- */
-const LEAST_INSERTS_AS_LINES = 1000;
 
 export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosition> {
   readonly #options: AssemblerOptions;
