@@ -70,8 +70,8 @@ command(
 );
 command(
   program,
-  'schema',
-  'JSON Schema of the configuration',
+  'schema [entity]',
+  'JSON Schema of the configuration, or of the records of an entity',
   async () => (await import('./commands/schema.ts')).schema,
 );
 command(

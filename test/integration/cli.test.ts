@@ -107,6 +107,7 @@ it('prints grants that suffice, and check agrees', async () => {
   const findings = JSON.parse(await waybill('check', '--json')) as { severity: string; subject: string }[];
   expect(findings.filter(({ severity }) => severity === 'error')).toEqual([]);
   expect(JSON.parse(await waybill('schema'))).toMatchObject({ type: 'object' });
+  expect(JSON.parse(await waybill('schema', 'product'))).toMatchObject({ title: 'product', 'x-key': ['sku'] });
 });
 
 it('replicates with them, drains at SIGTERM, and leaves at once at a second one', async () => {

@@ -78,6 +78,7 @@ describe('2: wrong usage or configuration', () => {
     ['grants for nobody', ['grants', 'wmss']],
     ['a snapshot of no source', ['snapshot', 'wmss']],
     ['a snapshot of a table without schema', ['snapshot', 'wms', 'orders']],
+    ['the schema of an entity that is not there', ['schema', 'produkt']],
     ['a teardown of no source', ['teardown', 'wmss']],
     ['the tail of no source', ['tail', 'wmss']],
     ['the tail of records that no flow makes', ['tail', 'canonical']],

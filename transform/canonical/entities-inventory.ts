@@ -14,28 +14,36 @@ export const inventoryPosition = defineEntity({
     lot: keyPart(),
     owner: keyPart(),
     uom: unit(),
-    /** Physically present, in any condition. */
     on_hand: quantity().nullable(),
     damaged: quantity().nullable(),
     quarantine: quantity().nullable(),
     blocked: quantity().nullable(),
-    /** damaged + quarantine + blocked. */
     on_hold: quantity().nullable(),
-    /** Hard claims on stock that is not on hold. */
     allocated: quantity().nullable(),
-    /** The part of allocated that has left its place. */
     picked: quantity().nullable(),
-    /** Carts and drafts, each with an expiry. */
     soft_reserved: quantity().nullable(),
-    /** Despatched and not yet received. */
     in_transit: quantity().nullable(),
-    /** Confirmed supply that is not yet despatched. */
     on_order: quantity().nullable(),
-    /** on_hand − on_hold − allocated − soft_reserved. Negative means oversold; never clamped here. */
     available: quantity().nullable(),
-    /** What the source itself calls available, kept to be compared. */
     source_available: quantity().nullable(),
   }),
+  meanings: {
+    lot: 'Lot or batch; empty where stock is not told apart by it.',
+    owner: 'Whose stock it is; empty for one’s own.',
+    uom: 'Unit of all quantities of the record.',
+    damaged: 'On hand and damaged.',
+    quarantine: 'On hand and awaiting inspection.',
+    blocked: 'On hand and held back for another reason.',
+    on_hand: 'Physically present, in any condition.',
+    on_hold: 'damaged + quarantine + blocked.',
+    allocated: 'Hard claims on stock that is not on hold.',
+    picked: 'The part of allocated that has left its place.',
+    soft_reserved: 'Carts and drafts, each with an expiry.',
+    in_transit: 'Despatched and not yet received.',
+    on_order: 'Confirmed supply that is not yet despatched.',
+    available: 'on_hand − on_hold − allocated − soft_reserved. Negative means oversold; never clamped here.',
+    source_available: 'What the source itself calls available, kept to be compared.',
+  },
   key: ['sku', 'location', 'lot', 'owner'],
   groups: {
     on_hand: ['on_hand', 'uom'],
@@ -75,6 +83,11 @@ export const inventoryMovement = defineEntity({
     document: text().nullable(),
     occurred_at: timestamp(),
   }),
+  meanings: {
+    delta: 'The change; a movement has it, or an absolute quantity.',
+    absolute: 'What a count found; everything before it is settled.',
+    document: 'What caused it: an order, a receipt, a count.',
+  },
   key: ['id'],
   groups: {
     movement: ['sku', 'location', 'lot', 'owner', 'uom', 'delta', 'absolute', 'reason', 'document', 'occurred_at'],
@@ -96,7 +109,6 @@ export const reservation = defineEntity({
   schema: z.strictObject({
     order_number: code(),
     line: code(),
-    /** Tells the claims of one line apart; empty where a line has one. */
     part: keyPart(),
     sku: code(),
     location: code().nullable(),
@@ -107,6 +119,11 @@ export const reservation = defineEntity({
     kind: oneOf(['soft', 'hard']),
     expires_at: timestamp().nullable(),
   }),
+  meanings: {
+    kind: 'soft: a cart or a draft; hard: an accepted order.',
+    location: 'Where it is claimed; absent before it is known.',
+    part: 'Tells the claims of one line apart; empty where a line has one.',
+  },
   key: ['order_number', 'line', 'part'],
   groups: { claim: ['sku', 'location', 'lot', 'owner', 'uom', 'qty', 'kind', 'expires_at'] },
   rules: [

@@ -38,7 +38,6 @@ export const product = defineEntity({
   schema: z.strictObject({
     sku: code(),
     gtin14: gtin14().nullable(),
-    /** The GTIN as the source wrote it, with its own length. */
     gtin_text: text().nullable(),
     name: text().nullable(),
     brand: text().nullable(),
@@ -57,6 +56,12 @@ export const product = defineEntity({
     tracking: oneOf(['none', 'lot', 'serial']).nullable(),
     status: oneOf(['active', 'inactive', 'archived']).nullable(),
   }),
+  meanings: {
+    base_uom: 'The unit in which stock is counted.',
+    packs: 'Units that hold several of the base unit, each with its quantity.',
+    tracking: 'Whether stock is told apart by lot, by serial number, or not.',
+    gtin_text: 'The GTIN as the source wrote it, with its own length.',
+  },
   key: ['sku'],
   groups: {
     gtin: ['gtin14', 'gtin_text'],
@@ -101,10 +106,14 @@ export const location = defineEntity({
     latitude: latitude().nullable(),
     longitude: longitude().nullable(),
     unlocode: locode().nullable(),
-    /** Whether what lies here counts as stock. */
     is_stock: flag(),
     status: oneOf(['active', 'inactive', 'archived']).nullable(),
   }),
+  meanings: {
+    parent: 'The location that holds this one.',
+    type: 'What kind of place it is.',
+    is_stock: 'Whether what lies here counts as stock.',
+  },
   key: ['code'],
   groups: { geo: ['latitude', 'longitude'] },
   rules: [
@@ -141,9 +150,7 @@ export const price = defineEntity({
   schema: z.strictObject({
     sku: code(),
     list: code(),
-    /** Quantity from which it holds. Part of the key, since one list may have several steps. */
     min_qty: positive(),
-    /** Start of validity as the list names it, empty without one; part of the key for the same reason. */
     version: keyPart(),
     amount: amount(),
     currency: currency(),
@@ -151,6 +158,10 @@ export const price = defineEntity({
     valid_from: timestamp().nullable(),
     valid_until: timestamp().nullable(),
   }),
+  meanings: {
+    min_qty: 'Quantity from which it holds. Part of the key, since one list may have several steps.',
+    version: 'Start of validity as the list names it, empty without one; part of the key for the same reason.',
+  },
   key: ['sku', 'list', 'min_qty', 'version'],
   groups: { amount: ['amount', 'currency', 'uom'], validity: ['valid_from', 'valid_until'] },
   rules: [

@@ -33,6 +33,11 @@ export const salesOrder = defineEntity({
     currency: currency().nullable(),
     ship_to: structure(addressShape).nullable(),
   }),
+  meanings: {
+    channel: 'Where it was placed: a shop, a marketplace.',
+    requested_at: 'When the customer wants it.',
+    promised_at: 'When it was promised.',
+  },
   key: ['number'],
   groups: { total: ['total', 'currency'] },
   rules: [
@@ -141,6 +146,9 @@ export const inboundAsnLine = defineEntity({
     purchase_order: text().nullable(),
     purchase_order_line: text().nullable(),
   }),
+  meanings: {
+    sscc: 'The handling unit it is in.',
+  },
   key: ['asn', 'line'],
   groups: { contents: ['sku', 'lot', 'uom', 'qty'] },
 });

@@ -25,7 +25,6 @@ export const shipment = defineEntity({
   schema: z.strictObject({
     number: code(),
     direction: oneOf(['outbound', 'inbound', 'internal']).nullable(),
-    /** The order, purchase order or transfer that it serves. */
     document: text().nullable(),
     status: oneOf(['planned', 'waiting', 'ready', 'shipped', 'delivered', 'cancelled']),
     carrier: text().nullable(),
@@ -40,6 +39,12 @@ export const shipment = defineEntity({
     eta: timestamp().nullable(),
     delivered_at: timestamp().nullable(),
   }),
+  meanings: {
+    partner: 'The other party: customer, supplier.',
+    due_at: 'When it must have arrived.',
+    eta: 'When it is expected to arrive, as said last.',
+    document: 'The order, purchase order or transfer that it serves.',
+  },
   key: ['number'],
   groups: { carriage: ['carrier', 'service', 'tracking_nos'] },
 });
@@ -62,6 +67,11 @@ export const shipmentPackage = defineEntity({
       z.array(z.strictObject({ sku: code(), qty: positive(), uom: unit(), lot: z.string().optional() })),
     ).nullable(),
   }),
+  meanings: {
+    parent_sscc: 'The SSCC of the handling unit that it is in.',
+    parent: 'The package that it is in.',
+    contents: 'What it holds.',
+  },
   key: ['shipment', 'package'],
   groups: { weight: ['weight', 'weight_uom'] },
   rules: [
@@ -88,6 +98,11 @@ export const trackingEvent = defineEntity({
     milestone: oneOf(MILESTONES),
     location: text().nullable(),
   }),
+  meanings: {
+    classifier: 'Planned, estimated, actual or requested.',
+    milestone: 'What happened, or is to happen.',
+    recorded_at: 'When it was said: of two of the same kind the later one counts.',
+  },
   key: ['id'],
   groups: {
     event: ['shipment', 'tracking_no', 'occurred_at', 'recorded_at', 'classifier', 'milestone', 'location'],
@@ -105,11 +120,13 @@ export const sensorReading = defineEntity({
     type: code(),
     value: quantity(),
     uom: unit(),
-    /** What was measured: an SSCC, a location, a shipment. */
     subject: text().nullable(),
     lot: keyPart().nullable(),
     alert: flag().nullable(),
   }),
+  meanings: {
+    subject: 'What was measured: an SSCC, a location, a shipment.',
+  },
   key: ['device', 'observed_at', 'type'],
   groups: { reading: ['value', 'uom'] },
 });

@@ -41,6 +41,8 @@ export interface EntityDefinition<Shape extends z.ZodRawShape = z.ZodRawShape> {
   readonly description: string;
   readonly tier: Tier;
   readonly schema: z.ZodObject<Shape>;
+  /** What a field means, where its name does not say it. */
+  readonly meanings?: Readonly<Partial<Record<keyof Shape & string, string>>>;
   readonly key: readonly (keyof Shape & string)[];
   /** Groups by name. A field in none of them is a group of its own. */
   readonly groups?: Readonly<Record<string, readonly (keyof Shape & string)[]>>;
@@ -80,7 +82,7 @@ export function defineEntity<Shape extends z.ZodRawShape>(definition: EntityDefi
     };
   });
   const index = new Map(fields.map((field, position) => [field.name, position]));
-  for (const field of [...key, ...derived, ...groupOf.keys()])
+  for (const field of [...key, ...derived, ...groupOf.keys(), ...Object.keys(definition.meanings ?? {})])
     if (!index.has(field)) throw new TypeError(`${name} has no field ${field}`);
   for (const field of fields) {
     if (field.key && field.nullable) throw new TypeError(`${name}.${field.name} is a key and may be null`);
@@ -127,8 +129,12 @@ export function keyText(entity: Entity, values: RecordValues): string {
 
 /** JSON Schema of a record as an object. */
 export function entityJsonSchema(entity: Entity): unknown {
+  const schema = z.toJSONSchema(entity.schema, { unrepresentable: 'any' });
+  const meanings: Readonly<Record<string, string | undefined>> = entity.meanings ?? {};
+  for (const [field, property] of Object.entries(schema.properties ?? {}))
+    if (typeof property === 'object' && meanings[field] !== undefined) property.description = meanings[field];
   return {
-    ...(z.toJSONSchema(entity.schema, { unrepresentable: 'any' }) as object),
+    ...schema,
     title: entity.name,
     description: entity.description,
     'x-version': entity.version,

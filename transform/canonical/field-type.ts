@@ -23,6 +23,8 @@ export interface FieldType {
   /** The rule that a text breaks, or undefined. Never quotes the text. */
   readonly fault: (text: string) => string | undefined;
   readonly decode: (text: string) => unknown;
+  /** Of a closed set of words: all of them. */
+  readonly words?: readonly string[];
 }
 
 const TYPES = z.registry<FieldType>();
@@ -154,6 +156,7 @@ export function oneOf<const Words extends readonly [string, ...string[]]>(
     sql: 'text',
     fault: (value) => (known.has(value) ? undefined : rule),
     decode: keep,
+    words,
   });
   return schema as z.ZodEnum<{ [Word in Words[number]]: Word }>;
 }

@@ -103,7 +103,8 @@ const COMPANIONS: Readonly<Record<string, readonly string[]>> = {
   count: ['where'],
 };
 
-const EXPRESSION_OPERATORS = [
+/** All operators of expressions. */
+export const EXPRESSION_OPERATORS: readonly string[] = [
   ...LISTS,
   ...UNARY,
   ...AGGREGATES,
@@ -113,7 +114,8 @@ const EXPRESSION_OPERATORS = [
   'object',
   'if',
 ];
-const CONDITION_OPERATORS = [...COMPARISONS, 'all', 'any', 'not', 'absent', 'truthy', 'in'];
+/** All operators of conditions. */
+export const CONDITION_OPERATORS: readonly string[] = [...COMPARISONS, 'all', 'any', 'not', 'absent', 'truthy', 'in'];
 
 /** Reads expressions and conditions from parsed YAML, and gathers what is wrong with them. */
 export class ExpressionReader {
