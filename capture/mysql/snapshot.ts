@@ -347,7 +347,7 @@ export class SnapshotReader {
       doing,
       async () => {
         const found: TextRow[] = [];
-        for (const sql of statements(excluded)) found.push(...(await client.query(sql, doing)));
+        for (const sql of statements(excluded)) for (const row of await client.query(sql, doing)) found.push(row);
         const rows = found.map(chunkRow);
         const there = new Set(rows.map(({ key }) => keyText(key)));
         const unseen = keys.filter((key) => !there.has(keyText(key)));

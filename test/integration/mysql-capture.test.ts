@@ -77,6 +77,21 @@ describe.each([
     timeoutMs,
   );
   it(
+    'reads a table without a key of very many rows',
+    async () => {
+      const s = await source('many');
+      await s.run('create table many (v int)');
+      await s.run(`insert into many values ${Array.from({ length: 700 }, (_, i) => `(${i})`).join(',')}`);
+      await s.run('insert into many select v from many;'.repeat(8));
+      s.start();
+      await s.loaded(1);
+      const read = (await s.changes()).filter(({ row }) => row[0] === 'r');
+      expect(read).toHaveLength(700 * 2 ** 8);
+      await s.stop();
+    },
+    timeoutMs,
+  );
+  it(
     'sees what statements do, however they are written',
     async () => {
       const s = await source('texts');
