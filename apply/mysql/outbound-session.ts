@@ -89,6 +89,9 @@ export class MysqlOutboundSession implements OutboundSession {
     await this.#session.run('SAVEPOINT outbound');
   }
 
+  /** No constraint waits for the commit here. */
+  async settle(): Promise<void> {}
+
   async rollbackToSavepoint(): Promise<void> {
     await this.#session.run('ROLLBACK TO SAVEPOINT outbound');
   }

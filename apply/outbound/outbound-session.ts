@@ -35,6 +35,8 @@ export interface OutboundSession {
   /** Deletes rows by their keys. */
   remove(write: OutboundWrite, rows: readonly Cells[]): Promise<void>;
   savepoint(): Promise<void>;
+  /** Has what was written since the savepoint checked by constraints that would otherwise wait for the commit. */
+  settle(): Promise<void>;
   rollbackToSavepoint(): Promise<void>;
   commit(): Promise<void>;
   rollback(): Promise<void>;

@@ -222,6 +222,7 @@ export class OutboundSink implements BatchSink {
         if (rows.length > 0) await this.#session.remove(ending.write, rows);
       }
     }
+    await this.#session.settle();
     return failures;
   }
 

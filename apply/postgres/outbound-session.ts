@@ -72,7 +72,13 @@ export class PostgresOutboundSession implements OutboundSession {
   }
 
   async savepoint(): Promise<void> {
-    await this.#client.query('SAVEPOINT outbound');
+    // Rows that need each other go in together, also where the ones before them have been settled.
+    await this.#client.query('SAVEPOINT outbound; SET CONSTRAINTS ALL DEFERRED');
+  }
+
+  async settle(): Promise<void> {
+    // A deferred constraint must fail while there is still a savepoint to go back to.
+    await this.#client.query('SET CONSTRAINTS ALL IMMEDIATE');
   }
 
   async rollbackToSavepoint(): Promise<void> {

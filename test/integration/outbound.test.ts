@@ -220,6 +220,18 @@ it('brings orders of a shop to its warehouse and their despatch back, once, and 
   await shop.client.query(`delete from order_lines where order_id = 2; delete from orders where number = 'S-2'`);
   await shows(flow, wms.lines, `select reference, remark from wh_order order by 1`, ['S-1|', 'S-2|withdrawn']);
   expect(await wms.lines('select count(*) from waybill.quarantine')).toEqual(['0']);
+
+  // A constraint that waits for the commit refuses the row that breaks it, and no other.
+  await wms.client.query(`create table article (id text primary key); insert into article values ('A'), ('B'), ('D');
+    alter table wh_order_line add foreign key (article) references article deferrable initially deferred`);
+  await shop.client.query(`insert into order_lines (order_id, line, sku, qty) values (1, 4, 'E', 1), (1, 5, 'D', 2)`);
+  await shows(flow, wms.lines, lines, ['1|A|2.00|2.00', '2|B|4.00|1.50', '5|D|2.00|0.00']);
+  await shows(flow, wms.lines, "select reason, key, sqlstate from waybill.quarantine where flow = 'wms_lines'", [
+    'constraint|["S-1","4"]|23503',
+  ]);
+  await wms.client.query(`insert into article values ('E')`);
+  await shows(flow, wms.lines, lines, ['1|A|2.00|2.00', '2|B|4.00|1.50', '4|E|1.00|0.00', '5|D|2.00|0.00']);
+  await shows(flow, wms.lines, 'select count(*) from waybill.quarantine', ['0']);
 });
 
 const ITEMS = `create table items (sku text primary key, label text, maker text, state text not null default 'active', note text);`;
