@@ -15,6 +15,8 @@ const UNREACHABLE: ReadonlySet<ErrorCode> = new Set([
   'target_auth',
   'nats_auth',
   'verify_stalled',
+  'verify_busy',
+  'lease_lost',
 ]);
 
 /** Prints an error for people and gives the exit status that belongs to it. */

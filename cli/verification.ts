@@ -4,10 +4,12 @@ import { cdcStreamName } from '../core/cdc-stream.ts';
 import { ColumnRules } from '../core/column-rules.ts';
 import type { Config } from '../core/config.ts';
 import type { Logger } from '../core/logger.ts';
+import { openBucket } from '../core/lease.ts';
 import type { Nats } from '../core/nats.ts';
 import { closeSides, flowTables, openSides, placeOf } from '../monitoring/drift/open-sides.ts';
 import type { DriftStore } from '../monitoring/drift/drift-store.ts';
 import type { DriftReport, FlowOutcome } from '../monitoring/drift/outcome.ts';
+import { oneAtATime, type TurnOptions } from '../monitoring/drift/one-at-a-time.ts';
 import { runSchedule } from '../monitoring/drift/schedule.ts';
 import { verifyFlow, type Repairer } from '../monitoring/drift/verify-flow.ts';
 import { untilAborted } from '../core/run-service.ts';
@@ -19,6 +21,8 @@ export interface VerifyOptions {
   readonly nats: Nats;
   readonly repair: boolean;
   readonly resume: boolean;
+  /** Who compares, as others are told that want to; and how long to wait for the end of another comparison. */
+  readonly turn: Omit<TurnOptions, 'signal'>;
   readonly maxLoad?: number | undefined;
   readonly signal: AbortSignal;
   readonly report?: DriftReport;
@@ -30,8 +34,15 @@ export interface VerifyOptions {
   readonly actor?: string;
 }
 
-/** Compares one flow, a mirror or one of records. Throws classified errors. */
+/** Compares one flow, a mirror or one of records, when nobody else does. Throws classified errors. */
 export async function verifyOnce(config: Config, flow: string, options: VerifyOptions): Promise<FlowOutcome> {
+  const bucket = await openBucket(options.nats, config.nats);
+  return await oneAtATime(bucket, flow, { ...options.turn, signal: options.signal }, (signal) =>
+    compareNow(config, flow, { ...options, signal }),
+  );
+}
+
+async function compareNow(config: Config, flow: string, options: VerifyOptions): Promise<FlowOutcome> {
   const records = config.canonicalFlows[flow];
   let outcome: FlowOutcome;
   if (records === undefined) outcome = await verifyMirror(config, flow, options);
@@ -143,6 +154,11 @@ export async function runVerifyStage(config: Config, flow: string, options: Veri
           nats,
           repair,
           resume: true,
+          turn: {
+            as: 'the schedule',
+            leaseTtlMs: options.leaseTtlMs,
+            onWaiting: (other) => options.log.info({ flow, other }, 'waits for another comparison to end'),
+          },
           signal,
           report,
           // Whatever is delivered by a timetable is proven once it has been.

@@ -249,6 +249,11 @@ const POLICIES = {
     remedy:
       'A comparison waits until the target has applied what the source had, and the flow does not move. See `waybill status`: is `waybill run` up, is the flow blocked? Then run `waybill verify` again.',
   },
+  verify_busy: {
+    action: 'retry',
+    remedy:
+      'One comparison of a flow runs at a time. Wait for the end of the one named; one whose process was killed ends by itself after ten seconds.',
+  },
 
   lease_lost: { action: 'retry', remedy: 'Another process holds the lease; this one stands by.' },
   internal: { action: 'halt', remedy: 'This is a defect of Waybill. Nothing was skipped. Report it with the log.' },

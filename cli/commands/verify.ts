@@ -43,6 +43,11 @@ export async function verify(flows: string[], options: VerifyCommandOptions): Pr
         nats,
         repair: options.repair === true,
         resume: options.resume === true,
+        turn: {
+          as: '`waybill verify`',
+          onWaiting: (other) =>
+            console.error(`flow ${flow} is being compared by ${other}: waiting for the end of that`),
+        },
         maxLoad,
         signal: stop.signal,
       });

@@ -14,6 +14,8 @@ import { hiddenColumns, shown } from './hidden-columns.ts';
 
 /** Entries that an audit line names; of more it gives the number. */
 const NAMED = 200;
+/** How long a comparison waits for the end of another one, before it is said that there is one. */
+const WAIT_MS = 15_000;
 
 type Acts = Pick<ConsoleData, 'replay' | 'discard' | 'edit' | 'snapshot' | 'verify'>;
 
@@ -151,6 +153,7 @@ export function createActions(config: Config, log: Logger, stop: AbortSignal): A
             nats,
             repair,
             resume: false,
+            turn: { as: 'the console', waitMs: WAIT_MS },
             signal: stop,
             actor: actor.name,
           });

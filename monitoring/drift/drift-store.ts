@@ -1,4 +1,5 @@
 /** Where the results of verifications are kept: next to the data they are about. */
+import { ReplicationError } from '../../core/errors.ts';
 import type { DriftKind } from './findings.ts';
 import type { RowImages } from './row-images.ts';
 import type { TableProgress } from './verify-table.ts';
@@ -24,7 +25,10 @@ export type RunEnd =
   | { readonly state: 'failed'; readonly error: string };
 
 export interface DriftStore {
-  /** Begins a run, or takes the newest one up that has not finished when `resume` is set. */
+  /**
+   * Begins a run, or goes on with the newest one where it has not finished and `resume` is set. Either way whoever worked on
+   * a run before is done with it: its `save` and `finish` throw `lease_lost`. So a run that is resumed has another id.
+   */
   begin(resume: boolean): Promise<DriftRun>;
   /** When the newest run began that proved both sides equal; undefined: none did. */
   provenAt(): Promise<Date | undefined>;
@@ -37,6 +41,14 @@ export interface DriftStore {
   /** Ends a run. Where it is done, findings of tables that it did not compare are closed: the flow has them no more. */
   finish(run: DriftRun, outcome: RunEnd): Promise<void>;
   close(): Promise<void>;
+}
+
+/** Why a run has failed that was interrupted and not resumed. */
+export const ABANDONED = 'it was interrupted, and another comparison has begun';
+
+/** What a store throws that finds its run taken over. */
+export function takenOver(flow: string): ReplicationError {
+  return new ReplicationError('lease_lost', `another comparison of flow ${flow} has begun`);
 }
 
 /** Sums up what a store has of open findings. */

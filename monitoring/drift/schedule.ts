@@ -21,6 +21,9 @@ export interface ScheduleOptions {
   readonly verify: (nats: Nats, signal: AbortSignal) => Promise<FlowOutcome>;
 }
 
+/** The least time between two comparisons: whoever waits to compare the flow has a turn then. */
+const GIVE_WAY_MS = 500;
+
 /**
  * Runs until the signal aborts. Errors that pass are tried again at once; others, of one comparison, at the time of the
  * next: what somebody has to mend is mended while this process runs, and a proof must not be wanting from then on.
@@ -50,7 +53,7 @@ export async function runSchedule(options: ScheduleOptions): Promise<void> {
               tell(log, outcome);
             }
             run.progressed();
-            await abortableDelay(Math.max(0, everyMs - (performance.now() - startedMs)), lease.signal);
+            await abortableDelay(Math.max(GIVE_WAY_MS, everyMs - (performance.now() - startedMs)), lease.signal);
           }
           if (!run.signal.aborted) throw asReplicationError(lease.signal.reason);
         } catch (thrown) {

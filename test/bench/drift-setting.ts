@@ -99,6 +99,7 @@ flows: { replica: { mirror: wms, to: store, extra_rows: delete } }
         nats: connection,
         repair,
         resume: false,
+        turn: { as: 'the benchmark' },
         maxLoad,
         signal: new AbortController().signal,
       }),

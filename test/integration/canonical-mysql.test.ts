@@ -112,7 +112,16 @@ it('writes records, lists what is held, and lets it go', async () => {
   expect(await held()).toEqual(['held- shop ["A/SHOP//","on_hand"] mapping']);
   const client = await connectNats(config.nats, 'test');
   const compare = async (): Promise<FlowOutcome['tables'][number]> =>
-    (await verifyOnce(config, 'stock', { nats: client, repair: false, resume: false, maxLoad: 1, signal })).tables[0]!;
+    (
+      await verifyOnce(config, 'stock', {
+        nats: client,
+        repair: false,
+        resume: false,
+        turn: { as: 'a test' },
+        maxLoad: 1,
+        signal,
+      })
+    ).tables[0]!;
   const proof = await compare();
   expect(openFindings(proof)).toEqual([]);
   expect(proof.progress.leftOut).toMatchObject([{ what: '*', records: 1, why: expect.stringContaining('held') }]);

@@ -7,10 +7,12 @@ import { rereadRows } from '../../capture/reread.ts';
 import type { Dialect } from '../../core/frame.ts';
 import { comparePlan } from '../../monitoring/drift/compare-plan.ts';
 import { MysqlDriftSource } from '../../monitoring/drift/mysql/mysql-side.ts';
+import { closeSides, openSides } from '../../monitoring/drift/open-sides.ts';
 import { isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
 import { Pace } from '../../monitoring/drift/pace.ts';
+import { newTableProgress } from '../../monitoring/drift/verify-table.ts';
 import { createRandom } from '../../sandbox/demo/random.ts';
-import { AnyClient } from '../support/cross-pipeline.ts';
+import { AnyClient, type CrossPipeline } from '../support/cross-pipeline.ts';
 import { EveryServer } from '../support/every-server.ts';
 import { tableCases } from '../support/mysql-columns.ts';
 import { POSTGRES_COLUMNS, POSTGRES_TYPES } from '../support/postgres-columns.ts';
@@ -188,10 +190,37 @@ describe.each(DIRECTIONS)('drift from %s to %s', (from, to) => {
       });
       expect(found(repaired)).toEqual([]);
       expect(isProven(await pipeline.verify())).toBe(true);
+      await onlyOneWrites(pipeline);
     },
     TIMEOUT_MS,
   );
 });
+
+/** Whoever had a run that another comparison goes on with, or that another one replaced, writes to it no more. */
+async function onlyOneWrites(pipeline: CrossPipeline): Promise<void> {
+  const { store, ...sides } = await openSides(pipeline.config, pipeline.flow);
+  try {
+    const lost = { code: 'lease_lost' };
+    const done = { state: 'done', compared: ['here.stock'] } as const;
+    const first = await store.begin(true);
+    expect(first.tables.size, 'those before have ended').toBe(0);
+    first.tables.set('here.stock', { ...newTableProgress(), rows: 7 });
+    await store.save(first, 'here.stock');
+    const second = await store.begin(true);
+    expect([second.startedAt, second.tables]).toEqual([first.startedAt, first.tables]);
+    await expect(store.save(first, 'here.stock')).rejects.toMatchObject(lost);
+    await expect(store.finish(first, done)).rejects.toMatchObject(lost);
+    await store.save(second, 'here.stock');
+    const third = await store.begin(false);
+    expect(third.tables.size).toBe(0);
+    await expect(store.save(second, 'here.stock')).rejects.toMatchObject(lost);
+    await store.finish(third, done);
+    await expect(store.finish(third, done)).rejects.toMatchObject(lost);
+    expect((await store.begin(true)).tables.size).toBe(0);
+  } finally {
+    await closeSides({ ...sides, store });
+  }
+}
 
 it.each(['mysql', 'mariadb'] as const)('%s works the same digests out as they are worked out here', async (flavour) => {
   const url = await servers[flavour].createDatabase('digests');

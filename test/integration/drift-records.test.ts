@@ -158,7 +158,14 @@ afterAll(async () => {
 
 async function compare(name: string, repair = false): Promise<FlowOutcome> {
   const signal = new AbortController().signal;
-  return await verifyOnce(config, name, { nats: client, repair, resume: false, maxLoad: 1, signal });
+  return await verifyOnce(config, name, {
+    nats: client,
+    repair,
+    resume: false,
+    turn: { as: 'a test' },
+    maxLoad: 1,
+    signal,
+  });
 }
 
 /** Findings as `kind key`, sorted. */

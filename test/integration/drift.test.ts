@@ -7,9 +7,11 @@ import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { verify } from '../../cli/commands/verify.ts';
 import { lastRun } from '../../cli/console/drift.ts';
+import { openBucket } from '../../core/lease.ts';
 import { createLogger } from '../../core/logger.ts';
 import { comparePlan } from '../../monitoring/drift/compare-plan.ts';
 import { formatDigest } from '../../monitoring/drift/digest.ts';
+import { oneAtATime } from '../../monitoring/drift/one-at-a-time.ts';
 import { closeSides, openSides } from '../../monitoring/drift/open-sides.ts';
 import { newTableProgress } from '../../monitoring/drift/verify-table.ts';
 import { Pace } from '../../monitoring/drift/pace.ts';
@@ -388,7 +390,6 @@ describe('drift', () => {
       await store.save(run, 'public.a');
       await store.settle(run, 'public', 'a', { key: ['k', 'l'], images: new Map() });
       const again = await store.begin(true);
-      expect(again.id).toBe(run.id);
       expect(again.tables.get('public.a')).toEqual(run.tables.get('public.a'));
       expect((await pipeline.target.query('select key from waybill.drift')).rows).toEqual([
         { key: ['a␀b', 'a\\u0000'] },
@@ -426,6 +427,46 @@ describe('drift', () => {
       await expect(verify(['miror'], { config: file })).rejects.toThrow('did you mean "mirror"?');
     } finally {
       lines.mockRestore();
+    }
+  });
+
+  it('compares a flow once at a time: whoever comes later waits, and is told for whom', async () => {
+    pipeline = await Pipeline.open(
+      postgres,
+      nats,
+      'create table a (id int primary key); insert into a values (1), (2)',
+    );
+    pipeline.start();
+    await pipeline.settled(['a']);
+    const file = join(await mkdtemp(join(tmpdir(), 'waybill-')), 'waybill.yaml');
+    await writeFile(file, pipeline.yaml);
+    const said = vi.spyOn(console, 'error').mockImplementation(() => undefined);
+    vi.spyOn(console, 'log').mockImplementation(() => undefined);
+    try {
+      const bucket = await openBucket(pipeline.nats, pipeline.config.nats);
+      const { signal } = new AbortController();
+      let waiting: Promise<number> | undefined;
+      const first = oneAtATime(bucket, 'mirror', { as: 'the schedule', signal }, async () => {
+        const here = async (): Promise<number> => (await pipeline!.verify()).tables.length;
+        waiting = verify([], { config: file });
+        await expect
+          .poll(() => said.mock.lastCall?.[0])
+          .toMatch(/mirror is being compared by the schedule \(.+ process/);
+        await expect(
+          oneAtATime(bucket, 'mirror', { as: 'the console', waitMs: 1, signal }, here),
+        ).rejects.toMatchObject({
+          code: 'verify_busy',
+          message: expect.stringMatching(/^flow mirror is being compared by the schedule \(.+\)$/),
+        });
+        expect((await pipeline!.target.query(`select to_regclass('waybill.drift_run') as runs`)).rows).toEqual([
+          { runs: null },
+        ]);
+        return await here();
+      });
+      expect(await first).toBe(1);
+      expect(await waiting).toBe(0);
+    } finally {
+      vi.restoreAllMocks();
     }
   });
 

@@ -1,7 +1,15 @@
 /** `waybill.drift` (findings) and `waybill.drift_run` (verifications) in a MySQL or MariaDB target. */
 import { createHash } from 'node:crypto';
 import { DIGEST_FORMAT } from '../canonical-text.ts';
-import { sumOpen, type DriftRun, type DriftStore, type RunEnd, type ShownRows } from '../drift-store.ts';
+import {
+  ABANDONED,
+  sumOpen,
+  takenOver,
+  type DriftRun,
+  type DriftStore,
+  type RunEnd,
+  type ShownRows,
+} from '../drift-store.ts';
 import type { Finding } from '../findings.ts';
 import type { TableProgress } from '../verify-table.ts';
 import { quoteText, type CompareSession } from './session.ts';
@@ -69,24 +77,69 @@ export class MysqlDriftStore implements DriftStore {
   async begin(resume: boolean): Promise<DriftRun> {
     const doing = 'beginning a verification';
     const flow = quoteText(this.#flow);
-    if (resume) {
-      const [row] = await this.#session.query(
-        `SELECT id, started_at, tables, state FROM waybill.drift_run
-          WHERE flow = ${flow} AND digest_format = ${DIGEST_FORMAT} ORDER BY id DESC LIMIT 1`,
-        doing,
-      );
-      if (row?.[3] === 'running') return toRun(row[0]!, row[1]!, row[2]!);
-    }
-    await this.#session.query(
-      `INSERT INTO waybill.drift_run (flow, source, digest_format, started_at, tables)
-       VALUES (${flow}, ${quoteText(this.#source)}, ${DIGEST_FORMAT}, UTC_TIMESTAMP(6), '{}')`,
+    const open = await this.#session.query(
+      `SELECT id, digest_format, id = (SELECT MAX(id) FROM waybill.drift_run WHERE flow = ${flow})
+         FROM waybill.drift_run WHERE flow = ${flow} AND state = 'running'`,
       doing,
     );
-    const [row] = await this.#session.query(
+    for (const [id, format, newest] of open) {
+      if (resume && newest === '1' && Number(format) === DIGEST_FORMAT) return await this.#takeUp(Number(id), doing);
+      await this.#session.query(
+        `UPDATE waybill.drift_run SET state = 'failed', error = ${quoteText(ABANDONED)}, finished_at = UTC_TIMESTAMP(6)
+          WHERE id = ${Number(id)} AND state = 'running'`,
+        doing,
+      );
+    }
+    return await this.#inserted(
+      `VALUES (${flow}, ${quoteText(this.#source)}, ${DIGEST_FORMAT}, UTC_TIMESTAMP(6), '{}')`,
+      doing,
+    );
+  }
+
+  async #inserted(row: string, doing: string): Promise<DriftRun> {
+    await this.#session.query(
+      `INSERT INTO waybill.drift_run (flow, source, digest_format, started_at, tables) ${row}`,
+      doing,
+    );
+    const [made] = await this.#session.query(
       'SELECT id, started_at, tables FROM waybill.drift_run WHERE id = LAST_INSERT_ID()',
       doing,
     );
-    return toRun(row![0]!, row![1]!, row![2]!);
+    return toRun(made![0]!, made![1]!, made![2]!);
+  }
+
+  /** Gives a run another number, so that whoever had it before writes to it no more. */
+  async #takeUp(id: number, doing: string): Promise<DriftRun> {
+    return await this.#inTransaction(doing, async () => {
+      await this.#lock(id, doing);
+      const run = await this.#inserted(
+        `SELECT flow, source, digest_format, started_at, tables FROM waybill.drift_run WHERE id = ${id}`,
+        doing,
+      );
+      await this.#session.query(`DELETE FROM waybill.drift_run WHERE id = ${id}`, doing);
+      return run;
+    });
+  }
+
+  /** Throws `lease_lost` where a run is not under way any more. */
+  async #lock(id: number, doing: string): Promise<void> {
+    const [row] = await this.#session.query(
+      `SELECT 1 FROM waybill.drift_run WHERE id = ${id} AND state = 'running' FOR UPDATE`,
+      doing,
+    );
+    if (row === undefined) throw takenOver(this.#flow);
+  }
+
+  async #inTransaction<T>(doing: string, work: () => Promise<T>): Promise<T> {
+    await this.#session.query('START TRANSACTION', doing);
+    try {
+      const result = await work();
+      await this.#session.query('COMMIT', doing);
+      return result;
+    } catch (thrown) {
+      await this.#session.query('ROLLBACK', doing).catch(() => undefined);
+      throw thrown;
+    }
   }
 
   async provenAt(): Promise<Date | undefined> {
@@ -101,18 +154,27 @@ export class MysqlDriftStore implements DriftStore {
   }
 
   async save(run: DriftRun, _table: string): Promise<void> {
-    await this.#session.query(
-      `UPDATE waybill.drift_run SET tables = ${quoteText(JSON.stringify(Object.fromEntries(run.tables)))} WHERE id = ${Number(run.id)}`,
+    await this.#write(
+      run,
+      `tables = ${quoteText(JSON.stringify(Object.fromEntries(run.tables)))}`,
       'storing how far a verification is',
     );
+  }
+
+  /** Changes a run that is under way. Throws `lease_lost` where it is not any more. */
+  async #write(run: DriftRun, change: string, doing: string): Promise<void> {
+    const id = Number(run.id);
+    await this.#inTransaction(doing, async () => {
+      await this.#lock(id, doing);
+      await this.#session.query(`UPDATE waybill.drift_run SET ${change} WHERE id = ${id}`, doing);
+    });
   }
 
   async settle(run: DriftRun, schema: string, name: string, shown: ShownRows): Promise<void> {
     const doing = 'storing findings';
     const findings = run.tables.get(`${schema}.${name}`)?.findings ?? [];
     const table = `flow = ${quoteText(this.#flow)} AND table_schema = ${quoteText(schema)} AND table_name = ${quoteText(name)}`;
-    await this.#session.query('START TRANSACTION', doing);
-    try {
+    await this.#inTransaction(doing, async () => {
       const open = await this.#session.query(
         `SELECT row_hash, found_at FROM waybill.drift WHERE ${table} AND state = 'open' FOR UPDATE`,
         doing,
@@ -135,11 +197,7 @@ export class MysqlDriftStore implements DriftStore {
           doing,
         );
       }
-      await this.#session.query('COMMIT', doing);
-    } catch (thrown) {
-      await this.#session.query('ROLLBACK', doing).catch(() => undefined);
-      throw thrown;
-    }
+    });
   }
 
   async #close(table: string, hashes: readonly string[], change: string): Promise<void> {
@@ -181,21 +239,19 @@ export class MysqlDriftStore implements DriftStore {
   }
 
   async finish(run: DriftRun, end: RunEnd): Promise<void> {
-    const doing = 'ending a verification';
-    if (end.state === 'done') {
-      const compared = end.compared.length === 0 ? "''" : end.compared.map(quoteText).join(', ');
-      await this.#session.query(
-        `UPDATE waybill.drift SET state = 'gone', closed_at = UTC_TIMESTAMP(6)
-          WHERE flow = ${quoteText(this.#flow)} AND state = 'open'
-            AND CONCAT(table_schema, '.', table_name) NOT IN (${compared})`,
-        doing,
-      );
-    }
+    const error = literal(end.state === 'failed' ? end.error : undefined);
+    await this.#write(
+      run,
+      `state = ${quoteText(end.state)}, error = ${error}, finished_at = UTC_TIMESTAMP(6)`,
+      'ending a verification',
+    );
+    if (end.state === 'failed') return;
+    const compared = end.compared.length === 0 ? "''" : end.compared.map(quoteText).join(', ');
     await this.#session.query(
-      `UPDATE waybill.drift_run SET state = ${quoteText(end.state)},
-         error = ${literal(end.state === 'failed' ? end.error : undefined)},
-         finished_at = UTC_TIMESTAMP(6) WHERE id = ${Number(run.id)}`,
-      doing,
+      `UPDATE waybill.drift SET state = 'gone', closed_at = UTC_TIMESTAMP(6)
+        WHERE flow = ${quoteText(this.#flow)} AND state = 'open'
+          AND CONCAT(table_schema, '.', table_name) NOT IN (${compared})`,
+      'closing findings',
     );
   }
 

@@ -1,7 +1,15 @@
 /** `waybill.drift` (findings) and `waybill.drift_run` (verifications) in a Postgres target. */
 import type pg from 'pg';
 import { DIGEST_FORMAT } from '../canonical-text.ts';
-import { sumOpen, type DriftRun, type DriftStore, type RunEnd, type ShownRows } from '../drift-store.ts';
+import {
+  ABANDONED,
+  sumOpen,
+  takenOver,
+  type DriftRun,
+  type DriftStore,
+  type RunEnd,
+  type ShownRows,
+} from '../drift-store.ts';
 import type { Finding } from '../findings.ts';
 import type { TableProgress } from '../verify-table.ts';
 import { sideError } from './session.ts';
@@ -65,16 +73,20 @@ export class PostgresDriftStore implements DriftStore {
     return await this.#query('beginning a verification', async () => {
       type Row = { id: string; started_at: Date; tables: Record<string, TableProgress> };
       if (resume) {
+        // Under another number, so that whoever had it before writes to it no more.
         const { rows } = await this.#client.query<Row>(
-          `SELECT id, started_at, tables FROM waybill.drift_run
-            WHERE flow = $1 AND digest_format = $2 ORDER BY id DESC LIMIT 1`,
+          `UPDATE waybill.drift_run SET id = nextval(pg_get_serial_sequence('waybill.drift_run', 'id'))
+            WHERE id = (SELECT max(id) FROM waybill.drift_run WHERE flow = $1)
+              AND state = 'running' AND digest_format = $2 RETURNING id, started_at, tables`,
           [this.#flow, DIGEST_FORMAT],
         );
-        const state = await this.#client.query<{ state: string }>('SELECT state FROM waybill.drift_run WHERE id = $1', [
-          rows[0]?.id ?? null,
-        ]);
-        if (rows[0] !== undefined && state.rows[0]?.state === 'running') return toRun(rows[0]);
+        if (rows[0] !== undefined) return toRun(rows[0]);
       }
+      await this.#client.query(
+        `UPDATE waybill.drift_run SET state = 'failed', error = $2, finished_at = clock_timestamp()
+          WHERE flow = $1 AND state = 'running'`,
+        [this.#flow, ABANDONED],
+      );
       const { rows } = await this.#client.query<Row>(
         'INSERT INTO waybill.drift_run (flow, source, digest_format) VALUES ($1, $2, $3) RETURNING id, started_at, tables',
         [this.#flow, this.#source, DIGEST_FORMAT],
@@ -99,12 +111,14 @@ export class PostgresDriftStore implements DriftStore {
   async save(run: DriftRun, table: string): Promise<void> {
     const progress = run.tables.get(table)!;
     const { findings, candidates } = JSON.parse(storable(progress)) as TableProgress;
-    await this.#query('storing how far a verification is', () =>
+    const { rowCount } = await this.#query('storing how far a verification is', () =>
       this.#client.query(
-        'UPDATE waybill.drift_run SET tables = tables || jsonb_build_object($2::text, $3::jsonb) WHERE id = $1',
+        `UPDATE waybill.drift_run SET tables = tables || jsonb_build_object($2::text, $3::jsonb)
+          WHERE id = $1 AND state = 'running'`,
         [run.id, table, JSON.stringify({ ...progress, findings, candidates })],
       ),
     );
+    if (rowCount === 0) throw takenOver(this.#flow);
   }
 
   async settle(run: DriftRun, schema: string, name: string, { key, images }: ShownRows): Promise<void> {
@@ -150,18 +164,22 @@ export class PostgresDriftStore implements DriftStore {
   }
 
   async finish(run: DriftRun, end: RunEnd): Promise<void> {
-    await this.#query('ending a verification', async () => {
-      if (end.state === 'done')
-        await this.#client.query(
-          `UPDATE waybill.drift SET state = 'gone', closed_at = clock_timestamp()
-            WHERE flow = $1 AND state = 'open' AND table_schema || '.' || table_name <> ALL ($2::text[])`,
-          [this.#flow, end.compared],
-        );
-      await this.#client.query(
-        'UPDATE waybill.drift_run SET state = $2, error = $3, finished_at = clock_timestamp() WHERE id = $1',
+    const { rowCount } = await this.#query('ending a verification', () =>
+      this.#client.query(
+        `UPDATE waybill.drift_run SET state = $2, error = $3, finished_at = clock_timestamp()
+          WHERE id = $1 AND state = 'running'`,
         [run.id, end.state, end.state === 'failed' ? end.error : null],
-      );
-    });
+      ),
+    );
+    if (rowCount === 0) throw takenOver(this.#flow);
+    if (end.state === 'failed') return;
+    await this.#query('closing findings', () =>
+      this.#client.query(
+        `UPDATE waybill.drift SET state = 'gone', closed_at = clock_timestamp()
+          WHERE flow = $1 AND state = 'open' AND table_schema || '.' || table_name <> ALL ($2::text[])`,
+        [this.#flow, end.compared],
+      ),
+    );
   }
 
   async close(): Promise<void> {
