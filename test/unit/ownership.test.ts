@@ -5,6 +5,7 @@ import { shipment } from '../../transform/canonical/entities-transport.ts';
 import type { Entity } from '../../transform/canonical/entity.ts';
 import { compileOwnership, type OwnershipConfig } from '../../transform/ownership/ownership.ts';
 import { contributionOf, recordShown } from '../support/contributions.ts';
+import { SharedCounter } from '../../transform/ownership/counter.ts';
 import { Resolver } from '../../transform/ownership/resolver.ts';
 
 const STOCK = inventoryPosition as unknown as Entity;
@@ -343,6 +344,44 @@ describe('resolution', () => {
     expect(say(0, { uom: 'EA', on_hand: '20' }, 6).map(recordShown)).toEqual([
       expect.objectContaining({ on_hand: '2' }),
     ]);
+  });
+
+  it('a counter that is never reset takes no more memory, however often it changes, and what counters take is counted', () => {
+    const { ownership } = compile({ on_hand: { merge: 'delta' } }, { a: ['on_hand'], b: ['on_hand'] });
+    const resolver = new Resolver(ownership);
+    const say = (source: string, onHand: string, at: number) =>
+      resolver.apply(source, [contributionOf(STOCK, source, { ...key, uom: 'EA', on_hand: onHand }, at)], at, NOW);
+    say('a', '0', 1);
+    say('b', '0', 1);
+    const before = resolver.bytes;
+    expect(before).toBeGreaterThan(new SharedCounter().bytes);
+    let last: ReturnType<typeof say> = [];
+    for (let at = 2; at < 50; at++) last = say(at % 2 === 0 ? 'a' : 'b', String(at), at);
+    expect(last.map(recordShown)).toEqual([expect.objectContaining({ on_hand: '97' })]);
+    // One change in which all of them are.
+    const [counter] = [...resolver.entries.values()][0]!.counters!.values();
+    expect(counter!.save().changes).toHaveLength(1);
+    expect(resolver.bytes - before).toBeLessThan(200);
+    // A record that nobody has is kept for what was counted of it, and for nothing else.
+    const other = { sku: 'B', location: 'WH/1' };
+    const same = { ...contributionOf(STOCK, 'a', { ...other, uom: 'EA', on_hand: '5' }, 50) };
+    const after = resolver.bytes;
+    resolver.apply('a', [same], 50, NOW);
+    resolver.apply('a', [{ ...same, values: undefined }], 51, NOW);
+    expect(resolver.bytes).toBe(after);
+
+    const counted = compile({ on_hand: { merge: 'delta', reset: 'b' } }, { a: ['on_hand'], b: ['on_hand'] });
+    const behind = new Resolver(counted.ownership);
+    for (let at = 1; at < 50; at++)
+      behind.apply('a', [contributionOf(STOCK, 'a', { ...key, uom: 'EA', on_hand: String(at) }, at)], at, NOW);
+    // The count may come for any time since then: changes are kept, and so they are counted.
+    expect(behind.bytes).toBeGreaterThan(resolver.bytes + 2000);
+    const [kept] = behind.entries.values();
+    const restored = new Resolver(counted.ownership);
+    restored.restoreEntry(kept!, NOW);
+    expect(restored.bytes).toBe(behind.bytes);
+    behind.apply('b', [contributionOf(STOCK, 'b', { ...key, uom: 'EA', on_hand: '7' }, 60)], 60, NOW);
+    expect(behind.bytes).toBeLessThan(restored.bytes);
   });
 
   it('who stands in and says nothing of a record does not take away what its owner said', () => {

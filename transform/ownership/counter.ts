@@ -7,6 +7,11 @@
  */
 import { addDecimals, subtractDecimals } from '../canonical/decimal.ts';
 
+/** Measured as the bytes of a record are (ownership/resolver.ts). */
+const COUNTER_BYTES = 400;
+const KNOWN_BYTES = 100;
+const CHANGE_BYTES = 150;
+
 interface Change {
   readonly source: string;
   readonly timeUs: number;
@@ -37,6 +42,11 @@ export class SharedCounter {
     return counter;
   }
 
+  /** Estimated bytes held. */
+  get bytes(): number {
+    return COUNTER_BYTES + this.#known.size * KNOWN_BYTES + this.#changes.length * CHANGE_BYTES;
+  }
+
   /** A source's new figure: what changed since its last one. The first one has no old value, and changes nothing. */
   changed(source: string, value: string, timeUs: number): void {
     const old = this.#known.get(source);
@@ -60,9 +70,14 @@ export class SharedCounter {
     this.#changes = this.#changes.filter((change) => change.timeUs > timeUs);
   }
 
-  /** A source that no longer has the record: its next figure has no old value. */
-  forget(source: string): void {
-    this.#known.delete(source);
+  /** A source that no longer has the record: its next figure has no old value. Gives the bytes that this frees. */
+  forget(source: string): number {
+    return this.#known.delete(source) ? KNOWN_BYTES : 0;
+  }
+
+  /** Whether it is as one that has never been told anything. */
+  get isBlank(): boolean {
+    return this.value === null && this.#changes.length === 0;
   }
 
   /** The count and the changes after it; null while neither is known. */
@@ -73,7 +88,7 @@ export class SharedCounter {
 
   /**
    * Folds changes that every later reset will replace as a whole: those up to `timeUs`, the time that the reset source
-   * has reached. Memory then does not grow with the number of changes.
+   * has reached; all of them where there is no such source. Memory then does not grow with the number of changes.
    */
   fold(timeUs: number): void {
     const old = this.#changes.filter((change) => change.timeUs <= timeUs);

@@ -37,6 +37,7 @@ export class Resolver {
   readonly #advisory: boolean;
   readonly #isStock: boolean;
   #contributions = 0;
+  #counterBytes = 0;
   /** Commit time that each source's stream has reached. */
   readonly #reached = new Map<string, number>();
   readonly #usesFallback: boolean;
@@ -108,6 +109,7 @@ export class Resolver {
     const entry: Entry = { key, contributions, counters, given, lineage, keeper: this, touched: undefined, moment };
     this.#records.set(key, entry);
     this.#contributions += contributions.length;
+    if (counters !== undefined) for (const counter of counters.values()) this.#counterBytes += counter.bytes;
     this.#noteEarly(key, entry, nowUs);
   }
 
@@ -139,7 +141,9 @@ export class Resolver {
 
   /** Estimated bytes held. */
   get bytes(): number {
-    return this.#records.size * RECORD_BYTES + this.#contributions * CONTRIBUTION_BYTES + this.held.size * HELD_BYTES;
+    const { size } = this.#records;
+    const rest = this.held.size * HELD_BYTES + this.#counterBytes;
+    return size * RECORD_BYTES + this.#contributions * CONTRIBUTION_BYTES + rest;
   }
 
   get records(): number {
@@ -242,7 +246,7 @@ export class Resolver {
       }
       if (entry.counters !== undefined)
         for (const [group, counter] of entry.counters)
-          if (contributionOf(entry, source, group) === undefined) counter.forget(source);
+          if (contributionOf(entry, source, group) === undefined) this.#counterBytes -= counter.forget(source);
       return entry;
     }
     if (entry === undefined) {
@@ -302,12 +306,19 @@ export class Resolver {
     if (typeof value !== 'string') return;
     entry.counters ??= new Map();
     let counter = entry.counters.get(group);
-    if (counter === undefined) entry.counters.set(group, (counter = new SharedCounter()));
-    if (echo) return counter.rebase(source, value);
-    const timeUs = microsOfTimestamp(change.lineage.time);
-    if (rule.merge.reset === source) counter.reset(source, value, timeUs);
-    else counter.changed(source, value, timeUs);
-    if (rule.merge.reset !== undefined) counter.fold(this.#reached.get(rule.merge.reset) ?? 0);
+    if (counter === undefined) {
+      entry.counters.set(group, (counter = new SharedCounter()));
+      this.#counterBytes += counter.bytes;
+    }
+    const before = counter.bytes;
+    if (echo) counter.rebase(source, value);
+    else {
+      const timeUs = microsOfTimestamp(change.lineage.time);
+      if (rule.merge.reset === source) counter.reset(source, value, timeUs);
+      else counter.changed(source, value, timeUs);
+    }
+    counter.fold(rule.merge.reset === undefined ? Infinity : (this.#reached.get(rule.merge.reset) ?? 0));
+    this.#counterBytes += counter.bytes - before;
   }
 
   #counterIndex(group: number): number {
@@ -391,12 +402,18 @@ export class Resolver {
     if (!same) entry.given = after;
     if (held === undefined) entry.lineage = newest;
     else entry.lineage ??= newest;
-    if (contributions.length === 0 && entry.counters === undefined) {
-      this.#records.delete(key);
-      entry.keeper = undefined;
-    }
+    if (contributions.length === 0) this.#forget(entry);
     if (same && (!advisory || after === undefined)) return;
     into.push({ entity, key, before, after, lineage: after === undefined ? touching : (entry.lineage ?? touching) });
+  }
+
+  /** Lets a record go that nobody has; what was counted of it stays, since somebody may be late in telling of it. */
+  #forget(entry: Entry): void {
+    const { key, counters } = entry;
+    for (const counter of counters?.values() ?? []) if (!counter.isBlank) return;
+    for (const counter of counters?.values() ?? []) this.#counterBytes -= counter.bytes;
+    this.#records.delete(key);
+    entry.keeper = undefined;
   }
 
   #heldRecord(key: string, values: RecordValues, violations: readonly Violation[], lineage: Lineage): HeldGroup {
