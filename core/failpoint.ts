@@ -9,6 +9,7 @@ export type Failpoint =
   | 'capture.mid-snapshot'
   | 'capture.block-spooled'
   | 'capture.mid-replay'
+  | 'capture.before-reread'
   | 'apply.table-changed'
   | 'apply.before-commit'
   | 'apply.committed'

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import type { MysqlSourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import { failpoint } from '../../core/failpoint.ts';
 import type { FramePublisher } from '../../core/frame-publisher.ts';
 import type { GtidPosition } from '../../core/gtid-position.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
@@ -77,7 +78,7 @@ export class CaptureSession {
       executed: options.executed,
       told: options.told,
       log,
-      hold: (work) => this.#stream.holdUntil(work),
+      hold: (work) => this.#assembler.hold(work),
       onNewTable: (schema, name) =>
         this.#snapshots.plan(schema, name, settings.snapshot === 'initial' ? 'pending' : 'done'),
       onChanged: ({ schema, name }, why) => this.#readAgain([{ schema, name }], why),
@@ -95,8 +96,7 @@ export class CaptureSession {
       hold: (work) => this.#stream.holdUntil(work),
       room: () => this.#publishing.room(),
       // Its rows are in no log that can be read.
-      onUnknownXa: (xid) =>
-        this.#stream.holdUntil(this.#readAllAgain(`XA transaction ${xid} was prepared before this capture began`)),
+      onUnknownXa: (xid) => this.#readAllAgain(`XA transaction ${xid} was prepared before this capture began`),
       onFrame: (frame) => this.#publishing.enqueue(frame),
       onBoundary: () => this.#onBoundary(),
     });
@@ -177,6 +177,7 @@ export class CaptureSession {
   async #readAgain(tables: readonly { schema: string; name: string }[], why: string): Promise<void> {
     const names = tables.map(({ schema, name }) => `${schema}.${name}`);
     this.#o.held.log.warn({ tables: names }, `${why}; they are read again`);
+    failpoint('capture.before-reread');
     await this.#snapshots.readAgain(tables);
   }
 

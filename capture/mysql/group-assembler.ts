@@ -11,11 +11,11 @@
  */
 import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
-import { partOf, type FrameWriter } from '../../core/frame-writer.ts';
+import type { FrameWriter } from '../../core/frame-writer.ts';
 import type { Op } from '../../core/frame.ts';
 import { containsGtid, gtidPosition, readName, sameGtid, type GtidPosition } from '../../core/gtid-position.ts';
 import { GtidCursor, type GtidSet } from '../../core/gtid-set.ts';
-import { formatGtid, type Gtid, type MariadbGtid } from '../../core/gtid.ts';
+import { formatGtid, type Gtid } from '../../core/gtid.ts';
 import { originOfMarker } from '../../core/origin.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
@@ -23,10 +23,12 @@ import { RowCounts } from '../row-counts.ts';
 import type { BinlogHandler, GroupEnd, GroupInfo, LoggedStatement, Xid } from './binlog-handler.ts';
 import type { LoggedTable } from './catalog.ts';
 import type { ChunkWindow } from './chunk-window.ts';
+import { DomainNumbers, requireOtherDomain } from './domain-numbers.ts';
 import { addOrdinal, writeChange, type HeldRow } from './held-rows.ts';
 import { OpenGroup } from './open-group.ts';
 import { PreparedTransactions } from './prepared-transactions.ts';
-import type { RowOp, RowReader } from './row-reader.ts';
+import { writeImages } from './row-images.ts';
+import type { RowReader } from './row-reader.ts';
 import type { TableMap } from './table-map.ts';
 
 export interface AssemblerOptions {
@@ -46,8 +48,8 @@ export interface AssemblerOptions {
   readonly hold: (work: Promise<void>) => void;
   /** Resolves when frames that wait have been published. */
   readonly room: () => Promise<void>;
-  /** The second phase of an XA transaction whose changes were never seen. */
-  readonly onUnknownXa: (xid: Xid) => void;
+  /** The second phase of an XA transaction whose changes were never seen. The group waits for it. */
+  readonly onUnknownXa: (xid: Xid) => Promise<void>;
   readonly onFrame: (frame: PendingFrame<GtidPosition>) => void;
   /** A group has ended. */
   readonly onBoundary: () => void;
@@ -62,10 +64,12 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
   readonly #counts = new RowCounts<LoggedTable>();
   readonly #frame: FrameFiller<GtidPosition>;
   readonly #prepared: PreparedTransactions;
-  /** MariaDB: the last number of each domain that the log brought. */
-  readonly #numbers = new Map<number, number>();
+  readonly #numbers: DomainNumbers;
   #open: OpenGroup | undefined;
   #releasing = false;
+  /** Work that groups wait for, and the group that ends once it is done. */
+  #works = 0;
+  #ending: OpenGroup | undefined;
   /** The transaction that the stream holds in part: nothing else is taken before it. */
   #unfinished: GtidPosition['open'];
   #passedOver = false;
@@ -81,8 +85,7 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     this.#frame = new FrameFiller(options.frameBytes, options.resume);
     const { start } = options;
     this.#prepared = new PreparedTransactions(start);
-    if (start.kind === 'mariadb')
-      for (const domain of start.domains) this.#numbers.set(domain, start.last(domain)!.seq);
+    this.#numbers = new DomainNumbers(start);
     this.#cursor = new GtidCursor(options.resume.gtids);
     this.#reads = options.resume.reads;
     this.#unfinished = options.resume.open;
@@ -154,14 +157,14 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
 
   gtid(gtid: Gtid, info: GroupInfo): void {
     const { resume } = this.#options;
-    if (gtid.kind === 'mariadb') this.#requireRising(gtid);
+    if (gtid.kind === 'mariadb') this.#numbers.next(gtid);
     let mode: 'live' | 'pass' = 'live';
     let skip = 0;
     if (containsGtid(resume.gtids, gtid)) mode = 'pass';
     else if (this.#unfinished !== undefined) {
       if (sameGtid(this.#unfinished.gtid, gtid)) skip = this.#unfinished.ordinal;
       else {
-        this.#requireOtherDomain(this.#unfinished.gtid, gtid);
+        requireOtherDomain(this.#unfinished.gtid, gtid);
         mode = 'pass';
         this.#passedOver = true;
       }
@@ -169,31 +172,28 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     this.#open = new OpenGroup(gtid, info, mode, skip, this.#frame.writer.mark());
   }
 
-  /** Positions count on it: a transaction with a lower number than one before it would be taken for one that is known. */
-  #requireRising(gtid: MariadbGtid): void {
-    const last = this.#numbers.get(gtid.domain);
-    if (last !== undefined && gtid.seq <= last)
-      throw new ReplicationError(
-        'source_binlog_settings',
-        `transaction ${formatGtid(gtid)} comes behind number ${last} of its domain; only with gtid_strict_mode=ON do numbers rise`,
-      );
-    this.#numbers.set(gtid.domain, gtid.seq);
-  }
-
-  /** A domain of MariaDB is one ordered log: what comes before the unfinished transaction must have been taken. */
-  #requireOtherDomain(unfinished: Gtid, gtid: Gtid): void {
-    if (unfinished.kind === 'mariadb' && gtid.kind === 'mariadb' && unfinished.domain === gtid.domain)
-      throw new ReplicationError(
-        'source_diverged',
-        `the stream ends inside of ${formatGtid(unfinished)}, and the source goes on with ${formatGtid(gtid)}`,
-      );
-  }
-
   xaStart(): void {
     const open = this.#open!;
     // Passed over for another one: it is read again. Taken already: its second phase may still need the rows.
     if (open.mode === 'pass' && !containsGtid(this.#options.resume.gtids, open.gtid)) return;
     open.hold();
+  }
+
+  /**
+   * Delivery stands still until `work` is done, and the group at hand does not count as taken before: a restart meets
+   * what asked for the work again (invariant 1). For use inside handler calls.
+   */
+  hold(work: Promise<void>): void {
+    this.#works += 1;
+    this.#options.hold(
+      work.then(() => {
+        this.#works -= 1;
+        if (this.#works > 0 || this.#ending === undefined) return;
+        const open = this.#ending;
+        this.#ending = undefined;
+        this.#finish(open);
+      }),
+    );
   }
 
   tableMap(map: TableMap): void {
@@ -207,11 +207,6 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
       this.#tables.set(map, known);
     }
     return known.table;
-  }
-
-  /** Forgets what maps meant: the catalog was read again. */
-  forget(map: TableMap): void {
-    this.#tables.delete(map);
   }
 
   rows(rows: RowReader): void {
@@ -246,7 +241,7 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
       }
       if (open.mode === 'held') {
         const writer = open.held!.beginRow(op, table, open.ordinal);
-        this.#writeImages(writer, rows, table, op);
+        writeImages(writer, rows, table, op);
         open.held!.endRow();
         continue;
       }
@@ -254,7 +249,7 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
       if (open.ordinal <= open.skip) continue;
       const writer = this.#frame.writer;
       writer.beginRow(op, table.schema);
-      this.#writeImages(writer, rows, table, op);
+      writeImages(writer, rows, table, op);
       writer.endRow();
       this.#countRow(open);
       written += 1;
@@ -262,22 +257,7 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     }
     if (written === 0) return;
     this.#count(table, op, written);
-    if (!open.sure && this.#frame.full) this.#options.hold(this.#decide(open));
-  }
-
-  #writeImages(writer: FrameWriter, rows: RowReader, table: LoggedTable, op: RowOp): void {
-    if (op === 'd') {
-      writer.writeNull();
-      writer.before('f');
-      rows.write(writer, 'before', table.guards);
-      return;
-    }
-    // The old row of an update is needed where the key changed, and where the whole row is the key.
-    const before = op === 'u' && (table.keyIndexes.length === 0 || rows.differs(table.keyIndexes));
-    rows.write(writer, 'after', table.guards);
-    if (!before) return;
-    writer.before('f');
-    rows.write(writer, 'before', table.guards);
+    if (!open.sure && this.#frame.full) this.hold(this.#decide(open));
   }
 
   #countRow(open: OpenGroup): void {
@@ -313,25 +293,13 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
   }
 
   #cut(open: OpenGroup): void {
-    this.#closeEntry(open, false);
+    open.close(this.#frame.writer, false);
     this.#options.onFrame(
       this.#seal(gtidPosition(this.#cursor.toSet(), this.#reads, { gtid: open.gtid, ordinal: open.ordinal })),
     );
     this.#unfinished = { gtid: open.gtid, ordinal: open.ordinal };
     open.wasCut();
     failpoint('capture.mid-transaction');
-  }
-
-  #closeEntry(open: OpenGroup, ends: boolean): void {
-    const part = partOf(open.beganHere, ends);
-    // A part without rows says nothing, except that the transaction has ended.
-    if (open.rowsHere === 0 && part !== 'last') return;
-    const name = formatGtid(open.gtid);
-    const { origin, rowsHere, firstOrdinal } = open;
-    const { commitTimeUs } = open.info;
-    const { writer } = this.#frame;
-    if (origin === undefined) writer.addNamedTransaction(name, commitTimeUs, rowsHere, part, firstOrdinal);
-    else writer.addTransaction([0, name, name, commitTimeUs, rowsHere, part, firstOrdinal, origin]);
   }
 
   statement(statement: LoggedStatement): void {
@@ -391,13 +359,13 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
           return this.#finish(open);
         }
         if (held === undefined) {
-          if (end.kind === 'xa-commit') this.#options.onUnknownXa(end.xid);
+          if (end.kind === 'xa-commit') this.hold(this.#options.onUnknownXa(end.xid));
           return this.#finish(open);
         }
         open.mode = 'held';
         open.held = held;
         if (end.kind === 'xa-rollback') open.held.undo(0, Infinity);
-        return this.#options.hold(this.#release(open));
+        return this.hold(this.#release(open));
       }
       case 'rollback':
         if (open.mode !== 'pass') {
@@ -412,7 +380,7 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
       open.held.dispose();
       return this.#finish(open);
     }
-    this.#options.hold(this.#release(open));
+    this.hold(this.#release(open));
   }
 
   /** Writes held rows that stand into frames, no faster than these are published. */
@@ -443,6 +411,10 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
   }
 
   #finish(open: OpenGroup): void {
+    if (this.#works > 0) {
+      this.#ending = open;
+      return;
+    }
     const { gtid } = open;
     this.#open = undefined;
     this.#prepared.ended(gtid);
@@ -451,7 +423,7 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     if (open.xid !== undefined && !(passed && !containsGtid(this.#options.resume.gtids, gtid)))
       this.#prepared.forget(open.xid);
     if (!passed) {
-      this.#closeEntry(open, true);
+      open.close(this.#frame.writer, true);
       this.#cursor.add(gtid);
       this.#moved = true;
       this.#frame.newestTimeUs = open.info.commitTimeUs;

@@ -1,7 +1,7 @@
 /** A group of the log while its events come. */
 import { ReplicationError } from '../../core/errors.ts';
 import type { RowChange } from '../../core/frame.ts';
-import type { FrameWriter } from '../../core/frame-writer.ts';
+import { partOf, type FrameWriter } from '../../core/frame-writer.ts';
 import { formatGtid, type Gtid } from '../../core/gtid.ts';
 import type { GroupInfo, Xid } from './binlog-handler.ts';
 import { HeldRows } from './held-rows.ts';
@@ -66,6 +66,18 @@ export class OpenGroup {
         { context: { gtid: formatGtid(this.gtid) } },
       );
     return at;
+  }
+
+  /** Ends its entry in the frame at hand; `ends`: the transaction ends there, too. */
+  close(writer: FrameWriter, ends: boolean): void {
+    const part = partOf(this.beganHere, ends);
+    // A part without rows says nothing, except that the transaction has ended.
+    if (this.rowsHere === 0 && part !== 'last') return;
+    const name = formatGtid(this.gtid);
+    const { origin, rowsHere, firstOrdinal } = this;
+    const { commitTimeUs } = this.info;
+    if (origin === undefined) writer.addNamedTransaction(name, commitTimeUs, rowsHere, part, firstOrdinal);
+    else writer.addTransaction([0, name, name, commitTimeUs, rowsHere, part, firstOrdinal, origin]);
   }
 
   /** A part of it was given away: what follows is the next part. */

@@ -299,6 +299,38 @@ describe.each([
   );
 
   it(
+    'may hold what asks for tables to be read: a capture that is killed before it stored that asks again',
+    async () => {
+      const s = await source('asked');
+      await s.run('create table u (id int primary key) engine=InnoDB');
+      await s.run(`create table t (id int primary key) engine=InnoDB
+        partition by range (id) (partition p0 values less than (10), partition p1 values less than maxvalue)`);
+      await s.run('insert into t values (1), (20)');
+      const other = await createConnection({ uri: s.settings.url, multipleStatements: true });
+      await other.query("xa start 'y'; insert into u values (2); xa end 'y'; xa prepare 'y'");
+      s.start();
+      await s.loaded(2);
+      await s.stop();
+      const stage = await stageOf(s);
+      await s.run('insert into t values (21); alter table t drop partition p0');
+      stage.start('capture.before-reread');
+      await stage.exited();
+      await other.query("xa commit 'y'");
+      await other.end();
+      // The first is asked for once more.
+      stage.start('capture.before-reread:2');
+      await stage.exited();
+      s.start();
+      await s.wait('both tables as they are', async () => {
+        const keys = async (table: string): Promise<string> => [...(await s.folded(table)).keys()].sort().join();
+        return (await keys('t')) === '["20"],["21"]' && (await keys('u')) === '["2"]';
+      });
+      await s.stop();
+    },
+    timeoutMs,
+  );
+
+  it(
     'goes on inside of a transaction on a server that has others before it',
     async () => {
       const s = await source('order', { frame_bytes: '64KB' });
