@@ -175,11 +175,14 @@ export class SnapshotReader {
           begin,
         );
       });
-      if (chunk === 'aside') return;
-      if (chunk === undefined) {
-        // What is left unread of a range must not count as not there.
+      if (chunk === 'aside' || chunk === undefined) {
+        lead.done(bytes);
+        if (chunk === 'aside') return;
+        // What is left unread must not count as not there. Of a table that is gone the stream says so.
         if (table.span !== undefined) return await this.#spanLost(table);
-        break;
+        log.warn({ table: placeOf(table) }, 'a table went away while it was read');
+        table.state = 'done';
+        return;
       }
       captured = chunk.table;
       await this.#ports.stored();

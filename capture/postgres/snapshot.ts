@@ -23,18 +23,26 @@ import {
 } from '../snapshot-request.ts';
 import { ChunkReader, type ChunkOutcome, type ReadChunk, type WantedChunk } from './chunk-reader.ts';
 import { ChunkSize } from './chunk-size.ts';
-import { absentSql, chunkSql, keysSql } from './chunk-sql.ts';
+import { chunkSql } from './chunk-sql.ts';
 import type { Chunk } from './chunk-windows.ts';
 import type { CopyRows } from './copy-lines.ts';
 import { hasGuardedKey, type PublishedTable } from './published-table.ts';
 import { waitForOlderTransactions } from './older-transactions.ts';
 import { ROWS_A_CONNECTION, splitByKeys } from './key-ranges.ts';
-import { holds, keyOf, markRange, nameOf, type RangeJob, type TableJob, type Verdict } from './table-job.ts';
+import { rereadRows } from './reread-rows.ts';
+import {
+  holds,
+  keyOf,
+  markRange,
+  MOST_ATTEMPTS,
+  nameOf,
+  type RangeJob,
+  type TableJob,
+  type Verdict,
+} from './table-job.ts';
 import { estimateTables } from './table-estimates.ts';
 
 const LEAST_CHUNK_ROWS = 10;
-/** So often a chunk is read before its table is set aside. */
-const MOST_ATTEMPTS = 20;
 /** Tables that are read together at most: what one of them meets may have all of them read again, one by one. */
 const MOST_TOGETHER = 32;
 /** How often the progress is stored: what a kill loses of it is read again. */
@@ -200,7 +208,10 @@ export class SnapshotReader {
   async #openTable(reader: ChunkReader, table: TableProgress): Promise<void> {
     const captured = this.#ports.tableByName(table.schema, table.name);
     if (captured === undefined) return this.#leaveOut(table);
-    if (table.keys !== undefined && !hasGuardedKey(captured)) return this.#readKeys(reader, table, captured);
+    if (table.keys !== undefined && !hasGuardedKey(captured)) {
+      const stopped = (): boolean => this.#stopped;
+      return rereadRows(reader, table, captured, { ...this.#ports, signal: this.#signal, stopped });
+    }
     if (table.span !== undefined && !spanFits(table.span, captured.schema)) {
       this.#ports.log.warn(
         { table: nameOf(table) },
@@ -251,7 +262,7 @@ export class SnapshotReader {
   }
 
   async #readRange(reader: ChunkReader, { job, range, place }: RangeJob): Promise<void> {
-    const { lead, log, rules } = this.#ports;
+    const { lead, rules } = this.#ports;
     const { table } = job;
     // A table that loses its key while it is read is read in one piece from then on, and the other way round.
     const keyless = job.captured.keyIndexes.length === 0;
@@ -285,8 +296,7 @@ export class SnapshotReader {
         }
         if (rows !== undefined && chunk.length >= rows) this.#leave(job, range, place, chunk);
         this.#wakeAll();
-        job.ended = job.open === 1 && table.span === undefined && table.part === undefined;
-        return job.ended ? job.id : undefined;
+        return this.#endsWithLast(job);
       };
       const sql = chunkSql(captured, { after, upTo, span: table.span }, rows, table.part);
       job.copying += 1;
@@ -309,11 +319,27 @@ export class SnapshotReader {
         job.verdict = 'aside';
       } else await abortableDelay(20 * attempt, this.#signal);
     }
+    await this.#close(reader, job, range);
+  }
+
+  /** The reading that ends with the chunk that was just read of a table, where it was the last one of all. */
+  #endsWithLast(job: TableJob): string | undefined {
+    const { table, verdict } = job;
+    const isLast = job.open === 1 && verdict === 'read' && this.#ports.task.progress.tables.includes(table);
+    job.ended = isLast && table.span === undefined && table.part === undefined;
+    return job.ended ? job.id : undefined;
+  }
+
+  /** Of a range nothing more is read. With the last one of its table it is told what becomes of that. */
+  async #close(reader: ChunkReader, job: TableJob, { done }: RangeJob['range']): Promise<void> {
+    const { table } = job;
+    // What is left unread must not count as not there.
+    if (done !== true && job.verdict === 'read') job.verdict = 'stopped';
     job.open -= 1;
     if (job.open > 0 || this.#stopped) return;
     if (job.verdict === 'read') await this.#end(reader, job);
     else if (job.verdict === 'gone') {
-      log.warn({ table: nameOf(table) }, 'a table went away while it was read');
+      this.#ports.log.warn({ table: nameOf(table) }, 'a table went away while it was read');
       table.state = 'done';
     } else if (job.verdict === 'anew') {
       // A range may have no such bounds any more.
@@ -434,8 +460,7 @@ export class SnapshotReader {
         whenRead: (chunk) => {
           table.state = 'running';
           if (limit !== undefined && chunk.length >= limit) this.#leave(job, ranges[index]!, 0, chunk);
-          job.ended = job.open === 1;
-          return job.ended ? id : undefined;
+          return this.#endsWithLast(job);
         },
       };
     });
@@ -451,42 +476,12 @@ export class SnapshotReader {
         continue;
       }
       await this.#chunkRead(job, range, chunk);
-      job.open -= 1;
-      if (job.open === 0) await this.#end(reader, job);
+      await this.#close(reader, job, range);
     }
     lead.done(bytes);
   }
 
   async #giveUp(reader: ChunkReader, table: TableProgress, { oid }: PublishedTable): Promise<void> {
     await reader.mark({ k: cancelMark(table), id: nameReading(this.#ports.task.progress, table, oid), oid });
-  }
-
-  /** Reads single rows again. What others of the table are there stays as it is: no begin, no end. */
-  async #readKeys(reader: ChunkReader, table: TableProgress, first: PublishedTable): Promise<void> {
-    const { log } = this.#ports;
-    const keys = table.keys ?? [];
-    let captured = first;
-    for (let attempt = 1; !this.#stopped; attempt++) {
-      // Under another key they name nothing any more.
-      if (captured.keyIndexes.length === 0 || keyOf(captured) !== keyOf(first)) break;
-      const [read] = await reader.read([
-        { table: captured, sql: keysSql(captured, keys), absentKeysSql: absentSql(captured, keys) },
-      ]);
-      if (read !== undefined) {
-        await this.#ports.storedBehind(read.outcome.commitLsn);
-        table.rows = read.chunk.rows.length;
-        log.info({ table: nameOf(table), rows: table.rows, keys: keys.length }, 'rows read again');
-        break;
-      }
-      if (attempt === MOST_ATTEMPTS) {
-        this.#ports.task.setAside(table, `${MOST_ATTEMPTS} times running rows changed while they were read again`);
-        return;
-      }
-      const current = this.#ports.tableByName(table.schema, table.name);
-      if (current === undefined) break;
-      captured = current;
-      await abortableDelay(20 * attempt, this.#signal);
-    }
-    if (!this.#stopped) table.state = 'done';
   }
 }

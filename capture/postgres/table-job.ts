@@ -7,15 +7,18 @@ import { framedBounds } from './key-span.ts';
 import type { Mark } from './log-marks.ts';
 import type { PublishedTable } from './published-table.ts';
 
-/** What becomes of a table: read to its end; read anew under another key; gone; left for later; asked for once more. */
-export type Verdict = 'read' | 'anew' | 'gone' | 'aside' | 'superseded';
+/** So often a chunk is read before its table is set aside. */
+export const MOST_ATTEMPTS = 20;
+
+/** What becomes of a table: read to its end; read anew under another key; gone; left for later; asked for once more; left where it is. */
+export type Verdict = 'read' | 'anew' | 'gone' | 'aside' | 'superseded' | 'stopped';
 
 export interface TableJob {
   readonly table: TableProgress;
   captured: PublishedTable;
   /** Names the reading in its begin and end marks. */
   readonly id: string;
-  /** Ranges that are not read to their end. */
+  /** Ranges that are neither read to their end nor left: what is left makes another verdict than `read`. */
   open: number;
   /** Goes into the log with the first chunk. */
   begin?: Mark | undefined;

@@ -4,9 +4,10 @@ import type { Flavour } from '../../capture/mysql/binlog-handler.ts';
 import { mysqlGrantsSql } from '../../capture/mysql/grants.ts';
 import { checkMysqlSource } from '../../capture/mysql/preflight.ts';
 import { openMysqlProbe } from '../../capture/mysql/status.ts';
-import { requestSnapshot } from '../../capture/snapshot-request.ts';
+import { readProgress, requestSnapshot, type TableProgress } from '../../capture/snapshot-request.ts';
 import { readTail } from '../../core/cdc-stream.ts';
 import type { MysqlSourceConfig } from '../../core/config.ts';
+import { openBucket } from '../../core/lease.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { Source } from '../support/mysql-source.ts';
@@ -341,6 +342,33 @@ describe.each([
       expect((await readTail(s.nats, s.stream)).replay).toBeUndefined();
       await other.end();
       await third.end();
+      await s.stop();
+    },
+    timeoutMs,
+  );
+
+  it(
+    'does not say of a table that went away while it was read that it was read to its end',
+    async () => {
+      const s = await source('gone', { snapshot_max_rows_per_second: 500 });
+      await s.run(
+        'create table t (id int primary key) engine=InnoDB; create table u (id int primary key) engine=InnoDB',
+      );
+      await s.run(`insert into t values ${Array.from({ length: 3000 }, (_, i) => `(${i})`).join(',')}`);
+      s.start();
+      const tables = async (): Promise<readonly TableProgress[]> =>
+        (await readProgress(await openBucket(s.nats, s.config), s.name))?.tables ?? [];
+      await s.wait('rows to be read', async () => (await tables()).some(({ name, cursor }) => name === 't' && cursor));
+      await s.run('drop table t');
+      await s.wait('the end of the snapshot', async () => (await tables()).every(({ state }) => state === 'done'));
+      await s.caughtUp();
+      const marks = (await s.changes()).filter(({ row }) => row[0] === 's');
+      expect(marks.map(({ table, row }) => `${table.name} ${String(row[2]?.[1])}`).toSorted()).toEqual([
+        't begin',
+        't gone',
+        'u begin',
+        'u end',
+      ]);
       await s.stop();
     },
     timeoutMs,

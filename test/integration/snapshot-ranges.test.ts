@@ -6,7 +6,9 @@ import { AppliedTeller } from '../../core/applied.ts';
 import { openBucket } from '../../core/lease.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
-import { repeat, Source, timeoutMs } from '../support/postgres-source.ts';
+import { configFor, repeat, Source, timeoutMs } from '../support/postgres-source.ts';
+import { SnapshotByHand } from '../support/snapshot-by-hand.ts';
+import { waitFor } from '../support/wait.ts';
 
 const ROWS = 110_000;
 
@@ -209,6 +211,91 @@ describe('a snapshot of small tables', () => {
       for (const i of [0, 1, 2, 3, 4, 6, 7])
         expect(await s.folded('public', `t${i}`)).toEqual(await s.table('public', `t${i}`));
       await s.stop();
+    },
+    timeoutMs,
+  );
+});
+
+describe('a table that is not read to its end', () => {
+  const entry = (name: string, more: Partial<TableProgress> = {}): TableProgress => ({
+    schema: 'public',
+    name,
+    state: 'pending',
+    cursor: null,
+    rows: 0,
+    ...more,
+  });
+
+  it(
+    'is not said to be, where the snapshot is stopped in one range while the last chunk of another is read',
+    async () => {
+      const url = await server.createDatabase('stopped_range');
+      const other = await connectSource(configFor('other', url, nats.url).settings, 'other');
+      await other.query('create table t as select generate_series(1, 10) id; alter table t add primary key (id)');
+      await other.query('create table u as select 100 id; alter table u add primary key (id)');
+      const ranges = [
+        { cursor: null, upTo: ['5'] },
+        { cursor: ['5'], upTo: null },
+      ];
+      const s = await SnapshotByHand.start(url, [entry('t', { state: 'running', ranges }), entry('u')]);
+      const chunks = new Map<string, { id: string; end: string | undefined }>();
+      const known = new Set<string>();
+      const until = async (first: string): Promise<void> => {
+        while (!chunks.has(first)) {
+          const { keys, ...chunk } = await s.nextChunk(known);
+          if (keys[0] === '100') s.decide(chunk.id, 'kept');
+          else chunks.set(keys[0]!, chunk);
+        }
+      };
+      await until('1');
+      await until('6');
+      await other.query('begin; lock table t in access exclusive mode');
+      s.decide(chunks.get('6')!.id, 'again');
+      await waitFor('the second range to be read again', async () => {
+        const { rows } = await other.query(`select from pg_locks where not granted and relation = 't'::regclass`);
+        return rows.length > 0;
+      });
+      s.cancelled = true;
+      s.decide(chunks.get('1')!.id, 'again');
+      await waitFor('the first range to be left', async () => (await s.connections()) === 1);
+      chunks.delete('6');
+      await other.query('commit');
+      await until('6');
+      expect(chunks.get('6')!.end).toBeUndefined();
+      s.decide(chunks.get('6')!.id, 'kept');
+      await s.ended;
+      expect((await s.marks()).filter(({ k }) => k === 'end')).toEqual([]);
+      expect(s.progress.tables[0]!.state).toBe('running');
+      await s.close();
+      await other.end();
+    },
+    timeoutMs,
+  );
+
+  it(
+    'is not said to be, where what is left of a small one is not read any more',
+    async () => {
+      const url = await server.createDatabase('left_of_small');
+      const other = await connectSource(configFor('other', url, nats.url).settings, 'other');
+      // The catalog takes it for smaller than a chunk.
+      await other.query('create table t (id int primary key); create table u (id int primary key); analyze');
+      await other.query('insert into t select generate_series(1, 1500)');
+      const s = await SnapshotByHand.start(url, [entry('t'), entry('u')]);
+      const known = new Set<string>();
+      const chunks = [await s.nextChunk(known), await s.nextChunk(known), await s.nextChunk(known)];
+      const small = chunks.find(({ keys }) => keys[0] === '1')!;
+      const rest = chunks.find(({ keys }) => keys[0] === '1001')!;
+      expect([small.end, rest.end]).toEqual([undefined, undefined]);
+      const [t] = s.progress.tables;
+      const left = s.supersede(t!);
+      s.decide(rest.id, 'again');
+      await left;
+      for (const { id } of chunks) if (id !== rest.id) s.decide(id, 'kept');
+      await s.ended;
+      expect((await s.marks()).filter(({ k }) => k === 'end')).toEqual([]);
+      expect(t!.state).toBe('running');
+      await s.close();
+      await other.end();
     },
     timeoutMs,
   );

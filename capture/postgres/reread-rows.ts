@@ -1,0 +1,45 @@
+/** Reads single rows of a table again. What others of it are there stays as it is: no begin, no end. */
+import { abortableDelay } from '../../core/run-service.ts';
+import type { TableProgress } from '../snapshot-request.ts';
+import type { ChunkReader } from './chunk-reader.ts';
+import { absentSql, keysSql } from './chunk-sql.ts';
+import type { PublishedTable } from './published-table.ts';
+import type { SnapshotPorts } from './snapshot.ts';
+import { keyOf, MOST_ATTEMPTS, nameOf } from './table-job.ts';
+
+interface RereadPorts extends Pick<SnapshotPorts, 'log' | 'task' | 'tableByName' | 'storedBehind' | 'signal'> {
+  readonly stopped: () => boolean;
+}
+
+/** Reads the rows of which `table` names the keys. */
+export async function rereadRows(
+  reader: ChunkReader,
+  table: TableProgress,
+  first: PublishedTable,
+  { log, task, tableByName, storedBehind, signal, stopped }: RereadPorts,
+): Promise<void> {
+  const keys = table.keys ?? [];
+  let captured = first;
+  for (let attempt = 1; !stopped(); attempt++) {
+    // Under another key they name nothing any more.
+    if (captured.keyIndexes.length === 0 || keyOf(captured) !== keyOf(first)) break;
+    const [read] = await reader.read([
+      { table: captured, sql: keysSql(captured, keys), absentKeysSql: absentSql(captured, keys) },
+    ]);
+    if (read !== undefined) {
+      await storedBehind(read.outcome.commitLsn);
+      table.rows = read.chunk.rows.length;
+      log.info({ table: nameOf(table), rows: table.rows, keys: keys.length }, 'rows read again');
+      break;
+    }
+    if (attempt === MOST_ATTEMPTS) {
+      task.setAside(table, `${MOST_ATTEMPTS} times running rows changed while they were read again`);
+      return;
+    }
+    const current = tableByName(table.schema, table.name);
+    if (current === undefined) break;
+    captured = current;
+    await abortableDelay(20 * attempt, signal);
+  }
+  if (!stopped()) table.state = 'done';
+}
