@@ -1,6 +1,10 @@
 /** Every series that Waybill exports: name and help in one place. Units are in the names. */
 export const METRIC = {
   buildInfo: ['waybill_build_info', 'Always 1; the labels say which version of Waybill runs'],
+  stageProcesses: [
+    'waybill_stage_processes',
+    'Whether this process runs a stage that the configuration names: 1, or 0; the sum over all is how many do',
+  ],
   captureState: ['waybill_capture_state', 'State of a capture: 1 for the one it is in'],
   captureLag: [
     'waybill_capture_lag_seconds',
@@ -92,6 +96,7 @@ export const METRIC = {
     '1 for a table that its flow cannot follow and no longer writes, until it is read again; absent otherwise',
   ],
   driftRows: ['waybill_drift_rows', 'Rows that differ between source and target: confirmed, not in flight'],
+  driftTables: ['waybill_drift_tables', 'Tables of which rows differ; absent until that is known'],
   driftInFlight: [
     'waybill_drift_in_flight_buckets',
     'Buckets of the latest comparison that differed only because of changes under way',

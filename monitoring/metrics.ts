@@ -41,9 +41,16 @@ interface Heartbeat {
   seconds: number | undefined;
 }
 
+/** Of a stage by its id; the one of all webhooks bears no name. */
+function stageLabels(id: string): { stage: string; name: string } {
+  const [stage, name = 'webhooks'] = id.split(':');
+  return { stage: stage!, name };
+}
+
 export class Metrics {
   readonly registry = new Registry();
   readonly stages: StageHealth[] = [];
+  readonly #stageProcesses = this.#gauge(METRIC.stageProcesses, ['stage', 'name']);
   readonly #captureState = this.#gauge(METRIC.captureState, ['source', 'state']);
   readonly #labels = new Map<StageHealth, Record<string, string>>();
   readonly #captureLag = this.#lagGauge(METRIC.captureLag, 'capture', ['source']);
@@ -84,6 +91,7 @@ export class Metrics {
   readonly #tableLeftOut = this.#gauge(METRIC.tableLeftOut, ['source', 'table']);
   readonly #tableStopped = this.#gauge(METRIC.tableStopped, ['flow', 'table']);
   readonly #driftRows = this.#gauge(METRIC.driftRows, ['flow', 'table', 'kind']);
+  readonly #driftTables = this.#gauge(METRIC.driftTables, ['flow']);
   readonly #driftInFlight = this.#gauge(METRIC.driftInFlight, ['flow']);
   readonly #driftVerified = this.#gauge(METRIC.driftVerified, ['flow']);
   readonly #driftAwaited = this.#gauge(METRIC.driftAwaited, ['flow']);
@@ -116,6 +124,19 @@ export class Metrics {
         for (const { labels, value } of metric.values)
           samples.push({ name: metric.name, labels: labels as Record<string, string>, value });
     return samples.length > MAX_SAMPLES ? samples.filter(({ value }) => value !== 0) : samples;
+  }
+
+  /**
+   * The stages that the configuration names (`apply:mirror`), and those of them that this process runs: so that one that no
+   * process runs is missed by all the others.
+   */
+  configured(ids: readonly string[], here: readonly string[]): void {
+    for (const id of ids) this.#stageProcesses.set(stageLabels(id), here.includes(id) ? 1 : 0);
+  }
+
+  /** A stage that has no state of its own has ended with an error. */
+  stageEnded(id: string): void {
+    this.#stageProcesses.set(stageLabels(id), 0);
   }
 
   captureReport(source: string): CaptureReport {
@@ -293,14 +314,23 @@ export class Metrics {
 
   driftReport(flow: string): DriftReport {
     let known = false;
-    const tables = new Set<string>();
+    /** Rows that differ of each table. */
+    const tables = new Map<string, number>();
+    const tell = (): void =>
+      this.#driftTables.set(
+        { flow },
+        [...tables.values()].reduce((count, rows) => count + (rows > 0 ? 1 : 0), 0),
+      );
     const proven = (at: Date): void => {
       known = true;
       this.#driftAwaited.remove({ flow });
       this.#driftVerified.set({ flow }, at.getTime() / 1000);
     };
     const show = (table: string, kinds: Readonly<Record<DriftKind, number>>): void => {
-      tables.add(table);
+      tables.set(
+        table,
+        Object.values(kinds).reduce((sum, rows) => sum + rows, 0),
+      );
       for (const [kind, rows] of Object.entries(kinds)) this.#driftRows.set({ flow, table, kind }, rows);
     };
     const drop = (table: string): void => {
@@ -310,13 +340,18 @@ export class Metrics {
     return {
       standing: (open) => {
         for (const [table, kinds] of open) show(table, kinds);
+        tell();
       },
-      compared: (table) => show(`${table.schema}.${table.name}`, countKinds(openFindings(table))),
+      compared: (table) => {
+        show(`${table.schema}.${table.name}`, countKinds(openFindings(table)));
+        tell();
+      },
       coverage: (share) => this.#driftCoverage.set({ flow }, share),
       finished: (outcome) => {
         const compared = new Set(outcome.tables.map(({ schema, name }) => `${schema}.${name}`));
         // What the flow has no more cannot be mended, and must not be told of for ever.
-        for (const table of tables) if (!compared.has(table)) drop(table);
+        for (const table of tables.keys()) if (!compared.has(table)) drop(table);
+        tell();
         this.#driftInFlight.set(
           { flow },
           outcome.tables.reduce((sum, table) => sum + table.progress.inFlightBuckets, 0),
@@ -329,8 +364,8 @@ export class Metrics {
       },
       proven,
       left: () => {
-        for (const table of tables) drop(table);
-        for (const gauge of [this.#driftInFlight, this.#driftCoverage]) gauge.remove({ flow });
+        for (const table of tables.keys()) drop(table);
+        for (const gauge of [this.#driftTables, this.#driftInFlight, this.#driftCoverage]) gauge.remove({ flow });
       },
     };
   }

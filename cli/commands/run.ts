@@ -64,8 +64,14 @@ export async function run(options: RunOptions): Promise<number> {
   const roles: string[] = [];
   const observe = observer(holder, metrics, () => roles);
   const observatory = new Observatory(observe);
-  const stages = await chooseStages(createStages(config, { holder, metrics, observatory, log }), options.only);
+  const makers = createStages(config, { holder, metrics, observatory, log });
+  const stages = await chooseStages(makers, options.only);
   roles.push(...stages.map((stage) => stage.id));
+  // Nobody misses a console.
+  metrics.configured(
+    makers.ids.filter((id) => id !== 'console'),
+    roles,
+  );
   const pages = stages.find((stage) => stage.pages !== undefined)?.pages;
   const server = await startMonitoring(options.listen ?? config.monitoring.listen, metrics, pages);
   const monitoring = `http://127.0.0.1:${server.port}`;
@@ -345,7 +351,7 @@ function createStages(config: Config, around: Surroundings): Maker[] & { ids: st
           if (config.canonicalFlows[flow] !== undefined) letHeapGrow();
           await runVerifyStage(config, flow, { holder, leaseTtlMs: ttl, log: stageLog, report, signal });
         },
-        blocked: () => {},
+        blocked: () => metrics.stageEnded(id),
       };
     });
   }
@@ -367,7 +373,7 @@ function createStages(config: Config, around: Surroundings): Maker[] & { ids: st
           signal,
         });
       },
-      blocked: () => {},
+      blocked: () => metrics.stageEnded(id),
     }));
   }
   const alertPace = Number(process.env['WAYBILL_ALERT_PACE'] ?? 1);
@@ -382,7 +388,12 @@ function createStages(config: Config, around: Surroundings): Maker[] & { ids: st
     makers.push(async () => {
       const { runAlerts } = await import('../watching.ts');
       const watching = { observatory, holder, leaseTtlMs: ttl, alertPace, log: log.child({ stage: 'alerts' }) };
-      return { id: 'alerts', watches: true, run: (signal) => runAlerts(config, watching, signal), blocked: () => {} };
+      return {
+        id: 'alerts',
+        watches: true,
+        run: (signal) => runAlerts(config, watching, signal),
+        blocked: () => metrics.stageEnded('alerts'),
+      };
     });
   }
   return Object.assign(makers, { ids });

@@ -1,6 +1,7 @@
 /** Tells when alerts begin and end: each once. */
+import type { AlertRule, Moment, Severity } from './alert-rule.ts';
 import { History } from './history.ts';
-import { ALERT_RULES, type AlertRule, type Severity } from './rules.ts';
+import { ALERT_RULES } from './rules.ts';
 import type { Labels, SampleSet } from './sample-set.ts';
 
 export interface Alert {
@@ -60,8 +61,9 @@ export class AlertEvaluator {
     this.#history.observe(nowMs, samples);
     const transitions: Transition[] = [];
     const judged = new Set<string>();
+    const moment: Moment = { nowMs, samples, history: this.#history };
     for (const rule of this.#rules)
-      for (const { labels, value, holds } of rule.judge({ nowMs, samples, history: this.#history })) {
+      for (const { labels, value, holds } of rule.judge(moment)) {
         const id = idOf(rule.alert, labels);
         judged.add(id);
         const firing = this.#firing.get(id);
@@ -90,12 +92,21 @@ export class AlertEvaluator {
       }
     // What is not known any more does not go on holding, but an alert does not end by it either.
     for (const id of this.#pending.keys()) if (!judged.has(id)) this.#pending.delete(id);
-    for (const [id, { alert, knownMs }] of this.#firing)
-      if (nowMs - knownMs > UNKNOWN_MS) {
+    for (const [id, firing] of this.#firing)
+      if (!judged.has(id) && this.#hasEnded(firing, moment)) {
         this.#firing.delete(id);
-        transitions.push({ state: 'resolved', alert });
+        transitions.push({ state: 'resolved', alert: firing.alert });
       }
     return transitions;
+  }
+
+  /** Whether an alert ends of which there is no verdict. */
+  #hasEnded(firing: Firing, moment: Moment): boolean {
+    const { alert, knownMs } = firing;
+    const rule = this.#rules.find((each) => each.alert === alert.alert);
+    const word = rule?.unjudged?.(alert.labels, moment);
+    if (word === 'stands') firing.knownMs = moment.nowMs;
+    return word === 'ended' || (word === undefined && moment.nowMs - knownMs > UNKNOWN_MS);
   }
 }
 

@@ -1,10 +1,10 @@
 /** The little of the past that alert rules look back on. */
 import { METRIC } from '../metric-names.ts';
-import type { SampleSet } from './sample-set.ts';
+import { driftNow, proofsNow } from './drift-rules.ts';
+import type { Point, SampleSet } from './sample-set.ts';
 
 interface Moment {
   readonly atMs: number;
-  readonly sources: ReadonlySet<string>;
   /** Keys in quarantine by flow and reason. */
   readonly quarantine: ReadonlyMap<string, { readonly flow: string; readonly keys: number }>;
 }
@@ -15,18 +15,31 @@ const RESOLUTION_MS = 15_000;
 export class History {
   readonly #resolutionMs: number;
   #moments: Moment[] = [];
+  #drift: readonly Point[] = [];
+  #proofs: readonly Point[] = [];
 
   /** At most one moment is kept for each `resolutionMs`. */
   constructor(resolutionMs = RESOLUTION_MS) {
     this.#resolutionMs = resolutionMs;
   }
 
+  /** Rows that differ, by flow, table and kind, as far as anybody has said. */
+  get drift(): readonly Point[] {
+    return this.#drift;
+  }
+
+  /** When flows were proven equal, in seconds since 1970. */
+  get proofs(): readonly Point[] {
+    return this.#proofs;
+  }
+
   observe(nowMs: number, samples: SampleSet): void {
+    this.#drift = driftNow(samples, this.#drift);
+    this.#proofs = proofsNow(samples, this.#proofs);
     const last = this.#moments.at(-1);
     if (last !== undefined && nowMs - last.atMs < this.#resolutionMs) return;
     this.#moments.push({
       atMs: nowMs,
-      sources: new Set(samples.all(METRIC.captureState[0]).map(({ labels }) => labels['source'] ?? '')),
       quarantine: new Map(
         samples
           .max(METRIC.quarantineKeys[0], ['flow', 'reason'])
@@ -35,11 +48,6 @@ export class History {
     });
     const from = this.#moments.findIndex((moment) => nowMs - moment.atMs <= KEPT_MS);
     if (from > 0) this.#moments = this.#moments.slice(from);
-  }
-
-  /** The sources that were reported `agoMs` before `nowMs`. */
-  sourcesAt(nowMs: number, agoMs: number): ReadonlySet<string> {
-    return this.#moments.findLast((moment) => moment.atMs <= nowMs - agoMs)?.sources ?? new Set();
   }
 
   /** By how much the keys of each flow rose within the last `windowMs`. */

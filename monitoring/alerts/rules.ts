@@ -3,39 +3,10 @@
  * patience, labels and sentences. test/unit/alert-rules.test.ts runs both on the same series.
  */
 import { METRIC } from '../metric-names.ts';
-import type { History } from './history.ts';
+import { MINUTE_MS, threshold, type AlertRule, type Severity, type Verdict } from './alert-rule.ts';
+import { DRIFT_RULES } from './drift-rules.ts';
 import { humanBytes, humanDuration } from './human.ts';
-import type { Labels, Point, SampleSet } from './sample-set.ts';
-
-export type Severity = 'warning' | 'critical';
-
-/** Whether a condition holds for a set of labels. What is not among the verdicts of a moment is not known then. */
-export interface Verdict extends Point {
-  readonly holds: boolean;
-}
-
-export interface Moment {
-  readonly nowMs: number;
-  readonly samples: SampleSet;
-  readonly history: History;
-}
-
-export interface AlertRule {
-  readonly alert: string;
-  readonly severity: Severity;
-  /** How long the condition must hold. */
-  readonly forMs: number;
-  /** Section of docs/runbook.md. */
-  readonly runbook: string;
-  judge(moment: Moment): Verdict[];
-  summary(labels: Labels, value: number): string;
-}
-
-const MINUTE_MS = 60_000;
-
-function threshold(points: readonly Point[], holds: (value: number) => boolean): Verdict[] {
-  return points.map((point) => ({ ...point, holds: holds(point.value) }));
-}
+import type { Labels, SampleSet } from './sample-set.ts';
 
 /** The same condition with two limits. */
 function lagRules(
@@ -59,6 +30,19 @@ const among =
   (...states: string[]) =>
   (labels: Labels): number =>
     states.includes(labels['state'] ?? '') ? 1 : 0;
+
+/** Stages that no process runs, though a configuration names them: each process counts those of its own. */
+function vanished(samples: SampleSet, concerns: (stage: string) => boolean): Verdict[] {
+  const stages = samples.sum(METRIC.stageProcesses[0], ['stage', 'name']);
+  return threshold(
+    stages.filter(({ labels }) => concerns(labels['stage']!)),
+    (processes) => processes === 0,
+  );
+}
+
+/** What no configuration names any more is not missed. */
+const untilUnnamed: AlertRule['unjudged'] = (_, { samples }) =>
+  samples.all(METRIC.stageProcesses[0]).length > 0 ? 'ended' : undefined;
 
 export const ALERT_RULES: readonly AlertRule[] = [
   ...lagRules(
@@ -108,15 +92,22 @@ export const ALERT_RULES: readonly AlertRule[] = [
     severity: 'critical',
     forMs: 5 * MINUTE_MS,
     runbook: 'waybillcaptureabsent',
-    judge: ({ samples, history, nowMs }) => {
-      const here = new Set(samples.all(METRIC.captureState[0]).map(({ labels }) => labels['source']));
-      const gone = [...history.sourcesAt(nowMs, 10 * MINUTE_MS)].filter((source) => !here.has(source));
-      return [
-        ...gone.map((source) => ({ labels: { source }, value: 1, holds: true })),
-        ...[...here].map((source) => ({ labels: { source: source! }, value: 0, holds: false })),
-      ];
-    },
-    summary: ({ source }) => `Source ${source} was captured ten minutes ago, and now nothing reports it`,
+    judge: ({ samples }) =>
+      vanished(samples, (stage) => stage === 'capture').map(({ labels, ...rest }) => ({
+        ...rest,
+        labels: { source: labels['name']! },
+      })),
+    unjudged: untilUnnamed,
+    summary: ({ source }) => `No process captures source ${source}, which the configuration names`,
+  },
+  {
+    alert: 'WaybillStageVanished',
+    severity: 'critical',
+    forMs: 5 * MINUTE_MS,
+    runbook: 'waybillstagevanished',
+    judge: ({ samples }) => vanished(samples, (stage) => stage !== 'capture'),
+    unjudged: untilUnnamed,
+    summary: ({ stage, name }) => `No process runs ${stage} ${name}, which the configuration names`,
   },
   {
     alert: 'WaybillFlowNotRunning',
@@ -129,6 +120,15 @@ export const ALERT_RULES: readonly AlertRule[] = [
         (running) => running === 0,
       ),
     summary: ({ flow }) => `Flow ${flow} does not apply changes`,
+  },
+  {
+    alert: 'WaybillTransformNotRunning',
+    severity: 'critical',
+    forMs: 5 * MINUTE_MS,
+    runbook: 'waybilltransformnotrunning',
+    judge: ({ samples }) =>
+      threshold(samples.sum(METRIC.transformState[0], ['flow'], among('applying', 'idle')), (running) => running === 0),
+    summary: ({ flow }) => `Flow ${flow} makes no records`,
   },
   {
     alert: 'WaybillTableStopped',
@@ -162,31 +162,7 @@ export const ALERT_RULES: readonly AlertRule[] = [
     judge: ({ samples }) => threshold(samples.max(METRIC.captureBudget[0], ['source']), (seconds) => seconds < 3600),
     summary: ({ source }, value) => `Source ${source} drops log that is still needed in ${humanDuration(value)}`,
   },
-  {
-    alert: 'WaybillDrift',
-    severity: 'critical',
-    forMs: 15 * MINUTE_MS,
-    runbook: 'waybilldrift',
-    judge: ({ samples }) => threshold(samples.sum(METRIC.driftRows[0], ['flow', 'table', 'kind']), (rows) => rows > 0),
-    summary: ({ flow, table, kind }, value) => `Flow ${flow}: ${value} rows of ${table} are ${kind}`,
-  },
-  {
-    alert: 'WaybillUnverified',
-    severity: 'warning',
-    forMs: 5 * MINUTE_MS,
-    runbook: 'waybillunverified',
-    // A flow that was never proven has no time of its last proof, but one since when it has been wanting.
-    judge: ({ samples, nowMs }) => {
-      const verified = samples.max(METRIC.driftVerified[0], ['flow']);
-      const proven = new Set(verified.map(({ labels }) => labels['flow']));
-      const awaited = samples.max(METRIC.driftAwaited[0], ['flow']).filter(({ labels }) => !proven.has(labels['flow']));
-      return threshold(
-        [...verified, ...awaited].map(({ labels, value }) => ({ labels, value: nowMs / 1000 - value })),
-        (seconds) => seconds > 86_400,
-      );
-    },
-    summary: ({ flow }, value) => `Flow ${flow} has not been proven equal for ${humanDuration(value)}`,
-  },
+  ...DRIFT_RULES,
   {
     alert: 'WaybillQuarantineGrows',
     severity: 'warning',

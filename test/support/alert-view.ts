@@ -27,6 +27,14 @@ export class AlertView {
     return result[0] === undefined ? undefined : Number(result[0].value[1]);
   }
 
+  /** The labels of all series that a query gives. */
+  async labels(query: string): Promise<Readonly<Record<string, string>>[]> {
+    const { result } = (await this.#ask(`query?query=${encodeURIComponent(query)}`)) as {
+      result: { metric: Record<string, string> }[];
+    };
+    return result.map(({ metric }) => metric);
+  }
+
   /** Waits until each of the alerts has been seen to fire. */
   async fire(names: readonly string[]): Promise<void> {
     const missing = new Set(names);

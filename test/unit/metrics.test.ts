@@ -29,6 +29,19 @@ function watched(): {
   };
 }
 
+it('stages of the configuration are told of with those that run here', async () => {
+  const { metrics, series } = watched();
+  metrics.configured(['capture:wms', 'apply:mirror', 'verify:mirror', 'alerts'], ['apply:mirror', 'verify:mirror']);
+  expect(await series(METRIC.stageProcesses[0])).toEqual({
+    'capture,wms': 0,
+    'apply,mirror': 1,
+    'verify,mirror': 1,
+    'alerts,webhooks': 0,
+  });
+  metrics.stageEnded('verify:mirror');
+  expect(await series(METRIC.stageProcesses[0])).toMatchObject({ 'apply,mirror': 1, 'verify,mirror': 0 });
+});
+
 describe('a stage that stands by', () => {
   it('says no more of the source what it knew when it captured it', async () => {
     const { metrics, pass, series } = watched();
@@ -129,6 +142,7 @@ describe('drift', () => {
       'mirror,public.a,missing': 1,
       'mirror,public.b,missing': 1,
     });
+    expect(await series(METRIC.driftTables[0])).toEqual({ mirror: 2 });
     const second = outcome({ a: [] });
     report.compared(second.tables[0]!);
     report.finished(second);
@@ -137,11 +151,14 @@ describe('drift', () => {
       'mirror,public.a,extra': 0,
       'mirror,public.a,different': 0,
     });
+    expect(await series(METRIC.driftTables[0])).toEqual({ mirror: 0 });
   });
 
   it('is known from the beginning, and left to the process that compares', async () => {
     const { metrics, series } = watched();
     const report = metrics.driftReport('mirror');
+    report.awaited(new Date(0));
+    expect(await series(METRIC.driftTables[0]), 'not known yet').toEqual({});
     report.standing(new Map([['public.a', { missing: 0, extra: 3, different: 1 }]]));
     expect(await series(METRIC.driftRows[0])).toEqual({
       'mirror,public.a,missing': 0,
@@ -150,7 +167,7 @@ describe('drift', () => {
     });
     report.finished(outcome({ a: [finding] }));
     report.left();
-    for (const [name] of [METRIC.driftRows, METRIC.driftCoverage, METRIC.driftInFlight])
+    for (const [name] of [METRIC.driftRows, METRIC.driftTables, METRIC.driftCoverage, METRIC.driftInFlight])
       expect(await series(name), name).toEqual({});
   });
 });
