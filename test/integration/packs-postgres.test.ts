@@ -235,6 +235,16 @@ describe('Medusa pack', () => {
       },
     ]);
     await shop.execute(
+      `insert into order_item (id, order_id, version, item_id, quantity) values ('a0', 'o1', 1, 'li1', 4)`,
+      `insert into reservation_item (id, location_id, quantity, inventory_item_id) values ('r2', 's1', 1, 'i1')`,
+    );
+    // Of an order once its item is there; and one that was made by hand.
+    expect(shop.records('reservation')).toEqual([
+      expect.objectContaining({ order_number: '7', line: 'li1', part: 'r1', qty: '4' }),
+      expect.objectContaining({ order_number: 'medusa', line: 'r2', part: 'r2', qty: '1' }),
+    ]);
+    await shop.execute(
+      `delete from order_item`,
       'update inventory_level set deleted_at = now()',
       'update reservation_item set deleted_at = now()',
     );

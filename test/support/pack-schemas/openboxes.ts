@@ -6,8 +6,17 @@ const AUDIT = 'date_created datetime default null, last_updated datetime default
 
 /** `release` 0.9 names the type of an order by a table; 0.8 by a word in another column. */
 export function openboxesDdl(release: '0.8' | '0.9' = '0.9'): string {
-  const orderType = release === '0.9' ? 'order_type_id' : 'order_type_code';
+  const isNewer = release === '0.9';
+  const orderType = isNewer ? 'order_type_id' : 'order_type_code';
   return [
+    ...(isNewer
+      ? [
+          table(
+            'order_type',
+            `name varchar(255) not null, code varchar(100) not null, order_type_code varchar(100) not null`,
+          ),
+        ]
+      : []),
     table(
       'product',
       `product_code varchar(255), name varchar(255) not null, upc varchar(255), brand_name varchar(255),
@@ -24,10 +33,10 @@ export function openboxesDdl(release: '0.8' | '0.9' = '0.9'): string {
     ),
     table(
       'product_availability',
-      `location_id char(38) not null, product_id char(38) not null, product_code varchar(255), inventory_item_id char(38),
-       lot_number varchar(255), bin_location_id char(38), bin_location_name varchar(255), quantity_on_hand int not null,
-       quantity_allocated int, quantity_on_hold int, quantity_available_to_promise int, ${AUDIT},
-       unique key natural_key (location_id, product_code(50), lot_number(50), bin_location_name(50))`,
+      `location_id char(38) not null, product_id char(38) not null, product_code varchar(100) not null, inventory_item_id char(38) not null,
+       lot_number varchar(100) not null default 'DEFAULT', bin_location_id char(38), bin_location_name varchar(100) not null default 'DEFAULT',
+       quantity_on_hand int not null, quantity_allocated int, quantity_on_hold int, quantity_available_to_promise int, ${AUDIT},
+       unique key natural_key (location_id, product_code, lot_number, bin_location_name)`,
     ),
     table('transaction_type', 'name varchar(255) not null, transaction_code varchar(255) not null'),
     table(
