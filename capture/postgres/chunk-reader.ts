@@ -2,9 +2,9 @@
 import type pg from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
+import { PgSnapshot, SNAPSHOT_SQL } from '../../core/pg-snapshot.ts';
 import { untilAborted } from '../../core/run-service.ts';
 import type { Chunk } from './chunk-windows.ts';
-import { askSource } from './connection.ts';
 import { CopyRows, LineMemory } from './copy-lines.ts';
 import { CopyOut } from './copy-out.ts';
 import { emitMark, marksSql, type Mark } from './log-marks.ts';
@@ -137,7 +137,7 @@ export class ChunkReader {
       marksSql(this.#markPrefix, low),
       'commit',
       'begin isolation level repeatable read read only',
-      CURRENT_SNAPSHOT,
+      SNAPSHOT_SQL,
       ...wanted.map(({ sql }) => `copy (${sql}) to stdout`),
     ];
     try {
@@ -164,14 +164,14 @@ export class ChunkReader {
       upTo(wanted.length);
       const snapshot = copy.row?.[0];
       if (snapshot == null) throw new ReplicationError('source_protocol', 'the source named no snapshot before a COPY');
-      const { inProgress, xmin } = parseSnapshot(snapshot);
+      const unseen = PgSnapshot.parse(snapshot);
       const chunks: Chunk[] = [];
       for (const [index, { table, absentKeysSql }] of wanted.entries()) {
         const absent =
           absentKeysSql === undefined ? [] : (await client.query({ text: absentKeysSql, rowMode: 'array' })).rows;
-        chunks.push({ table, rows: rows[index]!, absent, inProgress });
+        chunks.push({ table, rows: rows[index]!, absent, unseen });
       }
-      return { chunks, xmin };
+      return { chunks, xmin: unseen.xmin };
     } catch (thrown) {
       const names = wanted.map(({ table: { schema } }) => `${schema.schema}.${schema.name}`).join(', ');
       if (!CHANGED_TABLE.has(sqlStateOf(thrown) ?? '')) throw sourceError(thrown, `reading a chunk of ${names}`);
@@ -191,20 +191,4 @@ export class ChunkReader {
 function sqlStateOf(thrown: unknown): string | undefined {
   const cause = thrown instanceof ReplicationError ? thrown.cause : thrown;
   return (cause as { code?: string } | undefined)?.code;
-}
-
-const CURRENT_SNAPSHOT = 'select pg_current_snapshot()::text as snapshot';
-
-/** Transactions in progress as the current snapshot sees them, as 32-bit ids. */
-export async function currentSnapshot(client: pg.Client): Promise<{ xmin: number; inProgress: number[] }> {
-  const doing = 'asking for transactions in progress';
-  const [row] = await askSource<{ snapshot: string }>(client, CURRENT_SNAPSHOT, doing);
-  return parseSnapshot(row!.snapshot);
-}
-
-/** A `pg_snapshot` as text (PostgreSQL documentation, "Transaction ID and Snapshot Information Functions"). */
-export function parseSnapshot(text: string): { xmin: number; inProgress: number[] } {
-  const [xmin, , list] = text.split(':');
-  const short = (xid: string): number => Number(BigInt.asUintN(32, BigInt(xid)));
-  return { xmin: short(xmin!), inProgress: list === undefined || list === '' ? [] : list.split(',').map(short) };
 }

@@ -1,4 +1,5 @@
 /** What changed in the log between the two watermarks of each chunk that is being read: it stands in for the chunk's rows. */
+import type { Transactions } from '../../core/pg-snapshot.ts';
 import type { PublishedTable } from './published-table.ts';
 import type { TupleRange } from './pgoutput.ts';
 import type { CopyRows } from './copy-lines.ts';
@@ -10,8 +11,8 @@ export interface Chunk {
   readonly rows: CopyRows;
   /** Keys that were asked for by name and that no row has: said to be deleted. */
   readonly absent?: readonly (readonly string[])[];
-  /** Transactions (32-bit ids) that were in progress when the chunk was read. */
-  readonly inProgress: readonly number[];
+  /** Transactions that were not seen when the chunk was read. */
+  readonly unseen: Transactions;
 }
 
 interface Window {
@@ -20,7 +21,7 @@ interface Window {
   /** Those of them that changed without all columns. */
   readonly partial: Set<string>;
   /** Transactions that committed in the log before the low watermark. */
-  readonly before: ReadonlySet<number>;
+  readonly before: readonly number[];
 }
 
 /** What is left of a chunk. */
@@ -40,7 +41,7 @@ export class ChunkWindows {
   open(chunk: string, oid: number, before: Iterable<number>): void {
     // Of a chunk that could not be read there is no high watermark.
     this.drop(chunk);
-    const window: Window = { oid, keys: new Set(), partial: new Set(), before: new Set(before) };
+    const window: Window = { oid, keys: new Set(), partial: new Set(), before: [...before] };
     this.#windows.set(chunk, window);
     const others = this.#byTable.get(oid);
     if (others === undefined) this.#byTable.set(oid, [window]);
@@ -88,13 +89,13 @@ export class ChunkWindows {
     const window = this.#windows.get(id);
     this.drop(id);
     if (window === undefined) return undefined;
-    const { table, rows, inProgress } = chunk;
+    const { table, rows, unseen } = chunk;
     const { keys, partial, before } = window;
     // Rows of another version than the one that the stream is at.
     if (now?.schema.version !== table.schema.version) return undefined;
     // A transaction whose commit the log shows before the low watermark, but which the chunk did not see yet: its
     // backend had written the commit record and not yet become visible. Such a chunk would bring back old rows.
-    if (inProgress.some((xid) => before.has(xid))) return undefined;
+    if (before.some((xid) => unseen.has(xid))) return undefined;
     if (keys.size === 0) return { whole: true, keeps: () => true, absent: chunk.absent ?? [] };
     if (table.keyIndexes.length === 0) return undefined;
     const key = (row: number): string => keyText(rows.key(row));

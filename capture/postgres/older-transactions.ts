@@ -1,21 +1,27 @@
 /** What must have ended before the first chunk of a snapshot is read. */
 import type pg from 'pg';
 import type { Logger } from '../../core/logger.ts';
+import { UNDER_WAY_SQL } from '../../core/pg-snapshot.ts';
 import { abortableDelay } from '../../core/run-service.ts';
-import { currentSnapshot } from './chunk-reader.ts';
+import { askSource } from './connection.ts';
 
 /**
  * A transaction that had committed in the log before we began to remember ids could still be invisible to a chunk: resolves
  * when all that are in progress now have ended, or when the signal aborts.
  */
 export async function waitForOlderTransactions(client: pg.Client, log: Logger, signal: AbortSignal): Promise<void> {
-  const old = new Set((await currentSnapshot(client)).inProgress);
+  const old = await underWay(client);
   for (let tries = 0; old.size > 0 && !signal.aborted; tries++) {
-    const now = new Set((await currentSnapshot(client)).inProgress);
+    const now = await underWay(client);
     for (const xid of old) if (!now.has(xid)) old.delete(xid);
     if (old.size === 0) break;
     if (tries % 100 === 99)
       log.warn({ transactions: [...old] }, 'the snapshot waits for transactions that are older than it');
     await abortableDelay(100, signal);
   }
+}
+
+async function underWay(client: pg.Client): Promise<Set<string>> {
+  const rows = await askSource<{ xid: string }>(client, UNDER_WAY_SQL, 'asking for transactions in progress');
+  return new Set(rows.map(({ xid }) => xid));
 }

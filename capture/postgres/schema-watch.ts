@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type pg from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
 import type { Logger } from '../../core/logger.ts';
+import { PgSnapshot } from '../../core/pg-snapshot.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import { classifyTypeChange } from '../../core/type-widening.ts';
 import type { TableRegistry } from '../table-registry.ts';
@@ -24,7 +25,6 @@ import {
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, qualifiedName } from './publication.ts';
 import { sourceError } from './source-error.ts';
-import { parseSnapshot } from './chunk-reader.ts';
 import { isStandby } from './connection.ts';
 import { emitMark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
 
@@ -85,8 +85,10 @@ export class SchemaWatch {
   #fingerprint = '';
   /** Up to here in the log the catalog has been looked at, */
   #lookedUpTo = -1n;
-  /** but for transactions (32-bit ids) that could not be seen yet: the log has a commit a moment before others see it. */
-  #unseen = new Set<number>();
+  /** but for transactions that could not be seen yet: the log has a commit a moment before others see it. */
+  #snapshot: PgSnapshot | undefined;
+  /** and that are waited for no longer. */
+  readonly #givenUp = new Set<number>();
   #wake: (() => void) | undefined;
   #busy: Promise<void> = Promise.resolve();
 
@@ -99,6 +101,7 @@ export class SchemaWatch {
     return this.#tables.get(oid);
   }
 
+  /** The newest table of this name: of one before it the stream may not have told yet that it is gone. */
   byName(schema: string, name: string): CapturedTable | undefined {
     for (const table of this.#tables.values())
       if (table.schema.schema === schema && table.schema.name === name) return table;
@@ -109,7 +112,7 @@ export class SchemaWatch {
   resolve(relation: RelationMessage, lsn: bigint, xid: number): CapturedTable | undefined | 'look' {
     if (!this.#o.included(relation.schema, relation.name)) return undefined;
     const known = this.#tables.get(relation.oid);
-    const looked = lsn <= this.#lookedUpTo && !this.#unseen.has(xid);
+    const looked = lsn <= this.#lookedUpTo && !this.#isUnseen(xid);
     if (known === undefined && this.#ignored.has(relation.oid) && looked) return undefined;
     if (known === undefined || !looked || !fits(known, relation)) return 'look';
     const changed = this.#newer.has(relation.oid) || this.#restamped.has(relation.oid);
@@ -123,6 +126,10 @@ export class SchemaWatch {
     await this.#alone(() => this.#look(relation, lsn, xid));
   }
 
+  #isUnseen(xid: number): boolean {
+    return this.#snapshot?.has(xid) === true && !this.#givenUp.has(xid);
+  }
+
   /** One use of the connection at a time: a mark is written in a transaction. */
   async #alone<T>(work: () => Promise<T>): Promise<T> {
     const before = this.#busy;
@@ -134,19 +141,25 @@ export class SchemaWatch {
     return await done;
   }
 
-  async #look(relation: RelationMessage, lsn: bigint, xid: number): Promise<void> {
-    const { client, log } = this.#o;
+  /** Looks at the catalog until it shows what a transaction of the log did to it. */
+  async #awaitSeen(xid: number, lsn?: bigint): Promise<void> {
     const givenUpMs = performance.now() + UNSEEN_MS;
     await this.#lookAround();
-    while (this.#unseen.has(xid) && performance.now() < givenUpMs) {
+    while (this.#isUnseen(xid) && performance.now() < givenUpMs) {
       await delay(UNSEEN_PAUSE_MS);
       await this.#lookAround();
     }
-    if (this.#unseen.delete(xid))
-      log.warn(
-        { xid, lsn: String(lsn) },
-        'a transaction that is in the log cannot be seen yet: its table is as before',
-      );
+    if (!this.#isUnseen(xid)) return;
+    this.#givenUp.add(xid);
+    this.#o.log.warn(
+      { xid, ...(lsn === undefined ? {} : { lsn: String(lsn) }) },
+      'a transaction that is in the log cannot be seen yet: its table is as before',
+    );
+  }
+
+  async #look(relation: RelationMessage, lsn: bigint, xid: number): Promise<void> {
+    const { client } = this.#o;
+    await this.#awaitSeen(xid, lsn);
     // A catalog that lags behind the log (of a standby) is looked at once all the same.
     if (lsn > this.#lookedUpTo) this.#lookedUpTo = lsn;
     const known = this.#tables.get(relation.oid);
@@ -208,7 +221,9 @@ export class SchemaWatch {
       }
       const lsn = BigInt(position.rows[0]!.lsn);
       if (lsn > this.#lookedUpTo) this.#lookedUpTo = lsn;
-      this.#unseen = new Set(parseSnapshot(snapshot).inProgress);
+      this.#snapshot = PgSnapshot.parse(snapshot);
+      // What has ended by now was given up for the last time.
+      for (const xid of this.#givenUp) if (!this.#snapshot.has(xid)) this.#givenUp.delete(xid);
     } catch (thrown) {
       throw sourceError(thrown, 'looking for changed tables');
     }

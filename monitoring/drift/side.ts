@@ -5,6 +5,7 @@
 import type { ColumnGuard } from '../../core/column-guard.ts';
 import type { FlowConfig } from '../../core/config.ts';
 import type { Dialect } from '../../core/frame.ts';
+import type { Transactions } from '../../core/pg-snapshot.ts';
 import type { Position } from '../../core/position.ts';
 import type { TextKind } from './canonical-text.ts';
 import type { Buckets, DigestHash, RowDigest } from './digest.ts';
@@ -105,7 +106,7 @@ export interface Reading {
   /** Target: the position that the data reflects. */
   readonly position?: Position;
   /** Source: transactions (as frames name them) that this snapshot does not see yet. */
-  readonly inProgress?: ReadonlySet<number>;
+  readonly inProgress?: Transactions;
 }
 
 /** What statements from a moment on see: all that lies before a place of the log, but for some transactions that last. */

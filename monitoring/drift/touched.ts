@@ -9,6 +9,7 @@ import {
   type Value,
 } from '../../core/frame.ts';
 import type { Nats } from '../../core/nats.ts';
+import type { Transactions } from '../../core/pg-snapshot.ts';
 import { comparePositions, entryLiesBefore, entryPosition, type Position } from '../../core/position.ts';
 import { canonicalRow } from './canonical-text.ts';
 import { frameValue } from './canonical-value.ts';
@@ -46,7 +47,7 @@ export interface Span {
   /** Frames that begin here or later do not count. */
   readonly to: Position;
   /** Transactions that the source's snapshot did not see, though the log may show their commit before `from`. */
-  readonly inProgress: ReadonlySet<number>;
+  readonly inProgress: Transactions;
 }
 
 /** The rows of `table` that changed in a span. The stream must hold it already. */

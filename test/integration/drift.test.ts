@@ -24,6 +24,7 @@ import { Metrics } from '../../monitoring/metrics.ts';
 import { openReader } from '../../monitoring/sql-reader.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { NobodyStandby } from '../support/nobody-standby.ts';
 import { Pipeline } from '../support/pipeline.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -184,6 +185,46 @@ describe('drift', () => {
     expect(isProven(proven)).toBe(true);
     const open = await pipeline.target.query(`select from waybill.drift where state = 'open'`);
     expect(open.rowCount).toBe(0);
+  });
+
+  it('takes what waits for a synchronous standby of the source for what it is: in flight', async () => {
+    pipeline = await Pipeline.open(
+      postgres,
+      nats,
+      `create table a (id int primary key, v text); insert into a values (1, 'old'); create table b (id int primary key)`,
+    );
+    // One server has both databases. Who compares may wait for nobody by itself.
+    for (const client of [pipeline.source, pipeline.target])
+      await client.query(
+        `do $$ begin execute format('alter database %I set synchronous_commit = local', current_database()); end $$`,
+      );
+    pipeline.start();
+    await pipeline.settled(['a']);
+    const { source, target } = pipeline;
+    const standby = await NobodyStandby.name(pipeline.config.sources['wms']!.url);
+    try {
+      await standby.commit(`update a set v = 'new'`);
+      await waitFor('the change in the target', async () => {
+        const { rows } = await target.query<{ v: string }>('select v from a');
+        return rows[0]!.v === 'new';
+      });
+      // Its frame is not the last one.
+      await source.query('set synchronous_commit = local');
+      for (let id = 1; id <= 3; id++) {
+        await source.query('insert into b values ($1)', [id]);
+        await pipeline.settled(['b']);
+      }
+      let ended = false;
+      const verified = pipeline.verify().finally(() => (ended = true));
+      verified.catch(() => undefined);
+      await waitFor('the comparison to wait as well', async () => ended || (await standby.waiting()) > 1);
+      await standby.release();
+      const outcome = await verified;
+      expect(found(outcome)).toEqual([]);
+      expect(isProven(outcome)).toBe(true);
+    } finally {
+      await standby.release();
+    }
   });
 
   it('deletes extra rows only where it is told to', async () => {

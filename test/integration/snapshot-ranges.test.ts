@@ -1,12 +1,20 @@
 /** Snapshots of large tables: in ranges of their keys, through restarts, beside writes; their progress and their limit. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readCatalog } from '../../capture/postgres/catalog.ts';
+import { ChunkWindows } from '../../capture/postgres/chunk-windows.ts';
 import { connectSource } from '../../capture/postgres/connection.ts';
+import { CopyRows } from '../../capture/postgres/copy-lines.ts';
+import { waitForOlderTransactions } from '../../capture/postgres/older-transactions.ts';
+import { publishTable } from '../../capture/postgres/published-table.ts';
 import { readProgress, type TableProgress } from '../../capture/snapshot-request.ts';
 import { AppliedTeller } from '../../core/applied.ts';
+import { ColumnRules } from '../../core/column-rules.ts';
 import { openBucket } from '../../core/lease.ts';
+import { PgSnapshot, SNAPSHOT_SQL, UNDER_WAY_SQL } from '../../core/pg-snapshot.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
-import { configFor, repeat, Source, timeoutMs } from '../support/postgres-source.ts';
+import { configFor, log, repeat, Source, timeoutMs } from '../support/postgres-source.ts';
+import { NobodyStandby } from '../support/nobody-standby.ts';
 import { SnapshotByHand } from '../support/snapshot-by-hand.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -296,6 +304,53 @@ describe('a table that is not read to its end', () => {
       expect(t!.state).toBe('running');
       await s.close();
       await other.end();
+    },
+    timeoutMs,
+  );
+});
+
+describe('a transaction that waits for a synchronous standby, newer than all that have ended', () => {
+  it(
+    'is waited for before the first chunk, and has a chunk read again that does not see what the log has',
+    async () => {
+      const url = await server.createDatabase('standby');
+      const { settings } = configFor('standby', url, nats.url);
+      const [client, marker] = [await connectSource(settings, 'test'), await connectSource(settings, 'marks')];
+      await client.query(`create table t (id int primary key, v text); insert into t values (1, 'old')`);
+      const table = publishTable((await readCatalog(client))[0]!, ColumnRules.compile(undefined));
+      const windows = new ChunkWindows();
+      const chunk = async (): Promise<ReturnType<ChunkWindows['close']>> => {
+        const { rows } = await client.query<{ snapshot: string }>(SNAPSHOT_SQL);
+        const read = { table, rows: new CopyRows(table), unseen: PgSnapshot.parse(rows[0]!.snapshot) };
+        return windows.close('chunk', read, table);
+      };
+      // The low watermark's has the id before it, and ends behind it.
+      await marker.query('begin; select pg_current_xact_id()');
+      const standby = await NobodyStandby.name(url);
+      try {
+        await standby.commit(`update t set v = 'new'`);
+        await marker.query('commit');
+        const { rows } = await client.query<{ xid: string }>(UNDER_WAY_SQL);
+        expect(rows).toHaveLength(1);
+        const committed = [Number(rows[0]!.xid)];
+        windows.open('chunk', table.oid, committed);
+        expect(await chunk()).toBeUndefined();
+        let goesOn = false;
+        const waited = waitForOlderTransactions(client, log, new AbortController().signal).finally(
+          () => (goesOn = true),
+        );
+        // Answered behind its questions.
+        for (let i = 0; i < 3; i++) await client.query('select 1');
+        expect(goesOn).toBe(false);
+        await standby.release();
+        await waited;
+        windows.open('chunk', table.oid, committed);
+        expect(await chunk()).toMatchObject({ whole: true });
+      } finally {
+        await standby.release();
+        await client.end();
+        await marker.end();
+      }
     },
     timeoutMs,
   );

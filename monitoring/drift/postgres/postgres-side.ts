@@ -1,6 +1,8 @@
 /** A Postgres database as one side of a comparison. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type pg from 'pg';
+import { ReplicationError } from '../../../core/errors.ts';
+import { PgSnapshot, SNAPSHOT_SQL, UNDER_WAY_SQL } from '../../../core/pg-snapshot.ts';
 import { parsePosition, pgPosition, type Position } from '../../../core/position.ts';
 import { Buckets, bucketOf, formatDigest } from '../digest.ts';
 import { digestRow, isDigestedHere, rowValues } from '../row-digest.ts';
@@ -51,6 +53,8 @@ const PIECE_MS = 250;
 /** How often, and how many times, a transaction is looked at to end. */
 const END_POLL_MS = 20;
 const END_ROUNDS = 50;
+/** So long it is waited for commits that wait for a standby. */
+const STANDBY_MS = 10_000;
 const SNAPSHOT = 'begin isolation level repeatable read read only';
 
 interface Connected {
@@ -267,15 +271,27 @@ async function digestPlace(client: pg.Client): Promise<DigestPlace> {
 
 export class PostgresDriftSource extends PostgresSide implements DriftSource {
   readonly #markPrefix: string;
+  readonly #options: PostgresSideOptions;
+  /** Of the server's process. */
+  readonly #pid: number;
 
-  private constructor(prefix: string, connected: Connected, options: PostgresSideOptions) {
+  private constructor(prefix: string, pid: number, connected: Connected, options: PostgresSideOptions) {
     super('source', connected, options);
     this.#markPrefix = prefix;
+    this.#pid = pid;
+    this.#options = options;
   }
 
   /** `prefix`: of the messages of the source's capture (`markPrefix`). */
   static async open(prefix: string, options: PostgresSideOptions): Promise<PostgresDriftSource> {
-    return new PostgresDriftSource(prefix, await connect('source', options), options);
+    const connected = await connect('source', options);
+    try {
+      const { rows } = await connected.client.query<{ pid: number }>('select pg_backend_pid() as pid');
+      return new PostgresDriftSource(prefix, rows[0]!.pid, connected, options);
+    } catch (thrown) {
+      await connected.client.end().catch(() => undefined);
+      throw sideError('source', thrown, 'connecting for a comparison');
+    }
   }
 
   async watermark(): Promise<Position> {
@@ -289,13 +305,54 @@ export class PostgresDriftSource extends PostgresSide implements DriftSource {
   }
 
   async horizon(): Promise<Position> {
-    return await this.watermark();
+    const horizon = await this.watermark();
+    await this.#commit();
+    return horizon;
+  }
+
+  /**
+   * Commits as others do: behind every commit so far that waits for a synchronous standby. What these did is in the log, and
+   * may be in the target for as long as nobody sees it here. Throws `verify_stalled` where no standby answers.
+   */
+  async #commit(): Promise<void> {
+    let stalled: Promise<void> | undefined;
+    const timer = setTimeout(() => {
+      stalled = this.#endWait();
+      stalled.catch(() => {});
+    }, STANDBY_MS);
+    try {
+      await this.#mark(false);
+    } finally {
+      clearTimeout(timer);
+    }
+    if (stalled === undefined) return;
+    await stalled;
+    throw new ReplicationError(
+      'verify_stalled',
+      `commits at the source have waited for a synchronous standby for ${STANDBY_MS / 1000} s: what differs cannot be told from what is on its way`,
+    );
+  }
+
+  /** A commit that waits for a standby heeds only who cancels it from another session; it is done all the same. */
+  async #endWait(): Promise<void> {
+    const client = await openSession('source', this.#options, this.#options.applicationName);
+    try {
+      await client.query('select pg_cancel_backend($1)', [this.#pid]);
+    } catch (thrown) {
+      throw sideError('source', thrown, 'ending a wait for a synchronous standby');
+    } finally {
+      await client.end().catch(() => undefined);
+    }
   }
 
   async visible(): Promise<Visible> {
-    const horizon = await this.watermark();
-    const read = async (): Promise<ReadonlySet<number>> =>
-      (await this.guard('reading which transactions are in progress', () => this.snapshotFacts())).inProgress;
+    const horizon = await this.horizon();
+    const read = async (): Promise<ReadonlySet<number>> => {
+      const { rows } = await this.guard('reading which transactions are in progress', () =>
+        this.client.query<{ xid: string }>(UNDER_WAY_SQL),
+      );
+      return new Set(rows.map(({ xid }) => Number(xid)));
+    };
     let inProgress = await read();
     // Most of them end at once, and then there is nothing to make allowance for.
     for (let round = 0; inProgress.size > 0 && round < END_ROUNDS; round++) {
@@ -307,9 +364,18 @@ export class PostgresDriftSource extends PostgresSide implements DriftSource {
   }
 
   async nudge(): Promise<void> {
+    await this.#mark(true);
+  }
+
+  /** Commits a mark of the capture: `alone`, or no sooner than what was committed before and waits for a standby. */
+  async #mark(alone: boolean): Promise<void> {
+    const level = alone
+      ? `'local'`
+      : `case current_setting('synchronous_commit') when 'remote_apply' then 'remote_apply' else 'on' end`;
     await this.guard('writing a mark into the log of the source', () =>
       this.client.query(
-        `select case when not pg_is_in_recovery() then pg_logical_emit_message(true, $1, '{"k":"heartbeat"}') end`,
+        `select case when not pg_is_in_recovery() then pg_logical_emit_message(true, $1, '{"k":"heartbeat"}') end,
+           set_config('synchronous_commit', ${level}, true)`,
         [this.#markPrefix],
       ),
     );
@@ -329,12 +395,9 @@ export class PostgresDriftSource extends PostgresSide implements DriftSource {
     return result.rows[0];
   }
 
-  protected override async snapshotFacts(): Promise<{ inProgress: ReadonlySet<number> }> {
-    const { rows } = await this.client.query<{ snapshot: string }>('select pg_current_snapshot()::text as snapshot');
-    const list = rows[0]!.snapshot.split(':')[2] ?? '';
-    // Frames carry the low 32 bits of a transaction's id.
-    const ids = list === '' ? [] : list.split(',').map((xid) => Number(BigInt.asUintN(32, BigInt(xid))));
-    return { inProgress: new Set(ids) };
+  protected override async snapshotFacts(): Promise<{ inProgress: PgSnapshot }> {
+    const { rows } = await this.client.query<{ snapshot: string }>(SNAPSHOT_SQL);
+    return { inProgress: PgSnapshot.parse(rows[0]!.snapshot) };
   }
 }
 
