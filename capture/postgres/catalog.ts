@@ -101,13 +101,13 @@ select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relre
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_' and not (c.relispartition and $1)
   and ($2::oid is null or c.oid = $2) and c.relpersistence = 'p'
-order by pg_relation_size(c.oid), n.nspname, c.relname`;
+order by n.nspname, c.relname`;
 
 /** Defaults that mean the same in another database: constants, and the current time. */
 const PORTABLE_DEFAULT =
   /^('(?:[^']|'')*'|-?\d+(?:\.\d+)?|true|false|NULL|now\(\)|CURRENT_TIMESTAMP|CURRENT_DATE|gen_random_uuid\(\))(?:::[a-z0-9_ ()[\],]+)?$/i;
 
-/** Reads all ordinary and partitioned tables (partitions left out: they are published through their root), small ones first. */
+/** Reads all ordinary and partitioned tables (partitions left out: they are published through their root), by name. */
 export async function readCatalog(client: pg.Client): Promise<CapturedTable[]> {
   return (await query(client, true, null)).map(tableOfRow);
 }

@@ -1,4 +1,4 @@
-/** How many rows a table has, or a range of it, as the planner guesses. */
+/** How large a table is that was never analysed: its rows, or those of a range, as the planner guesses; its files. */
 import type pg from 'pg';
 import type { KeySpan } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
@@ -20,3 +20,17 @@ export async function guessRows(client: pg.Client, table: CapturedTable, span?: 
     throw sourceError(thrown, `guessing the rows of ${table.schema.schema}.${table.schema.name}`);
   }
 }
+
+/** Bytes of a table's files with what is stored out of line, of all its partitions; 0 for one that is gone by now. */
+export async function measureBytes(client: pg.Client, oid: number): Promise<number> {
+  try {
+    const { rows } = await client.query<{ bytes: number | null }>(SIZE_SQL, [oid]);
+    return rows[0]?.bytes ?? 0;
+  } catch (thrown) {
+    throw sourceError(thrown, 'measuring a table');
+  }
+}
+
+const SIZE_SQL = `
+select sum(pg_table_size(relid))::float8 as bytes
+  from (select relid from pg_partition_tree($1::oid) where isleaf union select $1::oid::regclass) l`;

@@ -41,6 +41,7 @@ import {
   type Verdict,
 } from './table-job.ts';
 import { estimateTables } from './table-estimates.ts';
+import { TableQueue } from './table-queue.ts';
 
 const LEAST_CHUNK_ROWS = 10;
 /** Tables that are read together at most: what one of them meets may have all of them read again, one by one. */
@@ -82,9 +83,8 @@ export class SnapshotReader {
   readonly #chunkReaders = new Set<ChunkReader>();
   readonly #failed = new AbortController();
   readonly #signal: AbortSignal;
-  #tables: TableProgress[] = [];
-  /** What tables take, where the source knows it; until they are begun. */
-  #bytesOf = new Map<TableProgress, number>();
+  /** The tables that nobody has begun. */
+  readonly #queue = new TableQueue();
   #ranges: RangeJob[] = [];
   /** Readers at work: there may be more to do when they are done. */
   #busy = 0;
@@ -125,19 +125,19 @@ export class SnapshotReader {
   /** Reads every table that is due. The progress is stored from time to time, and at the end. */
   async run(): Promise<void> {
     const { progress, isDue } = this.#ports.task;
-    this.#tables = progress.tables.filter((table) => isDue(table));
+    const tables = progress.tables.filter((table) => isDue(table));
     this.#ports.trackTransactions(true);
     try {
       const first = await this.#ports.connect();
       try {
         await waitForOlderTransactions(first, this.#ports.log, this.#signal);
-        this.#bytesOf = await estimateTables(first, this.#tables, this.#ports.tableByName);
+        this.#queue.add(tables, await estimateTables(first, tables, this.#ports.tableByName));
       } catch (thrown) {
         await first.end().catch(() => {});
         throw thrown;
       }
-      const rows = this.#tables.reduce((sum, { estimate }) => sum + (estimate ?? 0), 0);
-      const useful = Math.max(this.#tables.length, Math.ceil(rows / ROWS_A_CONNECTION));
+      const rows = tables.reduce((sum, { estimate }) => sum + (estimate ?? 0), 0);
+      const useful = Math.max(tables.length, Math.ceil(rows / ROWS_A_CONNECTION));
       const readers = Math.max(1, Math.min(this.#ports.mostConnections, useful));
       this.#size.readers = readers;
       await Promise.all(Array.from({ length: readers }, (_, n) => this.#read(n === 0 ? first : undefined)));
@@ -181,18 +181,17 @@ export class SnapshotReader {
 
   /** What a reader is to do next; undefined where it has to wait for others, or where nothing is left. */
   #next(reader: ChunkReader): (() => Promise<void>) | undefined {
-    const [range] = this.#ranges;
-    // A target takes rows in the order of their keys with less effort: other ranges of a table are begun when the flows
-    // would otherwise have nothing to do.
-    if (range !== undefined && range.job.copying > 0 && this.#ports.lead.isFed) return undefined;
-    if (range !== undefined) {
-      this.#ranges.shift();
-      return () => this.#readRange(reader, range);
-    }
     const small = this.#takeSmall();
     if (small.length > 0) return () => this.#readSmall(reader, small);
-    const table = this.#tables.shift();
-    return table === undefined ? undefined : () => this.#openTable(reader, table);
+    const [range] = this.#ranges;
+    // One that came later and is smaller than what is being read need not wait for it.
+    const table = this.#queue.take(range === undefined ? Infinity : this.#queue.sizeOf(range.job.table));
+    if (table !== undefined) return () => this.#openTable(reader, table);
+    // A target takes rows in the order of their keys with less effort: other ranges of a table are begun when the flows
+    // would otherwise have nothing to do.
+    if (range === undefined || (range.job.copying > 0 && this.#ports.lead.isFed)) return undefined;
+    this.#ranges.shift();
+    return () => this.#readRange(reader, range);
   }
 
   async #do(work: () => Promise<void>): Promise<void> {
@@ -248,7 +247,7 @@ export class SnapshotReader {
     // What was read of it before it begins is read again.
     if (table.state === 'pending') delete table.ranges;
     const { estimate = 0 } = table;
-    const rowBytes = estimate === 0 ? 0 : (this.#bytesOf.get(table) ?? 0) / estimate;
+    const rowBytes = estimate === 0 ? 0 : (this.#queue.bytesOf(table) ?? 0) / estimate;
     const rows = this.#size.first(rowBytes === 0 ? undefined : rowBytes);
     return { table, captured, id, open: 0, rowBytes, rows, copying: 0, verdict: 'read' };
   }
@@ -347,7 +346,7 @@ export class SnapshotReader {
       table.state = 'pending';
       table.cursor = null;
       delete table.ranges;
-      this.#tables.push(table);
+      this.#queue.addAgain(table);
     }
   }
 
@@ -414,22 +413,11 @@ export class SnapshotReader {
     table.state = 'done';
   }
 
-  /** Takes tables that are read whole and are small, as many as a chunk may hold; none where the next one is not. */
+  /** Small tables, as many as a chunk may hold. */
   #takeSmall(): TableProgress[] {
-    const taken: TableProgress[] = [];
     // Of a limit on rows a second somebody wants small steps.
-    if (this.#ports.maxRowsPerSecond !== undefined) return taken;
-    const most = this.#size.bytesTogether;
-    let bytes = 0;
-    while (taken.length < MOST_TOGETHER) {
-      const table = this.#tables[0];
-      const own = table === undefined ? undefined : this.#bytesOf.get(table);
-      if (table === undefined || own === undefined || own > most / 2 || bytes + own > most) break;
-      if (table.state !== 'pending' || (table.span ?? table.part ?? table.keys) !== undefined) break;
-      bytes += own;
-      taken.push(this.#tables.shift()!);
-    }
-    return taken;
+    if (this.#ports.maxRowsPerSecond !== undefined) return [];
+    return this.#queue.takeSmall(MOST_TOGETHER, this.#size.bytesTogether);
   }
 
   /** Reads small tables together. What is left of one, or must be read again, is read by itself. */
@@ -439,7 +427,7 @@ export class SnapshotReader {
     let bytes = 0;
     for (const table of tables) {
       const captured = this.#ports.tableByName(table.schema, table.name);
-      bytes += this.#bytesOf.get(table) ?? 0;
+      bytes += this.#queue.bytesOf(table) ?? 0;
       if (captured === undefined) this.#leaveOut(table);
       else if (progress.tables.includes(table))
         jobs.push({ ...this.#job(table, captured, nameReading(progress, table, captured.oid)), open: 1 });

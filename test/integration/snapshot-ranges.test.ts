@@ -224,16 +224,48 @@ describe('a snapshot of small tables', () => {
   );
 });
 
-describe('a table that is not read to its end', () => {
-  const entry = (name: string, more: Partial<TableProgress> = {}): TableProgress => ({
-    schema: 'public',
-    name,
-    state: 'pending',
-    cursor: null,
-    rows: 0,
-    ...more,
-  });
+function entry(name: string, more: Partial<TableProgress> = {}): TableProgress {
+  return { schema: 'public', name, state: 'pending', cursor: null, rows: 0, ...more };
+}
 
+describe('the order in which tables are read', () => {
+  it(
+    'is that of their sizes, those of partitions counted and those that nobody analysed measured',
+    async () => {
+      const url = await server.createDatabase('sizes');
+      const other = await connectSource(configFor('other', url, nats.url).settings, 'other');
+      await other.query(`create table p (id int primary key) partition by range (id);
+        create table p1 partition of p for values from (0) to (20000);
+        create table p2 partition of p for values from (20000) to (40000);
+        insert into p select generate_series(0, 39999);
+        create table b (id int primary key); insert into b select generate_series(1, 30000); analyze;
+        create table a (id int primary key); insert into a select generate_series(1, 10)`);
+      const s = await SnapshotByHand.start(url, [entry('p'), entry('b'), entry('a')], {
+        readers: 1,
+        chunkRows: 100_000,
+      });
+      const known = new Set<string>();
+      for (let read = 0; s.progress.tables.some(({ state }) => state !== 'done');) {
+        const { id, keys } = await s.nextChunk(known);
+        read += keys.length;
+        s.decide(id, 'kept');
+        if (read === 70_010) break;
+      }
+      await s.ended;
+      const oids = (await s.marks()).flatMap((mark) => (mark.k === 'begin' ? [mark.oid] : []));
+      const names = await other.query<{ name: string }>(
+        'select o.oid::regclass::text as name from unnest($1::oid[]) with ordinality o(oid, n) order by n',
+        [oids],
+      );
+      expect(names.rows.map(({ name }) => name)).toEqual(['a', 'b', 'p']);
+      await s.close();
+      await other.end();
+    },
+    timeoutMs,
+  );
+});
+
+describe('a table that is not read to its end', () => {
   it(
     'is not said to be, where the snapshot is stopped in one range while the last chunk of another is read',
     async () => {
