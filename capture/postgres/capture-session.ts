@@ -43,8 +43,6 @@ export interface SessionOptions {
   readonly watchClient: pg.Client;
   /** The tables as the stream carries them last. */
   readonly tables: ReadonlyMap<number, CapturedTable>;
-  /** Those of them that are new since the capture ran last. */
-  readonly added: readonly CapturedTable[];
   readonly registry: TableRegistry<number, CapturedTable>;
   readonly slot: string;
   readonly publication: string;
@@ -144,10 +142,7 @@ export class CaptureSession {
 
   /** Runs until the signal aborts (then drains) or one of its parts fails. */
   async run(): Promise<void> {
-    const { run, nats, settings } = this.#o.held;
-    const { added } = this.#o;
-    if (added.length > 0 && settings.snapshot === 'initial')
-      await this.#snapshots.readAgain(added.map((table) => table.schema));
+    const { run, nats } = this.#o.held;
     await runParts(run.signal, nats, () => this.#publishing.wake(), [
       (signal) => this.#log.run(signal),
       (signal) => this.#publishing.run(signal),

@@ -4,6 +4,7 @@ import { cdcStreamName, readTail, type StreamTail } from '../../core/cdc-stream.
 import { ColumnRules } from '../../core/column-rules.ts';
 import { publicationName, slotName, type NatsConfig, type PostgresSourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import type { TableSchema } from '../../core/frame.ts';
 import { FramePublisher } from '../../core/frame-publisher.ts';
 import type { Logger } from '../../core/logger.ts';
 import { asPgPosition, pgPosition } from '../../core/position.ts';
@@ -82,12 +83,15 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     }
     const progress = new ProgressStore(bucket, name);
     const names = tables.map(({ schema }) => schema);
-    await planSnapshot(progress, names, { startAfresh, read: settings.snapshot === 'initial' || reset });
+    const { known, added, anew } = await knownTables(registry, tables, startAfresh);
+    const read = settings.snapshot === 'initial' || reset;
+    await planSnapshot(progress, names, { startAfresh, read, again: read ? anew : [] });
     if (reset) await clearRequest(bucket, name);
-    const { known, added } = await knownTables(registry, tables, startAfresh);
+    // Only now: a table that is known is not asked for any more.
+    for (const table of added) await registry.put(table.oid, table);
     watchClient = await connectSource(settings, sessionName('schema', name, installation));
     const syncMs = syncDelayMs(natsConfig);
-    const more = { watchClient, added, registry, slot, publication, syncMs, spooling };
+    const more = { watchClient, registry, slot, publication, syncMs, spooling };
     await new CaptureSession({ held, progress, client, publisher, tail, tables: known, ...more }).run();
   } finally {
     await client.end().catch(() => {});
@@ -97,13 +101,18 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
 
 /**
  * The tables as the stream carries them last: what the registry says, and the catalog for those that it does not know,
- * which are read from the beginning. A stream that begins afresh begins with the catalog.
+ * `added`. Of these are read from the beginning, also where the name is an old one: `anew`. A stream that begins afresh
+ * begins with the catalog.
  */
 async function knownTables(
   registry: TableRegistry<number, CapturedTable>,
   tables: readonly CapturedTable[],
   startAfresh: boolean,
-): Promise<{ known: Map<number, CapturedTable>; added: CapturedTable[] }> {
+): Promise<{
+  known: Map<number, CapturedTable>;
+  added: CapturedTable[];
+  anew: readonly TableSchema[];
+}> {
   const known = await registry.load();
   const none = known.size === 0;
   if (startAfresh) {
@@ -116,12 +125,9 @@ async function knownTables(
     if (stored !== undefined) known.set(table.oid, restoredTable(stored, table));
   }
   const added = tables.filter((table) => !known.has(table.oid));
-  for (const table of added) {
-    await registry.put(table.oid, table);
-    known.set(table.oid, table);
-  }
+  for (const table of added) known.set(table.oid, table);
   // A stream without a registry, or without anything, is loaded as a whole.
-  return { known, added: none || startAfresh ? [] : added };
+  return { known, added, anew: none || startAfresh ? [] : added.map(({ schema }) => schema) };
 }
 
 /** A holder that hangs keeps the slot in use until the walsender gives it up, and a chunk's transaction for ever. */

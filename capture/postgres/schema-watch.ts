@@ -103,9 +103,7 @@ export class SchemaWatch {
 
   /** The newest table of this name: of one before it the stream may not have told yet that it is gone. */
   byName(schema: string, name: string): CapturedTable | undefined {
-    for (const table of this.#tables.values())
-      if (table.schema.schema === schema && table.schema.name === name) return table;
-    return undefined;
+    return [...this.#tables.values()].findLast((table) => table.schema.schema === schema && table.schema.name === name);
   }
 
   /** The table of a relation message in transaction `xid`, which commits at `lsn`; `look` when `look` must run before. */
@@ -284,6 +282,8 @@ export class SchemaWatch {
       if (known === undefined) return [];
       await this.#o.registry.delete(mark.oid);
       this.#tables.delete(mark.oid);
+      // Where another one has come under its name, that goes on in its place, and is read.
+      if (this.byName(known.schema.schema, known.schema.name) !== undefined) return [];
       return [{ table: known, what: mark.why, mark: 'gone' }];
     }
     const next = tableOfRow(mark.row);

@@ -345,6 +345,7 @@ export class SnapshotReader {
       if (table.span !== undefined) await this.#giveUp(reader, table, job.captured);
       table.state = 'pending';
       table.cursor = null;
+      delete table.reading;
       delete table.ranges;
       this.#queue.addAgain(table);
     }
@@ -368,7 +369,8 @@ export class SnapshotReader {
     const { part } = table;
     if (!this.#ports.task.progress.tables.includes(table)) return 'superseded';
     const current = this.#ports.tableByName(table.schema, table.name);
-    if (current === undefined || current.oid !== captured.oid || !holds(current, part)) return 'gone';
+    if (current === undefined || !holds(current, part)) return 'gone';
+    if (current.oid !== captured.oid) return part === undefined ? 'anew' : 'gone';
     if (current.schema.version !== captured.schema.version && keyOf(current) !== keyOf(captured)) return 'anew';
     job.captured = current;
     return 'read';

@@ -1,4 +1,5 @@
 /** Snapshots of large tables: in ranges of their keys, through restarts, beside writes; their progress and their limit. */
+import { KvWatchInclude } from '@nats-io/kv';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readCatalog } from '../../capture/postgres/catalog.ts';
 import { ChunkWindows } from '../../capture/postgres/chunk-windows.ts';
@@ -260,6 +261,37 @@ describe('the order in which tables are read', () => {
       expect(names.rows.map(({ name }) => name)).toEqual(['a', 'b', 'p']);
       await s.close();
       await other.end();
+    },
+    timeoutMs,
+  );
+});
+
+describe('a table that was dropped and made again while nothing ran', () => {
+  it(
+    'is asked to be read before it counts as known',
+    async () => {
+      const s = await open('recreated', {});
+      await s.query('create table t (id int primary key); insert into t values (1), (2)');
+      s.start();
+      await s.loaded(1);
+      await s.stop();
+      await s.query('drop table t');
+      await s.query('create table t (id int primary key); insert into t values (2), (3)');
+      const bucket = await openBucket(s.nats, s.config);
+      const updates = await bucket.watch({
+        key: [`snapshot.${s.name}`, `table.${s.name}.*`],
+        include: KvWatchInclude.UpdatesOnly,
+      });
+      s.start();
+      for await (const { key } of updates) {
+        expect(key).toBe(`snapshot.${s.name}`);
+        break;
+      }
+      await s.wait('the new rows', async () => {
+        const rows = await s.folded('public', 't');
+        return JSON.stringify(rows) === JSON.stringify(await s.table('public', 't'));
+      });
+      await s.stop();
     },
     timeoutMs,
   );
