@@ -42,13 +42,15 @@ export interface BatchStore<P extends PlanShape, T extends StoreTransaction> {
   readonly followed: FollowedTables;
   /** Whether tables can be changed in the transaction that brings rows, or only before it. */
   readonly changesInside: boolean;
+  /** Looks at the target tables that a batch is about to be written to, and notes in `followed` which of them are lost. */
+  look(batch: Batch): Promise<void>;
   /**
    * Makes target tables fit the versions that follow, in `transaction` where they can be changed inside; otherwise
    * `transaction` is the one under way, if any. A table that cannot be made to fit is stopped, alone.
    */
   follow(steps: readonly SchemaStep[], transaction: T | undefined): Promise<void>;
   /** The plans for the tables of a batch's frames that are current; undefined for all others. */
-  plansFor(batch: Batch, open: T | undefined): Promise<Plans<P>>;
+  plansFor(batch: Batch): Promise<Plans<P>>;
   /** Makes what segments need that cannot be made in a transaction. `open` is the one under way, if any. */
   prepare?(segments: readonly Segment<P>[], open: T | undefined): Promise<void>;
   /** Begins with the position. Invariant 5: it comes first, so that a writer that was overtaken touches no data. */

@@ -62,6 +62,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
   /** Writes and, at a transaction's end, commits. Errors are classified; after one the session must be closed. */
   async write(batch: Batch): Promise<void> {
     try {
+      await this.#store.look(batch);
       for (const part of splitBatch(batch, this.#store.followed)) {
         const started = performance.now();
         const counts = await this.#write(part);
@@ -94,7 +95,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     const begun =
       steps.length > 0 && store.changesInside ? (this.#open ?? (await store.begin(this.#move(batch)))) : undefined;
     if (steps.length > 0) await store.follow(steps, begun ?? this.#open);
-    const plansOf = await store.plansFor(batch, this.#open);
+    const plansOf = await store.plansFor(batch);
     const compacted = compact(batch.runs, plansOf, this.#options.settings, this.#held);
     await store.prepare?.(compacted.segments, this.#open);
     const partial = begun !== undefined || this.#open !== undefined || batch.next === undefined;

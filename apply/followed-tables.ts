@@ -24,7 +24,7 @@ export interface TableRecord {
 /** A table whose target must be made to fit `table` before rows of it are written. */
 export interface SchemaStep {
   readonly table: TableSchema;
-  /** It was stopped, and is now read from the beginning: what the target has of it may go. */
+  /** It is now read from the beginning: where it was stopped, or is lost, what the target has of it may go. */
   readonly restart: boolean;
 }
 
@@ -33,6 +33,8 @@ export class FollowedTables {
   readonly #records = new Map<string, TableRecord>();
   /** By name: versions that a target left behind in the middle of the source transaction that is written again. */
   readonly #superseded = new Map<string, readonly string[]>();
+  /** By name: tables that the flow has written, and that the target lacks now, wholly or in columns. */
+  readonly #lost = new Set<string>();
   #changed = true;
 
   constructor(settings: Pick<FlowConfig, 'tables'>) {
@@ -43,6 +45,7 @@ export class FollowedTables {
   load(records: readonly TableRecord[]): void {
     this.#records.clear();
     this.#superseded.clear();
+    this.#lost.clear();
     for (const record of records) this.#records.set(nameOf(record), record);
     this.#changed = true;
   }
@@ -70,6 +73,7 @@ export class FollowedTables {
   /** Whether rows of this version may be written as they are. */
   isCurrent(table: TableSchema): boolean {
     const record = this.of(table);
+    if (this.isLost(table)) return false;
     return record?.state === 'follows' && (record.definition?.version === table.version || this.isSuperseded(table));
   }
 
@@ -90,13 +94,24 @@ export class FollowedTables {
     return this.of(table)?.state === 'stopped';
   }
 
+  /** The target lacks what the flow has written: made again it would be empty, so the next step stops the table. */
+  lose(table: TableSchema): void {
+    this.#lost.add(nameOf(table));
+  }
+
+  isLost(table: TableSchema): boolean {
+    return this.#lost.has(nameOf(table));
+  }
+
   set(record: TableRecord): void {
     this.#records.set(nameOf(record), record);
+    this.#lost.delete(nameOf(record));
     this.#changed = true;
   }
 
   delete(table: { readonly schema: string; readonly name: string }): void {
     this.#records.delete(nameOf(table));
+    this.#lost.delete(nameOf(table));
     this.#changed = true;
   }
 

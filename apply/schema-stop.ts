@@ -47,3 +47,9 @@ export function isRenamedAlong(settings: Pick<FlowConfig, 'renamed_tables'>, why
 export function goneReason(why: string): string {
   return `${why} at the source; the table in the target stays as it is`;
 }
+
+/** Why a table is stopped that the target had once, or whose `columns` it had. Made again, it would be empty. */
+export function lostReason(columns?: readonly string[]): string {
+  if (columns === undefined) return 'it is missing, and had been written';
+  return `${columns.length === 1 ? `column ${columns[0]} is` : `columns ${columns.join(', ')} are`} missing, and had been written`;
+}

@@ -79,13 +79,16 @@ class Splitter {
     const record = this.#followed.of(table);
     const stopped = !known && record?.state === 'stopped';
     const gone = !known && record?.state === 'gone';
+    const lost = !known && this.#followed.isLost(table);
     const current = known ? this.#versions.get(name) : record?.definition?.version;
     if (run.frame.op(row) === 's') {
       const mark = run.frame.row(row)[2]?.[1];
-      if (mark === 'begin' && stopped) return { table, restart: true };
+      // A step before it may have stopped the table.
+      if (mark === 'begin' && (stopped || lost || known)) return { table, restart: true };
       // What is gone need not be made first.
       if (mark === 'gone' && (record === undefined || gone) && !known) return undefined;
     }
+    if (lost) return { table, restart: false };
     if (stopped || (current === table.version && !gone)) return undefined;
     if (!known && this.#followed.isSuperseded(table)) return undefined;
     return { table, restart: false };

@@ -200,7 +200,7 @@ const POLICIES = {
   target_shape: {
     action: 'halt',
     remedy:
-      'The target table differs from the source table as the message says. Change it, or drop it and let Waybill make it, then start again.',
+      'The target table is missing, or differs from the source table as the message says. Change it and start again; or drop it, start again, and run `waybill snapshot SOURCE TABLE`, which makes and fills it anew.',
   },
   target_conflict: {
     action: 'retry',

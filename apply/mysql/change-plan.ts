@@ -72,6 +72,8 @@ type Forms = ReadonlyMap<string, ColumnForm>;
 class Planner {
   readonly #o: PlanOptions;
   readonly #diff: SchemaDiff;
+  /** The columns to add: also those that the target has lost, where the table is read anew. */
+  readonly #added: readonly ColumnSchema[];
   readonly #table: string;
   readonly #forms: { readonly before: Forms; readonly after: Forms };
   readonly #mappings: readonly ColumnMapping[];
@@ -91,6 +93,8 @@ class Planner {
     this.#o = options;
     this.#diff = diff;
     this.#first = names;
+    const lost = diff.kept.filter((pair) => this.#found(pair.before.name) === undefined);
+    this.#added = [...diff.added, ...lost.map((pair) => pair.after)];
     this.#table = qualifiedName(options.schema, after.name);
     this.#forms = { before: columnForms(before, around), after: columnForms(after, around) };
     this.#mappings = mappingsOf(after, around.flavour);
@@ -293,7 +297,7 @@ class Planner {
   #add(): void {
     const { around } = this.#o;
     const own = dialectOf(this.#o.after) !== 'postgres';
-    for (const column of this.#diff.added) {
+    for (const column of this.#added) {
       const there = [...this.#names.values()].some((name) => name.toLowerCase() === column.name.toLowerCase());
       if (there) continue;
       const form = this.#forms.after.get(column.name)!;

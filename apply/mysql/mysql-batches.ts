@@ -54,11 +54,13 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     this.#segments = new SegmentWriter(this.#plans, this.#marks, session.facts.localInfile);
   }
 
-  async plansFor(batch: Batch, open: TargetTransaction | undefined): Promise<Plans<TablePlan>> {
-    const ddl = new TransactionDdl(this.#session, open);
+  async look(batch: Batch): Promise<void> {
+    for (const { frame } of batch.runs) await this.#plans.look(frame);
+  }
+
+  async plansFor(batch: Batch): Promise<Plans<TablePlan>> {
     const resolved = new Map<IndexedFrame, readonly (TablePlan | undefined)[]>();
-    for (const { frame } of batch.runs) resolved.set(frame, await this.#plans.resolve(frame, ddl.run));
-    ddl.check();
+    for (const { frame } of batch.runs) resolved.set(frame, await this.#plans.resolve(frame));
     await this.#plans.prepareOrder();
     return ({ frame }) => resolved.get(frame)!;
   }

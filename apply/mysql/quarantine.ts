@@ -28,7 +28,7 @@ import { quoteLiteral } from './sql.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { readTableRecords } from './table-records.ts';
 import { targetError } from './target-error.ts';
-import { ensureTargetTable } from './target-table.ts';
+import { findTargetTable, lostError } from './target-table.ts';
 import { underSavepoint } from './under-savepoint.ts';
 import { HELD_TABLE, waybillTables } from './waybill-database.ts';
 
@@ -282,10 +282,9 @@ async function planOf(
   const id = `${target.schema}.${target.name} ${table.version}`;
   let plan = plans.get(id);
   if (plan === undefined) {
-    const ddl = async (sql: string): Promise<void> => {
-      await session.run(sql);
-    };
-    plan = createTablePlan(table, await ensureTargetTable(session, table, target.schema, ddl));
+    const found = await findTargetTable(session, table, target.schema);
+    if (found === undefined) throw lostError(target.schema, table.name);
+    plan = createTablePlan(table, found);
     plans.set(id, plan);
   }
   return plan;

@@ -17,7 +17,7 @@ import { qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 import type { TablePlaces } from './table-places.ts';
 import { deleteRecordSql, readTableRecords, storeRecordSql } from './table-records.ts';
 import { isRowError, targetError } from './target-error.ts';
-import { ensureTargetTable, readTable, shapeError, surroundings, type RunDdl } from './target-table.ts';
+import { ensureTargetTable, readTable, refuseLost, shapeError, surroundings, type RunDdl } from './target-table.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 import { TransactionDdl } from './transaction-ddl.ts';
 
@@ -79,7 +79,8 @@ export class TableFollower {
     const ddl = new TransactionDdl(session, open);
     const before = followed.of(table);
     try {
-      const record = await this.#fit(step, before, ddl.run, open);
+      const restart = step.restart && (before?.state === 'stopped' || followed.isLost(table));
+      const record = await this.#fit({ table, restart }, before, ddl.run, open);
       if (open !== undefined && !ddl.done) this.#remember(record, open);
       else await this.#store(record);
       if (ddl.done && before?.definition !== undefined) await this.#supersede(table, before.definition.version);
@@ -125,6 +126,7 @@ export class TableFollower {
     }
     if (before !== undefined) {
       const found = await readTable(session, schema, wanted.name);
+      if (previous?.state === 'follows' && !restart) refuseLost(places.of(before).wanted, schema, found);
       if (found === undefined) [kept, pending] = [[], []];
       else {
         const { settings } = this.#o;

@@ -7,7 +7,7 @@ import { quoteLiteral } from './sql.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
 import type { TablePlaces } from './table-places.ts';
 import { targetError } from './target-error.ts';
-import { ensureTargetTable, type RunDdl } from './target-table.ts';
+import { findTargetTable, lostError } from './target-table.ts';
 
 export class TablePlans {
   readonly #session: MysqlSession;
@@ -32,30 +32,42 @@ export class TablePlans {
   }
 
   /** The plans for the tables of a frame, by their index; undefined for those that the flow leaves out or does not follow. */
-  async resolve(
-    frame: { readonly tables: readonly TableSchema[] },
-    ddl: RunDdl,
-  ): Promise<readonly (TablePlan | undefined)[]> {
+  async resolve(frame: { readonly tables: readonly TableSchema[] }): Promise<readonly (TablePlan | undefined)[]> {
     const known = this.#ofFrame.get(frame);
     if (known !== undefined) return known;
     const plans: (TablePlan | undefined)[] = [];
     for (const table of frame.tables)
       plans.push(
-        this.#followed.includes(table) && this.#followed.isCurrent(table) ? await this.#planFor(table, ddl) : undefined,
+        this.#followed.includes(table) && this.#followed.isCurrent(table) ? await this.#planFor(table) : undefined,
       );
     this.#ofFrame.set(frame, plans);
     return plans;
   }
 
-  async #planFor(table: TableSchema, ddl: RunDdl): Promise<TablePlan> {
+  /** Makes plans for the tables of a frame that the flow follows; those that the target lacks are noted as lost. */
+  async look(frame: { readonly tables: readonly TableSchema[] }): Promise<void> {
+    for (const table of frame.tables)
+      if (this.#followed.includes(table) && this.#followed.isCurrent(table) && (await this.#find(table)) === undefined)
+        this.#followed.lose(table);
+  }
+
+  async #planFor(table: TableSchema): Promise<TablePlan> {
+    const plan = await this.#find(table);
+    if (plan === undefined) throw lostError(this.#places.of(table).schema, table.name);
+    return plan;
+  }
+
+  /** Undefined where the target lacks the table, or columns of it. */
+  async #find(table: TableSchema): Promise<TablePlan | undefined> {
     const id = `${table.schema}\0${table.name}\0${table.version}`;
-    let plan = this.#plans.get(id);
-    if (plan === undefined) {
-      const { wanted, schema } = this.#places.of(table);
-      plan = createTablePlan(wanted, await ensureTargetTable(this.#session, wanted, schema, ddl));
-      this.#plans.set(id, plan);
-      this.#order = undefined;
-    }
+    const known = this.#plans.get(id);
+    if (known !== undefined) return known;
+    const { wanted, schema } = this.#places.of(table);
+    const found = await findTargetTable(this.#session, wanted, schema);
+    if (found === undefined) return undefined;
+    const plan = createTablePlan(wanted, found);
+    this.#plans.set(id, plan);
+    this.#order = undefined;
     return plan;
   }
 

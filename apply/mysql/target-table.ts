@@ -1,6 +1,7 @@
 /** Target tables: made when missing, followed when the source gets a column, refused when their shape does not fit. */
 import { ReplicationError } from '../../core/errors.ts';
 import type { TableSchema } from '../../core/frame.ts';
+import { lostReason } from '../schema-stop.ts';
 import type { MysqlSession } from './session.ts';
 import { quoteLiteral, quoteName } from './sql.ts';
 import { addColumnsSql, createTableSql, type Surroundings } from './table-ddl.ts';
@@ -28,6 +29,7 @@ export async function ensureTargetTable(
   try {
     let found = await readTable(session, schema, table.name);
     refuse(table, schema, shapeProblems(table, schema, found, flavour));
+    const missing = missingColumns(table, found);
     if (found === undefined) {
       const [there] = await session.rows(
         `SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = ${quoteLiteral(schema)}`,
@@ -35,13 +37,9 @@ export async function ensureTargetTable(
       if (there === undefined) await ddl(`CREATE DATABASE IF NOT EXISTS ${quoteName(schema)} CHARACTER SET utf8mb4`);
       await ddl(createTableSql(table, schema, await surroundings(session)));
       found = await readTable(session, schema, table.name);
-    } else {
-      const { columns } = found;
-      const missing = table.columns.filter(({ name }) => !columns.has(name.toLowerCase())).map(({ name }) => name);
-      if (missing.length > 0) {
-        await ddl(addColumnsSql(table, schema, missing, await surroundings(session)));
-        found = await readTable(session, schema, table.name);
-      }
+    } else if (missing.length > 0) {
+      await ddl(addColumnsSql(table, schema, missing, await surroundings(session)));
+      found = await readTable(session, schema, table.name);
     }
     if (found === undefined) throw new ReplicationError('target_shape', `table ${schema}.${table.name} is not there`);
     refuse(table, schema, shapeProblems(table, schema, found, flavour));
@@ -49,6 +47,39 @@ export async function ensureTargetTable(
   } catch (thrown) {
     throw targetError(thrown, `preparing table ${schema}.${table.name} in the target`);
   }
+}
+
+/** The target table of a version that it was made to fit before; undefined where it, or a column of it, is missing. */
+export async function findTargetTable(
+  session: MysqlSession,
+  table: TableSchema,
+  schema: string,
+): Promise<TargetTable | undefined> {
+  const { flavour } = session.facts;
+  try {
+    const found = await readTable(session, schema, table.name);
+    if (found === undefined || missingColumns(table, found).length > 0) return undefined;
+    refuse(table, schema, shapeProblems(table, schema, found, flavour));
+    return { schema, name: table.name, flavour, columns: found.columns };
+  } catch (thrown) {
+    throw targetError(thrown, `looking at table ${schema}.${table.name} in the target`);
+  }
+}
+
+function missingColumns(table: TableSchema, found: FoundTable | undefined): string[] {
+  return table.columns.map(({ name }) => name).filter((name) => found?.columns.has(name.toLowerCase()) !== true);
+}
+
+/** Throws `target_shape` where the target lacks a table that was written to, or columns that it had. */
+export function refuseLost(table: TableSchema, schema: string, found: FoundTable | undefined): void {
+  if (found === undefined) throw shapeError(schema, table.name, lostReason());
+  const missing = missingColumns(table, found);
+  if (missing.length > 0) throw shapeError(schema, table.name, lostReason(missing));
+}
+
+/** The target lacks a table that it had, or a column of it. */
+export function lostError(schema: string, name: string): ReplicationError {
+  return shapeError(schema, name, 'it, or a column of it, is missing, and had been written');
 }
 
 export function shapeError(schema: string, name: string, what: string): ReplicationError {

@@ -5,15 +5,18 @@ import type { FlowConfig } from '../../core/config.ts';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import { classifyTypeChange } from '../../core/type-widening.ts';
 import { describeDiff, diffSchemas, isEmptyDiff, orderRenames, spareName, type SchemaDiff } from '../schema-diff.ts';
+import { lostReason } from '../schema-stop.ts';
 import { byteaText, qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 import {
   accepts,
   hasUniqueKey,
   mayBeNull,
+  missingColumns,
   readTable,
   shapeError,
   targetTypes,
   type FoundColumn,
+  type FoundTable,
 } from './target-table.ts';
 import { isRowError, sqlStateOf } from './target-error.ts';
 
@@ -28,6 +31,8 @@ export interface FollowOptions {
   readonly pending: readonly string[];
   /** The table is about to be read from the beginning: types that cannot be followed are changed all the same. */
   readonly restart: boolean;
+  /** The target has had the version before, and rows of it: what is missing of that cannot be made up for. */
+  readonly written: boolean;
 }
 
 /** What the flow remembers of the table from now on. */
@@ -47,6 +52,7 @@ export async function followChanges(options: FollowOptions): Promise<Followed> {
   const { client, settings, schema, before, after, restart } = options;
   const diff = diffSchemas(before, after);
   const found = await readTable(client, schema, after.name);
+  if (options.written) refuseLost(before, schema, found, after.name);
   if (found === undefined) return { kept: [], pending: [] };
   if (isEmptyDiff(diff) && !restart) return options;
   if (settings.schema_changes === 'stop' && !restart && !isEmptyDiff(diff))
@@ -56,11 +62,20 @@ export async function followChanges(options: FollowOptions): Promise<Followed> {
   return { kept: [...change.kept], pending: [...change.pending] };
 }
 
+/** Throws `target_shape` where the target lacks the table, or columns that it had. */
+function refuseLost(before: TableSchema, schema: string, found: FoundTable | undefined, name: string): void {
+  if (found === undefined) throw shapeError(schema, name, lostReason());
+  const missing = missingColumns(before, found);
+  if (missing.length > 0) throw shapeError(schema, name, lostReason(missing));
+}
+
 class TableChange {
   readonly #o: FollowOptions;
   readonly #diff: SchemaDiff;
   readonly #oid: number;
   readonly #columns: Columns;
+  /** The columns to add: also those that the target has lost, where the table is read anew. */
+  readonly #added: readonly ColumnSchema[];
   readonly #table: string;
   readonly kept: Set<string>;
   readonly pending: Set<string>;
@@ -70,6 +85,8 @@ class TableChange {
     this.#diff = diff;
     this.#oid = found.oid;
     this.#columns = new Map(found.columns.map((column) => [column.name, column]));
+    const lost = diff.kept.filter(({ before, after }) => ![before, after].some(({ name }) => this.#columns.has(name)));
+    this.#added = [...diff.added, ...lost.map(({ after }) => after)];
     this.#table = qualifiedName(options.schema, options.after.name);
     this.kept = new Set(options.kept.filter((name) => this.#columns.has(name)));
     this.pending = new Set(options.pending);
@@ -205,7 +222,7 @@ class TableChange {
   }
 
   async #add(types: ReadonlyMap<string, string>): Promise<void> {
-    for (const column of this.#diff.added) {
+    for (const column of this.#added) {
       if (this.#columns.has(column.name)) continue;
       const type = types.get(column.name)!;
       const { existing } = column;
@@ -228,7 +245,7 @@ class TableChange {
     const tightened = (column: ColumnSchema): boolean =>
       column.notNull && !mayBeNull(after, column, types.get(column.name)!, this.#o.settings);
     const changed = [
-      ...this.#diff.added,
+      ...this.#added,
       ...this.#diff.kept.filter((pair) => pair.before.notNull !== pair.after.notNull).map((pair) => pair.after),
     ];
     for (const column of changed) {
@@ -252,13 +269,13 @@ class TableChange {
   async #defaults(): Promise<void> {
     const { after } = this.#o;
     if (dialectOf(after) !== 'postgres') {
-      for (const column of this.#diff.added)
+      for (const column of this.#added)
         if (column.existing !== undefined) await this.#alter(`ALTER COLUMN ${quoteName(column.name)} DROP DEFAULT`);
       return;
     }
     const retyped = this.#diff.kept.filter((pair) => pair.before.type !== pair.after.type);
     const changed = [
-      ...this.#diff.added,
+      ...this.#added,
       ...this.#diff.kept
         .filter((pair) => pair.before.default !== pair.after.default || retyped.includes(pair))
         .map((pair) => pair.after),

@@ -47,6 +47,10 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
     this.#segments = new SegmentWriter(this.#plans, this.#marks);
   }
 
+  async look(batch: Batch): Promise<void> {
+    for (const { frame } of batch.runs) await this.#plans.look(frame);
+  }
+
   async plansFor(batch: Batch): Promise<Plans<TablePlan>> {
     const resolved = new Map<IndexedFrame, readonly (TablePlan | undefined)[]>();
     for (const { frame } of batch.runs) resolved.set(frame, await this.#plans.resolve(frame));

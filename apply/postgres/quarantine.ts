@@ -27,7 +27,7 @@ import { restoredChange, storedChange } from './stored-change.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { readTableRecords } from './table-records.ts';
 import { isRowError, rowFailureReason, sqlStateOf, targetError } from './target-error.ts';
-import { ensureTargetTable } from './target-table.ts';
+import { findTargetTable, lostError } from './target-table.ts';
 
 const COLUMNS = `id, flow, source, table_schema AS schema, table_name AS "table", key, position, ordinal, op, reason,
   sqlstate AS "sqlState", message, created_at AS "createdAt", change #> '{table,key}' AS "keyColumns"`;
@@ -247,7 +247,9 @@ async function tryChange(
   const id = `${target.schema}.${target.name} ${table.version}`;
   let plan = plans.get(id);
   if (plan === undefined) {
-    plan = createTablePlan(table, await ensureTargetTable(client, table, target.schema, settings), settings);
+    const found = await findTargetTable(client, table, target.schema, settings);
+    if (found === undefined) throw lostError(target.schema, table.name);
+    plan = createTablePlan(table, found, settings);
     plans.set(id, plan);
   }
   try {

@@ -117,13 +117,14 @@ export class TableFollower {
   }
 
   async #fit(
-    { table, restart }: SchemaStep,
+    { table, restart: asked }: SchemaStep,
     known: TableRecord | undefined,
   ): Promise<{ record: TableRecord; target: TargetTable }> {
     const { schema: source, name } = table;
     const schema = targetSchema(table, this.#settings);
     const previous = known ?? (await this.#takeOverRenamed(table, schema));
     const { definition: before, kept = [], pending = [] } = previous ?? {};
+    const restart = asked && (known?.state === 'stopped' || this.#followed.isLost(table));
     const followed =
       before === undefined
         ? NOTHING_KEPT
@@ -136,6 +137,7 @@ export class TableFollower {
             kept,
             pending,
             restart,
+            written: previous?.state === 'follows' && !restart,
           });
     const target = await ensureTargetTable(this.#client, table, schema, this.#settings);
     const record = {

@@ -7,7 +7,7 @@ import { parentsFirst } from '../parents-first.ts';
 import { targetSchema } from '../target-schema.ts';
 import { createTablePlan, type TablePlan, type TargetTable } from './table-plan.ts';
 import { targetError } from './target-error.ts';
-import { ensureTargetTable } from './target-table.ts';
+import { findTargetTable, lostError } from './target-table.ts';
 
 export class TablePlans {
   readonly #client: ClientBase;
@@ -56,11 +56,26 @@ export class TablePlans {
     return plans;
   }
 
+  /** Makes plans for the tables of a frame that the flow follows; those that the target lacks are noted as lost. */
+  async look(frame: { readonly tables: readonly TableSchema[] }): Promise<void> {
+    for (const table of frame.tables)
+      if (this.#followed.includes(table) && this.#followed.isCurrent(table) && (await this.#find(table)) === undefined)
+        this.#followed.lose(table);
+  }
+
   async #planFor(table: TableSchema): Promise<TablePlan> {
+    const plan = await this.#find(table);
+    if (plan === undefined) throw lostError(targetSchema(table, this.#settings), table.name);
+    return plan;
+  }
+
+  /** Undefined where the target lacks the table, or columns of it. */
+  async #find(table: TableSchema): Promise<TablePlan | undefined> {
     const plan = this.#plans.get(planId(table));
     if (plan !== undefined) return plan;
     const schema = targetSchema(table, this.#settings);
-    return this.#add(table, await ensureTargetTable(this.#client, table, schema, this.#settings));
+    const found = await findTargetTable(this.#client, table, schema, this.#settings);
+    return found === undefined ? undefined : this.#add(table, found);
   }
 
   #add(table: TableSchema, target: TargetTable): TablePlan {

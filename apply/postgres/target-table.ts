@@ -49,7 +49,9 @@ export async function ensureTargetTables(
       settings,
     );
     const found = await readTables(client, wanted);
-    const changed = wanted.map((_, index) => index).filter((index) => lacks(wanted[index]!.table, found[index]));
+    const changed = wanted
+      .map((_, index) => index)
+      .filter((index) => found[index] === undefined || missingColumns(wanted[index]!.table, found[index]).length > 0);
     if (changed.length > 0) {
       const missing = changed.filter((index) => found[index] === undefined);
       if (missing.length > 0)
@@ -66,26 +68,55 @@ export async function ensureTargetTables(
       );
       for (const [n, index] of changed.entries()) found[index] = again[n];
     }
-    for (const [index, { table, schema }] of wanted.entries())
-      checkColumns(table, schema, found[index]!, types[index]!, settings);
-    await checkKeys(
-      client,
-      wanted.map(({ table, schema }, index) => ({ table, schema, oid: found[index]!.oid })),
-    );
-    return wanted.map(({ table, schema }, index) => {
-      const { oid, holdsRows, columns } = found[index]!;
-      return { schema, name: table.name, oid, holdsRows, columns: new Map(columns.map((each) => [each.name, each])) };
-    });
+    return await asTargets(client, wanted, found, types, settings);
   } catch (thrown) {
     const names = wanted.map(({ table, schema }) => `${schema}.${table.name}`).join(', ');
     throw targetError(thrown, `preparing ${wanted.length === 1 ? 'table' : 'tables'} ${names} in the target`);
   }
 }
 
-/** Whether the target has no such table, or not all of its columns. */
-function lacks(table: TableSchema, found: FoundTable | undefined): boolean {
+/** The target table of a version that it was made to fit before; undefined where it, or a column of it, is missing. */
+export async function findTargetTable(
+  client: ClientBase,
+  table: TableSchema,
+  schema: string,
+  settings: Pick<FlowConfig, 'zero_dates'>,
+): Promise<TargetTable | undefined> {
+  try {
+    refuseForeign(table, schema, settings);
+    const found = await readTable(client, schema, table.name);
+    if (found === undefined || missingColumns(table, found).length > 0) return undefined;
+    const types = await typesOfTables(client, [table], settings);
+    return (await asTargets(client, [{ table, schema }], [found], types, settings))[0];
+  } catch (thrown) {
+    throw targetError(thrown, `looking at table ${schema}.${table.name} in the target`);
+  }
+}
+
+/** Tables as they were found, once nothing is missing. Throws `target_shape` where one does not fit. */
+async function asTargets(
+  client: ClientBase,
+  wanted: readonly WantedTable[],
+  found: readonly (FoundTable | undefined)[],
+  types: readonly ReadonlyMap<string, string>[],
+  settings: Pick<FlowConfig, 'zero_dates'>,
+): Promise<TargetTable[]> {
+  for (const [index, { table, schema }] of wanted.entries())
+    checkColumns(table, schema, found[index]!, types[index]!, settings);
+  await checkKeys(
+    client,
+    wanted.map(({ table, schema }, index) => ({ table, schema, oid: found[index]!.oid })),
+  );
+  return wanted.map(({ table, schema }, index) => {
+    const { oid, holdsRows, columns } = found[index]!;
+    return { schema, name: table.name, oid, holdsRows, columns: new Map(columns.map((each) => [each.name, each])) };
+  });
+}
+
+/** The columns of a version that the target lacks: all of them where it has no such table. */
+export function missingColumns(table: TableSchema, found: FoundTable | undefined): string[] {
   const known = new Set(found?.columns.map((column) => column.name));
-  return found === undefined || table.columns.some((column) => !known.has(column.name));
+  return table.columns.map(({ name }) => name).filter((name) => !known.has(name));
 }
 
 async function addColumns(
@@ -213,7 +244,7 @@ export function mayBeNull(
   return /^(date|timestamp)/.test(type) && !table.key.includes(column.name);
 }
 
-interface FoundTable {
+export interface FoundTable {
   readonly oid: number;
   readonly holdsRows: boolean;
   readonly columns: FoundColumn[];
@@ -357,6 +388,11 @@ export function accepts(target: string, source: string): boolean {
   if (bare(source) === 'date' && target.startsWith('timestamp')) return true;
   if (target.endsWith('[]') !== source.endsWith('[]')) return false;
   return FAMILIES.some((family) => family.test(target) && family.test(source));
+}
+
+/** The target lacks a table that it had, or a column of it. */
+export function lostError(schema: string, name: string): ReplicationError {
+  return shapeError(schema, name, 'it, or a column of it, is missing, and had been written');
 }
 
 export function shapeError(schema: string, name: string, what: string): ReplicationError {

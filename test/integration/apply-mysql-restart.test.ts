@@ -6,7 +6,7 @@ import { MysqlSession } from '../../apply/mysql/session.ts';
 import { createMysqlStore } from '../../apply/mysql/store.ts';
 import type { TargetConfig } from '../../core/config.ts';
 import type { RowChange, Value } from '../../core/frame.ts';
-import { NO_FLOW_REPORT } from '../../core/metrics.ts';
+import { NO_FLOW_REPORT, type TableNotice } from '../../core/metrics.ts';
 import { parsePosition, pgPosition } from '../../core/position.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
@@ -251,6 +251,52 @@ describe.each([
         ['3', '400'],
         ['4', '1'],
       ]);
+    });
+
+    test('a table that was dropped behind the back of its flow is stopped, and made again by a reading alone', async () => {
+      await open();
+      const third = tableOf('third', ['id bigint', 'note text']);
+      let notices: readonly TableNotice[] = [];
+      const start = (): void => void feed.start({ tables: (found) => void (notices = found) });
+      const mark = (table: number, what: string): RowChange => ['s', table, ['snap1', what]];
+      start();
+      await feed.frame([items, third], [[ins('1', 'a', null), at(1, ins('1', 'x'))]]);
+      await feed.caughtUp();
+      await feed.stopFlows();
+      await run('DROP TABLE items; ALTER TABLE third DROP COLUMN note');
+      start();
+      await feed.frame([items, third], [[ins('2', 'b', null), at(1, ins('2', 'y'))]]);
+      await feed.caughtUp();
+      expect(notices).toMatchObject([
+        { name: 'items', state: 'stopped', reason: expect.stringMatching(/it is missing/) },
+        { name: 'third', state: 'stopped', reason: expect.stringMatching(/column note is missing/) },
+      ]);
+      expect(await rows('SELECT * FROM third')).toEqual([['1']]);
+      await feed.frame(
+        [items, third],
+        [
+          [mark(0, 'begin'), mark(1, 'begin'), ['r', 0, ['1', 'a', null]], ['r', 1, ['1', 'x']]],
+          [['r', 0, ['2', 'b', null]], ['r', 1, ['2', 'y']], mark(0, 'end'), mark(1, 'end')],
+        ],
+      );
+      await feed.caughtUp();
+      expect(await rows('SELECT id, name FROM items ORDER BY id')).toEqual([
+        ['1', 'a'],
+        ['2', 'b'],
+      ]);
+      expect(await rows('SELECT id, note FROM third ORDER BY id')).toEqual([
+        ['1', 'x'],
+        ['2', 'y'],
+      ]);
+      expect(notices).toEqual([]);
+      // Under a running flow, with the reading in the batch that finds it out.
+      await feed.stopFlows();
+      await run('DROP TABLE items');
+      await feed.frame([items], [[ins('3', 'c', null)]]);
+      await feed.frame([items], [[mark(0, 'begin'), ['r', 0, ['1', 'a', null]], mark(0, 'end')]]);
+      start();
+      await feed.caughtUp();
+      expect(await rows('SELECT id FROM items')).toEqual([['1']]);
     });
 
     test('a writer that was overtaken is fenced and starts again from the position', async () => {

@@ -3,6 +3,7 @@ import { Client } from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { advanceSql, readPositions } from '../../apply/postgres/position.ts';
 import { type Part, type RowChange, type Value } from '../../core/frame.ts';
+import type { TableNotice } from '../../core/metrics.ts';
 import { formatHexLsn, formatPosition, parsePosition, pgPosition } from '../../core/position.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -74,6 +75,81 @@ describe('transactions and restarts', () => {
       [3, 400],
       [4, 1],
     ]);
+  });
+
+  test('a table that was dropped behind the back of its flow is stopped, and made again by a reading alone', async () => {
+    fixture = await PostgresTarget.open(pg, natsServer.url);
+    const { feed } = fixture;
+    const [other, third] = [tableOf('other', ['id bigint']), tableOf('third', ['id bigint', 'note text'])];
+    let notices: readonly TableNotice[] = [];
+    const start = (): void => void feed.start({ tables: (found) => void (notices = found) });
+    const mark = (table: number, what: string): RowChange => ['s', table, ['snap1', what]];
+    start();
+    await feed.frame(
+      [items, other, third],
+      [[ins('1', 'a', null), ins('2', 'b', null), at(1, ins('1')), at(2, ins('1', 'x'))]],
+    );
+    await feed.caughtUp();
+    await feed.stopFlows();
+    await fixture.client.query('DROP TABLE items; ALTER TABLE third DROP COLUMN note');
+    start();
+    await feed.frame([items, other, third], [[ins('3', 'c', null), at(1, ins('2')), at(2, ins('2', 'y'))]]);
+    await feed.caughtUp();
+    expect(await fixture.rows('SELECT id FROM other ORDER BY id')).toEqual([['1'], ['2']]);
+    expect(notices).toMatchObject([
+      { name: 'items', state: 'stopped', reason: expect.stringMatching(/it is missing/) },
+      { name: 'third', state: 'stopped', reason: expect.stringMatching(/column note is missing/) },
+    ]);
+    expect(await fixture.rows(`SELECT to_regclass('items'), count(*)::int FROM third`)).toEqual([[null, 1]]);
+    await feed.frame(
+      [items, third],
+      [
+        [mark(0, 'begin'), mark(1, 'begin'), ['r', 0, ['1', 'a', null]], ['r', 0, ['2', 'b', null]]],
+        [['r', 0, ['3', 'c', null]], ['r', 1, ['1', 'x']], ['r', 1, ['2', 'y']], mark(0, 'end'), mark(1, 'end')],
+      ],
+    );
+    await feed.caughtUp();
+    expect(await fixture.rows('SELECT id, name FROM items ORDER BY id')).toEqual([
+      ['1', 'a'],
+      ['2', 'b'],
+      ['3', 'c'],
+    ]);
+    expect(await fixture.rows('SELECT id, note FROM third ORDER BY id')).toEqual([
+      ['1', 'x'],
+      ['2', 'y'],
+    ]);
+    expect(notices).toEqual([]);
+  });
+
+  test('a table that was dropped under a running flow comes again with the reading that the flow is told to wait for', async () => {
+    fixture = await PostgresTarget.open(pg, natsServer.url);
+    const { feed } = fixture;
+    const running = feed.start();
+    await feed.frame([items], [[ins('1', 'a', null)]]);
+    await feed.caughtUp();
+    await fixture.client.query('DROP TABLE items');
+    await feed.frame([items], [[ins('2', 'b', null)]]);
+    await expect(running.done).rejects.toMatchObject({
+      code: 'target_shape',
+      remedy: expect.stringMatching(/waybill snapshot/),
+    });
+    // All of it in one batch.
+    await feed.frame(
+      [items],
+      [
+        [
+          ['s', 0, ['snap1', 'begin']],
+          ['r', 0, ['1', 'a', null]],
+          ['r', 0, ['2', 'b', null]],
+          ['s', 0, ['snap1', 'end']],
+        ],
+      ],
+    );
+    await feed.frame([items], [[ins('3', 'c', null)]]);
+    await feed.stopFlows();
+    feed.start();
+    await feed.caughtUp();
+    expect(await fixture.rows('SELECT id FROM items ORDER BY id')).toEqual([['1'], ['2'], ['3']]);
   });
 
   test('a position between two transactions of a frame: the first is not applied again', async () => {
