@@ -1,12 +1,13 @@
 /** One run of a flow on a session: frames are read and decoded while the batch before is being written. */
 import type { AppliedTeller } from '../core/applied.ts';
-import { findStartSequence, parseFrameHeaders, readFrames } from '../core/cdc-stream.ts';
+import { parseFrameHeaders, readFrames } from '../core/cdc-stream.ts';
 import { asReplicationError, ReplicationError } from '../core/errors.ts';
 import { IndexedFrame } from '../core/indexed-frame.ts';
 import type { Logger } from '../core/logger.ts';
 import type { FlowReport } from '../core/metrics.ts';
 import { natsError, type Nats } from '../core/nats.ts';
 import { comparePositions, type Position } from '../core/position.ts';
+import { findStartSequence } from '../core/start-sequence.ts';
 import { BatchQueue, giveUpFrames } from './batch.ts';
 import type { BatchSink } from './target-store.ts';
 
@@ -111,6 +112,8 @@ async function findStart(
     gap = asReplicationError(thrown);
     if (gap.code !== 'stream_gap') throw gap;
     startSeq = (await nats.manager.streams.info(stream)).state.first_seq;
+    // Never back to what the target has taken.
+    if (startSeq <= seq) throw gap;
   }
   const message = await nats.manager.streams.getMessage(stream, { seq: startSeq }).catch((thrown: unknown) => {
     throw natsError(thrown, `reading sequence ${startSeq} of stream ${stream}`);

@@ -41,6 +41,8 @@ export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
   let nats: Nats | undefined;
   /** The newest reset of the stream when the flow last looked for its place. */
   let knownReset = 0;
+  /** The place of a gap behind which everything was read again: the flow goes there, once. */
+  let passedGap = 0;
   try {
     report.state('starting');
     while (!signal.aborted) {
@@ -61,6 +63,12 @@ export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
       } catch (thrown) {
         const error = asReplicationError(thrown);
         if (policyFor(error.code).action !== 'resnapshot') throw error;
+        const { seq } = error.context;
+        if (error.code === 'stream_gap' && typeof seq === 'number' && seq > passedGap && knownReset >= seq) {
+          passedGap = seq;
+          log.warn({ code: error.code, context: error.context, reset: knownReset }, error.message);
+          continue;
+        }
         log.error({ code: error.code, remedy: error.remedy, context: error.context }, error.message);
         await waitForReset(nats!, stream, knownReset, options);
       }

@@ -55,7 +55,8 @@ export async function readReset(nats: Nats, stream: string): Promise<number> {
   }
 }
 
-function resetOf({ config }: StreamInfo): number {
+/** The same, of a stream of which the answer of `info` is at hand. */
+export function resetOf({ config }: StreamInfo): number {
   return Number(config.metadata?.[RESET_METADATA] ?? 0);
 }
 
@@ -288,96 +289,13 @@ export interface ReceivedFrame extends FrameHeaders {
   readonly place: string;
 }
 
-/**
- * The sequence from which a consumer at `position` must read: the first frame that ends after it. `ORIGIN` stands
- * for a consumer that has nothing yet. Binary search over the headers, since sequences and positions rise together.
- *
- * `seq` is the sequence at which the consumer took that position, if it knows: a position from before a reset may bear
- * higher numbers than what came after it, and only the sequence tells (MariaDB counts on in each history).
- *
- * Throws `stream_missing`; `stream_gap` when frames between the position and the first one kept are gone;
- * `stream_behind` when the position lies beyond the stream's own end.
- */
-export async function findStartSequence(nats: Nats, stream: string, position: Position, seq?: number): Promise<number> {
-  try {
-    const info = await nats.manager.streams.info(stream);
-    const { state } = info;
-    const context = {
-      stream,
-      position: describePosition(position),
-      firstSeq: state.first_seq,
-      lastSeq: state.last_seq,
-    };
-    const headersAt = async (seq: number): Promise<FrameHeaders> => {
-      const message = await nats.manager.streams.getMessage(stream, { seq });
-      if (message === null)
-        throw new ReplicationError('stream_gap', `sequence ${seq} of stream ${stream} is gone`, { context });
-      return parseFrameHeaders(message.header, `${stream} sequence ${seq}`);
-    };
-    if (state.messages === 0) {
-      if (comparePositions(position, ORIGIN) === 0 && state.last_seq === 0) return 1;
-      // All of it had been taken when it was emptied: the next frame tells whether it follows.
-      if (state.last_seq > 0 && seq === state.last_seq) return seq + 1;
-      throw new ReplicationError(
-        state.last_seq === 0 ? 'stream_behind' : 'stream_gap',
-        `stream ${stream} is empty, and the target stands at ${describePosition(position)}`,
-        { context },
-      );
-    }
-    const first = await headersAt(state.first_seq);
-    const resetSeq = resetOf(info);
-    const reset = resetSeq >= state.first_seq ? await headersAt(resetSeq) : undefined;
-    let low = state.first_seq;
-    if (reset !== undefined) {
-      const order = orderPositions(reset.end, position);
-      // The position belongs to a history that was given up there.
-      if (order === undefined) return resetSeq;
-      if (order <= 0) {
-        // Taken before the reset, it belongs to what was given up there as well.
-        if (seq !== undefined && seq < resetSeq && position.kind !== 'origin') return resetSeq;
-        low = resetSeq;
-      }
-    }
-    if (low !== resetSeq && comparePositions(first.start, position) > 0) {
-      // A hole, unless everything is read again after it: then the frame that says so is the place to begin.
-      if (reset !== undefined) return resetSeq;
-      throw new ReplicationError(
-        'stream_gap',
-        `stream ${stream} begins at ${describePosition(first.start)}, after the target's position ${describePosition(position)}`,
-        { context },
-      );
-    }
-    const last = await headersAt(state.last_seq);
-    if (comparePositions(last.end, position) < 0)
-      throw new ReplicationError(
-        'stream_behind',
-        `the target stands at ${describePosition(position)}, beyond the end of stream ${stream} (${describePosition(last.end)})`,
-        { context },
-      );
-    let high = state.last_seq + 1;
-    while (low < high) {
-      const middle = Math.floor((low + high) / 2);
-      if (comparePositions((await headersAt(middle)).end, position) > 0) high = middle;
-      else low = middle + 1;
-    }
-    // The pieces of an oversize frame share their start; begin at the first of them.
-    while (low > state.first_seq && low <= state.last_seq) {
-      const chunk = (await headersAt(low)).chunk;
-      if (chunk === undefined || chunk.index === 1) break;
-      low -= 1;
-    }
-    return low;
-  } catch (thrown) {
-    throw natsError(thrown, `finding ${describePosition(position)} in stream ${stream}`);
-  }
-}
-
 /** After so long without a message it is looked whether the stream is still the one that is read. */
 const QUIET_MS = 2000;
 
 /**
  * Yields the frames of a stream from `startSeq` on, for ever, in order, each continuous with the one before it (the
- * first with `position`): a frame that lies wholly before is dropped as a repeat, a hole throws `stream_gap`.
+ * first with `position`): a frame that lies wholly before is dropped as a repeat, a hole throws `stream_gap` (unless
+ * everything is read again behind it).
  * At most `prefetchBytes` (4 MB when left out), and never fewer than four messages, are held in this process. They
  * are asked for by number: where client and server count the bytes of a message differently, a request by bytes can
  * leave both waiting for the other until it expires. Throws `stream_missing` when the stream is removed meanwhile.
@@ -432,12 +350,13 @@ export async function* readFrames(
         if (signal.aborted) return;
         const place = `${stream} sequence ${message.seq}`;
         if (message.seq < nextSeq) continue;
-        if (message.seq > nextSeq)
+        const headers = parseFrameHeaders(message.headers, place);
+        // What is gone before a frame from which everything is read again comes with that.
+        if (message.seq > nextSeq && !headers.reset)
           throw new ReplicationError('stream_gap', `${place} follows ${nextSeq - 1}: the frames between are gone`, {
             context: { stream, seq: message.seq },
           });
         nextSeq = message.seq + 1;
-        const headers = parseFrameHeaders(message.headers, place);
         if (headers.chunk !== undefined) {
           if (headers.chunk.index === 1) pieces = [];
           if (headers.chunk.index !== pieces.length + 1)

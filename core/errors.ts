@@ -190,7 +190,7 @@ const POLICIES = {
   frame_unreadable: {
     action: 'halt',
     remedy:
-      'A message in the stream is not a readable frame. Nothing was skipped. Inspect it with `nats stream get STREAM SEQ`; if it is foreign, remove it with `nats stream rmm` and run `waybill snapshot SOURCE`.',
+      'A message in the stream is not a readable frame. Nothing was skipped. Inspect it with `nats stream get STREAM SEQ`; if it is foreign, remove it with `nats stream rmm STREAM SEQ`, start again, and run `waybill snapshot SOURCE --reset`.',
   },
   frame_version: { action: 'halt', remedy: 'The frame was written by a newer Waybill. Upgrade this process.' },
 

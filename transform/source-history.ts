@@ -1,8 +1,9 @@
 /** Where the frames of a source begin from which state can be rebuilt, and whether they lead to a place. */
-import { cdcStreamName, parseFrameHeaders, readReset, type FrameHeaders } from '../core/cdc-stream.ts';
+import { cdcStreamName, parseFrameHeaders, resetOf, type FrameHeaders } from '../core/cdc-stream.ts';
 import { ReplicationError } from '../core/errors.ts';
 import { natsError, type Nats } from '../core/nats.ts';
 import { describePosition, orderPositions, ORIGIN, type Position } from '../core/position.ts';
+import { missingSequences } from '../core/start-sequence.ts';
 import type { SourcePlace } from './checkpoint.ts';
 
 export interface History {
@@ -19,15 +20,18 @@ export interface History {
 export async function findHistory(nats: Nats, prefix: string, source: string): Promise<History> {
   const stream = cdcStreamName(prefix, source);
   try {
-    const { state } = await nats.manager.streams.info(stream);
+    const info = await nats.manager.streams.info(stream);
+    const { state } = info;
     if (state.last_seq === 0)
       return { stream, startSeq: 1, position: ORIGIN, whole: true, end: { position: ORIGIN, seq: 0 } };
     const last = await headersAt(nats, stream, state.last_seq);
     const end = { position: last?.end ?? ORIGIN, seq: state.last_seq };
     const first = await headersAt(nats, stream, state.first_seq);
-    if (first?.start.kind === 'origin' && (first.chunk?.index ?? 1) === 1)
+    const resetSeq = resetOf(info);
+    // Over a hole only what was read again behind it leads.
+    const holed = (await missingSequences(nats, info)).some((seq) => seq < resetSeq);
+    if (first?.start.kind === 'origin' && (first.chunk?.index ?? 1) === 1 && !holed)
       return { stream, startSeq: state.first_seq, position: ORIGIN, whole: true, end };
-    const resetSeq = await readReset(nats, stream);
     const reset = resetSeq >= state.first_seq ? await headersAt(nats, stream, resetSeq) : undefined;
     if (reset !== undefined) return { stream, startSeq: resetSeq, position: reset.start, whole: false, end };
     throw new ReplicationError(
@@ -52,8 +56,11 @@ export async function historyAfter(
 ): Promise<History | undefined> {
   const stream = cdcStreamName(prefix, source);
   try {
-    const { state } = await nats.manager.streams.info(stream);
+    const info = await nats.manager.streams.info(stream);
+    const { state } = info;
     if (seq === 0 || seq > state.last_seq || seq + 1 < state.first_seq) return undefined;
+    const resetSeq = resetOf(info);
+    if ((await missingSequences(nats, info)).some((gone) => gone > seq && gone < resetSeq)) return undefined;
     // Emptied behind the place: whoever reads what comes next sees whether it follows.
     if (state.messages === 0) return { stream, startSeq: seq + 1, position, whole: true, end: { position, seq } };
     const last = await headersAt(nats, stream, state.last_seq);

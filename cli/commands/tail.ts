@@ -1,6 +1,6 @@
 /** `waybill tail`: the stream of a source, or those of canonical records, as JSON lines. */
 import { canonicalStreamName } from '../../core/canonical-stream.ts';
-import { cdcStreamName, findStartSequence, readFrames } from '../../core/cdc-stream.ts';
+import { cdcStreamName, readFrames } from '../../core/cdc-stream.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { Config } from '../../core/config.ts';
 import { decodeFrame, type FramePayload, type RowChange, type TableSchema } from '../../core/frame.ts';
@@ -16,6 +16,7 @@ import {
   pgPosition,
   type Position,
 } from '../../core/position.ts';
+import { findStartSequence } from '../../core/start-sequence.ts';
 import { readConfig, requireSource, unknownName, type GlobalOptions } from '../context.ts';
 import { EXIT } from '../exit-status.ts';
 

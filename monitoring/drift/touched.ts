@@ -1,5 +1,5 @@
 /** Which rows of a table changed between two positions, from the frames of the stream. */
-import { findStartSequence, parseFrameHeaders, readFrames } from '../../core/cdc-stream.ts';
+import { parseFrameHeaders, readFrames } from '../../core/cdc-stream.ts';
 import {
   decodeFrame,
   type FramePayload,
@@ -11,6 +11,7 @@ import {
 import type { Nats } from '../../core/nats.ts';
 import type { Transactions } from '../../core/pg-snapshot.ts';
 import { comparePositions, entryLiesBefore, entryPosition, type Position } from '../../core/position.ts';
+import { findStartSequence } from '../../core/start-sequence.ts';
 import { canonicalRow } from './canonical-text.ts';
 import { frameValue } from './canonical-value.ts';
 import { digestOf, formatDigest } from './digest.ts';

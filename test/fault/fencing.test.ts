@@ -6,7 +6,6 @@ import { ProgressStore, readProgress, type SnapshotProgress } from '../../captur
 import {
   cdcStreamName,
   ensureCdcStream,
-  findStartSequence,
   readFrames,
   readTail,
   type ReceivedFrame,
@@ -22,6 +21,7 @@ import { NO_CAPTURE_REPORT } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { asPgPosition, comparePositions, ORIGIN, pgPosition, type Position } from '../../core/position.ts';
 import { abortableDelay } from '../../core/run-service.ts';
+import { findStartSequence } from '../../core/start-sequence.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { waitFor } from '../support/wait.ts';

@@ -1,13 +1,8 @@
 /** The frames of a source from about now on: what changed while its tables are scanned, and after. */
-import {
-  cdcStreamName,
-  findStartSequence,
-  parseFrameHeaders,
-  readReset,
-  type FrameHeaders,
-} from '../../core/cdc-stream.ts';
+import { cdcStreamName, parseFrameHeaders, readReset, type FrameHeaders } from '../../core/cdc-stream.ts';
 import { natsError, type Nats } from '../../core/nats.ts';
 import { hasReached, ORIGIN, type Position } from '../../core/position.ts';
+import { findStartSequence } from '../../core/start-sequence.ts';
 import type { History } from '../source-history.ts';
 
 interface Stored {
