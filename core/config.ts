@@ -155,7 +155,7 @@ const webhookSchema = z.strictObject({
 const monitoringSchema = z.strictObject({
   /** Where alerts are sent, by names of your own. */
   webhooks: z.record(name, webhookSchema).default({}),
-  /** How often a heartbeat is sent through each flow and timed; left out: never. */
+  /** How often a heartbeat is sent through each mirror flow and flow of records, and timed; left out: never. */
   heartbeat: period.optional(),
   verify: verifySchema.prefault({}),
   listen: z

@@ -1,11 +1,7 @@
-/**
- * A heartbeat through the whole path: a mark in the log of the source, and the time until the position in the target has
- * passed it. It asks both databases and none of the stages, so it cannot be fooled by what those believe of themselves.
- */
-import { hasReached } from '../core/position.ts';
+/** A heartbeat through the whole path from a source into a target, and the time that it takes. */
 import type { Logger } from '../core/logger.ts';
 import { abortableDelay, runService } from '../core/run-service.ts';
-import type { Ends } from './drift/open-sides.ts';
+import type { HeartbeatPath } from './heartbeat-path.ts';
 
 /** What is told of heartbeats. How old one is that has not arrived is worked out when somebody looks. */
 export interface HeartbeatReport {
@@ -18,7 +14,7 @@ export interface HeartbeatReport {
 export interface HeartbeatOptions {
   readonly flow: string;
   readonly everyMs: number;
-  readonly open: () => Promise<Ends>;
+  readonly open: () => Promise<HeartbeatPath>;
   readonly report: HeartbeatReport;
   readonly log: Logger;
   readonly signal: AbortSignal;
@@ -40,16 +36,14 @@ export async function runHeartbeat({ flow, everyMs, open, report, log, signal }:
   await runService(
     async (run) => {
       send();
-      const sides = await open();
+      const path = await open();
       try {
         while (!signal.aborted) {
           send();
           const beganMs = performance.now();
-          const place = await sides.source.watermark();
-          await sides.source.nudge();
+          await path.send();
           for (let waitMs = POLL_MS; !signal.aborted; waitMs = Math.min(MAX_POLL_MS, waitMs * 1.2)) {
-            const position = await sides.target.position();
-            if (position !== undefined && hasReached(position, place)) break;
+            if (await path.hasArrived()) break;
             await abortableDelay(waitMs, signal);
           }
           if (signal.aborted) return;
@@ -59,7 +53,7 @@ export async function runHeartbeat({ flow, everyMs, open, report, log, signal }:
           await abortableDelay(everyMs, signal);
         }
       } finally {
-        await Promise.all([sides.source.close(), sides.target.close()]);
+        await path.close();
       }
     },
     { name: `heartbeat ${flow}`, signal, log },

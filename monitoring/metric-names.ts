@@ -82,7 +82,7 @@ export const METRIC = {
   ],
   heartbeat: [
     'waybill_end_to_end_heartbeat_seconds',
-    'How long a heartbeat takes from the log of the source into the target; rises while one is on its way',
+    'How long a heartbeat takes from the source through all stages into the target; rises while one is on its way',
   ],
   applyRows: ['waybill_apply_rows_total', 'Row changes applied to the target'],
   applyBatch: ['waybill_apply_batch_seconds', 'Duration of a target transaction'],

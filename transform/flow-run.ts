@@ -4,6 +4,7 @@
  * checkpoint that the stream of records holds, or, where there is none that fits, up to their ends, whereupon all records
  * are written anew. Then every transaction of a source becomes a transaction of records.
  */
+import { hearProgressAsked } from '../core/asked-progress.ts';
 import type { StreamTail } from '../core/cdc-stream.ts';
 import type { FramePublisher } from '../core/frame-publisher.ts';
 import type { FrameWriter } from '../core/frame-writer.ts';
@@ -16,8 +17,9 @@ import type { Passing } from './delivery.ts';
 import { BreachTeller } from './breach-teller.ts';
 import type { FlowPlan } from './flow-plan.ts';
 import { FlowState, type Outcome } from './flow-state.ts';
+import { HeldCounts } from './held-counts.ts';
 import { Output } from './output.ts';
-import { reasonOf, RecordRows } from './record-rows.ts';
+import { RecordRows } from './record-rows.ts';
 import type { RecordValues } from './canonical/entity.ts';
 import type { HeldChange, ResolvedChange } from './ownership/resolved.ts';
 import { SalesRate } from './sales-rate.ts';
@@ -65,10 +67,13 @@ export interface FlowRunOptions {
 export async function runFlow(options: FlowRunOptions): Promise<void> {
   const ended = new AbortController();
   const run = new FlowRun(options, AbortSignal.any([options.signal, ended.signal]));
+  const { nats, prefix, plan } = options;
+  const asked = hearProgressAsked(nats, prefix, 'transform', plan.name, () => run.tellPlace());
   try {
     await run.run();
   } finally {
     ended.abort();
+    asked.unsubscribe();
     await run.ended();
   }
 }
@@ -88,6 +93,8 @@ class FlowRun {
   /** The source of which a transaction is passed on in pieces. */
   #partly: SourceState | undefined;
   #tickMs = 0;
+  /** Somebody waits to hear how far this is. */
+  #asked = false;
   /** Up to here everything that expires has been seen to, and the checkpoint says so: what a clock ahead of it left out comes again. */
   #expiredUs = 0;
   /** The state that this run began from, if there was one. */
@@ -95,8 +102,7 @@ class FlowRun {
   readonly #saver: StateSaver;
   readonly #sales: SalesRate | undefined;
   readonly #breaches: BreachTeller;
-  readonly #heldByReason = new Map<string, number>();
-  readonly #heldReasons = new Map<string, string>();
+  readonly #heldCounts: HeldCounts;
 
   constructor(options: FlowRunOptions, signal: AbortSignal) {
     const { plan, publisher, tail, report, installation } = options;
@@ -112,6 +118,7 @@ class FlowRun {
       report,
       onChange: () => this.#changed(),
     });
+    this.#heldCounts = new HeldCounts((reason, keys) => report.held(reason, keys));
     this.#saver = new StateSaver({ store: options.store, flow: plan.name, report, log: options.log, signal });
     this.#breaches = new BreachTeller({ flow: plan.name, checked: this.#state.invariants, report, log: options.log });
     this.#sales = plan.entity.name === 'inventory_position' ? new SalesRate() : undefined;
@@ -143,7 +150,7 @@ class FlowRun {
     this.#expiredUs = this.#state.clockUs;
     if (this.#signal.aborted) return;
     for (const { id, held } of this.#state.resolver.held.entries())
-      if (held?.incomplete !== true) this.#countHeld(id, true);
+      if (held?.incomplete !== true) this.#heldCounts.note(id, true);
     const facts = { flow: plan.name, ms: Math.round(performance.now() - started), bytes: this.#state.stateBytes };
     const frames = this.#restored === undefined ? 'all' : 'those behind the saved state';
     log.info({ ...facts, anew, frames }, 'state rebuilt');
@@ -330,6 +337,12 @@ class FlowRun {
     this.#options.log.info({ flow: plan.name, records: resolver.records }, 'all records were written anew');
   }
 
+  /** The checkpoint is stored, where it has moved, though there are no records. */
+  tellPlace(): void {
+    this.#asked = true;
+    this.#changed();
+  }
+
   async #live(): Promise<void> {
     const { log, progressed } = this.#options;
     while (!this.#signal.aborted) {
@@ -356,7 +369,8 @@ class FlowRun {
         await this.#measure();
         if (this.#saver.due(this.#options.saveMs ?? SAVE_MS)) await this.#save(false);
       }
-      this.#output.send(!moved && this.#output.quietMs > QUIET_MS);
+      this.#output.send(!moved && (this.#asked || this.#output.quietMs > QUIET_MS));
+      if (!moved) this.#asked = false;
       if (moved) progressed();
       else await this.#pause(TICK_MS);
     }
@@ -404,7 +418,7 @@ class FlowRun {
 
   #hold(writer: FrameWriter, { id, held }: HeldChange): void {
     const shown = held?.incomplete === true ? undefined : held;
-    const was = this.#countHeld(id, shown !== undefined);
+    const was = this.#heldCounts.note(id, shown !== undefined);
     if (shown !== undefined) this.#options.report.records('rejected', 1);
     if (was || shown !== undefined) this.#rows.hold(writer, id, shown);
   }
@@ -439,19 +453,6 @@ class FlowRun {
     report.delayed({ waiting: delivery.waiting, savedWrites: delivery.savedWrites, savedBytes: delivery.savedBytes });
     delivery.savedWrites = 0;
     delivery.savedBytes = 0;
-  }
-
-  /** Keeps count of what is held. True when it was held before. */
-  #countHeld(id: string, isHeld: boolean): boolean {
-    const was = this.#heldReasons.has(id);
-    if (was === isHeld) return was;
-    const reason = reasonOf(id);
-    if (isHeld) this.#heldReasons.set(id, reason);
-    else this.#heldReasons.delete(id);
-    const count = (this.#heldByReason.get(reason) ?? 0) + (isHeld ? 1 : -1);
-    this.#heldByReason.set(reason, count);
-    this.#options.report.held(reason, count);
-    return was;
   }
 
   /** Once a second: what is kept, and how far the sources are ahead. */

@@ -1,5 +1,6 @@
 /** One run of a MySQL or MariaDB capture on open connections: the log, the catalog, snapshots, lag. */
 import { createHash } from 'node:crypto';
+import { hearProgressAsked } from '../../core/asked-progress.ts';
 import type { MysqlSourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
@@ -141,15 +142,23 @@ export class CaptureSession {
 
   /** Runs until the signal aborts (then drains) or one of its parts fails. */
   async run(): Promise<void> {
-    const { run, nats } = this.#o.held;
-    await runParts(run.signal, nats, () => this.#publishing.wake(), [
-      (signal) => this.#readLog(signal),
-      (signal) => this.#publishing.run(signal),
-      (signal) => this.#statusLoop(signal),
-      (signal) => this.#heartbeatLoop(signal),
-      (signal) => this.#schemaLoop(signal),
-      (signal) => this.#snapshots.run(signal),
-    ]);
+    const { run, nats, natsConfig, name } = this.#o.held;
+    const asked = hearProgressAsked(nats, natsConfig.prefix, 'capture', name, () => {
+      this.#assembler.requestProgress();
+      this.#publishing.wake();
+    });
+    try {
+      await runParts(run.signal, nats, () => this.#publishing.wake(), [
+        (signal) => this.#readLog(signal),
+        (signal) => this.#publishing.run(signal),
+        (signal) => this.#statusLoop(signal),
+        (signal) => this.#heartbeatLoop(signal),
+        (signal) => this.#schemaLoop(signal),
+        (signal) => this.#snapshots.run(signal),
+      ]);
+    } finally {
+      asked.unsubscribe();
+    }
   }
 
   async #readLog(signal: AbortSignal): Promise<void> {

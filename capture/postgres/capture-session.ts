@@ -1,5 +1,6 @@
 /** One run of a Postgres capture on open connections: the log, marks, snapshots, confirmation. */
 import type pg from 'pg';
+import { hearProgressAsked } from '../../core/asked-progress.ts';
 import type { StreamTail } from '../../core/cdc-stream.ts';
 import { markPrefix, type PostgresSourceConfig } from '../../core/config.ts';
 import type { ColumnRules } from '../../core/column-rules.ts';
@@ -142,15 +143,23 @@ export class CaptureSession {
 
   /** Runs until the signal aborts (then drains) or one of its parts fails. */
   async run(): Promise<void> {
-    const { run, nats } = this.#o.held;
-    await runParts(run.signal, nats, () => this.#publishing.wake(), [
-      (signal) => this.#log.run(signal),
-      (signal) => this.#publishing.run(signal),
-      (signal) => this.#statusLoop(signal),
-      (signal) => this.#heartbeatLoop(signal),
-      (signal) => this.#snapshots.run(signal),
-      (signal) => this.#schemas.run(signal),
-    ]);
+    const { run, nats, natsConfig, name } = this.#o.held;
+    const asked = hearProgressAsked(nats, natsConfig.prefix, 'capture', name, () => {
+      this.#assembler.requestProgress({ unmoved: true });
+      this.#publishing.wake();
+    });
+    try {
+      await runParts(run.signal, nats, () => this.#publishing.wake(), [
+        (signal) => this.#log.run(signal),
+        (signal) => this.#publishing.run(signal),
+        (signal) => this.#statusLoop(signal),
+        (signal) => this.#heartbeatLoop(signal),
+        (signal) => this.#snapshots.run(signal),
+        (signal) => this.#schemas.run(signal),
+      ]);
+    } finally {
+      asked.unsubscribe();
+    }
   }
 
   #resolve(relation: RelationMessage, lsn: bigint, xid: number): PublishedTable | undefined {

@@ -61,6 +61,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
   #lastCommitEnd = 0n;
   #xids: Set<number> | undefined;
   #progressDue = false;
+  #unmovedDue = false;
 
   constructor(options: AssemblerOptions) {
     this.#options = options;
@@ -103,9 +104,10 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     if (comparePositions(position, this.#boundary) > 0) this.#boundary = position;
   }
 
-  /** Makes the next seal happen even when it only brings the position forward. */
-  requestProgress(): void {
+  /** Makes the next seal happen even when it only brings the position forward; `unmoved`: or not even that. */
+  requestProgress({ unmoved = false } = {}): void {
     this.#progressDue = true;
+    this.#unmovedDue ||= unmoved;
   }
 
   /** Row counts by table and operation since the last call. */
@@ -127,8 +129,9 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
   sealAtBoundary(): PendingFrame<PgPosition> | undefined {
     if (this.#open !== undefined) return undefined;
     const moved = comparePositions(this.#boundary, this.#frame.sealed) > 0;
-    if (!moved || (this.#frame.writer.empty && !this.#progressDue)) return undefined;
+    if (!(moved || this.#unmovedDue) || (this.#frame.writer.empty && !this.#progressDue)) return undefined;
     this.#progressDue = false;
+    this.#unmovedDue = false;
     return this.#frame.seal(this.#boundary);
   }
 

@@ -13,11 +13,11 @@ import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import { armFailpoint } from '../../core/failpoint.ts';
 import { createLogger, type Logger, type LogLevel } from '../../core/logger.ts';
 import { waybillVersion } from '../../core/version.ts';
+import type { HeartbeatReport } from '../../monitoring/heartbeat.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { Observatory, observer, runObservation } from '../../monitoring/observation.ts';
 import { startMonitoring, type Pages } from '../../monitoring/server.ts';
 import { audit, auditWhenReachable, describeConfiguration, lastConfigurationHash } from '../audit.ts';
-import { withChosenServer } from '../source-server.ts';
 import { checkCanonicalFlows } from '../canonical-flows.ts';
 import { alongside } from '../alongside.ts';
 import { readConfig, unknownName, type GlobalOptions } from '../context.ts';
@@ -355,23 +355,16 @@ function createStages(config: Config, around: Surroundings): Maker[] & { ids: st
       };
     });
   }
-  const heartbeatMs = config.monitoring.heartbeat;
-  for (const [flow, settings] of heartbeatMs === undefined ? [] : Object.entries(config.flows)) {
+  for (const flow of config.monitoring.heartbeat === undefined ? [] : compared) {
     const id = `heartbeat:${flow}`;
     ids.push(id);
     makers.push(() => ({
       id,
       run: async (signal) => {
-        const { runHeartbeat } = await import('../../monitoring/heartbeat.ts');
-        const { openEnds } = await import('../../monitoring/drift/open-sides.ts');
-        await runHeartbeat({
-          flow,
-          everyMs: heartbeatMs!,
-          open: async () => openEnds(await withChosenServer(config, flow), flow, `waybill heartbeat ${flow}`),
-          report: metrics.heartbeatReport(settings.mirror, settings.to),
-          log: log.child({ stage: id }),
-          signal,
-        });
+        const { runHeartbeats } = await import('../heartbeats.ts');
+        const { to } = flowSettings(config, flow)!;
+        const reportOf = (source: string): HeartbeatReport => metrics.heartbeatReport(source, to);
+        await runHeartbeats(config, flow, { reportOf, log: log.child({ stage: id }), signal });
       },
       blocked: () => metrics.stageEnded(id),
     }));

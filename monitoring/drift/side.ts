@@ -128,6 +128,8 @@ export interface DriftSource extends DriftSide {
   visible(): Promise<Visible>;
   /** Writes into the log, so that an idle stream passes the watermark. */
   nudge(): Promise<void>;
+  /** Writes a mark into the log; gives a place that only who has read it passes. Undefined: nothing can be written there. */
+  mark(): Promise<Position | undefined>;
   /** The key that ends a range of about `rows` rows after `after`; undefined when fewer are left. */
   boundary(table: ComparedTable, after: KeyTexts | null, rows: number): Promise<KeyTexts | undefined>;
 }

@@ -4,6 +4,8 @@
  */
 import { describe, expect, it } from 'vitest';
 import { rereadRows } from '../../capture/reread.ts';
+import { askForProgress } from '../../core/asked-progress.ts';
+import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Dialect } from '../../core/frame.ts';
 import { comparePlan } from '../../monitoring/drift/compare-plan.ts';
 import { MysqlDriftSource } from '../../monitoring/drift/mysql/mysql-side.ts';
@@ -14,8 +16,11 @@ import { newTableProgress } from '../../monitoring/drift/verify-table.ts';
 import { createRandom } from '../../sandbox/demo/random.ts';
 import { AnyClient, type CrossPipeline } from '../support/cross-pipeline.ts';
 import { EveryServer } from '../support/every-server.ts';
+import { Heartbeats } from '../support/heartbeats.ts';
 import { tableCases } from '../support/mysql-columns.ts';
+import { Pipeline } from '../support/pipeline.ts';
 import { POSTGRES_COLUMNS, POSTGRES_TYPES } from '../support/postgres-columns.ts';
+import { waitFor } from '../support/wait.ts';
 
 const ROWS = 120;
 const STOCK = 4000;
@@ -221,6 +226,49 @@ async function onlyOneWrites(pipeline: CrossPipeline): Promise<void> {
     await closeSides({ ...sides, store });
   }
 }
+
+it.each(['postgres', 'mysql', 'mariadb'] as const)(
+  'a heartbeat of an idle source of %s passes capture, stream and apply',
+  async (from) => {
+    const pipeline = await servers.pipeline(from, from === 'postgres' ? 'mysql' : 'postgres');
+    await pipeline.source.run('create table t (id integer primary key)');
+    await pipeline.source.run('insert into t values (1)');
+    await pipeline.start();
+    await pipeline.settled(['t']);
+    const beats = servers.closing(new Heartbeats(pipeline.config, pipeline.flow, 'two'));
+    await beats.arrive('one');
+    for (const stage of ['apply', 'capture'] as const) {
+      await pipeline.stop(stage);
+      await beats.stayAway('one');
+      await pipeline.start([stage]);
+      await beats.arrive('one');
+    }
+    if (pipeline.failure !== undefined) throw pipeline.failure;
+  },
+  TIMEOUT_MS,
+);
+
+it('a capture of Postgres gives a frame when it is asked, as of a standby, where no mark can be written', async () => {
+  const quiet = { heartbeat: '1h' };
+  const ddl = 'create table t (id integer primary key)';
+  const pipeline = servers.closing(
+    await Pipeline.open(servers.postgres, servers.nats, ddl, {}, servers.postgres, quiet),
+  );
+  await pipeline.source.query('insert into t values (1)');
+  pipeline.start();
+  await pipeline.settled(['t']);
+  const { prefix } = pipeline.config.nats;
+  const applied = async (): Promise<number> => {
+    const { rows } = await pipeline.target.query<{ seq: string }>('select stream_seq as seq from waybill.position');
+    return Number(rows[0]!.seq);
+  };
+  // More often than the frames at the end of a snapshot could be the answer.
+  for (let round = 0; round < 8; round++) {
+    const { state } = await pipeline.nats.manager.streams.info(cdcStreamName(prefix, 'wms'));
+    askForProgress(pipeline.nats, prefix, 'capture', 'wms');
+    await waitFor('the frame in the target', async () => (await applied()) > state.last_seq);
+  }
+});
 
 it.each(['mysql', 'mariadb'] as const)('%s works the same digests out as they are worked out here', async (flavour) => {
   const url = await servers[flavour].createDatabase('digests');

@@ -18,6 +18,7 @@ import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
 import { readRequest, requestAnew } from '../../transform/request.ts';
 import { CommandLine } from '../support/command-line.ts';
+import { Heartbeats } from '../support/heartbeats.ts';
 import { waitFor } from '../support/wait.ts';
 
 const STOCK_OF_WMS = `version: 1
@@ -299,6 +300,21 @@ it('claims nothing of what has expired and waits for its delivery', async () => 
   expect(await flow.lines(expired), 'nothing has been delivered').toEqual(['1']);
   const [{ progress }] = outcome.tables as [FlowOutcome['tables'][number]];
   expect(progress.leftOut).toEqual([expect.objectContaining({ why: expect.stringContaining('delivery') })]);
+});
+
+it('a heartbeat of each source passes the transform too', async () => {
+  const beats = new Heartbeats(config, 'stock', 'vis');
+  try {
+    for (const source of ['wms', 'erp']) await beats.arrive(source);
+    for (const stage of ['transform:stock', 'apply:stock']) {
+      await flow.stop(stage);
+      for (const source of ['wms', 'erp']) await beats.stayAway(source);
+      flow.start(stage);
+      for (const source of ['wms', 'erp']) await beats.arrive(source);
+    }
+  } finally {
+    await beats.close();
+  }
 });
 
 it('ends the command with 1 on drift, and repairs by itself on a schedule', async () => {

@@ -80,8 +80,7 @@ export class CrossPipeline {
   /** Schema of the tables in the source, and in the target. */
   readonly schema: string;
   readonly place: string;
-  readonly #stop = new AbortController();
-  readonly #stages: Promise<void>[] = [];
+  readonly #stages = new Map<'capture' | 'apply', { readonly stop: AbortController; readonly done: Promise<void> }>();
   failure: unknown;
 
   private constructor(
@@ -126,20 +125,27 @@ export class CrossPipeline {
     return Object.keys(this.config.flows)[0]!;
   }
 
-  async start(): Promise<void> {
-    const shared = { nats: this.config.nats, holder: 'test', leaseTtlMs: 10_000, log, signal: this.#stop.signal };
+  async start(stages: readonly ('capture' | 'apply')[] = ['capture', 'apply']): Promise<void> {
     const settings = this.config.sources['one']!;
-    this.#keep(
-      settings.kind === 'postgres'
-        ? runPostgresCapture({ name: 'one', settings, ...shared })
-        : runMysqlCapture({ name: 'one', settings, ...shared }),
-    );
     const { store } = await targetOf(this.config.targets['two']!);
-    this.#keep(runMirrorFlow({ name: this.flow, settings: this.config.flows[this.flow]!, store, ...shared }));
+    for (const stage of stages) {
+      const stop = new AbortController();
+      const shared = { nats: this.config.nats, holder: 'test', leaseTtlMs: 10_000, log, signal: stop.signal };
+      const running =
+        stage === 'apply'
+          ? runMirrorFlow({ name: this.flow, settings: this.config.flows[this.flow]!, store, ...shared })
+          : settings.kind === 'postgres'
+            ? runPostgresCapture({ name: 'one', settings, ...shared })
+            : runMysqlCapture({ name: 'one', settings, ...shared });
+      this.#stages.set(stage, { stop, done: running.catch((thrown: unknown) => void (this.failure ??= thrown)) });
+    }
   }
 
-  #keep(stage: Promise<void>): void {
-    this.#stages.push(stage.catch((thrown: unknown) => void (this.failure ??= thrown)));
+  /** Stops a stage, or both; they can be started again. */
+  async stop(...stages: ('capture' | 'apply')[]): Promise<void> {
+    const stopping = stages.map((stage) => this.#stages.get(stage));
+    for (const stage of stopping) stage?.stop.abort();
+    await Promise.all(stopping.map(async (stage) => await stage?.done));
   }
 
   /** Waits until the target has as many rows as the source in each of the tables. */
@@ -197,8 +203,7 @@ export class CrossPipeline {
   }
 
   async close(): Promise<void> {
-    this.#stop.abort();
-    await Promise.all(this.#stages);
+    await this.stop('capture', 'apply');
     await this.source.close();
     await this.target.close();
     await this.nats.close();

@@ -53,8 +53,12 @@ describe('docker-compose.yml', () => {
     const stages = services.flatMap(([, service]) => stagesOf(service));
     const wanted = [
       ...Object.keys(config.sources).map((name) => `capture:${name}`),
-      ...Object.keys(config.flows).flatMap((name) => [`apply:${name}`, `verify:${name}`, `heartbeat:${name}`]),
-      ...Object.keys(config.canonicalFlows).flatMap((name) => [`transform:${name}`, `apply:${name}`, `verify:${name}`]),
+      ...Object.keys(config.canonicalFlows).map((name) => `transform:${name}`),
+      ...[...Object.keys(config.flows), ...Object.keys(config.canonicalFlows)].flatMap((name) => [
+        `apply:${name}`,
+        `verify:${name}`,
+        `heartbeat:${name}`,
+      ]),
       ...Object.keys(config.outboundFlows).map((name) => `apply:${name}`),
     ];
     expect(stages.filter((stage) => stage !== 'console').sort()).toEqual(wanted.sort());

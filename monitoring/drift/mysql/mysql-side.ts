@@ -205,6 +205,10 @@ export class MysqlDriftSource extends MysqlSide implements DriftSource {
   /** Nothing is written into a source of this kind: capture itself reports the end of an idle log. */
   async nudge(): Promise<void> {}
 
+  async mark(): Promise<undefined> {
+    return undefined;
+  }
+
   async boundary(table: ComparedTable, after: KeyTexts | null, rows: number): Promise<KeyTexts | undefined> {
     const texts = keyColumns(table).map((column) => textSql(column, this.session.flavour));
     const [found] = await this.session.query(

@@ -367,18 +367,24 @@ export class PostgresDriftSource extends PostgresSide implements DriftSource {
     await this.#mark(true);
   }
 
+  async mark(): Promise<Position | undefined> {
+    return await this.#mark(true);
+  }
+
   /** Commits a mark of the capture: `alone`, or no sooner than what was committed before and waits for a standby. */
-  async #mark(alone: boolean): Promise<void> {
+  async #mark(alone: boolean): Promise<Position | undefined> {
     const level = alone
       ? `'local'`
       : `case current_setting('synchronous_commit') when 'remote_apply' then 'remote_apply' else 'on' end`;
-    await this.guard('writing a mark into the log of the source', () =>
-      this.client.query(
-        `select case when not pg_is_in_recovery() then pg_logical_emit_message(true, $1, '{"k":"heartbeat"}') end,
-           set_config('synchronous_commit', ${level}, true)`,
+    const { rows } = await this.guard('writing a mark into the log of the source', () =>
+      this.client.query<{ lsn: string | null }>(
+        `select (case when not pg_is_in_recovery() then pg_logical_emit_message(true, $1, '{"k":"heartbeat"}') end
+                 - '0/0')::text as lsn, set_config('synchronous_commit', ${level}, true)`,
         [this.#markPrefix],
       ),
     );
+    const { lsn } = rows[0]!;
+    return lsn === null ? undefined : pgPosition(BigInt(lsn));
   }
 
   async boundary(table: ComparedTable, after: KeyTexts | null, rows: number): Promise<KeyTexts | undefined> {
