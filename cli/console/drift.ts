@@ -3,6 +3,7 @@ import type { Config } from '../../core/config.ts';
 import type { DriftFinding, DriftView, RowPairView, ShownValue } from '../../monitoring/console/views.ts';
 import { placeOf } from '../../monitoring/drift/open-sides.ts';
 import type { RowImages } from '../../monitoring/drift/row-images.ts';
+import { LATEST_RUNS } from '../../monitoring/drift/verification.ts';
 import type { SqlReader, SqlRow } from '../../monitoring/sql-reader.ts';
 import { hiddenColumns, shown, type HidesColumn } from './hidden-columns.ts';
 
@@ -57,18 +58,36 @@ export async function countFindings(reader: SqlReader, flow: string): Promise<Dr
   }));
 }
 
+/** SQL that is true of a run in which rows changed whenever they were looked at. */
+const unresolvedIn = ({ kind }: SqlReader): string =>
+  kind === 'postgres'
+    ? `EXISTS (SELECT FROM jsonb_each(tables) AS t WHERE (t.value ->> 'unresolved')::bigint > 0)`
+    : `coalesce(CAST(JSON_EXTRACT(tables, '$.*.unresolved') AS char), '') REGEXP '[1-9]'`;
+
+/** When the newest of the latest comparisons began that proved a flow equal; undefined: none of them did. */
+export async function lastProof(reader: SqlReader, flow: string): Promise<string | undefined> {
+  if (!(await compared(reader))) return undefined;
+  const found =
+    reader.kind === 'postgres'
+      ? `jsonb_path_exists(tables, '$.*.findings[*]')`
+      : `JSON_EXTRACT(tables, '$.*.findings[*]') IS NOT NULL`;
+  const [row] = await reader.query(
+    `SELECT started_at FROM
+       (SELECT * FROM waybill.drift_run WHERE flow = ? ORDER BY id DESC LIMIT ${LATEST_RUNS}) AS latest
+      WHERE state = 'done' AND tables <> '{}' AND NOT (${found}) AND NOT (${unresolvedIn(reader)}) ORDER BY id DESC LIMIT 1`,
+    [flow],
+  );
+  return moment(row?.['started_at']);
+}
+
 export async function lastRun(reader: SqlReader, flow: string): Promise<DriftView['lastRun']> {
   if (!(await compared(reader))) return undefined;
   const leftOut =
     reader.kind === 'postgres'
       ? `jsonb_path_query_array(tables, '$.*.leftOut[*]')`
       : `JSON_EXTRACT(tables, '$.*.leftOut[*]')`;
-  const unresolved =
-    reader.kind === 'postgres'
-      ? `EXISTS (SELECT FROM jsonb_each(tables) AS t WHERE (t.value ->> 'unresolved')::bigint > 0)`
-      : `coalesce(CAST(JSON_EXTRACT(tables, '$.*.unresolved') AS char), '') REGEXP '[1-9]'`;
   const [row] = await reader.query(
-    `SELECT state, started_at, finished_at, ${leftOut} AS left_out, CASE WHEN ${unresolved} THEN 1 END AS unresolved FROM waybill.drift_run WHERE flow = ? ORDER BY id DESC LIMIT 1`,
+    `SELECT state, started_at, finished_at, ${leftOut} AS left_out, CASE WHEN ${unresolvedIn(reader)} THEN 1 END AS unresolved FROM waybill.drift_run WHERE flow = ? ORDER BY id DESC LIMIT 1`,
     [flow],
   );
   if (row === undefined) return undefined;

@@ -22,7 +22,7 @@ import type { StageFacts } from '../../monitoring/health.ts';
 import { METRIC } from '../../monitoring/metric-names.ts';
 import type { Observation } from '../../monitoring/observation.ts';
 import type { Connections } from './connections.ts';
-import { countFindings, lastRun } from './drift.ts';
+import { countFindings, lastProof } from './drift.ts';
 
 export interface OverviewInput {
   readonly config: Config;
@@ -221,10 +221,14 @@ async function flowView(
   };
 }
 
-/** A proof that a process of now reports, else that of the latest comparison which found nothing. */
+/** A proof that a process of now reports, or a later one of which the target knows: the command and the console compare, too. */
 function verifiedAt(reported: number | undefined, own: OwnWord): { verifiedAt?: string } {
-  if (reported !== undefined) return { verifiedAt: new Date(reported * 1000).toISOString() };
-  return own.provenAt === undefined ? {} : { verifiedAt: own.provenAt };
+  const known = reported === undefined ? undefined : new Date(reported * 1000).toISOString();
+  const at = [known, own.provenAt]
+    .filter((each) => each !== undefined)
+    .toSorted()
+    .at(-1);
+  return at === undefined ? {} : { verifiedAt: at };
 }
 
 interface OwnWord {
@@ -240,13 +244,13 @@ interface OwnWord {
 /** What the target itself says of a flow. */
 async function ownWord(connections: Connections, target: string, flow: string): Promise<OwnWord> {
   try {
-    const [row, reasons, found, run] = await Promise.all([
+    const [row, reasons, found, provenAt] = await Promise.all([
       connections
         .desk(target)
         .use(async (desk) => (await desk.readPositions()).find((position) => position.flow === flow)),
       connections.desk(target).use((desk) => desk.countReasons(flow)),
       connections.target(target).use((reader) => countFindings(reader, flow)),
-      connections.target(target).use((reader) => lastRun(reader, flow)),
+      connections.target(target).use((reader) => lastProof(reader, flow)),
     ]);
     const drift = found.reduce((sum, each) => sum + each.rows, 0);
     return {
@@ -254,7 +258,7 @@ async function ownWord(connections: Connections, target: string, flow: string): 
       ...(row?.commitTime == null ? {} : { commitTime: row.commitTime.toISOString() }),
       quarantined: reasons.reduce((sum, { count }) => sum + count, 0),
       drift,
-      ...(run?.state === 'done' && drift === 0 && run.unresolved !== true ? { provenAt: run.startedAt } : {}),
+      ...(provenAt === undefined ? {} : { provenAt }),
     };
   } catch (thrown) {
     const error = asReplicationError(thrown);

@@ -30,9 +30,14 @@ export function countKinds(findings: readonly Finding[]): Record<DriftKind, numb
   return counts;
 }
 
-/** True when both sides were proven equal: nothing differs, and no row escaped by changing all the time. */
-export function isProven(outcome: FlowOutcome): boolean {
-  return outcome.tables.every((table) => openFindings(table).length === 0 && table.progress.unresolved === 0);
+/**
+ * True when both sides were proven equal: something was compared, nothing differs, and no row escaped by changing all the
+ * time.
+ */
+export function isProven({ tables }: FlowOutcome): boolean {
+  return (
+    tables.length > 0 && tables.every((table) => openFindings(table).length === 0 && table.progress.unresolved === 0)
+  );
 }
 
 /** The share of rows that were compared and settled; of records also of what of them could be proven. */

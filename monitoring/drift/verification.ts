@@ -15,6 +15,8 @@ export interface Verification {
 export interface RunRow {
   readonly state: string;
   readonly startedAt: Date;
+  /** How many tables it looked at: one that found none proves nothing. */
+  readonly tables: number;
   /** Findings and rows that escaped, over all tables. */
   readonly findings: number;
   readonly unresolved: number;
@@ -27,7 +29,7 @@ export const LATEST_RUNS = 30;
 export function summarize(runs: readonly RunRow[], driftRows: number): Verification | undefined {
   const [latest] = runs;
   if (latest === undefined) return undefined;
-  const proven = runs.find((run) => run.state === 'done' && run.findings === 0 && run.unresolved === 0);
+  const proven = runs.find((run) => stateOf(run) === 'equal');
   return {
     ...(proven === undefined ? {} : { provenAt: proven.startedAt }),
     state: stateOf(latest),
@@ -38,6 +40,7 @@ export function summarize(runs: readonly RunRow[], driftRows: number): Verificat
 
 function stateOf(run: RunRow): Verification['state'] {
   if (run.state === 'running' || run.state === 'failed') return run.state;
+  if (run.tables === 0) return 'failed';
   if (run.findings > 0) return 'drift';
   return run.unresolved > 0 ? 'unresolved' : 'equal';
 }

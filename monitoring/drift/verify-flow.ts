@@ -1,6 +1,7 @@
 /** Compares all tables of one flow, and repairs what differs when asked to. */
 import type { FlowConfig } from '../../core/config.ts';
 import type { ColumnRules } from '../../core/column-rules.ts';
+import { ReplicationError } from '../../core/errors.ts';
 import type { Nats } from '../../core/nats.ts';
 import type { TableFilter } from '../../core/table-pattern.ts';
 import { passed } from './alignment.ts';
@@ -78,6 +79,12 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
   const tables: TableOutcome[] = [];
   try {
     const all = await plans(options);
+    // Nothing that was compared is no proof: most likely a pattern is wrong, or the url names another database.
+    if (all.length === 0)
+      throw new ReplicationError(
+        'source_table_missing',
+        `flow ${flow}: nothing was compared, since no table of the source matches the patterns of source and flow`,
+      );
     const share = (): number => {
       let done = 0;
       let total = 0;

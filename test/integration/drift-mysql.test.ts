@@ -3,6 +3,7 @@
  * planted is found, and nothing else.
  */
 import { describe, expect, it } from 'vitest';
+import { lastProof } from '../../cli/console/drift.ts';
 import { rereadRows } from '../../capture/reread.ts';
 import { askForProgress } from '../../core/asked-progress.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
@@ -13,6 +14,7 @@ import { closeSides, openSides } from '../../monitoring/drift/open-sides.ts';
 import { isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
 import { Pace } from '../../monitoring/drift/pace.ts';
 import { newTableProgress } from '../../monitoring/drift/verify-table.ts';
+import { openReader } from '../../monitoring/sql-reader.ts';
 import { createRandom } from '../../sandbox/demo/random.ts';
 import { AnyClient, type CrossPipeline } from '../support/cross-pipeline.ts';
 import { EveryServer } from '../support/every-server.ts';
@@ -206,11 +208,18 @@ async function onlyOneWrites(pipeline: CrossPipeline): Promise<void> {
   const { store, ...sides } = await openSides(pipeline.config, pipeline.flow);
   try {
     const lost = { code: 'lease_lost' };
+    const proven = await store.provenAt();
+    const reader = await openReader('target', pipeline.config.targets['two']!, 'test');
+    const known = async (): Promise<void> => {
+      expect(await store.provenAt()).toEqual(proven);
+      expect(await lastProof(reader, pipeline.flow)).toBe(proven!.toISOString());
+    };
     const done = { state: 'done', compared: ['here.stock'] } as const;
     const first = await store.begin(true);
     expect(first.tables.size, 'those before have ended').toBe(0);
     first.tables.set('here.stock', { ...newTableProgress(), rows: 7 });
     await store.save(first, 'here.stock');
+    await known();
     const second = await store.begin(true);
     expect([second.startedAt, second.tables]).toEqual([first.startedAt, first.tables]);
     await expect(store.save(first, 'here.stock')).rejects.toMatchObject(lost);
@@ -222,6 +231,8 @@ async function onlyOneWrites(pipeline: CrossPipeline): Promise<void> {
     await store.finish(third, done);
     await expect(store.finish(third, done)).rejects.toMatchObject(lost);
     expect((await store.begin(true)).tables.size).toBe(0);
+    await known();
+    await reader.close();
   } finally {
     await closeSides({ ...sides, store });
   }

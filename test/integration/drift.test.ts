@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { verify } from '../../cli/commands/verify.ts';
-import { lastRun } from '../../cli/console/drift.ts';
+import { lastProof, lastRun } from '../../cli/console/drift.ts';
 import { openBucket } from '../../core/lease.ts';
 import { createLogger } from '../../core/logger.ts';
 import { comparePlan } from '../../monitoring/drift/compare-plan.ts';
@@ -332,6 +332,30 @@ describe('drift', () => {
     expect((await readVerifications(pipeline.target, ['mirror'])).get('mirror')).toMatchObject({ state: 'unresolved' });
     const reader = await openReader('target', pipeline.config.targets['vis']!, 'test');
     expect(await lastRun(reader, 'mirror')).toMatchObject({ state: 'done', unresolved: true });
+    await reader.close();
+  });
+
+  it('proves nothing of a flow that has no table, and leaves open what was found', async () => {
+    pipeline = await Pipeline.open(postgres, nats, 'create table a (id int primary key); insert into a values (1)');
+    pipeline.start();
+    await pipeline.settled(['a']);
+    const proven = await pipeline.verify();
+    expect(isProven(proven)).toBe(true);
+    await pipeline.target.query('delete from a');
+    expect(found(await pipeline.verify())).toEqual(['a missing ["1"]']);
+    await expect(pipeline.verify({ includes: () => false })).rejects.toMatchObject({
+      code: 'source_table_missing',
+      message: expect.stringContaining('flow mirror: nothing was compared'),
+    });
+    expect((await readVerifications(pipeline.target, ['mirror'])).get('mirror')).toMatchObject({
+      state: 'failed',
+      driftRows: 1,
+      provenAt: proven.startedAt,
+    });
+    const reader = await openReader('target', pipeline.config.targets['vis']!, 'test');
+    expect(await lastProof(reader, 'mirror'), 'the console looks behind the newest comparison').toBe(
+      proven.startedAt.toISOString(),
+    );
     await reader.close();
   });
 

@@ -5,6 +5,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { createLogger } from '../../core/logger.ts';
 import type { FlowOutcome } from '../../monitoring/drift/outcome.ts';
 import { runSchedule } from '../../monitoring/drift/schedule.ts';
+import { newTableProgress } from '../../monitoring/drift/verify-table.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { waitFor } from '../support/wait.ts';
@@ -51,7 +52,11 @@ async function run(
 
 const fails = (): Promise<never> =>
   Promise.reject(new ReplicationError('source_unreachable', 'the source is not there'));
-const proof = async (): Promise<FlowOutcome> => ({ flow: 'mirror', startedAt: new Date(2000), tables: [] });
+const proof = async (): Promise<FlowOutcome> => ({
+  flow: 'mirror',
+  startedAt: new Date(2000),
+  tables: [{ schema: 'public', name: 'a', progress: newTableProgress(), estimatedRows: 0, skippedColumns: [] }],
+});
 
 it('is told from when the flow was first to be compared, or from its last proof', async () => {
   const { awaited: first } = await run(fails, 'awaited');

@@ -144,7 +144,7 @@ export class MysqlDriftStore implements DriftStore {
 
   async provenAt(): Promise<Date | undefined> {
     const [row] = await this.#session.query(
-      `SELECT started_at FROM waybill.drift_run WHERE flow = ${quoteText(this.#flow)} AND state = 'done'
+      `SELECT started_at FROM waybill.drift_run WHERE flow = ${quoteText(this.#flow)} AND state = 'done' AND tables <> '{}'
           AND JSON_EXTRACT(tables, '$.*.findings[*]') IS NULL
           AND coalesce(CAST(JSON_EXTRACT(tables, '$.*.unresolved') AS char), '') NOT REGEXP '[1-9]'
         ORDER BY id DESC LIMIT 1`,

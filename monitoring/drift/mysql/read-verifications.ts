@@ -42,6 +42,7 @@ function toRun(state: string, startedAt: string, progress: string): RunRow {
   return {
     state,
     startedAt: new Date(`${startedAt.replace(' ', 'T')}Z`),
+    tables: tables.length,
     findings: tables.reduce((sum, table) => sum + table.findings.length, 0),
     unresolved: tables.reduce((sum, table) => sum + table.unresolved, 0),
   };

@@ -98,7 +98,7 @@ export class PostgresDriftStore implements DriftStore {
   async provenAt(): Promise<Date | undefined> {
     return await this.#query('reading when both sides were proven equal', async () => {
       const { rows } = await this.#client.query<{ started_at: Date }>(
-        `SELECT started_at FROM waybill.drift_run r WHERE flow = $1 AND state = 'done'
+        `SELECT started_at FROM waybill.drift_run r WHERE flow = $1 AND state = 'done' AND tables <> '{}'
             AND NOT EXISTS (SELECT FROM jsonb_each(r.tables)
               WHERE jsonb_array_length(value -> 'findings') > 0 OR (value ->> 'unresolved')::bigint > 0)
           ORDER BY id DESC LIMIT 1`,
