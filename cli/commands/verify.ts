@@ -1,10 +1,10 @@
 /** `waybill verify`: compares both sides of flows now. */
-import { makerOf } from '../../core/config.ts';
-import { ReplicationError } from '../../core/errors.ts';
+import { makerOf, type Config } from '../../core/config.ts';
+import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import { connectNats } from '../../core/nats.ts';
 import { countKinds, coverage, isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
 import { printTable, readConfig, unknownName, type GlobalOptions } from '../context.ts';
-import { EXIT } from '../exit-status.ts';
+import { EXIT, reportError } from '../exit-status.ts';
 import { printable } from '../printable.ts';
 import { verifyOnce } from '../verification.ts';
 
@@ -17,7 +17,16 @@ export interface VerifyCommandOptions extends GlobalOptions {
 
 const SHOWN = 20;
 
-/** Exit status 1 when drift was confirmed and stands, or rows changed too fast to be proven; 130 when it was told to stop. */
+/** A flow that could not be compared, and why. */
+interface Failure {
+  readonly flow: string;
+  readonly error: ReplicationError;
+}
+
+/**
+ * Exit status 1 when drift was confirmed and stands, or rows changed too fast to be proven; that of its error where a flow
+ * could not be compared, which keeps no other from being; 130 when it was told to stop.
+ */
 export async function verify(flows: string[], options: VerifyCommandOptions): Promise<number> {
   const config = readConfig(options);
   const known = [...Object.keys(config.flows), ...Object.keys(config.canonicalFlows)];
@@ -36,36 +45,61 @@ export async function verify(flows: string[], options: VerifyCommandOptions): Pr
   process.once('SIGINT', () => stop.abort());
   process.once('SIGTERM', () => stop.abort());
   const nats = await connectNats(config.nats, 'waybill verify');
-  const outcomes: FlowOutcome[] = [];
+  const answers: (FlowOutcome | Failure)[] = [];
+  const statuses: number[] = [];
+  const wanted = flows.length === 0 ? known : flows;
   try {
-    for (const flow of flows.length === 0 ? known : flows) {
-      const outcome = await verifyOnce(config, flow, {
-        nats,
-        repair: options.repair === true,
-        resume: options.resume === true,
-        turn: {
-          as: '`waybill verify`',
-          onWaiting: (other) =>
-            console.error(`flow ${flow} is being compared by ${other}: waiting for the end of that`),
-        },
-        maxLoad,
-        signal: stop.signal,
-      });
-      outcomes.push(outcome);
-      if (options.json !== true) print(outcome);
+    for (const flow of wanted) {
+      try {
+        const outcome = await verifyOnce(config, flow, {
+          nats,
+          repair: options.repair === true,
+          resume: options.resume === true,
+          turn: {
+            as: '`waybill verify`',
+            onWaiting: (other) =>
+              console.error(`flow ${flow} is being compared by ${other}: waiting for the end of that`),
+          },
+          maxLoad,
+          signal: stop.signal,
+        });
+        answers.push(outcome);
+        statuses.push(isProven(outcome) ? EXIT.good : EXIT.no);
+        if (options.json !== true) print(outcome);
+      } catch (thrown) {
+        if (stop.signal.aborted) {
+          console.error(interrupted(config, flow, wanted));
+          return EXIT.interrupted;
+        }
+        console.error(`flow ${flow}: NOT compared`);
+        answers.push({ flow, error: asReplicationError(thrown) });
+        statuses.push(reportError(thrown));
+      }
     }
-  } catch (thrown) {
-    if (!stop.signal.aborted) throw thrown;
-    console.error('stopped before the answer; `waybill verify --resume` goes on from here');
-    return EXIT.interrupted;
   } finally {
     await nats.close();
   }
-  if (options.json === true) console.log(JSON.stringify(outcomes.map(describe), undefined, 2));
-  return outcomes.every(isProven) ? EXIT.good : EXIT.no;
+  if (options.json === true) console.log(JSON.stringify(answers.map(describe), undefined, 2));
+  // That something differs says more than that something else could not be looked at.
+  return statuses.includes(EXIT.no) ? EXIT.no : Math.max(EXIT.good, ...statuses);
 }
 
-function describe(outcome: FlowOutcome): unknown {
+/** What becomes of a comparison that was told to stop. */
+function interrupted(config: Config, flow: string, wanted: readonly string[]): string {
+  const next = wanted.slice(wanted.indexOf(flow) + 1);
+  const rest = next.length === 0 ? '' : `; not compared: ${next.join(', ')}`;
+  const how =
+    config.canonicalFlows[flow] === undefined
+      ? `\`waybill verify ${flow} --resume\` goes on from here`
+      : 'a comparison of records begins anew';
+  return `stopped before the answer of flow ${flow}: ${how}${rest}`;
+}
+
+function describe(outcome: FlowOutcome | Failure): unknown {
+  if ('error' in outcome) {
+    const { code, message, remedy } = outcome.error;
+    return { flow: outcome.flow, equal: false, error: { code, message, remedy } };
+  }
   return {
     flow: outcome.flow,
     equal: isProven(outcome),

@@ -253,7 +253,7 @@ it('gives no answer where it is told to stop before there is one', async () => {
   });
   comparing.child.kill('SIGINT');
   expect(await comparing.ended, comparing.output()).toBe(130);
-  expect(comparing.output()).toContain('stopped before the answer');
+  expect(comparing.output()).toContain('`waybill verify copy --resume` goes on from here');
 });
 
 it('goes away without a trace, and only when told so', async () => {

@@ -481,12 +481,17 @@ describe('drift', () => {
     try {
       expect(await verify([], { config: file })).toBe(0);
       await pipeline.target.query('delete from a where id = 1; insert into a values (3)');
-      expect(await verify(['mirror'], { config: file, json: true })).toBe(1);
-      const [report] = JSON.parse(String(lines.mock.lastCall?.[0])) as [
-        { equal: boolean; tables: { missing: number; extra: number }[] },
-      ];
-      expect(report.equal).toBe(false);
-      expect(report.tables[0]).toMatchObject({ table: 'public.a', missing: 1, extra: 1, different: 0 });
+      // A flow that cannot be compared keeps no other from being, and is told of.
+      const two = JSON.parse(pipeline.yaml) as { flows: Record<string, object> };
+      two.flows = { nothing: { ...two.flows['mirror'], tables: ['public.typo'] }, ...two.flows };
+      await writeFile(file, JSON.stringify(two));
+      expect(await verify([], { config: file, json: true })).toBe(1);
+      expect(JSON.parse(String(lines.mock.lastCall?.[0]))).toMatchObject([
+        { flow: 'nothing', equal: false, error: { code: 'source_table_missing', remedy: expect.anything() } },
+        { flow: 'mirror', equal: false, tables: [{ table: 'public.a', missing: 1, extra: 1, different: 0 }] },
+      ]);
+      expect(await verify(['nothing'], { config: file })).toBe(1);
+      await writeFile(file, pipeline.yaml);
       expect(await verify([], { config: file, repair: true })).toBe(0);
       expect(await verify([], { config: file })).toBe(0);
       await expect(verify(['miror'], { config: file })).rejects.toThrow('did you mean "mirror"?');
