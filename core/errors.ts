@@ -232,7 +232,7 @@ const POLICIES = {
   transform_history: {
     action: 'resnapshot',
     remedy:
-      'Frames have expired from the stream of a source, and no saved state of this mapping stands in for them. Run `waybill snapshot SOURCE --reset` to have all its tables read again, and give the stream more room.',
+      'Frames have expired from the stream of a source, and no saved rows of what the mapping reads stand in for them. Run `waybill snapshot SOURCE --reset` to have all its tables read again, and give the stream more room.',
   },
   transform_state_full: {
     action: 'halt',

@@ -12,6 +12,7 @@ import { isTimeZone } from './canonical/timestamp.ts';
 import { compileTiers, type Tiers } from './delivery-tiers.ts';
 import { compileMapping, type MappingPlan } from './mapping/block-plan.ts';
 import type { MappingFunction } from './mapping/evaluate.ts';
+import { blockText } from './mapping/block-text.ts';
 import { parseMapping, type Mapping } from './mapping/mapping-file.ts';
 import { functionsPath, loadFunctions } from './mapping/mapping-functions.ts';
 import { readMapping } from './mapping/yaml-file.ts';
@@ -46,6 +47,7 @@ export async function loadFlowPlan(name: string, settings: CanonicalFlowConfig):
       `${at}.canonical: there is no entity "${settings.canonical}"${hint(settings.canonical, ENTITY_NAMES)}`,
     ]);
   const hash = createHash('sha256');
+  const beside: ReadonlySet<string> = new Set(settings.evidence);
   const sources: SourcePlan[] = [];
   const supplied = new Map<string, ReadonlySet<string>>();
   const problems: string[] = [];
@@ -64,7 +66,9 @@ export async function loadFlowPlan(name: string, settings: CanonicalFlowConfig):
     const fields = blocks.flatMap((block) => block.fields.map((field) => entity.index.get(field.name)!));
     supplied.set(source, new Set(fields.map((field) => entity.fields[field]!.group).filter((group) => group !== '')));
     sources.push({ name: source, mapping, functions });
-    hash.update(JSON.stringify([source, ...(choice.zone === undefined ? [] : [choice.zone]), text, codeText]));
+    // What stands in the file beside the blocks that are used decides nothing.
+    const used = mapping.blocks.filter((block) => block.entity === entity || beside.has(block.entity.name));
+    hash.update(JSON.stringify([source, mapping.zone, mapping.zeroDates, codeText, ...used.map(blockText)]));
   }
   const evidence = evidenceProblems(settings, entity, sources);
   const { ownership, problems: owning } = compileOwnership(entity, settings.owner, supplied);

@@ -14,22 +14,23 @@ import type { Nats } from '../core/nats.ts';
 import { describePosition, orderPositions } from '../core/position.ts';
 import { formatCheckpoint, parseCheckpoint, type Checkpoint, type Places } from './checkpoint.ts';
 import type { Passing } from './delivery.ts';
+import { beginState } from './begin-state.ts';
 import { BreachTeller } from './breach-teller.ts';
 import type { FlowPlan } from './flow-plan.ts';
 import { FlowState, type Outcome } from './flow-state.ts';
 import { HeldCounts } from './held-counts.ts';
+import { layoutOf } from './kept-layout.ts';
 import { Output } from './output.ts';
 import { RecordRows } from './record-rows.ts';
 import type { RecordValues } from './canonical/entity.ts';
 import type { HeldChange, ResolvedChange } from './ownership/resolved.ts';
 import { SalesRate } from './sales-rate.ts';
 import { SourceFeed } from './source-feed.ts';
-import { StateRestorer } from './saved-state.ts';
-import { findHistory, historyAfter, leadsTo, type History } from './source-history.ts';
+import { leadsTo, type History } from './source-history.ts';
 import type { SourceState } from './source-state.ts';
 import { vanishedRecords } from './vanished-records.ts';
 import { StateSaver } from './state-saver.ts';
-import type { SavedState, StateStore } from './state-store.ts';
+import type { StateStore } from './state-store.ts';
 
 const TICK_MS = 1000;
 /** Most bytes of a transaction of records, give or take one: it goes in one frame, which is whole or not there. */
@@ -85,7 +86,7 @@ class FlowRun {
   readonly #rows: RecordRows;
   readonly #output: Output;
   readonly #feeds = new Map<SourceState, SourceFeed>();
-  readonly #histories = new Map<SourceState, History>();
+  #histories: ReadonlyMap<SourceState, History> = new Map();
   #wake: (() => void) | undefined;
   #woken = false;
   /** All records are being written anew: the stream holds a part of them. */
@@ -97,8 +98,6 @@ class FlowRun {
   #asked = false;
   /** Up to here everything that expires has been seen to, and the checkpoint says so: what a clock ahead of it left out comes again. */
   #expiredUs = 0;
-  /** The state that this run began from, if there was one. */
-  #restored: SavedState | undefined;
   readonly #saver: StateSaver;
   readonly #sales: SalesRate | undefined;
   readonly #breaches: BreachTeller;
@@ -131,12 +130,13 @@ class FlowRun {
   }
 
   async run(): Promise<void> {
-    const { nats, prefix, log, report, plan } = this.#options;
+    const { nats, log, report, plan } = this.#options;
     const started = performance.now();
-    if (!(await this.#restore()))
-      for (const source of this.#state.sources)
-        this.#histories.set(source, await findHistory(nats, prefix, source.name));
-    const resumed = await this.#resumable();
+    const begun = await beginState({ ...this.#options, signal: this.#signal });
+    this.#state = begun.state;
+    this.#histories = begun.histories;
+    if (begun.saved !== undefined) this.#saver.note(begun.saved, this.#placesText());
+    const resumed = begun.remade ? undefined : await this.#resumable();
     for (const [source, history] of this.#histories)
       this.#feeds.set(source, new SourceFeed(nats, history, this.#signal, () => this.#changed()));
     if (resumed === undefined) {
@@ -152,7 +152,7 @@ class FlowRun {
     for (const { id, held } of this.#state.resolver.held.entries())
       if (held?.incomplete !== true) this.#heldCounts.note(id, true);
     const facts = { flow: plan.name, ms: Math.round(performance.now() - started), bytes: this.#state.stateBytes };
-    const frames = this.#restored === undefined ? 'all' : 'those behind the saved state';
+    const frames = begun.saved === undefined && !begun.remade ? 'all' : 'those behind the saved state';
     log.info({ ...facts, anew, frames }, 'state rebuilt');
     this.#state.noteWhole();
     if (anew) {
@@ -160,46 +160,13 @@ class FlowRun {
       // Not all of them may be known by then.
       if (this.#signal.aborted) return;
       await this.#writeAnew(vanished);
+      // So that what was worked out for it is so once.
+      if (begun.remade) this.#saver.hurry();
     }
     report.state('applying');
     await this.#live();
     await this.#output.drain();
     await this.#save(true);
-  }
-
-  /** Begins with the saved state, where there is one of this plan and frames follow on it. */
-  async #restore(): Promise<boolean> {
-    const { nats, prefix, plan, store, installation, log } = this.#options;
-    const saved = await store.latest();
-    if (saved === undefined || saved.checkpoint.plan !== plan.fingerprint) return false;
-    const { checkpoint } = saved;
-    if (plan.tiers.delayed.some((tier) => !checkpoint.tiers.has(tier.id))) return false;
-    const histories: History[] = [];
-    for (const source of this.#state.sources) {
-      const place = checkpoint.sources.get(source.name);
-      const history = place === undefined ? undefined : await historyAfter(nats, prefix, source.name, place);
-      if (history === undefined) {
-        log.info({ source: source.name }, 'the saved state is of no use: the frames do not follow on it');
-        return false;
-      }
-      histories.push(history);
-    }
-    this.#state.clockUs = checkpoint.clockUs;
-    const restorer = new StateRestorer(this.#state);
-    if (!(await store.read(saved, (line) => restorer.take(line)))) {
-      log.warn({ flow: plan.name }, 'the saved state is not whole: the state is made from frames');
-      this.#state = new FlowState(plan, installation);
-      return false;
-    }
-    restorer.done();
-    for (const [index, source] of this.#state.sources.entries()) {
-      source.restore(checkpoint.sources.get(source.name)!);
-      this.#histories.set(source, histories[index]!);
-    }
-    for (const [tier, release] of checkpoint.tiers) this.#state.released.set(tier, release);
-    this.#restored = saved;
-    this.#saver.note(saved, this.#placesText());
-    return true;
   }
 
   /**
@@ -214,7 +181,11 @@ class FlowRun {
     const checkpoint = this.#checkpoint();
     const places = this.#placesText();
     if (checkpoint.plan === '' || this.#saver.has(places)) return;
-    const taken = { checkpoint: formatCheckpoint(checkpoint), recordsSeq: this.#options.publisher.lastSeq };
+    const taken = {
+      checkpoint: formatCheckpoint(checkpoint),
+      recordsSeq: this.#options.publisher.lastSeq,
+      layout: layoutOf(this.#state),
+    };
     if (atOnce) await this.#saver.save(this.#state, taken, places);
     else this.#saver.begin(this.#state, taken, places);
   }

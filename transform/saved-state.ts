@@ -41,7 +41,7 @@ interface SavedExpiry {
 type Held = readonly (readonly [group: string, violations: readonly Violation[]])[];
 
 /** One line. Sources, tables and blocks are numbers in the order of the plan. */
-type Line =
+export type Line =
   | ['entity', name: string, key: readonly string[]]
   | ['table', source: number, schema: TableSchema]
   | ['scanned', source: number, tables: readonly number[], reachedUs: number]

@@ -44,6 +44,12 @@ export class StateSaver {
     this.#options.report.saved(saved);
   }
 
+  /** The next state is to be saved as soon as it can be, whatever is stored. */
+  hurry(): void {
+    this.#savedMs = Number.NEGATIVE_INFINITY;
+    this.#savedPlaces = '';
+  }
+
   /** Whether a state with these places is stored. */
   has(places: string): boolean {
     return this.#savedPlaces === places;

@@ -9,6 +9,7 @@ import { ReplicationError } from '../core/errors.ts';
 import { failpoint } from '../core/failpoint.ts';
 import { natsError, type Nats } from '../core/nats.ts';
 import { parseCheckpoint, type Checkpoint } from './checkpoint.ts';
+import type { Layout } from './kept-layout.ts';
 import { STATE_VERSION } from './saved-state.ts';
 
 const SNAPSHOT_HEADER = 'Waybill-Snapshot';
@@ -32,6 +33,8 @@ interface Manifest {
   readonly savedAt: number;
   /** Sequence of the newest frame of records when the state was taken; left out by older versions. */
   readonly recordsSeq?: number;
+  /** What it holds of rows; left out by older versions. */
+  readonly layout?: Layout;
 }
 
 /** What a state says of the moment at which it was taken. */
@@ -40,6 +43,7 @@ export interface Taken {
   readonly checkpoint: string;
   /** Sequence of the newest frame of records. */
   readonly recordsSeq: number;
+  readonly layout: Layout;
 }
 
 export interface SavedState extends Omit<Manifest, 'v' | 'checkpoint'> {

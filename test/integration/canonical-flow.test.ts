@@ -238,14 +238,35 @@ it('sends of many changes in an interval the last', async () => {
   expect(saved).toBeGreaterThan(100);
 });
 
-it('goes on from its saved state when the past of a source has expired, and says so when frames behind that are gone', async () => {
-  const wms = await source('odoo6', ODOO_DDL + odooProducts(2));
-  await wms.client.query(`insert into stock_quant (product_id, location_id, quantity) values (1, 1, 5), (2, 1, 6)`);
+const QUANTS = `version: 1
+name: quants
+zone: UTC
+entities:
+  inventory_position:
+    from: stock_quant
+    join: { product: { table: product_product, on: { id: product_id } } }
+    fields:
+      sku: product.default_code
+      location: { lookup: { of: location_id, values: { 1: WH } } }
+      lot: { const: '' }
+      owner: { const: '' }
+      uom: { const: EA }
+      on_hand: quantity
+      allocated: reserved_quantity
+`;
+
+it('goes on from its saved state when the past of a source has expired, also with a mended mapping, and says so when frames behind that are gone', async () => {
+  const wms = await source('odoo6', ODOO_DDL + odooProducts(3));
+  await wms.client.query(
+    `insert into stock_quant (product_id, location_id, quantity) values (1, 1, 5), (2, 1, 6), (3, 9, 7)`,
+  );
+  const map = join(folder, 'quants.yaml');
+  await writeFile(map, QUANTS);
   const states: string[] = [];
   const flow = await pipeline({
     sources: { wms: { kind: 'postgres', url: wms.url } },
     targetUrl: await postgres.createDatabase('vis6'),
-    flows: { stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } } } },
+    flows: { stock: { canonical: 'inventory_position', from: { wms: { map } } } },
     report: { state: (state, detail) => void states.push(`${state} ${detail ?? ''}`) },
   });
   flow.start('capture:wms', 'transform:stock', 'apply:stock');
@@ -279,6 +300,28 @@ it('goes on from its saved state when the past of a source has expired, and says
   await flow.shows(seen, ['A-1|7']);
   await requestAnew(flow.config.nats, 'stock');
   await change('update stock_quant set quantity = 8');
+  await flow.shows(seen, ['A-1|8']);
+  await flow.stop('transform:stock');
+
+  // So it does with a mapping, owners, a tenant and a delivery that are other ones, which need nothing that has not been kept.
+  await admin.manager.streams.purge(stream, { seq: await lastSeq() });
+  await writeFile(
+    map,
+    `# Mended.\n${QUANTS.replace('{ 1: WH }', '{ 1: DC, 9: YARD }').replace('allocated:', 'soft_reserved:')}`,
+  );
+  Object.assign(flow.config.canonicalFlows['stock']!, {
+    tenant: 'north',
+    owner: { on_hand: 'wms' },
+    delivery: { every: 1000 },
+  });
+  flow.start('transform:stock');
+  const all =
+    'select sku, location, on_hand, allocated, soft_reserved, tenant from canonical.inventory_position order by sku';
+  await flow.shows(all, ['A-1|DC|8|null|0|north', 'A-3|YARD|8|null|0|north']);
+  await flow.shows('select count(*) from waybill.quarantine', ['0']);
+  await change('insert into stock_quant (product_id, location_id, quantity) values (2, 1, 2)');
+  await flow.shows(seen, ['A-1|8', 'A-2|2', 'A-3|8']);
+  await change('delete from stock_quant where product_id > 1');
   await flow.shows(seen, ['A-1|8']);
   await flow.stop('transform:stock');
   expect(states.filter((each) => each.startsWith('blocked'))).toEqual([]);

@@ -160,7 +160,7 @@ it('of two states that are saved at once one is whole', async () => {
     await StateStore.open(admin, config, 'stock'),
   ];
   const checkpoint = formatCheckpoint({ plan: 'p', clockUs: 0, sources: new Map(), tiers: new Map() });
-  const taken = { checkpoint, recordsSeq: 0 };
+  const taken = { checkpoint, recordsSeq: 0, layout: { entity: '', sources: [] } };
   const lines = (of: string, many: number): string[] => Array.from({ length: many }, () => of.repeat(100_000));
   // The one that begins first ends last: by then the other has dropped its beginning.
   const ends = await Promise.allSettled([

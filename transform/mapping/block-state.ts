@@ -26,6 +26,8 @@ interface Dirty {
 const MEMBER_BYTES = 200;
 const GIVEN_BYTES = 300;
 const SLOT_BYTES = 8;
+/** So many rows are worked out anew, a few milliseconds, before others have their turn. */
+const RESTATED_AT_ONCE = 1000;
 
 export class BlockState {
   readonly #block: CompiledBlock;
@@ -198,13 +200,41 @@ export class BlockState {
     for (const [key, dirty] of this.#dirty) this.#evaluate(key, dirty, nowUs, records, lineageOf, into);
     // A map that is cleared keeps what it had within reach of the collector, until all of the heap is collected.
     this.#dirty = new Map();
-    for (const record of records) {
-      const cause = record.cause!;
-      record.cause = undefined;
-      const outcome = this.#contributor.contribute(record, cause, lineageOf, into);
-      if (outcome === 'gone') this.#records.delete(record.key);
-      else if (outcome === 'given' && this.#told !== undefined) this.#letGo(record, this.#told);
+    for (const record of records) this.#settle(record, lineageOf, into);
+  }
+
+  /**
+   * Works out anew what all rows give, where records are as another mapping made them: adds to `into` what differs. `causeOf`
+   * gives what stands for the change of a row, or of a record that no row makes any more.
+   */
+  *restate(
+    nowUs: number,
+    causeOf: (row: StoredRow | undefined) => Cause,
+    lineageOf: (cause: Cause) => Lineage,
+    into: ContributionChange[],
+  ): Generator<void> {
+    const records: RecordState[] = [];
+    let done = 0;
+    for (const row of this.#block.inputs[0]!.table.store.rows.values()) {
+      const member = row.parts[this.#part];
+      this.#evaluate(row.key, { row, member, cause: causeOf(row) }, nowUs, records, lineageOf, into);
+      if (++done % RESTATED_AT_ONCE === 0) yield;
     }
+    for (const record of this.#records.values()) note(records, record, record.cause ?? causeOf(undefined));
+    this.#filtered = 0;
+    for (const record of records) {
+      this.#settle(record, lineageOf, into);
+      if (++done % RESTATED_AT_ONCE === 0) yield;
+    }
+  }
+
+  /** Works out what the rows of a record contribute, and lets go what is done with. */
+  #settle(record: RecordState, lineageOf: (cause: Cause) => Lineage, into: ContributionChange[]): void {
+    const cause = record.cause!;
+    record.cause = undefined;
+    const outcome = this.#contributor.contribute(record, cause, lineageOf, into);
+    if (outcome === 'gone') this.#records.delete(record.key);
+    else if (outcome === 'given' && this.#told !== undefined) this.#letGo(record, this.#told);
   }
 
   /** Works out what one row gives, and notes the records that it leaves and joins. */

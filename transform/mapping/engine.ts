@@ -196,11 +196,38 @@ export class MappingEngine {
   flush(nowUs: number): ContributionChange[] {
     const changes: ContributionChange[] = [];
     for (const block of this.#blocks) block.flush(nowUs, (cause) => this.#lineage(cause), changes);
-    // Only now: several blocks may tell of one row.
-    for (const [index, { inputs }] of this.#options.plan.blocks.entries())
-      for (const key of this.#blocks[index]!.takeTold()) inputs[0]!.table.store.remove(key);
+    this.#removeTold();
     this.#keptBytes = 0;
     return changes;
+  }
+
+  /**
+   * Works out anew what all rows make that are there, where records are as another mapping made them: adds to `into` what
+   * differs from that. Nobody said it just now, `place` is where the rows stand. Stops now and then, for others to have
+   * their turn.
+   */
+  *restate(nowUs: number, place: ChangePlace, into: ContributionChange[]): Generator<void> {
+    for (const [index, { inputs }] of this.plan.blocks.entries()) {
+      const reader = this.#versions.get(inputs[0]!.table);
+      // Of a table that nothing was read of there are neither rows nor records.
+      if (reader === undefined) continue;
+      const causeOf = (stored: StoredRow | undefined): Cause => ({
+        reader,
+        key: stored?.key ?? '',
+        stored,
+        ...place,
+        row: undefined,
+        serial: 0,
+      });
+      yield* this.#blocks[index]!.restate(nowUs, causeOf, (cause) => this.#lineage(cause), into);
+    }
+    this.#removeTold();
+  }
+
+  /** Only when all blocks are done: several may tell of one row. */
+  #removeTold(): void {
+    for (const [index, { inputs }] of this.plan.blocks.entries())
+      for (const key of this.#blocks[index]!.takeTold()) inputs[0]!.table.store.remove(key);
   }
 
   #reader(table: TableSchema): TableReader | undefined {

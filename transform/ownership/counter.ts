@@ -62,6 +62,18 @@ export class SharedCounter {
     this.#known.set(source, value);
   }
 
+  /** The count as another mapping makes it. False where the source has not counted. */
+  recount(source: string, value: string): boolean {
+    if (this.#reset?.source !== source) return false;
+    this.#reset = { ...this.#reset, value };
+    return true;
+  }
+
+  /** Sources whose figure is known, or was the count. */
+  get sources(): Set<string> {
+    return new Set([...this.#known.keys(), ...(this.#reset === undefined ? [] : [this.#reset.source])]);
+  }
+
   /** An absolute figure: what was changed up to then is in it. */
   reset(source: string, value: string, timeUs: number): void {
     const before = this.#reset;

@@ -26,6 +26,11 @@ const RECORD_BYTES = 500;
 const CONTRIBUTION_BYTES = 500;
 const HELD_BYTES = 1500;
 const NONE: readonly Violation[] = [];
+/** So many records are worked out, a few milliseconds, before others have their turn. */
+const RESOLVED_AT_ONCE = 1000;
+
+/** Whether a source said something, Waybill wrote it into the source, or another mapping makes it of what was said before. */
+type Manner = 'said' | 'echo' | 'restated';
 
 export class Resolver {
   readonly #ownership: Ownership;
@@ -166,7 +171,7 @@ export class Resolver {
     this.#reached.set(source, Math.max(reachedUs, this.#reached.get(source) ?? 0));
     const touched: Entry[] = [];
     for (const change of changes) {
-      const entry = this.#take(source, change, echo);
+      const entry = this.#take(source, change, echo ? 'echo' : 'said');
       if (entry === undefined) continue;
       if (entry.touched === undefined) touched.push(entry);
       entry.touched = change.lineage;
@@ -187,6 +192,51 @@ export class Resolver {
     }
     for (const entry of touched) entry.touched = undefined;
     return resolved;
+  }
+
+  /**
+   * Takes what another mapping makes of rows that were there before. Nobody said it just now: what differs is as old as the
+   * newest change known of the contribution, and is no change that counts. `resolveAll` then works the records out.
+   */
+  restate(source: string, changes: readonly ContributionChange[]): void {
+    for (const change of changes) this.#take(source, change, 'restated');
+  }
+
+  /** Works out all records, after contributions came from a state with other owners. Stops now and then, for others to have their turn. */
+  *resolveAll(nowUs: number): Generator<void> {
+    let done = 0;
+    for (const entry of this.#records.values()) {
+      this.#refit(entry);
+      const touching = entry.lineage ?? entry.contributions[0]?.lineage.find((each) => each !== undefined);
+      if (touching === undefined) this.#forget(entry);
+      else this.#resolve(entry, touching, nowUs, false, []);
+      if (++done % RESOLVED_AT_ONCE === 0) yield;
+    }
+  }
+
+  /** What was noted for merges of other owners goes; of a counter that is new, or has other sources, the figures are taken. */
+  #refit(entry: Entry): void {
+    for (const contribution of entry.contributions)
+      for (const group of contribution.claims?.keys() ?? [])
+        if (!this.#claimed.has(group)) contribution.claims!.delete(group);
+    for (const { group, rule } of this.#rules) {
+      const counter = entry.counters?.get(group);
+      const counts = rule.kind === 'merge' && rule.merge.merge === 'delta';
+      if (counter !== undefined && !counts) {
+        entry.counters!.delete(group);
+        this.#counterBytes -= counter.bytes;
+      }
+      if (!counts) continue;
+      const known = counter?.sources ?? new Set();
+      const here = new Set<string>();
+      for (const item of entry.contributions) {
+        if (item.lineage[group] === undefined || here.has(item.source)) continue;
+        here.add(item.source);
+        if (!known.has(item.source)) this.#count(entry, item, group, item.values, 'restated');
+      }
+      for (const source of known) if (!here.has(source)) this.#counterBytes -= counter?.forget(source) ?? 0;
+    }
+    if (entry.counters?.size === 0) entry.counters = undefined;
   }
 
   /** Notes when the first of a record's times counts that lie too far ahead now. */
@@ -232,7 +282,7 @@ export class Resolver {
   }
 
   /** Gives what is known of the record now; undefined where nothing ever was. */
-  #take(source: string, change: ContributionChange, echo: boolean): Entry | undefined {
+  #take(source: string, change: ContributionChange, manner: Manner): Entry | undefined {
     const { key, index, values } = change;
     let entry = this.#entryOf(change);
     if (values === undefined) {
@@ -278,6 +328,7 @@ export class Resolver {
       this.#contributions += 1;
     }
     const { lineage, values: before } = contribution;
+    const origin = (manner === 'restated' ? newestOf(lineage) : undefined) ?? change.lineage;
     for (let group = 0; group < lineage.length; group++) {
       const { indexes } = this.#groups[group]!;
       if (!suppliesAny(values, indexes)) {
@@ -286,12 +337,12 @@ export class Resolver {
         continue;
       }
       if (lineage[group] !== undefined && sameAt(before, values, indexes)) continue;
-      if (this.#claimed.has(group)) {
-        if (echo) (contribution.claims ??= new Map()).set(group, claimOf(contribution, group));
+      if (this.#claimed.has(group) && manner !== 'restated') {
+        if (manner === 'echo') (contribution.claims ??= new Map()).set(group, claimOf(contribution, group));
         else contribution.claims?.delete(group);
       }
-      lineage[group] = change.lineage;
-      if (this.#counts) this.#count(entry, source, group, change, echo);
+      lineage[group] = origin;
+      if (this.#counts) this.#count(entry, contribution, group, values, manner);
     }
     contribution.values = values;
     this.#hold(change, source);
@@ -299,10 +350,16 @@ export class Resolver {
   }
 
   /** Takes a new figure into the counter of a group that is merged by its changes. */
-  #count(entry: Entry, source: string, group: number, change: ContributionChange, echo: boolean): void {
+  #count(
+    entry: Entry,
+    { source, lineage }: Contribution,
+    group: number,
+    values: ContributedValues,
+    manner: Manner,
+  ): void {
     const rule = this.#ownership.rules.get(this.#groups[group]!.group);
     if (rule?.kind !== 'merge' || rule.merge.merge !== 'delta') return;
-    const value = change.values![this.#counterIndex(group)];
+    const value = values[this.#counterIndex(group)];
     if (typeof value !== 'string') return;
     entry.counters ??= new Map();
     let counter = entry.counters.get(group);
@@ -311,12 +368,11 @@ export class Resolver {
       this.#counterBytes += counter.bytes;
     }
     const before = counter.bytes;
-    if (echo) counter.rebase(source, value);
-    else {
-      const timeUs = microsOfTimestamp(change.lineage.time);
-      if (rule.merge.reset === source) counter.reset(source, value, timeUs);
-      else counter.changed(source, value, timeUs);
-    }
+    const isCount = rule.merge.reset === source;
+    const timeUs = microsOfTimestamp(lineage[group]!.time);
+    if (manner === 'echo' || (manner === 'restated' && !isCount)) counter.rebase(source, value);
+    else if (!isCount) counter.changed(source, value, timeUs);
+    else if (manner === 'said' || !counter.recount(source, value)) counter.reset(source, value, timeUs);
     counter.fold(rule.merge.reset === undefined ? Infinity : (this.#reached.get(rule.merge.reset) ?? 0));
     this.#counterBytes += counter.bytes - before;
   }
@@ -427,6 +483,12 @@ export class Resolver {
       content: JSON.stringify(Object.fromEntries(fields.map(({ name }, index) => [name, values[index] ?? null]))),
     };
   }
+}
+
+function newestOf(lineages: readonly (Lineage | undefined)[]): Lineage | undefined {
+  let newest: Lineage | undefined;
+  for (const each of lineages) if (each !== undefined && (newest === undefined || isNewer(each, newest))) newest = each;
+  return newest;
 }
 
 function equalValues(a: RecordValues, b: RecordValues): boolean {
