@@ -30,7 +30,7 @@ export async function installationId(bucket: KV): Promise<string> {
 
 /** The application_name of a session: what it is for, and whose. */
 export function sessionName(
-  purpose: 'apply' | 'capture' | 'stream' | 'slices' | 'load' | 'schema',
+  purpose: 'apply' | 'capture' | 'stream' | 'slices' | 'load' | 'schema' | 'probe',
   name: string,
   installation: string,
 ): string {

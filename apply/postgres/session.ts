@@ -48,6 +48,7 @@ function clientConfig(target: TargetConfig, applicationName: string): ClientConf
   return {
     ...postgresSession(target.url, applicationName),
     keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
     connectionTimeoutMillis: 10_000,
     ...(tls === undefined
       ? {}

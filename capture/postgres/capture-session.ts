@@ -26,6 +26,7 @@ import { LogFollower } from './log-follower.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, matchingTables } from './publication.ts';
 import { publishTable, type PublishedTable } from './published-table.ts';
+import { leavingInTime, SourceConnections, watchForSilence } from './silent-source.ts';
 import { SchemaWatch } from './schema-watch.ts';
 import { advanceSlot, readSlot } from './slot.ts';
 import { emitMark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
@@ -69,6 +70,9 @@ export class CaptureSession {
   readonly #log: LogFollower;
   /** Ends of stored frames that the slot may be confirmed at, once they are old enough to be on disk. */
   readonly #stored: { lsn: bigint; atMs: number }[] = [];
+  readonly #connections = new SourceConnections();
+  /** When the source answered last. */
+  #answeredMs = performance.now();
   /** When the broker last acknowledged a frame. */
   #ackedMs = -Infinity;
   /** The source may forget what lies before. */
@@ -119,6 +123,7 @@ export class CaptureSession {
       onStored: (frame) => this.#onStored(frame),
     });
     const { client, slot } = options;
+    for (const own of [client, watchClient]) this.#connections.add(own);
     this.#log = new LogFollower({
       held,
       client,
@@ -148,15 +153,19 @@ export class CaptureSession {
       this.#assembler.requestProgress({ unmoved: true });
       this.#publishing.wake();
     });
+    const parts = [
+      (signal: AbortSignal) => this.#log.run(signal),
+      (signal: AbortSignal) => this.#publishing.run(signal),
+      (signal: AbortSignal) => this.#statusLoop(signal),
+      (signal: AbortSignal) => this.#heartbeatLoop(signal),
+      (signal: AbortSignal) => this.#snapshots.run(signal),
+      (signal: AbortSignal) => this.#schemas.run(signal),
+      (signal: AbortSignal) => this.#watchForSilence(signal),
+    ];
     try {
-      await runParts(run.signal, nats, () => this.#publishing.wake(), [
-        (signal) => this.#log.run(signal),
-        (signal) => this.#publishing.run(signal),
-        (signal) => this.#statusLoop(signal),
-        (signal) => this.#heartbeatLoop(signal),
-        (signal) => this.#snapshots.run(signal),
-        (signal) => this.#schemas.run(signal),
-      ]);
+      await leavingInTime(run.signal, this.#connections, () =>
+        runParts(run.signal, nats, () => this.#publishing.wake(), parts),
+      );
     } finally {
       asked.unsubscribe();
     }
@@ -206,6 +215,13 @@ export class CaptureSession {
       this.#stored.splice(0, this.#stored.length, ...this.#stored.filter((_, index) => index % 2 === 1));
   }
 
+  async #watchForSilence(signal: AbortSignal): Promise<void> {
+    const { settings, name, installation } = this.#o.held;
+    const applicationName = sessionName('probe', name, installation);
+    const answeredMs = (): number => this.#answeredMs;
+    await watchForSilence({ settings, connections: this.#connections, applicationName, answeredMs }, signal);
+  }
+
   async #statusLoop(signal: AbortSignal): Promise<void> {
     const { client, slot } = this.#o;
     const { report } = this.#o.held;
@@ -224,6 +240,7 @@ export class CaptureSession {
       if (performance.now() - slotCheckedMs > SLOT_CHECK_EVERY_MS) {
         slotCheckedMs = performance.now();
         const info = await readSlot(client, slot);
+        this.#answeredMs = performance.now();
         if (info !== undefined) {
           report.retainedLogBytes(info.retainedBytes);
           report.logBudgetSeconds(budget.observe(slotCheckedMs, info.logEnd, info.safeBytes));
@@ -257,7 +274,8 @@ export class CaptureSession {
     const lead = StreamLead.open(nats, natsConfig.prefix, this.#o.publisher);
     this.#publishing.lead = lead;
     this.#snapshot = new SnapshotReader({
-      connect: () => connectSource(settings, sessionName('load', name, installation)),
+      connect: async () =>
+        this.#connections.add(await connectSource(settings, sessionName('load', name, installation))),
       mostConnections: settings.snapshot_connections,
       progress: this.#o.progress,
       markPrefix: this.#markPrefix,

@@ -16,7 +16,7 @@ import { beginStream } from '../stream-start.ts';
 import { BY_OID, TableRegistry } from '../table-registry.ts';
 import { CaptureSession } from './capture-session.ts';
 import { hasIdentity, type CapturedTable } from './catalog.ts';
-import { connectShared, connectSource } from './connection.ts';
+import { connectShared, connectSource, endClient } from './connection.ts';
 import { inspectSource, type SourceFacts } from './inspect.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireLog, requireUsableSlot, slotState } from './slot.ts';
@@ -94,8 +94,7 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     const more = { watchClient, registry, slot, publication, syncMs, spooling };
     await new CaptureSession({ held, progress, client, publisher, tail, tables: known, ...more }).run();
   } finally {
-    await client.end().catch(() => {});
-    await watchClient?.end().catch(() => {});
+    await Promise.all([client, watchClient].map(async (own) => own && (await endClient(own))));
   }
 }
 

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import type { Duplex } from 'node:stream';
 import pg from 'pg';
 import type { PostgresSourceConfig } from '../../core/config.ts';
 import { postgresSession } from '../../core/postgres-session.ts';
@@ -17,6 +18,7 @@ export function clientConfig(settings: PostgresSourceConfig, applicationName: st
   return {
     ...postgresSession(settings.url, applicationName, SESSION_OPTIONS),
     keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
     connectionTimeoutMillis: 10_000,
     ...(settings.tls === undefined
       ? {}
@@ -42,6 +44,26 @@ export async function connectSource(settings: PostgresSourceConfig, applicationN
     throw sourceError(thrown, `cannot connect to the source as ${applicationName}`);
   }
   return client;
+}
+
+/** A server that is frozen never answers the goodbye. */
+const GOODBYE_MS = 2000;
+
+/** Ends a connection, without an answer if there is none. */
+export async function endClient(client: pg.Client): Promise<void> {
+  const timer = setTimeout(() => dropClient(client), GOODBYE_MS);
+  try {
+    await client.end();
+  } catch {
+    // It is broken, and so has ended.
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Closes a connection at once: what waits for an answer fails. */
+export function dropClient(client: pg.Client): void {
+  (client as unknown as { readonly connection: { readonly stream: Duplex } }).connection.stream.destroy();
 }
 
 /** Asks a source one question. Throws classified errors: a connection may break at any of them, and that is no defect. */

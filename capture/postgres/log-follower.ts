@@ -9,7 +9,7 @@ import { sessionName } from '../../core/stale-sessions.ts';
 import type { HeldCapture } from '../capture-loop.ts';
 import type { PublishLoop } from '../publish-loop.ts';
 import { CatchUpReader } from './catch-up.ts';
-import { connectSource } from './connection.ts';
+import { connectSource, endClient } from './connection.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { logDistanceBytes, readSlot } from './slot.ts';
 import type { SpoolSwitch } from './spool-switch.ts';
@@ -165,7 +165,7 @@ export class LogFollower {
     const { settings, name, log, installation } = this.#o.held;
     if ((await logDistanceBytes(client, publishing.acked.lsn)) < FAR_BEHIND_BYTES) return false;
     const own = await connectSource(settings, sessionName('slices', name, installation));
-    const onStop = (): void => void own.end().catch(() => {});
+    const onStop = (): void => void endClient(own);
     signal.addEventListener('abort', onStop, { once: true });
     try {
       const reader = new CatchUpReader({
@@ -193,7 +193,7 @@ export class LogFollower {
       return false;
     } finally {
       signal.removeEventListener('abort', onStop);
-      await own.end().catch(() => {});
+      await endClient(own);
     }
   }
 }

@@ -25,6 +25,7 @@ import { ChunkReader, type ChunkOutcome, type ReadChunk, type WantedChunk } from
 import { ChunkSize } from './chunk-size.ts';
 import { chunkSql } from './chunk-sql.ts';
 import type { Chunk } from './chunk-windows.ts';
+import { endClient } from './connection.ts';
 import type { CopyRows } from './copy-lines.ts';
 import { hasGuardedKey, type PublishedTable } from './published-table.ts';
 import { waitForOlderTransactions } from './older-transactions.ts';
@@ -133,7 +134,7 @@ export class SnapshotReader {
         await waitForOlderTransactions(first, this.#ports.log, this.#signal);
         this.#queue.add(tables, await estimateTables(first, tables, this.#ports.tableByName));
       } catch (thrown) {
-        await first.end().catch(() => {});
+        await endClient(first);
         throw thrown;
       }
       const rows = tables.reduce((sum, { estimate }) => sum + (estimate ?? 0), 0);
@@ -169,7 +170,7 @@ export class SnapshotReader {
     } finally {
       this.#wakeAll();
       if (reader !== undefined) this.#chunkReaders.delete(reader);
-      await client?.end().catch(() => {});
+      if (client !== undefined) await endClient(client);
     }
   }
 

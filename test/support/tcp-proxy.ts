@@ -1,4 +1,4 @@
-/** A port that forwards to another one, can be cut, and may be slow: what a network does. */
+/** A port that forwards to another one, can be cut, falls silent, and may be slow: what a network does. */
 import { Transform } from 'node:stream';
 import { createServer, connect, type AddressInfo, type Server, type Socket } from 'node:net';
 
@@ -6,6 +6,7 @@ export class TcpProxy {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   #open = true;
+  #silent = false;
 
   private constructor(server: Server) {
     this.#server = server;
@@ -38,6 +39,7 @@ export class TcpProxy {
       incoming.pipe(outgoing);
       if (bytesPerMs === undefined) outgoing.pipe(incoming);
       else outgoing.pipe(slowed(bytesPerMs)).pipe(incoming);
+      if (proxy.#silent) proxy.#hush();
     });
     await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
     return proxy;
@@ -55,6 +57,25 @@ export class TcpProxy {
 
   mend(): void {
     this.#open = true;
+  }
+
+  /** From now on nothing passes any more, and no connection ends: what a host does that is frozen. */
+  freeze(): void {
+    this.#silent = true;
+    this.#hush();
+  }
+
+  /** Ends what is frozen; new connections work. */
+  thaw(): void {
+    this.#silent = false;
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  #hush(): void {
+    for (const socket of this.#sockets) {
+      socket.unpipe();
+      socket.pause();
+    }
   }
 
   async close(): Promise<void> {
