@@ -13,14 +13,14 @@ import { openLog, openRecordsTarget } from '../monitoring/drift/open-sides.ts';
 import type { FlowOutcome } from '../monitoring/drift/outcome.ts';
 import { Pace } from '../monitoring/drift/pace.ts';
 import { verifyRecords, type RecordRepairer } from '../monitoring/drift/records/verify-records.ts';
-import type { DriftSource } from '../monitoring/drift/side.ts';
+import type { DriftSource, KeyTexts } from '../monitoring/drift/side.ts';
 import { openReader, type SqlReader } from '../monitoring/sql-reader.ts';
 import { loadFlowPlan, type FlowPlan } from '../transform/flow-plan.ts';
 import { encryptedGroups } from '../transform/proof/encrypted-groups.ts';
 import type { OpenReason } from '../transform/proof/provable.ts';
 import { ProvenRecords, type HeldInTarget } from '../transform/proof/proven-records.ts';
 import { RecomputedFlow, type SourceRows } from '../transform/proof/recomputed-flow.ts';
-import { readRequest, requestAnew } from '../transform/request.ts';
+import { readAgain, readRequest, requestAgain, requestAnew } from '../transform/request.ts';
 import { hiddenColumns } from './console/hidden-columns.ts';
 import { withChosenServers } from './source-server.ts';
 import type { VerifyOptions } from './verification.ts';
@@ -30,6 +30,8 @@ const DELIVERY_MS = 90_000;
 /** How long a transform may take to write all records anew. */
 const REWRITE_MS = 600_000;
 const POLL_MS = 200;
+/** Records of one request: it is one message of NATS. */
+const RECORDS_AT_ONCE = 1000;
 
 interface OpenSource {
   readonly scan: TableScan;
@@ -96,6 +98,7 @@ export async function verifyRecordsOnce(config: Config, flow: string, options: V
       store,
       place: { schema: settings.schema, name: plan.entity.name },
       ignoreExtra: settings.deletes === 'ignore',
+      deleteExtra: settings.extra_rows === 'delete',
       hides: hiddenColumns(config, flow),
       maxLoad,
       graceMs: verify.grace,
@@ -178,18 +181,20 @@ async function readHeld(reader: SqlReader, flow: string): Promise<HeldInTarget[]
 
 function repairer(config: Config, flow: string, nats: Nats, recomputed: RecomputedFlow): RecordRepairer {
   return {
-    rewrite: async (signal) => {
+    rewrite: async (records, signal) => {
       const bucket = await openBucket(nats, config.nats);
-      const id = await requestAnew(config.nats, flow);
-      const started = performance.now();
-      while ((await readRequest(bucket, flow))?.id === id) {
-        signal.throwIfAborted();
-        if (performance.now() - started > REWRITE_MS)
-          throw new ReplicationError(
-            'verify_stalled',
-            `no transform of ${flow} wrote its records anew in ${REWRITE_MS / 60_000} minutes`,
-          );
-        await abortableDelay(POLL_MS, signal);
+      if (records === 'all') {
+        const id = await requestAnew(config.nats, flow);
+        await answered(flow, async () => (await readRequest(bucket, flow))?.id === id, signal);
+        return;
+      }
+      // The tenant is a column of the table, and no field of the record.
+      const fields = (keys: readonly KeyTexts[]): KeyTexts[] => keys.map((key) => key.slice(1));
+      const [again, gone] = [fields(records.again), fields(records.gone)];
+      for (let at = 0; at < Math.max(again.length, gone.length); at += RECORDS_AT_ONCE) {
+        const piece = (keys: readonly KeyTexts[]): KeyTexts[] => keys.slice(at, at + RECORDS_AT_ONCE);
+        const id = await requestAgain(bucket, flow, { again: piece(again), gone: piece(gone) });
+        await answered(flow, async () => (await readAgain(bucket, flow))?.id === id, signal);
       }
     },
     reread: async (signal) => {
@@ -199,4 +204,18 @@ function repairer(config: Config, flow: string, nats: Nats, recomputed: Recomput
       }
     },
   };
+}
+
+/** Waits until the transform of a flow has done what it was asked for. Throws `verify_stalled`. */
+async function answered(flow: string, waits: () => Promise<boolean>, signal: AbortSignal): Promise<void> {
+  const started = performance.now();
+  while (await waits()) {
+    signal.throwIfAborted();
+    if (performance.now() - started > REWRITE_MS)
+      throw new ReplicationError(
+        'verify_stalled',
+        `no transform of ${flow} wrote records again in ${REWRITE_MS / 60_000} minutes`,
+      );
+    await abortableDelay(POLL_MS, signal);
+  }
 }

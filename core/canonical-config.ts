@@ -66,6 +66,8 @@ export const canonicalFlowSchema = z.strictObject({
   frame_bytes: sizeSchema.prefault('512KB'),
   batch_bytes: sizeSchema.prefault('4MB'),
   deletes: z.enum(['apply', 'ignore']).default('apply'),
+  /** Rows that no source has a record for: whether a repair deletes them. */
+  extra_rows: z.enum(['report', 'delete']).default('report'),
   /** Each record as a message of its own, too, in a stream of NATS that keeps the newest of each. */
   fan_out: z.boolean().default(false),
   /** Views beside the tables (docs/visibility.md), in targets of kind postgres. */

@@ -284,7 +284,7 @@ export function recordFlowSettings(flow: CanonicalFlowConfig | OutboundFlowConfi
     renamed_tables: 'keep',
     batch_bytes: flow.batch_bytes,
     zero_dates: 'reject',
-    extra_rows: 'report',
+    extra_rows: 'extra_rows' in flow ? flow.extra_rows : 'report',
   };
 }
 

@@ -14,7 +14,7 @@ import { abortableDelay, runService, type Run } from '../core/run-service.ts';
 import { installationId } from '../core/stale-sessions.ts';
 import { loadFlowPlan } from './flow-plan.ts';
 import { runFlow } from './flow-run.ts';
-import { answerRequest, readRequest } from './request.ts';
+import { answerAgain, answerRequest, readAgain, readRequest } from './request.ts';
 import { StateStore } from './state-store.ts';
 
 export interface CanonicalFlowOptions {
@@ -152,6 +152,8 @@ async function runOnce(options: CanonicalFlowOptions, nats: Nats, report: Transf
           if (request !== undefined) await answerRequest(bucket, name, request);
         },
         wantsAnew: async () => (await readRequest(bucket, name)) !== undefined,
+        wantedAgain: () => readAgain(bucket, name),
+        onAgain: (wanted) => answerAgain(bucket, name, wanted),
       });
     }
     if (lease.signal.aborted && !run.signal.aborted) throw asReplicationError(lease.signal.reason);

@@ -130,6 +130,15 @@ export class Delivery {
     }
   }
 
+  /** A record that is there, as it was passed on; undefined: it was not, and waits. */
+  passedOn(key: string, record: RecordValues): RecordValues | undefined {
+    return this.#views.has(key) ? this.#views.get(key) : record;
+  }
+
+  waits(key: string): boolean {
+    return this.#views.has(key);
+  }
+
   restore(key: string, view: RecordValues | null, tiers: readonly string[], unsure = false): void {
     this.#views.set(key, view ?? undefined);
     if (unsure) this.#unsure.add(key);

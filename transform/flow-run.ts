@@ -24,6 +24,8 @@ import { Output } from './output.ts';
 import { RecordRows } from './record-rows.ts';
 import type { RecordValues } from './canonical/entity.ts';
 import type { HeldChange, ResolvedChange } from './ownership/resolved.ts';
+import { passedAgain } from './passed-again.ts';
+import type { AgainRequest } from './request.ts';
 import { SalesRate } from './sales-rate.ts';
 import { SourceFeed } from './source-feed.ts';
 import { leadsTo, type History } from './source-history.ts';
@@ -31,6 +33,7 @@ import type { SourceState } from './source-state.ts';
 import { vanishedRecords } from './vanished-records.ts';
 import { StateSaver } from './state-saver.ts';
 import type { StateStore } from './state-store.ts';
+import { Waker } from './waker.ts';
 
 const TICK_MS = 1000;
 /** Most bytes of a transaction of records, give or take one: it goes in one frame, which is whole or not there. */
@@ -63,6 +66,10 @@ export interface FlowRunOptions {
   readonly onAnew: (seq: number) => Promise<void>;
   /** Asked once a second: true ends the run, so that another one writes all records anew. */
   readonly wantsAnew: () => Promise<boolean>;
+  /** Asked once a second: records that are to be passed on once more. */
+  readonly wantedAgain: () => Promise<AgainRequest | undefined>;
+  /** Called when they have been. */
+  readonly onAgain: (request: AgainRequest) => Promise<void>;
 }
 
 export async function runFlow(options: FlowRunOptions): Promise<void> {
@@ -87,8 +94,7 @@ class FlowRun {
   readonly #output: Output;
   readonly #feeds = new Map<SourceState, SourceFeed>();
   #histories: ReadonlyMap<SourceState, History> = new Map();
-  #wake: (() => void) | undefined;
-  #woken = false;
+  readonly #waker: Waker;
   /** All records are being written anew: the stream holds a part of them. */
   #incomplete = false;
   /** The source of which a transaction is passed on in pieces. */
@@ -108,6 +114,7 @@ class FlowRun {
     this.#options = options;
     this.#signal = signal;
     this.#state = new FlowState(plan, installation);
+    this.#waker = new Waker(signal);
     this.#rows = new RecordRows(plan.name, plan.entity, plan.settings.tenant);
     this.#output = new Output({
       publisher,
@@ -115,13 +122,12 @@ class FlowRun {
       frameBytes: plan.settings.frame_bytes,
       checkpoint: () => formatCheckpoint(this.#checkpoint()),
       report,
-      onChange: () => this.#changed(),
+      onChange: () => this.#waker.wake(),
     });
     this.#heldCounts = new HeldCounts((reason, keys) => report.held(reason, keys));
     this.#saver = new StateSaver({ store: options.store, flow: plan.name, report, log: options.log, signal });
     this.#breaches = new BreachTeller({ flow: plan.name, checked: this.#state.invariants, report, log: options.log });
     this.#sales = plan.entity.name === 'inventory_position' ? new SalesRate() : undefined;
-    signal.addEventListener('abort', () => this.#changed(), { once: true });
   }
 
   #checkpoint(): Checkpoint {
@@ -138,7 +144,7 @@ class FlowRun {
     if (begun.saved !== undefined) this.#saver.note(begun.saved, this.#placesText());
     const resumed = begun.remade ? undefined : await this.#resumable();
     for (const [source, history] of this.#histories)
-      this.#feeds.set(source, new SourceFeed(nats, history, this.#signal, () => this.#changed()));
+      this.#feeds.set(source, new SourceFeed(nats, history, this.#signal, () => this.#waker.wake()));
     if (resumed === undefined) {
       this.#state.clockUs = nowUs();
       await this.#rebuild(this.#ends());
@@ -248,7 +254,7 @@ class FlowRun {
       const done = (): boolean => source.reached(goal) && (whole || source.engine.complete);
       while (!done() && !this.#signal.aborted) {
         if (source.idle && !this.#begin(source)) {
-          await this.#pause(TICK_MS);
+          await this.#waker.pause(TICK_MS);
           continue;
         }
         if (source.idle ? !source.open : !done() && source.step()) this.#settleInSilence(source);
@@ -280,7 +286,7 @@ class FlowRun {
   async #writeAnew(vanished: readonly RecordValues[]): Promise<void> {
     const { runId, publisher, report, plan } = this.#options;
     const { resolver } = this.#state;
-    const timeUs = Math.max(0, ...this.#state.sources.map((source) => source.reachedUs));
+    const timeUs = this.#reachedUs();
     this.#state.delivery.clear();
     for (const tier of plan.tiers.delayed) this.#state.noteReleased(tier);
     this.#incomplete = true;
@@ -311,7 +317,7 @@ class FlowRun {
   /** The checkpoint is stored, where it has moved, though there are no records. */
   tellPlace(): void {
     this.#asked = true;
-    this.#changed();
+    this.#waker.wake();
   }
 
   async #live(): Promise<void> {
@@ -333,6 +339,7 @@ class FlowRun {
         this.#tickMs = performance.now();
         await this.#expire();
         await this.#release();
+        await this.#passAgain();
         if (await this.#options.wantsAnew()) {
           log.info({ flow: this.#options.plan.name }, 'all records are asked for anew');
           return;
@@ -343,7 +350,7 @@ class FlowRun {
       this.#output.send(!moved && (this.#asked || this.#output.quietMs > QUIET_MS));
       if (!moved) this.#asked = false;
       if (moved) progressed();
-      else await this.#pause(TICK_MS);
+      else await this.#waker.pause(TICK_MS);
     }
   }
 
@@ -417,13 +424,33 @@ class FlowRun {
     for (const tier of plan.tiers.delayed) {
       if (clockUs < tier.dueAfter(released.get(tier.id)!.clockUs)) continue;
       const passed = this.#state.release(tier);
-      const timeUs = Math.max(0, ...this.#state.sources.map((source) => source.reachedUs));
-      await this.#pieces(passed, timeUs, (writer, each) => this.#pass(writer, each));
+      await this.#pieces(passed, this.#reachedUs(), (writer, each) => this.#pass(writer, each));
       this.#state.noteReleased(tier);
     }
     report.delayed({ waiting: delivery.waiting, savedWrites: delivery.savedWrites, savedBytes: delivery.savedBytes });
     delivery.savedWrites = 0;
     delivery.savedBytes = 0;
+  }
+
+  /** Passes on once more what is asked for. */
+  async #passAgain(): Promise<void> {
+    const request = await this.#options.wantedAgain();
+    if (request === undefined) return;
+    const records = passedAgain(this.#state, request);
+    await this.#pieces(records, this.#reachedUs(), (writer, { values, lineage }) => {
+      if (lineage === undefined) this.#rows.remove(writer, values);
+      else this.#rows.put(writer, 'r', values, lineage.newest, lineage.groups);
+    });
+    await this.#output.drain();
+    this.#options.log.info(
+      { flow: this.#options.plan.name, records: records.length },
+      'records were passed on once more',
+    );
+    await this.#options.onAgain(request);
+  }
+
+  #reachedUs(): number {
+    return Math.max(0, ...this.#state.sources.map((source) => source.reachedUs));
   }
 
   /** Once a second: what is kept, and how far the sources are ahead. */
@@ -448,25 +475,6 @@ class FlowRun {
       report.lagSeconds(oldestUs === 0 ? undefined : staleSeconds);
       report.state('applying');
     }
-  }
-
-  #changed(): void {
-    this.#woken = true;
-    this.#wake?.();
-  }
-
-  /** Waits until a frame has come, one has been stored, or `ms` are over. */
-  async #pause(ms: number): Promise<void> {
-    if (!this.#woken && !this.#signal.aborted) {
-      let timer: NodeJS.Timeout | undefined;
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-        timer = setTimeout(resolve, ms);
-      });
-      clearTimeout(timer);
-      this.#wake = undefined;
-    }
-    this.#woken = false;
   }
 }
 

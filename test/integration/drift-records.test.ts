@@ -127,6 +127,7 @@ beforeAll(async () => {
         canonical: 'inventory_position',
         from: { wms: { map: join(folder, 'wms.yaml') }, erp: { map: join(folder, 'erp.yaml') } },
         owner: { on_hand: 'wms' },
+        extra_rows: 'delete',
       },
       moves: {
         canonical: 'inventory_movement',
@@ -226,7 +227,9 @@ it('finds what differs under live writes, names it, invents nothing, and has it 
       insert into canonical.inventory_position select (jsonb_populate_record(p, '{"sku": "P-21x"}')).*
         from canonical.inventory_position p where sku = 'P-21';
       update canonical.inventory_movement set occurred_at = occurred_at + interval '1 microsecond' where id = 'M7';
-      delete from canonical.inventory_movement where id = 'M9'`);
+      delete from canonical.inventory_movement where id = 'M9';
+      insert into canonical.inventory_movement select (jsonb_populate_record(m, '{"id": "M9x"}')).*
+        from canonical.inventory_movement m where id = 'M10'`);
     // A change that no log tells of.
     const silent = await createConnection({ uri: erpUrl });
     await silent.query('set sql_log_bin = 0');
@@ -239,21 +242,24 @@ it('finds what differs under live writes, names it, invents nothing, and has it 
     ];
     const stock = await compare('stock');
     expect(named(stock)).toEqual(drift);
-    expect(named(await compare('moves'))).toEqual(['different default/M7', 'missing default/M9']);
+    expect(named(await compare('moves'))).toEqual(['different default/M7', 'extra default/M9x', 'missing default/M9']);
     const found = await readVerifications(flow.target, ['stock', 'moves']);
     expect([...found.values()].map(({ state, driftRows }) => [state, driftRows])).toEqual([
       ['drift', 8],
-      ['drift', 2],
+      ['drift', 3],
     ]);
+    // What is equal is not written again.
+    const others = `select xmin::text from canonical.inventory_movement where id in ('M1', 'M10', 'M50') order by id`;
+    const before = await flow.lines(others);
 
-    for (const [name, rows] of [
-      ['stock', 8],
-      ['moves', 2],
-    ] as const) {
-      const { tables } = await compare(name, true);
-      expect(tables[0]!.repaired).toEqual({ asked: rows, left: [] });
-      expect(countKinds(openFindings(tables[0]!))).toEqual({ missing: 0, extra: 0, different: 0 });
-    }
+    const [mended] = (await compare('stock', true)).tables;
+    expect(mended!.repaired).toEqual({ asked: 8, left: [] });
+    expect(countKinds(openFindings(mended!))).toEqual({ missing: 0, extra: 0, different: 0 });
+    // Of a flow that does not say so extra rows are not deleted.
+    const [reported] = (await compare('moves', true)).tables;
+    expect(reported!.repaired).toMatchObject({ asked: 2, left: [{ kind: 'extra', key: ['default', 'M9x'] }] });
+    expect(await flow.lines(others)).toEqual(before);
+    await flow.target.query(`delete from canonical.inventory_movement where id = 'M9x'`);
     expect(await flow.lines(`select soft_reserved from canonical.inventory_position where sku = 'P-30'`)).toEqual([
       '2',
     ]);

@@ -23,10 +23,17 @@ import { recordPlan, type RecordPlan } from './record-plan.ts';
 
 /** Mends what differs through the normal path. */
 export interface RecordRepairer {
-  /** Has all records written anew. */
-  rewrite(signal: AbortSignal): Promise<void>;
+  /** Has records passed on once more, or all of them written anew, which takes away what is not among them. */
+  rewrite(records: RecordsToMend | 'all', signal: AbortSignal): Promise<void>;
   /** Has the sources' tables read again, for what is wrong before the records are made. */
   reread(signal: AbortSignal): Promise<void>;
+}
+
+/** By the values of the columns of their keys. */
+export interface RecordsToMend {
+  readonly again: readonly KeyTexts[];
+  /** Rows of which there is no record. */
+  readonly gone: readonly KeyTexts[];
 }
 
 export interface RecordVerificationOptions {
@@ -38,6 +45,8 @@ export interface RecordVerificationOptions {
   readonly place: { readonly schema: string; readonly name: string };
   /** Deletes are not applied, so that extra rows are to be expected. */
   readonly ignoreExtra: boolean;
+  /** Extra rows are deleted by a repair. */
+  readonly deleteExtra: boolean;
   /** Columns of the records whose values are not kept with findings. */
   readonly hides: HidesColumn;
   readonly maxLoad: number;
@@ -84,16 +93,9 @@ export async function verifyRecords(options: RecordVerificationOptions): Promise
     options.onShare?.(1);
     let outcome: TableOutcome = comparison.outcome();
     if (repairer !== undefined && comparison.progress.findings.length > 0) {
-      const asked = comparison.progress.findings.length;
-      await repairer.rewrite(signal);
-      let left = await comparison.lookAgain();
-      if (left.length > 0) {
-        await repairer.reread(signal);
-        comparison.progress.findings = [...left];
-        left = await comparison.lookAgain();
-      }
-      outcome = { ...outcome, repaired: { asked, left } };
-      comparison.progress.findings = [...left];
+      const repaired = await repair(comparison, repairer, options);
+      outcome = { ...outcome, repaired };
+      comparison.progress.findings = [...repaired.left];
       await store.save(run, id);
       await settle();
     }
@@ -106,6 +108,31 @@ export async function verifyRecords(options: RecordVerificationOptions): Promise
     await store.finish(run, { state: 'failed', error }).catch(() => undefined);
     throw thrown;
   }
+}
+
+/** Has what differs mended, and looks whether that has helped; extra rows only where the flow says so. */
+async function repair(
+  comparison: RecordComparison,
+  repairer: RecordRepairer,
+  { deleteExtra, signal }: RecordVerificationOptions,
+): Promise<{ asked: number; left: readonly Finding[] }> {
+  const { progress } = comparison;
+  const mendable = (findings: readonly Finding[]): Finding[] =>
+    findings.filter(({ kind }) => kind !== 'extra' || deleteExtra);
+  const wanted = mendable(progress.findings);
+  if (wanted.length === 0) return { asked: 0, left: progress.findings };
+  const keys = (extra: boolean): KeyTexts[] =>
+    wanted.filter(({ kind }) => (kind === 'extra') === extra).map((finding) => comparison.keyOf(finding));
+  // Where more differs than is listed, all is written anew: but not where that takes away rows that are to stay.
+  const all = progress.truncated && deleteExtra;
+  await repairer.rewrite(all ? 'all' : { again: keys(false), gone: keys(true) }, signal);
+  let left = await comparison.lookAgain();
+  if (mendable(left).length > 0) {
+    await repairer.reread(signal);
+    progress.findings = [...left];
+    left = await comparison.lookAgain();
+  }
+  return { asked: wanted.length, left };
 }
 
 /** A row that may differ. */
@@ -182,7 +209,7 @@ class RecordComparison {
     }
     const candidates = this.progress.findings.map((finding): Candidate => ({
       id: finding.id,
-      key: this.#plan([]).keyOfRow(finding.key!),
+      key: this.keyOf(finding),
     }));
     const { findings, unresolved } = await this.#confirm(candidates, Infinity);
     // What changes all the time is not known to be mended.
@@ -190,21 +217,25 @@ class RecordComparison {
     return findings;
   }
 
+  /** The key of a finding as records have it. */
+  keyOf({ key }: Finding): KeyTexts {
+    return this.#plan([]).keyOfRow(key!);
+  }
+
   /** Both sides of the first findings, as far as they are still those that were found. */
   async images(): Promise<Map<string, RowImages>> {
     const { expected, target, hides } = this.#options;
     const images = new Map<string, RowImages>();
-    const keyOf = ({ key }: Finding): KeyTexts => this.#plan([]).keyOfRow(key!);
     const groups = new Map<string, Finding[]>();
     for (const finding of this.progress.findings.slice(0, SHOWN_FINDINGS)) {
-      const open = expected.get(keyOf(finding)).open.join();
+      const open = expected.get(this.keyOf(finding)).open.join();
       groups.set(open, [...(groups.get(open) ?? []), finding]);
     }
     for (const findings of groups.values()) {
-      const { table, texts } = this.#plan(expected.get(keyOf(findings[0]!)).open);
+      const { table, texts } = this.#plan(expected.get(this.keyOf(findings[0]!)).open);
       const source = new Map<string, (string | null)[]>();
       for (const finding of findings) {
-        const { values } = expected.get(keyOf(finding));
+        const { values } = expected.get(this.keyOf(finding));
         if (values === undefined) continue;
         const row = texts(values);
         source.set(placeOf(table, row), row);
