@@ -2,6 +2,7 @@
 import { abortableDelay } from '../../core/run-service.ts';
 import { readConfig, type GlobalOptions } from '../context.ts';
 import { EXIT } from '../exit-status.ts';
+import { keyReader, type Key } from '../status/keys.ts';
 import { LOOK_EVERY_MS, StatusBoard } from '../status/board.ts';
 import { renderStatus } from '../status/render.ts';
 import type { Lag, StatusReport } from '../status/report.ts';
@@ -31,11 +32,13 @@ export async function status(options: StatusOptions): Promise<number> {
   }
 }
 
-function unreachable({ nats, sources, flows }: StatusReport): boolean {
+function unreachable({ nats, sources, transforms, flows }: StatusReport): boolean {
   const away = /_(unreachable|auth|timeout|no_jetstream)$/;
   return (
     nats.state === 'unreachable' ||
-    [...sources, ...flows].some((line) => line.state === 'unreachable' || away.test(line.problem?.code ?? ''))
+    [...sources, ...transforms, ...flows].some(
+      (line) => line.state === 'unreachable' || away.test(line.problem?.code ?? ''),
+    )
   );
 }
 
@@ -61,12 +64,20 @@ async function watch(board: StatusBoard, json: boolean, title: string): Promise<
   process.stdout.once('error', end);
   const looking = board.watch(stop.signal);
   const terminal = isTerminal() && !json;
-  const closeKeys = terminal ? listenForKeys(end) : () => {};
   const trends = new Trends();
   const screen = new Screen(process.stdout);
-  const lines = (width: number): string[] =>
-    renderStatus(board.report(), { width, paint: paint(), trends: trends.lags });
-  const draw = (): void => screen.draw([paint()(header(title, screen.width), 'bold'), '', ...lines(screen.width)]);
+  const lines = (width: number, rows = Infinity): string[] =>
+    renderStatus(board.report(), { width, rows, paint: paint(), trends: trends.lags });
+  const draw = (): void => {
+    const head = [paint()(header(title, screen.width), 'bold'), ''];
+    screen.draw(head, lines(screen.width, screen.roomBelow(head.length)));
+  };
+  const onKey = (key: Key): void => {
+    if (key === 'quit') return end();
+    screen.scroll(key);
+    draw();
+  };
+  const closeKeys = terminal ? listenForKeys(onKey) : () => {};
   if (terminal) process.stdout.on('resize', draw);
   try {
     // The first look takes a moment; half a table would only alarm.
@@ -95,16 +106,11 @@ function header(title: string, width: number): string {
   return room < title.length ? right.slice(0, width) : `${title.padEnd(room)}  ${right}`;
 }
 
-/** q, Q, Ctrl-C, Ctrl-D. */
-const QUIT_BYTES = [0x71, 0x51, 0x03, 0x04];
-
-/** `q` and Ctrl-C end it. Gives what undoes the listening. */
-function listenForKeys(end: () => void): () => void {
+/** Gives what undoes the listening. */
+function listenForKeys(onKey: (key: Key) => void): () => void {
   const { stdin } = process;
   if (!stdin.isTTY) return () => {};
-  const onData = (data: Buffer): void => {
-    if (QUIT_BYTES.some((byte) => data.includes(byte))) end();
-  };
+  const onData = keyReader(onKey);
   stdin.setRawMode(true);
   stdin.on('data', onData);
   return () => {
@@ -120,8 +126,9 @@ const TREND_SAMPLES = 120;
 class Trends {
   readonly lags = new Map<string, Lag[]>();
 
-  add({ sources, flows }: StatusReport): void {
+  add({ sources, transforms, flows }: StatusReport): void {
     for (const line of sources) this.#push(`source ${line.name}`, line.lag);
+    for (const line of transforms) this.#push(`transform ${line.name}`, line.lag);
     for (const line of flows) this.#push(`flow ${line.name}`, line.lag);
   }
 

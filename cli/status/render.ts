@@ -1,12 +1,27 @@
-/** The report as lines for people: tables of sources and flows, and below them what is wrong and what to do. */
+/**
+ * The report as lines for people: tables of sources, transforms and flows, and below them what is wrong and what to do; above
+ * them, where there is not room for all.
+ */
 import { printable } from '../printable.ts';
-import type { FlowLine, Lag, Problem, SnapshotLine, SourceLine, StatusReport, VerifiedLine } from './report.ts';
+import type {
+  AlertLine,
+  FlowLine,
+  Lag,
+  Problem,
+  SnapshotLine,
+  SourceLine,
+  StatusReport,
+  TransformLine,
+  VerifiedLine,
+} from './report.ts';
 import { tableLines, type Column, type Paint, type Tone } from './table.ts';
 import { bytesText, countText, durationText, lagText, sparkline, wrap } from './text.ts';
 
 export interface View {
   readonly width: number;
   readonly paint: Paint;
+  /** How many lines there is room for; left out: for all. */
+  readonly rows?: number;
   /** Lags of each line (`source wms`, `flow copy`) so far, the newest last; left out: no trend is shown. */
   readonly trends?: ReadonlyMap<string, readonly Lag[]>;
 }
@@ -18,16 +33,31 @@ const BUDGET_BAD_SECONDS = 3600;
 const UNVERIFIED_WARN_SECONDS = 86_400;
 
 export function renderStatus(report: StatusReport, view: View): string[] {
-  const { width, paint } = view;
-  const lines: string[] = [];
-  if (report.sources.length > 0) lines.push(...tableLines(sourceColumns(report, view), report.sources, view), '');
-  if (report.flows.length > 0) lines.push(...tableLines(flowColumns(report, view), report.flows, view), '');
-  for (const { name, tables = [] } of report.flows)
-    for (const table of tables)
-      lines.push(paint(`${name}: table ${table.schema}.${table.name} is ${table.state}: ${table.reason}`, 'warn'));
-  for (const { what, problem } of problems(report)) lines.push(...problemLines(what, problem, width, paint));
-  while (lines.at(-1) === '') lines.pop();
-  return lines;
+  const { sources, transforms, flows } = report;
+  const tables = [
+    ...(sources.length === 0 ? [] : [tableLines(sourceColumns(report, view), sources, view)]),
+    ...(transforms.length === 0 ? [] : [tableLines(transformColumns(view), transforms, view)]),
+    ...(flows.length === 0 ? [] : [tableLines(flowColumns(report, view), flows, view)]),
+  ];
+  const troubles = troubleLines(report, view);
+  const blocks = troubles.length === 0 ? tables : [...tables, troubles];
+  const total = blocks.reduce((sum, block) => sum + block.length + 1, -1);
+  if (troubles.length > 0 && total > (view.rows ?? Infinity)) blocks.unshift(blocks.pop()!);
+  return blocks.flatMap((block, index) => (index === 0 ? block : ['', ...block]));
+}
+
+/** What is wrong, and what to do: the alerts that stand, problems with their remedies, tables that are not followed. */
+function troubleLines(report: StatusReport, { width, paint }: View): string[] {
+  const now = Date.parse(report.at);
+  return [
+    ...problems(report).flatMap(({ what, problem }) => problemLines(what, problem, width, paint)),
+    ...report.alerts.flatMap((alert) => alertLines(alert, now, width, paint)),
+    ...report.flows.flatMap(({ name, tables = [] }) =>
+      tables.map((table) =>
+        paint(printable(`${name}: table ${table.schema}.${table.name} is ${table.state}: ${table.reason}`), 'warn'),
+      ),
+    ),
+  ];
 }
 
 function sourceColumns({ sources }: StatusReport, view: View): Column<SourceLine>[] {
@@ -47,8 +77,21 @@ function sourceColumns({ sources }: StatusReport, view: View): Column<SourceLine
   ];
 }
 
+function transformColumns(view: View): Column<TransformLine>[] {
+  return [
+    { head: 'TRANSFORM', rank: 0, least: 8, text: (t) => t.name, tone: () => 'bold' },
+    { head: 'STATE', rank: 0, text: (t) => t.state, tone: (t) => stateTone(t.state) },
+    { head: 'LAG', rank: 0, right: true, text: (t) => lagText(t.lag), tone: (t) => lagTone(t.lag) },
+    ...trendColumn<TransformLine>(view, 'transform'),
+    { head: 'ROWS/S', rank: 2, right: true, text: (t) => countText(t.rowsPerSecond) },
+    { head: 'PENDING', rank: 3, right: true, text: (t) => countText(t.pendingFrames) },
+    { head: 'FROM > RECORDS', rank: 7, text: (t) => `${t.from.join(', ')} > ${t.to}` },
+  ];
+}
+
 function flowColumns(report: StatusReport, view: View): Column<FlowLine>[] {
   const now = Date.parse(report.at);
+  const heartbeats = report.flows.some((flow) => flow.heartbeatSeconds !== undefined);
   return [
     { head: 'FLOW', rank: 0, least: 8, text: (f) => f.name, tone: () => 'bold' },
     { head: 'STATE', rank: 0, text: (f) => f.state, tone: (f) => stateTone(f.state) },
@@ -70,9 +113,18 @@ function flowColumns(report: StatusReport, view: View): Column<FlowLine>[] {
       text: (f) => verifiedText(f.verified, now),
       tone: (f) => verifiedTone(f.verified, now),
     },
+    ...(heartbeats ? [heartbeatColumn] : []),
     { head: 'FROM > TO', rank: 7, text: (f) => `${f.source} > ${f.target}` },
   ];
 }
+
+const heartbeatColumn: Column<FlowLine> = {
+  head: 'HEARTBEAT',
+  rank: 5,
+  right: true,
+  text: ({ heartbeatSeconds }) => (heartbeatSeconds === undefined ? '-' : durationText(heartbeatSeconds)),
+  tone: ({ heartbeatSeconds = 0 }) => (heartbeatSeconds > LAG_WARN_SECONDS ? 'warn' : 'plain'),
+};
 
 function trendColumn<L extends { readonly name: string }>(view: View, kind: string): Column<L>[] {
   const { trends } = view;
@@ -148,14 +200,36 @@ function problems(report: StatusReport): { what: string; problem: Problem }[] {
   };
   add('nats', report.nats.problem);
   for (const line of report.sources) add(`source ${line.name}`, line.problem);
+  for (const line of report.transforms) add(`transform ${line.name}`, line.problem);
   for (const line of report.flows) add(`flow ${line.name}`, line.problem);
   return found;
 }
 
 const LEAST_WRAP = 30;
 
+function alertLines(
+  { alert, severity, summary, since, runbook }: AlertLine,
+  now: number,
+  width: number,
+  paint: Paint,
+): string[] {
+  const room = roomIn(width);
+  const stands = durationText(Math.max(1, (now - Date.parse(since)) / 1000));
+  const tone = severity === 'critical' ? 'bad' : 'warn';
+  return [
+    ...wrap(printable(`${alert} (${severity}, for ${stands}): ${summary}`), room).map((line, index) =>
+      paint(`${index === 0 ? '▲ ' : '  '}${line}`, tone),
+    ),
+    `  see ${runbook}`,
+  ];
+}
+
+function roomIn(width: number): number {
+  return Number.isFinite(width) ? Math.max(LEAST_WRAP, width - 2) : Infinity;
+}
+
 function problemLines(what: string, { code, message, remedy }: Problem, width: number, paint: Paint): string[] {
-  const room = Number.isFinite(width) ? Math.max(LEAST_WRAP, width - 2) : Infinity;
+  const room = roomIn(width);
   return [
     ...wrap(printable(`${what}: ${code}: ${message.replaceAll(/\s+/g, ' ')}`), room).map((line, index) =>
       paint(`${index === 0 ? '! ' : '  '}${line}`, 'bad'),

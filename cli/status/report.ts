@@ -2,10 +2,13 @@
 import type { PositionRow } from '../../apply/target-store.ts';
 import type { SourceReading } from '../../capture/source-status.ts';
 import type { SnapshotProgress } from '../../capture/snapshot-request.ts';
+import type { CanonicalFlowConfig } from '../../core/canonical-config.ts';
+import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Config } from '../../core/config.ts';
 import { ERROR_CODES, ReplicationError } from '../../core/errors.ts';
 import { describePosition, parsePosition } from '../../core/position.ts';
+import type { Alert } from '../../monitoring/alerts/evaluator.ts';
 import type { Verification } from '../../monitoring/drift/verification.ts';
 import type { LagState, StageFacts } from '../../monitoring/health.ts';
 import type { TableNotice } from '../../core/metrics.ts';
@@ -67,6 +70,8 @@ export interface FlowLine {
   /** Tables that the flow does not follow. */
   readonly tables?: readonly TableNotice[];
   readonly verified?: VerifiedLine;
+  /** How long a heartbeat takes from the source into the target, where one is measured. */
+  readonly heartbeatSeconds?: number;
   readonly problem?: Problem;
 }
 
@@ -77,11 +82,39 @@ export interface VerifiedLine {
   readonly driftRows: number;
 }
 
+/** What makes the records of a canonical flow. */
+export interface TransformLine {
+  readonly name: string;
+  /** The sources. */
+  readonly from: readonly string[];
+  /** The entity. */
+  readonly to: string;
+  readonly state: string;
+  readonly detail?: string;
+  readonly lag: Lag;
+  readonly rowsPerSecond?: number;
+  /** Frames of the sources that wait. */
+  readonly pendingFrames?: number;
+  readonly problem?: Problem;
+}
+
+export interface AlertLine {
+  readonly alert: string;
+  readonly severity: Alert['severity'];
+  readonly summary: string;
+  /** When its condition began to hold. */
+  readonly since: string;
+  readonly runbook: string;
+}
+
 export interface StatusReport {
   readonly at: string;
   readonly nats: { readonly state: 'ok' | 'unreachable'; readonly problem?: Problem };
   readonly sources: readonly SourceLine[];
+  readonly transforms: readonly TransformLine[];
   readonly flows: readonly FlowLine[];
+  /** Those that stand, as far as that is known. */
+  readonly alerts: readonly AlertLine[];
 }
 
 /** What is known of one system: its latest answer, and why there is no newer one. */
@@ -113,7 +146,45 @@ export function describeStatus(config: Config, readings: Readings, at: Date): St
         nats,
       ),
     ),
+    transforms: Object.entries(config.canonicalFlows).map(([name, settings]) =>
+      transformLine(config, name, settings, nats),
+    ),
     flows: flowPaths(config).map((path) => flowLine(path, readings.targets.get(path.target) ?? {}, nats)),
+    alerts: (nats?.alerts ?? []).map(({ alert, severity, summary, since, runbook }) => ({
+      alert,
+      severity,
+      summary,
+      since,
+      runbook,
+    })),
+  };
+}
+
+function transformLine(
+  { nats: { prefix } }: Config,
+  name: string,
+  { canonical, from }: CanonicalFlowConfig,
+  nats: NatsReading | undefined,
+): TransformLine {
+  const id = `transform:${name}`;
+  const facts = nats?.facts.get(id);
+  const { stream, streamError } = streamOf(nats, canonicalStreamName(prefix, canonical));
+  const state = ((): string => {
+    if (facts !== undefined) return facts.state;
+    if (nats === undefined) return 'unknown';
+    if (nats.held.has(id)) return 'running';
+    return stream === undefined && streamError === undefined ? 'new' : 'stopped';
+  })();
+  return {
+    name,
+    from: Object.keys(from),
+    to: canonical,
+    state,
+    ...optional('detail', facts?.detail),
+    lag: facts !== undefined && AT_WORK.has(facts.state) ? facts.lag : { kind: 'unknown' },
+    ...(facts === undefined ? {} : { rowsPerSecond: facts.rowsPerSecond }),
+    ...optional('pendingFrames', facts?.pendingFrames),
+    ...problemOf(streamError ?? errorIn(facts?.detail)),
   };
 }
 
@@ -229,6 +300,7 @@ function flowLine(path: FlowPath, known: Known<TargetReading>, nats: NatsReading
       (reading?.tables.get(flow.name) ?? []).length === 0 ? undefined : reading?.tables.get(flow.name),
     ),
     ...optional('verified', verification === undefined ? undefined : verifiedLine(verification)),
+    ...optional('heartbeatSeconds', nats?.heartbeats.get(`${flow.source} ${flow.target}`)),
     ...problemOf(known.error ?? gap ?? errorIn(facts?.detail) ?? errorIn(transform?.detail)),
   };
 }

@@ -6,7 +6,11 @@ import type { Config } from '../../core/config.ts';
 import { asReplicationError, type ReplicationError } from '../../core/errors.ts';
 import { openBucket } from '../../core/lease.ts';
 import { connectNats, natsError, type Nats } from '../../core/nats.ts';
+import { AlertEvaluator, type Alert } from '../../monitoring/alerts/evaluator.ts';
+import { readStanding } from '../../monitoring/alerts/outbox.ts';
+import { SampleSet } from '../../monitoring/alerts/sample-set.ts';
 import type { StageFacts } from '../../monitoring/health.ts';
+import { METRIC } from '../../monitoring/metric-names.ts';
 import { flowPaths } from './flow-paths.ts';
 import { hearStages, type StageListener } from './stage-listener.ts';
 
@@ -32,6 +36,10 @@ export interface NatsReading {
   readonly held: ReadonlySet<string>;
   /** Stages that spoke lately. */
   readonly facts: ReadonlyMap<string, StageFacts>;
+  /** How long a heartbeat takes from a source to a target, in seconds, where one is measured: by `source target`. */
+  readonly heartbeats: ReadonlyMap<string, number>;
+  /** The alerts that stand: those that were told of, and those whose condition has held while this looked on. */
+  readonly alerts: readonly Alert[];
   /** When the oldest frame that a flow has not applied was committed. */
   readonly waitingSince: ReadonlyMap<string, Date>;
 }
@@ -48,14 +56,16 @@ export class StreamSession {
   readonly #nats: Nats;
   readonly #bucket: KV;
   readonly #listener: StageListener;
+  readonly #alerts: AlertEvaluator;
   /** The time of a frame never changes: by stream and sequence. */
   readonly #frameTimes = new Map<string, { seq: number; at: Date }>();
 
-  private constructor(config: Config, nats: Nats, bucket: KV, listener: StageListener) {
+  private constructor(config: Config, nats: Nats, bucket: KV, listener: StageListener, standing: readonly Alert[]) {
     this.#config = config;
     this.#nats = nats;
     this.#bucket = bucket;
     this.#listener = listener;
+    this.#alerts = new AlertEvaluator({ firing: standing });
   }
 
   /** Connects. Throws `nats_*`. */
@@ -63,7 +73,7 @@ export class StreamSession {
     const nats = await connectNats(config.nats, 'waybill status');
     try {
       const bucket = await openBucket(nats, config.nats);
-      return new StreamSession(config, nats, bucket, hearStages(nats, config.nats));
+      return new StreamSession(config, nats, bucket, hearStages(nats, config.nats), await readStanding(bucket));
     } catch (thrown) {
       await nats.close();
       throw thrown;
@@ -92,6 +102,8 @@ export class StreamSession {
       if (progress !== undefined) snapshots.set(source, progress);
       if (await this.#isHeld(`capture.${source}`, now)) held.add(`capture:${source}`);
     }
+    for (const flow of Object.keys(this.#config.canonicalFlows))
+      if (await this.#isHeld(`transform.${flow}`, now)) held.add(`transform:${flow}`);
     const waitingSince = new Map<string, Date>();
     for (const { name, stream } of paths) {
       if (await this.#isHeld(`apply.${name}`, now)) held.add(`apply:${name}`);
@@ -101,7 +113,15 @@ export class StreamSession {
       const since = await this.#frameTime(stream, seq + 1);
       if (since !== undefined) waitingSince.set(name, since);
     }
-    return { now, streams, snapshots, held, facts: this.#listener.facts(), waitingSince };
+    const samples = new SampleSet(this.#listener.samples());
+    this.#alerts.evaluate(Date.now(), samples);
+    const heartbeats = new Map(
+      samples
+        .max(METRIC.heartbeat[0], ['source', 'target'])
+        .map(({ labels, value }) => [`${labels['source']} ${labels['target']}`, value]),
+    );
+    const alerts = this.#alerts.firing();
+    return { now, streams, snapshots, held, facts: this.#listener.facts(), heartbeats, alerts, waitingSince };
   }
 
   /** Waits until the stages that are at work have spoken, as long as it is worth it. */

@@ -50,6 +50,23 @@ export function dueEntries(entries: readonly OutboxEntry[], nowMs: number): Outb
   });
 }
 
+/** The alerts that stand, as the process that tells of them has stored them. */
+export async function readStanding(bucket: KV): Promise<readonly Alert[]> {
+  try {
+    return (await readStored(bucket)).stored?.firing ?? [];
+  } catch (thrown) {
+    throw natsError(thrown, 'reading which alerts stand');
+  }
+}
+
+async function readStored(bucket: KV): Promise<{ stored: Stored | undefined; revision: number }> {
+  const entry = await bucket.get(KEY);
+  const stored = entry === null || entry.operation !== 'PUT' ? undefined : entry.json<Stored>();
+  if (stored !== undefined && stored.v !== 1)
+    throw new ReplicationError('frame_version', `${KEY} was written by a newer version`);
+  return { stored, revision: entry?.revision ?? 0 };
+}
+
 export class Outbox {
   readonly #bucket: KV;
   #revision: number;
@@ -68,12 +85,9 @@ export class Outbox {
   /** Reads what there is and marks it as taken over. */
   static async open(bucket: KV): Promise<Outbox> {
     try {
-      const entry = await bucket.get(KEY);
-      const stored = entry === null || entry.operation !== 'PUT' ? undefined : entry.json<Stored>();
-      if (stored !== undefined && stored.v !== 1)
-        throw new ReplicationError('frame_version', `${KEY} was written by a newer version`);
+      const { stored, revision } = await readStored(bucket);
       const { firing = [], entries = [], taken = 0 } = stored ?? {};
-      const outbox = new Outbox(bucket, entry?.revision ?? 0, { v: 1, firing, entries, taken: taken + 1 });
+      const outbox = new Outbox(bucket, revision, { v: 1, firing, entries, taken: taken + 1 });
       await outbox.save();
       return outbox;
     } catch (thrown) {

@@ -10,6 +10,9 @@ import { createConnection, type Connection } from 'mysql2/promise';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { FlowLine, SourceLine, StatusReport } from '../../cli/status/report.ts';
+import { parseConfig } from '../../core/config.ts';
+import { openBucket } from '../../core/lease.ts';
+import { connectNats } from '../../core/nats.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -119,10 +122,10 @@ const lookUntil = (what: string, holds: (report: Report) => boolean): Promise<Re
   });
 
 /** `waybill status --watch` on a terminal of its own; what is written to its input are keys. */
-const watchOnTerminal = (columns: number, env: Record<string, string> = {}): Running =>
+const watchOnTerminal = (columns: number, env: Record<string, string> = {}, rows = 24): Running =>
   start(
     'script',
-    ['-qfec', `stty cols ${columns} rows 24; exec ${PROGRAM} status --watch --config ${configFile}`, '/dev/null'],
+    ['-qfec', `stty cols ${columns} rows ${rows}; exec ${PROGRAM} status --watch --config ${configFile}`, '/dev/null'],
     { TERM: 'xterm-256color', NO_COLOR: '', ...env },
   );
 
@@ -220,6 +223,15 @@ describe('--watch', () => {
     await waitFor('three screens', async () => screens(wide.output()).length >= 3);
     expect(wide.output()).toContain('\u001B[?1049h');
     expect(wide.output(), 'colours').toContain('\u001B[32m');
+    // As the process that tells of alerts keeps them.
+    const broker = parseConfig(`version: 1\nnats: { servers: ["${nats.url}"] }`, {}).nats;
+    const connection = await connectNats(broker, 'test');
+    const alert = { alert: 'WaybillDrift', severity: 'critical', labels: {}, summary: 'wms_vis differs', value: 2 };
+    const firing = [{ ...alert, since: new Date().toISOString(), runbook: 'docs/runbook.md#waybilldrift' }];
+    const bucket = await openBucket(connection, broker);
+    await bucket.put('alerts', JSON.stringify({ v: 1, firing, entries: [], taken: 1 }));
+    await connection.close();
+    expect((await look()).all.alerts).toMatchObject([{ alert: 'WaybillDrift', summary: 'wms_vis differs' }]);
     const [screen] = screens(wide.output()).slice(-1);
     expect(screen![0]).toMatch(/^waybill status  waybill +\d{4}-.* UTC  q quits$/);
     expect(screen!.join('\n')).toMatch(/SOURCE +STATE +LAG +TREND +ROWS\/S +POSITION/);
@@ -231,6 +243,26 @@ describe('--watch', () => {
     );
     expect(away.join('\n')).toMatch(/remedy: Check that the target is up/);
     expect(away.join('\n'), 'the others are still there').toMatch(/^wms_vis +(applying|idle)/m);
+    const short = watchOnTerminal(150, {}, 9);
+    const shown = async (what: string, holds: (lines: string[]) => boolean): Promise<string[]> =>
+      await waitFor(what, async () => screens(short.output()).slice(-1).find(holds));
+    const first = await shown('what is wrong, above all else', (lines) =>
+      lines[2]!.startsWith('! flow erp_mart: target_unreachable'),
+    );
+    expect(first.length).toBe(9);
+    expect(first.join('\n')).toMatch(/remedy: Check that the target is up/);
+    expect(first.at(-1)).toMatch(/^… \d+ more lines below: arrows, PgUp, PgDn$/);
+    expect(first.join('\n')).not.toContain('FLOW');
+    short.child.stdin!.write('\u001B[6~\u001B[6~');
+    const last = await shown('the end', (lines) => /^… \d+ above: /.test(lines.at(-1)!));
+    expect(last[0]).toContain('q quits');
+    expect(last.join('\n')).toMatch(/^wms_vis +(applying|idle)/m);
+    short.child.stdin!.write('\u001B[A');
+    await shown('a line further up', (lines) => /^… \d+ above, 1 more line below: /.test(lines.at(-1)!));
+    short.child.stdin!.write('\u001B[H');
+    await shown('the beginning again', (lines) => lines[2]!.startsWith('! flow erp_mart'));
+    short.child.stdin!.write('q');
+    expect(await short.ended).toBe(0);
     await mariadb.start();
     await waitFor('the target again', async () =>
       screens(wide.output())
