@@ -10,6 +10,7 @@ import { runService } from '../core/run-service.ts';
 import { readAnchor, writeAnchor } from '../monitoring/audit/anchor.ts';
 import {
   verifyChain,
+  type AuditEntry,
   type AuditEvent,
   type AuditHead,
   type AuditLog,
@@ -107,14 +108,17 @@ export async function auditIfReachable(...entry: Parameters<typeof audit>): Prom
   }
 }
 
-/** `audit`, tried again until it is written or the signal aborts: for processes that start before their target. */
+/**
+ * `audit`, tried again until it is written or the signal aborts: for processes that start before their target. True when it
+ * is written.
+ */
 export async function auditWhenReachable(
   config: Config,
   target: string,
   events: () => Promise<readonly Omit<AuditEvent, 'actor'>[]>,
   log: Logger,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
   // Each entry is written once, whatever fails after it.
   let waiting: Omit<AuditEvent, 'actor'>[] | undefined;
   let head: AuditHead | undefined;
@@ -139,6 +143,7 @@ export async function auditWhenReachable(
     },
     { name: `audit ${target}`, signal, log },
   );
+  return waiting?.length === 0;
 }
 
 export async function checkAuditLog(config: Config, target: string): Promise<ChainReport> {
@@ -175,13 +180,37 @@ export function describeConfiguration(config: Config): { readonly hash: string; 
 
 /** The hash of the configuration that the log of a target noted last. */
 export async function lastConfigurationHash(config: Config, target: string): Promise<string | undefined> {
+  const found = await lastEntry(config, target, ({ action }) => action === 'configuration');
+  // One that somebody made unreadable says nothing, and what is read now is noted anew.
+  return /"after":"(\w+)"/.exec(found?.detail ?? '')?.[1];
+}
+
+/** Who owned the fields of a flow's records, as the log of its target noted it last. */
+export async function lastOwnership(config: Config, target: string, flow: string): Promise<unknown> {
+  const found = await lastEntry(
+    config,
+    target,
+    ({ action, subject }) => action === 'ownership' && subject === `flow ${flow}`,
+  );
+  try {
+    return (JSON.parse(found?.detail ?? '{}') as { after?: unknown }).after;
+  } catch {
+    // As above.
+    return undefined;
+  }
+}
+
+async function lastEntry(
+  config: Config,
+  target: string,
+  wanted: (entry: AuditEntry) => boolean,
+): Promise<AuditEntry | undefined> {
   const log = await openAuditLog(config, target);
   try {
     let page = await log.latest(undefined, 1000);
     for (; page.length > 0; page = await log.latest(page.at(-1)!.id, 1000)) {
-      const found = page.find((entry) => entry.action === 'configuration');
-      // One that somebody made unreadable says nothing, and what is read now is noted anew.
-      if (found !== undefined) return /"after":"(\w+)"/.exec(found.detail)?.[1];
+      const found = page.find(wanted);
+      if (found !== undefined) return found;
     }
     return undefined;
   } finally {

@@ -8,6 +8,7 @@ import { audit, auditIfReachable, targetsOf } from '../audit.ts';
 import { describeOutboundTraces, teardownOutbound } from '../flow-teardown.ts';
 import { confirmed } from '../confirm.ts';
 import { printable } from '../printable.ts';
+import { named, refused, waiting } from '../quarantine-notes.ts';
 import { watchSnapshot } from '../snapshot-watch.ts';
 import { checkedSpan, tableOfSpan } from '../key-span.ts';
 import { EXIT } from '../exit-status.ts';
@@ -204,17 +205,16 @@ export async function quarantineReplay(
       'config_invalid',
       `${flow} tries its records again by itself, until they go in or a newer one of their key comes`,
     );
-  const result = await withTarget(config, flow, (desk, settings) =>
-    desk.replayQuarantine(flow, options.all === true ? { all: true } : { ids }, settings),
-  );
+  const chosen = options.all === true ? 'all' : ids;
+  const { before, result, after } = await withTarget(config, flow, async (desk, settings) => ({
+    before: await waiting(desk, flow),
+    result: await desk.replayQuarantine(flow, chosen === 'all' ? { all: true } : { ids: chosen }, settings),
+    after: await waiting(desk, flow),
+  }));
   await audit(config, [flowSettings(config, flow)!.to], {
     action: 'quarantine-replay',
     subject: `flow ${flow}`,
-    detail: {
-      ids: options.all === true ? 'all' : ids,
-      applied: result.applied,
-      failed: result.failed.map(({ id }) => id),
-    },
+    detail: { ids: named(chosen), applied: result.applied, failed: refused(result.failed), before, after },
   });
   console.log(`${result.applied} applied, ${result.failed.length} failed`);
   if (config.canonicalFlows[flow] !== undefined) {
@@ -235,14 +235,19 @@ export async function quarantineDiscard(
 ): Promise<number> {
   requireIds(ids, options);
   const config = readConfig(options);
-  const { count, discarded } = await withTarget(config, flow, async (desk) => {
+  const { before, count, discarded, after } = await withTarget(config, flow, async (desk) => {
     const discarded = options.all === true ? (await desk.listQuarantine(flow)).map((entry) => entry.id) : ids;
-    return { discarded, count: await desk.discardQuarantine(flow, discarded) };
+    return {
+      before: await waiting(desk, flow),
+      discarded,
+      count: await desk.discardQuarantine(flow, discarded),
+      after: await waiting(desk, flow),
+    };
   });
   await audit(config, [flowSettings(config, flow)!.to], {
     action: 'quarantine-discard',
     subject: `flow ${flow}`,
-    detail: { ids: discarded, count },
+    detail: { ids: named(discarded), count, before, after },
   });
   console.log(`${count} discarded`);
   return EXIT.good;

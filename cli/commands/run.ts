@@ -17,7 +17,7 @@ import type { HeartbeatReport } from '../../monitoring/heartbeat.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { Observatory, observer, runObservation } from '../../monitoring/observation.ts';
 import { startMonitoring, type Pages } from '../../monitoring/server.ts';
-import { audit, auditWhenReachable, describeConfiguration, lastConfigurationHash } from '../audit.ts';
+import { createProcessNotes } from '../process-notes.ts';
 import { checkCanonicalFlows } from '../canonical-flows.ts';
 import { alongside } from '../alongside.ts';
 import { readConfig, unknownName, type GlobalOptions } from '../context.ts';
@@ -100,72 +100,17 @@ export async function run(options: RunOptions): Promise<number> {
       ? [alongside('hearing of others', observatory.run({ nats, log, signal: stop.signal }), log)]
       : []),
   ];
-  const noted = noteStart(config, stages, log, stop.signal);
+  const notes = createProcessNotes(config, roles, log);
+  const noted = notes.start(stop.signal);
   const failed = await Promise.all(stages.map((stage) => supervise(stage, stop.signal, log)));
   stop.abort();
   await noted;
   await Promise.all(beside);
-  await noteStop(config, stages, log);
+  await notes.stop();
   await server.close();
   // What only looks on cannot fail in this way, and does not make it good.
   const work = failed.filter((_, index) => stages[index]!.pages === undefined && stages[index]!.watches !== true);
   return work.length > 0 && work.every((value) => value) ? EXIT.no : EXIT.good;
-}
-
-/** The targets that the stages of this process write to or compare. One that only captures may not reach any. */
-function stageTargets(config: Config, stages: readonly Stage[]): string[] {
-  const flows = stages.map((stage) => /^(?:apply|verify):(.+)$/.exec(stage.id)?.[1]);
-  const targets = new Set(flows.flatMap((flow) => (flow === undefined ? [] : [flowSettings(config, flow)!.to])));
-  return [...targets];
-}
-
-/** How long the end of a process waits for its last line in the audit log. */
-const NOTE_STOP_MS = 5000;
-
-/** Writes to the audit logs that this process began, and whether its configuration is another one than before. */
-async function noteStart(config: Config, stages: readonly Stage[], log: Logger, signal: AbortSignal): Promise<void> {
-  const { hash, configuration } = describeConfiguration(config);
-  try {
-    for (const target of stageTargets(config, stages))
-      await auditWhenReachable(
-        config,
-        target,
-        async () => {
-          const before = await lastConfigurationHash(config, target);
-          const subject = `process ${process.pid}`;
-          const detail = { stages: stages.map((stage) => stage.id), configuration: hash };
-          const start = { action: 'start', subject, detail } as const;
-          if (before === hash) return [start];
-          return [{ action: 'configuration', subject, detail: { before, after: hash, configuration } } as const, start];
-        },
-        log,
-        signal,
-      );
-  } catch (thrown) {
-    // Data goes on: a process that replicates is worth more than a line about it.
-    const error = asReplicationError(thrown);
-    log.error({ code: error.code, remedy: error.remedy }, `the start is not in the audit log: ${error.message}`);
-  }
-}
-
-async function noteStop(config: Config, stages: readonly Stage[], log: Logger): Promise<void> {
-  try {
-    const written = audit(config, stageTargets(config, stages), {
-      action: 'stop',
-      subject: `process ${process.pid}`,
-      detail: { stages: stages.map((stage) => stage.id) },
-    });
-    const late = AbortSignal.timeout(NOTE_STOP_MS);
-    await Promise.race([written, untilAborted(late)]);
-    if (late.aborted) throw new ReplicationError('target_unreachable', 'the target did not answer in time');
-  } catch (thrown) {
-    const error = asReplicationError(thrown);
-    log.error({ code: error.code, remedy: error.remedy }, `the stop is not in the audit log: ${error.message}`);
-  }
-}
-
-function untilAborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 }
 
 /** Runs a stage to its end. True when it ended because of an error; the other stages go on. */

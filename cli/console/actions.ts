@@ -9,11 +9,10 @@ import type { ActionResult, Actor, ConsoleData, ShownValue } from '../../monitor
 import { coverage, isProven, openFindings } from '../../monitoring/drift/outcome.ts';
 import { requestAnew } from '../../transform/request.ts';
 import { audit, targetsOf } from '../audit.ts';
+import { named, refused, waiting } from '../quarantine-notes.ts';
 import { isHeldByMapping } from './quarantine.ts';
 import { hiddenColumns, shown } from './hidden-columns.ts';
 
-/** Entries that an audit line names; of more it gives the number. */
-const NAMED = 200;
 /** How long a comparison waits for the end of another one, before it is said that there is one. */
 const WAIT_MS = 15_000;
 
@@ -27,15 +26,6 @@ async function withDesk<T>(config: Config, flow: string, work: (desk: TargetDesk
   } finally {
     await desk.close();
   }
-}
-
-/** What waits, by reason, for the lines of audit: before and after. */
-async function waiting(desk: TargetDesk, flow: string): Promise<Record<string, number>> {
-  return Object.fromEntries((await desk.countReasons(flow)).map(({ reason, count }) => [reason, count]));
-}
-
-function named(ids: readonly string[] | 'all'): unknown {
-  return ids === 'all' || ids.length <= NAMED ? ids : [...ids.slice(0, NAMED), `and ${ids.length - NAMED} more`];
 }
 
 export function createActions(config: Config, log: Logger, stop: AbortSignal): Acts {
@@ -61,7 +51,7 @@ export function createActions(config: Config, log: Logger, stop: AbortSignal): A
         detail: {
           ids: named(ids),
           applied,
-          failed: failed.slice(0, NAMED).map(({ id, reason, sqlState }) => ({ id, reason, sqlState })),
+          failed: refused(failed),
           before,
           after: await waiting(desk, flow),
         },

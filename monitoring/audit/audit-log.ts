@@ -9,6 +9,7 @@ export type AuditAction =
   | 'start'
   | 'stop'
   | 'configuration'
+  | 'ownership'
   | 'snapshot'
   | 'repair'
   | 'comparison'

@@ -7,7 +7,9 @@ import { audit, checkAuditLog, openAuditLog } from '../../cli/audit.ts';
 import { snapshot } from '../../cli/commands/act.ts';
 import { createActions } from '../../cli/console/actions.ts';
 import { auditCommand } from '../../cli/commands/audit.ts';
+import { createProcessNotes } from '../../cli/process-notes.ts';
 import { readAnchor } from '../../monitoring/audit/anchor.ts';
+import { parseConfig, type Config } from '../../core/config.ts';
 import { createLogger } from '../../core/logger.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -127,6 +129,49 @@ describe('the audit log', () => {
     expect(await checkAuditLog(config, 'vis')).toMatchObject({ entries: 2, problems: [] });
     await audit(config, ['vis'], event(3));
     expect(await readAnchor(pipeline!.nats, config.nats, 'vis')).toMatchObject({ id: 3 });
+  });
+
+  it('holds starts of processes that only capture or transform, and who owns the fields of records', async () => {
+    const { yaml } = await opened();
+    const parsed = JSON.parse(yaml) as { flows: Record<string, unknown> };
+    const withOwner = (owner: Record<string, unknown>): Config => {
+      const stock = { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } }, owner, to: 'vis' };
+      return parseConfig(JSON.stringify({ ...parsed, flows: { ...parsed.flows, stock } }), {});
+    };
+    const { signal } = new AbortController();
+    const run = async (config: Config, stages: string[]): Promise<unknown[]> => {
+      const before = await openAuditLog(config, 'vis');
+      const [newest] = await before.latest(undefined, 1);
+      await before.close();
+      const notes = createProcessNotes(config, stages, createLogger('silent'));
+      await notes.start(signal);
+      await notes.stop();
+      const after = await openAuditLog(config, 'vis');
+      try {
+        return (await after.read(newest?.id ?? 0, 100)).map(({ action, subject, detail }) =>
+          action === 'ownership' ? [action, subject, JSON.parse(detail) as unknown] : action,
+        );
+      } finally {
+        await after.close();
+      }
+    };
+    const config = withOwner({ on_hand: 'wms' });
+    expect(await run(config, ['capture:wms'])).toEqual(['configuration', 'start', 'stop']);
+    const from = { wms: { pack: 'odoo' } };
+    const first = { from, owner: { on_hand: 'wms' } };
+    expect(await run(config, ['transform:stock'])).toEqual([
+      ['ownership', 'flow stock', { before: null, after: first }],
+      'start',
+      'stop',
+    ]);
+    expect(await run(config, ['transform:stock', 'apply:stock'])).toEqual(['start', 'stop']);
+    const second = { from, owner: { allocated: 'wms', on_hand: { merge: 'max' } } };
+    expect(await run(withOwner({ on_hand: { merge: 'max' }, allocated: 'wms' }), ['transform:stock'])).toEqual([
+      'configuration',
+      ['ownership', 'flow stock', { before: first, after: second }],
+      'start',
+      'stop',
+    ]);
   });
 
   it('holds what commands and processes did; `waybill audit --verify` answers by its exit status', async () => {

@@ -235,6 +235,19 @@ it('keeps a refused row, shows it, and applies it when asked to', async () => {
   expect(await waybill('quarantine', 'replay', 'copy', id)).toContain('1 applied');
   expect((await store.query(`select from wms.orders where v = 'much too long'`)).rowCount).toBe(1);
   expect(JSON.parse(await waybill('quarantine', 'list', '--json'))).toEqual([]);
+  const { rows: noted } = await store.query<{ detail: string }>(
+    `select detail from waybill.audit where action = 'quarantine-replay' order by id`,
+  );
+  type Detail = { applied: number; before: unknown; after: unknown };
+  expect(
+    noted.map(({ detail }) => {
+      const { applied, before, after } = JSON.parse(detail) as Detail;
+      return { applied, before, after };
+    }),
+  ).toEqual([
+    { applied: 0, before: { constraint: 1 }, after: { constraint: 1 } },
+    { applied: 1, before: { constraint: 1 }, after: {} },
+  ]);
 
   // Somebody emptied the table: a snapshot brings it back.
   await store.query('delete from wms.orders');
