@@ -39,6 +39,7 @@ export interface FlowRunOptions {
 export async function runFlow(options: FlowRunOptions): Promise<void> {
   const { nats, stream, sink, signal, lost } = options;
   const start = await findStart(nats, stream, sink.position, sink.seq);
+  options.report.reached(start.startSeq - 1);
   const queue = new BatchQueue(sink.position, start.startSeq);
   const limitBytes = (): number => (queue.unfinished ? Math.min(PART_BYTES, options.batchBytes) : options.batchBytes);
   const ended = new AbortController();
@@ -73,7 +74,10 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
         const ms = performance.now() - startedMs;
         options.teller?.wrote(bytes, ms, batch.next === undefined ? undefined : batch.seq);
         options.log.debug({ rows: batch.rows, seq: batch.seq, ms: Math.round(ms) }, 'batch written');
-        if (batch.next !== undefined) options.progressed();
+        if (batch.next !== undefined) {
+          options.progressed();
+          options.report.reached(batch.seq);
+        }
         idle.applied(batch.seq, batch.commitTimeUs);
         continue;
       }

@@ -142,6 +142,8 @@ async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowRepor
     try {
       const sink = await session.openSink({ flow: name, settings, stream, installation, report });
       report.position(formatPosition(sink.position));
+      // Also where the frame behind it is gone, so that the run ends at once.
+      report.reached(sink.seq);
       log.info({ flow: name, position: describePosition(sink.position), epoch: lease.epoch }, 'flow started');
       await runFlow({
         nats,

@@ -67,7 +67,8 @@ async function noteNotification(config: Config, entry: OutboxEntry): Promise<voi
 /** The targets that an alert is about; all of them where it names none. */
 function concerned(config: Config, labels: Labels): string[] {
   const { source, target, stage, name } = labels;
-  const flow = flowSettings(config, labels['flow'] ?? (stage === 'capture' ? '' : (name ?? '')));
+  const consumer = labels['consumer']?.replace(/^transform /, '');
+  const flow = flowSettings(config, labels['flow'] ?? consumer ?? (stage === 'capture' ? '' : (name ?? '')));
   if (flow !== undefined) return [flow.to];
   if (target !== undefined && config.targets[target] !== undefined) return [target];
   const captured = source ?? (stage === 'capture' ? name : undefined);

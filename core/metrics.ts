@@ -56,6 +56,8 @@ export interface FlowReport {
   applied(batch: { rows: number; transactions: number; seconds: number; commitTimeUs: number; position: string }): void;
   rows(schema: string, table: string, op: string, count: number): void;
   pendingFrames(frames: number): void;
+  /** The last frame of the stream that the target reflects. */
+  reached(seq: number): void;
   lagSeconds(seconds: number | undefined): void;
   /** How many keys wait in quarantine for a reason now. */
   quarantined(reason: string, keys: number): void;
@@ -89,6 +91,8 @@ export interface TransformReport {
   oversell(units: number): void;
   /** Frames of the sources that are stored and not taken. */
   pendingFrames(source: string, frames: number): void;
+  /** The last frame of a source's stream that was taken. */
+  reached(source: string, seq: number): void;
   /** undefined: unknown; 0: idle, nothing outstanding. */
   lagSeconds(seconds: number | undefined): void;
 }
@@ -115,6 +119,7 @@ export const NO_FLOW_REPORT: FlowReport = {
   applied: nothing,
   rows: nothing,
   pendingFrames: nothing,
+  reached: nothing,
   lagSeconds: nothing,
   quarantined: nothing,
   tables: nothing,
@@ -131,5 +136,6 @@ export const NO_TRANSFORM_REPORT: TransformReport = {
   delayed: nothing,
   oversell: nothing,
   pendingFrames: nothing,
+  reached: nothing,
   lagSeconds: nothing,
 };

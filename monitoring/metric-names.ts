@@ -40,6 +40,10 @@ export const METRIC = {
   captureTransactions: ['waybill_capture_transactions_total', 'Source transactions stored in the stream'],
   publishSeconds: ['waybill_stream_publish_seconds', 'Frame publish to acknowledgement'],
   pendingFrames: ['waybill_stream_pending_frames', 'Frames in the stream that the flow has not applied'],
+  streamRetention: [
+    'waybill_stream_retention_seconds',
+    'Time until the stream drops a frame that the flow has not applied, by its age, or by its size if what waits goes on to grow; absent while nothing waits',
+  ],
   transformState: ['waybill_transform_state', 'State of a transform: 1 for the one it is in'],
   transformRecords: [
     'waybill_transform_records_total',
@@ -109,5 +113,12 @@ export const METRIC = {
     'waybill_drift_awaited_timestamp_seconds',
     'Since when a proof has been wanting of a flow that this process has not seen proven; absent once it has',
   ],
-  driftCoverage: ['waybill_drift_coverage_ratio', 'Share of rows that the latest comparison has been through'],
+  driftCoverage: [
+    'waybill_drift_coverage_ratio',
+    'Share of rows that the latest comparison to be finished has settled',
+  ],
+  driftProgress: [
+    'waybill_drift_progress_ratio',
+    'Share of rows that the comparison under way has been through; absent while none is',
+  ],
 } as const;

@@ -15,6 +15,7 @@ import type { HeartbeatReport } from './heartbeat.ts';
 import { METRIC } from './metric-names.ts';
 import { KEEPS_NO_LOG, LEAVES_IT_TO_OTHERS, STALL_MS, StageHealth, type StageFacts, type StageKind } from './health.ts';
 import type { Sample } from './observation.ts';
+import { StreamConsumers } from './stream-retention.ts';
 
 const CAPTURE_STATES: readonly CaptureState[] = [
   'starting',
@@ -29,7 +30,7 @@ const CAPTURE_STATES: readonly CaptureState[] = [
 ];
 const FLOW_STATES: readonly FlowState[] = ['starting', 'standby', 'applying', 'idle', 'waiting', 'blocked', 'stopped'];
 const LAG_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 3600];
-/** Beyond this many, those that are zero are left out: an observation must fit a message. */
+/** Beyond this many, those of tables that are equal are left out: an observation must fit a message. */
 const MAX_SAMPLES = 3000;
 const SECONDS_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
@@ -50,6 +51,11 @@ function stageLabels(id: string): { stage: string; name: string } {
 export class Metrics {
   readonly registry = new Registry();
   readonly stages: StageHealth[] = [];
+  /** How far the streams that are read here have been taken. */
+  readonly consumers = new StreamConsumers((labels, seconds) => {
+    if (seconds === undefined) this.#retention.remove(labels);
+    else this.#retention.set(labels, seconds);
+  });
   readonly #stageProcesses = this.#gauge(METRIC.stageProcesses, ['stage', 'name']);
   readonly #captureState = this.#gauge(METRIC.captureState, ['source', 'state']);
   readonly #labels = new Map<StageHealth, Record<string, string>>();
@@ -66,6 +72,7 @@ export class Metrics {
   readonly #transactions = this.#counter(METRIC.captureTransactions, ['source']);
   readonly #publish = this.#histogram(METRIC.publishSeconds, ['source']);
   readonly #pending = this.#gauge(METRIC.pendingFrames, ['stream', 'consumer']);
+  readonly #retention = this.#gauge(METRIC.streamRetention, ['stream', 'consumer']);
   readonly #transformState = this.#gauge(METRIC.transformState, ['flow', 'state']);
   readonly #transformRecords = this.#counter(METRIC.transformRecords, ['flow', 'entity', 'outcome']);
   readonly #transformLag = this.#lagGauge(METRIC.transformLag, 'transform', ['flow']);
@@ -96,6 +103,7 @@ export class Metrics {
   readonly #driftVerified = this.#gauge(METRIC.driftVerified, ['flow']);
   readonly #driftAwaited = this.#gauge(METRIC.driftAwaited, ['flow']);
   readonly #driftCoverage = this.#gauge(METRIC.driftCoverage, ['flow']);
+  readonly #driftProgress = this.#gauge(METRIC.driftProgress, ['flow']);
 
   readonly #stalled = this.#stalledGauge();
   readonly #stallMs: number;
@@ -123,7 +131,9 @@ export class Metrics {
       if (metric.name.startsWith('waybill_') && (metric.type as unknown) === 'gauge')
         for (const { labels, value } of metric.values)
           samples.push({ name: metric.name, labels: labels as Record<string, string>, value });
-    return samples.length > MAX_SAMPLES ? samples.filter(({ value }) => value !== 0) : samples;
+    // Whoever knows how many tables of a flow differ knows by that what of others is left out.
+    const isEqual = ({ name, value }: Sample): boolean => name === METRIC.driftRows[0] && value === 0;
+    return samples.length > MAX_SAMPLES ? samples.filter((sample) => !isEqual(sample)) : samples;
   }
 
   /**
@@ -230,6 +240,7 @@ export class Metrics {
         for (const each of FLOW_STATES) this.#flowState.set({ flow, target, state: each }, each === state ? 1 : 0);
         if (!LEAVES_IT_TO_OTHERS.has(state)) return;
         this.#pending.remove({ stream, consumer: flow });
+        this.consumers.leave(stream, flow);
         quarantined.forget();
         showStopped([]);
       },
@@ -245,6 +256,7 @@ export class Metrics {
         health.pending(frames);
         this.#pending.set({ stream, consumer: flow }, frames);
       },
+      reached: (seq) => this.consumers.reached(stream, flow, seq),
       lagSeconds: (seconds) => health.lag(seconds),
       quarantined: quarantined.set,
       tables: (notices) => {
@@ -265,8 +277,10 @@ export class Metrics {
         health.state(state, detail);
         for (const each of FLOW_STATES) this.#transformState.set({ flow, state: each }, each === state ? 1 : 0);
         if (!LEAVES_IT_TO_OTHERS.has(state)) return;
-        for (const source of waiting.keys())
+        for (const source of waiting.keys()) {
           this.#pending.remove({ stream: streamOf(source), consumer: `transform ${flow}` });
+          this.consumers.leave(streamOf(source), `transform ${flow}`);
+        }
         waiting.clear();
         for (const gauge of [this.#transformStateBytes, this.#transformWaiting]) gauge.remove({ flow });
         held.forget();
@@ -295,6 +309,7 @@ export class Metrics {
         health.pending([...waiting.values()].reduce((sum, each) => sum + each, 0));
         this.#pending.set({ stream: streamOf(source), consumer: `transform ${flow}` }, frames);
       },
+      reached: (source, seq) => this.consumers.reached(streamOf(source), `transform ${flow}`, seq),
       lagSeconds: (seconds) => health.lag(seconds),
     };
   }
@@ -346,7 +361,7 @@ export class Metrics {
         show(`${table.schema}.${table.name}`, countKinds(openFindings(table)));
         tell();
       },
-      coverage: (share) => this.#driftCoverage.set({ flow }, share),
+      coverage: (share) => this.#driftProgress.set({ flow }, share),
       finished: (outcome) => {
         const compared = new Set(outcome.tables.map(({ schema, name }) => `${schema}.${name}`));
         // What the flow has no more cannot be mended, and must not be told of for ever.
@@ -356,6 +371,7 @@ export class Metrics {
           { flow },
           outcome.tables.reduce((sum, table) => sum + table.progress.inFlightBuckets, 0),
         );
+        this.#driftProgress.remove({ flow });
         this.#driftCoverage.set({ flow }, coverage(outcome.tables));
         if (isProven(outcome)) proven(outcome.startedAt);
       },
@@ -365,7 +381,8 @@ export class Metrics {
       proven,
       left: () => {
         for (const table of tables.keys()) drop(table);
-        for (const gauge of [this.#driftTables, this.#driftInFlight, this.#driftCoverage]) gauge.remove({ flow });
+        for (const gauge of [this.#driftTables, this.#driftInFlight, this.#driftCoverage, this.#driftProgress])
+          gauge.remove({ flow });
       },
     };
   }

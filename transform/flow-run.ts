@@ -463,6 +463,7 @@ class FlowRun {
       const { state } = await nats.manager.streams.info(stream);
       const frames = Math.max(0, state.last_seq - source.place.seq);
       report.pendingFrames(source.name, frames);
+      report.reached(source.name, source.place.seq);
       pending += frames;
       if (frames > 0) oldestUs = Math.min(oldestUs, source.reachedUs);
     }

@@ -18,6 +18,7 @@ import { Metrics } from '../../monitoring/metrics.ts';
 import { Observatory, observer, runObservation } from '../../monitoring/observation.ts';
 import { startMonitoring, type Pages } from '../../monitoring/server.ts';
 import { createProcessNotes } from '../process-notes.ts';
+import { runRetention } from '../../monitoring/stream-retention.ts';
 import { checkCanonicalFlows } from '../canonical-flows.ts';
 import { alongside } from '../alongside.ts';
 import { readConfig, unknownName, type GlobalOptions } from '../context.ts';
@@ -94,7 +95,11 @@ export async function run(options: RunOptions): Promise<number> {
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
   const { nats } = config;
+  const { consumers } = metrics;
   const beside = [
+    ...(roles.some((role) => /^(?:apply|transform|fanout):/.test(role))
+      ? [alongside('what streams keep', runRetention({ nats, consumers, log, signal: stop.signal }), log)]
+      : []),
     alongside('telling others', runObservation({ nats, observe, log, signal: stop.signal }), log),
     ...(stages.some((stage) => stage.watches === true)
       ? [alongside('hearing of others', observatory.run({ nats, log, signal: stop.signal }), log)]

@@ -196,7 +196,12 @@ async function flowView(
   const source = maker === undefined ? mirror : transformName(maker);
   const facts = factsOf(observations, 'apply', name);
   const verified = find(samples.max(METRIC.driftVerified[0], ['flow']), { flow: name });
-  const heartbeat = find(samples.max(METRIC.heartbeat[0], ['source', 'target']), { source, target });
+  const beats = samples.max(METRIC.heartbeat[0], ['source', 'target']);
+  const records = config.canonicalFlows[name];
+  const begins = records === undefined ? [source] : Object.keys(records.from);
+  const seconds = begins.flatMap((from) => find(beats, { source: from, target }) ?? []);
+  const heartbeat = seconds.length === 0 ? undefined : Math.max(...seconds);
+  const kept = find(samples.max(METRIC.streamRetention[0], ['consumer']), { consumer: name });
   const coverage = find(samples.max(METRIC.driftCoverage[0], ['flow']), { flow: name });
   const own = await ownWord(connections, target, name);
   const stream = streams.find((each) => each.source === source);
@@ -213,6 +218,7 @@ async function flowView(
     ...(own.position === undefined ? {} : { position: positionText(own.position) }),
     ...(own.commitTime === undefined ? {} : { commitTime: own.commitTime }),
     ...(facts?.pendingFrames === undefined || stream?.state !== 'here' ? {} : { pendingFrames: facts.pendingFrames }),
+    ...(kept === undefined ? {} : { keptSeconds: kept }),
     ...(own.quarantined === undefined ? {} : { quarantined: own.quarantined }),
     ...(own.drift === undefined ? {} : { drift: own.drift }),
     ...verifiedAt(verified, own),

@@ -162,6 +162,23 @@ export const ALERT_RULES: readonly AlertRule[] = [
     judge: ({ samples }) => threshold(samples.max(METRIC.captureBudget[0], ['source']), (seconds) => seconds < 3600),
     summary: ({ source }, value) => `Source ${source} drops log that is still needed in ${humanDuration(value)}`,
   },
+  {
+    alert: 'WaybillStreamRetention',
+    severity: 'critical',
+    forMs: MINUTE_MS,
+    runbook: 'waybillstreamretention',
+    judge: ({ samples }) =>
+      threshold(samples.max(METRIC.streamRetention[0], ['stream', 'consumer']), (seconds) => seconds < 3600),
+    // Where nothing waits there is no such time.
+    unjudged: ({ stream, consumer }, { samples }) =>
+      samples
+        .all(METRIC.pendingFrames[0])
+        .some(({ labels, value }) => labels['stream'] === stream && labels['consumer'] === consumer && value === 0)
+        ? 'ended'
+        : undefined,
+    summary: ({ stream, consumer }, value) =>
+      `Stream ${stream} drops frames that ${consumer} has not taken in ${humanDuration(value)}`,
+  },
   ...DRIFT_RULES,
   {
     alert: 'WaybillQuarantineGrows',

@@ -55,6 +55,8 @@ export interface FlowView {
   readonly lagSeconds: number | null;
   readonly rowsPerSecond: number;
   readonly pendingFrames?: number;
+  /** Seconds until the stream drops a frame that waits; absent while none does. */
+  readonly keptSeconds?: number;
   /** Changes that wait in quarantine; absent while the target cannot be asked. */
   readonly quarantined?: number;
   readonly drift?: number;

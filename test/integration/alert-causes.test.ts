@@ -35,6 +35,8 @@ const SMALLER: readonly (readonly [RegExp, string])[] = [
   [/_stalled_seconds > 300\n/g, '_stalled_seconds > 4\n'],
   [/_log_bytes > 1073741824\n/g, `_log_bytes > ${KEPT_BYTES}\n`],
   [/:proven_timestamp_seconds > 86400\n/g, ':proven_timestamp_seconds > 6\n'],
+  // Of the seven days that frames are kept.
+  [/_retention_seconds < 3600\n/g, `_retention_seconds < ${7 * 86_400 - 3}\n`],
   [/_keys\[30m\]/g, '_keys[6s]'],
 ];
 
@@ -99,6 +101,7 @@ const CAUSES: readonly Cause[] = [
       'WaybillApplyLagCritical',
       'WaybillHeartbeatLate',
       'WaybillStalled',
+      'WaybillStreamRetention',
       'WaybillUnverified',
     ],
     cause: 'somebody locks a table of the target',

@@ -576,6 +576,7 @@ describe('drift', () => {
     const verified = /^waybill_drift_verified_timestamp_seconds\{flow="mirror"\} (\S+)$/m;
     const first = await waitFor('a first proof', () => series(verified));
     expect(Math.abs(first - Date.now() / 1000)).toBeLessThan(20);
+    // Also while the next comparison is under way.
     expect(await series(/^waybill_drift_coverage_ratio\{flow="mirror"\} (\S+)$/m)).toBe(1);
     await pipeline.target.query('delete from a where id = 1');
     const missing = /^waybill_drift_rows\{flow="mirror",table="public.a",kind="missing"\} (\S+)$/m;

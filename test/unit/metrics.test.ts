@@ -154,6 +154,34 @@ describe('drift', () => {
     expect(await series(METRIC.driftTables[0])).toEqual({ mirror: 0 });
   });
 
+  it('keeps the coverage of the latest comparison while the next one is under way', async () => {
+    const { metrics, series } = watched();
+    const report = metrics.driftReport('mirror');
+    report.coverage(0.5);
+    expect(await series(METRIC.driftCoverage[0])).toEqual({});
+    expect(await series(METRIC.driftProgress[0])).toEqual({ mirror: 0.5 });
+    report.finished(outcome({ a: [] }));
+    expect(await series(METRIC.driftProgress[0])).toEqual({});
+    report.coverage(0);
+    expect(await series(METRIC.driftCoverage[0])).toEqual({ mirror: 1 });
+    expect(await series(METRIC.driftProgress[0])).toEqual({ mirror: 0 });
+  });
+
+  it('of very many tables is told of those that differ, and nothing else is left out', async () => {
+    const { metrics, series } = watched();
+    const report = metrics.driftReport('mirror');
+    metrics.flowReport('mirror', 'vis', 'S').pendingFrames(0);
+    const equal = { missing: 0, extra: 0, different: 0 };
+    report.standing(new Map(Array.from({ length: 1100 }, (_, i) => [`public.t${i}`, equal])));
+    expect(await series(METRIC.driftRows[0])).toEqual({});
+    report.compared(outcome({ t7: [finding] }).tables[0]!);
+    expect(await series(METRIC.driftRows[0])).toEqual({ 'mirror,public.t7,missing': 1 });
+    expect(await series(METRIC.driftTables[0])).toEqual({ mirror: 1 });
+    report.compared(outcome({ t7: [] }).tables[0]!);
+    expect(await series(METRIC.driftTables[0])).toEqual({ mirror: 0 });
+    expect(await series(METRIC.pendingFrames[0])).toEqual({ 'S,mirror': 0 });
+  });
+
   it('is known from the beginning, and left to the process that compares', async () => {
     const { metrics, series } = watched();
     const report = metrics.driftReport('mirror');

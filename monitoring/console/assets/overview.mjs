@@ -101,13 +101,14 @@ function flowCard({ name, target, targetKind }) {
   const delay = trend('Lag');
   const rows = trend('Rows a second');
   const pending = figure('Frames waiting');
+  const kept = figure('Kept for');
   const beat = figure('Heartbeat');
   const verified = figure('Verified');
   const drift = figure('Drift');
   const quarantine = figure('Quarantine');
   element.append(
     h('div', { class: 'trends' }, delay, rows),
-    h('dl', { class: 'figures' }, verified, drift, quarantine, pending, beat),
+    h('dl', { class: 'figures' }, verified, drift, quarantine, pending, kept, beat),
     h(
       'p',
       { class: 'links' },
@@ -120,6 +121,8 @@ function flowCard({ name, target, targetKind }) {
     delay.show(trends?.lag, lag(flow.lagSeconds), lagTone(flow.lagSeconds));
     rows.show(trends?.rows, count(flow.rowsPerSecond));
     pending.show(count(flow.pendingFrames));
+    kept.hidden = flow.keptSeconds === undefined;
+    kept.show(duration(flow.keptSeconds), flow.keptSeconds < 3600 ? 'bad' : undefined);
     beat.show(duration(flow.heartbeatSeconds));
     const age = flow.verifiedAt === undefined ? Infinity : (Date.now() - Date.parse(flow.verifiedAt)) / 1000;
     verified.show(ago(flow.verifiedAt), age > 86_400 ? 'warn' : undefined);
