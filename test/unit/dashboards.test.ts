@@ -47,7 +47,13 @@ describe('provisioning', () => {
   it('names each dashboard once, and links lead to one of them', () => {
     const all = dashboards();
     const uids = new Set(all.map(({ uid }) => uid));
-    expect([...uids].sort()).toEqual(['waybill-overview', 'waybill-quarantine', 'waybill-source', 'waybill-target']);
+    expect([...uids].sort()).toEqual([
+      'waybill-overview',
+      'waybill-quarantine',
+      'waybill-records',
+      'waybill-source',
+      'waybill-target',
+    ]);
     for (const [, uid] of JSON.stringify(all).matchAll(/\/d\/([\w-]+)/g)) expect(uids).toContain(uid);
   });
 
