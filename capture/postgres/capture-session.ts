@@ -6,7 +6,7 @@ import { markPrefix, type PostgresSourceConfig } from '../../core/config.ts';
 import type { ColumnRules } from '../../core/column-rules.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { FramePublisher } from '../../core/frame-publisher.ts';
-import { asPgPosition, comparePositions, pgPosition, type PgPosition } from '../../core/position.ts';
+import { asPgPosition, comparePositions, formatLsn, pgPosition, type PgPosition } from '../../core/position.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import { sessionName } from '../../core/stale-sessions.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
@@ -105,7 +105,12 @@ export class CaptureSession {
       resume,
       markPrefix: this.#markPrefix,
       resolve: (relation, lsn, xid) => this.#resolve(relation, lsn, xid),
-      takeMark: (mark, write) => this.#takeMark(mark, write),
+      takeMark: (mark, xid, write) => this.#takeMark(mark, xid, write),
+      notAMark: (prefix, lsn) =>
+        held.log.warn(
+          { prefix, lsn: formatLsn(lsn) },
+          'a message in the log has the prefix of Waybill and is none of it; passed over',
+        ),
       tableByOid: (oid) => this.#publish(this.#schemas.byOid(oid)),
       readsChunk: (id) => this.#snapshot?.reads(id) === true,
       takeChunk: (id) => this.#snapshot?.takeChunk(id),
@@ -180,8 +185,8 @@ export class CaptureSession {
     return undefined;
   }
 
-  #takeMark(mark: SchemaMark, write: (versions: readonly MarkedVersion[]) => void): void {
-    const taken = this.#schemas.takeMark(mark);
+  #takeMark(mark: SchemaMark, xid: number, write: (versions: readonly MarkedVersion[]) => void): void {
+    const taken = this.#schemas.takeMark(mark, xid);
     this.#log.reader!.holdUntil(
       taken.then((versions) => write(versions.map((each) => ({ ...each, table: this.#publish(each.table) })))),
     );

@@ -20,7 +20,7 @@ import { connectShared, connectSource, endClient } from './connection.ts';
 import { inspectSource, type SourceFacts } from './inspect.ts';
 import { ensurePublication, matchingTables, requireIdentities } from './publication.ts';
 import { createSlot, readSlot, requireLog, requireUsableSlot, slotState } from './slot.ts';
-import { sourceError } from './source-error.ts';
+import { NO_SLOT, sourceError } from './source-error.ts';
 import { SpoolSwitch } from './spool-switch.ts';
 import { restoredTable, storedTable } from './stored-table.ts';
 import { readTimelineHistory, requireAncestor } from './timeline.ts';
@@ -169,7 +169,7 @@ async function prepareSlot(
     try {
       await client.query('select pg_drop_replication_slot($1)', [slot]);
     } catch (thrown) {
-      throw sourceError(thrown, `dropping replication slot ${slot}`);
+      throw sourceError(thrown, `dropping replication slot ${slot}`, NO_SLOT);
     }
     info = undefined;
   }

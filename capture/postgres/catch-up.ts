@@ -10,7 +10,7 @@ import { CopyOut } from './copy-out.ts';
 import { PgOutputDecoder, type PgOutputHandler } from './pgoutput.ts';
 import { ReadGate } from './read-gate.ts';
 import type { LogReader } from './replication-stream.ts';
-import { sourceError } from './source-error.ts';
+import { NO_SLOT, sourceError } from './source-error.ts';
 
 /** Messages of the first slice: while the source decodes it, all that comes behind has nothing to do. */
 const FIRST_SLICE_CHANGES = 25_000;
@@ -53,7 +53,7 @@ export class CatchUpReader implements LogReader {
     try {
       await client.query('select pg_copy_logical_replication_slot($1, $2, true)', [slot, this.#copyName]);
     } catch (thrown) {
-      const error = sourceError(thrown, `copying replication slot ${slot}`);
+      const error = sourceError(thrown, `copying replication slot ${slot}`, NO_SLOT);
       if (error.code === 'source_no_free_slot') return false;
       throw error;
     }
@@ -66,7 +66,7 @@ export class CatchUpReader implements LogReader {
       );
       return true;
     } catch (thrown) {
-      throw sourceError(thrown, `advancing a copy of replication slot ${slot}`);
+      throw sourceError(thrown, `advancing a copy of replication slot ${slot}`, NO_SLOT);
     }
   }
 
@@ -98,7 +98,7 @@ export class CatchUpReader implements LogReader {
       }
     } catch (thrown) {
       if (signal.aborted) return false;
-      throw sourceError(thrown, 'reading a slice of the log');
+      throw sourceError(thrown, 'reading a slice of the log', NO_SLOT);
     }
     const more = messages >= this.#changes;
     const tookMs = performance.now() - startedMs;

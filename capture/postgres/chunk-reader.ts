@@ -11,8 +11,16 @@ import { emitMark, marksSql, type Mark } from './log-marks.ts';
 import type { PublishedTable } from './published-table.ts';
 import { sourceError } from './source-error.ts';
 
-/** Undefined column or table, and types that do not go together: the table changed. PostgreSQL documentation, appendix A. */
-export const CHANGED_TABLE: ReadonlySet<string> = new Set(['42703', '42P01', '42883', '42804', '22P02', '0A000']);
+/** Undefined column, table or type, and types that do not go together: the table changed. PostgreSQL documentation, appendix A. */
+export const CHANGED_TABLE: ReadonlySet<string> = new Set([
+  '42703',
+  '42P01',
+  '42704',
+  '42883',
+  '42804',
+  '22P02',
+  '0A000',
+]);
 
 /** A chunk's fate: how many rows are left of it, and the commit after which they stand in the log; or to be read again. */
 export type ChunkOutcome = { readonly kept: number; readonly commitLsn: bigint } | undefined;

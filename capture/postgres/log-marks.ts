@@ -45,6 +45,71 @@ export interface MarkedVersion<T = PublishedTable> {
 /** Prefix of the messages that the event trigger writes. */
 export const DDL_PREFIX = 'waybill.ddl';
 
+/** The marks of `k` that name something by these texts, and a table. */
+const TEXTS: Readonly<Record<Mark['k'], readonly string[] | undefined>> = {
+  heartbeat: undefined,
+  begin: ['id'],
+  end: ['id'],
+  cancel: ['id'],
+  cancel_range: ['id'],
+  begin_range: ['id'],
+  end_range: ['id'],
+  low: ['chunk'],
+  high: ['chunk'],
+  table: [],
+  gone: ['why'],
+};
+
+const RANGE_MARKS: ReadonlySet<string> = new Set<RangeMark>(['begin_range', 'end_range']);
+
+/** The mark that a message holds; undefined for what is none. Everybody may write messages, of whatever prefix. */
+export function parseMark(content: string): Mark | undefined {
+  let mark: unknown;
+  try {
+    mark = JSON.parse(content);
+  } catch {
+    return undefined;
+  }
+  if (!isObject(mark) || typeof mark['k'] !== 'string' || !Object.hasOwn(TEXTS, mark['k'])) return undefined;
+  const texts = TEXTS[mark['k'] as Mark['k']];
+  if (texts === undefined) return mark as unknown as Mark;
+  const isWhole =
+    Number.isSafeInteger(mark['oid']) &&
+    texts.every((name) => typeof mark[name] === 'string') &&
+    (mark['end'] === undefined || typeof mark['end'] === 'string') &&
+    (mark['k'] !== 'table' || isCatalogRow(mark['row'], mark['oid'] as number)) &&
+    (!RANGE_MARKS.has(mark['k']) || ['from', 'to'].every((name) => isBound(mark[name])));
+  return isWhole ? (mark as unknown as Mark) : undefined;
+}
+
+function isCatalogRow(row: unknown, oid: number): boolean {
+  if (!isObject(row) || row['oid'] !== String(oid) || typeof row['schema'] !== 'string') return false;
+  if (typeof row['name'] !== 'string' || typeof row['partitioned'] !== 'boolean') return false;
+  if (typeof row['identity'] !== 'string' || !/^[dfin]$/.test(row['identity'])) return false;
+  const isTexts = (value: unknown, names: readonly string[]): boolean =>
+    isObject(value) && names.every((name) => typeof value[name] === 'string');
+  const isColumn = (column: unknown): boolean =>
+    isTexts(column, ['name', 'type', 'portable', 'base', 'typeOid', 'stamp']) &&
+    ['id', 'modifier'].every((name) => Number.isSafeInteger((column as Record<string, unknown>)[name]));
+  const isPart = (part: unknown): boolean => isTexts(part, ['oid', 'schema', 'name', 'file']);
+  const lists = (value: unknown, isItem: (item: unknown) => boolean): boolean =>
+    value === null || (Array.isArray(value) && value.every(isItem));
+  return (
+    Array.isArray(row['columns']) &&
+    row['columns'].every(isColumn) &&
+    lists(row['parts'], isPart) &&
+    lists(row['key'], (name) => typeof name === 'string')
+  );
+}
+
+function isBound(bound: unknown): boolean {
+  return bound === null || (Array.isArray(bound) && bound.every((text) => typeof text === 'string'));
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}
+
 /** The statement that writes marks into the log, in this order, in the transaction at hand. */
 export function marksSql(prefix: string, marks: readonly Mark[]): string {
   const messages = marks.map(

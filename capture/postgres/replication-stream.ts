@@ -7,7 +7,7 @@ import { formatLsn } from '../../core/position.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import { clientConfig } from './connection.ts';
 import { PgOutputDecoder, type PgOutputHandler } from './pgoutput.ts';
-import { sourceError } from './source-error.ts';
+import { NO_SLOT, sourceError } from './source-error.ts';
 import { TransactionSpool, type SpoolOptions } from './transaction-spool.ts';
 
 const XLOG_DATA = 0x77;
@@ -145,7 +145,7 @@ export class ReplicationStream implements LogReader {
     } catch (thrown) {
       if (this.#failure !== undefined) throw this.#failure;
       throw sourceError(thrown, `replication from slot ${slot}`, {
-        '42704': 'source_slot_missing',
+        ...NO_SLOT,
         '55006': 'source_slot_in_use',
         '53300': 'source_no_free_slot',
       });

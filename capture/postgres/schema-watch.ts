@@ -44,7 +44,7 @@ export interface SchemaWatchOptions {
   readonly leftOut: (tables: readonly { schema: string; name: string; reason: string }[]) => void;
 }
 
-/** Changes whenever a table, column, default, key or partition does. Cheap: it reads row headers only. */
+/** Changes whenever a table, column, default, key, partition or a type of somebody's own does. Cheap: it reads row headers only. */
 const FINGERPRINT = `
 with t as materialized (select oid, xmin from pg_class where oid >= 16384 and relkind in ('r', 'p') and relpersistence = 'p')
 select concat_ws(' ',
@@ -52,7 +52,8 @@ select concat_ws(' ',
   (select sum(hashint8extended(a.xmin::text::int8, a.attrelid::int8 * 4096 + a.attnum)) from pg_attribute a where a.attnum > 0 and a.attrelid in (select oid from t)),
   (select sum(hashint8extended(d.xmin::text::int8, d.oid::int8)) from pg_attrdef d),
   (select sum(hashint8extended(i.xmin::text::int8, i.indexrelid::int8)) from pg_index i where i.indrelid in (select oid from t)),
-  (select sum(hashint8extended(h.xmin::text::int8, h.inhrelid::int8)) from pg_inherits h)) as fingerprint,
+  (select sum(hashint8extended(h.xmin::text::int8, h.inhrelid::int8)) from pg_inherits h),
+  (select sum(hashint8extended(y.xmin::text::int8, y.oid::int8)) from pg_type y where y.oid >= 16384 and y.typtype in ('e', 'd', 'r'))) as fingerprint,
   pg_current_snapshot()::text as snapshot`;
 
 const SHORTEST_POLL_MS = 1000;
@@ -276,10 +277,18 @@ export class SchemaWatch {
   }
 
   /** A mark in the log: from there on the table is as it says. The versions to write into the stream, in order. */
-  async takeMark(mark: SchemaMark): Promise<readonly MarkedVersion<CapturedTable>[]> {
+  async takeMark(mark: SchemaMark, xid: number): Promise<readonly MarkedVersion<CapturedTable>[]> {
     const known = this.#tables.get(mark.oid);
     if (mark.k === 'gone') {
       if (known === undefined) return [];
+      if (await this.#alone(() => this.#isThere(mark.oid, xid))) {
+        this.#o.log.warn(
+          { table: nameOf(known) },
+          'a message said that a table is gone, and it is there: it is read again',
+        );
+        await this.#o.read(known, 'again');
+        return [];
+      }
       await this.#o.registry.delete(mark.oid);
       this.#tables.delete(mark.oid);
       // Where another one has come under its name, that goes on in its place, and is read.
@@ -308,6 +317,13 @@ export class SchemaWatch {
             },
           ];
     return [...gone, { table: next, what: '', mark: 'schema' }];
+  }
+
+  /** Whether a table is captured by now, of which transaction `xid` says that it is gone. Everybody may write messages. */
+  async #isThere(oid: number, xid: number): Promise<boolean> {
+    await this.#awaitSeen(xid);
+    const found = await readTable(this.#o.client, oid);
+    return found !== undefined && this.#o.included(found.row.schema, found.row.name);
   }
 
   /** Looks for what no relation message tells, until the signal aborts. */

@@ -2,7 +2,7 @@
 import type pg from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
 import { asPgPosition, comparePositions, formatLsn, parseLsn, pgPosition, type Position } from '../../core/position.ts';
-import { sourceError } from './source-error.ts';
+import { NO_SLOT, sourceError } from './source-error.ts';
 
 export interface SlotInfo {
   readonly active: boolean;
@@ -154,7 +154,7 @@ export async function advanceSlot(client: pg.Client, slot: string, lsn: bigint):
       [slot, formatLsn(lsn)],
     );
   } catch (thrown) {
-    throw sourceError(thrown, `confirming replication slot ${slot}`);
+    throw sourceError(thrown, `confirming replication slot ${slot}`, NO_SLOT);
   }
 }
 

@@ -9,7 +9,6 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
   '53400': 'source_no_free_slot',
   '55006': 'source_slot_in_use',
   '55000': 'source_slot_lost',
-  '42704': 'source_slot_missing',
 };
 
 /** Classifies what the Postgres driver threw while `doing` something, by SQLSTATE or errno. */
@@ -32,3 +31,6 @@ export function sourceError(
   const suffix = /^[0-9A-Z]{5}$/.test(state) ? ` (SQLSTATE ${state})` : '';
   return new ReplicationError(kind, `${doing}: ${messageOf(thrown)}${suffix}`, { cause: thrown });
 }
+
+/** For what is asked of a replication slot: there is none of that name. Elsewhere any object may be missing. */
+export const NO_SLOT: Readonly<Record<string, ErrorCode>> = { '42704': 'source_slot_missing' };

@@ -11,7 +11,7 @@ import type { FrameSource } from '../publish-loop.ts';
 import type { ChunkOutcome } from './chunk-reader.ts';
 import type { CopyRows } from './copy-lines.ts';
 import { ChunkWindows, type Chunk } from './chunk-windows.ts';
-import { DDL_PREFIX, type Mark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
+import { DDL_PREFIX, parseMark, type Mark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
 import { LEAST_INSERTS_AS_LINES, type OpenTransaction } from './open-transaction.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
 import { isPlain, keyImage, type PublishedTable } from './published-table.ts';
@@ -27,8 +27,10 @@ export interface AssemblerOptions {
    * leaves out, or whose look-up holds the log until it is described again.
    */
   readonly resolve: (relation: RelationMessage, lsn: bigint, xid: number) => PublishedTable | undefined;
-  /** A schema mark. Holds the log until `write` has been called with what goes into the stream. */
-  readonly takeMark: (mark: SchemaMark, write: (versions: readonly MarkedVersion[]) => void) => void;
+  /** A schema mark in transaction `xid`. Holds the log until `write` has been called with what goes into the stream. */
+  readonly takeMark: (mark: SchemaMark, xid: number, write: (versions: readonly MarkedVersion[]) => void) => void;
+  /** A message has the prefix of marks, and is none: somebody else wrote it. */
+  readonly notAMark: (prefix: string, lsn: bigint) => void;
   /** A captured table by oid, for marks. */
   readonly tableByOid: (oid: number) => PublishedTable | undefined;
   /** Whether this process reads the chunk of a low watermark: the log may hold those of one that was killed. */
@@ -319,18 +321,17 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     }
   }
 
-  message(transactional: boolean, _lsn: bigint, prefix: string, content: Buffer): void {
-    if (prefix === this.#options.markPrefix) {
-      if (this.#open !== undefined) this.#mark(JSON.parse(content.toString('utf8')) as Mark);
+  message(transactional: boolean, lsn: bigint, prefix: string, content: Buffer): void {
+    if (prefix === this.#options.markPrefix || (transactional && prefix === DDL_PREFIX)) {
+      const mark = parseMark(content.toString('utf8'));
+      const isOurs = mark !== undefined && (prefix !== DDL_PREFIX || mark.k === 'table' || mark.k === 'gone');
+      if (!isOurs) this.#options.notAMark(prefix, lsn);
+      else if (this.#open !== undefined) this.#mark(mark);
       return;
     }
     if (!transactional) return;
     if (prefix === ORIGIN_MESSAGE) {
       this.origin(0n, content.toString('utf8'));
-      return;
-    }
-    if (prefix === DDL_PREFIX) {
-      this.#schemaMark(JSON.parse(content.toString('utf8')) as SchemaMark);
       return;
     }
     const open = this.#take();
@@ -390,7 +391,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
   #schemaMark(mark: SchemaMark): void {
     const open = this.#take();
     if (open === undefined) return;
-    this.#options.takeMark(mark, (versions) => {
+    this.#options.takeMark(mark, open.xid, (versions) => {
       for (const { table, what, mark: kind } of versions) {
         this.#relations.set(table.oid, { table, counts: this.#relations.get(table.oid)?.counts ?? {} });
         this.#frame.writer.beginRow('s', table.published);

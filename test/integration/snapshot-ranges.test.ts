@@ -5,16 +5,18 @@ import { readCatalog } from '../../capture/postgres/catalog.ts';
 import { ChunkWindows } from '../../capture/postgres/chunk-windows.ts';
 import { connectSource } from '../../capture/postgres/connection.ts';
 import { CopyRows } from '../../capture/postgres/copy-lines.ts';
+import { DDL_PREFIX } from '../../capture/postgres/log-marks.ts';
 import { waitForOlderTransactions } from '../../capture/postgres/older-transactions.ts';
 import { publishTable } from '../../capture/postgres/published-table.ts';
 import { readProgress, type TableProgress } from '../../capture/snapshot-request.ts';
 import { AppliedTeller } from '../../core/applied.ts';
 import { ColumnRules } from '../../core/column-rules.ts';
+import { markPrefix } from '../../core/config.ts';
 import { openBucket } from '../../core/lease.ts';
 import { PgSnapshot, SNAPSHOT_SQL, UNDER_WAY_SQL } from '../../core/pg-snapshot.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
-import { configFor, log, repeat, Source, timeoutMs } from '../support/postgres-source.ts';
+import { changesOf, configFor, log, repeat, Source, timeoutMs, type Place } from '../support/postgres-source.ts';
 import { NobodyStandby } from '../support/nobody-standby.ts';
 import { SnapshotByHand } from '../support/snapshot-by-hand.ts';
 import { waitFor } from '../support/wait.ts';
@@ -291,6 +293,59 @@ describe('a table that was dropped and made again while nothing ran', () => {
         const rows = await s.folded('public', 't');
         return JSON.stringify(rows) === JSON.stringify(await s.table('public', 't'));
       });
+      await s.stop();
+    },
+    timeoutMs,
+  );
+});
+
+describe('messages that others write into the log', () => {
+  it(
+    'are passed over where they are no marks, and a table that is there is not gone',
+    async () => {
+      const s = await open('forged', {});
+      await s.query('create table t (id int primary key); insert into t values (1)');
+      s.start();
+      await s.loaded(1);
+      const from = await s.caughtUp();
+      const write = async (prefix: string, content: string): Promise<void> => {
+        await s.query('select pg_logical_emit_message(true, $1, $2::text)', [prefix, content]);
+      };
+      const prefix = markPrefix(s.name, s.settings, s.config.prefix);
+      const [[oid]] = (await s.query(`select 't'::regclass::oid::int8`)) as [[string]];
+      for (const content of ['x', '[]', 'null', '{"k":"toString","oid":1}', `{"k":"table","oid":${oid},"row":{}}`])
+        for (const each of [DDL_PREFIX, prefix]) await write(each, content);
+      await write(DDL_PREFIX, `{"k":"end","oid":${oid},"id":"x"}`);
+      await write(DDL_PREFIX, `{"k":"gone","oid":${oid},"why":"somebody said so"}`);
+      await s.query('insert into t values (2)');
+      await s.wait('the table to be read again', async () => (await marksOf(s, from)).includes('end'));
+      await s.caughtUp();
+      expect(await marksOf(s, from)).toEqual(['begin', 'end']);
+      expect(await s.folded('public', 't')).toEqual(['["1"]', '["2"]']);
+      await s.stop();
+    },
+    timeoutMs,
+  );
+});
+
+/** What a stream says of tables behind a place. */
+async function marksOf(s: Source, from: Place): Promise<unknown[]> {
+  return changesOf(await s.frames(from)).flatMap(({ row }) => (row[0] === 's' ? [row[2]?.[1]] : []));
+}
+
+describe('a type of a key that is renamed while its table is read', () => {
+  it(
+    'has the table read on under the new name of the type',
+    async () => {
+      const s = await open('renamed_type', { snapshot_chunk_rows: 100, snapshot_max_rows_per_second: 400 });
+      await s.query('create domain code as int; create table t (id code primary key)');
+      await s.query('insert into t select generate_series(1, 1000)');
+      s.start();
+      await s.wait('rows to be read', async () => (await tablesOf(s)).some(({ cursor }) => cursor !== null));
+      await s.query('alter domain code rename to number_of');
+      await s.loaded(1);
+      expect(await s.folded('public', 't')).toEqual(await s.table('public', 't'));
+      expect(s.states.filter((state) => state.includes('slot_missing'))).toEqual([]);
       await s.stop();
     },
     timeoutMs,

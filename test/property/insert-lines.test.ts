@@ -53,6 +53,7 @@ class Source {
       markPrefix: 'none',
       resolve: ({ oid }) => (oid - 1 === HIDDEN ? undefined : tables[oid - 1]),
       takeMark: () => {},
+      notAMark: () => {},
       tableByOid: (oid) => tables[oid - 1],
       readsChunk: () => false,
       takeChunk: () => undefined,
