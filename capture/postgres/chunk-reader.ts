@@ -2,9 +2,10 @@
 import type pg from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
-import { PgSnapshot, SNAPSHOT_SQL } from '../../core/pg-snapshot.ts';
-import { untilAborted } from '../../core/run-service.ts';
+import { PgSnapshot } from '../../core/pg-snapshot.ts';
+import { abortableDelay, untilAborted } from '../../core/run-service.ts';
 import type { Chunk } from './chunk-windows.ts';
+import { askSource } from './connection.ts';
 import { CopyRows, LineMemory } from './copy-lines.ts';
 import { CopyOut } from './copy-out.ts';
 import { emitMark, marksSql, type Mark } from './log-marks.ts';
@@ -28,8 +29,21 @@ export type ChunkOutcome = { readonly kept: number; readonly commitLsn: bigint }
 export interface ReadChunk {
   readonly chunk: Chunk;
   readonly outcome: NonNullable<ChunkOutcome>;
+  /** Rows of all its pieces. */
+  readonly rows: number;
   /** Transactions before this one are seen by every new snapshot. */
   readonly xmin: number;
+}
+
+export interface ChunkReaderOptions {
+  /** Begins the names of its chunks in the log. */
+  readonly id: string;
+  readonly markPrefix: string;
+  readonly signal: AbortSignal;
+  /** A connection beside, which is made when it is needed: while rows come over the reader's own nothing else can. */
+  readonly beside: () => Promise<pg.Client>;
+  /** So much of a chunk is kept, but for the row that is one too many (Invariant 6). */
+  readonly mostBytes: () => number;
 }
 
 /** A chunk to be read. */
@@ -55,21 +69,16 @@ interface OpenChunk {
 
 export class ChunkReader {
   readonly client: pg.Client;
-  /** Begins the names of its chunks in the log. */
-  readonly #id: string;
+  readonly #o: ChunkReaderOptions;
   #chunks = 0;
-  readonly #markPrefix: string;
-  readonly #signal: AbortSignal;
   /** By their names in the log. */
   readonly #open = new Map<string, OpenChunk>();
   /** One piece of memory for all chunks: the log is done with some before the next are read. */
   readonly #memory = new LineMemory();
 
-  constructor(client: pg.Client, id: string, markPrefix: string, signal: AbortSignal) {
+  constructor(client: pg.Client, options: ChunkReaderOptions) {
     this.client = client;
-    this.#id = id;
-    this.#markPrefix = markPrefix;
-    this.#signal = signal;
+    this.#o = options;
   }
 
   /** For the log: whether it reads this chunk. */
@@ -92,57 +101,72 @@ export class ChunkReader {
 
   /** Writes a mark into the source's log, in a transaction of its own. */
   async mark(mark: Mark): Promise<void> {
-    await emitMark(this.client, this.#markPrefix, mark);
+    await emitMark(this.client, this.#o.markPrefix, mark);
   }
 
   /**
    * Reads chunks of different tables, all in one transaction between one pair of watermarks. For each that must be read again
    * it gives undefined: the table changed meanwhile, or is no longer as the log told so far. Rejects when the signal aborts.
+   *
+   * What there is no room for is left: of a table with a key the rows behind those that were read, of one without, among
+   * others, all. One without a key by itself is published in pieces.
    */
   async read(wanted: readonly WantedChunk[]): Promise<readonly (ReadChunk | undefined)[]> {
     // None is used twice: the log may be behind, at the watermarks of chunks that could not be read.
-    const ids = wanted.map(() => `${this.#id}-${(this.#chunks += 1)}`);
-    const outcomes = ids.map(
-      (id) => new Promise<ChunkOutcome>((decide) => this.#open.set(id, { chunk: undefined, decide })),
-    );
+    const ids = wanted.map(() => `${this.#o.id}-${(this.#chunks += 1)}`);
+    for (const id of ids) this.#open.set(id, { chunk: undefined, decide: () => {} });
     try {
       const read = await this.#read(wanted, ids);
-      for (const [index, chunk] of read?.chunks.entries() ?? []) this.#open.get(ids[index]!)!.chunk = chunk;
+      const chunks = wanted.map((_, index) => {
+        const chunk = read?.chunks[index];
+        return chunk?.table.keyIndexes.length === 0 && chunk.rows.isCut ? undefined : chunk;
+      });
+      const outcomes = ids.map((id, index) => this.#outcome(id, chunks[index]));
       failpoint('capture.mid-snapshot');
       const high = wanted.map(({ table: { oid }, whenRead }, index): Mark => {
-        const end = read === undefined ? undefined : whenRead?.(read.chunks[index]!.rows);
+        const chunk = chunks[index];
+        const end = chunk === undefined ? undefined : whenRead?.(chunk.rows);
         return { k: 'high', chunk: ids[index]!, oid, ...(end === undefined ? {} : { end }) };
       });
       // Of chunks that could not be read it closes the windows.
       await this.#ask(
-        `${read === undefined ? 'rollback' : 'commit'}; ${marksSql(this.#markPrefix, high)}`,
+        `${read === undefined ? 'rollback' : 'commit'}; ${marksSql(this.#o.markPrefix, high)}`,
         'ending a chunk',
       );
       if (read === undefined) return wanted.map(() => undefined);
-      const decided = await untilAborted(Promise.all(outcomes), this.#signal);
-      return decided.map((outcome, index) =>
-        outcome === undefined ? undefined : { chunk: read.chunks[index]!, outcome, xmin: read.xmin },
-      );
+      const decided = await untilAborted(Promise.all(outcomes), this.#o.signal);
+      return decided.map((outcome, index) => {
+        const chunk = chunks[index];
+        if (outcome === undefined || chunk === undefined) return undefined;
+        return { chunk, outcome, rows: read.published + chunk.rows.length, xmin: read.xmin };
+      });
     } finally {
       this.#open.clear();
     }
   }
 
-  /** Leaves its transaction open. */
+  /** What the log makes of a chunk that is read. */
+  #outcome(id: string, chunk: Chunk | undefined): Promise<ChunkOutcome> {
+    return new Promise((decide) => this.#open.set(id, { chunk, decide }));
+  }
+
+  /** Leaves its transaction open. `published`: rows of pieces that the log has. */
   async #read(
     wanted: readonly WantedChunk[],
     ids: readonly string[],
-  ): Promise<{ chunks: Chunk[]; xmin: number } | undefined> {
+  ): Promise<{ chunks: Chunk[]; published: number; xmin: number } | undefined> {
     const { client } = this;
     const memory = this.#memory;
-    memory.length = 0;
+    const { markPrefix } = this.#o;
+    const mostBytes = this.#o.mostBytes();
+    memory.clear(mostBytes);
     const low = wanted.flatMap(({ table: { oid }, begin }, index): Mark[] => [
       { k: 'low', chunk: ids[index]!, oid },
       ...(begin === undefined ? [] : [begin]),
     ]);
     const statements = [
       'begin',
-      marksSql(this.#markPrefix, low),
+      marksSql(markPrefix, low),
       'commit',
       'begin isolation level repeatable read read only',
       SNAPSHOT_SQL,
@@ -151,39 +175,77 @@ export class ChunkReader {
     try {
       const copy = client.query(new CopyOut(statements.join('; ')));
       const rows: CopyRows[] = [];
+      let published = 0;
+      let isEnough = false;
       // Tables without rows are passed over.
       const upTo = (count: number): void => {
         while (rows.length < count) rows.push(new CopyRows(wanted[rows.length]!.table, memory));
       };
-      while (await copy.more()) {
-        // Rows move together where they lie, and are copied all at once: to copy each would cost more than all the rest.
-        let from = -1;
-        let to = 0;
-        while (copy.next()) {
-          const { data, start, end } = copy;
-          if (from < 0) from = to = start;
-          data.copyWithin(to, start, end);
-          to += end - start;
-          upTo(copy.copiesBefore + 1);
-          rows[copy.copiesBefore]!.note(end - start);
+      while (!isEnough && (await copy.more()))
+        while (!isEnough && gather(copy, memory, mostBytes, (index) => (upTo(index + 1), rows[index]!))) {
+          const { table, absentKeysSql } = wanted[rows.length - 1]!;
+          const own = rows.at(-1)!;
+          const isAlone = wanted.length === 1 && absentKeysSql === undefined;
+          if (isAlone && table.keyIndexes.length === 0) {
+            const piece = { table, rows: own, unseen: snapshotOf(copy) };
+            if (!(await this.#publishPiece(ids[0]!, piece, processOf(copy)))) {
+              await this.#cancel(copy);
+              return undefined;
+            }
+            published += own.length;
+            memory.clear(mostBytes);
+            rows[0] = new CopyRows(table, memory);
+          } else {
+            own.isCut = true;
+            isEnough = isAlone;
+          }
         }
-        if (from >= 0) memory.append(copy.data, from, to);
-      }
+      if (isEnough) await this.#cancel(copy);
       upTo(wanted.length);
-      const snapshot = copy.row?.[0];
-      if (snapshot == null) throw new ReplicationError('source_protocol', 'the source named no snapshot before a COPY');
-      const unseen = PgSnapshot.parse(snapshot);
+      const unseen = snapshotOf(copy);
       const chunks: Chunk[] = [];
       for (const [index, { table, absentKeysSql }] of wanted.entries()) {
         const absent =
           absentKeysSql === undefined ? [] : (await client.query({ text: absentKeysSql, rowMode: 'array' })).rows;
         chunks.push({ table, rows: rows[index]!, absent, unseen });
       }
-      return { chunks, xmin: unseen.xmin };
+      return { chunks, published, xmin: unseen.xmin };
     } catch (thrown) {
       const names = wanted.map(({ table: { schema } }) => `${schema.schema}.${schema.name}`).join(', ');
       if (!CHANGED_TABLE.has(sqlStateOf(thrown) ?? '')) throw sourceError(thrown, `reading a chunk of ${names}`);
       return undefined;
+    }
+  }
+
+  /**
+   * Has a piece of a chunk published while the rest waits to be read by process `pid`. False when the chunk must be read again:
+   * also where somebody waits for the table, behind whom those may wait who look at the catalog for the log.
+   */
+  async #publishPiece(id: string, piece: Chunk, pid: number): Promise<boolean> {
+    const { beside, markPrefix, signal } = this.#o;
+    const client = await beside();
+    const outcome = this.#outcome(id, piece);
+    const decided = new AbortController();
+    void outcome.then(() => decided.abort());
+    await emitMark(client, markPrefix, { k: 'high', chunk: id, oid: piece.table.oid, more: true });
+    const either = AbortSignal.any([signal, decided.signal]);
+    for (;;) {
+      await abortableDelay(LOOK_EVERY_MS, either);
+      if (either.aborted) return (await untilAborted(outcome, signal)) !== undefined;
+      const sql = `select from pg_locks where not granted and ${pid} = any(pg_blocking_pids(pid)) limit 1`;
+      if ((await askSource(client, sql, 'looking who waits for a table')).length > 0) return false;
+    }
+  }
+
+  /** Has the source send no more rows. */
+  async #cancel(copy: CopyOut): Promise<void> {
+    const client = await this.#o.beside();
+    try {
+      await client.query('select pg_cancel_backend($1)', [processOf(copy)]);
+      // What is on its way.
+      while (await copy.more()) while (copy.next());
+    } catch (thrown) {
+      if (sqlStateOf(thrown) !== CANCELLED) throw thrown;
     }
   }
 
@@ -195,6 +257,50 @@ export class ChunkReader {
     }
   }
 }
+
+/**
+ * Adds rows that have come to a memory, each to those that `rowsOf` gives for the number of its COPY, and passes over what
+ * comes behind a cut. True when there is no room for more; false when what has come is used up.
+ */
+function gather(copy: CopyOut, memory: LineMemory, mostBytes: number, rowsOf: (index: number) => CopyRows): boolean {
+  // Rows move together where they lie, and are copied all at once: to copy each would cost more than all the rest.
+  let from = -1;
+  let to = 0;
+  let isFull = false;
+  while (!isFull && copy.next()) {
+    const { data, start, end } = copy;
+    const rows = rowsOf(copy.copiesBefore);
+    if (rows.isCut) continue;
+    if (from < 0) from = to = start;
+    data.copyWithin(to, start, end);
+    to += end - start;
+    rows.note(end - start);
+    isFull = memory.bytes >= mostBytes;
+  }
+  if (from >= 0) memory.append(copy.data, from, to);
+  return isFull;
+}
+
+/** The snapshot that rows are of, which comes before them. */
+function snapshotOf({ row }: CopyOut): PgSnapshot {
+  const snapshot = row?.[0];
+  if (snapshot == null) throw new ReplicationError('source_protocol', 'the source named no snapshot before a COPY');
+  return PgSnapshot.parse(snapshot);
+}
+
+/** The snapshot of the transaction, and the process that reads. */
+const SNAPSHOT_SQL = 'select pg_current_snapshot()::text, pg_backend_pid()';
+
+/** The process that sends rows. */
+function processOf({ row }: CopyOut): number {
+  return Number(row?.[1]);
+}
+
+/** How often it is looked whether somebody waits for a table of which the rest is still to be read. */
+const LOOK_EVERY_MS = 1000;
+
+/** query_canceled. PostgreSQL documentation, appendix A. */
+const CANCELLED = '57014';
 
 function sqlStateOf(thrown: unknown): string | undefined {
   const cause = thrown instanceof ReplicationError ? thrown.cause : thrown;

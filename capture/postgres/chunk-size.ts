@@ -12,6 +12,8 @@ const CHUNK_BYTES = 8 << 20;
 const LEAST_CHUNK_BYTES = 1 << 20;
 /** A chunk is to take no longer to read: its window gathers what changes meanwhile. */
 const CHUNK_MS = 500;
+/** So many rows need not take less time, as long as they are not large. */
+const LEAST_ROWS = 100;
 
 interface ChunkSizeOptions {
   readonly lead: StreamLead;
@@ -36,6 +38,11 @@ export class ChunkSize {
     return Math.max(Math.min(CHUNK_BYTES, half) / this.readers, Math.min(LEAST_CHUNK_BYTES, half));
   }
 
+  /** No chunk has more, but for a row that is larger: sizes of rows differ, and what is known of them is an average. */
+  get mostBytes(): number {
+    return 2 * this.bytes;
+  }
+
   /** What small tables that are read together may take. */
   get bytesTogether(): number {
     return Math.min(this.bytes, LEAST_CHUNK_BYTES);
@@ -44,16 +51,18 @@ export class ChunkSize {
   /** Rows of the first chunk of a table. */
   first(rowBytes: number | undefined): number {
     const bytes = this.#o.lead.mostBytes === Infinity ? FIRST_CHUNK_BYTES : this.bytes;
-    return this.#rows(rowBytes === undefined ? FIRST_CHUNK_ROWS : bytes / rowBytes);
+    return rowBytes === undefined ? this.#rows(FIRST_CHUNK_ROWS, 1) : this.#rows(bytes / rowBytes, rowBytes);
   }
 
   /** Rows of the next one, by the bytes and the time of one of so many rows. */
   next(rowBytes: number, rows: number, tookMs: number): number {
-    return this.#rows(Math.min(this.bytes / Math.max(1, rowBytes), (rows * CHUNK_MS) / Math.max(1, tookMs)));
+    const own = Math.max(1, rowBytes);
+    return this.#rows(Math.min(this.bytes / own, (rows * CHUNK_MS) / Math.max(1, tookMs)), own);
   }
 
-  #rows(wanted: number): number {
+  #rows(wanted: number, rowBytes: number): number {
     const most = Math.min(this.#o.maxChunkRows, this.#o.limit.mostAtOnce);
-    return Math.max(Math.min(100, most), Math.min(most, Math.floor(wanted)));
+    const least = Math.max(1, Math.min(LEAST_ROWS, most, Math.floor(LEAST_CHUNK_BYTES / rowBytes)));
+    return Math.max(least, Math.min(most, Math.floor(wanted)));
   }
 }

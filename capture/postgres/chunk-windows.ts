@@ -84,26 +84,34 @@ export class ChunkWindows {
     else this.#byTable.set(window.oid, rest);
   }
 
-  /** A high watermark. Undefined when the chunk must be read again. `now`: the table as the stream is at by now. */
-  close(id: string, chunk: Chunk, now: PublishedTable | undefined): ChunkRest | undefined {
+  /**
+   * A high watermark. Undefined when the chunk must be read again. `now`: the table as the stream is at by now. `goesOn`: it
+   * is one of several pieces, and what comes between them counts as well.
+   */
+  close(id: string, chunk: Chunk, now: PublishedTable | undefined, goesOn = false): ChunkRest | undefined {
     const window = this.#windows.get(id);
-    this.drop(id);
-    if (window === undefined) return undefined;
-    const { table, rows, unseen } = chunk;
-    const { keys, partial, before } = window;
-    // Rows of another version than the one that the stream is at.
-    if (now?.schema.version !== table.schema.version) return undefined;
-    // A transaction whose commit the log shows before the low watermark, but which the chunk did not see yet: its
-    // backend had written the commit record and not yet become visible. Such a chunk would bring back old rows.
-    if (before.some((xid) => unseen.has(xid))) return undefined;
-    if (keys.size === 0) return { whole: true, keeps: () => true, absent: chunk.absent ?? [] };
-    if (table.keyIndexes.length === 0) return undefined;
-    const key = (row: number): string => keyText(rows.key(row));
-    // A change without all its columns cannot stand in for the chunk's row: the target may not have the row yet.
-    if (partial.size > 0) for (let row = 0; row < rows.length; row++) if (partial.has(key(row))) return undefined;
-    const truncated = keys.has(TRUNCATED);
-    return { whole: false, keeps: (row) => !truncated && !keys.has(key(row)), absent: stillAbsent(chunk, keys) };
+    const rest = window === undefined ? undefined : restOf(window, chunk, now);
+    if (!goesOn || rest === undefined) this.drop(id);
+    return rest;
   }
+}
+
+/** What the log left of a chunk; undefined where it does not tell. */
+function restOf(window: Window, chunk: Chunk, now: PublishedTable | undefined): ChunkRest | undefined {
+  const { table, rows, unseen } = chunk;
+  const { keys, partial, before } = window;
+  // Rows of another version than the one that the stream is at.
+  if (now?.schema.version !== table.schema.version) return undefined;
+  // A transaction whose commit the log shows before the low watermark, but which the chunk did not see yet: its
+  // backend had written the commit record and not yet become visible. Such a chunk would bring back old rows.
+  if (before.some((xid) => unseen.has(xid))) return undefined;
+  if (keys.size === 0) return { whole: true, keeps: () => true, absent: chunk.absent ?? [] };
+  if (table.keyIndexes.length === 0) return undefined;
+  const key = (row: number): string => keyText(rows.key(row));
+  // A change without all its columns cannot stand in for the chunk's row: the target may not have the row yet.
+  if (partial.size > 0) for (let row = 0; row < rows.length; row++) if (partial.has(key(row))) return undefined;
+  const truncated = keys.has(TRUNCATED);
+  return { whole: false, keeps: (row) => !truncated && !keys.has(key(row)), absent: stillAbsent(chunk, keys) };
 }
 
 /**

@@ -20,6 +20,17 @@ export class LineMemory {
   /** Number of lines. */
   length = 0;
 
+  /** Bytes of all lines. */
+  get bytes(): number {
+    return this.startOf(this.length);
+  }
+
+  /** Forgets all lines, and memory that was needed for more than `usualBytes` of them. */
+  clear(usualBytes: number): void {
+    this.length = 0;
+    if (this.data.length > 2 * usualBytes) this.data = Buffer.allocUnsafe(FIRST_BYTES);
+  }
+
   startOf(line: number): number {
     return line === 0 ? 0 : this.ends[line - 1]!;
   }
@@ -52,6 +63,8 @@ export class LineMemory {
 export class CopyRows {
   /** Number of rows. */
   length = 0;
+  /** Whether there was no room for more rows, of which there may be some. */
+  isCut = false;
   /** Whether values go into frames as they are. */
   readonly plain: boolean;
   readonly #table: RowTable;

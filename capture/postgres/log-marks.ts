@@ -16,12 +16,16 @@ export type Mark =
   | HighMark
   | SchemaMark;
 
-/** `end`: names the reading of a table that ends with this chunk, unless the chunk has to be read again. */
+/**
+ * `end`: names the reading of a table that ends with this chunk, unless the chunk has to be read again. `more`: it is but a
+ * piece of the chunk, which goes on.
+ */
 interface HighMark {
   readonly k: 'high';
   readonly chunk: string;
   readonly oid: number;
   readonly end?: string;
+  readonly more?: boolean;
 }
 
 /** What a table is like from this place of the log on, or that it is gone. The event trigger writes the same. */
@@ -77,6 +81,7 @@ export function parseMark(content: string): Mark | undefined {
     Number.isSafeInteger(mark['oid']) &&
     texts.every((name) => typeof mark[name] === 'string') &&
     (mark['end'] === undefined || typeof mark['end'] === 'string') &&
+    (mark['more'] === undefined || typeof mark['more'] === 'boolean') &&
     (mark['k'] !== 'table' || isCatalogRow(mark['row'], mark['oid'] as number)) &&
     (!RANGE_MARKS.has(mark['k']) || ['from', 'to'].every((name) => isBound(mark[name])));
   return isWhole ? (mark as unknown as Mark) : undefined;

@@ -18,9 +18,11 @@ export async function rereadRows(
   first: PublishedTable,
   { log, task, tableByName, storedBehind, signal, stopped }: RereadPorts,
 ): Promise<void> {
-  const keys = table.keys ?? [];
+  const groups = [table.keys ?? []];
+  table.rows = 0;
   let captured = first;
-  for (let attempt = 1; !stopped(); attempt++) {
+  for (let attempt = 1; groups.length > 0 && !stopped();) {
+    const keys = groups[0]!;
     // Under another key they name nothing any more.
     if (captured.keyIndexes.length === 0 || keyOf(captured) !== keyOf(first)) break;
     const [read] = await reader.read([
@@ -28,18 +30,26 @@ export async function rereadRows(
     ]);
     if (read !== undefined) {
       await storedBehind(read.outcome.commitLsn);
-      table.rows = read.chunk.rows.length;
-      log.info({ table: nameOf(table), rows: table.rows, keys: keys.length }, 'rows read again');
-      break;
+      groups.shift();
+      attempt = 1;
+      // Which of them there was no room for only the source could tell.
+      if (read.chunk.rows.isCut && keys.length > 1) {
+        const half = Math.ceil(keys.length / 2);
+        groups.unshift(keys.slice(0, half), keys.slice(half));
+      } else table.rows += read.rows;
+      continue;
     }
     if (attempt === MOST_ATTEMPTS) {
       task.setAside(table, `${MOST_ATTEMPTS} times running rows changed while they were read again`);
       return;
     }
+    attempt += 1;
     const current = tableByName(table.schema, table.name);
     if (current === undefined) break;
     captured = current;
     await abortableDelay(20 * attempt, signal);
   }
-  if (!stopped()) table.state = 'done';
+  if (stopped()) return;
+  log.info({ table: nameOf(table), rows: table.rows, keys: table.keys?.length }, 'rows read again');
+  table.state = 'done';
 }

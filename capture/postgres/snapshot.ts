@@ -93,6 +93,8 @@ export class SnapshotReader {
   /** Tables whose end mark is on its way. */
   readonly #ending: Promise<void>[] = [];
   #storedMs = performance.now();
+  /** The connection beside those of the readers, once one of them needed it. */
+  #beside: Promise<pg.Client> | undefined;
 
   constructor(ports: SnapshotPorts) {
     this.#ports = ports;
@@ -145,6 +147,7 @@ export class SnapshotReader {
       await this.#store();
     } finally {
       this.#ports.trackTransactions(false);
+      await this.#beside?.then((client) => client.end()).catch(() => {});
     }
   }
 
@@ -154,8 +157,13 @@ export class SnapshotReader {
     let client = given;
     try {
       client ??= await this.#ports.connect();
-      const id = `${newSnapshotId()}${this.#chunkReaders.size}`;
-      reader = new ChunkReader(client, id, this.#ports.markPrefix, this.#signal);
+      reader = new ChunkReader(client, {
+        id: `${newSnapshotId()}${this.#chunkReaders.size}`,
+        markPrefix: this.#ports.markPrefix,
+        signal: this.#signal,
+        beside: () => (this.#beside ??= this.#ports.connect()),
+        mostBytes: () => this.#size.mostBytes,
+      });
       this.#chunkReaders.add(reader);
       while (!this.#stopped) {
         const work = this.#next(reader);
@@ -292,9 +300,10 @@ export class SnapshotReader {
         copied();
         if (rows !== undefined && chunk.length > 0) {
           job.rowBytes = chunk.bytes / chunk.length;
-          job.rows = this.#size.next(job.rowBytes, rows, performance.now() - startedMs);
+          const read = chunk.isCut ? chunk.length : rows;
+          job.rows = this.#size.next(job.rowBytes, read, performance.now() - startedMs);
         }
-        if (rows !== undefined && chunk.length >= rows) this.#leave(job, range, place, chunk);
+        if (rows !== undefined && (chunk.isCut || chunk.length >= rows)) this.#leave(job, range, place, chunk);
         this.#wakeAll();
         return this.#endsWithLast(job);
       };
@@ -303,7 +312,7 @@ export class SnapshotReader {
       const [read] = await reader.read([{ table: captured, sql, begin, whenRead }]);
       table.state = 'running';
       copied();
-      this.#limit.settle(rows ?? 0, read?.chunk.rows.length ?? 0);
+      this.#limit.settle(rows ?? 0, read?.rows ?? 0);
       if (read !== undefined) {
         await this.#chunkRead(job, range, read);
         lead.done(bytes);
@@ -313,7 +322,7 @@ export class SnapshotReader {
       job.ended = false;
       attempt += 1;
       // A smaller chunk is less likely to meet a change while it is read.
-      if (rows !== undefined) job.rows = Math.max(LEAST_CHUNK_ROWS, Math.floor(rows / 2));
+      if (rows !== undefined) job.rows = Math.min(job.rows, Math.max(LEAST_CHUNK_ROWS, Math.floor(rows / 2)));
       if (attempt > MOST_ATTEMPTS) {
         this.#ports.task.setAside(table, `${MOST_ATTEMPTS} times running it changed while a chunk of it was read`);
         job.verdict = 'aside';
@@ -377,10 +386,10 @@ export class SnapshotReader {
     return 'read';
   }
 
-  async #chunkRead({ table }: TableJob, range: RangeJob['range'], { chunk, outcome, xmin }: ReadChunk): Promise<void> {
+  async #chunkRead({ table }: TableJob, range: RangeJob['range'], { rows, outcome, xmin }: ReadChunk): Promise<void> {
     await this.#ports.storedBehind(outcome.commitLsn);
     this.#ports.forgetTransactionsBefore(xmin);
-    table.rows += chunk.rows.length;
+    table.rows += rows;
     range.done = true;
     if (table.ranges !== undefined) {
       table.ranges = table.ranges.filter((other) => other !== range);
@@ -450,7 +459,7 @@ export class SnapshotReader {
         begin: { k: 'begin', id, oid: captured.oid },
         whenRead: (chunk) => {
           table.state = 'running';
-          if (limit !== undefined && chunk.length >= limit) this.#leave(job, ranges[index]!, 0, chunk);
+          if (limit !== undefined && (chunk.isCut || chunk.length >= limit)) this.#leave(job, ranges[index]!, 0, chunk);
           return this.#endsWithLast(job);
         },
       };

@@ -372,7 +372,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
         if (this.#options.readsChunk(mark.chunk)) this.#windows.open(mark.chunk, mark.oid, this.#xids ?? []);
         return;
       case 'high':
-        this.#closeWindow(mark.chunk, mark.end);
+        this.#closeWindow(mark.chunk, mark.end, mark.more === true);
     }
   }
 
@@ -402,12 +402,15 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
     });
   }
 
-  /** Publishes what is left of a chunk at the place of its high watermark, and behind it that the reading `end` ends. */
-  #closeWindow(id: string, end: string | undefined): void {
+  /**
+   * Publishes what is left of a chunk, or of a piece of it, at the place of its high watermark, and behind it that the reading
+   * `end` ends.
+   */
+  #closeWindow(id: string, end: string | undefined, goesOn: boolean): void {
     const chunk = this.#options.takeChunk(id);
     if (chunk === undefined) return this.#forgetChunk(id);
     const { table, rows } = chunk;
-    const rest = this.#windows.close(id, chunk, this.#options.tableByOid(table.oid));
+    const rest = this.#windows.close(id, chunk, this.#options.tableByOid(table.oid), goesOn);
     if (rest === undefined) return this.#options.chunkDone(id, undefined);
     const relation: Relation = this.#relations.get(table.oid) ?? { table, counts: {} };
     this.#relations.set(table.oid, relation);

@@ -19,6 +19,15 @@ const HEADER_BYTES = 1 + 1 + 8;
 
 type High = Extract<Mark, { k: 'high' }>;
 
+interface HandChunk {
+  readonly id: string;
+  readonly end: string | undefined;
+  readonly more: boolean;
+  /** One for each row; empty where the table has no key. */
+  readonly keys: readonly string[];
+  readonly bytes: number;
+}
+
 export class SnapshotByHand {
   readonly progress: SnapshotProgress;
   readonly ended: Promise<void>;
@@ -26,6 +35,7 @@ export class SnapshotByHand {
   readonly #client: pg.Client;
   readonly #reader: SnapshotReader;
   readonly #marks: Mark[] = [];
+  readonly #taken = new Set<Mark>();
 
   /** Reads `tables` of a database over as many connections, in chunks of no more than so many rows. */
   static async start(
@@ -89,17 +99,17 @@ export class SnapshotByHand {
     return this.#marks;
   }
 
-  /** Waits for the high watermark of a chunk that is not in `known`, and takes the chunk as the log would. */
-  async nextChunk(known: Set<string>): Promise<{ id: string; end: string | undefined; keys: string[] }> {
+  /** Waits for the next high watermark of a chunk or of a piece of one, and takes what was read as the log would. */
+  async nextChunk(): Promise<HandChunk> {
     return await waitFor('the high watermark of a chunk', async () => {
       const high = (await this.marks()).find(
-        (mark): mark is High => mark.k === 'high' && !known.has(mark.chunk) && this.#reader.reads(mark.chunk),
+        (mark): mark is High => mark.k === 'high' && !this.#taken.has(mark) && this.#reader.reads(mark.chunk),
       );
       if (high === undefined) return undefined;
-      known.add(high.chunk);
+      this.#taken.add(high);
       const rows = this.#reader.takeChunk(high.chunk)?.rows;
       const keys = Array.from({ length: rows?.length ?? 0 }, (_, row) => rows!.key(row).join());
-      return { id: high.chunk, end: high.end, keys };
+      return { id: high.chunk, end: high.end, more: high.more === true, keys, bytes: rows?.bytes ?? 0 };
     });
   }
 
