@@ -9,6 +9,7 @@ import { connectSource } from './connection.ts';
 import { checkColumnRules, type Add } from '../column-findings.ts';
 import { inspectSource } from './inspect.ts';
 import { matchingTables, partialPublication, publicationSql, qualifiedName, readPublication } from './publication.ts';
+import { leafProblems } from './replica-identity.ts';
 import { readSlot } from './slot.ts';
 import { sourceError } from './source-error.ts';
 import { checkSpool } from './spool-check.ts';
@@ -146,6 +147,14 @@ async function checkTables(client: pg.Client, tables: readonly CapturedTable[], 
         `ALTER TABLE ${qualifiedName(table.schema)} ADD PRIMARY KEY (...);`,
       );
   }
+  const leaves = await leafProblems(client, tables);
+  for (const { root, leaf, fails, sql } of leaves)
+    add(
+      'error',
+      `${leaf.schema}.${leaf.name}`,
+      `its replica identity does not tell of updates and deletes what ${qualifiedName(root.schema)}, of which it is a partition, needs${fails ? ': once published, they fail at the source' : ''}`,
+      sql,
+    );
   const { rows } = await client.query<{ table: string }>(
     "select c.oid::regclass::text as table from pg_class c where c.oid = any($1::oid[]) and not has_table_privilege(c.oid, 'SELECT')",
     [tables.map((table) => table.oid)],

@@ -2,7 +2,7 @@
 import type pg from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
-import { hasIdentity, readCatalog, type CapturedTable } from './catalog.ts';
+import { readCatalog, type CapturedTable } from './catalog.ts';
 import { sourceError } from './source-error.ts';
 
 export function quoteIdent(name: string): string {
@@ -20,17 +20,6 @@ export async function matchingTables(client: pg.Client, patterns: readonly strin
   if (tables.length === 0)
     throw new ReplicationError('source_table_missing', `no table of the source matches ${patterns.join(', ')}`);
   return tables;
-}
-
-/** Throws `source_table_identity` naming every table whose updates and deletes could not be followed. */
-export function requireIdentities(tables: readonly CapturedTable[]): void {
-  const without = tables.filter((table) => !hasIdentity(table.schema));
-  if (without.length === 0) return;
-  const sql = without.map((table) => `ALTER TABLE ${qualifiedName(table.schema)} REPLICA IDENTITY FULL;`).join(' ');
-  throw new ReplicationError(
-    'source_table_identity',
-    `${without.map((table) => `${table.schema.schema}.${table.schema.name}`).join(', ')} ha${without.length === 1 ? 's' : 've'} no primary key (a deferrable one does not count) and no replica identity; add a primary key, or run: ${sql}`,
-  );
 }
 
 export interface PublicationInfo {

@@ -24,6 +24,7 @@ import {
 } from './catalog.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, qualifiedName } from './publication.ts';
+import { describeLeaves, leafProblems } from './replica-identity.ts';
 import { sourceError } from './source-error.ts';
 import { isStandby } from './connection.ts';
 import { emitMark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
@@ -388,6 +389,8 @@ export class SchemaWatch {
   /** Why a new table cannot be captured. */
   async #publish(table: CapturedTable): Promise<string | undefined> {
     try {
+      const leaves = await leafProblems(this.#o.client, [table]);
+      if (leaves.length > 0) return `${describeLeaves(leaves)}; run: ${leaves.map(({ sql }) => sql).join(' ')}`;
       await ensurePublication(this.#o.client, this.#o.publication, [table]);
       return undefined;
     } catch (thrown) {
