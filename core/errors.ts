@@ -36,7 +36,7 @@ const POLICIES = {
   source_no_free_slot: {
     action: 'halt',
     remedy:
-      'Raise max_replication_slots and max_wal_senders on the source (restart needed), or drop a slot that nobody uses: SELECT pg_drop_replication_slot(...).',
+      'Raise max_replication_slots on the source (restart needed), or drop a slot that nobody uses: SELECT pg_drop_replication_slot(...).',
   },
   source_slot_in_use: {
     action: 'retry',

@@ -53,7 +53,8 @@ export class CatchUpReader implements LogReader {
     try {
       await client.query('select pg_copy_logical_replication_slot($1, $2, true)', [slot, this.#copyName]);
     } catch (thrown) {
-      const error = sourceError(thrown, `copying replication slot ${slot}`, NO_SLOT);
+      const codes = { ...NO_SLOT, '53400': 'source_no_free_slot' } as const;
+      const error = sourceError(thrown, `copying replication slot ${slot}`, codes);
       if (error.code === 'source_no_free_slot') return false;
       throw error;
     }

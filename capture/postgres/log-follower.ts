@@ -12,6 +12,7 @@ import { CatchUpReader } from './catch-up.ts';
 import { connectSource, endClient } from './connection.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { logDistanceBytes, readSlot } from './slot.ts';
+import { lacksRoom } from './source-error.ts';
 import type { SpoolSwitch } from './spool-switch.ts';
 import type { TransactionAssembler } from './transaction-assembler.ts';
 
@@ -189,7 +190,10 @@ export class LogFollower {
       log.info({ position: formatPosition(assembler.boundary) }, 'caught up: streaming');
       return !signal.aborted;
     } catch (thrown) {
-      if (!signal.aborted) throw thrown;
+      if (signal.aborted) return false;
+      // A slice is collected on the source before it comes, a transaction of any size with it. A walsender needs no room.
+      if (!(thrown instanceof ReplicationError) || !lacksRoom(thrown) || assembler.inTransaction) throw thrown;
+      log.warn({ code: thrown.code, position: formatPosition(assembler.boundary) }, `streaming: ${thrown.message}`);
       return false;
     } finally {
       signal.removeEventListener('abort', onStop);

@@ -147,7 +147,6 @@ export class ReplicationStream implements LogReader {
       throw sourceError(thrown, `replication from slot ${slot}`, {
         ...NO_SLOT,
         '55006': 'source_slot_in_use',
-        '53300': 'source_no_free_slot',
       });
     }
     if (this.#failure !== undefined) throw this.#failure;

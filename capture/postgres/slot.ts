@@ -139,6 +139,7 @@ export async function createSlot(client: pg.Client, slot: string, serverVersion:
     return parseLsn(result.rows[0]!.lsn)!;
   } catch (thrown) {
     throw sourceError(thrown, `creating replication slot ${slot}`, {
+      '53400': 'source_no_free_slot',
       '55000': 'source_not_logical',
       '0A000': 'source_not_logical',
     });

@@ -6,10 +6,15 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
   '28P01': 'source_auth',
   '3D000': 'source_auth',
   '42501': 'source_privilege',
-  '53400': 'source_no_free_slot',
   '55006': 'source_slot_in_use',
   '55000': 'source_slot_lost',
 };
+
+/** Whether the source lacked room for what was asked: memory, disk, or what a limit allows (class 53). */
+export function lacksRoom(error: ReplicationError): boolean {
+  const { code } = (error.cause ?? {}) as { code?: unknown };
+  return typeof code === 'string' && /^53[0-9A-Z]{3}$/.test(code);
+}
 
 /** Classifies what the Postgres driver threw while `doing` something, by SQLSTATE or errno. */
 export function sourceError(

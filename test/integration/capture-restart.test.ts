@@ -112,6 +112,31 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     }
   });
 
+  it('streams a long backlog whose slices the source has no room for', async () => {
+    const tight = await tests.open(server, `tight${version}`);
+    await tight.query('create table t (id int primary key, v text)');
+    await tight.query(`insert into t select i, repeat('x', 500) from generate_series(1, 20000) i`);
+    tight.start();
+    await tight.loaded(1);
+    await tight.stop();
+    for (const letter of 'yz') await tight.query(`update t set v = repeat('${letter}', 500)`);
+    const [[name]] = (await tight.query('select quote_ident(current_database())')) as [[string]];
+    await tight.query(`alter database ${name} set work_mem = '64kB'`);
+    await tight.query(`alter database ${name} set temp_file_limit = '100kB'`);
+    const client = await connectSource(tight.settings, 'probe');
+    await expect(
+      client.query(
+        `select data from pg_logical_slot_peek_binary_changes('${tight.slot}', null, 25000, 'proto_version', '1',
+           'publication_names', '${tight.slot}')`,
+      ),
+    ).rejects.toMatchObject({ code: '53400' });
+    await client.end();
+    tight.start('again');
+    await tight.caughtUp();
+    expect(tight.states.filter((state) => /^(?:starting source|blocked)/.test(state))).toEqual([]);
+    expect(await tight.folded('public', 't')).toEqual(await tight.table('public', 't'));
+  });
+
   it('stops at whatever moment it is asked to', async () => {
     const stops = await tests.open(server, `stops${version}`, { frame_bytes: '4KB' });
     await stops.query('create table t (id int primary key)');
