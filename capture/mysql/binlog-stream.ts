@@ -14,6 +14,8 @@ import { dumpRequest, sessionStatements } from './dump-request.ts';
 import { sourceError } from './source-error.ts';
 
 const HEARTBEATS_MISSED = 3;
+/** How long a source may take for each answer before it sends its log: also as long as it takes to end a session. */
+const ANSWER_MS = 15_000;
 const ERROR_PACKET = 0xff;
 const EOF_PACKET = 0xfe;
 /** An EOF packet is shorter than this; a longer one that starts alike would be something else. */
@@ -100,11 +102,10 @@ export class BinlogStream {
       });
       // It may fail while nobody waits for it yet.
       ended.catch(() => {});
+      this.#lastSignMs = Date.now();
+      watchdog = setInterval(() => this.#checkLiveness(), this.#options.heartbeatMs);
       await this.#connect();
-      if (!this.#done) {
-        watchdog = setInterval(() => this.#checkLiveness(), this.#options.heartbeatMs);
-        this.#dump();
-      }
+      if (!this.#done) this.#dump();
       await ended;
     } finally {
       clearInterval(watchdog);
@@ -144,7 +145,11 @@ export class BinlogStream {
         this.#broken ??= this.#lost(thrown);
         if (!this.#stalled) this.#finish(this.#broken);
       });
-      const query = async (sql: string): Promise<(string | null)[][]> => await queryTexts(connection, sql);
+      const query = async (sql: string): Promise<(string | null)[][]> => {
+        const rows = await queryTexts(connection, sql);
+        this.#lastSignMs = Date.now();
+        return rows;
+      };
       const { sessionName } = this.#options;
       if (sessionName !== undefined) {
         await endSession(query, sessionName);
@@ -163,6 +168,11 @@ export class BinlogStream {
       if (this.#done) return;
       throw sourceError(thrown, 'connecting to the source');
     }
+  }
+
+  get #mostSilentMs(): number {
+    const heartbeatsMs = HEARTBEATS_MISSED * this.#options.heartbeatMs;
+    return this.#decoder === undefined ? Math.max(heartbeatsMs, ANSWER_MS) : heartbeatsMs;
   }
 
   #dump(): void {
@@ -218,7 +228,7 @@ export class BinlogStream {
     const silentMs = Date.now() - this.#lastSignMs;
     // While nothing is read, nothing can be heard.
     if (this.#stalled) this.#lastSignMs = Date.now();
-    else if (silentMs > HEARTBEATS_MISSED * this.#options.heartbeatMs)
+    else if (silentMs > this.#mostSilentMs)
       this.#finish(new ReplicationError('source_unreachable', `the source has been silent for ${silentMs} ms`));
   }
 

@@ -1,5 +1,6 @@
 /** One run of a MySQL or MariaDB capture on open connections: the log, the catalog, snapshots, lag. */
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { hearProgressAsked } from '../../core/asked-progress.ts';
 import type { MysqlSourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
@@ -155,10 +156,17 @@ export class CaptureSession {
         (signal) => this.#heartbeatLoop(signal),
         (signal) => this.#schemaLoop(signal),
         (signal) => this.#snapshots.run(signal),
+        (signal) => this.#letGo(signal),
       ]);
     } finally {
       asked.unsubscribe();
     }
+  }
+
+  /** When the run ends nobody waits for the source's answers any more: one that hangs gives none. */
+  async #letGo(signal: AbortSignal): Promise<void> {
+    if (!signal.aborted) await once(signal, 'abort');
+    this.#o.client.end(signal.reason);
   }
 
   async #readLog(signal: AbortSignal): Promise<void> {
@@ -249,7 +257,7 @@ export class CaptureSession {
 
   async #readSnapshot(task: SnapshotTask, signal: AbortSignal): Promise<void> {
     const { settings, name, installation, log, nats, natsConfig } = this.#o.held;
-    const client = await connectSource(settings, sessionName('load', name, installation));
+    const client = await connectSource(settings, { name: sessionName('load', name, installation), signal });
     const lead = StreamLead.open(nats, natsConfig.prefix, this.#o.publisher);
     this.#publishing.lead = lead;
     try {

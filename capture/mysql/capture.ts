@@ -45,7 +45,7 @@ export async function runMysqlCapture(options: CaptureOptions<MysqlSourceConfig>
 async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
   const { name, settings, natsConfig, nats, bucket, log } = held;
   const named = sessionName('capture', name, held.installation);
-  const { client, settings: server } = await connectChosen(settings, { name: named });
+  const { client, settings: server } = await connectChosen(settings, { name: named, signal: held.run.signal });
   try {
     await endOvertaken(client, name, held.installation, log);
     const several = serverUrls(settings.url).length > 1;

@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { MysqlSourceConfig } from '../../core/config.ts';
-import { asReplicationError, ReplicationError } from '../../core/errors.ts';
+import { asReplicationError, isAbort, ReplicationError } from '../../core/errors.ts';
 import type { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import { serverName, serverUrls } from '../../core/source-url.ts';
 import type { Flavour } from './binlog-handler.ts';
@@ -63,23 +63,24 @@ export interface ChosenServer {
 /**
  * Connects to the server that a source is to be read from; where the url names one only, to that.
  *
- * @param options `current`: url of the server in use, which is kept among equals; `name`: as of `connectSource`
+ * @param options `current`: url of the server in use, which is kept among equals; the others as of `connectSource`
  * @throws `source_unreachable` when none answers, `source_auth` and the like when none lets us in, `source_ambiguous`
  */
 export async function connectChosen(
   settings: MysqlSourceConfig,
-  options: { readonly current?: string; readonly name?: string } = {},
+  options: { readonly current?: string; readonly name?: string; readonly signal?: AbortSignal } = {},
 ): Promise<ChosenServer> {
-  const { current, name } = options;
+  const { current, name, signal } = options;
   const urls = serverUrls(settings.url);
-  if (urls.length === 1) return { client: await connectSource(settings, name), settings };
+  if (urls.length === 1) return { client: await connectSource(settings, { name, signal }), settings };
   const servers = urls.map((url) => ({ ...settings, url }));
-  const tries = await Promise.allSettled(servers.map(async (server) => await connectSource(server)));
+  const tries = await Promise.allSettled(servers.map(async (server) => await connectSource(server, { signal })));
   const open = tries.flatMap((result, index) =>
     result.status === 'fulfilled' ? [{ client: result.value, settings: servers[index]! }] : [],
   );
   let chosen: ChosenServer | undefined;
   try {
+    signal?.throwIfAborted();
     if (open.length === 0) throw noneAnswers(tries);
     const usable = await lookAt(open);
     const inUse = usable.findIndex(({ server }) => server.settings.url === current);
@@ -87,6 +88,9 @@ export async function connectChosen(
     if (name !== undefined) await takeSession(server.client, name);
     chosen = server;
     return chosen;
+  } catch (thrown) {
+    signal?.throwIfAborted();
+    throw thrown;
   } finally {
     for (const { client } of open) if (client !== chosen?.client) client.end();
   }
@@ -151,12 +155,13 @@ export async function watchServers(
     await delay(everyMs, undefined, { signal }).catch(() => undefined);
     if (signal.aborted) return;
     try {
-      const chosen = await connectChosen(settings, { current });
+      const chosen = await connectChosen(settings, { current, signal });
       chosen.client.end();
       if (chosen.settings.url === current) continue;
       onOther(serverName(chosen.settings.url));
       return;
     } catch (thrown) {
+      if (isAbort(thrown, signal)) return;
       const error = asReplicationError(thrown);
       if (error.code === 'source_ambiguous' || error.code === 'internal') throw error;
     }

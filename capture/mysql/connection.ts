@@ -3,11 +3,12 @@ import { readFileSync } from 'node:fs';
 import { createConnection, type Connection, type ConnectionOptions } from 'mysql2';
 import type { MysqlSourceConfig } from '../../core/config.ts';
 import { dropConnection } from '../../core/drop-connection.ts';
-import { ReplicationError } from '../../core/errors.ts';
+import { messageOf, ReplicationError } from '../../core/errors.ts';
 import { endSession, takeSessionName } from '../../core/session-lock.ts';
 import { sourceError } from './source-error.ts';
 
 const DEFAULT_PORT = 3306;
+const CONNECT_TIMEOUT_MS = 10_000;
 /** How long an overtaken session may take to end. What comes does not rest on that. */
 export const TAKEOVER_SECONDS = 5;
 
@@ -34,7 +35,7 @@ export function connectionOptions(settings: MysqlSourceConfig): ConnectionOption
     port: url.port === '' ? DEFAULT_PORT : Number(url.port),
     user: decodeURIComponent(url.username),
     password: decodeURIComponent(url.password),
-    connectTimeout: 10_000,
+    connectTimeout: CONNECT_TIMEOUT_MS,
     charset: 'utf8mb4_general_ci',
     ...(tls === undefined
       ? {}
@@ -51,41 +52,93 @@ export function connectionOptions(settings: MysqlSourceConfig): ConnectionOption
 
 export type TextRow = readonly (string | null)[];
 
+/** How long a query may last before the server is asked whether it still answers anybody; and again after each such time. */
+const PATIENCE_MS = 10_000;
+
 /** A connection for SQL. Every value comes as text. */
 export class SqlClient {
   readonly #connection: Connection;
+  readonly #requireAnswer: () => Promise<void>;
+  readonly #patienceMs: number;
+  #asking = false;
+  #ended: { readonly reason: unknown } | undefined;
+  /** Called when it ends. */
+  onEnd: (() => void) | undefined;
 
-  constructor(connection: Connection) {
+  /** `requireAnswer` rejects when the server does not answer a new connection either. */
+  constructor(connection: Connection, requireAnswer: () => Promise<void>, patienceMs = PATIENCE_MS) {
     this.#connection = connection;
+    this.#requireAnswer = requireAnswer;
+    this.#patienceMs = patienceMs;
   }
 
-  /** Runs one statement; `doing` says in errors what for. */
+  /** Runs one statement; `doing` says in errors what for. Fails with `source_unreachable` where the server hangs. */
   async query(sql: string, doing: string): Promise<TextRow[]> {
+    const watch = setInterval(() => void this.#lookAfterServer(doing), this.#patienceMs);
+    try {
+      return await this.#query(sql, doing);
+    } finally {
+      clearInterval(watch);
+    }
+  }
+
+  async #query(sql: string, doing: string): Promise<TextRow[]> {
     return await new Promise((resolve, reject) => {
       this.#connection.query(
         { sql, rowsAsArray: true, typeCast: (field) => field.string('utf8') },
         (error: unknown, rows: unknown) => {
-          if (error !== null && error !== undefined) reject(sourceError(error, doing));
-          else resolve(Array.isArray(rows) ? (rows as TextRow[]) : []);
+          if (error === null || error === undefined) resolve(Array.isArray(rows) ? (rows as TextRow[]) : []);
+          else reject(this.#ended === undefined ? sourceError(error, doing) : (this.#ended.reason as Error));
         },
       );
     });
   }
 
-  end(): void {
+  /** A query may take its time. A server that hangs would never say so: its sockets stay open. */
+  async #lookAfterServer(doing: string): Promise<void> {
+    if (this.#asking) return;
+    this.#asking = true;
+    try {
+      await this.#requireAnswer();
+    } catch (thrown) {
+      this.end(
+        new ReplicationError('source_unreachable', `${doing}: the source answers nobody: ${messageOf(thrown)}`, {
+          cause: thrown,
+        }),
+      );
+    } finally {
+      this.#asking = false;
+    }
+  }
+
+  /** Closes the connection; what waits for an answer fails, with `reason` if one is given. */
+  end(reason?: unknown): void {
+    if (reason !== undefined) this.#ended ??= { reason };
+    this.onEnd?.();
     dropConnection(this.#connection);
   }
 }
 
-/**
- * Connects to a source for SQL. `name`: one that tells a successor of this process which session this is; the session
- * of an overtaken process that bears it is ended. Throws `source_unreachable`, `source_auth`.
- */
-export async function connectSource(settings: MysqlSourceConfig, name?: string): Promise<SqlClient> {
-  const connection = createConnection({ ...connectionOptions(settings), enableKeepAlive: true });
+export interface ConnectOptions {
+  /** Tells a successor of this process which session this is; the session of an overtaken process that bears it is ended. */
+  readonly name?: string | undefined;
+  /** Ends the connection when it aborts: what waits for an answer fails with its reason. */
+  readonly signal?: AbortSignal | undefined;
+  readonly patienceMs?: number;
+}
+
+/** Connects to a source for SQL. Throws `source_unreachable`, `source_auth`. */
+export async function connectSource(settings: MysqlSourceConfig, how: ConnectOptions = {}): Promise<SqlClient> {
+  const { name, signal } = how;
+  signal?.throwIfAborted();
+  const options = connectionOptions(settings);
+  const connection = createConnection({ ...options, enableKeepAlive: true });
   // A connection that breaks while idle is noticed by the next query.
   connection.on('error', () => {});
-  const client = new SqlClient(connection);
+  const client = new SqlClient(connection, () => requireAnswer(options), how.patienceMs);
+  const onAbort = (): void => client.end(signal!.reason);
+  signal?.addEventListener('abort', onAbort, { once: true });
+  client.onEnd = () => signal?.removeEventListener('abort', onAbort);
   try {
     await client.query(SETTINGS, 'cannot connect to the source');
     await client.query(ISOLATION, 'cannot connect to the source');
@@ -96,6 +149,22 @@ export async function connectSource(settings: MysqlSourceConfig, name?: string):
     throw thrown;
   }
   return client;
+}
+
+/** Asks a server for a sign of life over a connection of its own. Whatever it answers, a refusal too, is one. */
+async function requireAnswer(options: ConnectionOptions): Promise<void> {
+  const connection = createConnection(options);
+  connection.on('error', () => {});
+  try {
+    await new Promise<void>((resolve, reject) => {
+      connection.query({ sql: 'SELECT 1', timeout: CONNECT_TIMEOUT_MS }, (error) => {
+        if (error === null || error.errno! > 0) resolve();
+        else reject(error);
+      });
+    });
+  } finally {
+    dropConnection(connection);
+  }
 }
 
 /** The log has primary keys that the server made itself (`my_row_id`, from 8.0.30 on), and the catalog may hide them. */

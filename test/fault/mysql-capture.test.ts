@@ -2,7 +2,9 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createConnection } from 'mysql2/promise';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { connectSource } from '../../capture/mysql/connection.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { readTail } from '../../core/cdc-stream.ts';
 import { asGtidPosition } from '../../core/position.ts';
@@ -43,6 +45,7 @@ describe.each([
     await rm(folder, { recursive: true, force: true });
   });
 
+  const hosts = (): string => [primary, replica].map(({ port }) => `127.0.0.1:${port}`).join();
   const made = async (source: Promise<Source>): Promise<Source> => {
     const one = await source;
     open.push(one);
@@ -119,6 +122,48 @@ describe.each([
       );
       await requestSnapshot(s.config, s.name, { reset: true });
       await s.loaded(2);
+      await s.expectEqual('t');
+      await s.stop();
+    },
+    timeoutMs,
+  );
+
+  it(
+    'leaves a source that hangs: it goes on at the next server, or where it was when that is back',
+    async () => {
+      // Longer between looks at the size of the log than the silence lasts that is taken for the end of the connection.
+      const s = await made(Source.open('frozen', primary, nats, { heartbeat: '4s' }));
+      const two = await made(Source.at('frozen', s.settings.url, flavour, nats, { heartbeat: '4s' }));
+      Object.assign(two, { name: 'two', settings: { ...s.settings, url: `mysql://root@${hosts()}/frozen` } });
+      await s.run('create table t (id int primary key) engine=InnoDB; insert into t values (1)');
+      await waitFor('the replica to have it', async () => {
+        return (await queryRow(replica.urlFor('frozen'), 'select count(*) from t'))[0] === '1';
+      });
+      for (const one of [s, two]) {
+        one.start();
+        await one.loaded(1);
+      }
+      const seen = s.states.length;
+      // A query may take longer than anybody's patience, as long as the server answers others.
+      const client = await connectSource(s.settings, { patienceMs: 100 });
+      expect(await client.query('SELECT SLEEP(1)', 'test')).toEqual([['0']]);
+      process.kill(primary.pid!, 'SIGSTOP');
+      try {
+        await expect(client.query('SELECT 1', 'test')).rejects.toMatchObject({ code: 'source_unreachable' });
+        await waitFor('the end of the connection', async () =>
+          s.states.slice(seen).some((state) => state.startsWith('starting source_unreachable')),
+        );
+        // Of a domain of its own: the replica stays one.
+        const own = flavour === 'mariadb' ? 'set gtid_domain_id = 7; ' : '';
+        const other = await createConnection({ uri: replica.urlFor('frozen'), multipleStatements: true });
+        await other.query(`${own}insert into t values (2)`);
+        await other.end();
+        await two.wait('the row of the second server', async () => (await two.folded('t')).has('["2"]'));
+        await two.stop();
+      } finally {
+        process.kill(primary.pid!, 'SIGCONT');
+      }
+      await s.run('insert into t values (3)');
       await s.expectEqual('t');
       await s.stop();
     },
