@@ -271,9 +271,10 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     this.#counts.add(table, op, rows);
   }
 
-  /** A group has outgrown a frame: it is cut when it is known to end in a commit, else held to its end. */
+  /** A group has outgrown a frame: it is cut when all of it is known to be committed, else held to its end. */
   async #decide(open: OpenGroup): Promise<void> {
-    if (await this.#options.endsInCommit(open.info)) {
+    // What came behind a savepoint may be undone in what ends in a commit, too.
+    if (!open.hasSavepoint && (await this.#options.endsInCommit(open.info))) {
       open.sure = true;
       open.runs = [];
       this.#cut(open);

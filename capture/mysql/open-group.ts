@@ -56,6 +56,10 @@ export class OpenGroup {
     this.#savepoints.set(name, this.ordinal);
   }
 
+  get hasSavepoint(): boolean {
+    return this.#savepoints !== undefined;
+  }
+
   /** The number of changes before a savepoint. */
   ordinalAt(savepoint: string): number {
     const at = this.#savepoints?.get(savepoint);
