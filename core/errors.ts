@@ -23,7 +23,7 @@ const POLICIES = {
   source_auth: {
     action: 'halt',
     remedy:
-      'Check user, password and database in the source url, and that the server lets this user in from here: by pg_hba.conf in PostgreSQL, by the host of the account in MySQL and MariaDB.',
+      "Check user, password and database in the source url, and that the server lets this user in from here: by pg_hba.conf in PostgreSQL, by the host of the account in MySQL and MariaDB. Where it is about TLS: its tls settings, and what the server's certificate names.",
   },
   source_privilege: {
     action: 'halt',
@@ -195,7 +195,11 @@ const POLICIES = {
   frame_version: { action: 'halt', remedy: 'The frame was written by a newer Waybill. Upgrade this process.' },
 
   target_unreachable: { action: 'retry', remedy: 'Check that the target is up and that its url is right.' },
-  target_auth: { action: 'halt', remedy: 'Check user, password and database in the target url.' },
+  target_auth: {
+    action: 'halt',
+    remedy:
+      "Check user, password and database in the target url. Where it is about TLS: its tls settings, and what the server's certificate names.",
+  },
   target_privilege: { action: 'halt', remedy: 'Have a DBA run the SQL that `waybill grants TARGET` prints.' },
   target_shape: {
     action: 'halt',

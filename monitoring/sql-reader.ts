@@ -1,8 +1,8 @@
 /** Reads a database of any kind with values as the server prints them: for people who look, and never for data on its way. */
-import { readFileSync } from 'node:fs';
 import type { Connection } from 'mysql2';
 import type { TlsConfig } from '../core/config.ts';
 import { messageOf, ReplicationError } from '../core/errors.ts';
+import { isLoginRefusal, tlsOptions } from '../core/mysql-login.ts';
 import type { Role } from './drift/postgres/session.ts';
 
 export type SqlRow = Readonly<Record<string, string | null>>;
@@ -70,16 +70,7 @@ async function openMysql(role: Role, { kind, url, tls }: ReadableDatabase, name:
     timezone: 'Z',
     connectTimeout: 10_000,
     connectAttributes: { program_name: name },
-    ...(tls === undefined
-      ? {}
-      : {
-          ssl: {
-            rejectUnauthorized: tls.reject_unauthorized,
-            ...(tls.ca_file === undefined ? {} : { ca: readFileSync(tls.ca_file, 'utf8') }),
-            ...(tls.cert_file === undefined ? {} : { cert: readFileSync(tls.cert_file, 'utf8') }),
-            ...(tls.key_file === undefined ? {} : { key: readFileSync(tls.key_file, 'utf8') }),
-          },
-        }),
+    ...tlsOptions(tls),
   });
   // A connection that breaks while idle is noticed by the next query.
   connection.on('error', () => undefined);
@@ -117,18 +108,19 @@ function endConnection(connection: Connection): Promise<void> {
   });
 }
 
-const AUTH = new Set([1044, 1045, 1698, 1049]);
+const AUTH = new Set([1044, 1045, 1698, 1049, 1130, 3118, 3159, 4151]);
 const PRIVILEGE = new Set([1142, 1143, 1227, 1370]);
 
 /** Classifies by errno: what the server answered has a SQLSTATE, what broke on the way has none. */
 function mysqlError(role: Role, thrown: Error & { errno?: number; sqlState?: string }): ReplicationError {
   const { errno = 0, sqlState } = thrown;
-  const kind = AUTH.has(errno)
-    ? 'auth'
-    : PRIVILEGE.has(errno)
-      ? 'privilege'
-      : sqlState === undefined || sqlState.startsWith('08')
-        ? 'unreachable'
-        : 'query';
+  const kind =
+    AUTH.has(errno) || isLoginRefusal(thrown)
+      ? 'auth'
+      : PRIVILEGE.has(errno)
+        ? 'privilege'
+        : sqlState === undefined || sqlState.startsWith('08')
+          ? 'unreachable'
+          : 'query';
   return new ReplicationError(`${role}_${kind}`, `reading: ${messageOf(thrown)}`, { cause: thrown });
 }

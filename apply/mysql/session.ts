@@ -1,11 +1,11 @@
 /** The connection to a MySQL or MariaDB target: the session settings that values rely on, and when it was lost. */
-import { readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { createConnection, type Connection, type ConnectionOptions, type ResultSetHeader } from 'mysql2';
 import { abortableDelay } from '../../core/run-service.ts';
 import { dropConnection } from '../../core/drop-connection.ts';
 import type { TargetConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import { tlsOptions } from '../../core/mysql-login.ts';
 import { targetError } from './target-error.ts';
 
 /** What a statement did. */
@@ -154,7 +154,6 @@ function toOutcome(result: unknown): Outcome {
 }
 
 function connectionOptions(target: TargetConfig, programName: string): ConnectionOptions {
-  const { tls } = target;
   return {
     uri: target.url,
     charset: 'utf8mb4',
@@ -162,16 +161,7 @@ function connectionOptions(target: TargetConfig, programName: string): Connectio
     connectTimeout: 10_000,
     enableKeepAlive: true,
     connectAttributes: { program_name: programName },
-    ...(tls === undefined
-      ? {}
-      : {
-          ssl: {
-            rejectUnauthorized: tls.reject_unauthorized,
-            ...(tls.ca_file === undefined ? {} : { ca: readFileSync(tls.ca_file, 'utf8') }),
-            ...(tls.cert_file === undefined ? {} : { cert: readFileSync(tls.cert_file, 'utf8') }),
-            ...(tls.key_file === undefined ? {} : { key: readFileSync(tls.key_file, 'utf8') }),
-          },
-        }),
+    ...tlsOptions(target.tls),
   };
 }
 

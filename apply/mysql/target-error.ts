@@ -1,4 +1,5 @@
 import { messageOf, ReplicationError, type ErrorCode } from '../../core/errors.ts';
+import { isLoginRefusal } from '../../core/mysql-login.ts';
 import { ValueMisfit } from '../value-misfit.ts';
 
 /** What mysql2 throws for an error that the server sent. */
@@ -40,6 +41,8 @@ const CODES: Readonly<Record<number, ErrorCode>> = {
   1213: 'target_conflict',
   1226: 'target_unreachable',
   1227: 'target_privilege',
+  1251: 'target_auth',
+  1275: 'target_auth',
   1290: 'target_unreachable', // read-only
   1317: 'target_conflict',
   1364: 'target_row',
@@ -52,18 +55,23 @@ const CODES: Readonly<Record<number, ErrorCode>> = {
   1690: 'target_row',
   1698: 'target_auth',
   1792: 'target_unreachable',
+  1820: 'target_auth',
   1836: 'target_unreachable',
+  1862: 'target_auth',
   1927: 'target_unreachable',
   1958: 'target_row',
   3101: 'target_conflict',
+  3118: 'target_auth',
   3140: 'target_row',
   3150: 'target_row',
   3157: 'target_row',
+  3159: 'target_auth', // TLS is demanded
   3169: 'target_unreachable',
   3643: 'target_row',
   3750: 'target_shape',
   3819: 'target_row',
   4025: 'target_row',
+  4151: 'target_auth',
 };
 
 function isServerError(thrown: unknown): thrown is ServerError {
@@ -109,6 +117,8 @@ export function targetError(thrown: unknown, doing: string): ReplicationError {
       },
     );
   }
+  if (isLoginRefusal(thrown))
+    return new ReplicationError('target_auth', `${doing}: ${messageOf(thrown)}`, { cause: thrown });
   const defect =
     thrown instanceof TypeError ||
     thrown instanceof RangeError ||

@@ -1,9 +1,9 @@
 /** Connections to MySQL and MariaDB sources: what the url and TLS settings mean, and SQL with texts as results. */
-import { readFileSync } from 'node:fs';
 import { createConnection, type Connection, type ConnectionOptions } from 'mysql2';
 import type { MysqlSourceConfig } from '../../core/config.ts';
 import { dropConnection } from '../../core/drop-connection.ts';
 import { messageOf, ReplicationError } from '../../core/errors.ts';
+import { tlsOptions } from '../../core/mysql-login.ts';
 import { endSession, takeSessionName } from '../../core/session-lock.ts';
 import { sourceError } from './source-error.ts';
 
@@ -29,7 +29,6 @@ export function connectionOptions(settings: MysqlSourceConfig): ConnectionOption
   } catch (cause) {
     throw new ReplicationError('config_invalid', 'the url of the source is not a url', { cause });
   }
-  const { tls } = settings;
   return {
     host: url.hostname.replaceAll(/^\[|\]$/g, ''),
     port: url.port === '' ? DEFAULT_PORT : Number(url.port),
@@ -37,16 +36,7 @@ export function connectionOptions(settings: MysqlSourceConfig): ConnectionOption
     password: decodeURIComponent(url.password),
     connectTimeout: CONNECT_TIMEOUT_MS,
     charset: 'utf8mb4_general_ci',
-    ...(tls === undefined
-      ? {}
-      : {
-          ssl: {
-            rejectUnauthorized: tls.reject_unauthorized,
-            ...(tls.ca_file === undefined ? {} : { ca: readFileSync(tls.ca_file) }),
-            ...(tls.cert_file === undefined ? {} : { cert: readFileSync(tls.cert_file) }),
-            ...(tls.key_file === undefined ? {} : { key: readFileSync(tls.key_file) }),
-          },
-        }),
+    ...tlsOptions(settings.tls),
   };
 }
 

@@ -1,5 +1,6 @@
 /** Classifies what MySQL and MariaDB sources answer, by error number; error 1236 of a binlog dump by its text. */
 import { messageOf, ReplicationError, type ErrorCode } from '../../core/errors.ts';
+import { isLoginRefusal } from '../../core/mysql-login.ts';
 
 /** Numbers of both servers (mysql-server share/messages_to_clients.txt, MariaDB sql/share/errmsg-utf8.txt). */
 const CODES: Readonly<Record<number, ErrorCode>> = {
@@ -35,6 +36,8 @@ const CODES: Readonly<Record<number, ErrorCode>> = {
   1820: 'source_auth',
   1862: 'source_auth',
   3118: 'source_auth',
+  // TLS is demanded.
+  3159: 'source_auth',
   4151: 'source_auth',
   1142: 'source_privilege',
   1143: 'source_privilege',
@@ -66,7 +69,7 @@ export function sourceError(thrown: unknown, doing: string): ReplicationError {
   const { errno, sqlState } = (thrown ?? {}) as { errno?: unknown; sqlState?: unknown };
   const number = typeof errno === 'number' && errno > 0 ? errno : undefined;
   const text = messageOf(thrown);
-  let code: ErrorCode = 'source_unreachable';
+  let code: ErrorCode = isLoginRefusal(thrown) ? 'source_auth' : 'source_unreachable';
   if (number === FATAL_READING_LOG)
     code = DUMP_FAILURES.find(([pattern]) => pattern.test(text))?.[1] ?? 'source_protocol';
   else if (number !== undefined) code = CODES[number] ?? 'source_query';

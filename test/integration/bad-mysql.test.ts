@@ -1,19 +1,26 @@
 /** What is wrong with MySQL and MariaDB, as sources and targets, on the real command line. */
 import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { MysqlSession } from '../../apply/mysql/session.ts';
+import { connectSource } from '../../capture/mysql/connection.ts';
+import { parseConfig, type MysqlSourceConfig, type TlsConfig } from '../../core/config.ts';
+import { CompareSession } from '../../monitoring/drift/mysql/session.ts';
+import { openReader } from '../../monitoring/sql-reader.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { Certificates } from '../support/certificates.ts';
 import { CommandLine } from '../support/command-line.ts';
 import { waitFor } from '../support/wait.ts';
 
 let nats: NatsServer;
 let cli: CommandLine;
+let certificates: Certificates;
 
 beforeAll(async () => {
-  [nats, cli] = await Promise.all([startNats(), CommandLine.open()]);
+  [nats, cli, certificates] = await Promise.all([startNats(), CommandLine.open(), Certificates.make()]);
 });
 afterAll(async () => {
-  await Promise.all([nats?.dispose(), cli?.close()]);
+  await Promise.all([nats?.dispose(), cli?.close(), certificates?.dispose()]);
 });
 
 describe.each(['mysql', 'mariadb'] as const)('%s', (kind) => {
@@ -22,7 +29,7 @@ describe.each(['mysql', 'mariadb'] as const)('%s', (kind) => {
 
   beforeAll(async () => {
     const logged = kind === 'mysql' ? 'log_replica_updates' : 'log_slave_updates';
-    const settings = { binlog_ignore_db: 'unlogged', [logged]: 'OFF' };
+    const settings = { binlog_ignore_db: 'unlogged', [logged]: 'OFF', ...certificates.settings };
     server = await startMysql({ flavour: kind, version: kind === 'mysql' ? '9.7' : '11.8', settings });
     sql = await createConnection({ uri: server.urlFor(''), multipleStatements: true });
   }, 120_000);
@@ -68,6 +75,66 @@ flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
       url.password = 'right';
     };
   }
+
+  describe('over TLS', () => {
+    /** Opens a connection as one of our parts does, and closes it. */
+    type Open = (url: string, tls: TlsConfig | undefined) => Promise<void>;
+    const openers: readonly (readonly [string, 'source' | 'target', Open])[] = [
+      [
+        'a capture',
+        'source',
+        async (url, tls) => {
+          const client = await connectSource(sourceAt(url, tls));
+          try {
+            const [cipher] = await client.query("SHOW STATUS LIKE 'Ssl_cipher'", 'test');
+            expect(cipher![1] === '').toBe(tls === undefined);
+          } finally {
+            client.end();
+          }
+        },
+      ],
+      ['a flow', 'target', async (url, tls) => await (await MysqlSession.open({ kind, url, tls }, 'test')).close()],
+      [
+        'a comparison',
+        'source',
+        async (url, tls) => (await CompareSession.open('source', { kind, url, tls }, 'test')).close(),
+      ],
+      [
+        'the console',
+        'target',
+        async (url, tls) => await (await openReader('target', { kind, url, tls }, 'test')).close(),
+      ],
+    ];
+    const sourceAt = (url: string, tls: TlsConfig | undefined): MysqlSourceConfig =>
+      parseConfig(JSON.stringify({ version: 1, sources: { erp: { kind, url, tables: ['a.*'], tls } } }), {}).sources[
+        'erp'
+      ] as MysqlSourceConfig;
+    const at = (host: string): string => `mysql://root@${host}:${server.port}/`;
+    const trusting = (ca: string): TlsConfig => ({ ca_file: ca, reject_unauthorized: true });
+
+    it.each(openers)('%s takes the certificate of its authority for its host, and no other', async (_, role, open) => {
+      const right = trusting(certificates.ca);
+      const refusal = { code: `${role}_auth`, message: expect.stringMatching(/certificate|self-signed/) as string };
+      for (const host of ['localhost', '127.0.0.1']) await open(at(host), right);
+      // Other names of the same place, of which the certificate says nothing.
+      await expect(open(at('127.1'), right)).rejects.toMatchObject(refusal);
+      if (role === 'source' && open === openers[0]![2])
+        await expect(open(at('[::ffff:127.0.0.1]'), right)).rejects.toMatchObject(refusal);
+      await expect(open(at('localhost'), trusting(certificates.strangersCa))).rejects.toMatchObject(refusal);
+      await open(at('127.1'), { ca_file: certificates.strangersCa, reject_unauthorized: false });
+      await expect(open(at('localhost'), trusting('/nowhere'))).rejects.toMatchObject({ code: 'config_invalid' });
+    });
+
+    it.each(openers)('%s says so where it is demanded', async (_, role, open) => {
+      await sql.query('set global require_secure_transport = ON');
+      try {
+        await open(at('127.0.0.1'), trusting(certificates.ca));
+        await expect(open(at('127.0.0.1'), undefined)).rejects.toMatchObject({ code: `${role}_auth` });
+      } finally {
+        await sql.query('set global require_secure_transport = OFF');
+      }
+    });
+  });
 
   describe('as a source', () => {
     it('nobody listens: it is waited for', async () => {

@@ -304,6 +304,11 @@ describe('errors of the source', () => {
     [{ errno: 1045, message: 'Access denied' }, 'source_auth'],
     [{ errno: 1227, message: 'Access denied; you need REPLICATION SLAVE' }, 'source_privilege'],
     [{ errno: -111, code: 'ECONNREFUSED', message: 'connect' }, 'source_unreachable'],
+    [{ code: 'HANDSHAKE_NO_SSL_SUPPORT', message: 'Server does not support secure connection' }, 'source_auth'],
+    [{ code: 'AUTH_SWITCH_PLUGIN_ERROR', message: 'unknown plugin client_ed25519' }, 'source_auth'],
+    // A connection that broke while it was made safe.
+    [{ code: 'HANDSHAKE_SSL_ERROR', message: 'disconnected', localAddress: null }, 'source_unreachable'],
+    [{ code: 'HANDSHAKE_SSL_ERROR', message: 'read ECONNRESET', syscall: 'read' }, 'source_unreachable'],
     [{ errno: 1064, message: 'You have an error', sqlState: '42000' }, 'source_query'],
   ] as const)('%j', (given, code) => {
     expect(sourceError(Object.assign(new Error(given.message), given), 'x').code).toBe(code);

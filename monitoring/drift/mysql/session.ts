@@ -1,8 +1,8 @@
 /** Sessions of MySQL and MariaDB for comparing: values print as in capture and apply, and rows come as texts. */
-import { readFileSync } from 'node:fs';
 import { createConnection, type Connection } from 'mysql2';
 import type { TlsConfig } from '../../../core/config.ts';
 import { messageOf, ReplicationError, type ErrorCode } from '../../../core/errors.ts';
+import { isLoginRefusal, tlsOptions } from '../../../core/mysql-login.ts';
 import type { Flavour } from '../../../core/mysql-column-text.ts';
 
 export type Role = 'source' | 'target';
@@ -38,16 +38,7 @@ export class CompareSession {
       connectTimeout: 10_000,
       enableKeepAlive: true,
       connectAttributes: { program_name: programName },
-      ...(tls === undefined
-        ? {}
-        : {
-            ssl: {
-              rejectUnauthorized: tls.reject_unauthorized,
-              ...(tls.ca_file === undefined ? {} : { ca: readFileSync(tls.ca_file) }),
-              ...(tls.cert_file === undefined ? {} : { cert: readFileSync(tls.cert_file) }),
-              ...(tls.key_file === undefined ? {} : { key: readFileSync(tls.key_file) }),
-            },
-          }),
+      ...tlsOptions(tls),
     });
     // A connection that breaks while idle is noticed by the next query.
     connection.on('error', () => {});
@@ -105,6 +96,8 @@ export function quoteText(text: string): string {
 }
 
 const AUTH = new Set(['ER_ACCESS_DENIED_ERROR', 'ER_ACCOUNT_HAS_BEEN_LOCKED', 'ER_HOST_NOT_PRIVILEGED']);
+/** Account locked (both servers), no TLS where it is demanded. */
+const AUTH_NUMBERS = new Set<number | undefined>([3118, 4151, 3159]);
 const PRIVILEGE = new Set([
   'ER_DBACCESS_DENIED_ERROR',
   'ER_TABLEACCESS_DENIED_ERROR',
@@ -124,7 +117,8 @@ export function sideError(role: Role, thrown: unknown, doing: string): Error {
       cause: thrown,
       ...(sqlState === undefined ? {} : { context: { sqlState } }),
     });
-  if (AUTH.has(code)) return fail(pick('source_auth', 'target_auth'));
+  if (AUTH.has(code) || AUTH_NUMBERS.has(errno) || isLoginRefusal(thrown))
+    return fail(pick('source_auth', 'target_auth'));
   if (PRIVILEGE.has(code)) return fail(pick('source_privilege', 'target_privilege'));
   if (
     errno !== undefined &&

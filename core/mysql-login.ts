@@ -1,0 +1,51 @@
+/** How connections to MySQL and MariaDB are made safe, and what stands in the way of a login. */
+import { readFileSync } from 'node:fs';
+import { connect, isIP, type Socket } from 'node:net';
+import type { ConnectionOptions } from 'mysql2';
+import type { TlsConfig } from './config.ts';
+import { ReplicationError } from './errors.ts';
+
+/** What mysql2 takes for the TLS settings of a database; nothing without them. Throws `config_invalid`. */
+export function tlsOptions(tls: TlsConfig | undefined): ConnectionOptions {
+  if (tls === undefined) return {};
+  const { ca_file: ca, cert_file: cert, key_file: key } = tls;
+  return {
+    ssl: {
+      rejectUnauthorized: tls.reject_unauthorized,
+      // Otherwise a certificate that the authority gave to anybody would do.
+      verifyIdentity: tls.reject_unauthorized,
+      ...(ca === undefined ? {} : { ca: read(ca) }),
+      ...(cert === undefined ? {} : { cert: read(cert) }),
+      ...(key === undefined ? {} : { key: read(key) }),
+    },
+    stream: openSocket,
+  };
+}
+
+function read(file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (cause) {
+    throw new ReplicationError('config_invalid', `${file} of the tls settings cannot be read`, { cause });
+  }
+}
+
+/**
+ * A socket as mysql2 opens one. Node compares the certificate with the host's name that it finds in the socket; of an
+ * address it would find none, and mysql2 names none either: `localhost` would be compared instead.
+ */
+function openSocket({ config }: { readonly config: { readonly host: string; readonly port: number } }): Socket {
+  const socket = connect({ host: config.host, port: config.port, noDelay: true, keepAlive: true });
+  if (isIP(config.host) !== 0) Object.assign(socket, { _host: config.host });
+  return socket;
+}
+
+/** Of mysql2: no TLS at the server, no agreement on it or a certificate that is refused, no such way to log in. */
+const REFUSALS = ['HANDSHAKE_NO_SSL_SUPPORT', 'HANDSHAKE_SSL_ERROR', 'AUTH_SWITCH_PLUGIN_ERROR'] as const;
+
+/** Whether what mysql2 threw is a login that cannot succeed, though no server said so by an error number. */
+export function isLoginRefusal(thrown: unknown): boolean {
+  const { code, syscall, localAddress } = thrown as { code?: unknown; syscall?: unknown; localAddress?: unknown };
+  // A connection that broke meanwhile is none; Node says in such errors which one it was.
+  return REFUSALS.some((refusal) => refusal === code) && syscall === undefined && localAddress === undefined;
+}
