@@ -1,5 +1,4 @@
 /** The configuration file: one strict schema; every problem is reported at once, with its path and the nearest known key. */
-import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
@@ -439,14 +438,4 @@ export function markPrefix(source: string, settings: PostgresSourceConfig, prefi
 /** The publication of a source: as configured, else `<prefix>_<source>`. */
 export function publicationName(source: string, settings: PostgresSourceConfig, prefix: string): string {
   return settings.publication ?? `${prefix}_${source}`;
-}
-
-/**
- * The server id under which a source is read: as configured, else made from prefix and name: stable, and in the upper
- * half of the range, where few servers are.
- */
-export function serverId(source: string, settings: MysqlSourceConfig, prefix: string): number {
-  if (settings.server_id !== undefined) return settings.server_id;
-  const digest = createHash('sha256').update(`${prefix}/${source}`).digest();
-  return 2 ** 31 + (digest.readUInt32BE(0) % (2 ** 31 - 1));
 }

@@ -1,5 +1,4 @@
 /** One run of a MySQL or MariaDB capture on open connections: the log, the catalog, snapshots, lag. */
-import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { hearProgressAsked } from '../../core/asked-progress.ts';
 import type { MysqlSourceConfig } from '../../core/config.ts';
@@ -26,6 +25,7 @@ import { LiveCatalog } from './live-catalog.ts';
 import { LogBoundary, type LogPort } from './log-boundary.ts';
 import { publishRead } from './published-table.ts';
 import { BinlogBudget, readExpiry, readLogFiles } from './retained-log.ts';
+import { readerIdentity } from './reader-identity.ts';
 import { cancelContent, SnapshotReader } from './snapshot.ts';
 import type { ToldTables } from './told-tables.ts';
 
@@ -44,7 +44,6 @@ export interface SessionOptions {
   readonly told: ToldTables;
   readonly rules: ColumnRules;
   readonly foldsNames: boolean;
-  readonly serverId: number;
   /** An idle stream gets a frame this often, so that its last one does not expire. */
   readonly keepaliveMs: number;
 }
@@ -105,8 +104,11 @@ export class CaptureSession {
     this.#stream = new BinlogStream({
       flavour: settings.kind,
       connection: connectionOptions(settings),
-      serverId: options.serverId,
-      replicaUuid: stableUuid(`${held.natsConfig.prefix}/${held.name}`),
+      ...readerIdentity(held.name, {
+        prefix: held.natsConfig.prefix,
+        installation: held.installation,
+        configured: settings.server_id,
+      }),
       sessionName: sessionName('stream', held.name, held.installation),
       start,
       heartbeatMs: Math.min(settings.heartbeat, MOST_HEARTBEAT_MS),
@@ -306,10 +308,4 @@ export class CaptureSession {
     const { reads } = this.#assembler;
     await this.#publishing.stored((acked) => acked.reads >= reads, signal);
   }
-}
-
-/** A UUID made from a text: the same for every process of an installation. */
-function stableUuid(text: string): string {
-  const hex = createHash('sha256').update(text).digest('hex');
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
 }

@@ -1,6 +1,6 @@
 /** The capture of one MySQL or MariaDB source: from its log into its stream. */
 import { cdcStreamName, readTail } from '../../core/cdc-stream.ts';
-import { serverId, type MysqlSourceConfig, type NatsConfig } from '../../core/config.ts';
+import type { MysqlSourceConfig, NatsConfig } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import { FramePublisher } from '../../core/frame-publisher.ts';
 import { gtidPosition, parseGtidSet, withGtid, type GtidPosition } from '../../core/gtid-position.ts';
@@ -103,7 +103,6 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
       told,
       rules,
       foldsNames: foldsNames(facts),
-      serverId: serverId(name, settings, natsConfig.prefix),
       keepaliveMs: keepaliveMs(natsConfig),
     });
     let failure: unknown;

@@ -1,5 +1,5 @@
 /** What `waybill check` says of a MySQL or MariaDB source, each finding with the SQL that mends it. Changes nothing. */
-import { serverId, type MysqlSourceConfig } from '../../core/config.ts';
+import type { MysqlSourceConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import { ColumnRules } from '../../core/column-rules.ts';
 import type { Finding } from '../../core/finding.ts';
@@ -14,13 +14,13 @@ import { readRetainedBytes } from './retained-log.ts';
 import { sourceError } from './source-error.ts';
 
 /** Checks a source. An unreachable one is a finding, not an error. */
-export async function checkMysqlSource(name: string, settings: MysqlSourceConfig, prefix: string): Promise<Finding[]> {
+export async function checkMysqlSource(name: string, settings: MysqlSourceConfig): Promise<Finding[]> {
   const urls = serverUrls(settings.url);
-  if (urls.length === 1) return await checkServer(name, `source ${name}`, settings, prefix, false);
+  if (urls.length === 1) return await checkServer(`source ${name}`, settings, false);
   const findings: Finding[] = [];
   for (const url of urls) {
     const subject = `source ${name} (${serverName(url)})`;
-    findings.push(...(await checkServer(name, subject, { ...settings, url }, prefix, true)));
+    findings.push(...(await checkServer(subject, { ...settings, url }, true)));
   }
   try {
     const { client, settings: chosen } = await connectChosen(settings);
@@ -35,13 +35,7 @@ export async function checkMysqlSource(name: string, settings: MysqlSourceConfig
 }
 
 /** @param takesOver whether the server is one of several, which take over from each other */
-async function checkServer(
-  name: string,
-  of: string,
-  settings: MysqlSourceConfig,
-  prefix: string,
-  takesOver: boolean,
-): Promise<Finding[]> {
+async function checkServer(of: string, settings: MysqlSourceConfig, takesOver: boolean): Promise<Finding[]> {
   const findings: Finding[] = [];
   const add: Add = (severity, what, message, remedy) => {
     findings.push({
@@ -72,13 +66,7 @@ async function checkServer(
         );
     }
     await checkPrivileges(client, settings, add);
-    await checkServerId(
-      client,
-      serverId(name, settings, prefix),
-      facts.variables.get('server_id') ?? '',
-      settings,
-      add,
-    );
+    await checkServerId(client, facts.variables.get('server_id') ?? '', settings, add);
     await checkPreparedXa(client, add);
     const retained = await readRetainedBytes(client);
     add(
@@ -159,13 +147,12 @@ async function currentUser(client: SqlClient): Promise<string | undefined> {
   return match === null ? undefined : `'${match[1]}'@'${match[2]}'`;
 }
 
-async function checkServerId(
-  client: SqlClient,
-  own: number,
-  theirs: string,
-  settings: MysqlSourceConfig,
-  add: Add,
-): Promise<void> {
+async function checkServerId(client: SqlClient, theirs: string, settings: MysqlSourceConfig, add: Add): Promise<void> {
+  const own = settings.server_id;
+  if (own === undefined) {
+    add('ok', 'server_id', 'each installation reads under an id of its own');
+    return;
+  }
   if (String(own) === theirs) {
     add('error', 'server_id', `${own} is the id of the source itself`, 'Set sources.*.server_id to another number.');
     return;

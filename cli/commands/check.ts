@@ -50,7 +50,7 @@ async function checkSource(name: string, settings: SourceConfig, prefix: string)
     return await checkPostgresSource(name, settings, prefix);
   }
   const { checkMysqlSource } = await import('../../capture/mysql/preflight.ts');
-  return await checkMysqlSource(name, settings, prefix);
+  return await checkMysqlSource(name, settings);
 }
 
 /** The tables of each source that a flow reads and that can be read; the source's own findings say why another cannot. */

@@ -379,7 +379,7 @@ describe.each([
     async () => {
       const s = await source('least');
       await s.run('create table t (id int primary key) engine=InnoDB; insert into t values (1)');
-      const findings = await checkMysqlSource(s.name, s.settings, 't');
+      const findings = await checkMysqlSource(s.name, s.settings);
       expect(findings.filter(({ severity }) => severity === 'error')).toEqual([]);
       const user = `u_${flavour}`;
       await s.run(`create user '${user}'@'%' identified by 'secret'`);
@@ -388,12 +388,12 @@ describe.each([
         url: s.settings.url.replace('root@', `${user}:secret@`).replace(/\/[^/]*$/, '/'),
       };
       expect(
-        (await checkMysqlSource(s.name, refused, 't')).some(
+        (await checkMysqlSource(s.name, refused)).some(
           ({ severity, remedy }) => severity === 'error' && remedy?.startsWith('GRANT REPLICATION SLAVE') === true,
         ),
       ).toBe(true);
       await s.run(mysqlGrantsSql(s.name, s.settings, user));
-      expect((await checkMysqlSource(s.name, refused, 't')).filter(({ severity }) => severity === 'error')).toEqual([]);
+      expect((await checkMysqlSource(s.name, refused)).filter(({ severity }) => severity === 'error')).toEqual([]);
       (s as { settings: MysqlSourceConfig }).settings = refused;
       s.start();
       await s.loaded(1);

@@ -195,7 +195,7 @@ describe.each([
       await s.run(`create table parent (id int primary key) engine=InnoDB; create table child (id int primary key, belongs int,
         foreign key (belongs) references parent (id) on delete cascade on update set null) engine=InnoDB;
         insert into parent values (1), (2), (3); insert into child values (1, 1), (2, 2), (3, 3)`);
-      const findings = await checkMysqlSource(s.name, s.settings, 't');
+      const findings = await checkMysqlSource(s.name, s.settings);
       const warned = findings.filter(({ message }) => message.includes('foreign key'));
       if (flavour === 'mariadb') {
         expect(warned).toMatchObject([{ severity: 'warning', subject: expect.stringMatching(/child$/) as string }]);
@@ -219,7 +219,7 @@ describe.each([
         await s.run(`set global mysql56_temporal_format = OFF; create table whole (id int primary key, at datetime, t time);
           create table parts (id int primary key, at datetime(3))`);
         try {
-          const findings = await checkMysqlSource(s.name, s.settings, 't');
+          const findings = await checkMysqlSource(s.name, s.settings);
           expect(findings.filter(({ severity }) => severity === 'error')).toMatchObject([
             {
               subject: `source ${s.name}: mysql56_temporal_format`,

@@ -378,7 +378,7 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('column rules of a %s s
         const findings: Finding[] =
           settings.kind === 'postgres'
             ? await checkPostgresSource('shop', settings, run.config.nats.prefix)
-            : await checkMysqlSource('shop', settings, run.config.nats.prefix);
+            : await checkMysqlSource('shop', settings);
         const messages = findings.filter(({ severity }) => severity === 'error').map(({ message }) => message);
         expect(messages).toEqual([
           expect.stringMatching(/exclude ".*\.customers\.pasword" matches no column/) as string,
