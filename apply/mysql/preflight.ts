@@ -4,8 +4,9 @@ import { asReplicationError } from '../../core/errors.ts';
 import type { Finding } from '../../core/finding.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
+import { FLOW_RIGHTS, OWN_RIGHTS } from './grants.ts';
+import { heldRights } from './held-rights.ts';
 import { databaseOf, MysqlSession } from './session.ts';
-import { quoteLiteral } from './sql.ts';
 import { addNotices, noticesOf } from '../followed-tables.ts';
 import { shapeProblems } from './table-shape.ts';
 import { targetDatabase } from './table-places.ts';
@@ -16,8 +17,6 @@ import { targetError } from './target-error.ts';
 /** The oldest releases that have what is used here: row aliases and exact collations; uuid and no-pad collations. */
 const OLDEST = { mysql: [8, 0, 19], mariadb: [10, 7, 0] } as const;
 const REMEDY_FOR_RIGHTS = 'waybill grants';
-
-const RIGHTS = ['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'CREATE'];
 
 type Add = (severity: Finding['severity'], what: string, message: string, remedy?: string) => void;
 
@@ -43,8 +42,7 @@ export async function checkTarget(
     add('ok', 'connection', 'reachable');
     checkServer(session, target, add);
     const grants = `${REMEDY_FOR_RIGHTS} ${name}`;
-    const ownRights = [...RIGHTS, 'CREATE TEMPORARY TABLES'];
-    await checkRights(session, 'waybill', 'rights', 'keep positions in database waybill', grants, add, ownRights);
+    await checkRights(session, 'waybill', 'rights', 'keep positions in database waybill', grants, add, OWN_RIGHTS);
     for (const [flow, settings] of Object.entries(flows)) {
       if (settings.to !== name) continue;
       const what = `flow ${flow}`;
@@ -54,7 +52,7 @@ export async function checkTarget(
       const databases = new Set(known.map((table) => targetDatabase(table, settings, ofUrl)));
       if (settings.schema !== undefined) databases.add(settings.schema);
       for (const database of databases)
-        await checkRights(session, database, what, `write into database ${database}`, grants, add);
+        await checkRights(session, database, what, `write into database ${database}`, grants, add, FLOW_RIGHTS);
       for (const table of known) {
         if (!included(table.schema, table.name)) continue;
         const database = targetDatabase(table, settings, ofUrl);
@@ -94,6 +92,16 @@ function checkServer({ facts }: MysqlSession, target: TargetConfig, add: Add): v
     );
 }
 
+/** What the user of a session was granted, and its roles that are on. */
+async function readGrants(session: MysqlSession): Promise<string[]> {
+  let using = '';
+  if (session.facts.flavour === 'mysql') {
+    const [[roles] = []] = await session.rows('SELECT CURRENT_ROLE()');
+    if (roles !== undefined && roles !== null && roles !== 'NONE') using = ` FOR CURRENT_USER() USING ${roles}`;
+  }
+  return (await session.rows(`SHOW GRANTS${using}`)).map(([line]) => line ?? '');
+}
+
 /** What Waybill does in a database, and with which right. */
 async function checkRights(
   session: MysqlSession,
@@ -102,19 +110,12 @@ async function checkRights(
   doing: string,
   remedy: string,
   add: Add,
-  wanted = RIGHTS,
+  wanted: readonly string[],
 ): Promise<void> {
   const [user] = await session.rows('SELECT CURRENT_USER()');
   const account = user![0]!;
-  const grantee = quoteLiteral(`'${account.replace('@', "'@'")}'`);
-  // A right may be for all databases, or for those that a pattern names.
-  const rows = await session.rows(
-    `SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES WHERE GRANTEE = ${grantee}
-     UNION SELECT PRIVILEGE_TYPE FROM information_schema.SCHEMA_PRIVILEGES
-      WHERE GRANTEE = ${grantee} AND ${quoteLiteral(database)} LIKE TABLE_SCHEMA`,
-  );
-  const held = new Set(rows.map(([privilege]) => privilege));
-  const missing = wanted.filter((privilege) => !held.has(privilege));
+  const holds = heldRights(await readGrants(session), database);
+  const missing = wanted.filter((right) => !holds(right));
   if (missing.length === 0) add('ok', what, `${account} may ${doing}`);
   else add('error', what, `${account} lacks ${missing.join(', ')} to ${doing}`, remedy);
 }

@@ -1,6 +1,7 @@
 /** What is wrong with MySQL and MariaDB, as sources and targets, on the real command line. */
 import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { FLOW_RIGHTS, OWN_RIGHTS } from '../../apply/mysql/grants.ts';
 import { MysqlSession } from '../../apply/mysql/session.ts';
 import { connectSource } from '../../capture/mysql/connection.ts';
 import { parseConfig, type MysqlSourceConfig, type TlsConfig } from '../../core/config.ts';
@@ -306,6 +307,24 @@ flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
       const checked = await cli.waybill(text, ['check']);
       expect(checked.status).toBe(1);
       expect(checked.output).toContain('waybill grants v');
+    });
+
+    it('rights that a role brings, for a name with a wildcard in it: all are needed that `grants` prints', async () => {
+      const prefix = `p${cli.next()}`;
+      const role = `role_${prefix}`;
+      const copy = `\`${prefix}\\_copy\``;
+      const login = await account(
+        `create role ${role}`,
+        `grant ${OWN_RIGHTS.join()} on waybill.* to ${role}`,
+        `grant ${FLOW_RIGHTS.join()} on ${copy}.* to ${role}`,
+        `grant ${role} to USER`,
+        `set default role ${role} ${kind === 'mysql' ? 'to' : 'for'} USER`,
+      );
+      const { text } = await path({ target: login }, prefix);
+      expect((await cli.waybill(text, ['grants', 'v'])).output).toContain(`ON ${copy}.* TO`);
+      expect((await cli.waybill(text, ['check'])).output).not.toContain('lacks');
+      await sql.query(`revoke alter on ${copy}.* from ${role}`);
+      expect((await cli.waybill(text, ['check'])).output).toMatch(/lacks ALTER to write into database/);
     });
 
     it('nobody listens: it is waited for', async () => {
