@@ -3,9 +3,9 @@ import type { FlowConfig, TargetConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import type { Finding } from '../../core/finding.ts';
 import type { TableSchema } from '../../core/frame.ts';
+import { heldRights, readGrants } from '../../core/mysql-rights.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
 import { FLOW_RIGHTS, OWN_RIGHTS } from './grants.ts';
-import { heldRights } from './held-rights.ts';
 import { databaseOf, MysqlSession } from './session.ts';
 import { addNotices, noticesOf } from '../followed-tables.ts';
 import { shapeProblems } from './table-shape.ts';
@@ -92,16 +92,6 @@ function checkServer({ facts }: MysqlSession, target: TargetConfig, add: Add): v
     );
 }
 
-/** What the user of a session was granted, and its roles that are on. */
-async function readGrants(session: MysqlSession): Promise<string[]> {
-  let using = '';
-  if (session.facts.flavour === 'mysql') {
-    const [[roles] = []] = await session.rows('SELECT CURRENT_ROLE()');
-    if (roles !== undefined && roles !== null && roles !== 'NONE') using = ` FOR CURRENT_USER() USING ${roles}`;
-  }
-  return (await session.rows(`SHOW GRANTS${using}`)).map(([line]) => line ?? '');
-}
-
 /** What Waybill does in a database, and with which right. */
 async function checkRights(
   session: MysqlSession,
@@ -114,7 +104,7 @@ async function checkRights(
 ): Promise<void> {
   const [user] = await session.rows('SELECT CURRENT_USER()');
   const account = user![0]!;
-  const holds = heldRights(await readGrants(session), database);
+  const holds = heldRights(await readGrants((sql) => session.rows(sql), session.facts.flavour), database);
   const missing = wanted.filter((right) => !holds(right));
   if (missing.length === 0) add('ok', what, `${account} may ${doing}`);
   else add('error', what, `${account} lacks ${missing.join(', ')} to ${doing}`, remedy);

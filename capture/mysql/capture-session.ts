@@ -13,7 +13,7 @@ import type { ColumnRules } from '../../core/column-rules.ts';
 import type { HeldCapture } from '../capture-loop.ts';
 import { PublishLoop } from '../publish-loop.ts';
 import { runParts } from '../session-parts.ts';
-import { SnapshotLoop, type SnapshotTask } from '../snapshot-loop.ts';
+import { SnapshotLoop, type SnapshotStatus, type SnapshotTask } from '../snapshot-loop.ts';
 import { hearAsked, type ProgressStore, type TableProgress } from '../snapshot-request.ts';
 import { StreamLead } from '../stream-lead.ts';
 import { BinlogStream } from './binlog-stream.ts';
@@ -83,6 +83,7 @@ export class CaptureSession {
       onNewTable: (schema, name) =>
         this.#snapshots.plan(schema, name, settings.snapshot === 'initial' ? 'pending' : 'done'),
       onChanged: ({ schema, name }, why) => this.#readAgain([{ schema, name }], why),
+      onShown: (map) => this.#assembler.forget(map),
       onRowsMoved: (moved) => this.#readAgain(moved, 'rows of tables came or went without being logged'),
     });
     this.#assembler = new GroupAssembler({
@@ -208,13 +209,22 @@ export class CaptureSession {
     let retainedMs = -Infinity;
     const budget = new BinlogBudget();
     while (!signal.aborted) {
-      this.#publishing.reportStatus(this.#snapshots.status);
+      this.#publishing.reportStatus(this.#status());
       if (performance.now() - retainedMs > RETAINED_EVERY_MS) {
         retainedMs = performance.now();
         await this.#reportLog(budget);
       }
       await abortableDelay(STATUS_EVERY_MS, signal);
     }
+  }
+
+  /** Also what is not captured though the configuration chooses it. */
+  #status(): SnapshotStatus {
+    const { status } = this.#snapshots;
+    const hidden = [...this.#catalog.hidden];
+    if (hidden.length === 0) return status;
+    const why = `left out, since this user may not read it: ${hidden.join(', ')}`;
+    return { ...status, detail: status.detail === undefined ? why : `${status.detail}; ${why}` };
   }
 
   async #reportLog(budget: BinlogBudget): Promise<void> {

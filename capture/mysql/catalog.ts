@@ -89,14 +89,15 @@ export async function readTable(
 }
 
 /**
- * A table that a list of all tables lacked: there, `gone`, or `unsure`. While MariaDB alters a table, such lists lack it or its
+ * A table that a list of all tables lacked: there, `gone`, `denied` to this user, who cannot see whether it is there, or
+ * `unsure`. While MariaDB alters a table, such lists lack it or its
  * columns for moments; a SELECT waits for whoever alters it, here for a second at most.
  */
 export async function readMissing(
   client: SqlClient,
   flavour: Flavour,
   { schema, name }: { readonly schema: string; readonly name: string },
-): Promise<CapturedTable | 'gone' | 'unsure'> {
+): Promise<CapturedTable | 'gone' | 'denied' | 'unsure'> {
   const select = `1 FROM ${quoteIdent(schema)}.${quoteIdent(name)} LIMIT 0`;
   try {
     await client.query(
@@ -108,8 +109,9 @@ export async function readMissing(
   } catch (thrown) {
     if (failedForAbsence(thrown)) return 'gone';
     const { code } = asReplicationError(thrown);
-    // It is locked for longer, or may not be read any more.
-    if (code === 'source_query' || code === 'source_privilege') return 'unsure';
+    if (code === 'source_privilege') return 'denied';
+    // It is locked for longer.
+    if (code === 'source_query') return 'unsure';
     throw thrown;
   }
   const table = await readTable(client, flavour, schema, name);

@@ -209,6 +209,11 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
     return known.table;
   }
 
+  /** What a map means is asked for again. */
+  forget(map: TableMap): void {
+    this.#tables.delete(map);
+  }
+
   rows(rows: RowReader): void {
     const open = this.#open!;
     if (open.mode === 'pass') return;

@@ -49,6 +49,8 @@ export interface LiveCatalogOptions {
   readonly onNewTable: (schema: string, name: string) => Promise<void>;
   /** Tables whose rows changed without being logged: they must be read again. Stored when it resolves. */
   readonly onRowsMoved: (tables: readonly TableName[]) => Promise<void>;
+  /** A table may be read that was left out before: what its map means is asked for again. */
+  readonly onShown: (map: TableMap) => void;
   /** A table got a version in which rows are not what the log says they are: it must be read again, as above. */
   readonly onChanged: (table: TableName, why: string) => Promise<void>;
 }
@@ -71,6 +73,8 @@ export class LiveCatalog {
   readonly #maps = new Map<string, TableMap>();
   /** Sequences and the like, whose rows are nobody's. */
   readonly #notATable = new Set<string>();
+  /** Tables that this user may not read: nothing but their changes could be had. */
+  readonly #hidden = new Set<string>();
   /** Raised by DDL: what the catalog said before may be out of date. */
   #epoch = 0;
   /** Statements since the catalog was last compared with what the stream was told. */
@@ -144,6 +148,11 @@ export class LiveCatalog {
   /** Of a table that has come and gone since the last look the log has rows: the stream has it, until it is told of the end. */
   async #noteAbsent(map: TableMap, id: string): Promise<void> {
     if (this.#catalog.get(id) !== undefined) return;
+    if ((await readMissing(this.#o.client, this.#o.flavour, map)) === 'denied') {
+      if (!this.#hidden.has(id)) this.#o.log.warn({ table: id }, 'a table is left out: this user may not read it');
+      this.#hidden.add(id);
+      return;
+    }
     const { schema, transactional } = reconcile(map, undefined, this.#o.flavour).table;
     const table: CapturedTable = { schema, columns: [], transactional };
     this.#catalog.set(id, table);
@@ -164,6 +173,7 @@ export class LiveCatalog {
   async #take(found: CapturedTable): Promise<CapturedTable> {
     const id = tableName(found.schema);
     const map = this.#maps.get(id);
+    if (this.#hidden.delete(id) && map !== undefined) this.#o.onShown(map);
     const table = map === undefined ? this.#o.told.labelled(found) : withLabels(found, map);
     this.#readAt.set(id, await readExecuted(this.#o.client, this.#o.flavour));
     const statements = this.#statementsOf.get(id);
@@ -210,7 +220,7 @@ export class LiveCatalog {
     const { client, flavour } = this.#o;
     const epoch = this.#epoch;
     this.#dirty = false;
-    const { tables, unsure } = await this.#list();
+    const { tables, unsure, again } = await this.#list();
     const found: CapturedTable[] = [];
     for (const table of tables) found.push(await this.#take(table));
     for (const table of found) {
@@ -227,7 +237,7 @@ export class LiveCatalog {
     await atPlace(
       (taken) => contains(taken, place),
       () => {
-        if (unsure.length > 0 || this.#epoch !== epoch) this.#dirty = true;
+        if (again || this.#epoch !== epoch) this.#dirty = true;
         return this.#epoch === epoch ? this.#marks(found, unsure) : [];
       },
     );
@@ -277,8 +287,15 @@ export class LiveCatalog {
     return [...tables.map(({ schema }) => schema), ...unsure];
   }
 
-  /** The tables that the configuration chooses, and those of which it could not be seen whether they are still there. */
-  async #list(): Promise<{ readonly tables: readonly CapturedTable[]; readonly unsure: readonly TableName[] }> {
+  /**
+   * The tables that the configuration chooses, and those of which it could not be seen whether they are still there;
+   * `again`: soon it may be.
+   */
+  async #list(): Promise<{
+    readonly tables: readonly CapturedTable[];
+    readonly unsure: readonly TableName[];
+    readonly again: boolean;
+  }> {
     const { client, flavour, patterns } = this.#o;
     const tables = await matchingTables(client, flavour, patterns).catch((thrown: unknown): CapturedTable[] => {
       // All of them may have gone.
@@ -287,21 +304,29 @@ export class LiveCatalog {
     });
     const there = new Set(tables.map(({ schema }) => tableName(schema)));
     const unsure: TableName[] = [];
+    let again = false;
     for (const [id, known] of this.#catalog) {
       if (known === undefined || there.has(id)) continue;
       const missing = await readMissing(client, flavour, known.schema);
-      if (missing === 'unsure') unsure.push(known.schema);
-      else if (missing !== 'gone') tables.push(missing);
+      if (missing === 'unsure' || missing === 'denied') {
+        unsure.push(known.schema);
+        again ||= missing === 'unsure';
+      } else if (missing !== 'gone') tables.push(missing);
     }
-    return { tables, unsure };
+    return { tables, unsure, again };
   }
 
   /** The table of a map as frames carry it; undefined for one that is left out. */
   tableOf(map: TableMap): LoggedTable | undefined {
     if (!this.#included(map.schema, map.name)) return undefined;
     const id = tableName(map);
-    if (this.#notATable.has(id)) return undefined;
+    if (this.#notATable.has(id) || this.#hidden.has(id)) return undefined;
     return publishLogged(reconcile(map, this.#catalog.get(id), this.#o.flavour).table, map, this.#o.rules);
+  }
+
+  /** Tables that the patterns choose, and this user may not read: of those that the log had changes of. */
+  get hidden(): Iterable<string> {
+    return this.#hidden;
   }
 
   /** A captured table by the name that a statement gives it. */

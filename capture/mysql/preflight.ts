@@ -3,11 +3,12 @@ import type { MysqlSourceConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import { ColumnRules } from '../../core/column-rules.ts';
 import type { Finding } from '../../core/finding.ts';
+import { heldRights, readGrants } from '../../core/mysql-rights.ts';
 import { serverName, serverUrls } from '../../core/source-url.ts';
 import { checkColumnRules, type Add } from '../column-findings.ts';
 import { matchingTables, tableName, type CapturedTable } from './catalog.ts';
 import { connectChosen } from './choose-server.ts';
-import { connectSource, quoteIdent, type SqlClient } from './connection.ts';
+import { connectSource, quoteIdent, type SqlClient, type TextRow } from './connection.ts';
 import { readFacts, settingProblems } from './inspect.ts';
 import { describeUnlogged, describeUnloggedReplication, readUnlogged, readUnloggedReplication } from './log-filter.ts';
 import { readRetainedBytes } from './retained-log.ts';
@@ -126,7 +127,8 @@ async function checkTakingOver(client: SqlClient, settings: MysqlSourceConfig, a
 }
 
 async function checkPrivileges(client: SqlClient, settings: MysqlSourceConfig, add: Add): Promise<void> {
-  const grants = (await client.query('SHOW GRANTS', 'reading the grants')).map(([text]) => text ?? '');
+  const query = (sql: string): Promise<TextRow[]> => client.query(sql, 'reading the grants');
+  const grants = await readGrants(query, settings.kind);
   const global = grants.filter((text) => / ON \*\.\* /.test(text)).join('\n');
   if (/ALL PRIVILEGES|REPLICATION SLAVE\b/.test(global)) add('ok', 'privileges', 'may read the log');
   else
@@ -139,6 +141,23 @@ async function checkPrivileges(client: SqlClient, settings: MysqlSourceConfig, a
   const other = settings.kind === 'mysql' ? /REPLICATION CLIENT/ : /BINLOG MONITOR|SUPER|REPLICATION CLIENT/;
   if (!/ALL PRIVILEGES/.test(global) && !other.test(global))
     add('warning', 'privileges', 'may not see the size of the log', 'See `waybill grants SOURCE`.');
+  for (const database of databasesWithPatterns(settings.tables))
+    if (!heldRights(grants, database)('SELECT'))
+      add(
+        'warning',
+        'privileges',
+        `may not read all tables of ${database}: those that it may not read are left out, and are not seen here`,
+        'See `waybill grants SOURCE`, or name the tables one by one.',
+      );
+}
+
+/** Databases of which a pattern chooses more than one table. */
+function databasesWithPatterns(patterns: readonly string[]): Set<string> {
+  const chosen = patterns.filter((pattern) => !pattern.startsWith('!'));
+  const split = chosen.map((pattern) => [pattern.slice(0, pattern.indexOf('.')), pattern] as const);
+  return new Set(
+    split.flatMap(([database, pattern]) => (!database.includes('*') && pattern.includes('*') ? [database] : [])),
+  );
 }
 
 async function currentUser(client: SqlClient): Promise<string | undefined> {

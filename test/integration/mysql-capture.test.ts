@@ -375,6 +375,41 @@ describe.each([
   );
 
   it(
+    'leaves out a table that its user may not read, says so, and has it once it may be read',
+    async () => {
+      const s = await source('withheld');
+      const user = `partly_${flavour}`;
+      await s.run('create table t (id int primary key); create table secret (id int primary key)');
+      await s.run(`insert into secret values (1); create user '${user}'@'%' identified by 'secret'`);
+      await s.run(`grant replication slave on *.* to '${user}'@'%'; grant select on ${s.database}.t to '${user}'@'%'`);
+      const url = s.settings.url.replace('root@', `${user}:secret@`).replace(/\/[^/]*$/, '/');
+      (s as { settings: MysqlSourceConfig }).settings = { ...s.settings, url };
+      expect(await checkMysqlSource(s.name, s.settings)).toContainEqual(
+        expect.objectContaining({
+          severity: 'warning',
+          message: expect.stringMatching(/all tables of withheld/) as string,
+        }),
+      );
+      s.start();
+      await s.loaded(1);
+      await s.run('insert into secret values (2); insert into t values (1)');
+      await s.wait('the table to be named', async () =>
+        s.states.some((state) => /left out.*withheld_\w+\.secret/.test(state)),
+      );
+      await s.expectEqual('t');
+      const names = async (): Promise<Set<string>> => new Set((await s.changes()).map(({ table }) => table.name));
+      expect(await names()).toEqual(new Set(['t']));
+      await s.run(`grant select on ${s.database}.secret to '${user}'@'%'`);
+      await s.loaded(2);
+      await s.run('insert into secret values (3)');
+      await s.expectEqual('secret');
+      await s.wait('the table to be named no more', async () => s.states.at(-1)?.includes('left out') === false);
+      await s.stop();
+    },
+    timeoutMs,
+  );
+
+  it(
     'checks a source, and says what to grant; the least privilege is enough',
     async () => {
       const s = await source('least');

@@ -74,6 +74,7 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
       log: createLogger('silent'),
       hold: (work) => void (held = work),
       onNewTable: async () => undefined,
+      onShown: () => undefined,
       onRowsMoved: async () => undefined,
       onChanged: async ({ name }, why) => void readAgain.push(`${name}: ${why}`),
     });

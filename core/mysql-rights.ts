@@ -3,6 +3,19 @@
 /** One privilege of a line of SHOW GRANTS, and the databases that it is for: a pattern, or all. */
 const LINE = /^(GRANT|REVOKE) (.+) ON (\*|`(?:[^`]|``)*`)\.\* (?:TO|FROM) /;
 
+/** What the user of a session was granted, and its roles that are on: the lines of SHOW GRANTS. */
+export async function readGrants(
+  query: (sql: string) => Promise<readonly (readonly (string | null)[])[]>,
+  flavour: 'mysql' | 'mariadb',
+): Promise<string[]> {
+  let using = '';
+  if (flavour === 'mysql') {
+    const [[roles] = []] = await query('SELECT CURRENT_ROLE()');
+    if (roles !== undefined && roles !== null && roles !== 'NONE') using = ` FOR CURRENT_USER() USING ${roles}`;
+  }
+  return (await query(`SHOW GRANTS${using}`)).map(([line]) => line ?? '');
+}
+
 /** The rights for a whole database; `grants` are the lines of SHOW GRANTS. `ALL PRIVILEGES` stands for each. */
 export function heldRights(grants: readonly string[], database: string): (right: string) => boolean {
   const held = new Set<string>();
