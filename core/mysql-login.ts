@@ -1,9 +1,15 @@
-/** How connections to MySQL and MariaDB are made safe, and what stands in the way of a login. */
+/** What all connections to MySQL and MariaDB have in common: TLS, limits, and what stands in the way of a login. */
 import { readFileSync } from 'node:fs';
 import { connect, isIP, type Socket } from 'node:net';
 import type { ConnectionOptions } from 'mysql2';
 import type { TlsConfig } from './config.ts';
 import { ReplicationError } from './errors.ts';
+
+/** A limit for statements that the server has by default is for its applications: a large table takes the time it takes. */
+export const NO_STATEMENT_LIMIT = {
+  mysql: 'SET SESSION max_execution_time = 0',
+  mariadb: 'SET SESSION max_statement_time = 0',
+} as const;
 
 /** What mysql2 takes for the TLS settings of a database; nothing without them. Throws `config_invalid`. */
 export function tlsOptions(tls: TlsConfig | undefined): ConnectionOptions {

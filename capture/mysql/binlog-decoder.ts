@@ -240,6 +240,13 @@ export class BinlogDecoder {
           context: this.#context(),
         });
       }
+      case EVENT.beginLoadQuery:
+      case EVENT.executeLoadQuery:
+        throw new ReplicationError(
+          'source_binlog_settings',
+          'the log has the statement of a change (LOAD DATA) instead of its rows (binlog_format)',
+          { context: this.#context() },
+        );
       case EVENT.anonymousGtid:
         throw new ReplicationError('source_binlog_settings', 'the log has a transaction without a GTID (gtid_mode)', {
           context: this.#context(),

@@ -65,6 +65,8 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
       );
     // The origin names the first server of a lineage; a replica that takes over keeps it.
     const origin = reset || tail.origin === undefined || tail.origin === '' ? facts.origin : tail.origin;
+    if (origin !== facts.origin)
+      log.warn({ server: facts.origin, began: origin }, 'reads the log of another server than the stream began with');
     const publisher = new FramePublisher(nats, natsConfig, { source: name, origin, epoch: held.epoch, tail });
     const startAfresh = reset || taken === undefined;
     let resume: GtidPosition;

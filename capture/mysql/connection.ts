@@ -3,7 +3,7 @@ import { createConnection, type Connection, type ConnectionOptions } from 'mysql
 import type { MysqlSourceConfig } from '../../core/config.ts';
 import { dropConnection } from '../../core/drop-connection.ts';
 import { messageOf, ReplicationError } from '../../core/errors.ts';
-import { tlsOptions } from '../../core/mysql-login.ts';
+import { NO_STATEMENT_LIMIT, tlsOptions } from '../../core/mysql-login.ts';
 import { endSession, takeSessionName } from '../../core/session-lock.ts';
 import { sourceError } from './source-error.ts';
 
@@ -132,6 +132,7 @@ export async function connectSource(settings: MysqlSourceConfig, how: ConnectOpt
   try {
     await client.query(SETTINGS, 'cannot connect to the source');
     await client.query(ISOLATION, 'cannot connect to the source');
+    await client.query(NO_STATEMENT_LIMIT[settings.kind], 'cannot connect to the source');
     if (settings.kind === 'mysql') await showMadeKeys(client);
     if (name !== undefined) await takeSession(client, name);
   } catch (thrown) {

@@ -77,6 +77,11 @@ flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
     };
   }
 
+  const sourceAt = (url: string, tls: TlsConfig | undefined): MysqlSourceConfig =>
+    parseConfig(JSON.stringify({ version: 1, sources: { erp: { kind, url, tables: ['a.*'], tls } } }), {}).sources[
+      'erp'
+    ] as MysqlSourceConfig;
+
   describe('over TLS', () => {
     /** Opens a connection as one of our parts does, and closes it. */
     type Open = (url: string, tls: TlsConfig | undefined) => Promise<void>;
@@ -106,10 +111,6 @@ flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
         async (url, tls) => await (await openReader('target', { kind, url, tls }, 'test')).close(),
       ],
     ];
-    const sourceAt = (url: string, tls: TlsConfig | undefined): MysqlSourceConfig =>
-      parseConfig(JSON.stringify({ version: 1, sources: { erp: { kind, url, tables: ['a.*'], tls } } }), {}).sources[
-        'erp'
-      ] as MysqlSourceConfig;
     const at = (host: string): string => `mysql://root@${host}:${server.port}/`;
     const trusting = (ca: string): TlsConfig => ({ ca_file: ca, reject_unauthorized: true });
 
@@ -143,6 +144,26 @@ flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
       await cli.check(text, 'source_unreachable');
       const { status, output } = await cli.run(text, 'source_unreachable', 'capture:erp');
       expect(status, output).toBe(0);
+    });
+
+    it('a limit for statements, which is for others', async () => {
+      const limit = kind === 'mysql' ? 'max_execution_time' : 'max_statement_time';
+      await sql.query(`set global ${limit} = 1`);
+      try {
+        const [target, comparison, client] = await Promise.all([
+          MysqlSession.open({ kind, url: server.url }, 'test'),
+          CompareSession.open('source', { kind, url: server.url }, 'test'),
+          connectSource(sourceAt(server.url, undefined)),
+        ]);
+        const asked = `SELECT @@session.${limit} + 0`;
+        const rows = await Promise.all([target.rows(asked), comparison.query(asked, 'x'), client.query(asked, 'x')]);
+        expect(rows.flat(2).map(Number)).toEqual([0, 0, 0]);
+        await target.close();
+        comparison.close();
+        client.end();
+      } finally {
+        await sql.query(`set global ${limit} = 0`);
+      }
     });
 
     it('a wrong password, which is not repeated', async () => {

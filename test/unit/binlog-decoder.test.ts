@@ -214,6 +214,8 @@ describe('events that stop the source', () => {
     ['a transaction without a GTID', event(EVENT.anonymousGtid, body), 'source_binlog_settings'],
     ['encryption', event(EVENT.mariadbStartEncryption, body), 'source_binlog_settings'],
     ['rows in fragments', event(EVENT.mariadbPartialRowData, body), 'source_binlog_settings'],
+    ['LOAD DATA as a statement', event(EVENT.beginLoadQuery, Buffer.alloc(8)), 'source_binlog_settings'],
+    ['LOAD DATA as a statement, carried out', event(EVENT.executeLoadQuery, Buffer.alloc(8)), 'source_binlog_settings'],
     ['an incident', event(EVENT.incident, Buffer.from('\x01\x00\x04lost', 'latin1')), 'source_incident'],
     ['rows outside of a group', event(EVENT.writeRows, body), 'source_protocol'],
     ['a commit outside of a group', event(EVENT.xid, Buffer.alloc(8)), 'source_protocol'],

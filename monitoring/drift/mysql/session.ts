@@ -2,7 +2,7 @@
 import { createConnection, type Connection } from 'mysql2';
 import type { TlsConfig } from '../../../core/config.ts';
 import { messageOf, ReplicationError, type ErrorCode } from '../../../core/errors.ts';
-import { isLoginRefusal, tlsOptions } from '../../../core/mysql-login.ts';
+import { isLoginRefusal, NO_STATEMENT_LIMIT, tlsOptions } from '../../../core/mysql-login.ts';
 import type { Flavour } from '../../../core/mysql-column-text.ts';
 
 export type Role = 'source' | 'target';
@@ -49,6 +49,7 @@ export class CompareSession {
         kind === 'mysql' ? SETTINGS : SETTINGS.replace('transaction_isolation', 'tx_isolation'),
         'connecting for a comparison',
       );
+      await session.query(NO_STATEMENT_LIMIT[kind], 'connecting for a comparison');
     } catch (thrown) {
       connection.destroy();
       throw thrown;
