@@ -13,7 +13,7 @@ import { NO_CAPTURE_REPORT, type CaptureReport, type CaptureState } from '../cor
 import { connectNats, type Nats } from '../core/nats.ts';
 import { abortableDelay, runService, type Run } from '../core/run-service.ts';
 import { installationId } from '../core/stale-sessions.ts';
-import { readRequest } from './snapshot-request.ts';
+import { readRequests } from './request-queue.ts';
 
 /** The settings that all kinds of sources have. */
 interface SourceSettings {
@@ -105,7 +105,7 @@ async function waitForReset(name: string, config: NatsConfig, log: Logger, signa
       const nats = await connectNats(config, `waybill capture ${name}`);
       try {
         const bucket = await openBucket(nats, config);
-        while (!signal.aborted && (await readRequest(bucket, name))?.reset !== true)
+        while (!signal.aborted && !(await readRequests(bucket, name)).some(({ reset }) => reset === true))
           await abortableDelay(REQUEST_POLL_MS, signal);
       } finally {
         await nats.close();

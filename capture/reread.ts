@@ -3,16 +3,10 @@ import type { KV } from '@nats-io/kv';
 import type { NatsConfig } from '../core/config.ts';
 import { ReplicationError } from '../core/errors.ts';
 import { openBucket } from '../core/lease.ts';
-import { natsError, type Nats } from '../core/nats.ts';
+import type { Nats } from '../core/nats.ts';
 import { abortableDelay } from '../core/run-service.ts';
-import {
-  newSnapshotId,
-  readProgress,
-  readRequest,
-  requestKey,
-  type KeyTexts,
-  type SnapshotRequest,
-} from './snapshot-request.ts';
+import { readRequests } from './request-queue.ts';
+import { answers, ask, newSnapshotId, readProgress, type KeyTexts, type SnapshotRequest } from './snapshot-request.ts';
 
 /** What one request names at most: requests and progress are messages of the bucket. */
 const KEYS_PER_REQUEST = 1000;
@@ -35,23 +29,23 @@ export interface RereadOptions {
 /** Resolves when the stream holds what was asked for. Throws `verify_stalled` when no capture takes the request up. */
 export async function rereadRows(options: RereadOptions): Promise<void> {
   const bucket = await openBucket(options.nats, options.config);
-  if (options.keys === 'all') return ask(bucket, options, undefined);
+  if (options.keys === 'all') return await reread(bucket, options, undefined);
   let keys: KeyTexts[] = [];
   let bytes = 0;
   for (const key of options.keys) {
     const size = Buffer.byteLength(JSON.stringify(key));
     if (keys.length > 0 && (keys.length >= KEYS_PER_REQUEST || bytes + size > BYTES_PER_REQUEST)) {
-      await ask(bucket, options, keys);
+      await reread(bucket, options, keys);
       keys = [];
       bytes = 0;
     }
     keys.push(key);
     bytes += size;
   }
-  if (keys.length > 0) await ask(bucket, options, keys);
+  if (keys.length > 0) await reread(bucket, options, keys);
 }
 
-async function ask(bucket: KV, options: RereadOptions, keys: readonly KeyTexts[] | undefined): Promise<void> {
+async function reread(bucket: KV, options: RereadOptions, keys: readonly KeyTexts[] | undefined): Promise<void> {
   const { source, schema, table, signal } = options;
   const request: SnapshotRequest = {
     v: 1,
@@ -60,32 +54,22 @@ async function ask(bucket: KV, options: RereadOptions, keys: readonly KeyTexts[]
     ...(keys === undefined ? {} : { keys }),
   };
   const untilMs = performance.now() + TAKE_UP_MS;
+  const place = `${schema}.${table}`;
   let asked = false;
   for (;;) {
     signal.throwIfAborted();
-    const waiting = await readRequest(bucket, source);
-    if (!asked && waiting === undefined) {
-      asked = await put(bucket, source, request);
-    } else if (asked && waiting?.id !== request.id) {
-      const progress = await readProgress(bucket, source);
-      if (progress?.tables.some((each) => each.request === request.id && each.state !== 'done') !== true) return;
+    asked ||= await ask(options.nats, options.config, source, request, bucket);
+    const waits = !asked || (await readRequests(bucket, source)).some(({ id }) => id === request.id);
+    if (!waits) {
+      const own = (await readProgress(bucket, source))?.tables.filter((each) => answers(each, request.id)) ?? [];
+      if (own.some(({ cancelled }) => cancelled === true))
+        throw new ReplicationError('verify_stalled', `the reading of rows of ${place} was cancelled`);
+      if (own.every(({ state }) => state === 'done')) return;
     } else if (performance.now() > untilMs)
       throw new ReplicationError(
         'verify_stalled',
-        `no capture of ${source} took up the request to read rows of ${schema}.${table} again`,
+        `no capture of ${source} took up the request to read rows of ${place} again`,
       );
     await abortableDelay(POLL_MS, signal);
-  }
-}
-
-/** Puts the request where none waits. False when another one came first. */
-async function put(bucket: KV, source: string, request: SnapshotRequest): Promise<boolean> {
-  try {
-    await bucket.create(requestKey(source), JSON.stringify(request));
-    return true;
-  } catch (thrown) {
-    const error = natsError(thrown, `asking for rows of ${source}`);
-    if (error.code === 'stream_conflict') return false;
-    throw error;
   }
 }

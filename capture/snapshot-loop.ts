@@ -1,27 +1,23 @@
 /** Reads what the stored progress of a source's snapshots asks for, and takes up requests for more. */
 import type { KV } from '@nats-io/kv';
-import { ReplicationError } from '../core/errors.ts';
+import { asReplicationError, ReplicationError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import type { SnapshotFacts } from '../core/metrics.ts';
 import { abortableDelay } from '../core/run-service.ts';
 import { describeSnapshot, SnapshotMeter } from './snapshot-progress.ts';
+import { mustWait, nameOf, readAnew, unread, withRequest, type TableName } from './requested-tables.ts';
+import { readRequests, removeRequest } from './request-queue.ts';
 import {
-  clearRequest,
   newSnapshotId,
-  readRequest,
   type ProgressStore,
   type SnapshotProgress,
+  type SnapshotRequest,
   type TableProgress,
 } from './snapshot-request.ts';
 
-interface TableName {
-  readonly schema: string;
-  readonly name: string;
-}
-
 /** One pass over the tables that are to be read. */
 export interface SnapshotTask {
-  /** To be written after each chunk; tables that are done say so in it. */
+  /** To be written after each chunk; tables that are done say so in it. More of them may come, and others be replaced. */
   readonly progress: SnapshotProgress;
   readonly cancelled: () => boolean;
   /** Whether a table is to be read in this pass. */
@@ -48,8 +44,8 @@ export interface SnapshotLoopOptions {
   readonly read: (task: SnapshotTask, signal: AbortSignal) => Promise<void>;
   /** Tells readers of the stream that tables which were begun are not read to their end; resolves when it is stored. */
   readonly giveUp: (tables: readonly TableProgress[], signal: AbortSignal) => Promise<void>;
-  /** The tables that the configuration chooses now, ready to be captured. */
-  readonly tables: () => Promise<readonly TableName[]>;
+  /** The tables that the configuration chooses now, ready to be captured; those are read whole of which `isRead` says so. */
+  readonly tables: (isRead: (table: TableName) => boolean) => Promise<readonly TableName[]>;
 }
 
 const REQUEST_POLL_MS = 500;
@@ -65,7 +61,8 @@ export class SnapshotLoop {
   readonly #watched = new Set<TableProgress>();
   #meter = new SnapshotMeter();
   #running = false;
-  #cancel = false;
+  /** The request that ends what is being read. */
+  #cancel: string | undefined;
   #wake: (() => void) | undefined;
   /** Heard since requests were last looked for. */
   #asked = false;
@@ -116,87 +113,105 @@ export class SnapshotLoop {
 
   async #run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      this.#asked = false;
+      await this.#takeRequests(signal);
       const progress = await this.progress();
       for (const table of this.#aside.keys()) if (!progress.tables.includes(table)) this.#aside.delete(table);
       if (progress.tables.some((table) => this.#isDue(table))) await this.#read(progress, signal);
-      await this.#takeRequest(signal);
-      // What was just asked for is read at once.
-      if (progress !== (await this.progress())) continue;
-      const woken = new AbortController();
-      this.#wake = () => woken.abort();
-      if (!this.#asked) await abortableDelay(REQUEST_POLL_MS, AbortSignal.any([signal, woken.signal]));
+      else await this.#untilAsked(signal);
     }
+  }
+
+  /** Resolves when something may have been asked for. */
+  async #untilAsked(signal: AbortSignal): Promise<void> {
+    const woken = new AbortController();
+    this.#wake = () => woken.abort();
+    if (!this.#asked) await abortableDelay(REQUEST_POLL_MS, AbortSignal.any([signal, woken.signal]));
+    this.#asked = false;
   }
 
   /** Adds a table that was not known; stored when this resolves. A known one is left as it is. */
   async plan(schema: string, name: string, state: 'pending' | 'done'): Promise<void> {
     const progress = await this.progress();
     if (progress.tables.some((table) => table.schema === schema && table.name === name)) return;
-    progress.tables.push({ schema, name, state, cursor: null, rows: 0 });
+    progress.tables.push({ ...unread({ schema, name }), state });
     await this.#o.progress.write(progress);
   }
 
   /** Has tables read from the beginning, also where that is under way; stored when this resolves. */
   async readAgain(tables: readonly TableName[]): Promise<void> {
     const progress = await this.progress();
-    const names = new Set(tables.map(nameOf));
-    // New entries: a snapshot that is running goes on with the old ones, whose progress nobody stores any more.
-    progress.tables = [
-      ...progress.tables.filter((table) => !names.has(nameOf(table))),
-      ...tables.map(({ schema, name }): TableProgress => ({ schema, name, state: 'pending', cursor: null, rows: 0 })),
-    ];
+    progress.tables = readAnew(progress.tables, tables);
     await this.#o.progress.write(progress);
     this.#wake?.();
   }
 
   /** Has one partition of a table read, whose rows came with it; stored when this resolves. */
-  async readPart({ schema, name }: TableName, part: TableName): Promise<void> {
+  async readPart(table: TableName, part: TableName): Promise<void> {
     const progress = await this.progress();
-    progress.tables.push({ schema, name, state: 'pending', cursor: null, rows: 0, part: { ...part } });
+    progress.tables.push({ ...unread(table), needed: true, part: { ...part } });
     await this.#o.progress.write(progress);
     this.#wake?.();
   }
 
   async #read(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {
-    this.#cancel = false;
+    this.#cancel = undefined;
     this.#running = true;
-    const poll = setInterval(() => void this.#pollCancel(), REQUEST_POLL_MS);
+    const failed = new AbortController();
+    const over = new AbortController();
+    const reading = AbortSignal.any([signal, failed.signal]);
+    const taking = this.#takeMeanwhile(AbortSignal.any([reading, over.signal])).catch((thrown: unknown) => {
+      failed.abort(thrown);
+      throw thrown;
+    });
     try {
       const task: SnapshotTask = {
         progress,
-        cancelled: () => this.#cancel,
+        cancelled: () => this.#cancel !== undefined,
         isDue: (table) => this.#isDue(table),
         setAside: (table, why) => this.#setAside(table, why),
       };
-      await this.#pollCancel();
-      if (!this.#cancel) await this.#o.read(task, signal);
-      for (const [table, { untilMs }] of this.#aside)
-        if (table.state === 'done' || untilMs <= performance.now()) this.#aside.delete(table);
-      if (this.#cancel && !signal.aborted) await this.#cancelled(signal);
+      await this.#o.read(task, reading);
     } finally {
-      clearInterval(poll);
       this.#running = false;
+      over.abort();
+      await taking;
+    }
+    for (const [table, { untilMs }] of this.#aside)
+      if (table.state === 'done' || untilMs <= performance.now()) this.#aside.delete(table);
+    if (this.#cancel !== undefined && !signal.aborted) await this.#cancelled(this.#cancel, signal);
+  }
+
+  /** While tables are read. What is asked for behind the cancelling of it is looked at when that is done. */
+  async #takeMeanwhile(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && this.#cancel === undefined) {
+      await this.#untilAsked(signal);
+      if (!signal.aborted) await this.#takeRequests(signal);
     }
   }
 
-  /** What is still to be read is not: also what waits for another try. */
-  async #cancelled(signal: AbortSignal): Promise<void> {
+  /** What is still to be read is not, but for what is needed; also what waits for another try. */
+  async #cancelled(id: string, signal: AbortSignal): Promise<void> {
     const { bucket, source, log } = this.#o;
     const progress = await this.progress();
-    this.#aside.clear();
-    const left = progress.tables.filter(({ state }) => state !== 'done');
+    const open = progress.tables.filter(({ state }) => state !== 'done');
+    const left = open.filter(({ needed }) => needed !== true);
+    for (const table of left) this.#aside.delete(table);
     if (left.length > 0) {
       const begun = left.filter(
         ({ state, keys, part }) => state === 'running' && keys === undefined && part === undefined,
       );
       if (begun.length > 0) await this.#o.giveUp(begun, signal);
-      for (const table of left) table.state = 'done';
+      for (const table of left) Object.assign(table, { state: 'done', cancelled: true });
       await this.#o.progress.write(progress);
       log.info('snapshot cancelled');
     }
+    if (open.length > left.length)
+      log.warn(
+        { tables: open.filter((table) => !left.includes(table)).map(nameOf) },
+        'tables whose changes are not all in the log are read to their end all the same',
+      );
     // Only now: a crash before this line finds the request again.
-    if ((await readRequest(bucket, source))?.cancel === true) await clearRequest(bucket, source);
+    await removeRequest(bucket, source, id);
   }
 
   #isDue(table: TableProgress): boolean {
@@ -208,59 +223,51 @@ export class SnapshotLoop {
     this.#o.log.warn({ table: nameOf(table), waitMs: ASIDE_MS }, `a table is left for later: ${why}`);
   }
 
-  async #pollCancel(): Promise<void> {
-    const { bucket, source, log } = this.#o;
-    try {
-      if ((await readRequest(bucket, source))?.cancel === true) this.#cancel = true;
-    } catch (thrown) {
-      log.debug({ err: String(thrown) }, 'looking for a cancel request failed; looking again');
+  /** Takes up what waits, in its order. Ends a reading where that is asked for. */
+  async #takeRequests(signal: AbortSignal): Promise<void> {
+    for (const request of await this.#waiting()) {
+      // A reset begins at another place of the log: the next run does that.
+      if (request.reset === true)
+        throw new ReplicationError('stream_conflict', `a snapshot from scratch was asked for (${request.id})`);
+      if (request.cancel !== true) await this.#take(request);
+      else if (this.#running) {
+        this.#cancel = request.id;
+        return;
+      } else await this.#cancelled(request.id, signal);
     }
   }
 
-  async #takeRequest(signal: AbortSignal): Promise<void> {
+  /** A reading goes on when the broker does not answer for a moment. */
+  async #waiting(): Promise<readonly SnapshotRequest[]> {
     const { bucket, source, log } = this.#o;
-    const request = await readRequest(bucket, source);
-    if (request === undefined) return;
-    // A reset begins at another place of the log: the next run does that.
-    if (request.reset === true)
-      throw new ReplicationError('stream_conflict', `a snapshot from scratch was asked for (${request.id})`);
-    if (request.cancel === true) return this.#cancelled(signal);
-    const chosen = await this.#o.tables();
-    const wanted = chosen.filter((table) => request.tables === undefined || request.tables.includes(nameOf(table)));
-    const names = new Set(wanted.map(nameOf));
-    const { tables } = await this.progress();
-    // Of one table one reading at a time: what was not seen between begin and end of one tells nothing of the other.
-    if (request.span !== undefined && tables.some((table) => names.has(nameOf(table)) && table.state !== 'done'))
-      return;
-    const others = tables.filter((table) =>
-      isPartial(request) ? !isPartial(table) || table.state !== 'done' : !names.has(nameOf(table)),
-    );
+    try {
+      return await readRequests(bucket, source);
+    } catch (thrown) {
+      if (!this.#running || asReplicationError(thrown).code === 'frame_version') throw thrown;
+      log.debug({ err: String(thrown) }, 'looking for requests failed; looking again');
+      return [];
+    }
+  }
+
+  async #take(request: SnapshotRequest): Promise<void> {
+    const { bucket, source, log } = this.#o;
+    const progress = await this.progress();
+    if (mustWait(progress.tables, request)) return;
+    const asked = request.tables === undefined ? undefined : new Set(request.tables);
+    const isAsked = (table: TableName): boolean => asked?.has(nameOf(table)) !== false;
+    const isPartial = request.keys !== undefined || request.span !== undefined;
+    const chosen = await this.#o.tables((table) => !isPartial && isAsked(table));
+    const wanted = chosen.filter(isAsked);
+    const unknown = [...(asked ?? [])].filter((name) => !wanted.some((table) => nameOf(table) === name));
     log.info(
-      { tables: [...names], keys: request.keys?.length, range: request.span !== undefined },
+      { tables: wanted.map(nameOf), keys: request.keys?.length, range: request.span !== undefined },
       'snapshot requested',
     );
-    const added = wanted.map(({ schema, name }): TableProgress => ({
-      schema,
-      name,
-      state: 'pending',
-      cursor: null,
-      rows: 0,
-      request: request.id,
-      ...(request.keys === undefined ? {} : { keys: request.keys }),
-      ...(request.span === undefined ? {} : { span: request.span }),
-    }));
-    this.#own = { v: 1, id: request.id, tables: [...others, ...added] };
-    await this.#o.progress.write(this.#own);
+    if (unknown.length > 0) log.warn({ tables: unknown }, 'a snapshot was asked for of tables that are not captured');
+    progress.id = request.id;
+    progress.tables = withRequest(progress.tables, request, wanted);
+    await this.#o.progress.write(progress);
     // Only now: a crash before this line finds the request again, and taking it up twice does no harm.
-    await clearRequest(bucket, source);
+    await removeRequest(bucket, source, request.id);
   }
-}
-
-/** Whether only some rows of a table are read, beside what is known of the table as a whole. */
-function isPartial({ keys, span }: Pick<TableProgress, 'keys' | 'span'>): boolean {
-  return keys !== undefined || span !== undefined;
-}
-
-function nameOf({ schema, name }: TableName): string {
-  return `${schema}.${name}`;
 }

@@ -1,19 +1,21 @@
 /** What a capture has to read when it starts. */
+import { nameOf, unread, type TableName } from './requested-tables.ts';
 import { newSnapshotId, type ProgressStore } from './snapshot-request.ts';
-
-interface TableName {
-  readonly schema: string;
-  readonly name: string;
-}
 
 /**
  * Adds to the stored progress what has to be read: everything at first or after a reset, tables that are new later, and
  * from the beginning those of `again`. `read` false: the configuration wants no first load, and new tables count as read.
+ * `resets`: the requests that this answers.
  */
 export async function planSnapshot(
   store: ProgressStore,
   tables: readonly TableName[],
-  how: { readonly startAfresh: boolean; readonly read: boolean; readonly again?: readonly TableName[] },
+  how: {
+    readonly startAfresh: boolean;
+    readonly read: boolean;
+    readonly again?: readonly TableName[];
+    readonly resets: readonly string[];
+  },
 ): Promise<void> {
   const before = await store.read();
   const stored = how.startAfresh ? undefined : before;
@@ -23,13 +25,12 @@ export async function planSnapshot(
   const added = tables.filter((table) => !known.has(nameOf(table)));
   if (stored !== undefined && added.length === 0) return;
   const state = how.read ? 'pending' : 'done';
+  const [request, ...also] = how.resets.toReversed();
+  const asked = { ...(request === undefined ? {} : { request }), ...(also.length === 0 ? {} : { also }) };
+  const needed = (table: TableName): { needed?: true } => (anew.has(nameOf(table)) ? { needed: true } : {});
   await store.write({
     v: 1,
-    id: stored?.id ?? newSnapshotId(),
-    tables: [...kept, ...added.map(({ schema, name }) => ({ schema, name, state, cursor: null, rows: 0 }) as const)],
+    id: stored?.id ?? request ?? newSnapshotId(),
+    tables: [...kept, ...added.map((table) => ({ ...unread(table), state, ...asked, ...needed(table) }) as const)],
   });
-}
-
-function nameOf({ schema, name }: TableName): string {
-  return `${schema}.${name}`;
 }

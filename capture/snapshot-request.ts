@@ -5,6 +5,7 @@ import { ReplicationError } from '../core/errors.ts';
 import { openBucket } from '../core/lease.ts';
 import type { Subscription } from '@nats-io/transport-node';
 import { connectNats, natsError, type Nats } from '../core/nats.ts';
+import { addRequest } from './request-queue.ts';
 
 export interface SnapshotRequest {
   readonly v: 1;
@@ -51,8 +52,14 @@ export interface TableProgress {
   rows: number;
   /** Rows there are about, as the source estimates. */
   estimate?: number;
-  /** The request that this answers. */
+  /** The request that this answers: the last one. */
   request?: string;
+  /** Those before it that this answers as well. */
+  also?: readonly string[];
+  /** It was given up before it was read to its end. */
+  cancelled?: true;
+  /** The log alone does not bring what it is read for, so nobody's cancelling ends it. */
+  needed?: true;
   /** Its name in marks, once it has begun. */
   reading?: string;
   /** Only the rows of this partition are read. */
@@ -65,8 +72,14 @@ export interface TableProgress {
 
 export interface SnapshotProgress {
   readonly v: 1;
-  readonly id: string;
+  /** The request that was taken up last. */
+  id: string;
   tables: TableProgress[];
+}
+
+/** Whether the reading of a table is what a request waits for. */
+export function answers({ request, also }: TableProgress, id: string): boolean {
+  return request === id || also?.includes(id) === true;
 }
 
 /** Plain messages to the capture that a request is there: it looks from time to time, and at once when it hears one. */
@@ -77,29 +90,54 @@ export function hearAsked(nats: Nats, prefix: string, source: string, hear: () =
   return nats.connection.subscribe(askedSubject(prefix, source), { callback: hear });
 }
 
-export const requestKey = (source: string): string => `snapshot-request.${source}`;
+/** Puts a request behind those that wait, and tells the capture. False when too much waits already. */
+export async function ask(
+  nats: Nats,
+  config: NatsConfig,
+  source: string,
+  request: SnapshotRequest,
+  bucket?: KV,
+): Promise<boolean> {
+  if (!(await addRequest(bucket ?? (await openBucket(nats, config)), source, request))) return false;
+  nats.connection.publish(askedSubject(config.prefix, source));
+  return true;
+}
+
 const progressKey = (source: string): string => `snapshot.${source}`;
 
-/** Asks the capture of `source` to read tables again, or to stop doing so. Returns the request's id. */
+/**
+ * Asks the capture of `source` to read tables again, or to stop doing so. Returns the request's id. Throws
+ * `config_invalid` for what does not go together.
+ */
 export async function requestSnapshot(
   config: NatsConfig,
   source: string,
-  options: { tables?: string[]; cancel?: boolean; reset?: boolean; span?: KeySpan },
+  options: { tables?: readonly string[]; cancel?: boolean; reset?: boolean; span?: KeySpan },
 ): Promise<string> {
+  const { tables = [], cancel = false, reset = false, span } = options;
+  const wrong =
+    cancel && reset
+      ? 'to cancel and to reset are two requests'
+      : (cancel || reset) && (tables.length > 0 || span !== undefined)
+        ? `to ${cancel ? 'cancel' : 'reset'} is for a source as a whole: leave out the tables`
+        : undefined;
+  if (wrong !== undefined) throw new ReplicationError('config_invalid', wrong);
   const nats = await connectNats(config, 'waybill snapshot');
   try {
-    const bucket = await openBucket(nats, config);
     const id = newSnapshotId();
-    const request: SnapshotRequest = {
+    const asked = await ask(nats, config, source, {
       v: 1,
       id,
-      ...(options.tables === undefined || options.tables.length === 0 ? {} : { tables: options.tables }),
-      ...(options.cancel === true ? { cancel: true } : {}),
-      ...(options.reset === true ? { reset: true } : {}),
-      ...(options.span === undefined ? {} : { span: options.span }),
-    };
-    await bucket.put(requestKey(source), JSON.stringify(request));
-    nats.connection.publish(askedSubject(config.prefix, source));
+      ...(tables.length === 0 ? {} : { tables }),
+      ...(cancel ? { cancel } : {}),
+      ...(reset ? { reset } : {}),
+      ...(span === undefined ? {} : { span }),
+    });
+    if (!asked)
+      throw new ReplicationError(
+        'verify_stalled',
+        `so many requests wait already that no more can be kept: no capture of ${source} takes them up`,
+      );
     await nats.connection.flush();
     return id;
   } catch (thrown) {
@@ -132,14 +170,6 @@ export function newSnapshotId(): string {
       .toString(36)
       .padStart(2, '0')
   );
-}
-
-export async function readRequest(bucket: KV, source: string): Promise<SnapshotRequest | undefined> {
-  return read<SnapshotRequest>(bucket, requestKey(source));
-}
-
-export async function clearRequest(bucket: KV, source: string): Promise<void> {
-  await guard(`clearing the snapshot request of ${source}`, bucket.delete(requestKey(source)));
 }
 
 export async function readProgress(bucket: KV, source: string): Promise<SnapshotProgress | undefined> {

@@ -140,7 +140,7 @@ export class CaptureSession {
       log,
       read: (task, signal) => this.#readSnapshot(task, signal),
       giveUp: (tables, signal) => this.#giveUp(tables, signal),
-      tables: () => this.#catalog.current(),
+      tables: (isRead) => this.#catalog.current(isRead),
     });
   }
 

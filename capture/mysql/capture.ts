@@ -14,7 +14,8 @@ import { serverName, serverUrls } from '../../core/source-url.ts';
 import { compileColumnRules } from '../column-findings.ts';
 import { runCapture, type CaptureOptions, type HeldCapture, type SourceKind } from '../capture-loop.ts';
 import { planSnapshot } from '../snapshot-plan.ts';
-import { clearRequest, ProgressStore, readRequest } from '../snapshot-request.ts';
+import { readRequests, removeRequest } from '../request-queue.ts';
+import { ProgressStore } from '../snapshot-request.ts';
 import { beginStream } from '../stream-start.ts';
 import { BY_NAME, TableRegistry } from '../table-registry.ts';
 import { CaptureSession } from './capture-session.ts';
@@ -55,7 +56,8 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
     const tables = await matchingTables(client, settings.kind, settings.tables);
     await requireLogged(client, settings.kind, tables);
     const executed = await readExecuted(client, settings.kind);
-    const reset = (await readRequest(bucket, name))?.reset === true;
+    const resets = (await readRequests(bucket, name)).filter((request) => request.reset === true).map(({ id }) => id);
+    const reset = resets.length > 0;
     const tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name), { anew: reset });
     const taken = asGtidPosition(tail.end);
     if (taken !== undefined && taken.kind !== settings.kind)
@@ -79,8 +81,8 @@ async function capture(held: HeldCapture<MysqlSourceConfig>): Promise<void> {
     }
     const progress = new ProgressStore(bucket, name);
     const names = tables.map(({ schema }) => schema);
-    await planSnapshot(progress, names, { startAfresh, read: settings.snapshot === 'initial' || reset });
-    if (reset) await clearRequest(bucket, name);
+    await planSnapshot(progress, names, { startAfresh, read: settings.snapshot === 'initial' || reset, resets });
+    for (const id of resets) await removeRequest(bucket, name, id);
     const rules = compileColumnRules(held, tables);
     const registry = new TableRegistry<string, ToldTable>(bucket, name, BY_NAME, (told) => storedEntry(told, rules));
     const told = await ToldTables.open(registry, await registry.load(), tables, {

@@ -275,10 +275,13 @@ export class LiveCatalog {
     return marks;
   }
 
-  /** The tables that the configuration chooses now, of which the caller sees to it that they are read. */
-  async current(): Promise<readonly TableName[]> {
+  /**
+   * The tables that the configuration chooses now. The caller sees to it that those are read whole of which `isRead` says
+   * so: they are not new any more.
+   */
+  async current(isRead: (table: TableName) => boolean = () => true): Promise<readonly TableName[]> {
     const tables = await this.#matching();
-    for (const table of tables) this.#planned.add(tableName(table));
+    for (const table of tables) if (isRead(table)) this.#planned.add(tableName(table));
     return tables;
   }
 

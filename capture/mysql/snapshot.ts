@@ -22,11 +22,12 @@ import {
   type TableProgress,
 } from '../snapshot-request.ts';
 import type { StreamLead } from '../stream-lead.ts';
+import { TableNews } from '../table-news.ts';
 import type { CapturedTable } from './catalog.ts';
 import { ChunkReader, type ChunkReaderOptions } from './chunk-reader.ts';
 import { chunkSql, existSql, guessSql, keysSql, keyTextIsKey } from './chunk-sql.ts';
 import { keyText } from './chunk-window.ts';
-import type { TextRow } from './connection.ts';
+import { quoteLiteral, type TextRow } from './connection.ts';
 import type { LogPort } from './log-boundary.ts';
 import { guarded, publishRead } from './published-table.ts';
 import { failedForDdl } from './source-error.ts';
@@ -37,6 +38,10 @@ const CHUNK_BYTES = 4 << 20;
 const MOST_ATTEMPTS = 20;
 /** Questions for single keys in one statement. */
 const KEYS_A_STATEMENT = 100;
+/** Tables that are read in turns. */
+const MOST_IN_TURNS = 8;
+/** Tables that one question names. */
+const MOST_NAMED = 100;
 /** Where EXPLAIN says how many rows it reckons with. */
 const MYSQL_ROWS = 9;
 const MARIADB_ROWS = 8;
@@ -70,16 +75,31 @@ interface ChunkRow {
   readonly published: readonly string[];
 }
 
-/** Reads tables one after another. One instance per run of a capture. */
+/** A table that is being read. */
+interface Reading {
+  readonly table: TableProgress;
+  readonly id: string;
+  captured: CapturedTable;
+  /** Undefined: in one piece. */
+  limit: number | undefined;
+  rowBytes: number;
+}
+
+/**
+ * Reads tables one after another; those that are asked for meanwhile in turns with the one at hand. One instance per run of
+ * a capture's snapshot.
+ */
 export class SnapshotReader {
   readonly #ports: SnapshotPorts;
   readonly #task: SnapshotTask;
   readonly #chunks: ChunkReader;
   readonly #limit: RowLimit;
+  readonly #news: TableNews;
 
   constructor(ports: SnapshotPorts, task: SnapshotTask) {
     this.#ports = ports;
     this.#task = task;
+    this.#news = new TableNews(task);
     this.#chunks = new ChunkReader(ports);
     this.#limit = new RowLimit(ports.maxRowsPerSecond);
   }
@@ -88,36 +108,68 @@ export class SnapshotReader {
     return this.#ports.signal.aborted || this.#task.cancelled();
   }
 
-  /** Reads every table that is not done, storing the cursor after each chunk. */
+  /** Reads every table that is due, storing the cursor after each chunk. */
   async run(): Promise<void> {
-    const { log, readTable } = this.#ports;
-    const { progress, isDue } = this.#task;
-    await this.#estimate(progress.tables.filter((table) => isDue(table)));
-    for (const table of progress.tables) {
-      if (this.#stopped) return;
-      if (!isDue(table)) continue;
-      const captured = await readTable(table.schema, table.name);
-      if (captured === 'absent' || captured === undefined) {
-        log.warn({ table: `${table.schema}.${table.name}` }, 'a table of the snapshot is gone; left out');
-        table.state = 'done';
-      } else if (table.keys !== undefined && !this.#hasGuardedKey(captured))
-        await this.#readKeys(table, table.keys, captured);
-      else if (table.span !== undefined && !spanFits(table.span, captured.schema)) await this.#spanLost(table);
-      else await this.#readTable(table, captured);
+    const waiting = await this.#look();
+    const asked: TableProgress[] = [];
+    const underWay: Reading[] = [];
+    for (let turn = 0; !this.#stopped; turn++) {
+      asked.push(...(await this.#look()));
+      asked.sort((a, b) => sizeOf(a) - sizeOf(b));
+      const table = this.#next(asked, underWay.length < MOST_IN_TURNS);
+      if (table === undefined && underWay.length === 0 && waiting.length === 0) return;
+      const next = table ?? (underWay.length === 0 ? waiting.shift() : undefined);
+      const opened = next === undefined || !this.#news.isWanted(next) ? undefined : await this.#open(next);
+      if (opened !== undefined) underWay.push(opened);
+      const at = turn % Math.max(1, underWay.length);
+      const reading = underWay[at];
+      if (reading !== undefined && !(await this.#readOn(reading))) underWay.splice(at, 1);
       await this.#store();
     }
   }
 
+  /** The smallest table that was asked for; single rows always, and first. */
+  #next(asked: TableProgress[], mayBegin: boolean): TableProgress | undefined {
+    const [first] = asked;
+    return mayBegin || first?.keys !== undefined ? asked.shift() : undefined;
+  }
+
+  /** Tables that are due and were not known. */
+  async #look(): Promise<TableProgress[]> {
+    const found = this.#news.take();
+    await this.#estimate(found);
+    return found;
+  }
+
+  /** Begins with a table; undefined where that is all that is to be done. */
+  async #open(table: TableProgress): Promise<Reading | undefined> {
+    const { log, readTable } = this.#ports;
+    const captured = await readTable(table.schema, table.name);
+    if (!this.#news.isWanted(table)) return undefined;
+    if (captured === 'absent' || captured === undefined) {
+      log.warn({ table: `${table.schema}.${table.name}` }, 'a table of the snapshot is gone; left out');
+      table.state = 'done';
+    } else if (table.keys !== undefined && !this.#hasGuardedKey(captured))
+      await this.#readKeys(table, table.keys, captured);
+    else if (table.span !== undefined && !spanFits(table.span, captured.schema)) await this.#spanLost(table);
+    else return await this.#begin(table, captured);
+    return undefined;
+  }
+
   /** How many rows there are about, as the server keeps count. */
   async #estimate(tables: readonly TableProgress[]): Promise<void> {
+    const whole = tables.filter(({ keys, span }) => keys === undefined && span === undefined);
+    if (whole.length === 0) return;
+    const names = whole.map(({ schema, name }) => `(${quoteLiteral(schema)}, ${quoteLiteral(name)})`);
+    const named = names.length > MOST_NAMED ? '' : ` AND (TABLE_SCHEMA, TABLE_NAME) IN (${names.join(', ')})`;
     const rows = await this.#ports.client.query(
-      'SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_ROWS IS NOT NULL',
+      `SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_ROWS IS NOT NULL${named}`,
       'estimating the rows of tables',
     );
     const counts = new Map(rows.map(([schema, name, count]) => [`${schema}.${name}`, Number(count)]));
-    for (const table of tables) {
-      const count = counts.get(`${table.schema}.${table.name}`);
-      if (count !== undefined && table.keys === undefined && table.span === undefined) table.estimate = count;
+    for (const table of whole) {
+      const count = counts.get(placeOf(table));
+      if (count !== undefined) table.estimate = count;
     }
   }
 
@@ -145,11 +197,9 @@ export class SnapshotReader {
     await this.#ports.progress.write(this.#task.progress);
   }
 
-  async #readTable(table: TableProgress, first: CapturedTable): Promise<void> {
-    const { lead, log } = this.#ports;
+  async #begin(table: TableProgress, captured: CapturedTable): Promise<Reading> {
     const id = nameReading(this.#task.progress, table, placeOf(table));
-    const keyless = first.schema.key.length === 0;
-    let captured = first;
+    const keyless = captured.schema.key.length === 0;
     if (table.state === 'pending') {
       if (!keyless) await this.#mark(captured, id, 'begin', table);
       await this.#estimateSpan(table, captured);
@@ -157,55 +207,66 @@ export class SnapshotReader {
       await this.#ports.stored();
       await this.#store();
     }
-    const { rules } = this.#ports;
-    let cursor = rules.openCursor(rules.publish(captured.schema), table.cursor);
-    let limit = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#limit.mostAtOnce);
-    let rowBytes = 0;
-    while (!this.#stopped) {
-      await this.#limit.take(limit ?? 0, this.#ports.signal);
-      const bytes = rowBytes * (limit ?? 0);
-      await lead.room(bytes, this.#ports.signal);
-      const chunk = await this.#publishChunk(table, captured, async (current) => {
-        if (table.span !== undefined && !spanFits(table.span, current.schema)) return undefined;
-        const begin = keyless ? (port: LogPort) => this.#publishAt(port, current, [id, 'begin']) : undefined;
-        return await this.#read(
-          current,
-          (excluded) => [chunkSql(current, cursor, limit, excluded, table.span)],
-          [],
-          begin,
-        );
-      });
-      if (chunk === 'aside' || chunk === undefined) {
-        lead.done(bytes);
-        if (chunk === 'aside') return;
-        // What is left unread must not count as not there. Of a table that is gone the stream says so.
-        if (table.span !== undefined) return await this.#spanLost(table);
-        log.warn({ table: placeOf(table) }, 'a table went away while it was read');
+    const limit = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#limit.mostAtOnce);
+    return { table, id, captured, limit, rowBytes: 0 };
+  }
+
+  /** Reads one more chunk of a table; false when no more is to be read of it. */
+  async #readOn(reading: Reading): Promise<boolean> {
+    if (!this.#news.isWanted(reading.table)) return false;
+    const { lead, rules } = this.#ports;
+    const { table, id, limit } = reading;
+    const keyless = limit === undefined;
+    const cursor = rules.openCursor(rules.publish(reading.captured.schema), table.cursor);
+    await this.#limit.take(limit ?? 0, this.#ports.signal);
+    const bytes = reading.rowBytes * (limit ?? 0);
+    await lead.room(bytes, this.#ports.signal);
+    const chunk = await this.#publishChunk(table, reading.captured, async (current) => {
+      if (table.span !== undefined && !spanFits(table.span, current.schema)) return undefined;
+      const begin = keyless ? (port: LogPort) => this.#publishAt(port, current, [id, 'begin']) : undefined;
+      return await this.#read(
+        current,
+        (excluded) => [chunkSql(current, cursor, limit, excluded, table.span)],
+        [],
+        begin,
+      );
+    });
+    if (chunk !== undefined && chunk !== 'aside') await this.#ports.stored();
+    lead.done(bytes);
+    if (chunk === 'aside') return false;
+    if (chunk === undefined) {
+      // What is left unread must not count as not there. Of a table that is gone the stream says so.
+      if (table.span !== undefined) await this.#spanLost(table);
+      else {
+        this.#ports.log.warn({ table: placeOf(table) }, 'a table went away while it was read');
         table.state = 'done';
-        return;
       }
-      captured = chunk.table;
-      await this.#ports.stored();
-      lead.done(bytes);
-      const { rows } = chunk;
-      table.rows += rows.length;
-      this.#limit.settle(limit ?? 0, rows.length);
-      const last = rows.at(-1);
-      if (limit === undefined || rows.length < limit || last === undefined) break;
-      cursor = last.key;
-      table.cursor = rules.sealCursor(rules.publish(captured.schema), cursor);
-      await this.#store();
-      rowBytes = rows.reduce((sum, row) => sum + row.json.length, 0) / rows.length;
-      // Half of what may lie ahead of a flow is written while the other half is read.
-      const byBytes = Math.min(CHUNK_BYTES, lead.mostBytes / 2) / rowBytes;
-      const most = Math.min(this.#ports.maxChunkRows, this.#limit.mostAtOnce, byBytes);
-      limit = Math.max(Math.min(100, this.#ports.maxChunkRows, this.#limit.mostAtOnce), Math.floor(most));
+      return false;
     }
-    if (this.#stopped) return;
+    reading.captured = chunk.table;
+    const { rows } = chunk;
+    table.rows += rows.length;
+    this.#limit.settle(limit ?? 0, rows.length);
+    const last = rows.at(-1);
+    if (limit === undefined || rows.length < limit || last === undefined) {
+      await this.#end(reading);
+      return false;
+    }
+    table.cursor = rules.sealCursor(rules.publish(reading.captured.schema), last.key);
+    reading.rowBytes = rows.reduce((sum, row) => sum + row.json.length, 0) / rows.length;
+    // Half of what may lie ahead of a flow is written while the other half is read.
+    const byBytes = Math.min(CHUNK_BYTES, lead.mostBytes / 2) / reading.rowBytes;
+    const most = Math.min(this.#ports.maxChunkRows, this.#limit.mostAtOnce, byBytes);
+    reading.limit = Math.max(Math.min(100, this.#ports.maxChunkRows, this.#limit.mostAtOnce), Math.floor(most));
+    return true;
+  }
+
+  async #end({ table, captured, id }: Reading): Promise<void> {
+    if (this.#stopped || !this.#news.isWanted(table)) return;
     await this.#mark(captured, id, 'end', table);
     await this.#ports.stored();
     table.state = 'done';
-    log.info({ table: `${table.schema}.${table.name}`, rows: table.rows }, 'table read');
+    this.#ports.log.info({ table: placeOf(table), rows: table.rows }, 'table read');
   }
 
   async #spanLost(table: TableProgress): Promise<void> {
@@ -242,7 +303,7 @@ export class SnapshotReader {
 
   /**
    * Reads a chunk and publishes what is left of it, again and again until the table stood still meanwhile. Gives the
-   * chunk; undefined when the table is gone; `aside` when it changes too fast, or the snapshot was stopped.
+   * chunk; undefined when the table is gone; `aside` when it changes too fast, is no longer to be read, or all is stopped.
    */
   async #publishChunk(
     table: TableProgress,
@@ -251,7 +312,7 @@ export class SnapshotReader {
   ): Promise<Chunk | undefined | 'aside'> {
     const { readTable, signal } = this.#ports;
     let captured = first;
-    for (let attempt = 1; !this.#stopped; attempt++) {
+    for (let attempt = 1; !this.#stopped && this.#news.isWanted(table); attempt++) {
       const found = await read(captured).catch((thrown: unknown) => {
         if (failedForDdl(thrown)) return 'altered' as const;
         throw thrown;
@@ -265,7 +326,7 @@ export class SnapshotReader {
       // The window of the chunk stays until the next one replaces it.
       captured = now;
       if (attempt === MOST_ATTEMPTS) {
-        this.#task.setAside(
+        this.#news.setAside(
           table,
           `${attempt} times running it was ${unchanged ? 'written to' : 'altered'} while a chunk of it was read`,
         );
@@ -371,6 +432,11 @@ export class SnapshotReader {
 /** The content of the mark of a reading that is not brought to its end. */
 export function cancelContent(progress: SnapshotProgress, table: TableProgress): Buffer {
   return Buffer.from(JSON.stringify([nameReading(progress, table, placeOf(table)), cancelMark(table)]));
+}
+
+/** Single rows are less than any table. */
+function sizeOf({ keys, estimate }: TableProgress): number {
+  return keys === undefined ? (estimate ?? Number.MAX_VALUE) : -1;
 }
 
 function placeOf({ schema, name }: TableProgress): string {

@@ -11,7 +11,8 @@ import { asPgPosition, pgPosition } from '../../core/position.ts';
 import { endStaleSessions, sessionName } from '../../core/stale-sessions.ts';
 import { runCapture, type CaptureOptions, type HeldCapture, type SourceKind } from '../capture-loop.ts';
 import { planSnapshot } from '../snapshot-plan.ts';
-import { clearRequest, ProgressStore, readRequest } from '../snapshot-request.ts';
+import { readRequests, removeRequest } from '../request-queue.ts';
+import { ProgressStore } from '../snapshot-request.ts';
 import { beginStream } from '../stream-start.ts';
 import { BY_OID, TableRegistry } from '../table-registry.ts';
 import { CaptureSession } from './capture-session.ts';
@@ -56,7 +57,8 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     const registry = new TableRegistry<number, CapturedTable>(bucket, name, BY_OID, (table) =>
       storedTable(table, rules),
     );
-    const reset = (await readRequest(bucket, name))?.reset === true;
+    const resets = (await readRequests(bucket, name)).filter((request) => request.reset === true).map(({ id }) => id);
+    const reset = resets.length > 0;
     let tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name), { anew: reset });
     const matching = await matchingTables(client, settings.tables);
     if (tail.seq === 0) await requireIdentities(client, matching);
@@ -85,8 +87,8 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     const names = tables.map(({ schema }) => schema);
     const { known, added, anew } = await knownTables(registry, tables, startAfresh);
     const read = settings.snapshot === 'initial' || reset;
-    await planSnapshot(progress, names, { startAfresh, read, again: read ? anew : [] });
-    if (reset) await clearRequest(bucket, name);
+    await planSnapshot(progress, names, { startAfresh, read, again: read ? anew : [], resets });
+    for (const id of resets) await removeRequest(bucket, name, id);
     // Only now: a table that is known is not asked for any more.
     for (const table of added) await registry.put(table.oid, table);
     watchClient = await connectSource(settings, sessionName('schema', name, installation));

@@ -1,13 +1,15 @@
 /** Reads single rows of a table again. What others of it are there stays as it is: no begin, no end. */
 import { abortableDelay } from '../../core/run-service.ts';
+import type { SnapshotTask } from '../snapshot-loop.ts';
 import type { TableProgress } from '../snapshot-request.ts';
 import type { ChunkReader } from './chunk-reader.ts';
 import { absentSql, keysSql } from './chunk-sql.ts';
 import type { PublishedTable } from './published-table.ts';
-import type { SnapshotPorts } from './snapshot.ts';
+import type { SnapshotPorts } from './snapshot-ports.ts';
 import { keyOf, MOST_ATTEMPTS, nameOf } from './table-job.ts';
 
-interface RereadPorts extends Pick<SnapshotPorts, 'log' | 'task' | 'tableByName' | 'storedBehind' | 'signal'> {
+interface RereadPorts extends Pick<SnapshotPorts, 'log' | 'tableByName' | 'storedBehind' | 'signal'> {
+  readonly task: Pick<SnapshotTask, 'setAside'>;
   readonly stopped: () => boolean;
 }
 

@@ -6,21 +6,11 @@
  * Several connections read at once: small tables several by one of them, large ones in ranges of their keys.
  */
 import type pg from 'pg';
-import type { ColumnRules } from '../../core/column-rules.ts';
-import type { Logger } from '../../core/logger.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import { spanFits } from '../key-span.ts';
 import { RowLimit } from '../row-limit.ts';
-import type { SnapshotTask } from '../snapshot-loop.ts';
-import type { StreamLead } from '../stream-lead.ts';
-import {
-  cancelMark,
-  nameReading,
-  newSnapshotId,
-  type KeyRange,
-  type ProgressStore,
-  type TableProgress,
-} from '../snapshot-request.ts';
+import { TableNews, TablesAtWork } from '../table-news.ts';
+import { cancelMark, nameReading, newSnapshotId, type KeyRange, type TableProgress } from '../snapshot-request.ts';
 import { ChunkReader, type ChunkOutcome, type ReadChunk, type WantedChunk } from './chunk-reader.ts';
 import { ChunkSize } from './chunk-size.ts';
 import { chunkSql } from './chunk-sql.ts';
@@ -41,6 +31,7 @@ import {
   type TableJob,
   type Verdict,
 } from './table-job.ts';
+import type { SnapshotPorts } from './snapshot-ports.ts';
 import { estimateTables } from './table-estimates.ts';
 import { TableQueue } from './table-queue.ts';
 
@@ -49,34 +40,14 @@ const LEAST_CHUNK_ROWS = 10;
 const MOST_TOGETHER = 32;
 /** How often the progress is stored: what a kill loses of it is read again. */
 const STORE_EVERY_MS = 500;
+const LOOK_EVERY_MS = 500;
 
-export interface SnapshotPorts {
-  /** A connection of its own for each reader. */
-  readonly connect: () => Promise<pg.Client>;
-  readonly mostConnections: number;
-  readonly progress: ProgressStore;
-  readonly markPrefix: string;
-  readonly maxChunkRows: number;
-  readonly maxRowsPerSecond: number | undefined;
-  readonly log: Logger;
-  /** How far the stream is ahead of the flows that apply it. */
-  readonly lead: StreamLead;
-  readonly signal: AbortSignal;
-  readonly rules: ColumnRules;
-  readonly tableByName: (schema: string, name: string) => PublishedTable | undefined;
-  readonly trackTransactions: (on: boolean) => void;
-  readonly forgetTransactionsBefore: (xid: number) => void;
-  /**
-   * Resolves when the commit at `lsn` and all before it are stored in the stream. Rejects when the signal aborts: a cursor
-   * must never pass rows that are not stored (Invariant 1).
-   */
-  readonly storedBehind: (lsn: bigint) => Promise<void>;
-  /** The same for what has been written so far. */
-  readonly stored: (client: pg.Client) => Promise<void>;
-  readonly task: SnapshotTask;
+interface Work {
+  readonly tables: readonly TableProgress[];
+  readonly run: () => Promise<void>;
 }
 
-/** Reads the tables that are due. One instance per run of a capture's snapshot. */
+/** Reads the tables that are due, and those that are asked for meanwhile. One instance per run of a capture's snapshot. */
 export class SnapshotReader {
   readonly #ports: SnapshotPorts;
   readonly #limit: RowLimit;
@@ -86,9 +57,17 @@ export class SnapshotReader {
   readonly #signal: AbortSignal;
   /** The tables that nobody has begun. */
   readonly #queue = new TableQueue();
+  readonly #news: TableNews;
+  /** As they were when news was looked for last. */
+  #seen: readonly TableProgress[] = [];
+  /** Those that were asked for since this run began. */
+  #asked: TableProgress[] = [];
+  readonly #atWork = new TablesAtWork();
   #ranges: RangeJob[] = [];
   /** Readers at work: there may be more to do when they are done. */
   #busy = 0;
+  #readers = 0;
+  readonly #reading: Promise<void>[] = [];
   #wake: (() => void)[] = [];
   /** Tables whose end mark is on its way. */
   readonly #ending: Promise<void>[] = [];
@@ -98,6 +77,7 @@ export class SnapshotReader {
 
   constructor(ports: SnapshotPorts) {
     this.#ports = ports;
+    this.#news = new TableNews(ports.task);
     const { lead, maxChunkRows } = ports;
     this.#limit = new RowLimit(ports.maxRowsPerSecond);
     this.#size = new ChunkSize({ lead, maxChunkRows, limit: this.#limit });
@@ -127,9 +107,11 @@ export class SnapshotReader {
 
   /** Reads every table that is due. The progress is stored from time to time, and at the end. */
   async run(): Promise<void> {
-    const { progress, isDue } = this.#ports.task;
-    const tables = progress.tables.filter((table) => isDue(table));
+    this.#seen = this.#ports.task.progress.tables;
+    const tables = this.#news.take();
     this.#ports.trackTransactions(true);
+    // What is asked for does not wait for a chunk that takes long.
+    const looking = setInterval(() => this.#wakeAll(), LOOK_EVERY_MS);
     try {
       const first = await this.#ports.connect();
       try {
@@ -139,16 +121,32 @@ export class SnapshotReader {
         await endClient(first);
         throw thrown;
       }
-      const rows = tables.reduce((sum, { estimate }) => sum + (estimate ?? 0), 0);
-      const useful = Math.max(tables.length, Math.ceil(rows / ROWS_A_CONNECTION));
-      const readers = Math.max(1, Math.min(this.#ports.mostConnections, useful));
-      this.#size.readers = readers;
-      await Promise.all(Array.from({ length: readers }, (_, n) => this.#read(n === 0 ? first : undefined)));
+      this.#start(tables, first);
+      // More of them may come.
+      for (let n = 0; n < this.#reading.length; n++) await this.#reading[n];
       await this.#store();
     } finally {
+      clearInterval(looking);
       this.#ports.trackTransactions(false);
-      await this.#beside?.then((client) => client.end()).catch(() => {});
+      await this.#beside?.then(endClient).catch(() => {});
     }
+  }
+
+  /** Starts as many readers as are of use. */
+  #start(tables: readonly TableProgress[], first?: pg.Client): void {
+    const rows = tables.reduce((sum, { estimate }) => sum + (estimate ?? 0), 0);
+    const useful = Math.max(tables.length, Math.ceil(rows / ROWS_A_CONNECTION));
+    const wanted = Math.max(1, Math.min(this.#ports.mostConnections, useful));
+    let client = first;
+    while (this.#readers < wanted) {
+      this.#readers += 1;
+      const reading = this.#read(client);
+      // Whoever waits for all of them hears of it in its turn.
+      reading.catch(() => {});
+      this.#reading.push(reading);
+      client = undefined;
+    }
+    this.#size.readers = this.#readers;
   }
 
   /** One connection's share of the work. When it fails, so do the others. */
@@ -176,6 +174,7 @@ export class SnapshotReader {
       this.#failed.abort(thrown);
       throw thrown;
     } finally {
+      this.#readers -= 1;
       this.#wakeAll();
       if (reader !== undefined) this.#chunkReaders.delete(reader);
       if (client !== undefined) await endClient(client);
@@ -189,36 +188,62 @@ export class SnapshotReader {
   }
 
   /** What a reader is to do next; undefined where it has to wait for others, or where nothing is left. */
-  #next(reader: ChunkReader): (() => Promise<void>) | undefined {
+  #next(reader: ChunkReader): Work | undefined {
+    this.#lookForNews();
+    const asked = this.#asked.shift();
+    if (asked !== undefined) return { tables: [asked], run: () => this.#openAsked(reader, asked) };
     const small = this.#takeSmall();
-    if (small.length > 0) return () => this.#readSmall(reader, small);
+    if (small.length > 0) return { tables: small, run: () => this.#readSmall(reader, small) };
     const [range] = this.#ranges;
     // One that came later and is smaller than what is being read need not wait for it.
     const table = this.#queue.take(range === undefined ? Infinity : this.#queue.sizeOf(range.job.table));
-    if (table !== undefined) return () => this.#openTable(reader, table);
+    if (table !== undefined) return { tables: [table], run: () => this.#openTable(reader, table) };
     // A target takes rows in the order of their keys with less effort: other ranges of a table are begun when the flows
     // would otherwise have nothing to do.
     if (range === undefined || (range.job.copying > 0 && this.#ports.lead.isFed)) return undefined;
     this.#ranges.shift();
-    return () => this.#readRange(reader, range);
+    return { tables: [range.job.table], run: () => this.#readRange(reader, range) };
   }
 
-  async #do(work: () => Promise<void>): Promise<void> {
+  /** Looks for tables that are asked for meanwhile, and lets go of those that others have taken the place of. */
+  #lookForNews(): void {
+    const { tables } = this.#ports.task.progress;
+    if (tables !== this.#seen) this.#queue.keep((table) => tables.includes(table));
+    this.#seen = tables;
+    for (const { job } of this.#ranges) if (!tables.includes(job.table)) job.open -= 1;
+    this.#ranges = this.#ranges.filter(({ job }) => tables.includes(job.table));
+    // The end of a reading says something of all that came since the last beginning: of a table one at a time.
+    const mayBegin = (table: TableProgress): boolean =>
+      table.keys !== undefined ||
+      (!this.#atWork.has(table) && !this.#ranges.some(({ job }) => nameOf(job.table) === nameOf(table)));
+    this.#asked.push(...this.#news.take(mayBegin));
+  }
+
+  /** Begins with a table that was asked for, before what is left of others. */
+  async #openAsked(reader: ChunkReader, table: TableProgress): Promise<void> {
+    if (table.keys === undefined) {
+      this.#queue.know(await estimateTables(reader.client, [table], this.#ports.tableByName));
+      this.#start([table, ...this.#asked, ...this.#queue.waiting, ...this.#ranges.map(({ job }) => job.table)]);
+    }
+    await this.#openTable(reader, table, true);
+  }
+
+  async #do({ tables, run }: Work): Promise<void> {
     this.#busy += 1;
     try {
-      await work();
+      await this.#atWork.during(tables, run);
     } finally {
       this.#busy -= 1;
       this.#wakeAll();
     }
   }
 
-  async #openTable(reader: ChunkReader, table: TableProgress): Promise<void> {
+  async #openTable(reader: ChunkReader, table: TableProgress, first = false): Promise<void> {
     const captured = this.#ports.tableByName(table.schema, table.name);
     if (captured === undefined) return this.#leaveOut(table);
     if (table.keys !== undefined && !hasGuardedKey(captured)) {
       const stopped = (): boolean => this.#stopped;
-      return rereadRows(reader, table, captured, { ...this.#ports, signal: this.#signal, stopped });
+      return rereadRows(reader, table, captured, { ...this.#ports, task: this.#news, signal: this.#signal, stopped });
     }
     if (table.span !== undefined && !spanFits(table.span, captured.schema)) {
       this.#ports.log.warn(
@@ -248,7 +273,8 @@ export class SnapshotReader {
     const ranges = this.#rangesOf(job);
     job.open = ranges.length;
     if (ranges.length === 0) return this.#end(reader, job);
-    this.#ranges.push(...ranges.map((range, place) => ({ job, range, place })));
+    const jobs = ranges.map((range, place): RangeJob => ({ job, range, place }));
+    this.#ranges = first ? [...jobs, ...this.#ranges] : [...this.#ranges, ...jobs];
     this.#wakeAll();
   }
 
@@ -324,7 +350,7 @@ export class SnapshotReader {
       // A smaller chunk is less likely to meet a change while it is read.
       if (rows !== undefined) job.rows = Math.min(job.rows, Math.max(LEAST_CHUNK_ROWS, Math.floor(rows / 2)));
       if (attempt > MOST_ATTEMPTS) {
-        this.#ports.task.setAside(table, `${MOST_ATTEMPTS} times running it changed while a chunk of it was read`);
+        this.#news.setAside(table, `${MOST_ATTEMPTS} times running it changed while a chunk of it was read`);
         job.verdict = 'aside';
       } else await abortableDelay(20 * attempt, this.#signal);
     }

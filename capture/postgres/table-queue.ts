@@ -27,6 +27,21 @@ export class TableQueue {
     this.#insert([table]);
   }
 
+  /** Notes how large tables are that are not to wait. */
+  know(sizes: ReadonlyMap<TableProgress, TableSize>): void {
+    for (const [table, size] of sizes) this.#sizes.set(table, size);
+  }
+
+  /** Those that wait. */
+  get waiting(): readonly TableProgress[] {
+    return this.#waiting;
+  }
+
+  /** Lets go of those that nobody wants any more. */
+  keep(isWanted: (table: TableProgress) => boolean): void {
+    this.#waiting = this.#waiting.filter(isWanted);
+  }
+
   #insert(tables: readonly TableProgress[]): void {
     this.#waiting = [...this.#waiting, ...tables].sort((a, b) => this.sizeOf(a) - this.sizeOf(b));
   }
@@ -38,7 +53,7 @@ export class TableQueue {
 
   /** About so many bytes it takes. */
   sizeOf(table: TableProgress): number {
-    const { bytes, rows } = this.#sizes.get(table)!;
+    const { bytes, rows } = this.#sizes.get(table) ?? { rows: 0 };
     return bytes ?? rows * ROW_BYTES;
   }
 

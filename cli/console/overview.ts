@@ -1,5 +1,6 @@
 /** The overview: what all processes say of themselves, and what NATS and the targets themselves say. */
-import { readProgress, readRequest } from '../../capture/snapshot-request.ts';
+import { readRequests } from '../../capture/request-queue.ts';
+import { readProgress } from '../../capture/snapshot-request.ts';
 import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { flowNames, flowSettings, makerOf, type Config } from '../../core/config.ts';
@@ -163,12 +164,12 @@ async function readSnapshots({ config, connections }: OverviewInput): Promise<Sn
       const bucket = await openBucket(nats, config.nats);
       const all = await Promise.all(
         Object.keys(config.sources).map(async (source): Promise<SnapshotView | undefined> => {
-          const [progress, request] = [await readProgress(bucket, source), await readRequest(bucket, source)];
-          if (progress === undefined && request === undefined) return undefined;
+          const [requests, progress] = [await readRequests(bucket, source), await readProgress(bucket, source)];
+          if (progress === undefined && requests.length === 0) return undefined;
           return {
             source,
-            id: progress?.id ?? request!.id,
-            asked: request !== undefined,
+            id: progress?.id ?? requests[0]!.id,
+            asked: requests.length > 0,
             tables: (progress?.tables ?? []).map(({ schema, name, state, rows }) => ({
               table: `${schema}.${name}`,
               state,

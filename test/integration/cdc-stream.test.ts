@@ -7,11 +7,13 @@ import { runMirrorFlow } from '../../apply/mirror-flow.ts';
 import { readPositions } from '../../apply/postgres/position.ts';
 import { createPostgresStore } from '../../apply/postgres/store.ts';
 import { runPostgresCapture } from '../../capture/postgres/capture.ts';
-import { requestSnapshot } from '../../capture/snapshot-request.ts';
+import { addRequest, readRequests, removeRequest } from '../../capture/request-queue.ts';
+import { requestSnapshot, type SnapshotRequest } from '../../capture/snapshot-request.ts';
 import { cdcStreamName, ensureCdcStream, readFrames, readReset, readTail } from '../../core/cdc-stream.ts';
 import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/config.ts';
 import { decodeFrame } from '../../core/frame.ts';
 import { FramePublisher } from '../../core/frame-publisher.ts';
+import { openBucket } from '../../core/lease.ts';
 import { createLogger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT, NO_FLOW_REPORT } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
@@ -338,4 +340,23 @@ describe('a flow whose next frame is gone', () => {
     await reset();
     await copyEquals();
   });
+});
+
+it('requests for snapshots wait in their order, and none takes the place of another', async () => {
+  const config = configFor('queue').nats;
+  const bucket = await openBucket(nats, config);
+  // As a version wrote it that knew no others.
+  await bucket.put('snapshot-request.queue', JSON.stringify({ v: 1, id: 'old', tables: ['public.a'] }));
+  const ids = await Promise.all(
+    Array.from({ length: 12 }, (_, n) => requestSnapshot(config, 'queue', { tables: [`public.t${n}`] })),
+  );
+  const waiting = await readRequests(bucket, 'queue');
+  expect(waiting[0]).toEqual({ v: 1, id: 'old', tables: ['public.a'] });
+  expect(waiting.map(({ id }) => id).toSorted()).toEqual(['old', ...ids].toSorted());
+  await Promise.all(['old', ...ids, 'unknown'].map((id) => removeRequest(bucket, 'queue', id)));
+  expect(await readRequests(bucket, 'queue')).toEqual([]);
+  const big = (id: string): SnapshotRequest => ({ v: 1, id, keys: [['x'.repeat(300_000)]] });
+  expect(await addRequest(bucket, 'queue', big('one'))).toBe(true);
+  expect(await addRequest(bucket, 'queue', big('two'))).toBe(false);
+  expect((await readRequests(bucket, 'queue')).map(({ id }) => id)).toEqual(['one']);
 });

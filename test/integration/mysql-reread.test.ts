@@ -5,9 +5,17 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { runMirrorFlow } from '../../apply/mirror-flow.ts';
 import { createPostgresStore } from '../../apply/postgres/store.ts';
 import type { Flavour } from '../../capture/mysql/binlog-handler.ts';
+import { readRequests } from '../../capture/request-queue.ts';
 import { rereadRows } from '../../capture/reread.ts';
-import type { KeyTexts } from '../../capture/snapshot-request.ts';
+import {
+  answers,
+  readProgress,
+  requestSnapshot,
+  type KeyTexts,
+  type TableProgress,
+} from '../../capture/snapshot-request.ts';
 import { parseConfig } from '../../core/config.ts';
+import { openBucket } from '../../core/lease.ts';
 import { createLogger } from '../../core/logger.ts';
 import { NO_FLOW_REPORT } from '../../core/metrics.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
@@ -26,8 +34,8 @@ describe.each([
   let nats: NatsServer;
   let postgres: PostgresServer;
   const open: Source[] = [];
-  const source = async (name: string): Promise<Source> => {
-    const made = await Source.open(`${name}_${flavour}`, server, nats);
+  const source = async (name: string, yaml: Record<string, unknown> = {}): Promise<Source> => {
+    const made = await Source.open(`${name}_${flavour}`, server, nats, yaml);
     open.push(made);
     return made;
   };
@@ -136,6 +144,60 @@ describe.each([
       }
       await s.expectEqual('t');
       expect((await s.changes()).filter(({ row }) => row[0] === 's')).toHaveLength(2);
+      await s.stop();
+    },
+    timeoutMs,
+  );
+
+  it(
+    'are read while a large table is, and so are tables that are asked for meanwhile or read once more',
+    async () => {
+      const s = await source('beside', { snapshot_max_rows_per_second: 100 });
+      const rows = (from: number, count: number): string =>
+        Array.from({ length: count }, (_, i) => `(${from + i}, 'v')`).join(',');
+      await s.run(`create table big (id int primary key, v varchar(20)) engine=InnoDB;
+        create table small (id int primary key, v varchar(20)) engine=InnoDB; insert into small values (1, 'v')`);
+      await s.run(`insert into big values ${rows(0, 20_000)}`);
+      const bucket = await openBucket(s.nats, s.config);
+      const tables = async (): Promise<readonly TableProgress[]> => (await readProgress(bucket, s.name))?.tables ?? [];
+      const bigIs = async (): Promise<TableProgress> =>
+        (await tables()).find(({ name, keys }) => name === 'big' && !keys)!;
+      s.start();
+      await s.wait('the large table to be under way', async () => (await bigIs())?.cursor != null);
+      const reading = (await bigIs()).reading;
+      await reread(s, 'big', [['3'], ['-1']]);
+      await reread(s, 'small', [['1']]);
+      await s.run(
+        `create table late (id int primary key, v varchar(20)) engine=InnoDB; insert into late values ${rows(0, 60)}`,
+      );
+      await s.wait('the new table to be read', async () =>
+        (await tables()).some(({ name, state }) => name === 'late' && state === 'done'),
+      );
+      // None of those that wait is lost, and each is answered.
+      const ids: string[] = [];
+      for (const name of ['small', 'late', 'small'])
+        ids.push(await requestSnapshot(s.config, s.name, { tables: [`${s.database}.${name}`] }));
+      await s.wait('the requests to be answered', async () => {
+        const found = await tables();
+        const open = found.filter(({ state }) => state !== 'done');
+        const waits = open.some((table) => ids.some((id) => answers(table, id)));
+        return !waits && (await readRequests(bucket, s.name)).length === 0;
+      });
+      expect(await bigIs()).toMatchObject({ state: 'running', reading });
+      // One that is asked for again is begun again, and what asked for it before is not forgotten.
+      const [first, second] = [
+        await requestSnapshot(s.config, s.name, { tables: [`${s.database}.big`] }),
+        await requestSnapshot(s.config, s.name, { tables: [`${s.database}.big`] }),
+      ];
+      await s.wait('the large table to begin again', async () => {
+        const now = await bigIs();
+        return now.reading !== reading && now.cursor !== null && answers(now, first) && answers(now, second);
+      });
+      await s.stop();
+      (s.settings as { snapshot_max_rows_per_second?: number }).snapshot_max_rows_per_second = 1_000_000;
+      s.start();
+      await s.wait('all to be read', async () => (await tables()).every(({ state }) => state === 'done'));
+      for (const name of ['big', 'small', 'late']) await s.expectEqual(name);
       await s.stop();
     },
     timeoutMs,

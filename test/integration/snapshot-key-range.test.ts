@@ -3,8 +3,17 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { readProgress, requestSnapshot, type SnapshotProgress } from '../../capture/snapshot-request.ts';
+import { rereadRows } from '../../capture/reread.ts';
+import {
+  answers,
+  readProgress,
+  requestSnapshot,
+  type SnapshotProgress,
+  type TableProgress,
+} from '../../capture/snapshot-request.ts';
+import { EXIT } from '../../cli/exit-status.ts';
 import { checkedSpan } from '../../cli/key-span.ts';
+import { watchCancel, watchSnapshot } from '../../cli/snapshot-watch.ts';
 import type { PostgresSourceConfig } from '../../core/config.ts';
 import type { Dialect } from '../../core/frame.ts';
 import { openBucket } from '../../core/lease.ts';
@@ -271,6 +280,63 @@ describe('a large range', () => {
         async () => (await p.target.query(`select from t where v = 'extra'`)).rowCount === 0,
       );
       expect((await p.target.query('select from t')).rowCount).toBe(ROWS + 1);
+    },
+    timeoutMs,
+  );
+});
+
+describe('beside a table that takes long to be read', () => {
+  it(
+    'others are read that are asked for meanwhile, no request is lost, and whoever waits for one is told what became of it',
+    async () => {
+      const { postgres, nats } = servers;
+      const ddl = `create table big (id int primary key, v text); create table small (id int primary key, v text);
+        insert into big select i, 'v' from generate_series(1, 20000) i; insert into small values (1, 'v')`;
+      const settings = { snapshot_max_rows_per_second: 100, heartbeat: '500ms' };
+      const p = servers.closing(await Pipeline.open(postgres, nats, ddl, {}, postgres, settings));
+      const tables = async (): Promise<readonly TableProgress[]> => (await progressOf(p, 'wms')).tables;
+      const bigIs = async (): Promise<TableProgress> =>
+        (await tables()).find(({ name, keys }) => name === 'big' && keys === undefined)!;
+      const about = { nats: p.nats, config: p.config.nats, source: 'wms', schema: 'public' };
+      const wait = (id: string): Promise<number> => watchSnapshot(p.config.nats, 'wms', id);
+      p.start();
+      await waitFor('the large table to be under way', async () => (await bigIs()).rows > 0);
+      const { reading } = await bigIs();
+      for (const table of ['big', 'small'])
+        await rereadRows({ ...about, table, keys: [['1'], ['-1']], signal: AbortSignal.timeout(60_000) });
+      await p.source.query(`create table late (id int primary key, v text); insert into late values (1, 'v')`);
+      await waitFor('the new table to be read', async () =>
+        (await tables()).some(({ name, state }) => name === 'late' && state === 'done'),
+      );
+      const asked: Promise<number>[] = [];
+      for (const name of ['small', 'late'])
+        asked.push(wait(await requestSnapshot(p.config.nats, 'wms', { tables: [`public.${name}`] })));
+      expect(await Promise.all(asked)).toEqual([EXIT.good, EXIT.good]);
+      expect(await bigIs()).toMatchObject({ state: 'running', reading });
+
+      // One that is asked for again is begun again, also for whoever asked before.
+      const whole = await requestSnapshot(p.config.nats, 'wms', {});
+      const once = await requestSnapshot(p.config.nats, 'wms', { tables: ['public.big'] });
+      await waitFor('the large table to begin again', async () => {
+        const now = await bigIs();
+        return now.reading !== reading && now.rows > 0 && answers(now, whole) && answers(now, once);
+      });
+      const both = [wait(whole), wait(once)];
+      const none = wait(await requestSnapshot(p.config.nats, 'wms', { tables: ['public.nowhere'] }));
+      expect(await none).toBe(EXIT.no);
+      await watchCancel(p.config.nats, 'wms', await requestSnapshot(p.config.nats, 'wms', { cancel: true }));
+      expect(await Promise.all(both)).toEqual([EXIT.no, EXIT.no]);
+      expect((await bigIs()).cancelled).toBe(true);
+
+      await p.stop(['capture']);
+      (p.config.sources['wms'] as { snapshot_max_rows_per_second?: number }).snapshot_max_rows_per_second = 1_000_000;
+      p.start(['capture']);
+      expect(await wait(await requestSnapshot(p.config.nats, 'wms', {}))).toBe(EXIT.good);
+      await p.settled(['big', 'small', 'late']);
+      const reset = await requestSnapshot(p.config.nats, 'wms', { reset: true });
+      expect(await wait(reset)).toBe(EXIT.good);
+      await p.settled(['big', 'small', 'late']);
+      expect(p.failure).toBeUndefined();
     },
     timeoutMs,
   );

@@ -36,6 +36,7 @@ export class SnapshotByHand {
   readonly #reader: SnapshotReader;
   readonly #marks: Mark[] = [];
   readonly #taken = new Set<Mark>();
+  readonly #aside = new Set<TableProgress>();
 
   /** Reads `tables` of a database over as many connections, in chunks of no more than so many rows. */
   static async start(
@@ -76,7 +77,12 @@ export class SnapshotByHand {
       forgetTransactionsBefore: () => {},
       storedBehind: () => Promise.resolve(),
       stored: () => Promise.resolve(),
-      task: { progress: this.progress, cancelled: () => this.cancelled, isDue: () => true, setAside: () => {} },
+      task: {
+        progress: this.progress,
+        cancelled: () => this.cancelled,
+        isDue: (table) => table.state !== 'done' && !this.#aside.has(table),
+        setAside: (table) => void this.#aside.add(table),
+      },
     });
     this.ended = catalog.then((tablesFound) => {
       known = tablesFound;

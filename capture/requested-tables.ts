@@ -1,0 +1,115 @@
+/** What a request makes of the tables of a progress. Whoever waits for a request finds it in the tables that answer it. */
+import type { SnapshotRequest, TableProgress } from './snapshot-request.ts';
+
+export interface TableName {
+  readonly schema: string;
+  readonly name: string;
+}
+
+/** Keys that are to be read again, in the progress at once: it is one message. */
+const MOST_KEY_BYTES = 256 * 1024;
+/** Ranges that were read stay for so long, for those who wait for them. */
+const RANGES_KEPT = 8;
+
+/** Whether a request cannot be begun yet. */
+export function mustWait(tables: readonly TableProgress[], request: SnapshotRequest): boolean {
+  const open = tables.filter(({ state }) => state !== 'done');
+  // Of one table one reading at a time: what was not seen between begin and end of one tells nothing of the other.
+  if (request.span !== undefined && open.some((table) => request.tables?.includes(nameOf(table)) === true)) return true;
+  const keyBytes = open.reduce((sum, { keys }) => sum + bytesOf(keys), 0);
+  return request.keys !== undefined && keyBytes > 0 && keyBytes + bytesOf(request.keys) > MOST_KEY_BYTES;
+}
+
+/** The tables with what a request asks for of `wanted`. */
+export function withRequest(
+  tables: readonly TableProgress[],
+  request: SnapshotRequest,
+  wanted: readonly TableName[],
+): TableProgress[] {
+  if (isPartial(request)) return withPart(tables, request, wanted);
+  return withWhole(tables, wanted, { request: request.id, hurries: request.tables !== undefined });
+}
+
+/** The tables with some that are read from the beginning because the log does not bring all of them. */
+export function readAnew(tables: readonly TableProgress[], wanted: readonly TableName[]): TableProgress[] {
+  return withWhole(tables, wanted, { needed: true, hurries: false });
+}
+
+function withPart(
+  tables: readonly TableProgress[],
+  { id, keys, span }: SnapshotRequest,
+  wanted: readonly TableName[],
+): TableProgress[] {
+  const ranges = tables.filter((table) => table.span !== undefined && table.state === 'done');
+  const old = new Set(ranges.slice(0, Math.max(0, ranges.length - RANGES_KEPT)));
+  return [
+    ...tables.filter((table) => table.state !== 'done' || (table.keys === undefined && !old.has(table))),
+    ...wanted.map((name): TableProgress => ({
+      ...unread(name),
+      request: id,
+      ...(keys === undefined ? {} : { keys }),
+      ...(span === undefined ? {} : { span }),
+    })),
+  ];
+}
+
+/**
+ * Tables are replaced: whoever reads what was there before finds that it is no longer among the tables. Those of which
+ * nothing was read yet are left in their place, and answer this as well, unless somebody named them and waits.
+ */
+function withWhole(
+  tables: readonly TableProgress[],
+  wanted: readonly TableName[],
+  why: { readonly request?: string; readonly needed?: true; readonly hurries: boolean },
+): TableProgress[] {
+  const names = new Set(wanted.map(nameOf));
+  const renewed = new Map(wanted.map((name): [string, TableProgress] => [nameOf(name), unread(name)]));
+  for (const table of tables)
+    if (!why.hurries && names.has(nameOf(table)) && isUntouched(table)) renewed.set(nameOf(table), table);
+  for (const table of tables) {
+    const entry = renewed.get(nameOf(table));
+    if (entry === undefined) continue;
+    const isOpen = table.state !== 'done';
+    if (isOpen && table.needed === true) entry.needed = true;
+    // Who had read what is read once more needs it as it is then.
+    if (isOpen || why.needed === true) answer(entry, [...(table.also ?? []), table.request]);
+  }
+  for (const entry of renewed.values()) {
+    answer(entry, [why.request]);
+    if (why.needed === true) entry.needed = true;
+  }
+  const left = tables.filter((table) => !names.has(nameOf(table)) || renewed.get(nameOf(table)) === table);
+  return [...left, ...[...renewed.values()].filter((entry) => !left.includes(entry))];
+}
+
+/** Adds requests that a table answers. */
+function answer(entry: TableProgress, requests: readonly (string | undefined)[]): void {
+  const known = [...(entry.also ?? []), entry.request];
+  const all = [...new Set([...known, ...requests].filter((id) => id !== undefined))];
+  const last = all.pop();
+  if (last !== undefined) entry.request = last;
+  if (all.length > 0) entry.also = all;
+}
+
+/** Whether a table waits to be read whole, and nothing of it has been looked at yet. */
+function isUntouched(table: TableProgress): boolean {
+  return !isPartial(table) && table.part === undefined && table.state === 'pending' && table.reading === undefined;
+}
+
+/** A table that is to be read from its beginning. */
+export function unread({ schema, name }: TableName): TableProgress {
+  return { schema, name, state: 'pending', cursor: null, rows: 0 };
+}
+
+export function nameOf({ schema, name }: TableName): string {
+  return `${schema}.${name}`;
+}
+
+/** Whether only some rows of a table are read, beside what is known of the table as a whole. */
+function isPartial({ keys, span }: Pick<TableProgress, 'keys' | 'span'>): boolean {
+  return keys !== undefined || span !== undefined;
+}
+
+function bytesOf(keys: unknown): number {
+  return keys === undefined ? 0 : Buffer.byteLength(JSON.stringify(keys));
+}
