@@ -91,8 +91,8 @@ command(
 )
   .option('--from <key>', 'read only rows of one table, from this key on; a key of several columns as a JSON array')
   .option('--to <key>', 'read only rows of one table, to before this key')
-  .option('--wait', 'show how far it is until all is read')
-  .option('--cancel', 'stop the snapshot under way')
+  .option('--wait', 'show how far it is until all is read, or stopped')
+  .option('--cancel', 'stop all that is read of the source')
   .option('--reset', 'make a new slot and read everything: after a slot or frames were lost');
 command(
   program,

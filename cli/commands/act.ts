@@ -9,7 +9,8 @@ import { describeOutboundTraces, teardownOutbound } from '../flow-teardown.ts';
 import { confirmed } from '../confirm.ts';
 import { printable } from '../printable.ts';
 import { named, refused, waiting } from '../quarantine-notes.ts';
-import { watchSnapshot } from '../snapshot-watch.ts';
+import { watchCancel, watchSnapshot } from '../snapshot-watch.ts';
+import { requireTables } from '../requested-names.ts';
 import { checkedSpan, tableOfSpan } from '../key-span.ts';
 import { EXIT } from '../exit-status.ts';
 import { printTable, readConfig, requireSource, requireTarget, unknownName, type GlobalOptions } from '../context.ts';
@@ -25,11 +26,15 @@ export async function snapshot(
   if (config.canonicalFlows[source] !== undefined && config.sources[source] === undefined)
     return await writeAnew(config, source, tables, options);
   const settings = requireSource(config, source);
-  for (const table of tables)
-    if (!table.includes('.'))
-      throw new ReplicationError('config_invalid', `table ${table} must be given as schema.table`);
-  if (isRange && (options.cancel === true || options.reset === true))
-    throw new ReplicationError('config_invalid', '--cancel and --reset go without --from and --to');
+  if (options.cancel === true && options.reset === true)
+    throw new ReplicationError('config_invalid', '--cancel and --reset exclude each other');
+  const whole = options.cancel === true ? '--cancel' : options.reset === true ? '--reset' : undefined;
+  if (whole !== undefined && (tables.length > 0 || isRange))
+    throw new ReplicationError(
+      'config_invalid',
+      `${whole} is for all that is read of a source, and goes without tables, --from and --to`,
+    );
+  if (!isRange) await requireTables(config.nats, source, settings, tables);
   const range = isRange ? await checkedSpan(settings, tableOfSpan(tables), { from, to }) : undefined;
   const id = await requestSnapshot(config.nats, source, {
     tables,
@@ -48,16 +53,18 @@ export async function snapshot(
       ...(range === undefined ? {} : { from: range.span.from, to: range.span.to }),
     },
   });
+  const what = options.reset === true ? 'from scratch of' : 'of';
   if (options.cancel === true) console.log(`asked the capture of ${source} to stop its snapshot`);
   else
     console.log(
-      `snapshot ${id} of ${tables.length === 0 ? 'all tables' : `${isRange ? 'a range of ' : ''}${tables.join(', ')}`} asked for; the running capture of ${source} takes it up (waybill status shows how far it is)`,
+      `snapshot ${id} ${what} ${tables.length === 0 ? 'all tables' : `${isRange ? 'a range of ' : ''}${tables.join(', ')}`} asked for; the running capture of ${source} takes it up (waybill status shows how far it is)`,
     );
   if (range?.removes === false)
     console.log(
       `keys of this type sort in another way elsewhere: rows of the range that ${source} does not have any more stay in the targets until \`waybill verify --repair\` or a snapshot of the whole table removes them`,
     );
-  return options.wait === true && options.cancel !== true ? await watchSnapshot(config.nats, source, id) : EXIT.good;
+  if (options.wait !== true) return EXIT.good;
+  return await (options.cancel === true ? watchCancel : watchSnapshot)(config.nats, source, id);
 }
 
 /** A flow of records has no tables to read: it works its records out and writes all of them anew. */
@@ -65,11 +72,15 @@ async function writeAnew(
   config: Config,
   flow: string,
   tables: readonly string[],
-  options: { cancel?: boolean; reset?: boolean; from?: string; to?: string },
+  options: { cancel?: boolean; reset?: boolean; wait?: boolean; from?: string; to?: string },
 ): Promise<number> {
-  const { cancel, reset, from, to } = options;
-  if (tables.length > 0 || cancel === true || reset === true || from !== undefined || to !== undefined)
-    throw new ReplicationError('config_invalid', `${flow} is a flow of records: it is written anew as a whole`);
+  const { cancel, reset, wait, from, to } = options;
+  const isMore = tables.length > 0 || from !== undefined || to !== undefined;
+  if (isMore || cancel === true || reset === true || wait === true)
+    throw new ReplicationError(
+      'config_invalid',
+      `${flow} is a flow of records: it is written anew as a whole, and takes neither tables nor options`,
+    );
   const id = await requestAnew(config.nats, flow);
   await auditIfReachable(config, [config.canonicalFlows[flow]!.to], {
     action: 'snapshot',

@@ -10,6 +10,7 @@ import { coverage, isProven, openFindings } from '../../monitoring/drift/outcome
 import { requestAnew } from '../../transform/request.ts';
 import { audit, targetsOf } from '../audit.ts';
 import { named, refused, waiting } from '../quarantine-notes.ts';
+import { requireTables } from '../requested-names.ts';
 import { isHeldByMapping } from './quarantine.ts';
 import { hiddenColumns, shown } from './hidden-columns.ts';
 
@@ -114,7 +115,8 @@ export function createActions(config: Config, log: Logger, stop: AbortSignal): A
     },
 
     async snapshot(actor, source, tables, cancel) {
-      const id = await requestSnapshot(config.nats, source, { tables: [...tables], cancel });
+      if (!cancel) await requireTables(config.nats, source, config.sources[source]!, tables);
+      const id = await requestSnapshot(config.nats, source, { tables, cancel });
       const done = cancel ? 'asked the capture to stop reading' : `asked the capture to read: snapshot ${id}`;
       try {
         await audit(config, targetsOf(config, source), {

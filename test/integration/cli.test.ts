@@ -171,6 +171,21 @@ it('reads tables again on request, and shows how far it is', async () => {
   const several = start('snapshot', 'wms', '--from', '1');
   expect(await several.ended).toBe(2);
   expect(several.output()).toContain('--from and --to are for one table, and none is named');
+  const refusals: readonly (readonly [readonly string[], string])[] = [
+    [['public.ordres', '--wait'], 'there is no captured table "public.ordres" (did you mean "public.orders"?)'],
+    [['public.audit_log'], 'there is no captured table "public.audit_log"'],
+    [['public.orders', '--cancel'], '--cancel is for all that is read of a source'],
+    [['public.orders', '--reset'], '--reset is for all that is read of a source'],
+    [['--cancel', '--reset'], '--cancel and --reset exclude each other'],
+  ];
+  for (const [words, message] of refusals) {
+    const no = start('snapshot', 'wms', ...words);
+    expect(await no.ended).toBe(2);
+    expect(no.output()).toContain(message);
+  }
+  expect(await waybill('snapshot', 'wms', '--cancel', '--wait')).toContain(
+    'the capture of wms has stopped its snapshot',
+  );
   await drain(running);
 });
 
