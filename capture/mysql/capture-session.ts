@@ -275,6 +275,7 @@ export class CaptureSession {
     try {
       const ports = {
         client,
+        lookups: this.#o.client,
         flavour: settings.kind,
         readTable: (schema: string, name: string) => this.#catalog.read(schema, name),
         rules: this.#rules,

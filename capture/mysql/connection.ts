@@ -84,6 +84,42 @@ export class SqlClient {
     });
   }
 
+  /**
+   * Runs a statement whose rows are not kept: `take` is given each. While what it gives is under way the server waits with
+   * more. Rejects at once where that does; what else comes of the statement is passed over, before the next one begins. Fails
+   * with `source_unreachable` where the server hangs.
+   */
+  async each(sql: string, doing: string, take: (row: TextRow) => Promise<void> | undefined): Promise<void> {
+    const watch = setInterval(() => void this.#lookAfterServer(doing), this.#patienceMs);
+    try {
+      await this.#each(sql, doing, take);
+    } finally {
+      clearInterval(watch);
+    }
+  }
+
+  async #each(sql: string, doing: string, take: (row: TextRow) => Promise<void> | undefined): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      let failed = false;
+      const fail = (thrown: unknown): void => {
+        failed = true;
+        reject(thrown as Error);
+      };
+      const query = this.#connection.query({ sql, rowsAsArray: true, typeCast: (field) => field.string('utf8') });
+      query.on('result', (row: unknown) => {
+        if (failed || !Array.isArray(row)) return;
+        const work = take(row as TextRow);
+        if (work === undefined) return;
+        this.#connection.pause();
+        void work.catch(fail).finally(() => this.#connection.resume());
+      });
+      query.on('error', (error: unknown) =>
+        fail(this.#ended === undefined ? sourceError(error, doing) : this.#ended.reason),
+      );
+      query.on('end', () => resolve());
+    });
+  }
+
   /** A query may take its time. A server that hangs would never say so: its sockets stay open. */
   async #lookAfterServer(doing: string): Promise<void> {
     if (this.#asking) return;

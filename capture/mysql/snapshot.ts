@@ -3,12 +3,10 @@
  * of DBLog. What the log brings between the two is dropped from the chunk, and the rest is published once the log has
  * come to the second.
  */
-import type { ColumnRules } from '../../core/column-rules.ts';
+import { asReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
-import type { TableSchema } from '../../core/frame.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
 import { isOrdered, rangeMark } from '../../core/key-order.ts';
-import type { Logger } from '../../core/logger.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import { spanFits } from '../key-span.ts';
 import { RowLimit } from '../row-limit.ts';
@@ -17,19 +15,20 @@ import {
   cancelMark,
   nameReading,
   type KeyTexts,
-  type ProgressStore,
   type SnapshotProgress,
   type TableProgress,
 } from '../snapshot-request.ts';
-import type { StreamLead } from '../stream-lead.ts';
 import { TableNews } from '../table-news.ts';
 import type { CapturedTable } from './catalog.ts';
-import { ChunkReader, type ChunkReaderOptions } from './chunk-reader.ts';
+import { ChunkReader } from './chunk-reader.ts';
 import { chunkSql, existSql, guessSql, keysSql, keyTextIsKey } from './chunk-sql.ts';
-import { keyText } from './chunk-window.ts';
+import { keyText, type ChunkWindow } from './chunk-window.ts';
+import { ChunkRows, keyImage, type ChunkRow } from './chunk-rows.ts';
 import { quoteLiteral, type TextRow } from './connection.ts';
+import { readExecuted } from './executed.ts';
 import type { LogPort } from './log-boundary.ts';
-import { guarded, publishRead } from './published-table.ts';
+import { publishRead } from './published-table.ts';
+import type { SnapshotPorts } from './snapshot-ports.ts';
 import { failedForDdl } from './source-error.ts';
 
 const FIRST_CHUNK_ROWS = 1000;
@@ -46,34 +45,15 @@ const MOST_NAMED = 100;
 const MYSQL_ROWS = 9;
 const MARIADB_ROWS = 8;
 
-export interface SnapshotPorts extends ChunkReaderOptions {
-  /** A table as the catalog has it now. */
-  readonly readTable: (schema: string, name: string) => Promise<CapturedTable | 'absent' | undefined>;
-  readonly rules: ColumnRules;
-  readonly progress: ProgressStore;
-  readonly maxChunkRows: number;
-  readonly maxRowsPerSecond: number | undefined;
-  readonly log: Logger;
-  /** How far the stream is ahead of the flows that apply it. */
-  readonly lead: StreamLead;
-  /** Resolves when all that was published is stored. Rejects when the signal aborts (Invariant 1). */
-  readonly stored: () => Promise<void>;
-}
-
 interface Chunk {
   readonly table: CapturedTable;
-  readonly rows: readonly ChunkRow[];
+  readonly rows: ChunkRows;
   /** Keys that were asked for by name and that no row has. */
   readonly absent: readonly KeyTexts[];
 }
 
-interface ChunkRow {
-  readonly json: Buffer;
-  /** As the source has it: the place in the table. */
-  readonly key: readonly string[];
-  /** As frames carry it. */
-  readonly published: readonly string[];
-}
+/** A chunk of which a part was published cannot be brought to its end. */
+class ChunkLost extends Error {}
 
 /** A table that is being read. */
 interface Reading {
@@ -95,6 +75,10 @@ export class SnapshotReader {
   readonly #chunks: ChunkReader;
   readonly #limit: RowLimit;
   readonly #news: TableNews;
+  /** Of a row on average, as the server keeps count; 0 where it does not. */
+  readonly #rowBytes = new WeakMap<TableProgress, number>();
+  /** Of `client`, as the server knows it. */
+  #connectionId: string | undefined;
 
   constructor(ports: SnapshotPorts, task: SnapshotTask) {
     this.#ports = ports;
@@ -163,13 +147,14 @@ export class SnapshotReader {
     const names = whole.map(({ schema, name }) => `(${quoteLiteral(schema)}, ${quoteLiteral(name)})`);
     const named = names.length > MOST_NAMED ? '' : ` AND (TABLE_SCHEMA, TABLE_NAME) IN (${names.join(', ')})`;
     const rows = await this.#ports.client.query(
-      `SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_ROWS IS NOT NULL${named}`,
+      `SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_ROWS, AVG_ROW_LENGTH FROM information_schema.TABLES WHERE TABLE_ROWS IS NOT NULL${named}`,
       'estimating the rows of tables',
     );
-    const counts = new Map(rows.map(([schema, name, count]) => [`${schema}.${name}`, Number(count)]));
+    const found = new Map(rows.map(([schema, name, ...counts]) => [`${schema}.${name}`, counts.map(Number)]));
     for (const table of whole) {
-      const count = counts.get(placeOf(table));
+      const [count, rowBytes] = found.get(placeOf(table)) ?? [];
       if (count !== undefined) table.estimate = count;
+      this.#rowBytes.set(table, rowBytes ?? 0);
     }
   }
 
@@ -207,8 +192,9 @@ export class SnapshotReader {
       await this.#ports.stored();
       await this.#store();
     }
-    const limit = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#limit.mostAtOnce);
-    return { table, id, captured, limit, rowBytes: 0 };
+    const rowBytes = this.#rowBytes.get(table) ?? 0;
+    const limit = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#rowsOf(rowBytes));
+    return { table, id, captured, limit, rowBytes };
   }
 
   /** Reads one more chunk of a table; false when no more is to be read of it. */
@@ -225,6 +211,7 @@ export class SnapshotReader {
       if (table.span !== undefined && !spanFits(table.span, current.schema)) return undefined;
       const begin = keyless ? (port: LogPort) => this.#publishAt(port, current, [id, 'begin']) : undefined;
       return await this.#read(
+        table,
         current,
         (excluded) => [chunkSql(current, cursor, limit, excluded, table.span)],
         [],
@@ -244,21 +231,24 @@ export class SnapshotReader {
       return false;
     }
     reading.captured = chunk.table;
-    const { rows } = chunk;
-    table.rows += rows.length;
-    this.#limit.settle(limit ?? 0, rows.length);
-    const last = rows.at(-1);
-    if (limit === undefined || rows.length < limit || last === undefined) {
+    const { count, bytes: read, last } = chunk.rows;
+    this.#limit.settle(limit ?? 0, limit === undefined ? 0 : count);
+    if (limit === undefined || count < limit || last === undefined) {
       await this.#end(reading);
       return false;
     }
     table.cursor = rules.sealCursor(rules.publish(reading.captured.schema), last.key);
-    reading.rowBytes = rows.reduce((sum, row) => sum + row.json.length, 0) / rows.length;
-    // Half of what may lie ahead of a flow is written while the other half is read.
-    const byBytes = Math.min(CHUNK_BYTES, lead.mostBytes / 2) / reading.rowBytes;
-    const most = Math.min(this.#ports.maxChunkRows, this.#limit.mostAtOnce, byBytes);
-    reading.limit = Math.max(Math.min(100, this.#ports.maxChunkRows, this.#limit.mostAtOnce), Math.floor(most));
+    reading.rowBytes = read / count;
+    reading.limit = this.#rowsOf(reading.rowBytes);
     return true;
+  }
+
+  /** Rows of a chunk, by what one of them takes on average; 0 where nobody knows. */
+  #rowsOf(rowBytes: number): number {
+    const { lead, maxChunkRows } = this.#ports;
+    // Half of what may lie ahead of a flow is written while the other half is read.
+    const most = rowBytes === 0 ? FIRST_CHUNK_ROWS : Math.floor(Math.min(CHUNK_BYTES, lead.mostBytes / 2) / rowBytes);
+    return Math.max(1, Math.min(maxChunkRows, this.#limit.mostAtOnce, most));
   }
 
   async #end({ table, captured, id }: Reading): Promise<void> {
@@ -290,12 +280,11 @@ export class SnapshotReader {
     if (captured.schema.key.length > 0 && fits(captured)) {
       const chunk = await this.#publishChunk(table, captured, async (current) =>
         fits(current)
-          ? await this.#read(current, (excluded) => keyStatements(current, keys, excluded), keys)
+          ? await this.#read(table, current, (excluded) => keyStatements(current, keys, excluded), keys)
           : undefined,
       );
       if (chunk === 'aside' || this.#stopped) return;
       await this.#ports.stored();
-      table.rows = chunk?.rows.length ?? 0;
       log.info({ table: `${table.schema}.${table.name}`, rows: table.rows, keys: keys.length }, 'rows read again');
     }
     table.state = 'done';
@@ -312,16 +301,19 @@ export class SnapshotReader {
   ): Promise<Chunk | undefined | 'aside'> {
     const { readTable, signal } = this.#ports;
     let captured = first;
+    const before = table.rows;
     for (let attempt = 1; !this.#stopped && this.#news.isWanted(table); attempt++) {
-      const found = await read(captured).catch((thrown: unknown) => {
-        if (failedForDdl(thrown)) return 'altered' as const;
+      table.rows = before;
+      const found = await read(captured).catch(async (thrown: unknown) => {
+        if (thrown instanceof ChunkLost) await this.#settleLost();
+        if (failedForDdl(thrown) || thrown instanceof ChunkLost) return 'altered' as const;
         throw thrown;
       });
       if (found === undefined) return undefined;
       failpoint('capture.mid-snapshot');
       const now = await readTable(table.schema, table.name);
       const unchanged = now !== 'absent' && now?.schema.version === captured.schema.version;
-      if (unchanged && found !== 'altered' && (await this.#publish(found.chunk, found.high))) return found.chunk;
+      if (unchanged && found !== 'altered' && (await this.#publish(table, found.chunk, found.high))) return found.chunk;
       if (now === 'absent' || now === undefined) return undefined;
       // The window of the chunk stays until the next one replaces it.
       captured = now;
@@ -358,7 +350,7 @@ export class SnapshotReader {
   }
 
   /** Publishes what is left of a chunk once the log has come to `high`; false when it must be read again. */
-  async #publish({ table, rows, absent }: Chunk, high: GtidSet): Promise<boolean> {
+  async #publish(progress: TableProgress, { table, rows, absent }: Chunk, high: GtidSet): Promise<boolean> {
     return await this.#ports.atBoundary(
       (port) => port.contains(high),
       (port) => {
@@ -368,52 +360,112 @@ export class SnapshotReader {
         // Where equal keys may have different texts, a change of an absent key might not be known as one: then none is
         // said to be deleted, and whoever asked asks again.
         const gone = window.touched && !keyTextIsKey(table) ? [] : absent.filter((key) => window.keeps(keyText(key)));
-        const kept = rows.filter((row) => window.keeps(keyText(row.published)));
         const logged = publishRead(table, this.#ports.rules).table;
         port.publish(
           logged,
           'd',
           gone.map((key) => keyImage(logged.schema, key)),
         );
-        port.publish(
-          logged,
-          'r',
-          kept.map((row) => row.json),
-        );
+        this.#publishRows(port, window, progress, table, rows.take());
         return true;
       },
     );
   }
 
+  #publishRows(
+    port: LogPort,
+    window: ChunkWindow,
+    progress: TableProgress,
+    table: CapturedTable,
+    rows: readonly ChunkRow[],
+  ): void {
+    const kept = rows.filter((row) => window.keeps(keyText(row.published)));
+    const { table: logged } = publishRead(table, this.#ports.rules);
+    port.publish(
+      logged,
+      'r',
+      kept.map((row) => row.json),
+    );
+    progress.rows += rows.length;
+  }
+
+  /**
+   * Publishes what has been read of a chunk that turns out to be large, while its statement goes on. That sees the table
+   * as it was when it began, so the window of the chunk stays open, and what changes meanwhile counts for all that is
+   * still to come. Throws where that cannot be; the statement is ended then.
+   */
+  async #publishPiece(
+    progress: TableProgress,
+    table: CapturedTable,
+    rows: readonly ChunkRow[],
+    high: GtidSet,
+  ): Promise<void> {
+    const { lead, lookups, readTable, signal } = this.#ports;
+    const bytes = rows.reduce((sum, { json }) => sum + json.length, 0);
+    try {
+      const isKeyless = table.schema.key.length === 0;
+      if (isKeyless) await this.#limit.take(rows.length, signal);
+      await lead.room(bytes, signal);
+      const now = await readTable(table.schema.schema, table.schema.name);
+      const isSame = now !== 'absent' && now?.schema.version === table.schema.version;
+      const published =
+        isSame &&
+        !this.#stopped &&
+        this.#news.isWanted(progress) &&
+        (await this.#ports.atBoundary(
+          (port) => port.contains(high),
+          (port) => {
+            if (isKeyless && port.window!.touched) return false;
+            this.#publishRows(port, port.window!, progress, table, rows);
+            return true;
+          },
+        ));
+      if (!published) throw new ChunkLost();
+      await this.#ports.stored();
+    } catch (thrown) {
+      if (thrown instanceof ChunkLost)
+        await lookups.query(`KILL QUERY ${this.#connectionId}`, 'ending the reading of a chunk');
+      throw thrown;
+    } finally {
+      lead.done(bytes);
+    }
+  }
+
+  /** Where the statement had come to its end by itself, its killing may meet the next one. */
+  async #settleLost(): Promise<void> {
+    await this.#ports.client.query('DO 0', 'ending the reading of a chunk').catch((thrown: unknown) => {
+      if (asReplicationError(thrown).code !== 'source_query') throw thrown;
+    });
+  }
+
   async #read(
+    progress: TableProgress,
     table: CapturedTable,
     statements: (excluded: ReadonlySet<string>) => readonly string[],
     keys: readonly KeyTexts[],
     atLow?: (port: LogPort) => void,
   ): Promise<{ chunk: Chunk; high: GtidSet }> {
-    const { client } = this.#ports;
+    const { client, flavour, lookups, rules } = this.#ports;
     const doing = `reading a chunk of ${table.schema.schema}.${table.schema.name}`;
-    const { guards, excluded } = publishRead(table, this.#ports.rules);
-    const omitted = table.schema.columns.map(({ name }) => excluded.has(name));
-    const keyIndexes = table.schema.key.map((key) => table.schema.columns.findIndex(({ name }) => name === key));
-    const keyOf = (row: TextRow): string[] => keyIndexes.map((index) => row[index] ?? '');
-    const chunkRow = (row: TextRow): ChunkRow => {
-      if (guards === undefined) {
-        const key = keyOf(row);
-        return { json: Buffer.from(JSON.stringify(row)), key, published: key };
-      }
-      const values = row.map((text, i) => (text === null || guards[i] === undefined ? text : guarded(guards[i], text)));
-      const json = Buffer.from(JSON.stringify(values.filter((_, i) => !omitted[i]!)));
-      return { json, key: keyOf(row), published: keyOf(values) };
-    };
+    this.#connectionId ??= (await client.query('SELECT CONNECTION_ID()', doing))[0]![0]!;
     const { result, high } = await this.#chunks.read(
       table,
       doing,
       async () => {
-        const found: TextRow[] = [];
-        for (const sql of statements(excluded)) for (const row of await client.query(sql, doing)) found.push(row);
-        const rows = found.map(chunkRow);
-        const there = new Set(rows.map(({ key }) => keyText(key)));
+        const rows = new ChunkRows(table, rules);
+        let seen: GtidSet | undefined;
+        const publish = async (): Promise<void> => {
+          // What the statement sees had been executed when its first rows came.
+          seen ??= await readExecuted(lookups, flavour);
+          await this.#publishPiece(progress, table, rows.take(), seen);
+        };
+        const there = new Set<string>();
+        const take = (row: TextRow): Promise<void> | undefined => {
+          const isFull = rows.add(row);
+          if (keys.length > 0) there.add(keyText(rows.last!.key));
+          return isFull ? publish() : undefined;
+        };
+        for (const sql of statements(publishRead(table, rules).excluded)) await client.each(sql, doing, take);
         const unseen = keys.filter((key) => !there.has(keyText(key)));
         const absent: KeyTexts[] = [];
         for (const some of inGroups(unseen)) {
@@ -449,11 +501,4 @@ function keyStatements(table: CapturedTable, keys: readonly KeyTexts[], excluded
 
 function* inGroups<T>(items: readonly T[]): Generator<T[]> {
   for (let at = 0; at < items.length; at += KEYS_A_STATEMENT) yield items.slice(at, at + KEYS_A_STATEMENT);
-}
-
-/** A row of which only the key is known, as frames carry it. */
-function keyImage(schema: TableSchema, key: KeyTexts): Buffer {
-  const image: (string | null)[] = schema.columns.map(() => null);
-  for (const [i, name] of schema.key.entries()) image[schema.columns.findIndex((c) => c.name === name)] = key[i]!;
-  return Buffer.from(JSON.stringify(image));
 }

@@ -10,7 +10,7 @@ import type { MysqlSourceConfig } from '../../core/config.ts';
 import { openBucket } from '../../core/lease.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { Source } from '../support/mysql-source.ts';
+import { Source, type Change } from '../support/mysql-source.ts';
 
 const timeoutMs = 240_000;
 describe.each([
@@ -78,16 +78,34 @@ describe.each([
     timeoutMs,
   );
   it(
-    'reads a table without a key of very many rows',
+    'reads tables of very many rows without a key, and of very long rows, in pieces, also while they are written to',
     async () => {
       const s = await source('many');
-      await s.run('create table many (v int)');
-      await s.run(`insert into many values ${Array.from({ length: 700 }, (_, i) => `(${i})`).join(',')}`);
-      await s.run('insert into many select v from many;'.repeat(8));
+      await s.run(`create table many (v int, filler char(100)) engine=InnoDB;
+        create table long_rows (id int primary key, v longtext) engine=InnoDB`);
+      await s.run(
+        `insert into many values ${Array.from({ length: 700 }, (_, i) => `(${i}, repeat('x', 100))`).join(',')}`,
+      );
+      await s.run('insert into many select v, filler from many;'.repeat(8));
+      for (let id = 0; id < 30; id += 5)
+        await s.run(
+          `insert into long_rows values ${Array.from({ length: 5 }, (_, i) => `(${id + i}, repeat('${id + i} ', 400000))`).join(',')}`,
+        );
       s.start();
-      await s.loaded(1);
-      const read = (await s.changes()).filter(({ row }) => row[0] === 'r');
-      expect(read).toHaveLength(700 * 2 ** 8);
+      const of = async (table: string): Promise<Change[]> =>
+        (await s.changes()).filter((change) => change.table.name === table);
+      for (const [table, sql] of [
+        ['long_rows', `update long_rows set v = 'changed' where id in (0, 29)`],
+        ['many', `insert into many values (-1, 'added')`],
+      ] as const) {
+        await s.wait('the first rows', async () => (await of(table)).some(({ row }) => row[0] === 'r'));
+        await s.run(sql);
+      }
+      await s.loaded(2);
+      await s.expectEqual('long_rows');
+      const ops = (await of('many')).map(({ row }) => (row[0] === 's' ? String(row[2]![1]) : row[0]));
+      const last = ops.slice(ops.lastIndexOf('begin'));
+      expect(last.filter((op) => op === 'r' || op === 'i')).toHaveLength(700 * 2 ** 8 + 1);
       await s.stop();
     },
     timeoutMs,
