@@ -97,7 +97,7 @@ describe('canonical values', () => {
             const isNull = absent.next().value as boolean;
             return isNull && !field.key ? null : (stream.next().value as string);
           });
-          const violations = compileValidator({ ...entity, rules: [] })(values);
+          const violations = compileValidator({ ...entity, groupRules: [] })(values);
           let object: Record<string, unknown>;
           try {
             object = recordObject(entity, values);
