@@ -178,13 +178,16 @@ export class LiveCatalog {
     this.#readAt.set(id, await readExecuted(this.#o.client, this.#o.flavour));
     const statements = this.#statementsOf.get(id);
     this.#statementsOf.delete(id);
+    // What a column was in between, such as the default that its rows got or a generated one, nobody knows.
+    const isUnknown = statements?.changesRows === true && (statements.drops || statements.count > 1);
     const before = this.#catalog.get(id);
     const isSame = before?.schema.version === table.schema.version;
     if (before !== undefined && isSame) {
-      if (statements?.changesRows === true && statements.drops)
-        await this.#changed(before, 'a column may have come again');
-      // What frames carry is the same; what the log has of a history may be new.
-      const same = before.rowEnd === table.rowEnd ? before : table;
+      if (isUnknown) {
+        const why = statements.drops ? 'a column may have come again' : 'it changed, and changed back';
+        await this.#changed(before, why);
+      }
+      const same = withSameRows(before, table);
       this.#catalog.set(id, same);
       return same;
     }
@@ -196,8 +199,6 @@ export class LiveCatalog {
     this.#catalog.set(id, change.table);
     if (change.isNarrower) this.#narrower.add(id);
     else this.#narrower.delete(id);
-    // What a column was in between, such as the default that its rows got, nobody knows.
-    const isUnknown = statements?.changesRows === true && (statements.drops || statements.count > 1);
     const why = change.reread ?? (isUnknown ? 'it changed more than once' : undefined);
     if (why !== undefined) await this.#changed(table, why);
     return change.table;
@@ -382,6 +383,17 @@ export class LiveCatalog {
     for (const table of tables) this.#planned.add(tableName(table));
     if (tables.length > 0) await this.#o.onRowsMoved(tables);
   }
+}
+
+/** A version whose frames are the same, with generated columns and a history that may be new: `before` where they are not. */
+function withSameRows(before: CapturedTable, now: CapturedTable): CapturedTable {
+  const generatedOf = ({ columns }: CapturedTable): string =>
+    JSON.stringify(columns.map(({ schema, generated }) => [schema.name, generated]));
+  if (before.rowEnd === now.rowEnd && generatedOf(before) === generatedOf(now)) return before;
+  // What rows had in its columns when they were added is known of the one before alone.
+  const known = new Map(before.columns.map((column) => [column.schema.name, column]));
+  const columns = now.columns.map((column) => (column.generated ? column : (known.get(column.schema.name) ?? column)));
+  return { ...now, schema: before.schema, columns };
 }
 
 /** Whether rows may have other values behind a statement that the log does not tell; found by chance it costs a reading. */

@@ -18,6 +18,7 @@ const CONSTANT = /^(?:-?\d+(?:\.\d+)?|'(?:[^'\\]|'')*')$/;
 /** Compares two versions of a table. */
 export function compareTables(before: CapturedTable, after: CapturedTable): TableChange {
   const old = new Map(before.schema.columns.map((column) => [column.name, column]));
+  const generated = new Set(before.columns.filter((column) => column.generated).map(({ schema }) => schema.name));
   const reasons: string[] = [];
   let isNarrower = false;
   const filled = new Map<ColumnSchema, ColumnSchema>();
@@ -26,6 +27,10 @@ export function compareTables(before: CapturedTable, after: CapturedTable): Tabl
     if (column.generated) continue;
     const known = old.get(schema.name);
     if (known === undefined) {
+      if (generated.has(schema.name)) {
+        reasons.push(`column ${schema.name} was a generated one`);
+        continue;
+      }
       const existing = existingText(after.schema, schema);
       if (existing !== undefined) filled.set(schema, { ...schema, existing });
       else if (schema.notNull || schema.default !== undefined || column.computed)

@@ -29,7 +29,7 @@ import { publishTable, type PublishedTable } from './published-table.ts';
 import { leavingInTime, SourceConnections, watchForSilence } from './silent-source.ts';
 import { SchemaWatch } from './schema-watch.ts';
 import { advanceSlot, readSlot } from './slot.ts';
-import { emitMark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
+import { emitMark, type MarkedVersion, type MarkPlace, type SchemaMark } from './log-marks.ts';
 import { SnapshotReader } from './snapshot.ts';
 import type { SpoolSwitch } from './spool-switch.ts';
 import { TransactionAssembler } from './transaction-assembler.ts';
@@ -105,7 +105,7 @@ export class CaptureSession {
       resume,
       markPrefix: this.#markPrefix,
       resolve: (relation, lsn, xid) => this.#resolve(relation, lsn, xid),
-      takeMark: (mark, xid, write) => this.#takeMark(mark, xid, write),
+      takeMark: (mark, at, write) => this.#takeMark(mark, at, write),
       notAMark: (prefix, lsn) =>
         held.log.warn(
           { prefix, lsn: formatLsn(lsn) },
@@ -185,8 +185,8 @@ export class CaptureSession {
     return undefined;
   }
 
-  #takeMark(mark: SchemaMark, xid: number, write: (versions: readonly MarkedVersion[]) => void): void {
-    const taken = this.#schemas.takeMark(mark, xid);
+  #takeMark(mark: SchemaMark, at: MarkPlace, write: (versions: readonly MarkedVersion[]) => void): void {
+    const taken = this.#schemas.takeMark(mark, at);
     this.#log.reader!.holdUntil(
       taken.then((versions) => write(versions.map((each) => ({ ...each, table: this.#publish(each.table) })))),
     );

@@ -24,7 +24,7 @@ import { describeLeaves, leafProblems, requireIdentities } from './replica-ident
 import { createSlot, readSlot, requireLog, requireUsableSlot, slotState } from './slot.ts';
 import { NO_SLOT, sourceError } from './source-error.ts';
 import { SpoolSwitch } from './spool-switch.ts';
-import { restoredTable, storedTable } from './stored-table.ts';
+import { restoredTable, storedTable, untold } from './stored-table.ts';
 import { readTimelineHistory, requireAncestor } from './timeline.ts';
 
 const POSTGRES: Omit<SourceKind<PostgresSourceConfig>, 'capture'> = {
@@ -85,7 +85,7 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     }
     const progress = new ProgressStore(bucket, name);
     const names = tables.map(({ schema }) => schema);
-    const { known, added, anew } = await knownTables(registry, tables, startAfresh);
+    const { known, added, anew } = await knownTables(registry, tables, startAfresh, asPgPosition(tail.end).lsn);
     const read = settings.snapshot === 'initial' || reset;
     await planSnapshot(progress, names, { startAfresh, read, again: read ? anew : [], resets });
     for (const id of resets) await removeRequest(bucket, name, id);
@@ -130,6 +130,7 @@ async function knownTables(
   registry: TableRegistry<number, CapturedTable>,
   tables: readonly CapturedTable[],
   startAfresh: boolean,
+  upTo: bigint,
 ): Promise<{
   known: Map<number, CapturedTable>;
   added: CapturedTable[];
@@ -137,6 +138,14 @@ async function knownTables(
 }> {
   const known = await registry.load();
   const none = known.size === 0;
+  for (const [oid, stored] of known) {
+    const table = untold(stored, upTo);
+    if (table !== undefined) known.set(oid, table);
+    else {
+      await registry.delete(oid);
+      known.delete(oid);
+    }
+  }
   if (startAfresh) {
     const current = new Set(tables.map((table) => table.oid));
     for (const oid of known.keys()) if (!current.has(oid)) await registry.delete(oid);

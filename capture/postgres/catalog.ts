@@ -4,6 +4,7 @@ import type pg from 'pg';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { sourceError } from './source-error.ts';
+import type { Written } from './unlogged-values.ts';
 
 /** A published table: its schema as frames carry it, and what reading it by SQL needs. */
 export interface CapturedTable {
@@ -15,14 +16,22 @@ export interface CapturedTable {
   readonly keyIndexes: readonly number[];
   /** Oid and modifier of each column's type, as relation messages give them. */
   readonly types: readonly (readonly [oid: number, modifier: number])[];
-  /** Columns that may have got values, when they were added, of which no change in the log tells. */
-  readonly filled: readonly boolean[];
   /** The transactions that changed the definition of each column last. */
   readonly stamps: readonly string[];
   readonly partitioned: boolean;
   /** Partitions that hold rows, with their files: rows come and go with them without a change in the log. */
   readonly parts: readonly Partition[];
+  /** What the catalog told of its rows; stored, that of the last look. */
+  readonly written?: Written;
+  /** Stored: what the stream was being told of it, until that is in the stream. */
+  readonly ends?: NameEnd;
   /** The name it had before, while the stream does not tell of the rename yet. */
+  readonly former?: { readonly schema: string; readonly name: string };
+}
+
+/** The mark of the commit at `lsn` (decimal) says that a table is gone, or has left its `former` name. */
+export interface NameEnd {
+  readonly lsn: string;
   readonly former?: { readonly schema: string; readonly name: string };
 }
 
@@ -41,6 +50,9 @@ export interface CatalogRow {
   readonly identity: string;
   readonly key: string[] | null;
   readonly columns: CatalogColumn[] | null;
+  /** An event trigger that an earlier version made does not tell it, nor `width` and `preset`. */
+  readonly file?: string;
+  readonly width?: number;
   readonly partitioned: boolean;
   readonly parts: { oid: string; schema: string; name: string; file: string }[] | null;
 }
@@ -51,7 +63,7 @@ interface CatalogColumn extends ColumnType {
   readonly notNull: boolean;
   readonly default: string | null;
   readonly existing: string | null;
-  readonly filled: boolean;
+  readonly preset?: string | null;
   readonly stamp: string;
   readonly typeOid: string;
   readonly modifier: number;
@@ -88,13 +100,12 @@ select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relre
        'id', a.attnum, 'name', a.attname, 'notNull', a.attnotnull, ${typeSql('a.atttypid', 'a.atttypmod')},
        'typeOid', a.atttypid::int8::text, 'modifier', a.atttypmod,
        'stamp', a.xmin::text, 'existing', case when a.atthasmissing then (a.attmissingval::text::text[])[1] end,
-       'filled', not a.atthasmissing and (a.atthasdef or a.attidentity <> '' or t.typdefault is not null),
-       'default', pg_get_expr(d.adbin, d.adrelid)) order by a.attnum)
+       'preset', d.oid::int8::text, 'default', pg_get_expr(d.adbin, d.adrelid)) order by a.attnum)
    from pg_attribute a join pg_type t on t.oid = a.atttypid
      left join pg_type b on t.typtype = 'd' and b.oid = t.typbasetype
      left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as columns,
-  c.relkind = 'p' as partitioned, case when c.relkind = 'p' then (select json_agg(json_build_object('oid', l.oid::int8::text, 'schema', ln.nspname,
+  c.relfilenode::int8::text as file, c.relnatts as width, c.relkind = 'p' as partitioned, case when c.relkind = 'p' then (select json_agg(json_build_object('oid', l.oid::int8::text, 'schema', ln.nspname,
        'name', l.relname, 'file', l.relfilenode::int8::text) order by l.oid)
      from pg_partition_tree(c.oid) p join pg_class l on l.oid = p.relid join pg_namespace ln on ln.oid = l.relnamespace
      where p.isleaf) end as parts
@@ -166,12 +177,25 @@ export function tableOfRow(row: CatalogRow): CapturedTable {
       column: columnSchema(column),
       binary: column.base === 'bytea',
       type: [Number(column.typeOid), column.modifier],
-      filled: column.filled,
       stamp: column.stamp,
     })),
     partitioned: row.partitioned,
     parts: (row.parts ?? []).map((part) => ({ ...part, oid: Number(part.oid), file: Number(part.file) })),
+    written: writtenOfRow(row),
   });
+}
+
+function writtenOfRow({ file, width, columns }: CatalogRow): Written {
+  return {
+    ...(file === undefined ? {} : { file: Number(file) }),
+    width: width ?? Math.max(0, ...(columns ?? []).map(({ id }) => id)),
+    columns: Object.fromEntries(
+      (columns ?? []).map(({ id, type, portable, stamp, preset }) => [
+        id,
+        { type, portable, stamp, ...(preset == null ? {} : { preset }) },
+      ]),
+    ),
+  };
 }
 
 function columnSchema(column: CatalogColumn): ColumnSchema {
@@ -195,7 +219,6 @@ interface ColumnFacts {
   readonly column: ColumnSchema;
   readonly binary: boolean;
   readonly type: readonly [oid: number, modifier: number];
-  readonly filled: boolean;
   readonly stamp: string;
 }
 
@@ -255,7 +278,6 @@ export function reconcile(
       },
       binary: base === 'bytea',
       type: [typeOid, typmod],
-      filled: now?.filled ?? false,
       stamp: (now ?? before)?.stamp ?? '',
     };
   });
@@ -275,12 +297,11 @@ export function reconcile(
 function columnById(table: CapturedTable | undefined, id: number | undefined): ColumnFacts | undefined {
   const index = id === undefined ? -1 : (table?.schema.columns.findIndex((column) => column.id === id) ?? -1);
   if (index < 0) return undefined;
-  const { schema, binary, types, filled, stamps } = table!;
+  const { schema, binary, types, stamps } = table!;
   return {
     column: schema.columns[index]!,
     binary: binary[index]!,
     type: types[index]!,
-    filled: filled[index]!,
     stamp: stamps[index]!,
   };
 }
@@ -342,8 +363,9 @@ function buildTable(facts: {
   readonly columns: readonly ColumnFacts[];
   readonly partitioned: boolean;
   readonly parts: readonly Partition[];
+  readonly written?: Written;
 }): CapturedTable {
-  const { oid, schema, name, identity, key, partitioned, parts } = facts;
+  const { oid, schema, name, identity, key, partitioned, parts, written } = facts;
   const columns = facts.columns.map(({ column }) => column);
   const version = createHash('sha256')
     .update(JSON.stringify([schema, name, oid, identity, key, columns.map(({ existing: _, ...column }) => column)]))
@@ -355,10 +377,10 @@ function buildTable(facts: {
     binary: facts.columns.map((column) => column.binary),
     keyIndexes: key.map((keyName) => columns.findIndex((column) => column.name === keyName)),
     types: facts.columns.map((column) => column.type),
-    filled: facts.columns.map((column) => column.filled),
     stamps: facts.columns.map((column) => column.stamp),
     partitioned,
     parts,
+    ...(written === undefined ? {} : { written }),
   };
 }
 

@@ -39,6 +39,12 @@ export type SchemaMark =
     }
   | { readonly k: 'gone'; readonly oid: number; readonly why: string };
 
+/** The transaction that a mark is part of, and where the log has its commit. */
+export interface MarkPlace {
+  readonly xid: number;
+  readonly lsn: bigint;
+}
+
 /** A version of a table that begins, or ends, at a mark. */
 export interface MarkedVersion<T = PublishedTable> {
   readonly table: T;

@@ -10,8 +10,8 @@ import { ReplicationError } from '../../core/errors.ts';
 import type { Logger } from '../../core/logger.ts';
 import { PgSnapshot } from '../../core/pg-snapshot.ts';
 import { abortableDelay } from '../../core/run-service.ts';
-import { classifyTypeChange } from '../../core/type-widening.ts';
 import type { TableRegistry } from '../table-registry.ts';
+import { Turns } from '../turns.ts';
 import {
   fits,
   hasIdentity,
@@ -21,13 +21,16 @@ import {
   reconcile,
   tableOfRow,
   type CapturedTable,
+  type NameEnd,
 } from './catalog.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, qualifiedName } from './publication.ts';
 import { describeLeaves, leafProblems } from './replica-identity.ts';
 import { sourceError } from './source-error.ts';
 import { isStandby } from './connection.ts';
-import { emitMark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
+import { emitMark, type MarkedVersion, type MarkPlace, type SchemaMark } from './log-marks.ts';
+import { addedParts, differs, isRenamed, markId, nameOf, rereadReason } from './table-change.ts';
+import { hasColumnsOf, unloggedReason, writtenOf, type Written } from './unlogged-values.ts';
 
 /** What was captured under the registry's versions. */
 export interface SchemaWatchOptions {
@@ -73,6 +76,10 @@ export class SchemaWatch {
   readonly #newer = new Map<number, CapturedTable | undefined>();
   /** The catalog, where it is as the stream has it, but was changed in between. */
   readonly #restamped = new Map<number, CapturedTable>();
+  /** What the catalog had of the rows of each table at the last look, */
+  readonly #written = new Map<number, Written>();
+  /** and what it has by now where rows are to be read again, but the stream does not have their columns yet. */
+  readonly #unlogged = new Map<number, { readonly why: string; readonly written: Written }>();
   /** Counts the readings of the catalog, and which of them each table was compared with. */
   #reading = 0;
   readonly #comparedAt = new Map<number, number>();
@@ -92,11 +99,15 @@ export class SchemaWatch {
   /** and that are waited for no longer. */
   readonly #givenUp = new Set<number>();
   #wake: (() => void) | undefined;
-  #busy: Promise<void> = Promise.resolve();
+  /** One use of the connection at a time: a mark is written in a transaction. */
+  readonly #connection = new Turns();
+  /** One change of what is known and stored at a time. */
+  readonly #changes = new Turns();
 
   constructor(options: SchemaWatchOptions) {
     this.#o = options;
     this.#tables = new Map(options.tables);
+    for (const [oid, table] of options.tables) this.#written.set(oid, writtenOf(table));
   }
 
   byOid(oid: number): CapturedTable | undefined {
@@ -123,22 +134,11 @@ export class SchemaWatch {
 
   /** Looks at the catalog, and takes the table of a relation message as it is at its place in the log. */
   async look(relation: RelationMessage, lsn: bigint, xid: number): Promise<void> {
-    await this.#alone(() => this.#look(relation, lsn, xid));
+    await this.#connection.take(() => this.#look(relation, lsn, xid));
   }
 
   #isUnseen(xid: number): boolean {
     return this.#snapshot?.has(xid) === true && !this.#givenUp.has(xid);
-  }
-
-  /** One use of the connection at a time: a mark is written in a transaction. */
-  async #alone<T>(work: () => Promise<T>): Promise<T> {
-    const before = this.#busy;
-    const done = before.then(work);
-    this.#busy = done.then(
-      () => undefined,
-      () => undefined,
-    );
-    return await done;
   }
 
   /** Looks at the catalog until it shows what a transaction of the log did to it. */
@@ -216,7 +216,10 @@ export class SchemaWatch {
           else if (known!.stamps.join() !== table.stamps.join()) this.#restamped.set(oid, table);
         }
         for (const oid of this.#tables.keys()) if (!found.has(oid)) this.#newer.set(oid, undefined);
-        for (const table of found.values()) if (table.partitioned) await this.#lookAtParts(table);
+        for (const table of found.values()) {
+          if (table.partitioned) await this.#lookAtParts(table);
+          await this.#changes.take(() => this.#lookAtRows(table));
+        }
         this.#fingerprint = fingerprint;
       }
       const lsn = BigInt(position.rows[0]!.lsn);
@@ -246,9 +249,52 @@ export class SchemaWatch {
     if (lost && known !== undefined) await this.#o.read(known, 'again');
   }
 
+  /**
+   * Has rows read again that got values of which the log does not tell: at once where the stream has the table as it is by
+   * now, or else when it has come to that.
+   */
+  async #lookAtRows(now: CapturedTable): Promise<void> {
+    const { oid } = now;
+    const known = this.#tables.get(oid);
+    this.#unlogged.delete(oid);
+    if (known === undefined) return;
+    const [before, written] = [this.#written.get(oid) ?? writtenOf(known), writtenOf(now)];
+    if (JSON.stringify(before) === JSON.stringify(written)) return;
+    const why = unloggedReason(before, now);
+    if (why !== undefined && differs(known, now)) {
+      this.#unlogged.set(oid, { why, written });
+      return;
+    }
+    if (why !== undefined) {
+      this.#o.log.info({ table: nameOf(known), why }, 'a table is read again');
+      await this.#o.read(known, 'again');
+    }
+    await this.#store(known, written);
+  }
+
+  async #store(table: CapturedTable, written: Written, ends?: NameEnd): Promise<void> {
+    this.#written.set(table.oid, written);
+    await this.#o.registry.put(table.oid, { ...table, written, ...(ends === undefined ? {} : { ends }) });
+  }
+
   /** From here in the log on the table is `next`. Everything that must outlive this process is stored when it resolves. */
-  async #accept(known: CapturedTable | undefined, next: CapturedTable, uncertain: boolean): Promise<void> {
-    const { log, registry, read, readPart } = this.#o;
+  async #accept(
+    known: CapturedTable | undefined,
+    next: CapturedTable,
+    uncertain: boolean,
+    ends?: NameEnd,
+  ): Promise<void> {
+    await this.#changes.take(() => this.#acceptAlone(known, next, uncertain, ends));
+  }
+
+  async #acceptAlone(
+    known: CapturedTable | undefined,
+    next: CapturedTable,
+    uncertain: boolean,
+    ends: NameEnd | undefined,
+  ): Promise<void> {
+    const { log, read, readPart } = this.#o;
+    let written = this.#written.get(next.oid) ?? writtenOf(next);
     const { schema, name } = next.schema;
     if (known === undefined) {
       log.info({ table: `${schema}.${name}` }, 'a table is new');
@@ -264,12 +310,20 @@ export class SchemaWatch {
         // The mark of that version came before.
         this.#marked.delete(next.oid);
       }
-      const why = uncertain ? 'its columns changed more than once' : rereadReason(known, next);
+      const unlogged = this.#unlogged.get(next.oid);
+      const isComplete = unlogged !== undefined && hasColumnsOf(next, unlogged.written);
+      const why =
+        (uncertain ? 'its columns changed more than once' : rereadReason(known, next)) ??
+        (isComplete ? unlogged.why : undefined);
       log.info({ table: `${schema}.${name}`, version: next.schema.version, why }, 'a table changed');
       if (why !== undefined) await read(next, 'again');
       else for (const part of addedParts(known, next)) await readPart(next, part);
+      if (isComplete) {
+        written = unlogged.written;
+        this.#unlogged.delete(next.oid);
+      }
     }
-    await registry.put(next.oid, next);
+    await this.#store(next, written, ends);
     this.#tables.set(next.oid, next);
     this.#restamped.delete(next.oid);
     const newest = this.#newer.get(next.oid);
@@ -277,12 +331,15 @@ export class SchemaWatch {
     else if (newest !== undefined) this.#wake?.();
   }
 
-  /** A mark in the log: from there on the table is as it says. The versions to write into the stream, in order. */
-  async takeMark(mark: SchemaMark, xid: number): Promise<readonly MarkedVersion<CapturedTable>[]> {
+  /**
+   * A mark in the log: from there on the table is as it says. The versions to write into the stream, in order. Until the
+   * stream has them the mark may come again, to a process that knows what is stored alone.
+   */
+  async takeMark(mark: SchemaMark, { xid, lsn }: MarkPlace): Promise<readonly MarkedVersion<CapturedTable>[]> {
     const known = this.#tables.get(mark.oid);
     if (mark.k === 'gone') {
       if (known === undefined) return [];
-      if (await this.#alone(() => this.#isThere(mark.oid, xid))) {
+      if (await this.#connection.take(() => this.#isThere(mark.oid, xid))) {
         this.#o.log.warn(
           { table: nameOf(known) },
           'a message said that a table is gone, and it is there: it is read again',
@@ -290,8 +347,11 @@ export class SchemaWatch {
         await this.#o.read(known, 'again');
         return [];
       }
-      await this.#o.registry.delete(mark.oid);
-      this.#tables.delete(mark.oid);
+      await this.#changes.take(async () => {
+        await this.#store(known, this.#written.get(mark.oid) ?? writtenOf(known), { lsn: String(lsn) });
+        this.#tables.delete(mark.oid);
+        this.#written.delete(mark.oid);
+      });
       // Where another one has come under its name, that goes on in its place, and is read.
       if (this.byName(known.schema.schema, known.schema.name) !== undefined) return [];
       return [{ table: known, what: mark.why, mark: 'gone' }];
@@ -304,7 +364,9 @@ export class SchemaWatch {
       return [];
     }
     const former = known?.former ?? (isRenamed(known, next) ? known?.schema : undefined);
-    if (differs(known, next)) await this.#accept(known, next, false);
+    const { schema: formerSchema = '', name: formerName = '' } = former ?? {};
+    const ends = former && { lsn: String(lsn), former: { schema: formerSchema, name: formerName } };
+    if (differs(known, next)) await this.#accept(known, next, false, ends);
     // What changed behind the mark is compared with what it says.
     this.#comparedAt.delete(next.oid);
     const gone =
@@ -330,12 +392,12 @@ export class SchemaWatch {
   /** Looks for what no relation message tells, until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
     const { client } = this.#o;
-    const standby = await this.#alone(() => isStandby(client));
+    const standby = await this.#connection.take(() => isStandby(client));
     let lastMs = 0;
     while (!signal.aborted) {
       let tookMs = 0;
       let isDone = true;
-      await this.#alone(async () => {
+      await this.#connection.take(async () => {
         const startedMs = performance.now();
         await this.#lookAround();
         tookMs = performance.now() - startedMs;
@@ -357,7 +419,9 @@ export class SchemaWatch {
     const { included, client, leftOut } = this.#o;
     let isDone = true;
     const without: { schema: string; name: string; reason: string }[] = [];
-    for (const [oid, table] of this.#newer) {
+    // What went first: another table may have its name by now.
+    const newer = [...this.#newer].sort(([, a], [, b]) => Number(a !== undefined) - Number(b !== undefined));
+    for (const [oid, table] of newer) {
       const known = this.#tables.get(oid);
       const where = table?.schema;
       if (where !== undefined && included(where.schema, where.name)) {
@@ -426,52 +490,4 @@ export class SchemaWatch {
       return false;
     }
   }
-}
-
-function differs(a: CapturedTable | undefined, b: CapturedTable): boolean {
-  return a === undefined || markId(a) !== markId(b);
-}
-
-function isRenamed(before: CapturedTable | undefined, after: CapturedTable): boolean {
-  return before !== undefined && nameOf(before) !== nameOf(after);
-}
-
-function nameOf({ schema }: CapturedTable): string {
-  return qualifiedName(schema);
-}
-
-function markId({ schema, parts, former }: CapturedTable): string {
-  return `${schema.version} ${former === undefined ? '' : qualifiedName(former)} ${parts.map((part) => `${part.oid}/${part.file}`).join()}`;
-}
-
-/** Why the rows that are there may have changed without a change in the log; undefined when they did not. */
-function rereadReason(before: CapturedTable, after: CapturedTable): string | undefined {
-  if (isRenamed(before, after)) return 'it has another name';
-  const old = new Map(before.schema.columns.map((column) => [column.id ?? column.name, column]));
-  for (const [index, column] of after.schema.columns.entries()) {
-    const known = old.get(column.id ?? column.name);
-    if (
-      known === undefined ? after.filled[index] === true : classifyTypeChange(known.type, column.type) === 'rewritten'
-    )
-      return `column ${column.name} has new values in all rows`;
-  }
-  if (hasOtherKey(before, after)) return 'it has another key';
-  if (after.keyIndexes.length === 0 && addedParts(before, after).length > 0) return 'it has new partitions';
-  const now = new Map(after.parts.map((part) => [part.oid, part.file]));
-  if (before.parts.some((part) => now.get(part.oid) !== part.file))
-    return 'partitions were detached, emptied or rewritten';
-  return undefined;
-}
-
-/** Whoever keeps rows by their keys cannot find them any more. */
-function hasOtherKey({ schema: before }: CapturedTable, { schema: after }: CapturedTable): boolean {
-  const keyOf = ({ key, columns }: CapturedTable['schema']): string =>
-    key.map((name) => columns.find((column) => column.name === name)?.id ?? name).join();
-  return before.key.length > 0 && after.key.length > 0 && keyOf(before) !== keyOf(after);
-}
-
-function addedParts(before: CapturedTable, after: CapturedTable): readonly { schema: string; name: string }[] {
-  if (after.keyIndexes.length === 0) return [];
-  const known = new Set(before.parts.map((part) => part.oid));
-  return after.parts.filter((part) => !known.has(part.oid));
 }

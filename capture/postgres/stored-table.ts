@@ -22,3 +22,12 @@ export function restoredTable(stored: CapturedTable, now: CapturedTable | undefi
   const isSame = now?.schema.version === stored.schema.version && now.stamps.join() === stored.stamps.join();
   return isSame ? { ...stored, schema: { ...stored.schema, columns: now.schema.columns } } : stored;
 }
+
+/** What was stored, as the stream has it up to a place: undefined where it has that the table is gone. */
+export function untold({ ends, ...table }: CapturedTable, upTo: bigint): CapturedTable | undefined {
+  if (ends === undefined) return table;
+  const { former } = ends;
+  // The mark comes again, and is taken as it was.
+  if (BigInt(ends.lsn) >= upTo) return former === undefined ? table : { ...table, former };
+  return former === undefined ? undefined : table;
+}

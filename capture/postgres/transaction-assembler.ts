@@ -11,7 +11,7 @@ import type { FrameSource } from '../publish-loop.ts';
 import type { ChunkOutcome } from './chunk-reader.ts';
 import type { CopyRows } from './copy-lines.ts';
 import { ChunkWindows, type Chunk } from './chunk-windows.ts';
-import { DDL_PREFIX, parseMark, type Mark, type MarkedVersion, type SchemaMark } from './log-marks.ts';
+import { DDL_PREFIX, parseMark, type Mark, type MarkedVersion, type MarkPlace, type SchemaMark } from './log-marks.ts';
 import { LEAST_INSERTS_AS_LINES, type OpenTransaction } from './open-transaction.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
 import { isPlain, keyImage, type PublishedTable } from './published-table.ts';
@@ -27,8 +27,8 @@ export interface AssemblerOptions {
    * leaves out, or whose look-up holds the log until it is described again.
    */
   readonly resolve: (relation: RelationMessage, lsn: bigint, xid: number) => PublishedTable | undefined;
-  /** A schema mark in transaction `xid`. Holds the log until `write` has been called with what goes into the stream. */
-  readonly takeMark: (mark: SchemaMark, xid: number, write: (versions: readonly MarkedVersion[]) => void) => void;
+  /** A schema mark. Holds the log until `write` has been called with what goes into the stream. */
+  readonly takeMark: (mark: SchemaMark, at: MarkPlace, write: (versions: readonly MarkedVersion[]) => void) => void;
   /** A message has the prefix of marks, and is none: somebody else wrote it. */
   readonly notAMark: (prefix: string, lsn: bigint) => void;
   /** A captured table by oid, for marks. */
@@ -391,7 +391,8 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
   #schemaMark(mark: SchemaMark): void {
     const open = this.#take();
     if (open === undefined) return;
-    this.#options.takeMark(mark, open.xid, (versions) => {
+    const at = { xid: open.xid, lsn: open.commitLsn };
+    this.#options.takeMark(mark, at, (versions) => {
       for (const { table, what, mark: kind } of versions) {
         this.#relations.set(table.oid, { table, counts: this.#relations.get(table.oid)?.counts ?? {} });
         this.#frame.writer.beginRow('s', table.published);

@@ -99,6 +99,20 @@ describe.each([
     await equal('items', 'id, name, n, t, z');
   });
 
+  test('a generated column that becomes a plain one is read again', async () => {
+    await open('create table items (id int primary key, a int, c int); insert into items values (1, 1, 5), (2, 2, 6)');
+    await pipe.source.run('alter table items add column b int generated always as (a * 2) stored');
+    await pipe.source.run('insert into items (id, a, c) values (3, 3, 7)');
+    await equal('items', 'id, a, c');
+    await pipe.source.run('alter table items modify b int');
+    await equal('items');
+    // It is what it was before, with other values.
+    await pipe.source.run(
+      'alter table items modify c int generated always as (a * 3) stored; alter table items modify c int',
+    );
+    await equal('items');
+  });
+
   test('a dropped column is dropped, a renamed one keeps its values, a wider type is read again', async () => {
     await open(ITEMS, { dropped_columns: 'drop' });
     await pipe.source.run('alter table items drop column qty; alter table items rename column name to title');

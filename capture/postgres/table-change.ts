@@ -1,0 +1,43 @@
+/** How two versions of a table differ, and what that means for the rows that are there. docs/schema-changes.md. */
+import type { CapturedTable } from './catalog.ts';
+import { qualifiedName } from './publication.ts';
+
+export function differs(a: CapturedTable | undefined, b: CapturedTable): boolean {
+  return a === undefined || markId(a) !== markId(b);
+}
+
+export function isRenamed(before: CapturedTable | undefined, after: CapturedTable): boolean {
+  return before !== undefined && nameOf(before) !== nameOf(after);
+}
+
+export function nameOf({ schema }: CapturedTable): string {
+  return qualifiedName(schema);
+}
+
+export function markId({ schema, parts, former }: CapturedTable): string {
+  return `${schema.version} ${former === undefined ? '' : qualifiedName(former)} ${parts.map((part) => `${part.oid}/${part.file}`).join()}`;
+}
+
+/** Why targets have other rows than the new version has; undefined when they have not. What `unloggedReason` tells comes to that. */
+export function rereadReason(before: CapturedTable, after: CapturedTable): string | undefined {
+  if (isRenamed(before, after)) return 'it has another name';
+  if (hasOtherKey(before, after)) return 'it has another key';
+  if (after.keyIndexes.length === 0 && addedParts(before, after).length > 0) return 'it has new partitions';
+  const now = new Map(after.parts.map((part) => [part.oid, part.file]));
+  if (before.parts.some((part) => now.get(part.oid) !== part.file))
+    return 'partitions were detached, emptied or rewritten';
+  return undefined;
+}
+
+/** Whoever keeps rows by their keys cannot find them any more. */
+function hasOtherKey({ schema: before }: CapturedTable, { schema: after }: CapturedTable): boolean {
+  const keyOf = ({ key, columns }: CapturedTable['schema']): string =>
+    key.map((name) => columns.find((column) => column.name === name)?.id ?? name).join();
+  return before.key.length > 0 && after.key.length > 0 && keyOf(before) !== keyOf(after);
+}
+
+export function addedParts(before: CapturedTable, after: CapturedTable): readonly { schema: string; name: string }[] {
+  if (after.keyIndexes.length === 0) return [];
+  const known = new Set(before.parts.map((part) => part.oid));
+  return after.parts.filter((part) => !known.has(part.oid));
+}

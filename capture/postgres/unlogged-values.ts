@@ -1,0 +1,72 @@
+/**
+ * Values that rows got without a change in the log, where a table was written anew or a generated column became a plain
+ * one. Versions of a table do not tell: a default may be gone by the time that somebody looks, and `USING` leaves a
+ * column as it was. So what the catalog had of the rows at one look is compared with what it has at the next.
+ */
+import { classifyTypeChange, type TypeChange } from '../../core/type-widening.ts';
+import type { CapturedTable } from './catalog.ts';
+
+/** What the catalog has of a table's rows. */
+export interface Written {
+  /** The file of the rows: another one when all are written anew, or removed. Undefined where nobody looked it up. */
+  readonly file?: number;
+  /** How many columns the table ever had: their ids go up to that. */
+  readonly width: number;
+  /** By their ids. */
+  readonly columns: Readonly<Record<number, WrittenColumn>>;
+}
+
+export interface WrittenColumn {
+  readonly type: string;
+  readonly portable: string;
+  /** The transaction that changed its definition last. */
+  readonly stamp: string;
+  /** Its default, as an object of the catalog: another one after each change of type. */
+  readonly preset?: string;
+}
+
+/** What the catalog had of a table when it was looked at last. Of one that an earlier version stored, what can be told. */
+export function writtenOf({ schema, stamps, written }: CapturedTable): Written {
+  if (written !== undefined) return written;
+  const columns = schema.columns.map(
+    ({ id, type, portable }, index) => [id, { type, portable, stamp: stamps[index]! }] as const,
+  );
+  return { width: Math.max(0, ...columns.map(([id]) => id ?? 0)), columns: Object.fromEntries(columns) };
+}
+
+/** Why rows have values by now that no change in the log tells; undefined when they have none. */
+export function unloggedReason(before: Written, after: CapturedTable): string | undefined {
+  const now = writtenOf(after);
+  const isAnew = before.file === undefined || before.file !== now.file;
+  let why: string | undefined;
+  for (const [id, column] of Object.entries(now.columns)) {
+    const known = before.columns[Number(id)];
+    const name = after.schema.columns.find((each) => each.id === Number(id))?.name;
+    if (known === undefined) {
+      // One that the table had before and that nobody was told of was a generated one.
+      // What rows have of a default, the catalog tells of the partitions and not of their root.
+      const isOfParts = after.partitioned && column.preset !== undefined;
+      if (isAnew || isOfParts || Number(id) <= before.width) why ??= `column ${name} has values of its own in all rows`;
+      continue;
+    }
+    const change = typeChange(known, column);
+    // Targets stop the table, and whether it is read again is for a person to say.
+    if (change === 'narrower') return undefined;
+    const isDefinedAnew =
+      known.stamp !== column.stamp && (known.preset === undefined || known.preset !== column.preset);
+    if (change === 'rewritten' || (isAnew && isDefinedAnew)) why ??= `column ${name} has new values in all rows`;
+  }
+  return why;
+}
+
+/** Targets may know a type by its own name, or by what stands for it. */
+function typeChange(from: WrittenColumn, to: WrittenColumn): TypeChange {
+  const own = classifyTypeChange(from.type, to.type);
+  return own === 'narrower' ? classifyTypeChange(from.portable, to.portable) : own;
+}
+
+/** Whether a version of a table has every column that the catalog had, of the same type. */
+export function hasColumnsOf({ schema }: CapturedTable, written: Written): boolean {
+  const types = new Map(schema.columns.map(({ id, type }) => [id, type]));
+  return Object.entries(written.columns).every(([id, { type }]) => types.get(Number(id)) === type);
+}
