@@ -2,6 +2,7 @@
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
 import { messageOf } from '../../core/errors.ts';
+import type { RowChange } from '../../core/frame.ts';
 import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import type { Batch } from '../batch.ts';
 import type { BatchStore, Left, Move } from '../batch-store.ts';
@@ -9,12 +10,14 @@ import type { Plans, Segment, SourceRow } from '../compact.ts';
 import { FollowedTables, type SchemaStep } from '../followed-tables.ts';
 import type { HeldKeys } from '../held-keys.ts';
 import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
+import { followLabels, isMissingLabel } from './enum-labels.ts';
 import { advanceSql } from './position.ts';
 import { quarantineSql } from './quarantine-insert.ts';
 import { countKeys, loadHeldKeys } from './quarantine.ts';
 import { rowStatement } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import { SegmentWriter } from './segment-writer.ts';
+import type { TargetSession } from './session.ts';
 import { SnapshotMarks } from './snapshot-marks.ts';
 import { quoteLiteral } from './sql.ts';
 import { TableFollower } from './table-follower.ts';
@@ -27,6 +30,7 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
   readonly #client: ClientBase;
   readonly #flow: string;
   readonly #settings: FlowConfig;
+  readonly #connect: () => Promise<TargetSession>;
   readonly followed: FollowedTables;
   readonly changesInside = true;
   readonly #plans: TablePlans;
@@ -36,8 +40,10 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
   /** A deferred constraint must fail while there is still a savepoint to go back to. */
   readonly settleSql = 'SET CONSTRAINTS ALL IMMEDIATE';
 
-  constructor(client: ClientBase, flow: string, settings: FlowConfig) {
+  /** `connect` opens another session of the same user. */
+  constructor(client: ClientBase, flow: string, settings: FlowConfig, connect: () => Promise<TargetSession>) {
     this.#client = client;
+    this.#connect = connect;
     this.#flow = flow;
     this.#settings = settings;
     this.followed = new FollowedTables(settings);
@@ -129,6 +135,17 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
   }
 
   async tryRow({ plan, row }: SourceRow<TablePlan>): Promise<RowFailure | undefined> {
+    const failure = await this.#tryOnce(plan, row);
+    if (failure === undefined || !isMissingLabel(failure.sqlState) || this.#settings.schema_changes === 'stop')
+      return failure;
+    const followed = await followLabels(this.#client, this.#connect, plan, row);
+    if (followed === undefined) return failure;
+    const { refused } = followed;
+    if (refused === undefined) return await this.#tryOnce(plan, row);
+    return { ...failure, message: `${failure.message}; ${messageOf(refused)}` };
+  }
+
+  async #tryOnce(plan: TablePlan, row: RowChange): Promise<RowFailure | undefined> {
     const seen = this.#marks.seenTable(plan);
     return await this.#underSavepoint(() => {
       const record = seen === undefined ? '' : seenSql(plan, seen, [row]);

@@ -8,7 +8,7 @@ import { targetError } from './target-error.ts';
 import { claimFlow, requireIdleFlow } from './flow-owner.ts';
 import { readPosition } from './position.ts';
 import { PostgresBatches } from './postgres-batches.ts';
-import { openTargetSession } from './session.ts';
+import { openTargetSession, type TargetSession } from './session.ts';
 import { prepareWaybillSchema } from './waybill-schema.ts';
 
 /** A Postgres target as flows see it. */
@@ -28,7 +28,9 @@ export function createPostgresStore(target: TargetConfig): TargetStore {
           await prepareWaybillSchema(client);
           await claimFlow(client, claim);
           const at = await readPosition(client, options.flow, options.settings.mirror, options.stream);
-          return await BatchWriter.create(new PostgresBatches(client, options.flow, options.settings), options, at);
+          const connect = (): Promise<TargetSession> => openTargetSession(target, applicationName);
+          const batches = new PostgresBatches(client, flow, options.settings, connect);
+          return await BatchWriter.create(batches, options, at);
         },
       };
     },

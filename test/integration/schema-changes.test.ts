@@ -3,7 +3,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { ddlTriggerSql } from '../../capture/postgres/ddl-trigger.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
-import { definitions } from '../support/definitions.ts';
+import { definitions, rowsOf } from '../support/definitions.ts';
+import { Pipeline } from '../support/pipeline.ts';
 import { ITEMS, SchemaCase } from '../support/schema-case.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -205,6 +206,34 @@ describe('keys', () => {
     await it.settle(async () => it.contents());
     await waitFor('the key', async () => (await definitions(it.pipe.target))[0]!.endsWith('key id'));
   });
+});
+
+test('a label that an enum of the source got is added to the one of the target', async () => {
+  const other = await startPostgres({ version: 15 });
+  const type = "create type mood as enum ('sad', 'glad')";
+  const pipe = await Pipeline.open(
+    postgres,
+    natsServer,
+    `${type}; create table items (id int primary key, m mood, other text); insert into items values (1, 'sad')`,
+    {},
+    other,
+  );
+  try {
+    await pipe.target.query(type);
+    pipe.start();
+    await pipe.settled(['items']);
+    await pipe.source.query("alter type mood add value 'it''s all right' before 'glad'; alter type mood add value 'x'");
+    await pipe.source.query(
+      `begin; insert into items values (2, 'glad'); insert into items values (3, 'it''s all right'); update items set m = 'x' where id = 1; commit`,
+    );
+    await pipe.source.query("insert into items select n, 'x' from generate_series(100, 400) n");
+    await expect.poll(() => rowsOf(pipe.target, 'items')).toEqual(await rowsOf(pipe.source, 'items'));
+    expect((await pipe.target.query('select from waybill.quarantine')).rowCount).toBe(0);
+    expect(pipe.failure).toBeUndefined();
+  } finally {
+    await pipe.close();
+    await other.dispose();
+  }
 });
 
 test('with the event trigger changes come in their place, also several within a moment', async () => {
