@@ -1,18 +1,21 @@
 /**
  * Random changes of rows and definitions, transactions, reads of tables and restarts, on Postgres: what streaming built
  * equals what a fresh copy builds, in content and in definitions. `WAYBILL_FUZZ_SECONDS=600 WAYBILL_FUZZ_SEED=7` runs
- * it for longer, or again; `WAYBILL_FUZZ_STREAMING=on` has every transaction received while it is in progress.
+ * it for longer, or again, with a capture that is killed; `WAYBILL_FUZZ_STREAMING=on` has every transaction received while it is
+ * in progress.
  */
 import { expect, test, beforeAll, afterAll } from 'vitest';
 import { createRandom } from '../../sandbox/demo/random.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { FuzzedTables } from '../support/fuzzed-tables.ts';
 import { SchemaCase } from '../support/schema-case.ts';
 import { SchemaFuzz } from '../support/schema-fuzz.ts';
 
 const SECONDS = Number(process.env['WAYBILL_FUZZ_SECONDS'] ?? 25);
 const MOST_SEQUENCES = Number(process.env['WAYBILL_FUZZ_SEQUENCES'] ?? 24);
-
+/** A process takes a second to start: what runs in every test has none. */
+const KILLS = process.env['WAYBILL_FUZZ_SECONDS'] !== undefined;
 const STREAMING = process.env['WAYBILL_FUZZ_STREAMING'] === 'on';
 
 let postgres: PostgresServer;
@@ -39,27 +42,30 @@ test(
     const it = await SchemaCase.open(
       postgres,
       natsServer,
-      'create table t0 (id int primary key, a text)',
-      { dropped_columns: 'drop', dropped_tables: 'drop' },
-      STREAMING ? { streaming: 'on' } : {},
+      FuzzedTables.ddl,
+      { dropped_columns: 'drop', dropped_tables: 'drop', renamed_tables: 'rename' },
+      // Tables take several chunks, by several connections.
+      { snapshot_chunk_rows: 100, ...(STREAMING ? { streaming: 'on' } : {}) },
     );
     let sequences = 0;
-    const fuzz = new SchemaFuzz(it, random);
+    const fuzz = await SchemaFuzz.open(it, random, { kills: KILLS });
     try {
       do {
         await fuzz.sequence();
-        try {
-          await it.equal();
-        } catch (thrown) {
-          throw new Error(`seed ${seed}, sequence ${sequences}:\n${fuzz.log.slice(-40).join('\n')}`, { cause: thrown });
-        }
+        await fuzz.equal().catch((cause: unknown) => {
+          throw new Error(`seed ${seed}, sequence ${sequences}`, { cause });
+        });
         sequences += 1;
       } while (performance.now() < untilMs && sequences < MOST_SEQUENCES);
       if (STREAMING) await expectStreamed(it);
     } finally {
+      await fuzz.close();
       await it.close();
     }
-    process.stdout.write(`schema fuzz: ${sequences} sequences, ${fuzz.log.length} steps, ${fuzz.restarts} restarts\n`);
+    const { log, restarts, kills } = fuzz;
+    process.stdout.write(
+      `schema fuzz: ${sequences} sequences, ${log.length} steps, ${restarts} restarts, ${kills} kills\n`,
+    );
     expect(sequences).toBeGreaterThan(0);
   },
   SECONDS * 1000 + 180_000,

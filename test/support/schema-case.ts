@@ -42,13 +42,12 @@ export class SchemaCase {
     return await rowsOf(this.pipe.target, table, columns);
   }
 
-  /** Waits until both sides have the same tables with the same definitions and rows. */
-  async equal(): Promise<void> {
-    await this.settle(async () => [
-      await definitions(this.pipe.source),
-      await definitions(this.pipe.target),
-      ...(await this.contents()),
-    ]);
+  /** Waits until both sides have the same tables with the same definitions and rows; `look` comes before each look. */
+  async equal(look?: () => void, deadlineMs?: number): Promise<void> {
+    await this.settle(async () => {
+      look?.();
+      return [await definitions(this.pipe.source), await definitions(this.pipe.target), ...(await this.contents())];
+    }, deadlineMs);
   }
 
   /** The rows of every table of the source, on both sides. */
@@ -62,7 +61,7 @@ export class SchemaCase {
   }
 
   /** Waits until the lists are equal, two by two; shows how they differ when that never comes. */
-  async settle(read: () => Promise<string[][]>): Promise<void> {
+  async settle(read: () => Promise<string[][]>, deadlineMs = 30_000): Promise<void> {
     const { pipe } = this;
     let last: string[][] = [];
     const same = (): boolean =>
@@ -75,7 +74,7 @@ export class SchemaCase {
           last = await read();
           return same();
         },
-        30_000,
+        deadlineMs,
       );
     } catch (thrown) {
       const { rows } = await pipe.target.query('select table_name, op, reason, message from waybill.quarantine');
