@@ -2,6 +2,10 @@
 import { CATALOG_SQL } from './catalog.ts';
 import { DDL_PREFIX } from './log-marks.ts';
 
+export const DDL_TRIGGERS = ['waybill_ddl', 'waybill_drop'];
+/** In the schema `waybill`. */
+export const DDL_FUNCTION = 'note_ddl';
+
 /**
  * The SQL that makes the trigger, for a superuser or whoever may make event triggers. It needs no right of those who
  * change tables. It has no exception handler: that would be a subtransaction, whose messages are decoded behind the

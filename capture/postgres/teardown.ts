@@ -5,9 +5,16 @@ import { openBucket } from '../../core/lease.ts';
 import { connectNats, natsError } from '../../core/nats.ts';
 import { forgetTables } from '../table-registry.ts';
 import { connectSource } from './connection.ts';
+import { ddlTraces } from './ddl-trigger-traces.ts';
 import { quoteIdent } from './publication.ts';
 import { readSlot } from './slot.ts';
 import { sourceError } from './source-error.ts';
+
+/** What was removed; `kept`: why it was not. */
+export interface TornDown {
+  readonly what: string;
+  readonly kept?: string;
+}
 
 /** What `teardownSource` would remove, a line each. */
 export async function describeTeardown(
@@ -27,6 +34,8 @@ export async function describeTeardown(
     const publication = publicationName(name, settings, config.prefix);
     const found = await client.query('select 1 from pg_publication where pubname = $1', [publication]);
     if (found.rowCount === 1) lines.push(`publication ${publication}`);
+    for (const { what, kept } of await ddlTraces(client, slot))
+      lines.push(kept === undefined ? what : `${what}: ${kept}`);
   } finally {
     await client.end();
   }
@@ -48,24 +57,28 @@ export async function describeTeardown(
   return lines;
 }
 
-/** Removes them. Returns what was removed, a line each. A slot in use is refused (`source_slot_in_use`). */
+/** Removes them. Returns what was removed, and what had to stay. A slot in use is refused (`source_slot_in_use`). */
 export async function teardownSource(
   name: string,
   settings: PostgresSourceConfig,
   config: NatsConfig,
-): Promise<string[]> {
-  const lines: string[] = [];
+): Promise<TornDown[]> {
+  const torn: TornDown[] = [];
   const client = await connectSource(settings, 'waybill teardown');
   try {
     const slot = slotName(name, settings, config.prefix);
     if ((await readSlot(client, slot)) !== undefined) {
       await client.query('select pg_drop_replication_slot($1)', [slot]);
-      lines.push(`replication slot ${slot}`);
+      torn.push({ what: `replication slot ${slot}` });
     }
     const publication = publicationName(name, settings, config.prefix);
     if ((await client.query('select 1 from pg_publication where pubname = $1', [publication])).rowCount === 1) {
       await client.query(`drop publication ${quoteIdent(publication)}`);
-      lines.push(`publication ${publication}`);
+      torn.push({ what: `publication ${publication}` });
+    }
+    for (const { what, dropSql, kept } of await ddlTraces(client, slot)) {
+      if (kept === undefined) await client.query(dropSql);
+      torn.push({ what, ...(kept === undefined ? {} : { kept }) });
     }
   } catch (thrown) {
     throw sourceError(thrown, `tearing source ${name} down`);
@@ -80,7 +93,7 @@ export async function teardownSource(
       if (error.code === 'stream_missing') return false;
       throw error;
     });
-    if (gone) lines.push(`stream ${stream}`);
+    if (gone) torn.push({ what: `stream ${stream}` });
     const bucket = await openBucket(nats, config);
     for (const key of [`snapshot.${name}`, `snapshot-request.${name}`, `lease.capture.${name}`])
       await bucket.purge(key);
@@ -88,5 +101,5 @@ export async function teardownSource(
   } finally {
     await nats.close();
   }
-  return lines;
+  return torn;
 }

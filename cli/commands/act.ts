@@ -108,8 +108,7 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
     subject: `source ${source}`,
     detail: { removes: lines },
   });
-  for (const line of await remove()) console.log(`removed ${line}`);
-  return EXIT.good;
+  return sayRemoved(await remove());
 }
 
 /** What would be removed, and the removing of it: a line each. */
@@ -117,7 +116,7 @@ async function teardownOf(
   { nats }: Config,
   source: string,
   settings: SourceConfig,
-): Promise<Readonly<Record<'describe' | 'remove', () => Promise<string[]>>>> {
+): Promise<{ readonly describe: () => Promise<string[]>; readonly remove: () => Promise<readonly Removed[]> }> {
   if (settings.kind === 'postgres') {
     const { describeTeardown, teardownSource } = await import('../../capture/postgres/teardown.ts');
     return {
@@ -126,7 +125,21 @@ async function teardownOf(
     };
   }
   const { describeMysqlTeardown, teardownMysqlSource } = await import('../../capture/mysql/teardown.ts');
-  return { describe: () => describeMysqlTeardown(source, nats), remove: () => teardownMysqlSource(source, nats) };
+  return {
+    describe: () => describeMysqlTeardown(source, nats),
+    remove: async () => (await teardownMysqlSource(source, nats)).map((what) => ({ what })),
+  };
+}
+
+/** What was removed; `kept`: why it was not. */
+interface Removed {
+  readonly what: string;
+  readonly kept?: string | undefined;
+}
+
+function sayRemoved(removed: readonly Removed[]): number {
+  for (const { what, kept } of removed) console.log(kept === undefined ? `removed ${what}` : `left ${what}: ${kept}`);
+  return removed.some(({ kept }) => kept !== undefined) ? EXIT.no : EXIT.good;
 }
 
 /** Says what is removed, and asks. Throws `config_invalid` where nobody can answer. */
@@ -149,8 +162,7 @@ async function teardownFlow(config: Config, flow: string, options: { yes?: boole
   if (!(await isWanted(flow, lines, options))) return EXIT.no;
   const removed = await teardownOutbound(config, flow);
   await auditIfReachable(config, [to], { action: 'teardown', subject: `flow ${flow}`, detail: { removes: lines } });
-  for (const { what, kept } of removed) console.log(kept === undefined ? `removed ${what}` : `left ${what}: ${kept}`);
-  return removed.some(({ kept }) => kept !== undefined) ? EXIT.no : EXIT.good;
+  return sayRemoved(removed);
 }
 
 async function withTarget<T>(

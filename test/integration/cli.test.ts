@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Client } from 'pg';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { ddlTriggerSql } from '../../capture/postgres/ddl-trigger.ts';
 import { parseConfig } from '../../core/config.ts';
 import { openBucket } from '../../core/lease.ts';
 import { connectNats } from '../../core/nats.ts';
@@ -291,13 +292,25 @@ it('goes away without a trace, and only when told so', async () => {
   expect((await db.query('select from pg_replication_slots')).rowCount).toBe(1);
   // The publication belongs to the owner of the tables; without it the rest is Waybill's own.
   await db.query('drop publication waybill_wms');
-  expect(await waybill('teardown', 'wms', '--yes')).toContain('removed stream waybill_cdc_wms');
+  // So do the event triggers belong to whoever may make them.
+  await db.query(ddlTriggerSql());
+  const torn = start('teardown', 'wms', '--yes');
+  expect(await torn.ended).toBe(1);
+  expect(torn.output()).toContain('removed stream waybill_cdc_wms');
+  const left = [...torn.output().matchAll(/^left .* run: (DROP .*;)$/gm)].map(([, sql]) => sql!);
+  expect(left).toEqual([
+    'DROP EVENT TRIGGER waybill_ddl;',
+    'DROP EVENT TRIGGER waybill_drop;',
+    'DROP FUNCTION waybill.note_ddl();',
+    'DROP SCHEMA waybill;',
+  ]);
+  for (const sql of left) await db.query(sql);
   expect((await db.query('select from pg_replication_slots')).rowCount).toBe(0);
   expect(await waybill('teardown', 'wms')).toContain('nothing of source wms is left');
   const config = parseConfig(`version: 1\nnats: { servers: ["${nats.url}"] }`, {}).nats;
   const connection = await connectNats(config, 'test');
-  const left: string[] = [];
-  for await (const key of await (await openBucket(connection, config)).keys()) left.push(key);
+  const keys: string[] = [];
+  for await (const key of await (await openBucket(connection, config)).keys()) keys.push(key);
   await connection.close();
-  expect(left.filter((key) => key.includes('wms'))).toEqual([]);
+  expect(keys.filter((key) => key.includes('wms'))).toEqual([]);
 });
