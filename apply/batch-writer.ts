@@ -150,6 +150,8 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
 
   async #finish(transaction: T, batch: Batch, partial: boolean): Promise<void> {
     if (batch.next === undefined) {
+      // Each part has its own: one inside the other, they would be as deep as the transaction is long.
+      if (partial) transaction.add('RELEASE SAVEPOINT part');
       await transaction.flush();
       this.#open = transaction;
       return;

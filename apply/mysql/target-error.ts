@@ -94,8 +94,8 @@ export function sqlStateOf(thrown: unknown): string | undefined {
 function codeFor(errno: number, sqlState: string): ErrorCode {
   const code = CODES[errno];
   if (code !== undefined) return code;
-  // 01: what is a warning where values may be bent is an error in strict mode.
-  if (/^(01|22|23)/.test(sqlState)) return 'target_row';
+  // 01: what is a warning where values may be bent is an error in strict mode. 45: SIGNAL with a number of somebody's own.
+  if (/^(01|22|23|45)/.test(sqlState)) return 'target_row';
   if (sqlState.startsWith('08')) return 'target_unreachable';
   if (sqlState.startsWith('28')) return 'target_auth';
   return 'target_query';
@@ -140,6 +140,6 @@ export function isRowError(thrown: unknown): boolean {
 /** What the quarantine calls a failure. */
 export function rowFailureReason(sqlState: string, errno: number | undefined): string {
   if (errno === 3819 || errno === 4025 || sqlState.startsWith('23')) return 'constraint';
-  if (errno === 1644) return 'raised';
+  if (errno === 1644 || sqlState.startsWith('45')) return 'raised';
   return /^(01|22)/.test(sqlState) || errno === 1366 || errno === 3140 ? 'value' : 'refused';
 }

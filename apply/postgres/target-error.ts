@@ -14,7 +14,6 @@ const CODES: readonly (readonly [prefix: string, code: ErrorCode])[] = [
   ['53100', 'target_full'],
   ['53300', 'target_unreachable'],
   ['25006', 'target_unreachable'], // read-only: a standby, or a server in recovery
-  ['P0001', 'target_row'],
   ['21000', 'target_row'], // two spellings of one key in one statement
   ['54000', 'target_row'],
   ['44000', 'target_row'],
@@ -39,7 +38,16 @@ export function sqlStateOf(thrown: unknown): string | undefined {
   return thrown instanceof DatabaseError ? thrown.code : undefined;
 }
 
+/** The classes that PostgreSQL itself has. With any other, somebody's own function raised it, for the row in its hands. */
+const SERVER_CLASSES =
+  /^(?:00|01|02|03|08|09|0A|0B|0F|0L|0P|0Z|10|20|21|22|23|24|25|26|27|28|2B|2D|2F|34|38|39|3B|3D|3F|40|42|44|53|54|55|57|58|72|F0|HV|P0|WB|XX)/;
+
+function isRaised(sqlState: string): boolean {
+  return /^(?:P0001|P0002|P0003|P0004)$/.test(sqlState) || (sqlState.length === 5 && !SERVER_CLASSES.test(sqlState));
+}
+
 export function codeForSqlState(sqlState: string): ErrorCode {
+  if (isRaised(sqlState)) return 'target_row';
   return CODES.find(([prefix]) => sqlState.startsWith(prefix))?.[1] ?? 'target_query';
 }
 
@@ -80,5 +88,5 @@ export function isRowError(thrown: unknown): boolean {
 export function rowFailureReason(sqlState: string): string {
   if (sqlState.startsWith('23')) return 'constraint';
   if (sqlState.startsWith('22')) return 'value';
-  return sqlState === 'P0001' ? 'raised' : 'refused';
+  return isRaised(sqlState) ? 'raised' : 'refused';
 }

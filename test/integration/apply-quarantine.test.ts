@@ -37,6 +37,18 @@ describe('quarantine', () => {
     );
   });
 
+  test('an error that a trigger raises with a SQLSTATE of its own is that of its row', async () => {
+    await fixture.client.query(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.name = 'no' THEN RAISE 'not this one' USING ERRCODE = 'WH001'; END IF; RETURN NEW; END $$;
+      CREATE TRIGGER refuse BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION refuse()`);
+    fixture.feed.start();
+    await fixture.feed.frame([items], [[ins('1', 'ok', null), ins('2', 'no', null), ins('3', 'ok', null)]]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT id FROM items ORDER BY id')).toEqual([['1'], ['3']]);
+    const list = await listQuarantine(fixture.client, 'mirror');
+    expect(list.map(({ key, reason, sqlState }) => [key, reason, sqlState])).toEqual([['["2"]', 'raised', 'WH001']]);
+  });
+
   test('a bad row and what follows it wait; neighbours go on; replay and discard', async () => {
     const waiting: Record<string, number> = {};
     fixture.feed.start({ quarantined: (reason, keys) => void (waiting[reason] = keys) });

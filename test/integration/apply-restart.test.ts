@@ -37,6 +37,14 @@ describe('transactions and restarts', () => {
       Array.from({ length: 150 }, (_, id) => ins(String(from + id), 'n', null));
     await fixture.feed.frame([items], [rows(1)], 'first', 0);
     await fixture.feed.frame([items], [rows(151)], 'middle', 150);
+    // Savepoints of parts do not nest.
+    await expect
+      .poll(() =>
+        fixture.rows(
+          `SELECT query FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()`,
+        ),
+      )
+      .toEqual([[expect.stringMatching(/RELEASE SAVEPOINT part$/)]]);
     await expect
       .poll(() =>
         fixture.rows(
