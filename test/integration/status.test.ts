@@ -226,12 +226,20 @@ describe('--watch', () => {
     // As the process that tells of alerts keeps them.
     const broker = parseConfig(`version: 1\nnats: { servers: ["${nats.url}"] }`, {}).nats;
     const connection = await connectNats(broker, 'test');
-    const alert = { alert: 'WaybillDrift', severity: 'critical', labels: {}, summary: 'wms_vis differs', value: 2 };
-    const firing = [{ ...alert, since: new Date().toISOString(), runbook: 'docs/runbook.md#waybilldrift' }];
+    const alert = {
+      alert: 'WaybillFlowNotRunning',
+      severity: 'critical',
+      labels: {},
+      summary: 'another flow does not apply',
+      value: 2,
+    };
+    const firing = [{ ...alert, since: new Date().toISOString(), runbook: 'docs/runbook.md#waybillflownotrunning' }];
     const bucket = await openBucket(connection, broker);
     await bucket.put('alerts', JSON.stringify({ v: 1, firing, entries: [], taken: 1 }));
     await connection.close();
-    expect((await look()).all.alerts).toMatchObject([{ alert: 'WaybillDrift', summary: 'wms_vis differs' }]);
+    expect((await look()).all.alerts).toMatchObject([
+      { alert: 'WaybillFlowNotRunning', summary: 'another flow does not apply' },
+    ]);
     const [screen] = screens(wide.output()).slice(-1);
     expect(screen![0]).toMatch(/^waybill status  waybill +\d{4}-.* UTC  q quits$/);
     expect(screen!.join('\n')).toMatch(/SOURCE +STATE +LAG +TREND +ROWS\/S +POSITION/);
