@@ -135,7 +135,16 @@ class Run {
       JSON.stringify({
         version: 1,
         nats: { servers: [servers.nats.url], prefix: id, stream: { sync_interval: '0s', max_bytes: '64MB' } },
-        sources: { shop: { kind, url: source, tables: [`${schema}.*`], heartbeat: '1s', columns: columns(schema) } },
+        sources: {
+          shop: {
+            kind,
+            url: source,
+            tables: [`${schema}.*`],
+            heartbeat: '1s',
+            snapshot_chunk_rows: 1000,
+            columns: columns(schema),
+          },
+        },
         targets: { copy: { kind, url: target } },
         // Databases of a MySQL server share the bookkeeping of its targets, so that each run's flow has a name of its own.
         flows: { [id]: { mirror: 'shop', to: 'copy', schema: kind === 'postgres' ? 'public' : `${id}_t` } },
