@@ -77,6 +77,8 @@ export class BinlogStream {
   #resumeDue = false;
   #activityDue = false;
   #lastSignMs = 0;
+  /** When it was looked last whether the source is silent. */
+  #checkedMs = 0;
   /** Why the connection broke, while there still is something to deliver. */
   #broken: ReplicationError | undefined;
 
@@ -102,7 +104,7 @@ export class BinlogStream {
       });
       // It may fail while nobody waits for it yet.
       ended.catch(() => {});
-      this.#lastSignMs = Date.now();
+      this.#lastSignMs = this.#checkedMs = Date.now();
       watchdog = setInterval(() => this.#checkLiveness(), this.#options.heartbeatMs);
       await this.#connect();
       if (!this.#done) this.#dump();
@@ -225,9 +227,13 @@ export class BinlogStream {
   }
 
   #checkLiveness(): void {
-    const silentMs = Date.now() - this.#lastSignMs;
+    const nowMs = Date.now();
+    // While this process stood still it heard nothing: what has come meanwhile is read behind this.
+    this.#lastSignMs += Math.max(0, nowMs - this.#checkedMs - this.#options.heartbeatMs);
+    this.#checkedMs = nowMs;
+    const silentMs = nowMs - this.#lastSignMs;
     // While nothing is read, nothing can be heard.
-    if (this.#stalled) this.#lastSignMs = Date.now();
+    if (this.#stalled) this.#lastSignMs = nowMs;
     else if (silentMs > this.#mostSilentMs)
       this.#finish(new ReplicationError('source_unreachable', `the source has been silent for ${silentMs} ms`));
   }

@@ -190,11 +190,11 @@ it(
 
     // What is held keeps its last good values, which a run that begins now has never seen.
     await wms.query(`update stock_quant set quantity = 1 where quantity = 'NaN'`);
-    // A last change marks the end: whoever shows it has everything before it.
-    await wms.query(`update product_product set default_code = 'A-1' where id = 1;
+    // A last change marks the end: whoever shows it has everything before it, also who reads the tables in the order of their keys.
+    await wms.query(`update product_product set default_code = 'Z-1' where id = 1;
       insert into stock_location (usage, complete_name) values ('internal', 'END');
       insert into stock_quant (product_id, location_id, quantity) select 1, max(id), 1 from stock_location`);
-    await erp.query(`replace into stock_plan values ('A-1', 'END', 5, 5)`);
+    await erp.query(`replace into stock_plan values ('Z-1', 'END', 5, 5)`);
     const shown = async (name: string, client: pg.Client, stagesOf: Stage[]): Promise<string[]> => {
       const end = (line: string): boolean => line.includes('"END"') && line.includes('"on_order":"5"');
       await waitFor(`the end in ${name}`, async () => (await lines(client)).some(end)).catch((thrown: unknown) => {
