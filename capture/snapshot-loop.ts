@@ -163,6 +163,8 @@ export class SnapshotLoop {
       failed.abort(thrown);
       throw thrown;
     });
+    // Its failure is thrown below, once the reading has left.
+    taking.catch(() => undefined);
     try {
       const task: SnapshotTask = {
         progress,

@@ -5,11 +5,12 @@ import type { ConnectionOptions } from 'mysql2';
 import type { TlsConfig } from './config.ts';
 import { ReplicationError } from './errors.ts';
 
-/** A limit for statements that the server has by default is for its applications: a large table takes the time it takes. */
-export const NO_STATEMENT_LIMIT = {
-  mysql: 'SET SESSION max_execution_time = 0',
-  mariadb: 'SET SESSION max_statement_time = 0',
-} as const;
+/**
+ * A limit for statements that the server has by default is for its applications: a large table takes the time it
+ * takes. Each server reads the name of its own variable here and takes the other for a comment, so that a server of the
+ * other kind than configured gets as far as the question what it is.
+ */
+export const NO_STATEMENT_LIMIT = 'SET SESSION /*!80000 max_execution_time *//*M!100100 max_statement_time */ = 0';
 
 /** What mysql2 takes for the TLS settings of a database; nothing without them. Throws `config_invalid`. */
 export function tlsOptions(tls: TlsConfig | undefined): ConnectionOptions {

@@ -89,7 +89,7 @@ export class MysqlSession {
       maxPacketBytes: Number(values.get('max_allowed_packet') ?? 16 * 1024 * 1024),
       readOnly: values.get('read_only') === 'ON',
     };
-    await this.run(NO_STATEMENT_LIMIT[this.#facts.flavour]);
+    await this.run(NO_STATEMENT_LIMIT);
   }
 
   get facts(): ServerFacts {

@@ -168,7 +168,7 @@ export async function connectSource(settings: MysqlSourceConfig, how: ConnectOpt
   try {
     await client.query(SETTINGS, 'cannot connect to the source');
     await client.query(ISOLATION, 'cannot connect to the source');
-    await client.query(NO_STATEMENT_LIMIT[settings.kind], 'cannot connect to the source');
+    await client.query(NO_STATEMENT_LIMIT, 'cannot connect to the source');
     if (settings.kind === 'mysql') await showMadeKeys(client);
     if (name !== undefined) await takeSession(client, name);
   } catch (thrown) {

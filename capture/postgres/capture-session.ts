@@ -24,7 +24,7 @@ import { askSource, connectSource, isStandby } from './connection.ts';
 import { LogBudget } from '../log-budget.ts';
 import { LogFollower } from './log-follower.ts';
 import type { RelationMessage } from './pgoutput.ts';
-import { ensurePublication, matchingTables } from './publication.ts';
+import { publishMatching } from './publication.ts';
 import { publishTable, type PublishedTable } from './published-table.ts';
 import { leavingInTime, SourceConnections, watchForSilence } from './silent-source.ts';
 import { SchemaWatch } from './schema-watch.ts';
@@ -331,8 +331,7 @@ export class CaptureSession {
 
   async #matchingTables(): Promise<readonly { schema: string; name: string }[]> {
     const { client, publication, held } = this.#o;
-    const tables = await matchingTables(client, held.settings.tables);
-    await ensurePublication(client, publication, tables);
+    const tables = await publishMatching(client, publication, held.settings.tables);
     return tables.map(({ schema }) => schema);
   }
 }

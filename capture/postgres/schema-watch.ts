@@ -24,7 +24,7 @@ import {
   type NameEnd,
 } from './catalog.ts';
 import type { RelationMessage } from './pgoutput.ts';
-import { ensurePublication, qualifiedName } from './publication.ts';
+import { ensurePublication, isTableGone, qualifiedName } from './publication.ts';
 import { describeLeaves, leafProblems } from './replica-identity.ts';
 import { sourceError } from './source-error.ts';
 import { isStandby } from './connection.ts';
@@ -458,6 +458,8 @@ export class SchemaWatch {
       await ensurePublication(this.#o.client, this.#o.publication, [table]);
       return undefined;
     } catch (thrown) {
+      // The next look sees that it is gone.
+      if (isTableGone(thrown)) return undefined;
       if (!(thrown instanceof ReplicationError) || thrown.code !== 'source_publication') throw thrown;
       return thrown.message;
     }

@@ -283,8 +283,10 @@ flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
 
     it('a server that lacks what was captured: a replica is waited for, any other is refused', async () => {
       if (kind === 'mariadb') {
-        // By server and number: a server that begins anew is another one.
-        const { text } = await path();
+        // By server and number: a server that begins anew is another one. With a target there, its journal would be
+        // written at once, under the numbers that the stream holds.
+        const { text: whole } = await path();
+        const text = whole.replace(/^(?:targets|flows): .*\n/gm, '');
         const args = ['run', '--listen', '127.0.0.1:0', '--only', 'capture:erp'];
         const first = await cli.waybill(text, args, (log) => log.includes('table read'));
         expect(first.status, first.output).toBe(0);

@@ -49,7 +49,7 @@ export class CompareSession {
         kind === 'mysql' ? SETTINGS : SETTINGS.replace('transaction_isolation', 'tx_isolation'),
         'connecting for a comparison',
       );
-      await session.query(NO_STATEMENT_LIMIT[kind], 'connecting for a comparison');
+      await session.query(NO_STATEMENT_LIMIT, 'connecting for a comparison');
     } catch (thrown) {
       connection.destroy();
       throw thrown;
