@@ -242,8 +242,9 @@ export class ChunkReader {
     const client = await this.#o.beside();
     try {
       await client.query('select pg_cancel_backend($1)', [processOf(copy)]);
-      // What is on its way.
-      while (await copy.more()) while (copy.next());
+      // What has come, and what is on its way.
+      do while (copy.next());
+      while (await copy.more());
     } catch (thrown) {
       if (sqlStateOf(thrown) !== CANCELLED) throw thrown;
     }

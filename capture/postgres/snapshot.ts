@@ -160,8 +160,7 @@ export class SnapshotReader {
         markPrefix: this.#ports.markPrefix,
         signal: this.#signal,
         beside: () => (this.#beside ??= this.#ports.connect()),
-        // Not bounded for now: what lay behind a cut of a chunk was lost (test/integration/postgres-dump.test.ts).
-        mostBytes: () => Infinity,
+        mostBytes: () => this.#size.mostBytes,
       });
       this.#chunkReaders.add(reader);
       while (!this.#stopped) {

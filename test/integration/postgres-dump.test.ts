@@ -4,6 +4,8 @@
  */
 import pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { readProgress } from '../../capture/snapshot-request.ts';
+import { openBucket } from '../../core/lease.ts';
 import { createRandom, type Random } from '../../sandbox/demo/random.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { getPostgresTool, type PostgresToolCommand } from '../../sandbox/postgres-tools.ts';
@@ -142,6 +144,13 @@ it(
         return (await store.query('SELECT FROM markers WHERE id = $1', [marker])).rowCount === 1;
       });
     };
+    // What streams overtakes what is still to be loaded.
+    const bucket = await openBucket(pipeline.nats, pipeline.config.nats);
+    await waitFor('the tables to be read', async () => {
+      if (pipeline!.failure !== undefined) throw pipeline!.failure;
+      const tables = (await readProgress(bucket, 'one'))?.tables ?? [];
+      return tables.length > 0 && tables.every(({ state }) => state === 'done');
+    });
     await arrived('loaded');
     await insert(db, columns, random, LOADED, STREAMED);
     for (let i = 0; i < 40; i++) {
