@@ -20,11 +20,20 @@ const IDLE_TICK_MS = 1000;
  */
 const PART_BYTES = 8 << 20;
 
+/**
+ * Where the stream ended when a part of a transaction was rolled back for want of the rest: until there is more, to write
+ * it once more would only burden the target. One of a flow, for all its runs.
+ */
+export interface StreamTail {
+  seq: number | undefined;
+}
+
 export interface FlowRunOptions {
   readonly nats: Nats;
   readonly stream: string;
   readonly sink: BatchSink;
   readonly batchBytes: number;
+  readonly tail: StreamTail;
   readonly report: FlowReport;
   /** Whom to tell how far the flow is; left out: nobody. */
   readonly teller?: AppliedTeller;
@@ -37,7 +46,7 @@ export interface FlowRunOptions {
 }
 
 export async function runFlow(options: FlowRunOptions): Promise<void> {
-  const { nats, stream, sink, signal, lost } = options;
+  const { nats, stream, sink, tail, signal, lost } = options;
   const start = await findStart(nats, stream, sink.position, sink.seq);
   options.report.reached(start.startSeq - 1);
   const queue = new BatchQueue(sink.position, start.startSeq);
@@ -45,9 +54,11 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
   const ended = new AbortController();
   const readSignal = AbortSignal.any([signal, lost, ended.signal]);
   let failure: { error: unknown } | undefined;
+  let readSeq = start.startSeq - 1;
   const reading = (async () => {
     for await (const received of readFrames(nats, stream, { ...start, signal: readSignal })) {
       queue.add(received, IndexedFrame.open(received.payload, received.place));
+      readSeq = received.seq;
       while (queue.bytes >= limitBytes() && !readSignal.aborted) await queue.changed();
     }
     if (!readSignal.aborted) throw new ReplicationError('nats_timeout', `reading stream ${stream} ended by itself`);
@@ -63,7 +74,7 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
     while (!signal.aborted) {
       if (lost.aborted) throw asReplicationError(lost.reason);
       const queuedBytes = queue.bytes;
-      const batch = queue.take(limitBytes());
+      const batch = queue.take(tail.seq === undefined ? limitBytes() : Infinity);
       if (batch !== undefined) {
         options.report.state('applying');
         idle.taking(batch.commitTimeUs);
@@ -83,13 +94,17 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
       }
       if (failure !== undefined) throw failure.error;
       const patienceMs = sink.open ? MID_TRANSACTION_MS : Math.min(sink.idleMs ?? IDLE_TICK_MS, IDLE_TICK_MS);
-      if (!(await queue.changedWithin(patienceMs))) {
+      const isQuiet = !(await queue.changedWithin(patienceMs));
+      if (tail.seq !== undefined && (await endOf(nats, stream)) !== tail.seq) tail.seq = undefined;
+      if (isQuiet) {
         await sink.idle?.();
-        if (sink.open)
+        if (sink.open) {
+          tail.seq = readSeq;
           throw new ReplicationError(
             'nats_timeout',
             `the rest of a transaction did not come within ${MID_TRANSACTION_MS / 1000} s; it is rolled back`,
           );
+        }
         idle.tick();
       }
     }
@@ -99,6 +114,14 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
     queue.wake();
     await reading;
   }
+}
+
+/** The last sequence of a stream. */
+async function endOf(nats: Nats, stream: string): Promise<number> {
+  const { state } = await nats.manager.streams.info(stream).catch((thrown: unknown) => {
+    throw natsError(thrown, `asking where stream ${stream} ends`);
+  });
+  return state.last_seq;
 }
 
 /** Where to read from: a position inside a frame (a boundary between its transactions) starts at that frame. */
@@ -180,8 +203,7 @@ class IdleReport {
 
   async #ask(): Promise<void> {
     const { nats, stream, report } = this.#options;
-    const { state } = await nats.manager.streams.info(stream);
-    const pending = Math.max(0, state.last_seq - Math.max(this.#appliedSeq, this.#queue.startSeq - 1));
+    const pending = Math.max(0, (await endOf(nats, stream)) - Math.max(this.#appliedSeq, this.#queue.startSeq - 1));
     report.pendingFrames(pending);
     if (pending > 0 || this.#writing || !this.#queue.empty) return;
     report.lagSeconds(0);

@@ -10,7 +10,7 @@ import { connectNats, type Nats } from '../core/nats.ts';
 import { describePosition, formatPosition } from '../core/position.ts';
 import { abortableDelay, runService, type Run } from '../core/run-service.ts';
 import { installationId, sessionName } from '../core/stale-sessions.ts';
-import { runFlow } from './flow-run.ts';
+import { runFlow, type StreamTail } from './flow-run.ts';
 import { REBUILDING } from './rebuilding.ts';
 import type { TargetStore } from './target-store.ts';
 
@@ -43,6 +43,7 @@ export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
   let knownReset = 0;
   /** The place of a gap behind which everything was read again: the flow goes there, once. */
   let passedGap = 0;
+  const tail: StreamTail = { seq: undefined };
   try {
     report.state('starting');
     while (!signal.aborted) {
@@ -51,7 +52,7 @@ export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
           async (run) => {
             nats ??= await connectNats(options.nats, `waybill apply ${name}`);
             knownReset = await readReset(nats, stream);
-            await runOnce(options, nats, report, run);
+            await runOnce(options, nats, report, { ...run, tail });
           },
           {
             name: `apply ${name}`,
@@ -122,7 +123,12 @@ function describe(error: ReplicationError): string {
   return `${error.code}: ${error.message}`;
 }
 
-async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowReport, run: Run): Promise<void> {
+/** One of the runs of a flow. */
+interface FlowRun extends Run {
+  readonly tail: StreamTail;
+}
+
+async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowReport, run: FlowRun): Promise<void> {
   const { name, settings, log, holder } = options;
   const stream = streamOf(options);
   const bucket = await openBucket(nats, options.nats);
@@ -150,6 +156,7 @@ async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowRepor
         stream,
         sink,
         batchBytes: settings.batch_bytes,
+        tail: run.tail,
         report,
         // Who fills a stream of records does not read tables.
         ...(options.stream === undefined ? { teller: new AppliedTeller(nats, options.nats.prefix, stream, name) } : {}),
