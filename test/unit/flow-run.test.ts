@@ -31,7 +31,15 @@ async function codeOf(nats: Nats): Promise<unknown> {
   const sink = { position: pgPosition(200n), seq: 1, open: false } as unknown as BatchSink;
   const lost = new AbortController().signal;
   const shared = { report: NO_FLOW_REPORT, log: createLogger('silent'), signal: AbortSignal.timeout(5000), lost };
-  return await runFlow({ nats, stream: 's', sink, batchBytes: 1, tail: { seq: undefined }, progressed: () => undefined, ...shared }).then(
+  return await runFlow({
+    nats,
+    stream: 's',
+    sink,
+    batchBytes: 1,
+    tail: { seq: undefined },
+    progressed: () => undefined,
+    ...shared,
+  }).then(
     () => undefined,
     (thrown: unknown) => (thrown as { code?: unknown }).code,
   );
