@@ -7,17 +7,8 @@ import { classifyTypeChange } from '../../core/type-widening.ts';
 import { describeDiff, diffSchemas, isEmptyDiff, orderRenames, spareName, type SchemaDiff } from '../schema-diff.ts';
 import { lostReason } from '../schema-stop.ts';
 import { byteaText, qualifiedName, quoteLiteral, quoteName } from './sql.ts';
-import {
-  accepts,
-  hasUniqueKey,
-  mayBeNull,
-  missingColumns,
-  readTable,
-  shapeError,
-  targetTypes,
-  type FoundColumn,
-  type FoundTable,
-} from './target-table.ts';
+import { accepts, type FoundColumn, type FoundTable } from './table-shape.ts';
+import { hasUniqueKey, mayBeNull, missingColumns, readTable, shapeError, targetTypes } from './target-table.ts';
 import { isRowError, sqlStateOf } from './target-error.ts';
 
 export interface FollowOptions {

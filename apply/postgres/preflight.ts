@@ -1,6 +1,6 @@
 /** What `waybill check` says of a Postgres target. Changes nothing. */
 import type { FlowConfig, TargetConfig } from '../../core/config.ts';
-import { asReplicationError } from '../../core/errors.ts';
+import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import type { Finding } from '../../core/finding.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
@@ -9,7 +9,9 @@ import { openTargetSession, type TargetSession } from './session.ts';
 import { quoteName } from './sql.ts';
 import { readTableRecords } from './table-records.ts';
 import { targetError } from './target-error.ts';
-import { foreignProblems } from './target-table.ts';
+import { existingProblems, type WantedTable } from './target-table.ts';
+import { foreignProblems } from './table-shape.ts';
+import { targetSchema } from '../target-schema.ts';
 
 const MIN_SERVER_VERSION = 140_000;
 
@@ -57,10 +59,24 @@ export async function checkTarget(
     for (const [flow, settings] of Object.entries(flows)) {
       if (settings.to !== name) continue;
       const included = settings.tables === undefined ? () => true : compileTablePatterns(settings.tables);
-      for (const table of tables[flow] ?? [])
-        if (included(table.schema, table.name))
-          for (const problem of foreignProblems(table, settings))
-            add('error', `flow ${flow}`, `table ${table.schema}.${table.name}: ${problem}`, 'see docs/type-mapping.md');
+      const writable: WantedTable[] = [];
+      for (const table of tables[flow] ?? []) {
+        if (!included(table.schema, table.name)) continue;
+        const problems = foreignProblems(table, settings);
+        for (const problem of problems)
+          add('error', `flow ${flow}`, `table ${table.schema}.${table.name}: ${problem}`, 'see docs/type-mapping.md');
+        if (problems.length === 0) writable.push({ table, schema: targetSchema(table, settings) });
+      }
+      for (const [index, problems] of (await existingProblems(client, writable, settings)).entries())
+        for (const problem of problems) {
+          const { table, schema } = writable[index]!;
+          add(
+            'error',
+            `flow ${flow}`,
+            `target table ${schema}.${table.name}: ${problem}`,
+            problem.startsWith('the user lacks') ? grants : new ReplicationError('target_shape', '').remedy,
+          );
+        }
       addNotices(noticesOf(await readTableRecords(client, flow, true)), settings.mirror, `flow ${flow}`, add);
       if (settings.schema === undefined) continue;
       const found = await client.query<{ ok: boolean }>(

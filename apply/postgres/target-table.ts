@@ -6,15 +6,10 @@ import { dialectOf } from '../../core/column-kind.ts';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import { mapToPostgres } from '../type-mapping.ts';
 import { qualifiedName, quoteName } from './sql.ts';
-import type { TargetColumn, TargetTable } from './table-plan.ts';
+import type { TargetTable } from './table-plan.ts';
+import { columnProblems, foreignProblems, type FoundTable } from './table-shape.ts';
 import { targetError } from './target-error.ts';
 import { CREATION_LOCK } from './waybill-schema.ts';
-
-export interface FoundColumn extends TargetColumn {
-  readonly name: string;
-  readonly notNull: boolean;
-  readonly defaulted: boolean;
-}
 
 /** A version of a source table, and the schema that its target table is in. */
 export interface WantedTable {
@@ -101,12 +96,18 @@ async function asTargets(
   types: readonly ReadonlyMap<string, string>[],
   settings: Pick<FlowConfig, 'zero_dates'>,
 ): Promise<TargetTable[]> {
-  for (const [index, { table, schema }] of wanted.entries())
-    checkColumns(table, schema, found[index]!, types[index]!, settings);
-  await checkKeys(
+  for (const [index, { table, schema }] of wanted.entries()) {
+    const [missing] = missingColumns(table, found[index]);
+    if (missing !== undefined) throw shapeError(schema, table.name, `column ${missing} is missing`);
+    const [problem] = columnProblems(table, found[index]!, types[index]!, settings);
+    if (problem !== undefined) throw shapeError(schema, table.name, problem);
+  }
+  const keyless = await withoutKey(
     client,
-    wanted.map(({ table, schema }, index) => ({ table, schema, oid: found[index]!.oid })),
+    wanted.map(({ table }, index) => ({ table, oid: found[index]!.oid })),
   );
+  for (const [index, { table, schema }] of wanted.entries())
+    if (keyless[index] !== undefined) throw shapeError(schema, table.name, keyless[index]);
   return wanted.map(({ table, schema }, index) => {
     const { oid, holdsRows, columns } = found[index]!;
     return { schema, name: table.name, oid, holdsRows, columns: new Map(columns.map((each) => [each.name, each])) };
@@ -132,30 +133,10 @@ async function addColumns(
   await client.query(`ALTER TABLE ${qualifiedName(schema, table.name)} ${adds.join(', ')}`);
 }
 
-/** Most bytes of a name in Postgres. */
-const MAX_NAME_BYTES = 63;
-
 /** What a table of MySQL or MariaDB has that Postgres has no form for. Throws `target_shape`. */
 function refuseForeign(table: TableSchema, schema: string, settings: Pick<FlowConfig, 'zero_dates'>): void {
   const problems = foreignProblems(table, settings);
   if (problems.length > 0) throw shapeError(schema, table.name, problems.join('. '));
-}
-
-/** Why a table of another kind of source cannot be written to Postgres; empty when it can. */
-export function foreignProblems(table: TableSchema, settings: Pick<FlowConfig, 'zero_dates'>): string[] {
-  const dialect = dialectOf(table);
-  if (dialect === 'postgres') return [];
-  const long = [table.name, ...table.columns.map((column) => column.name)].filter(
-    (name) => Buffer.byteLength(name) > MAX_NAME_BYTES,
-  );
-  return [
-    ...long.map(
-      (name) => `the name ${name} has more than ${MAX_NAME_BYTES} bytes; exclude the table, or rename it at the source`,
-    ),
-    ...table.columns
-      .filter((column) => mapToPostgres(column, dialect, settings) === undefined)
-      .map((column) => `column ${column.name} (${column.type}) has no type here; exclude the table`),
-  ];
 }
 
 /** The type that each column has in the target: the source's where it exists there, else the portable one. */
@@ -244,12 +225,6 @@ export function mayBeNull(
   return /^(date|timestamp)/.test(type) && !table.key.includes(column.name);
 }
 
-export interface FoundTable {
-  readonly oid: number;
-  readonly holdsRows: boolean;
-  readonly columns: FoundColumn[];
-}
-
 export async function readTable(client: ClientBase, schema: string, name: string): Promise<FoundTable | undefined> {
   return (await readTables(client, [{ schema, table: { name } }]))[0];
 }
@@ -294,54 +269,71 @@ async function readTables(
   return found;
 }
 
-function checkColumns(
-  table: TableSchema,
-  schema: string,
-  found: FoundTable,
-  types: ReadonlyMap<string, string>,
+/**
+ * What of tables that the target has, its own or made earlier, does not fit versions of source tables, in their order: shapes,
+ * and rights to write. Nothing of one that is yet to be made.
+ */
+export async function existingProblems(
+  client: ClientBase,
+  wanted: readonly WantedTable[],
   settings: Pick<FlowConfig, 'zero_dates'>,
-): void {
-  const dialect = dialectOf(table);
-  const byName = new Map(found.columns.map((column) => [column.name, column]));
-  for (const column of table.columns) {
-    const target = byName.get(column.name);
-    if (target === undefined) throw shapeError(schema, table.name, `column ${column.name} (${column.type}) is missing`);
-    const mapped = types.get(column.name) ?? column.type;
-    const fits =
-      dialect === 'postgres'
-        ? accepts(target.type, mapped) || accepts(target.type, column.portable)
-        : accepts(target.type, mapped) ||
-          mapToPostgres(column, dialect, settings)!.accepts.has(target.type.replace(/\([^)]*\)/, ''));
-    if (!fits)
-      throw shapeError(
-        schema,
-        table.name,
-        `column ${column.name} is ${target.type} in the target and ${column.type} in the source`,
-      );
-    byName.delete(column.name);
+): Promise<string[][]> {
+  const types = await typesOfTables(
+    client,
+    wanted.map(({ table }) => table),
+    settings,
+  );
+  const found = await readTables(client, wanted);
+  const there = wanted.flatMap(({ table }, index) =>
+    found[index] === undefined ? [] : [{ table, oid: found[index].oid, index }],
+  );
+  const keyless = await withoutKey(client, there);
+  const lacking = await missingRights(
+    client,
+    there.map(({ oid }) => oid),
+  );
+  const problems: string[][] = wanted.map(() => []);
+  for (const [n, { table, oid, index }] of there.entries()) {
+    const key = keyless[n];
+    const rights = lacking.get(oid);
+    problems[index]!.push(
+      ...columnProblems(table, found[index]!, types[index]!, settings),
+      ...(key === undefined ? [] : [key]),
+      ...(rights === undefined ? [] : [`the user lacks ${rights} on it`]),
+    );
   }
-  for (const extra of byName.values())
-    if (extra.notNull && !extra.defaulted && !extra.generated)
-      throw shapeError(
-        schema,
-        table.name,
-        `column ${extra.name} (${extra.type}) is not in the source, and is NOT NULL without a default`,
-      );
+  return problems;
 }
 
-async function checkKeys(
-  client: ClientBase,
-  tables: readonly (WantedTable & { readonly oid: number })[],
-): Promise<void> {
-  const keyed = tables.filter(({ table }) => table.key.length > 0);
-  if (keyed.length === 0) return;
-  const keys = await uniqueKeys(
-    client,
-    keyed.map(({ oid }) => oid),
+/** Of the rights that a flow needs on a table, those that this user lacks, by oid. */
+async function missingRights(client: ClientBase, oids: readonly number[]): Promise<Map<number, string>> {
+  const { rows } = await client.query<{ oid: string; rights: string }>(
+    `SELECT o::int8 AS oid, string_agg(r, ', ') AS rights
+       FROM unnest($1::int8[]) o, unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE}'::text[]) WITH ORDINALITY r(r, n)
+      WHERE NOT has_table_privilege(o::oid, r) GROUP BY o`,
+    [oids],
   );
-  for (const { table, schema, oid } of keyed)
-    if (!isUnique(keys.get(oid), table.key))
-      throw shapeError(schema, table.name, `it has no unique index on its key columns (${table.key.join(', ')})`);
+  return new Map(rows.map(({ oid, rights }) => [Number(oid), rights]));
+}
+
+/** Why rows of tables cannot be told apart in the target, in their order; undefined where they can. */
+async function withoutKey(
+  client: ClientBase,
+  tables: readonly { readonly table: TableSchema; readonly oid: number }[],
+): Promise<(string | undefined)[]> {
+  const keyed = tables.filter(({ table }) => table.key.length > 0);
+  const keys =
+    keyed.length === 0
+      ? new Map<number, string[][]>()
+      : await uniqueKeys(
+          client,
+          keyed.map(({ oid }) => oid),
+        );
+  return tables.map(({ table, oid }) =>
+    table.key.length === 0 || isUnique(keys.get(oid), table.key)
+      ? undefined
+      : `it has no unique index on its key columns (${table.key.join(', ')})`,
+  );
 }
 
 /** Whether rows can be told apart in the target by these columns. */
@@ -370,24 +362,6 @@ async function uniqueKeys(client: ClientBase, oids: readonly number[]): Promise<
     else known.push(columns);
   }
   return keys;
-}
-
-const FAMILIES: readonly RegExp[] = [
-  /^(smallint|integer|bigint|numeric|oid)/,
-  /^(real|double precision|numeric)/,
-  /^(character|bpchar|text|citext|name)/,
-  /^(json|jsonb)$/,
-  /^(inet|cidr)$/,
-];
-
-/** Whether a column of type `target` reads the text of type `source`. Rows that do not fit go to quarantine. */
-export function accepts(target: string, source: string): boolean {
-  const bare = (type: string): string => type.replace(/\([^)]*\)/, '');
-  if (bare(target) === bare(source)) return true;
-  if (/^(text|citext|character varying)$/.test(target)) return true;
-  if (bare(source) === 'date' && target.startsWith('timestamp')) return true;
-  if (target.endsWith('[]') !== source.endsWith('[]')) return false;
-  return FAMILIES.some((family) => family.test(target) && family.test(source));
 }
 
 /** The target lacks a table that it had, or a column of it. */

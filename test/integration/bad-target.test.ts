@@ -149,10 +149,34 @@ describe('what the target refuses', () => {
     expect(listed.output).toContain('constraint');
   });
 
+  it('tables that are there and cannot be written: check names each and what it lacks', async () => {
+    const role = `writer${cli.next()}`;
+    await execute(server.url, `create role ${role} login`);
+    const it = await path((url) => void (url.username = role));
+    await execute(
+      it.target,
+      `grant create, temporary on database "${new URL(it.target).pathname.slice(1)}" to ${role}`,
+      'create schema copy',
+      'create table copy.a (id int, more int not null)',
+      `grant usage, create on schema copy to ${role}`,
+      `grant select, insert on copy.a to ${role}`,
+    );
+    const { status, output } = await cli.waybill(it.text, ['check']);
+    expect(status).toBe(1);
+    expect(output).toContain('copy.a: column more (integer) is not in the source, and is NOT NULL without a default');
+    expect(output).toContain('copy.a: it has no unique index on its key columns (id)');
+    expect(output).toMatch(/copy\.a: the user lacks UPDATE, DELETE, TRUNCATE on it\n +remedy: waybill grants v/);
+  });
+
   it('a table of another shape', async () => {
     const it = await path();
     await execute(it.source, 'alter table a add note text');
     await execute(it.target, 'create schema copy', 'create table copy.a (id int primary key, note int[])');
+    const checked = await cli.waybill(it.text, ['check']);
+    expect(checked.status).toBe(1);
+    expect(checked.output).toContain(
+      'target table copy.a: column note is integer[] in the target and text in the source',
+    );
     const stopped = 'table public.a is stopped: ';
     const { output } = await cli.waybill(it.text, ['run', '--listen', '127.0.0.1:0'], (log) => log.includes(stopped));
     expect(output).toContain(stopped);
