@@ -24,7 +24,7 @@ import { askSource, connectSource, isStandby } from './connection.ts';
 import { LogBudget } from '../log-budget.ts';
 import { LogFollower } from './log-follower.ts';
 import type { RelationMessage } from './pgoutput.ts';
-import { publishMatching } from './publication.ts';
+import { publishMatching } from './followable-tables.ts';
 import { publishTable, type PublishedTable } from './published-table.ts';
 import { leavingInTime, SourceConnections, watchForSilence } from './silent-source.ts';
 import { SchemaWatch } from './schema-watch.ts';
@@ -331,7 +331,7 @@ export class CaptureSession {
 
   async #matchingTables(): Promise<readonly { schema: string; name: string }[]> {
     const { client, publication, held } = this.#o;
-    const tables = await publishMatching(client, publication, held.settings.tables);
+    const tables = await publishMatching(client, publication, held.settings.tables, held.log);
     return tables.map(({ schema }) => schema);
   }
 }

@@ -16,11 +16,12 @@ import { ProgressStore } from '../snapshot-request.ts';
 import { beginStream } from '../stream-start.ts';
 import { BY_OID, TableRegistry } from '../table-registry.ts';
 import { CaptureSession } from './capture-session.ts';
-import { hasIdentity, type CapturedTable } from './catalog.ts';
+import type { CapturedTable } from './catalog.ts';
 import { connectShared, connectSource, endClient } from './connection.ts';
+import { publishFollowable } from './followable-tables.ts';
 import { inspectSource, type SourceFacts } from './inspect.ts';
-import { ensurePublication, matchingTables, readPublication } from './publication.ts';
-import { describeLeaves, leafProblems, requireIdentities } from './replica-identity.ts';
+import { matchingTables } from './publication.ts';
+import { requireIdentities } from './replica-identity.ts';
 import { createSlot, readSlot, requireLog, requireUsableSlot, slotState } from './slot.ts';
 import { NO_SLOT, sourceError } from './source-error.ts';
 import { SpoolSwitch } from './spool-switch.ts';
@@ -62,8 +63,7 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     let tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name), { anew: reset });
     const matching = await matchingTables(client, settings.tables);
     if (tail.seq === 0) await requireIdentities(client, matching);
-    const tables = await followableTables(client, publication, matching, log);
-    await ensurePublication(client, publication, tables);
+    const tables = await publishFollowable(client, publication, matching, log);
 
     if (tail.origin !== undefined && tail.origin !== '' && tail.origin !== source.origin)
       throw new ReplicationError(
@@ -98,27 +98,6 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
   } finally {
     await Promise.all([client, watchClient].map(async (own) => own && (await endClient(own))));
   }
-}
-
-/** Of a stream that has begun: a table whose identity does not do is left out, and the others go on. */
-async function followableTables(
-  client: pg.Client,
-  publication: string,
-  matching: readonly CapturedTable[],
-  log: Logger,
-): Promise<CapturedTable[]> {
-  const tables = matching.filter(({ schema }) => hasIdentity(schema));
-  const problems = await leafProblems(client, tables);
-  if (problems.length === 0) return tables;
-  const published = (await readPublication(client, publication))?.tables;
-  const isPublished = ({ schema: { schema, name } }: CapturedTable): boolean =>
-    published?.has(`${schema}.${name}`) === true;
-  for (const root of new Set(problems.map((problem) => problem.root))) {
-    const its = problems.filter((problem) => problem.root === root);
-    log.warn({ sql: its.map(({ sql }) => sql) }, describeLeaves(its));
-  }
-  // What is published already is not worse for being captured.
-  return tables.filter((table) => isPublished(table) || !problems.some(({ root }) => root === table));
 }
 
 /**

@@ -136,20 +136,3 @@ export function isTableGone(thrown: unknown): boolean {
   const { cause } = (thrown ?? {}) as { cause?: { code?: unknown } };
   return cause?.code === '42P01';
 }
-
-/** The tables that the patterns choose now, all published; one that is dropped meanwhile is none of them. Throws as its parts. */
-export async function publishMatching(
-  client: pg.Client,
-  publication: string,
-  patterns: readonly string[],
-): Promise<CapturedTable[]> {
-  for (;;) {
-    const tables = await matchingTables(client, patterns);
-    try {
-      await ensurePublication(client, publication, tables);
-      return tables;
-    } catch (thrown) {
-      if (!isTableGone(thrown)) throw thrown;
-    }
-  }
-}
