@@ -126,7 +126,7 @@ export class TableFollower {
     }
     if (before !== undefined) {
       const found = await readTable(session, schema, wanted.name);
-      if (previous?.state === 'follows' && !restart) refuseLost(places.of(before).wanted, schema, found);
+      if (previous?.state === 'follows' && !restart) await refuseLost(session, places.of(before).wanted, schema, found);
       if (found === undefined) [kept, pending] = [[], []];
       else {
         const { settings } = this.#o;

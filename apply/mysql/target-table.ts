@@ -6,7 +6,7 @@ import type { MysqlSession } from './session.ts';
 import { quoteLiteral, quoteName } from './sql.ts';
 import { addColumnsSql, createTableSql, type Surroundings } from './table-ddl.ts';
 import { shapeProblems, type FoundTable, type TargetColumn } from './table-shape.ts';
-import { targetError } from './target-error.ts';
+import { errnoOf, targetError } from './target-error.ts';
 
 export interface TargetTable {
   readonly schema: string;
@@ -58,7 +58,11 @@ export async function findTargetTable(
   const { flavour } = session.facts;
   try {
     const found = await readTable(session, schema, table.name);
-    if (found === undefined || missingColumns(table, found).length > 0) return undefined;
+    const missing = missingColumns(table, found);
+    if (found === undefined || missing.length > 0) {
+      await requireGone(session, schema, table.name, found === undefined ? [] : missing);
+      return undefined;
+    }
     refuse(table, schema, shapeProblems(table, schema, found, flavour));
     return { schema, name: table.name, flavour, columns: found.columns };
   } catch (thrown) {
@@ -70,11 +74,41 @@ function missingColumns(table: TableSchema, found: FoundTable | undefined): stri
   return table.columns.map(({ name }) => name).filter((name) => found?.columns.has(name.toLowerCase()) !== true);
 }
 
+/** ER_BAD_DB_ERROR, ER_BAD_FIELD_ERROR, ER_NO_SUCH_TABLE. */
+const ABSENT: ReadonlySet<number | undefined> = new Set([1049, 1054, 1146]);
+
+/**
+ * The lists of tables and columns hide what a user has no rights on, and for moments what MariaDB alters: what they lack is
+ * gone only where the server says so itself. Throws `target_privilege` where it says that this user may not look, and
+ * `target_query` where it is there.
+ */
+async function requireGone(
+  session: MysqlSession,
+  schema: string,
+  name: string,
+  columns: readonly string[],
+): Promise<void> {
+  const what = columns.length === 0 ? '1' : columns.map(quoteName).join(', ');
+  try {
+    await session.rows(`SELECT ${what} FROM ${quoteName(schema)}.${quoteName(name)} LIMIT 0`);
+  } catch (thrown) {
+    if (ABSENT.has(errnoOf(thrown))) return;
+    throw targetError(thrown, `looking whether table ${schema}.${name} is in the target`);
+  }
+  throw new ReplicationError('target_query', `table ${schema}.${name} is in the target, which does not list it`);
+}
+
 /** Throws `target_shape` where the target lacks a table that was written to, or columns that it had. */
-export function refuseLost(table: TableSchema, schema: string, found: FoundTable | undefined): void {
-  if (found === undefined) throw shapeError(schema, table.name, lostReason());
+export async function refuseLost(
+  session: MysqlSession,
+  table: TableSchema,
+  schema: string,
+  found: FoundTable | undefined,
+): Promise<void> {
   const missing = missingColumns(table, found);
-  if (missing.length > 0) throw shapeError(schema, table.name, lostReason(missing));
+  if (missing.length === 0) return;
+  await requireGone(session, schema, table.name, found === undefined ? [] : missing);
+  throw shapeError(schema, table.name, found === undefined ? lostReason() : lostReason(missing));
 }
 
 /** The target lacks a table that it had, or a column of it. */

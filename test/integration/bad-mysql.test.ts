@@ -357,6 +357,30 @@ flows: { f: { mirror: erp, to: v, schema: ${prefix}_copy } }
       expect(status, output).toBe(0);
     });
 
+    it('a user whose rights are taken away: the flow halts, and nothing is passed over', async () => {
+      const { text, database } = await path({
+        target: await account('grant all on *.* to USER'),
+      });
+      const copy = database.replace('_shop', '_copy');
+      const args = ['run', '--listen', '127.0.0.1:0'];
+      const rows = async (): Promise<number> =>
+        ((await sql.query<RowDataPacket[]>(`select count(*) as n from ${copy}.items`))[0][0] as { n: number }).n;
+      const running = cli.waybill(text, args, () => false);
+      await waitFor('the first row', async () => (await rows()) === 1);
+      cli.drain();
+      await running;
+      const user = /mysql:\/\/(user\d+)/.exec(text)?.[1] ?? '';
+      await sql.query(`revoke all privileges, grant option from '${user}'@'%'`);
+      await sql.query(`grant all on waybill.* to '${user}'@'%'`);
+      await sql.query(`insert into ${database}.items values (2)`);
+      await cli.run(text, 'target_privilege');
+      await sql.query(`grant all on *.* to '${user}'@'%'`);
+      const again = cli.waybill(text, args, () => false);
+      await waitFor('the second row', async () => (await rows()) === 2);
+      cli.drain();
+      await again;
+    });
+
     it('a table of another shape', async () => {
       const { text, database } = await path();
       const copy = database.replace('_shop', '_copy');
