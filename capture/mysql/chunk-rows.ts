@@ -19,6 +19,7 @@ export interface ChunkRow {
 
 export class ChunkRows {
   readonly #rowOf: (row: TextRow) => ChunkRow;
+  readonly #mostRows: number;
   #rows: ChunkRow[] = [];
   #kept = 0;
   /** Rows that were read, also those that were taken away, and their bytes as JSON. */
@@ -26,8 +27,10 @@ export class ChunkRows {
   bytes = 0;
   last: ChunkRow | undefined;
 
-  constructor(table: CapturedTable, rules: ColumnRules) {
+  /** `mostRows`: so many are kept at most before they must be taken. */
+  constructor(table: CapturedTable, rules: ColumnRules, mostRows: number) {
     this.#rowOf = rowReader(table, rules);
+    this.#mostRows = mostRows;
   }
 
   /** Adds a row. True when so much is kept that it must be taken before more comes. */
@@ -38,7 +41,7 @@ export class ChunkRows {
     this.count += 1;
     this.bytes += made.json.length;
     this.#kept += made.json.length;
-    return this.#kept >= PIECE_BYTES;
+    return this.#kept >= PIECE_BYTES || this.#rows.length >= this.#mostRows;
   }
 
   /** Gives what is kept, and keeps it no longer. */

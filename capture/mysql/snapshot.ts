@@ -452,7 +452,9 @@ export class SnapshotReader {
       table,
       doing,
       async () => {
-        const rows = new ChunkRows(table, rules);
+        // While a piece waits for its turn the source waits as well, and not for ever.
+        const most = table.schema.key.length === 0 ? this.#limit.mostAtOnce : Infinity;
+        const rows = new ChunkRows(table, rules, most);
         let seen: GtidSet | undefined;
         const publish = async (): Promise<void> => {
           // What the statement sees had been executed when its first rows came.
