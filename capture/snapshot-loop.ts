@@ -148,6 +148,8 @@ export class SnapshotLoop {
   /** Has one partition of a table read, whose rows came with it; stored when this resolves. */
   async readPart(table: TableName, part: TableName): Promise<void> {
     const progress = await this.progress();
+    // Nobody waits for one that was read, and a table may gain partitions for ever.
+    progress.tables = progress.tables.filter((known) => known.part === undefined || known.state !== 'done');
     progress.tables.push({ ...unread(table), needed: true, part: { ...part } });
     await this.#o.progress.write(progress);
     this.#wake?.();

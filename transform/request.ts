@@ -72,22 +72,29 @@ async function ask(bucket: KV, key: string, what: object): Promise<string> {
 }
 
 async function read<T extends AnewRequest>(bucket: KV, key: string): Promise<T | undefined> {
+  return (await readEntry(bucket, key))?.request as T | undefined;
+}
+
+async function readEntry(bucket: KV, key: string): Promise<{ request: AnewRequest; revision: number } | undefined> {
   try {
     const entry = await bucket.get(key);
     if (entry === null || entry.operation !== 'PUT') return undefined;
-    const request = entry.json<T>();
+    const request = entry.json<AnewRequest>();
     if (request.v !== 1) throw new ReplicationError('frame_version', `${key} was written by a newer version`);
-    return request;
+    return { request, revision: entry.revision };
   } catch (thrown) {
     throw natsError(thrown, `reading ${key}`);
   }
 }
 
 async function answer(bucket: KV, key: string, request: AnewRequest): Promise<void> {
-  if ((await read(bucket, key))?.id !== request.id) return;
+  const found = await readEntry(bucket, key);
+  if (found?.request.id !== request.id) return;
   try {
-    await bucket.delete(key);
+    await bucket.delete(key, { previousSeq: found.revision });
   } catch (thrown) {
-    throw natsError(thrown, `answering ${key}`);
+    const error = natsError(thrown, `answering ${key}`);
+    // Another one has come since.
+    if (error.code !== 'stream_conflict') throw error;
   }
 }

@@ -12,7 +12,7 @@ import { CatchUpReader } from './catch-up.ts';
 import { connectSource, endClient } from './connection.ts';
 import { ReplicationStream, type LogReader } from './replication-stream.ts';
 import { logDistanceBytes, readSlot } from './slot.ts';
-import { lacksRoom } from './source-error.ts';
+import { lacksConnections, lacksRoom } from './source-error.ts';
 import type { SpoolSwitch } from './spool-switch.ts';
 import type { TransactionAssembler } from './transaction-assembler.ts';
 
@@ -126,6 +126,8 @@ export class LogFollower {
   #giveSpoolUp(thrown: unknown): void {
     const { held, assembler, spooling } = this.#o;
     if (!(thrown instanceof ReplicationError) || !OF_SPOOLING.has(thrown.code)) throw thrown;
+    // Without one it would not begin either way.
+    if (lacksConnections(thrown)) throw thrown;
     spooling.turnOff();
     held.report.spoolGivenUp(thrown.code);
     // Of a transaction that was handed on in part the rest is taken by a session that begins afresh.

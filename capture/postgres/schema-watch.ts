@@ -344,6 +344,8 @@ export class SchemaWatch {
           { table: nameOf(known) },
           'a message said that a table is gone, and it is there: it is read again',
         );
+        // Once it really goes, that is still to be said.
+        this.#marked.delete(mark.oid);
         await this.#o.read(known, 'again');
         return [];
       }

@@ -16,6 +16,11 @@ export function lacksRoom(error: ReplicationError): boolean {
   return typeof code === 'string' && /^53[0-9A-Z]{3}$/.test(code);
 }
 
+/** too_many_connections: every walsender, or connection, that the source allows is in use. */
+export function lacksConnections(error: ReplicationError): boolean {
+  return (error.cause as { code?: unknown } | undefined)?.code === '53300';
+}
+
 /** Classifies what the Postgres driver threw while `doing` something, by SQLSTATE or errno. */
 export function sourceError(
   thrown: unknown,

@@ -220,7 +220,8 @@ scrape_configs:
       30_000,
     );
     await fires('WaybillCaptureNotStreaming');
-    expect(await value('waybill_capture_state{state="slot_missing"}')).toBe(1);
+    // Between two looks at the source it says that it waits.
+    await expect.poll(() => value('waybill_capture_state{state="slot_missing"}')).toBe(1);
     expect(await value('waybill_capture_retained_log_bytes'), 'nothing is kept any more').toBeUndefined();
     await requestSnapshot(pipeline.config.nats, 'wms', { reset: true });
     await clears('WaybillCaptureNotStreaming');
