@@ -23,6 +23,8 @@ export interface Checkpoint {
   readonly sources: Places;
   /** By delayed tier: what the stream held when it was released last. */
   readonly tiers: ReadonlyMap<string, Release>;
+  /** Of what is held, not all has been passed on. */
+  readonly heldBehind: boolean;
 }
 
 export interface Release {
@@ -36,11 +38,12 @@ interface CheckpointText {
   readonly clock: number;
   readonly sources: Readonly<Record<string, readonly [position: string, seq: number]>>;
   readonly tiers?: Readonly<Record<string, Pick<CheckpointText, 'clock' | 'sources'>>>;
+  readonly held?: 'behind';
 }
 
 const VERSION = 1;
 
-export function formatCheckpoint({ plan, clockUs, sources, tiers }: Checkpoint): string {
+export function formatCheckpoint({ plan, clockUs, sources, tiers, heldBehind }: Checkpoint): string {
   const released = [...tiers].map(([id, release]) => [
     id,
     { clock: release.clockUs, sources: formatPlaces(release.sources) },
@@ -51,6 +54,7 @@ export function formatCheckpoint({ plan, clockUs, sources, tiers }: Checkpoint):
     clock: clockUs,
     sources: formatPlaces(sources),
     ...(tiers.size === 0 ? {} : { tiers: Object.fromEntries(released) as CheckpointText['tiers'] & object }),
+    ...(heldBehind ? { held: 'behind' } : {}),
   };
   return JSON.stringify(text);
 }
@@ -72,7 +76,13 @@ export function parseCheckpoint(text: string, place: string): Checkpoint {
     { clockUs: clock, sources: parsePlaces(sources, place) },
   ]);
   const sources = parsePlaces(parsed.sources, place);
-  return { plan: parsed.plan, clockUs: parsed.clock, sources, tiers: new Map(tiers) };
+  return {
+    plan: parsed.plan,
+    clockUs: parsed.clock,
+    sources,
+    tiers: new Map(tiers),
+    heldBehind: parsed.held === 'behind',
+  };
 }
 
 function formatPlaces(places: Places): CheckpointText['sources'] {

@@ -18,12 +18,12 @@ import { beginState } from './begin-state.ts';
 import { BreachTeller } from './breach-teller.ts';
 import type { FlowPlan } from './flow-plan.ts';
 import { FlowState, type Outcome } from './flow-state.ts';
-import { HeldCounts } from './held-counts.ts';
+import { HeldTeller, isShown } from './held-teller.ts';
 import { layoutOf } from './kept-layout.ts';
 import { Output } from './output.ts';
 import { RecordRows } from './record-rows.ts';
 import type { RecordValues } from './canonical/entity.ts';
-import type { HeldChange, ResolvedChange } from './ownership/resolved.ts';
+import type { ResolvedChange } from './ownership/resolved.ts';
 import { passedAgain } from './passed-again.ts';
 import type { AgainRequest } from './request.ts';
 import { SalesRate } from './sales-rate.ts';
@@ -107,7 +107,9 @@ class FlowRun {
   readonly #saver: StateSaver;
   readonly #sales: SalesRate | undefined;
   readonly #breaches: BreachTeller;
-  readonly #heldCounts: HeldCounts;
+  readonly #held: HeldTeller;
+  /** What is held is being written anew: a target has a part of it. */
+  #heldIncomplete = false;
 
   constructor(options: FlowRunOptions, signal: AbortSignal) {
     const { plan, publisher, tail, report, installation } = options;
@@ -124,14 +126,18 @@ class FlowRun {
       report,
       onChange: () => this.#waker.wake(),
     });
-    this.#heldCounts = new HeldCounts((reason, keys) => report.held(reason, keys));
+    this.#held = new HeldTeller({ rows: this.#rows, held: (id) => this.#state.resolver.held.get(id), report });
     this.#saver = new StateSaver({ store: options.store, flow: plan.name, report, log: options.log, signal });
     this.#breaches = new BreachTeller({ flow: plan.name, checked: this.#state.invariants, report, log: options.log });
     this.#sales = plan.entity.name === 'inventory_position' ? new SalesRate() : undefined;
   }
 
   #checkpoint(): Checkpoint {
-    const checkpoint = { ...this.#state.checkpoint(this.#partly), clockUs: this.#expiredUs };
+    const checkpoint = {
+      ...this.#state.checkpoint(this.#partly),
+      clockUs: this.#expiredUs,
+      heldBehind: this.#heldIncomplete || this.#held.waits,
+    };
     return this.#incomplete ? { ...checkpoint, plan: '' } : checkpoint;
   }
 
@@ -155,8 +161,7 @@ class FlowRun {
     for (const source of this.#state.expire()) this.#settleInSilence(source);
     this.#expiredUs = this.#state.clockUs;
     if (this.#signal.aborted) return;
-    for (const { id, held } of this.#state.resolver.held.entries())
-      if (held?.incomplete !== true) this.#heldCounts.note(id, true);
+    this.#held.restore(this.#state.resolver.held.entries());
     const facts = { flow: plan.name, ms: Math.round(performance.now() - started), bytes: this.#state.stateBytes };
     const frames = begun.saved === undefined && !begun.remade ? 'all' : 'those behind the saved state';
     log.info({ ...facts, anew, frames }, 'state rebuilt');
@@ -168,9 +173,10 @@ class FlowRun {
       await this.#writeAnew(vanished);
       // So that what was worked out for it is so once.
       if (begun.remade) this.#saver.hurry();
-    }
+    } else if (resumed.heldBehind) await this.#writeHeldAnew();
     report.state('applying');
     await this.#live();
+    while (this.#held.waits) await this.#tellHeld();
     await this.#output.drain();
     await this.#save(true);
   }
@@ -292,7 +298,7 @@ class FlowRun {
     this.#incomplete = true;
     const firstSeq = publisher.lastSeq + 1;
     this.#output.markReset();
-    this.#output.transaction(timeUs, (writer) => void this.#rows.marks(writer, runId, 'begin'));
+    this.#output.transaction(timeUs, (writer) => this.#rows.marks(writer, runId, 'begin'));
     await this.#pieces(vanished, timeUs, (writer, values) => this.#rows.remove(writer, values));
     for (const { key, values, lineage } of resolver.current()) {
       const groups = this.#state.groups(key);
@@ -301,17 +307,40 @@ class FlowRun {
       if (this.#output.full) await this.#output.room();
     }
     this.#breaches.tell(this.#state.audit());
-    for (const { id, held } of resolver.held.entries()) {
-      if (held?.incomplete === true) continue;
-      this.#output.transaction(timeUs, (writer) => this.#rows.hold(writer, id, held));
-      if (this.#output.full) await this.#output.room();
-    }
+    await this.#writeHeld(timeUs);
     await this.#output.drain();
     this.#incomplete = false;
-    this.#output.transaction(timeUs, (writer) => void this.#rows.marks(writer, runId, 'end'));
+    this.#output.transaction(timeUs, (writer) => this.#rows.marks(writer, runId, 'end'));
     await this.#output.drain();
     await this.#options.onAnew(firstSeq);
     this.#options.log.info({ flow: plan.name, records: resolver.records }, 'all records were written anew');
+  }
+
+  async #writeHeld(timeUs: number): Promise<void> {
+    for (const { id, held } of this.#state.resolver.held.entries()) {
+      if (!isShown(held)) continue;
+      this.#output.transaction(timeUs, (writer) => this.#rows.hold(writer, id, held));
+      if (this.#output.full) await this.#output.room();
+    }
+  }
+
+  /** All that is held, between marks: which of it had been passed on when the run before ended is not known. */
+  async #writeHeldAnew(): Promise<void> {
+    const { runId } = this.#options;
+    const timeUs = this.#reachedUs();
+    this.#heldIncomplete = true;
+    this.#output.transaction(timeUs, (writer) => this.#rows.heldMark(writer, runId, 'begin'));
+    await this.#writeHeld(timeUs);
+    await this.#output.drain();
+    this.#heldIncomplete = false;
+    this.#output.transaction(timeUs, (writer) => this.#rows.heldMark(writer, runId, 'end'));
+    await this.#output.drain();
+  }
+
+  /** Passes on a piece of what is held, or no longer, behind the records. */
+  async #tellHeld(): Promise<void> {
+    if (this.#output.full) await this.#output.room();
+    this.#output.transaction(this.#reachedUs(), (writer) => this.#held.writePiece(writer));
   }
 
   /** The checkpoint is stored, where it has moved, though there are no records. */
@@ -347,16 +376,18 @@ class FlowRun {
         await this.#measure();
         if (this.#saver.due(this.#options.saveMs ?? SAVE_MS)) await this.#save(false);
       }
+      if (this.#held.waits && this.#held.dueInMs === 0) await this.#tellHeld();
       this.#output.send(!moved && (this.#asked || this.#output.quietMs > QUIET_MS));
       if (!moved) this.#asked = false;
       if (moved) progressed();
-      else await this.#waker.pause(TICK_MS);
+      else await this.#waker.pause(this.#held.waits ? this.#held.dueInMs : TICK_MS);
     }
   }
 
   /**
    * Adds what was done to the frame that fills. Invariant 3: a transaction of a source stays one, unless it changes more
-   * than a frame is to hold: then it is passed on in pieces, and until the last of them counts as not taken.
+   * than a frame is to hold: then it is passed on in pieces, and until the last of them counts as not taken. What is held goes
+   * with it while that is little, and else behind it.
    */
   async #emit(outcome: Outcome, source: SourceState): Promise<void> {
     const { report } = this.#options;
@@ -371,8 +402,8 @@ class FlowRun {
       for (const { before, after } of changes) this.#sales.take(before, after, nowMs);
     }
     this.#partly = source;
-    await this.#pieces([...changes, ...held], timeUs, (writer, change) => {
-      if ('id' in change) this.#hold(writer, change);
+    await this.#pieces([...changes, ...this.#held.take(held)], timeUs, (writer, change) => {
+      if ('id' in change) this.#held.write(writer, change);
       else this.#change(writer, change);
     });
     this.#partly = undefined;
@@ -392,13 +423,6 @@ class FlowRun {
   #change(writer: FrameWriter, change: ResolvedChange): void {
     const passed = this.#state.delivery.take(change);
     if (passed !== undefined) this.#pass(writer, passed);
-  }
-
-  #hold(writer: FrameWriter, { id, held }: HeldChange): void {
-    const shown = held?.incomplete === true ? undefined : held;
-    const was = this.#heldCounts.note(id, shown !== undefined);
-    if (shown !== undefined) this.#options.report.records('rejected', 1);
-    if (was || shown !== undefined) this.#rows.hold(writer, id, shown);
   }
 
   #pass(writer: FrameWriter, { key, before, after, lineage }: Passing): void {

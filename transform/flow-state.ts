@@ -142,7 +142,7 @@ export class FlowState {
   }
 
   /** What has been passed on; of the last transaction of `partly` only a part, so that it counts as not taken. */
-  checkpoint(partly?: SourceState): Checkpoint {
+  checkpoint(partly?: SourceState): Omit<Checkpoint, 'heldBehind'> {
     const { clockUs, released } = this;
     const places = this.#places();
     if (partly !== undefined) places.set(partly.name, partly.previous);

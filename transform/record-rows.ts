@@ -107,13 +107,20 @@ export class RecordRows {
   }
 
   /** Writes the marks between which all records, and all that is held, are written anew. */
-  marks(writer: FrameWriter, id: string, mark: 'begin' | 'end'): number {
-    for (const table of [this.#table, HELD_TABLE]) {
-      writer.beginRow('s', table);
-      writer.writeImage([id, mark]);
-      writer.endRow();
-    }
-    return 2;
+  marks(writer: FrameWriter, id: string, mark: 'begin' | 'end'): void {
+    this.#mark(writer, this.#table, id, mark);
+    this.heldMark(writer, id, mark);
+  }
+
+  /** The same for what is held alone. */
+  heldMark(writer: FrameWriter, id: string, mark: 'begin' | 'end'): void {
+    this.#mark(writer, HELD_TABLE, id, mark);
+  }
+
+  #mark(writer: FrameWriter, table: TableSchema, id: string, mark: string): void {
+    writer.beginRow('s', table);
+    writer.writeImage([id, mark]);
+    writer.endRow();
   }
 
   #delete(writer: FrameWriter, table: TableSchema, image: readonly Value[]): void {

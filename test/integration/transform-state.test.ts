@@ -159,7 +159,13 @@ it('of two states that are saved at once one is whole', async () => {
     await StateStore.open(admin, config, 'stock'),
     await StateStore.open(admin, config, 'stock'),
   ];
-  const checkpoint = formatCheckpoint({ plan: 'p', clockUs: 0, sources: new Map(), tiers: new Map() });
+  const checkpoint = formatCheckpoint({
+    plan: 'p',
+    clockUs: 0,
+    sources: new Map(),
+    tiers: new Map(),
+    heldBehind: false,
+  });
   const taken = { checkpoint, recordsSeq: 0, layout: { entity: '', sources: [] } };
   const lines = (of: string, many: number): string[] => Array.from({ length: many }, () => of.repeat(100_000));
   // The one that begins first ends last: by then the other has dropped its beginning.

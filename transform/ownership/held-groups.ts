@@ -11,6 +11,10 @@ export class HeldGroups {
     return this.#groups.size;
   }
 
+  get(id: string): HeldGroup | undefined {
+    return this.#groups.get(id);
+  }
+
   /** Everything held, by record and group. */
   get all(): HeldGroup[] {
     return [...this.#groups.values()];
