@@ -3,6 +3,9 @@ import type { Value } from '../../core/frame.ts';
 import type { TablePlan } from './table-plan.ts';
 
 const PIECE_CHARS = 64 * 1024;
+const PIECE_BYTES = 256 * 1024;
+const VERTICAL_TAB = Buffer.from(String.raw`\v`, 'latin1');
+const FORM_FEED = Buffer.from(String.raw`\f`, 'latin1');
 // oxlint-disable-next-line no-control-regex -- NUL is one of them
 const SPECIAL = /[\\\t\n\0]/;
 const ESCAPES: Readonly<Record<string, string>> = { '\\': '\\\\', '\t': '\\t', '\n': '\\n', '\0': '\\0' };
@@ -51,13 +54,23 @@ export function loadSql(plan: TablePlan, into: string, first: string): string {
   );
 }
 
-export function* loadPieces(lines: Iterable<string>): Generator<Buffer> {
+export function* loadPieces(lines: Iterable<string | Buffer>): Generator<Buffer> {
   let text = '';
   for (const line of lines) {
-    text += line;
-    if (text.length < PIECE_CHARS) continue;
-    yield Buffer.from(text, 'utf8');
+    if (typeof line === 'string') text += line;
+    if (typeof line === 'string' && text.length < PIECE_CHARS) continue;
+    if (text !== '') yield Buffer.from(text, 'utf8');
     text = '';
+    if (typeof line !== 'string')
+      for (let at = 0; at < line.length; at += PIECE_BYTES) yield line.subarray(at, at + PIECE_BYTES);
   }
   if (text !== '') yield Buffer.from(text, 'utf8');
+}
+
+/**
+ * Whether LOAD DATA reads lines of COPY (docs/frame-format.md, "Lines") as they are meant: it knows no escape for vertical
+ * tabs and form feeds.
+ */
+export function readsLines(lines: Buffer): boolean {
+  return !lines.includes(VERTICAL_TAB) && !lines.includes(FORM_FEED);
 }

@@ -3,9 +3,10 @@
  * LOAD DATA LOCAL into a temporary table and one statement per kind of change, new rows alone by LOAD DATA into the table
  * itself. Where the server does not allow LOAD DATA LOCAL, all travel as literals.
  */
+import { parseCopyLine } from '../../core/copy-line.ts';
 import type { Segment } from '../compact.ts';
 import type { TableChanges } from '../table-changes.ts';
-import { loadLine, loadSql } from './load-data.ts';
+import { loadLine, loadSql, readsLines } from './load-data.ts';
 import { keyColumns, keyCondition, keyTuple, rowStatement, updateSql, valuesTuple } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import type { SnapshotMarks } from './snapshot-marks.ts';
@@ -92,8 +93,17 @@ export class SegmentWriter {
   }
 }
 
-function* directLines(table: TableChanges<TablePlan>): Generator<string> {
-  for (const row of table.decodedRows()) yield loadLine(table.plan, table.plan.written, row[2]!, '');
+/** Rows that came as lines of COPY pass as they are. */
+/** Rows that came as lines of COPY pass as they are, where that is what LOAD DATA reads. */
+function* directLines(table: TableChanges<TablePlan>): Generator<string | Buffer> {
+  const { plan } = table;
+  for (const rows of table.newRows()) {
+    if (!('lines' in rows)) yield loadLine(plan, plan.written, rows[0].row(rows[1])[2]!, '');
+    else if (readsLines(rows.lines)) yield rows.lines;
+    else
+      for (const line of rows.lines.toString('utf8').split('\n').slice(0, -1))
+        yield loadLine(plan, plan.written, parseCopyLine(line), '');
+  }
 }
 
 async function addStaged(

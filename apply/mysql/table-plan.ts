@@ -43,6 +43,7 @@ export function createTablePlan(table: TableSchema, target: TargetTable): TableP
   const settable = written.filter((index) => !key.includes(index));
   const qualified = qualifiedName(target.schema, target.name);
   const stage = qualifiedName('waybill', `wb_stage_${++stages}`);
+  const mappings = mappingsOf(table, target.flavour);
   const plan = {
     table,
     target,
@@ -53,7 +54,8 @@ export function createTablePlan(table: TableSchema, target: TargetTable): TableP
     written,
     settable,
     qualified,
-    mappings: mappingsOf(table, target.flavour),
+    mappings,
+    takesLines: written.length === columns.length && mappings.every(({ convert }) => convert === undefined),
     numeric: columns.map((column) => column !== undefined && NUMBERS.test(parseTypeText(column.type).name)),
     floats: columns.map((column) => column !== undefined && parseTypeText(column.type).name === 'float'),
     keyIsText: key.every((index) => isExact(columns[index]!)),

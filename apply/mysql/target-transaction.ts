@@ -67,7 +67,7 @@ export class TargetTransaction implements StoreTransaction {
   }
 
   /** Loads lines. LOCAL turns errors into warnings: gives what became of the rows. */
-  async load(sql: string, lines: Iterable<string>): Promise<Outcome> {
+  async load(sql: string, lines: Iterable<string | Buffer>): Promise<Outcome> {
     await this.flush();
     return await this.#session.load(sql, loadPieces(lines));
   }

@@ -1,72 +1,202 @@
-/** The rows of a chunk as they are read: with their keys, and no more of them at once than memory is meant for. */
+/**
+ * The rows of a chunk as they are read: kept as the lines that frames carry (docs/frame-format.md, "Lines"), and no more of
+ * them at once than memory is meant for.
+ */
+import { buffersUsed, giveUp } from '../../core/buffer-memory.ts';
 import type { ColumnRules } from '../../core/column-rules.ts';
+import { parseCopyLine } from '../../core/copy-line.ts';
+import { ReplicationError } from '../../core/errors.ts';
+import type { FrameWriter } from '../../core/frame-writer.ts';
 import type { TableSchema } from '../../core/frame.ts';
+import { MOST_COPY_ESCAPE_BYTES, TextCopier } from '../../core/json-text.ts';
 import type { KeyTexts } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
-import type { TextRow } from './connection.ts';
 import { guarded, publishRead } from './published-table.ts';
 
 /** What is kept of a chunk before it is published in part: more than a chunk has whose rows are as long as those before. */
 const PIECE_BYTES = 8 << 20;
+const FIRST_BYTES = 64 << 10;
+const FIRST_ROWS = 1024;
+const TAB = 0x09;
+const LINE_FEED = 0x0a;
+const BACKSLASH = 0x5c;
+const UPPER_N = 0x4e;
+/** Text Resultset Row of the client/server protocol: NULL, and behind it the bytes that say in how many a length follows. */
+const NULL_FIELD = 0xfb;
+const LENGTH_WIDTHS = [0, 2, 3, 8, 0] as const;
 
-export interface ChunkRow {
-  readonly json: Buffer;
-  /** As the source has it: the place in the table. */
-  readonly key: readonly string[];
-  /** As frames carry it. */
-  readonly published: readonly string[];
+/** Rows with all columns of their table's schema, as the source has them. */
+export class ReadRows {
+  readonly #keyIndexes: readonly number[];
+  readonly #columns: number;
+  readonly #texts = new TextCopier('copy');
+  #data = Buffer.allocUnsafeSlow(FIRST_BYTES);
+  /** Offsets behind the lines. */
+  #ends = new Uint32Array(FIRST_ROWS);
+  /** Number of rows. */
+  length = 0;
+
+  constructor({ schema }: Pick<CapturedTable, 'schema'>) {
+    this.#keyIndexes = schema.key.map((key) => schema.columns.findIndex(({ name }) => name === key));
+    this.#columns = schema.columns.length;
+  }
+
+  get bytes(): number {
+    return this.#start(this.length);
+  }
+
+  /** Adds the row in the packet `source[start, end)`. Throws `source_protocol`. */
+  add(source: Buffer, start: number, end: number): void {
+    const from = this.bytes;
+    // NULL is one byte there and three here.
+    const data = this.#room(from + (end - start) * MOST_COPY_ESCAPE_BYTES + this.#columns);
+    let to = from;
+    let at = start;
+    for (let column = this.#columns; column > 0; column--) {
+      let bytes = source[at++]!;
+      if (bytes === NULL_FIELD) {
+        data[to++] = BACKSLASH;
+        data[to++] = UPPER_N;
+      } else {
+        if (bytes > NULL_FIELD) {
+          const width = LENGTH_WIDTHS[bytes - NULL_FIELD]!;
+          if (width === 0 || at + width > end) throw unreadable();
+          // No row is longer than six bytes can tell.
+          bytes = source.readUIntLE(at, Math.min(width, 6));
+          at += width;
+        }
+        if (at + bytes > end) throw unreadable();
+        to = this.#texts.copy(source, at, at + bytes, data, to);
+        at += bytes;
+      }
+      data[to++] = TAB;
+    }
+    if (at !== end) throw unreadable();
+    data[to - 1] = LINE_FEED;
+    if (this.length === this.#ends.length) {
+      const grown = new Uint32Array(this.length * 2);
+      grown.set(this.#ends);
+      this.#ends = grown;
+    }
+    this.#ends[this.length++] = to;
+  }
+
+  #room(bytes: number): Buffer {
+    if (bytes > this.#data.length) {
+      const grown = Buffer.allocUnsafeSlow(Math.max(bytes, this.#data.length * 2));
+      this.#data.copy(grown, 0, 0, this.bytes);
+      giveUp(this.#data);
+      this.#data = grown;
+      this.#texts.forget();
+    }
+    return this.#data;
+  }
+
+  #start(row: number): number {
+    return row === 0 ? 0 : this.#ends[row - 1]!;
+  }
+
+  values(row: number): (string | null)[] {
+    return parseCopyLine(this.#data.toString('utf8', this.#start(row), this.#start(row + 1) - 1));
+  }
+
+  /** Values of the key's columns, in key order: the place in the table. */
+  key(row: number): string[] {
+    const values = this.values(row);
+    return this.#keyIndexes.map((index) => values[index] ?? '');
+  }
+
+  /** Writes row `from` as a line, and those behind it that are kept, within so many bytes. Gives the row behind them. */
+  writeLines(
+    from: number,
+    bytes: number,
+    keeps: (row: number) => boolean,
+    table: TableSchema,
+    writer: FrameWriter,
+  ): number {
+    const start = this.#start(from);
+    let to = from + 1;
+    while (to < this.length && this.#start(to + 1) - start <= bytes && keeps(to)) to += 1;
+    writer.addLines('r', table, to - from, this.#data, start, this.#start(to));
+    return to;
+  }
+
+  /** Gives up their memory. */
+  dispose(): void {
+    this.#texts.forget();
+    buffersUsed(this.#data.length);
+    giveUp(this.#data);
+    this.#data = Buffer.alloc(0);
+    this.length = 0;
+  }
+}
+
+function unreadable(): ReplicationError {
+  return new ReplicationError('source_protocol', 'a row of a chunk does not have the columns that were asked for');
 }
 
 export class ChunkRows {
-  readonly #rowOf: (row: TextRow) => ChunkRow;
+  readonly #table: CapturedTable;
   readonly #mostRows: number;
-  #rows: ChunkRow[] = [];
-  #kept = 0;
-  /** Rows that were read, also those that were taken away, and their bytes as JSON. */
+  #rows: ReadRows;
+  #lastKey: readonly string[] | undefined;
+  /** Rows that were read, also those that were taken away, and their bytes. */
   count = 0;
   bytes = 0;
-  last: ChunkRow | undefined;
 
   /** `mostRows`: so many are kept at most before they must be taken. */
-  constructor(table: CapturedTable, rules: ColumnRules, mostRows: number) {
-    this.#rowOf = rowReader(table, rules);
+  constructor(table: CapturedTable, mostRows = Infinity) {
+    this.#table = table;
     this.#mostRows = mostRows;
+    this.#rows = new ReadRows(table);
   }
 
-  /** Adds a row. True when so much is kept that it must be taken before more comes. */
-  add(row: TextRow): boolean {
-    const made = this.#rowOf(row);
-    this.#rows.push(made);
-    this.last = made;
+  /** Adds the row in a packet. True when so much is kept that it must be taken before more comes. */
+  add(source: Buffer, start: number, end: number): boolean {
+    const before = this.#rows.bytes;
+    this.#rows.add(source, start, end);
     this.count += 1;
-    this.bytes += made.json.length;
-    this.#kept += made.json.length;
-    return this.#kept >= PIECE_BYTES || this.#rows.length >= this.#mostRows;
+    this.bytes += this.#rows.bytes - before;
+    return this.#rows.bytes >= PIECE_BYTES || this.#rows.length >= this.#mostRows;
+  }
+
+  /** The key of the last row; undefined where there is none. */
+  get lastKey(): readonly string[] | undefined {
+    return this.#rows.length === 0 ? this.#lastKey : this.#rows.key(this.#rows.length - 1);
   }
 
   /** Gives what is kept, and keeps it no longer. */
-  take(): readonly ChunkRow[] {
+  take(): ReadRows {
     const taken = this.#rows;
-    this.#rows = [];
-    this.#kept = 0;
+    this.#lastKey = this.lastKey;
+    this.#rows = new ReadRows(this.#table);
     return taken;
   }
 }
 
-function rowReader(table: CapturedTable, rules: ColumnRules): (row: TextRow) => ChunkRow {
+/** A row of a table that a column rule concerns. */
+export interface GuardedRow {
+  readonly json: Buffer;
+  /** As frames carry it. */
+  readonly key: readonly string[];
+}
+
+/** The rows as frames carry them; undefined where that is as they are. */
+export function guardRows(table: CapturedTable, rules: ColumnRules, rows: ReadRows): GuardedRow[] | undefined {
   const { guards, excluded } = publishRead(table, rules);
-  const omitted = table.schema.columns.map(({ name }) => excluded.has(name));
-  const keyIndexes = table.schema.key.map((key) => table.schema.columns.findIndex(({ name }) => name === key));
-  const keyOf = (row: TextRow): string[] => keyIndexes.map((index) => row[index] ?? '');
-  return (row) => {
-    if (guards === undefined) {
-      const key = keyOf(row);
-      return { json: Buffer.from(JSON.stringify(row)), key, published: key };
-    }
-    const values = row.map((text, i) => (text === null || guards[i] === undefined ? text : guarded(guards[i], text)));
-    const json = Buffer.from(JSON.stringify(values.filter((_, i) => !omitted[i]!)));
-    return { json, key: keyOf(row), published: keyOf(values) };
-  };
+  if (guards === undefined) return undefined;
+  const { columns, key } = table.schema;
+  const omitted = columns.map(({ name }) => excluded.has(name));
+  const keyIndexes = key.map((own) => columns.findIndex(({ name }) => name === own));
+  return Array.from({ length: rows.length }, (_, row) => {
+    const values = rows
+      .values(row)
+      .map((text, i) => (text === null || guards[i] === undefined ? text : guarded(guards[i], text)));
+    return {
+      json: Buffer.from(JSON.stringify(values.filter((_value, i) => !omitted[i]!))),
+      key: keyIndexes.map((index) => values[index] ?? ''),
+    };
+  });
 }
 
 /** A row of which only the key is known, as frames carry it. */

@@ -42,6 +42,28 @@ export function connectionOptions(settings: MysqlSourceConfig): ConnectionOption
 
 export type TextRow = readonly (string | null)[];
 
+/** Takes the content of a row's packet, `buffer[start, end)`. */
+export type TakeRow = (buffer: Buffer, start: number, end: number) => Promise<void> | undefined;
+
+const PACKET_HEADER_BYTES = 4;
+
+/** What mysql2 has of a query, and gives it; not in its types. */
+interface WireQuery {
+  /** What the next packet is given to: `row`, while rows come. */
+  readonly next: unknown;
+  readonly row: unknown;
+  execute(packet: WirePacket | undefined, connection: unknown): boolean;
+}
+
+/** Reused between calls. */
+interface WirePacket {
+  readonly buffer: Buffer;
+  readonly start: number;
+  readonly end: number;
+  isEOF(): boolean;
+  isError(): boolean;
+}
+
 /** How long a query may last before the server is asked whether it still answers anybody; and again after each such time. */
 const PATIENCE_MS = 10_000;
 
@@ -85,11 +107,11 @@ export class SqlClient {
   }
 
   /**
-   * Runs a statement whose rows are not kept: `take` is given each. While what it gives is under way the server waits with
-   * more. Rejects at once where that does; what else comes of the statement is passed over, before the next one begins. Fails
-   * with `source_unreachable` where the server hangs.
+   * Runs a statement whose rows are not kept: `take` is given the packet of each, which is valid until it returns. While
+   * what it gives is under way the server waits with more. Rejects at once where that does, or `take` throws; what else comes
+   * of the statement is passed over, before the next one begins. Fails with `source_unreachable` where the server hangs.
    */
-  async each(sql: string, doing: string, take: (row: TextRow) => Promise<void> | undefined): Promise<void> {
+  async each(sql: string, doing: string, take: TakeRow): Promise<void> {
     const watch = setInterval(() => void this.#lookAfterServer(doing), this.#patienceMs);
     try {
       await this.#each(sql, doing, take);
@@ -98,25 +120,36 @@ export class SqlClient {
     }
   }
 
-  async #each(sql: string, doing: string, take: (row: TextRow) => Promise<void> | undefined): Promise<void> {
+  async #each(sql: string, doing: string, take: TakeRow): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       let failed = false;
       const fail = (thrown: unknown): void => {
         failed = true;
         reject(thrown as Error);
       };
-      const query = this.#connection.query({ sql, rowsAsArray: true, typeCast: (field) => field.string('utf8') });
-      query.on('result', (row: unknown) => {
-        if (failed || !Array.isArray(row)) return;
-        const work = take(row as TextRow);
-        if (work === undefined) return;
-        this.#connection.pause();
-        void work.catch(fail).finally(() => this.#connection.resume());
-      });
+      const query = this.#connection.query({ sql, rowsAsArray: true });
       query.on('error', (error: unknown) =>
         fail(this.#ended === undefined ? sourceError(error, doing) : this.#ended.reason),
       );
       query.on('end', () => resolve());
+      const command = query as unknown as WireQuery;
+      const execute = command.execute.bind(command);
+      command.execute = (packet, connection) => {
+        // A value of its own for each column of each row costs more than all else that is done with it.
+        if (packet === undefined || command.next !== command.row || packet.isEOF() || packet.isError())
+          return execute(packet, connection);
+        if (failed) return false;
+        let work: Promise<void> | undefined;
+        try {
+          work = take(packet.buffer, packet.start + PACKET_HEADER_BYTES, packet.end);
+        } catch (thrown) {
+          fail(thrown);
+        }
+        if (work === undefined) return false;
+        this.#connection.pause();
+        void work.catch(fail).finally(() => this.#connection.resume());
+        return false;
+      };
     });
   }
 

@@ -22,6 +22,7 @@ import type { FrameSource } from '../publish-loop.ts';
 import { RowCounts } from '../row-counts.ts';
 import type { BinlogHandler, GroupEnd, GroupInfo, LoggedStatement, Xid } from './binlog-handler.ts';
 import type { LoggedTable } from './catalog.ts';
+import type { ReadRows } from './chunk-rows.ts';
 import type { ChunkWindow } from './chunk-window.ts';
 import { DomainNumbers, requireOtherDomain } from './domain-numbers.ts';
 import { addOrdinal, writeChange, type HeldRow } from './held-rows.ts';
@@ -449,31 +450,53 @@ export class GroupAssembler implements BinlogHandler, FrameSource<GtidPosition> 
 
   /** Publishes what was read of a table: rows (`r`), marks (`s`), keys that are gone (`d`). Between groups only. */
   publishRead(table: LoggedTable, op: 'r' | 's' | 'd', rows: readonly Buffer[], timeUs: number): void {
+    this.#publishRead(timeUs, rows.length, (row) => {
+      const { writer } = this.#frame;
+      writer.beginRow(op, table.schema);
+      if (op === 'd') {
+        writer.writeNull();
+        writer.before('k');
+      }
+      writer.writeJson(rows[row]!);
+      writer.endRow();
+      return row + 1;
+    });
+    if (rows.length > 0) this.#count(table, op, rows.length);
+  }
+
+  /** Publishes those of the rows of a table that are kept, as lines. Between groups only. */
+  publishLines(table: LoggedTable, rows: ReadRows, keeps: (row: number) => boolean, timeUs: number): void {
+    let kept = 0;
+    this.#publishRead(timeUs, rows.length, (row) => {
+      if (!keeps(row)) return row + 1;
+      const next = rows.writeLines(row, this.#frame.room, keeps, table.schema, this.#frame.writer);
+      kept += next - row;
+      return next;
+    });
+    if (kept > 0) this.#count(table, 'r', kept);
+  }
+
+  /** `write` writes a row, or more of them, and gives the row behind these. */
+  #publishRead(timeUs: number, rows: number, write: (row: number) => number): void {
     if (this.inGroup) throw new ReplicationError('internal', 'rows of a table were to be published inside of a group');
-    let here = 0;
+    let before = this.#frame.writer.rows;
     const close = (): void => {
+      const here = this.#frame.writer.rows - before;
       if (here === 0) return;
       this.#reads += 1;
       const name = readName(this.#reads);
       this.#frame.writer.addTransaction([0, name, name, timeUs, here, 'whole', 0]);
       this.#moved = true;
-      here = 0;
+      before += here;
     };
-    for (const json of rows) {
-      this.#frame.writer.beginRow(op, table.schema);
-      if (op === 'd') {
-        this.#frame.writer.writeNull();
-        this.#frame.writer.before('k');
-      }
-      this.#frame.writer.writeJson(json);
-      this.#frame.writer.endRow();
-      here += 1;
+    for (let row = 0; row < rows;) {
+      row = write(row);
       if (!this.#frame.full) continue;
       close();
       this.#options.onFrame(this.#seal(this.#boundary()));
+      before = 0;
     }
     close();
-    if (rows.length > 0) this.#count(table, op, rows.length);
   }
 
   /** The number of reads that have been published or are in the frame at hand. */

@@ -2,6 +2,7 @@
 import { untilAborted } from '../../core/run-service.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
 import type { LoggedTable } from './catalog.ts';
+import type { ReadRows } from './chunk-rows.ts';
 import type { ChunkWindow } from './chunk-window.ts';
 import { contains } from './executed.ts';
 import type { GroupAssembler } from './group-assembler.ts';
@@ -16,6 +17,8 @@ export interface LogPort {
   window: ChunkWindow | undefined;
   /** Publishes rows that were read (`r`), marks (`s`), or keys of rows that are gone (`d`). */
   publish(table: LoggedTable, op: 'r' | 's' | 'd', rows: readonly Buffer[]): void;
+  /** Publishes rows that were read and that are kept. */
+  publishLines(table: LoggedTable, rows: ReadRows, keeps: (row: number) => boolean): void;
 }
 
 interface Waiter {
@@ -47,6 +50,10 @@ export class LogBoundary {
       },
       publish: (table, op, rows) => {
         assembler.publishRead(table, op, rows, Date.now() * 1000);
+        onPublish();
+      },
+      publishLines: (table, rows, keeps) => {
+        assembler.publishLines(table, rows, keeps, Date.now() * 1000);
         onPublish();
       },
     };

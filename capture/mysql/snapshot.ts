@@ -23,8 +23,8 @@ import type { CapturedTable } from './catalog.ts';
 import { ChunkReader } from './chunk-reader.ts';
 import { chunkSql, existSql, guessSql, keysSql, keyTextIsKey } from './chunk-sql.ts';
 import { keyText, type ChunkWindow } from './chunk-window.ts';
-import { ChunkRows, keyImage, type ChunkRow } from './chunk-rows.ts';
-import { quoteLiteral, type TextRow } from './connection.ts';
+import { ChunkRows, guardRows, keyImage, type ReadRows } from './chunk-rows.ts';
+import { quoteLiteral, type TakeRow } from './connection.ts';
 import { readExecuted } from './executed.ts';
 import type { LogPort } from './log-boundary.ts';
 import { publishRead } from './published-table.ts';
@@ -231,13 +231,13 @@ export class SnapshotReader {
       return false;
     }
     reading.captured = chunk.table;
-    const { count, bytes: read, last } = chunk.rows;
+    const { count, bytes: read, lastKey } = chunk.rows;
     this.#limit.settle(limit ?? 0, limit === undefined ? 0 : count);
-    if (limit === undefined || count < limit || last === undefined) {
+    if (limit === undefined || count < limit || lastKey === undefined) {
       await this.#end(reading);
       return false;
     }
-    table.cursor = rules.sealCursor(rules.publish(reading.captured.schema), last.key);
+    table.cursor = rules.sealCursor(rules.publish(reading.captured.schema), lastKey);
     reading.rowBytes = read / count;
     reading.limit = this.#rowsOf(reading.rowBytes);
     return true;
@@ -377,16 +377,23 @@ export class SnapshotReader {
     window: ChunkWindow,
     progress: TableProgress,
     table: CapturedTable,
-    rows: readonly ChunkRow[],
+    rows: ReadRows,
   ): void {
-    const kept = rows.filter((row) => window.keeps(keyText(row.published)));
-    const { table: logged } = publishRead(table, this.#ports.rules);
-    port.publish(
-      logged,
-      'r',
-      kept.map((row) => row.json),
-    );
+    const { rules } = this.#ports;
+    const { table: logged } = publishRead(table, rules);
+    const guarded = guardRows(table, rules, rows);
     progress.rows += rows.length;
+    if (guarded === undefined)
+      port.publishLines(logged, rows, (row) => !window.touched || window.keeps(keyText(rows.key(row))));
+    else {
+      const kept = guarded.filter(({ key }) => window.keeps(keyText(key)));
+      port.publish(
+        logged,
+        'r',
+        kept.map(({ json }) => json),
+      );
+    }
+    rows.dispose();
   }
 
   /**
@@ -394,14 +401,9 @@ export class SnapshotReader {
    * as it was when it began, so the window of the chunk stays open, and what changes meanwhile counts for all that is
    * still to come. Throws where that cannot be; the statement is ended then.
    */
-  async #publishPiece(
-    progress: TableProgress,
-    table: CapturedTable,
-    rows: readonly ChunkRow[],
-    high: GtidSet,
-  ): Promise<void> {
+  async #publishPiece(progress: TableProgress, table: CapturedTable, rows: ReadRows, high: GtidSet): Promise<void> {
     const { lead, lookups, readTable, signal } = this.#ports;
-    const bytes = rows.reduce((sum, { json }) => sum + json.length, 0);
+    const { bytes } = rows;
     try {
       const isKeyless = table.schema.key.length === 0;
       if (isKeyless) await this.#limit.take(rows.length, signal);
@@ -454,7 +456,7 @@ export class SnapshotReader {
       async () => {
         // While a piece waits for its turn the source waits as well, and not for ever.
         const most = table.schema.key.length === 0 ? this.#limit.mostAtOnce : Infinity;
-        const rows = new ChunkRows(table, rules, most);
+        const rows = new ChunkRows(table, most);
         let seen: GtidSet | undefined;
         const publish = async (): Promise<void> => {
           // What the statement sees had been executed when its first rows came.
@@ -462,9 +464,9 @@ export class SnapshotReader {
           await this.#publishPiece(progress, table, rows.take(), seen);
         };
         const there = new Set<string>();
-        const take = (row: TextRow): Promise<void> | undefined => {
-          const isFull = rows.add(row);
-          if (keys.length > 0) there.add(keyText(rows.last!.key));
+        const take: TakeRow = (buffer, start, end) => {
+          const isFull = rows.add(buffer, start, end);
+          if (keys.length > 0) there.add(keyText(rows.lastKey!));
           return isFull ? publish() : undefined;
         };
         for (const sql of statements(publishRead(table, rules).excluded)) await client.each(sql, doing, take);

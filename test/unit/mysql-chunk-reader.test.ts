@@ -15,6 +15,7 @@ it('a mark at the low place stands where the window opens, with nothing of the l
     place: { file: '', offset: 0 },
     window: undefined,
     publish: (_, op) => happened.push(`published ${op}, window ${port.window === undefined ? 'closed' : 'open'}`),
+    publishLines: () => happened.push('published rows'),
   };
   const reader = new ChunkReader({
     client: { query: async () => [['']] } as unknown as SqlClient,
