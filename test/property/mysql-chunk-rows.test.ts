@@ -66,6 +66,20 @@ describe('rows of a chunk', () => {
     expect([chunk.count, chunk.lastKey]).toEqual([10, ['key 3', '3']]);
   });
 
+  it('are taken once there are so many of them as may be kept', () => {
+    const chunk = new ChunkRows(TABLE, 3);
+    const full = (): unknown => add(chunk, packet(['1', 'key', null]));
+    expect([full(), full(), full(), chunk.take().length, full(), full(), full()]).toEqual([
+      false,
+      false,
+      true,
+      3,
+      false,
+      false,
+      true,
+    ]);
+  });
+
   it('are refused where they are not what was asked for', () => {
     const whole = packet(['1', 'two', 'three']);
     for (const end of [2, 3, 4, 8, whole.length - 3, whole.length - 1])
