@@ -14,7 +14,38 @@ import { messageOf, ReplicationError, type ErrorCode } from './errors.ts';
 export interface Nats {
   readonly connection: NatsConnection;
   readonly manager: JetStreamManager;
+  /**
+   * What has been asked and not answered when the connection breaks is never answered, and the client would wait for it
+   * until its time is up: gives the answer, or rejects with `nats_unreachable` then.
+   */
+  unlessBroken<T>(answer: Promise<T>): Promise<T>;
   close(): Promise<void>;
+}
+
+/** Tells those who wait for answers that a connection broke. */
+class Breaks {
+  readonly #waiting = new Set<(broken: ReplicationError) => void>();
+
+  constructor(connection: NatsConnection) {
+    void this.#watch(connection);
+  }
+
+  async #watch(connection: NatsConnection): Promise<void> {
+    for await (const { type } of connection.status()) {
+      if (type !== 'disconnect') continue;
+      const broken = new ReplicationError('nats_unreachable', 'the connection to NATS broke before it answered');
+      for (const reject of this.#waiting) reject(broken);
+    }
+  }
+
+  unlessBroken<T>(answer: Promise<T>): Promise<T> {
+    let stop: (broken: ReplicationError) => void;
+    const broken = new Promise<never>((_, reject) => {
+      stop = reject;
+      this.#waiting.add(reject);
+    });
+    return Promise.race([answer, broken]).finally(() => this.#waiting.delete(stop));
+  }
 }
 
 /** JetStream error codes (server/errors.json of nats-server) that mean more than "try again". */
@@ -80,7 +111,13 @@ export async function connectNats(config: NatsConfig, clientName: string): Promi
   }
   try {
     const manager = await jetstreamManager(connection);
-    return { connection, manager, close: () => connection.close() };
+    const breaks = new Breaks(connection);
+    return {
+      connection,
+      manager,
+      unlessBroken: (answer) => breaks.unlessBroken(answer),
+      close: () => connection.close(),
+    };
   } catch (thrown) {
     await connection.close();
     if (thrown instanceof errors.RequestError && thrown.isNoResponders())

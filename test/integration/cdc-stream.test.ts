@@ -23,6 +23,7 @@ import { asPgPosition, formatPosition, ORIGIN, pgPosition } from '../../core/pos
 import { compareDatabases } from '../../sandbox/demo/equality.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { TcpProxy } from '../support/tcp-proxy.ts';
 import { waitFor } from '../support/wait.ts';
 
 const log = createLogger('silent');
@@ -110,6 +111,32 @@ it('a position that is too long for a message is refused', async () => {
   const payload = Buffer.from('{}');
   const frame = { payload, start: position, end: position, rows: 0, transactions: 0, timeUs: 0 };
   await expect(publisher.publish(frame)).rejects.toMatchObject({ code: 'nats_payload_too_small' });
+});
+
+it('who publishes hears at once that the connection broke', async () => {
+  const name = 'broken';
+  const { nats: config } = configFor(name);
+  await ensureCdcStream(nats, config, name);
+  const tail = await readTail(nats, cdcStreamName('waybill', name));
+  const proxy = await TcpProxy.start({ host: '127.0.0.1', port: Number(new URL(server.url).port) });
+  const connection = await connectNats({ ...config, servers: [`nats://127.0.0.1:${proxy.port}`] }, 'test');
+  try {
+    const publisher = new FramePublisher(connection, config, { source: name, origin: 'o', epoch: 1, tail });
+    const frame = { payload: Buffer.from('{}'), start: ORIGIN, rows: 0, transactions: 0, timeUs: 0 };
+    await publisher.publish({ ...frame, end: pgPosition(1n) });
+    proxy.freeze();
+    const publishing = publisher.publish({ ...frame, start: pgPosition(1n), end: pgPosition(2n) });
+    proxy.thaw();
+    // Not that the time for it is up.
+    await expect(publishing).rejects.toMatchObject({ code: 'nats_unreachable' });
+    await waitFor('the connection to be there again', async () => {
+      const { seq } = await readTail(connection, cdcStreamName('waybill', name));
+      return seq === 1;
+    });
+  } finally {
+    await connection.close();
+    await proxy.close();
+  }
 });
 
 it('a reader of a stream that is removed does not wait for ever', async () => {
