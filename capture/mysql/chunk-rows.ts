@@ -25,10 +25,13 @@ const UPPER_N = 0x4e;
 const NULL_FIELD = 0xfb;
 const LENGTH_WIDTHS = [0, 2, 3, 8, 0] as const;
 
+/** Memory that is kept from one chunk to the next. */
+const KEPT_BYTES = 2 * PIECE_BYTES;
+
 /** Rows with all columns of their table's schema, as the source has them. */
 export class ReadRows {
-  readonly #keyIndexes: readonly number[];
-  readonly #columns: number;
+  #keyIndexes: readonly number[] = [];
+  #columns = 0;
   readonly #texts = new TextCopier('copy');
   #data = Buffer.allocUnsafeSlow(FIRST_BYTES);
   /** Offsets behind the lines. */
@@ -36,7 +39,13 @@ export class ReadRows {
   /** Number of rows. */
   length = 0;
 
-  constructor({ schema }: Pick<CapturedTable, 'schema'>) {
+  constructor(table: Pick<CapturedTable, 'schema'>) {
+    this.begin(table);
+  }
+
+  /** Forgets all rows: those of a table come. */
+  begin({ schema }: Pick<CapturedTable, 'schema'>): void {
+    this.length = 0;
     this.#keyIndexes = schema.key.map((key) => schema.columns.findIndex(({ name }) => name === key));
     this.#columns = schema.columns.length;
   }
@@ -85,9 +94,8 @@ export class ReadRows {
     if (bytes > this.#data.length) {
       const grown = Buffer.allocUnsafeSlow(Math.max(bytes, this.#data.length * 2));
       this.#data.copy(grown, 0, 0, this.bytes);
-      giveUp(this.#data);
+      this.#letGo();
       this.#data = grown;
-      this.#texts.forget();
     }
     return this.#data;
   }
@@ -121,13 +129,19 @@ export class ReadRows {
     return to;
   }
 
-  /** Gives up their memory. */
-  dispose(): void {
+  /** Forgets all rows, and memory that is more than is usual. */
+  clear(): void {
+    this.length = 0;
+    this.#texts.forget();
+    if (this.#data.length <= KEPT_BYTES) return;
+    this.#letGo();
+    this.#data = Buffer.allocUnsafeSlow(FIRST_BYTES);
+  }
+
+  #letGo(): void {
     this.#texts.forget();
     buffersUsed(this.#data.length);
     giveUp(this.#data);
-    this.#data = Buffer.alloc(0);
-    this.length = 0;
   }
 }
 
@@ -135,41 +149,51 @@ function unreadable(): ReplicationError {
   return new ReplicationError('source_protocol', 'a row of a chunk does not have the columns that were asked for');
 }
 
+/** The rows of one chunk, in memory that is used again for the next. */
 export class ChunkRows {
   readonly #table: CapturedTable;
+  readonly #spare: ReadRows[];
   readonly #mostRows: number;
-  #rows: ReadRows;
+  #rows: ReadRows | undefined;
   #lastKey: readonly string[] | undefined;
   /** Rows that were read, also those that were taken away, and their bytes. */
   count = 0;
   bytes = 0;
 
-  /** `mostRows`: so many are kept at most before they must be taken. */
-  constructor(table: CapturedTable, mostRows = Infinity) {
+  /** `spare`: rows that nobody reads any more. `mostRows`: so many are kept at most before they must be taken. */
+  constructor(table: CapturedTable, spare: ReadRows[] = [], mostRows = Infinity) {
     this.#table = table;
+    this.#spare = spare;
     this.#mostRows = mostRows;
-    this.#rows = new ReadRows(table);
+  }
+
+  #empty(): ReadRows {
+    const rows = this.#spare.pop();
+    rows?.begin(this.#table);
+    return rows ?? new ReadRows(this.#table);
   }
 
   /** Adds the row in a packet. True when so much is kept that it must be taken before more comes. */
   add(source: Buffer, start: number, end: number): boolean {
-    const before = this.#rows.bytes;
-    this.#rows.add(source, start, end);
+    const rows = (this.#rows ??= this.#empty());
+    const before = rows.bytes;
+    rows.add(source, start, end);
     this.count += 1;
-    this.bytes += this.#rows.bytes - before;
-    return this.#rows.bytes >= PIECE_BYTES || this.#rows.length >= this.#mostRows;
+    this.bytes += rows.bytes - before;
+    return rows.bytes >= PIECE_BYTES || rows.length >= this.#mostRows;
   }
 
   /** The key of the last row; undefined where there is none. */
   get lastKey(): readonly string[] | undefined {
-    return this.#rows.length === 0 ? this.#lastKey : this.#rows.key(this.#rows.length - 1);
+    const rows = this.#rows;
+    return rows === undefined || rows.length === 0 ? this.#lastKey : rows.key(rows.length - 1);
   }
 
   /** Gives what is kept, and keeps it no longer. */
   take(): ReadRows {
-    const taken = this.#rows;
+    const taken = this.#rows ?? this.#empty();
     this.#lastKey = this.lastKey;
-    this.#rows = new ReadRows(this.#table);
+    this.#rows = undefined;
     return taken;
   }
 }

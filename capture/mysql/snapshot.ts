@@ -21,15 +21,16 @@ import {
 import { TableNews } from '../table-news.ts';
 import type { CapturedTable } from './catalog.ts';
 import { ChunkReader } from './chunk-reader.ts';
-import { chunkSql, existSql, guessSql, keysSql, keyTextIsKey } from './chunk-sql.ts';
+import { chunkSql, existSql, keysSql, keyTextIsKey } from './chunk-sql.ts';
 import { keyText, type ChunkWindow } from './chunk-window.ts';
 import { ChunkRows, guardRows, keyImage, type ReadRows } from './chunk-rows.ts';
-import { quoteLiteral, type TakeRow } from './connection.ts';
+import type { TakeRow } from './connection.ts';
 import { readExecuted } from './executed.ts';
 import type { LogPort } from './log-boundary.ts';
 import { publishRead } from './published-table.ts';
 import type { SnapshotPorts } from './snapshot-ports.ts';
 import { failedForDdl } from './source-error.ts';
+import { estimateSpan, estimateTables } from './table-estimates.ts';
 
 const FIRST_CHUNK_ROWS = 1000;
 const CHUNK_BYTES = 4 << 20;
@@ -37,19 +38,20 @@ const CHUNK_BYTES = 4 << 20;
 const MOST_ATTEMPTS = 20;
 /** Questions for single keys in one statement. */
 const KEYS_A_STATEMENT = 100;
+const MOST_SPARE = 2;
 /** Tables that are read in turns. */
 const MOST_IN_TURNS = 8;
-/** Tables that one question names. */
-const MOST_NAMED = 100;
-/** Where EXPLAIN says how many rows it reckons with. */
-const MYSQL_ROWS = 9;
-const MARIADB_ROWS = 8;
 
 interface Chunk {
   readonly table: CapturedTable;
   readonly rows: ChunkRows;
   /** Keys that were asked for by name and that no row has. */
   readonly absent: readonly KeyTexts[];
+}
+
+/** A chunk that was published; `rest`: rows that were not counted yet. */
+interface Published extends Chunk {
+  readonly rest: number;
 }
 
 /** A chunk of which a part was published cannot be brought to its end. */
@@ -63,6 +65,10 @@ interface Reading {
   /** Undefined: in one piece. */
   limit: number | undefined;
   rowBytes: number;
+  /** The key behind which the next chunk begins; null before the first. */
+  cursor: KeyTexts | null;
+  /** Its last chunk was read. */
+  over?: boolean;
 }
 
 /**
@@ -79,6 +85,11 @@ export class SnapshotReader {
   readonly #rowBytes = new WeakMap<TableProgress, number>();
   /** Of `client`, as the server knows it. */
   #connectionId: string | undefined;
+  readonly #spare: ReadRows[] = [];
+  /** Of the chunk at hand: rows that were published already. */
+  #pieceRows = 0;
+  /** The chunk that was published last is on its way into the stream, and its cursor into the progress. */
+  #storing: Promise<void> = Promise.resolve();
 
   constructor(ports: SnapshotPorts, task: SnapshotTask) {
     this.#ports = ports;
@@ -107,9 +118,12 @@ export class SnapshotReader {
       if (opened !== undefined) underWay.push(opened);
       const at = turn % Math.max(1, underWay.length);
       const reading = underWay[at];
-      if (reading !== undefined && !(await this.#readOn(reading))) underWay.splice(at, 1);
+      if (reading !== undefined && (await this.#readOn(reading))) continue;
+      if (reading !== undefined) underWay.splice(at, 1);
       await this.#store();
     }
+    // So that what was cancelled is known as far as it came.
+    if (!this.#ports.signal.aborted) await this.#storing;
   }
 
   /** The smallest table that was asked for; single rows always, and first. */
@@ -121,7 +135,8 @@ export class SnapshotReader {
   /** Tables that are due and were not known. */
   async #look(): Promise<TableProgress[]> {
     const found = this.#news.take();
-    await this.#estimate(found);
+    const rowBytes = await estimateTables(this.#ports.client, found);
+    for (const [table, bytes] of rowBytes) this.#rowBytes.set(table, bytes);
     return found;
   }
 
@@ -140,38 +155,6 @@ export class SnapshotReader {
     return undefined;
   }
 
-  /** How many rows there are about, as the server keeps count. */
-  async #estimate(tables: readonly TableProgress[]): Promise<void> {
-    const whole = tables.filter(({ keys, span }) => keys === undefined && span === undefined);
-    if (whole.length === 0) return;
-    const names = whole.map(({ schema, name }) => `(${quoteLiteral(schema)}, ${quoteLiteral(name)})`);
-    const named = names.length > MOST_NAMED ? '' : ` AND (TABLE_SCHEMA, TABLE_NAME) IN (${names.join(', ')})`;
-    const rows = await this.#ports.client.query(
-      `SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_ROWS, AVG_ROW_LENGTH FROM information_schema.TABLES WHERE TABLE_ROWS IS NOT NULL${named}`,
-      'estimating the rows of tables',
-    );
-    const found = new Map(rows.map(([schema, name, ...counts]) => [`${schema}.${name}`, counts.map(Number)]));
-    for (const table of whole) {
-      const [count, rowBytes] = found.get(placeOf(table)) ?? [];
-      if (count !== undefined) table.estimate = count;
-      this.#rowBytes.set(table, rowBytes ?? 0);
-    }
-  }
-
-  /** How many rows of a range there are about, as the server plans with. */
-  async #estimateSpan(table: TableProgress, captured: CapturedTable): Promise<void> {
-    if (table.span === undefined) return;
-    const { client } = this.#ports;
-    const plan = await client
-      .query(guessSql(captured, table.span), 'estimating the rows of a range')
-      .catch((thrown: unknown) => {
-        if (failedForDdl(thrown)) return [];
-        throw thrown;
-      });
-    const count = Number(plan[0]?.[this.#ports.flavour === 'mysql' ? MYSQL_ROWS : MARIADB_ROWS] ?? Number.NaN);
-    if (Number.isFinite(count)) table.estimate = count;
-  }
-
   /** Of rows whose key is hashed or the like nobody can ask by name. */
   #hasGuardedKey(table: CapturedTable): boolean {
     const { guards } = publishRead(table, this.#ports.rules);
@@ -187,23 +170,31 @@ export class SnapshotReader {
     const keyless = captured.schema.key.length === 0;
     if (table.state === 'pending') {
       if (!keyless) await this.#mark(captured, id, 'begin', table);
-      await this.#estimateSpan(table, captured);
+      await estimateSpan(this.#ports, table, captured);
       table.state = 'running';
       await this.#ports.stored();
       await this.#store();
     }
     const rowBytes = this.#rowBytes.get(table) ?? 0;
     const limit = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#rowsOf(rowBytes));
-    return { table, id, captured, limit, rowBytes };
+    const { rules } = this.#ports;
+    const cursor = rules.openCursor(rules.publish(captured.schema), table.cursor);
+    return { table, id, captured, limit, rowBytes, cursor };
   }
 
-  /** Reads one more chunk of a table; false when no more is to be read of it. */
+  /** Reads one more chunk of a table; false when no more is to be read of it: what was read is stored by then. */
   async #readOn(reading: Reading): Promise<boolean> {
-    if (!this.#news.isWanted(reading.table)) return false;
-    const { lead, rules } = this.#ports;
-    const { table, id, limit } = reading;
+    const goesOn = this.#news.isWanted(reading.table) && (await this.#readChunk(reading));
+    if (goesOn) return true;
+    await this.#storing;
+    if (reading.over === true) await this.#end(reading);
+    return false;
+  }
+
+  async #readChunk(reading: Reading): Promise<boolean> {
+    const { lead } = this.#ports;
+    const { table, id, limit, cursor } = reading;
     const keyless = limit === undefined;
-    const cursor = rules.openCursor(rules.publish(reading.captured.schema), table.cursor);
     await this.#limit.take(limit ?? 0, this.#ports.signal);
     const bytes = reading.rowBytes * (limit ?? 0);
     await lead.room(bytes, this.#ports.signal);
@@ -218,8 +209,7 @@ export class SnapshotReader {
         begin,
       );
     });
-    if (chunk !== undefined && chunk !== 'aside') await this.#ports.stored();
-    lead.done(bytes);
+    if (chunk === 'aside' || chunk === undefined) lead.done(bytes);
     if (chunk === 'aside') return false;
     if (chunk === undefined) {
       // What is left unread must not count as not there. Of a table that is gone the stream says so.
@@ -233,14 +223,35 @@ export class SnapshotReader {
     reading.captured = chunk.table;
     const { count, bytes: read, lastKey } = chunk.rows;
     this.#limit.settle(limit ?? 0, limit === undefined ? 0 : count);
-    if (limit === undefined || count < limit || lastKey === undefined) {
-      await this.#end(reading);
-      return false;
-    }
-    table.cursor = rules.sealCursor(rules.publish(reading.captured.schema), lastKey);
+    reading.over = limit === undefined || count < limit || lastKey === undefined;
+    this.#storeBehind(table, chunk, bytes, reading.over ? undefined : lastKey);
+    if (reading.over || lastKey === undefined) return false;
+    reading.cursor = lastKey;
     reading.rowBytes = read / count;
     reading.limit = this.#rowsOf(reading.rowBytes);
     return true;
+  }
+
+  /**
+   * Has the cursor stored once the chunk is (Invariant 1), while the next one is read: that one is published behind it. Cut
+   * off in between, the chunk is read again.
+   */
+  #storeBehind(table: TableProgress, { table: { schema }, rest }: Published, bytes: number, last?: KeyTexts): void {
+    const { lead, rules, stored } = this.#ports;
+    const store = async (): Promise<void> => {
+      try {
+        await stored();
+      } finally {
+        lead.done(bytes);
+      }
+      table.rows += rest;
+      if (last === undefined) return;
+      table.cursor = rules.sealCursor(rules.publish(schema), last);
+      await this.#store();
+    };
+    this.#storing = store();
+    // Whoever waits for it hears of its failure.
+    this.#storing.catch(() => undefined);
   }
 
   /** Rows of a chunk, by what one of them takes on average; 0 where nobody knows. */
@@ -285,6 +296,7 @@ export class SnapshotReader {
       );
       if (chunk === 'aside' || this.#stopped) return;
       await this.#ports.stored();
+      table.rows += chunk?.rest ?? 0;
       log.info({ table: `${table.schema}.${table.name}`, rows: table.rows, keys: keys.length }, 'rows read again');
     }
     table.state = 'done';
@@ -298,12 +310,13 @@ export class SnapshotReader {
     table: TableProgress,
     first: CapturedTable,
     read: (table: CapturedTable) => Promise<{ chunk: Chunk; high: GtidSet } | undefined>,
-  ): Promise<Chunk | undefined | 'aside'> {
+  ): Promise<Published | undefined | 'aside'> {
     const { readTable, signal } = this.#ports;
     let captured = first;
-    const before = table.rows;
+    this.#pieceRows = 0;
     for (let attempt = 1; !this.#stopped && this.#news.isWanted(table); attempt++) {
-      table.rows = before;
+      table.rows -= this.#pieceRows;
+      this.#pieceRows = 0;
       const found = await read(captured).catch(async (thrown: unknown) => {
         if (thrown instanceof ChunkLost) await this.#settleLost();
         if (failedForDdl(thrown) || thrown instanceof ChunkLost) return 'altered' as const;
@@ -313,7 +326,8 @@ export class SnapshotReader {
       failpoint('capture.mid-snapshot');
       const now = await readTable(table.schema, table.name);
       const unchanged = now !== 'absent' && now?.schema.version === captured.schema.version;
-      if (unchanged && found !== 'altered' && (await this.#publish(table, found.chunk, found.high))) return found.chunk;
+      if (unchanged && found !== 'altered' && (await this.#publish(found.chunk, found.high)))
+        return { ...found.chunk, rest: found.chunk.rows.count - this.#pieceRows };
       if (now === 'absent' || now === undefined) return undefined;
       // The window of the chunk stays until the next one replaces it.
       captured = now;
@@ -350,7 +364,9 @@ export class SnapshotReader {
   }
 
   /** Publishes what is left of a chunk once the log has come to `high`; false when it must be read again. */
-  async #publish(progress: TableProgress, { table, rows, absent }: Chunk, high: GtidSet): Promise<boolean> {
+  async #publish({ table, rows, absent }: Chunk, high: GtidSet): Promise<boolean> {
+    // Memory holds frames of one chunk, and what was read of the next. Invariant 6.
+    await this.#storing;
     return await this.#ports.atBoundary(
       (port) => port.contains(high),
       (port) => {
@@ -366,23 +382,16 @@ export class SnapshotReader {
           'd',
           gone.map((key) => keyImage(logged.schema, key)),
         );
-        this.#publishRows(port, window, progress, table, rows.take());
+        this.#publishRows(port, window, table, rows.take());
         return true;
       },
     );
   }
 
-  #publishRows(
-    port: LogPort,
-    window: ChunkWindow,
-    progress: TableProgress,
-    table: CapturedTable,
-    rows: ReadRows,
-  ): void {
+  #publishRows(port: LogPort, window: ChunkWindow, table: CapturedTable, rows: ReadRows): void {
     const { rules } = this.#ports;
     const { table: logged } = publishRead(table, rules);
     const guarded = guardRows(table, rules, rows);
-    progress.rows += rows.length;
     if (guarded === undefined)
       port.publishLines(logged, rows, (row) => !window.touched || window.keeps(keyText(rows.key(row))));
     else {
@@ -393,7 +402,8 @@ export class SnapshotReader {
         kept.map(({ json }) => json),
       );
     }
-    rows.dispose();
+    rows.clear();
+    if (this.#spare.length < MOST_SPARE) this.#spare.push(rows);
   }
 
   /**
@@ -403,7 +413,7 @@ export class SnapshotReader {
    */
   async #publishPiece(progress: TableProgress, table: CapturedTable, rows: ReadRows, high: GtidSet): Promise<void> {
     const { lead, lookups, readTable, signal } = this.#ports;
-    const { bytes } = rows;
+    const { bytes, length } = rows;
     try {
       const isKeyless = table.schema.key.length === 0;
       if (isKeyless) await this.#limit.take(rows.length, signal);
@@ -418,12 +428,14 @@ export class SnapshotReader {
           (port) => port.contains(high),
           (port) => {
             if (isKeyless && port.window!.touched) return false;
-            this.#publishRows(port, port.window!, progress, table, rows);
+            this.#publishRows(port, port.window!, table, rows);
             return true;
           },
         ));
       if (!published) throw new ChunkLost();
       await this.#ports.stored();
+      progress.rows += length;
+      this.#pieceRows += length;
     } catch (thrown) {
       if (thrown instanceof ChunkLost)
         await lookups.query(`KILL QUERY ${this.#connectionId}`, 'ending the reading of a chunk');
@@ -456,7 +468,7 @@ export class SnapshotReader {
       async () => {
         // While a piece waits for its turn the source waits as well, and not for ever.
         const most = table.schema.key.length === 0 ? this.#limit.mostAtOnce : Infinity;
-        const rows = new ChunkRows(table, most);
+        const rows = new ChunkRows(table, this.#spare, most);
         let seen: GtidSet | undefined;
         const publish = async (): Promise<void> => {
           // What the statement sees had been executed when its first rows came.

@@ -67,7 +67,7 @@ describe('rows of a chunk', () => {
   });
 
   it('are taken once there are so many of them as may be kept', () => {
-    const chunk = new ChunkRows(TABLE, 3);
+    const chunk = new ChunkRows(TABLE, [], 3);
     const full = (): unknown => add(chunk, packet(['1', 'key', null]));
     expect([full(), full(), full(), chunk.take().length, full(), full(), full()]).toEqual([
       false,
