@@ -55,6 +55,8 @@ export interface CatalogRow {
   readonly width?: number;
   readonly partitioned: boolean;
   readonly parts: { oid: string; schema: string; name: string; file: string }[] | null;
+  /** Columns of which older rows of some partition have a value that was never written. */
+  readonly filled?: string[] | null;
 }
 
 interface CatalogColumn extends ColumnType {
@@ -108,7 +110,9 @@ select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relre
   c.relfilenode::int8::text as file, c.relnatts as width, c.relkind = 'p' as partitioned, case when c.relkind = 'p' then (select json_agg(json_build_object('oid', l.oid::int8::text, 'schema', ln.nspname,
        'name', l.relname, 'file', l.relfilenode::int8::text) order by l.oid)
      from pg_partition_tree(c.oid) p join pg_class l on l.oid = p.relid join pg_namespace ln on ln.oid = l.relnamespace
-     where p.isleaf) end as parts
+     where p.isleaf) end as parts,
+  case when c.relkind = 'p' then (select json_agg(distinct la.attname) from pg_partition_tree(c.oid) p join pg_attribute la
+     on la.attrelid = p.relid and la.atthasmissing where p.isleaf) end as filled
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_' and not (c.relispartition and $1)
   and ($2::oid is null or c.oid = $2) and c.relpersistence = 'p'
@@ -185,14 +189,20 @@ export function tableOfRow(row: CatalogRow): CapturedTable {
   });
 }
 
-function writtenOfRow({ file, width, columns }: CatalogRow): Written {
+function writtenOfRow({ file, width, columns, filled }: CatalogRow): Written {
   return {
     ...(file === undefined ? {} : { file: Number(file) }),
     width: width ?? Math.max(0, ...(columns ?? []).map(({ id }) => id)),
     columns: Object.fromEntries(
-      (columns ?? []).map(({ id, type, portable, stamp, preset }) => [
+      (columns ?? []).map(({ id, name, type, portable, stamp, preset }) => [
         id,
-        { type, portable, stamp, ...(preset == null ? {} : { preset }) },
+        {
+          type,
+          portable,
+          stamp,
+          ...(preset == null ? {} : { preset }),
+          ...(filled?.includes(name) === true ? { filled: true } : {}),
+        },
       ]),
     ),
   };

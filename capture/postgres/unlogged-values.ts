@@ -23,6 +23,8 @@ export interface WrittenColumn {
   readonly stamp: string;
   /** Its default, as an object of the catalog: another one after each change of type. */
   readonly preset?: string;
+  /** Older rows of some partition have a value of it that was never written: the default that it came with. */
+  readonly filled?: true;
 }
 
 /** What the catalog had of a table when it was looked at last. Of one that an earlier version stored, what can be told. */
@@ -45,7 +47,7 @@ export function unloggedReason(before: Written, after: CapturedTable): string | 
     if (known === undefined) {
       // One that the table had before and that nobody was told of was a generated one.
       // What rows have of a default, the catalog tells of the partitions and not of their root.
-      const isOfParts = after.partitioned && column.preset !== undefined;
+      const isOfParts = after.partitioned && (column.preset !== undefined || column.filled === true);
       if (isAnew || isOfParts || Number(id) <= before.width) why ??= `column ${name} has values of its own in all rows`;
       continue;
     }

@@ -52,7 +52,10 @@ describe('columns', () => {
 
   test('values that no event tells, and of which the catalog shows nothing by now, are read again', async () => {
     await open(`${ITEMS} create table counted (id int primary key); insert into counted select generate_series(1, 20);
-      create table priced (id int primary key, price int); insert into priced select n, n from generate_series(1, 20) n;`);
+      create table priced (id int primary key, price int); insert into priced select n, n from generate_series(1, 20) n;
+      create table parted (id int primary key) partition by hash (id);
+      create table parted_0 partition of parted for values with (modulus 1, remainder 0);
+      insert into parted select generate_series(1, 20);`);
     await it.run(`create table made (id int primary key, a int, twice int generated always as (a * 2) stored);
       insert into made select n, n from generate_series(1, 20) n`);
     const plain = ['id', 'a'];
@@ -61,6 +64,7 @@ describe('columns', () => {
     await it.run(`alter table items add column code uuid not null default gen_random_uuid(); alter table items alter code drop default;
       alter table counted add column n int generated always as identity; alter table counted alter n drop identity;
       alter table priced alter price type int using price + 1;
+      alter table parted add column n int default 5; alter table parted alter n drop default;
       alter table made alter twice drop expression`);
     it.pipe.start(['capture']);
     await it.equal();
