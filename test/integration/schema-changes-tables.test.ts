@@ -87,6 +87,19 @@ describe('tables', () => {
     expect(await it.target('items')).toHaveLength(50);
   });
 
+  test('one that takes the place of another, which stays under a new name', async () => {
+    await open();
+    await it.run(`alter table items rename to items_old; create table items (like items_old including all);
+      insert into items select id, name || '!', qty from items_old where id < 10`);
+    await it.equal();
+    await it.run(`begin; alter table items rename to items_spare; alter table items_old rename to items;
+      alter table items_spare rename to items_old; commit; insert into items values (200, 'x', 1)`);
+    await it.equal();
+    await it.run("insert into items_old values (201, 'y', 1); update items set qty = 0 where id < 3");
+    await it.equal();
+    expect(it.pipe.notices).toEqual([]);
+  });
+
   test('with renamed_tables: rename it is renamed', async () => {
     await open(ITEMS, { renamed_tables: 'rename' });
     await it.run('alter table items rename to goods');
