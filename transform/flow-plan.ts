@@ -18,8 +18,8 @@ import { functionsPath, loadFunctions } from './mapping/mapping-functions.ts';
 import { readMapping } from './mapping/yaml-file.ts';
 import { compileOwnership, type Ownership } from './ownership/ownership.ts';
 
-/** Rises when the same mapping gives other records than before: then all records are made anew. */
-const LOGIC_VERSION = 2;
+/** Rises when the same mapping gives other records than before, or holds other ones: then all are made anew. */
+const LOGIC_VERSION = 3;
 
 export interface SourcePlan {
   readonly name: string;

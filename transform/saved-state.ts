@@ -48,6 +48,7 @@ export type Line =
   /** Behind the number of cells of each row: key and cells, one row behind the other. */
   | ['rows', source: number, table: number, cells: number, rows: readonly SavedCell[]]
   | ['broken', source: number, block: number, rows: readonly string[]]
+  | ['waiting', source: number, block: number, rows: readonly (readonly [row: string, input: number])[]]
   | ['made']
   | ['expiry', source: number, block: number, SavedExpiry]
   | ['holding', source: number, block: number, key: string, held: Held]
@@ -77,6 +78,8 @@ export function saveState(state: FlowState, perLine = PER_LINE): Iterable<string
     for (const [block, each] of engine.blocks.entries()) {
       const rows = each.brokenRows();
       if (rows.length > 0) broken.push(['broken', source, block, rows]);
+      const waiting = each.toldWaiting();
+      if (waiting.length > 0) broken.push(['waiting', source, block, waiting]);
       for (const { untilUs: until, key: row, cause } of each.expiring()) {
         const { reader, key, position, timeUs: time } = cause;
         made.push(['expiry', source, block, { until, row, table: reader.name, key, position, time }]);
@@ -176,7 +179,8 @@ export class StateRestorer {
 
   /** All lines have been taken. */
   done(): void {
-    const { evidence, resolver } = this.#state;
+    const { evidence, resolver, sources } = this.#state;
+    for (const { engine } of sources) engine.restored();
     evidence?.restored(resolver.current());
     // The first transaction that follows is held against what was saved, too.
     this.#state.noteWhole();
@@ -195,6 +199,9 @@ export class StateRestorer {
         return;
       case 'broken':
         sources[line[1]]!.engine.blocks[line[2]]!.restoreBroken(line[3]);
+        return;
+      case 'waiting':
+        sources[line[1]]!.engine.blocks[line[2]]!.restoreWaiting(line[3]);
         return;
       case 'table':
         sources[line[1]]!.engine.restoreTable(line[2]);

@@ -180,6 +180,56 @@ it('a burst of ten thousand bad rows holds nothing else up', async () => {
   expect(pieces).toEqual(Array.from({ length: 80 }, () => ({ records: 0, held: HELD_AT_ONCE })));
 }, 300_000);
 
+it('shows rows that wait for a row that they join, until it comes, over a restart', async () => {
+  const wms = await source(
+    'waits',
+    `create table article (id int primary key, sku text not null);
+     create table stock (id int primary key, article_id int not null, quantity int not null);
+     insert into article values (1, 'A');
+     insert into stock values (1, 1, 5), (2, 2, 6), (3, 3, 0)`,
+  );
+  const map = join(folder, 'waits.yaml');
+  await writeFile(
+    map,
+    `version: 1
+name: own
+entities:
+  inventory_position:
+    from: stock
+    join:
+      article: { table: article, on: { id: article_id } }
+    where: { gt: [quantity, 0] }
+    fields: { sku: article.sku, location: { const: WH }, lot: { const: '' }, owner: { const: '' }, uom: { const: EA }, on_hand: quantity }
+`,
+  );
+  const flow = await pipeline({
+    sources: { wms: { kind: 'postgres', url: wms.url } },
+    targetUrl: await postgres.createDatabase('vis_waits'),
+    flows: { stock: { canonical: 'inventory_position', from: { wms: { map } } } },
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  const records = 'select sku, on_hand from canonical.inventory_position order by sku';
+  const held = `select key, message from waybill.quarantine where flow = 'stock' order by key`;
+  const waits = (id: number): string =>
+    `["{\\"id\\":\\"${id}\\"}","*"]|inventory_position {"id":"${id}"}: join article must find its row of article (it is not there)`;
+  await flow.shows(records, ['A|5']);
+  await flow.shows(held, [waits(2)]);
+  // A record whose partner goes is gone, and says why.
+  await wms.client.query('delete from article where id = 1');
+  await flow.shows(held, [waits(1), waits(2)]);
+  expect(await flow.lines(records)).toEqual([]);
+  await flow.stop('transform:stock');
+  await wms.client.query(`insert into article values (1, 'A'); delete from stock where id = 2`);
+  flow.start('transform:stock');
+  await flow.shows(records, ['A|5']);
+  await flow.shows(held, []);
+  await wms.client.query(`update stock set quantity = 1, article_id = 4 where id = 3`);
+  await flow.shows(held, [waits(3)]);
+  await wms.client.query(`insert into article values (4, 'D')`);
+  await flow.shows(records, ['A|5', 'D|1']);
+  await flow.shows(held, []);
+});
+
 it('says again all that is held when a run ended before it had been said', async () => {
   const wms = await source(
     'behind',

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { ReceivedFrame } from '../../core/cdc-stream.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';
 import { pgPosition } from '../../core/position.ts';
+import { describeViolation } from '../../transform/canonical/validate.ts';
 import { compileMapping } from '../../transform/mapping/block-plan.ts';
 import { MappingEngine } from '../../transform/mapping/engine.ts';
 import type { MappingFunction } from '../../transform/mapping/evaluate.ts';
@@ -101,6 +102,42 @@ describe('mapping engine', () => {
       { sku: 'A', location: 'WH', uom: 'EA', on_hand: '5', allocated: '0' },
       { sku: 'B', location: 'WH', uom: 'KGM', on_hand: '1', allocated: '0' },
     ]);
+    expect(engine.waiting).toBe(0);
+  });
+
+  it('tells of rows that still wait once all tables have been read whole, until their partner comes or they go', () => {
+    const { engine, feed: source } = feed(
+      STOCK.replace('{ in: [place.usage, [internal]] }', '{ all: [{ gt: [quantity, 0] }, { truthy: place.usage }] }'),
+    );
+    const mark = (which: string): void => {
+      for (const { name } of TABLES) source.change(name, ['s', 0, ['1', which]]);
+    };
+    mark('begin');
+    masters(source).put('quant', quant('1', '5'), quant('2', '1', { product_id: '9' }), quant('3', '1'));
+    // One that is left out by what it says itself misses nothing.
+    source.put('quant', quant('4', '0', { product_id: '9' }));
+    expect(source.flush().map(({ held }) => held.size)).toEqual([0]);
+    mark('end');
+    const told = () =>
+      source.flush().map(({ key, values, held }) => ({
+        key,
+        values,
+        held: [...held].map(([group, violations]) => [group, ...violations.map(describeViolation)]),
+      }));
+    const waits = (key: string, what: string) => ({
+      key: `\0waits\0${key}`,
+      values: undefined,
+      held: [['*', `inventory_position {"id":"${key}"}: join ${what} (it is not there)`]],
+    });
+    expect(told()).toEqual([waits('2', 'product must find its row of product')]);
+    source.update('quant', quant('3', '2', { place_id: '7' }));
+    expect(told()).toContainEqual(waits('3', 'place must find its row of place'));
+    source.put('product', { id: '9', code: 'N', template_id: '8' });
+    expect(told()).toEqual([waits('2', 'template must find its row of template')]);
+    source.put('template', { id: '8', unit: 'kg' });
+    expect(told()).toContainEqual({ key: '\0waits\x002', values: undefined, held: [] });
+    source.remove('quant', { id: '3' });
+    expect(told()).toEqual([{ key: '\0waits\x003', values: undefined, held: [] }]);
     expect(engine.waiting).toBe(0);
   });
 

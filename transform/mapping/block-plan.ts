@@ -2,8 +2,8 @@
 import type { TableSchema } from '../../core/frame.ts';
 import { inventoryMovement } from '../canonical/entities-inventory.ts';
 import { compileCondition, compileExpression, type Evaluator, type MappingFunction, type Test } from './evaluate.ts';
-import type { Aggregate, ColumnRef, Expression, FilePath } from './expression.ts';
-import type { Block, Mapping } from './mapping-file.ts';
+import type { Aggregate, ColumnRef, Condition, Expression, FilePath } from './expression.ts';
+import { childrenOf, type Block, type Mapping } from './mapping-file.ts';
 import { RowIndex, TableStore } from './table-store.ts';
 
 /** A column that is kept: the first of `columns` that the table has. */
@@ -74,6 +74,8 @@ export interface CompiledBlock {
   readonly block: Block;
   readonly inputs: readonly Input[];
   readonly where: Test | undefined;
+  /** What `where` asks, part by part: each needs no more than so many inputs. */
+  readonly whereParts: readonly { readonly inputs: number; readonly test: Test }[];
   readonly expires: Evaluator | undefined;
   /** In the order of the entity's key. */
   readonly keys: readonly Evaluator[];
@@ -197,11 +199,26 @@ function compileBlock(
     block,
     inputs,
     where: block.where === undefined ? undefined : compileCondition(block.where, scopeAt(block.where.path)),
+    whereParts: partsOf(block.where).map((part) => ({
+      inputs: 1 + Math.max(0, ...inputsIn(part).map((name) => names.indexOf(name))),
+      test: compileCondition(part, scopeAt(part.path)),
+    })),
     expires: block.expires === undefined ? undefined : compile(block.expires),
     keys: block.entity.key.map((name) => compile(valueOf(name))),
     fields,
     rule: `${mapping.name}:${block.path.join('.')}`,
   };
+}
+
+/** Conditions that must all hold. */
+function partsOf(condition: Condition | undefined): readonly Condition[] {
+  if (condition === undefined) return [];
+  return condition.op === 'all' ? condition.items.flatMap(partsOf) : [condition];
+}
+
+/** The inputs whose columns are named. */
+function inputsIn(value: Expression | Condition): string[] {
+  return value.op === 'column' ? [value.ref.input] : childrenOf(value).flatMap(inputsIn);
 }
 
 /** A table's name with or without schema, and `*` for any characters, as a test of `schema.name`. */

@@ -39,7 +39,12 @@ export class BlockState {
   readonly #records = new Map<string, RecordState>();
   /** Rows that cannot be mapped, by the record under which they are held. */
   readonly #broken = new Map<string, string>();
-  readonly #waiting = new Set<string>();
+  /** Rows without a row that they join, by the number of the input. */
+  readonly #waiting = new Map<string, number>();
+  /** The same, as it has been told. */
+  readonly #toldWaiting = new Map<string, number>();
+  /** All tables have been read whole, and what was not there then has been told. */
+  tellsWaiting = false;
   readonly #expiry = new ExpiryQueue();
   #expiredUs = 0;
   #filtered = 0;
@@ -160,6 +165,15 @@ export class BlockState {
     return [...this.#broken.keys()];
   }
 
+  /** Rows that wait, and the number of the input that they lack, as far as that has been told. */
+  toldWaiting(): [row: string, input: number][] {
+    return [...this.#toldWaiting];
+  }
+
+  restoreWaiting(rows: readonly (readonly [row: string, input: number])[]): void {
+    for (const [row, input] of rows) this.#toldWaiting.set(row, input);
+  }
+
   restoreBroken(rows: readonly string[]): void {
     for (const key of rows) this.#broken.set(key, `\0row\0${key}`);
   }
@@ -201,6 +215,39 @@ export class BlockState {
     // A map that is cleared keeps what it had within reach of the collector, until all of the heap is collected.
     this.#dirty = new Map();
     for (const record of records) this.#settle(record, lineageOf, into);
+  }
+
+  /** All tables have been read whole: tells of the rows that wait, and from now on of each as it comes to. */
+  tellWaiting(
+    causeOf: (row: StoredRow) => Cause,
+    lineageOf: (cause: Cause) => Lineage,
+    into: ContributionChange[],
+  ): void {
+    this.tellsWaiting = true;
+    const { rows } = this.#block.inputs[0]!.table.store;
+    for (const key of this.#waiting.keys()) this.#tellOf(key, causeOf(rows.get(key)!), lineageOf, into);
+  }
+
+  /** Tells whether a row waits, where that is not as it was told. */
+  #tellOf(key: string, cause: Cause, lineageOf: (cause: Cause) => Lineage, into: ContributionChange[]): void {
+    const number = this.#waiting.get(key);
+    if (number === this.#toldWaiting.get(key)) return;
+    const base = this.#contributor.base(`\0waits\0${key}`, cause, lineageOf);
+    if (number === undefined) {
+      this.#toldWaiting.delete(key);
+      into.push({ ...base, values: undefined, held: NOTHING_HELD });
+      return;
+    }
+    this.#toldWaiting.set(key, number);
+    const { name, table } = this.#block.inputs[number]!;
+    const violation: Violation = {
+      entity: this.#block.block.entity.name,
+      key: cause.reader.keyJson(key),
+      field: `join ${name}`,
+      valueClass: 'not there',
+      rule: `must find its row of ${table.names.join(' or ')}`,
+    };
+    into.push({ ...base, ...contentOf(cause), values: undefined, held: new Map([[WHOLE_RECORD, [violation]]]) });
   }
 
   /**
@@ -248,6 +295,7 @@ export class BlockState {
   ): void {
     if (row.gone && this.#waiting.size > 0) this.#waiting.delete(key);
     const member = row.gone ? undefined : this.#member(row, old, cause, nowUs);
+    if (this.tellsWaiting) this.#tellOf(key, cause, lineageOf, into);
     if (isBroken(member)) {
       // A row that was inserted again serves what the one before did.
       if (old !== undefined) row.parts[this.#part] = old;
@@ -304,7 +352,7 @@ export class BlockState {
       const found = key === undefined ? undefined : forward.rowOf(key);
       // A reference that is there and leads nowhere yet: the row waits until what it needs has come.
       if (found === undefined && key !== undefined && !optional) {
-        this.#waiting.add(row.key);
+        if (!this.#isLeftOut(rows)) this.#waiting.set(row.key, i);
         return undefined;
       }
       rows.push(found ?? null);
@@ -363,6 +411,11 @@ export class BlockState {
       cells[position] = included === true ? evaluate(rows) : included === false ? undefined : included;
     }
     return member;
+  }
+
+  /** Whether `where` leaves a row out whatever the inputs are that are not among `rows`. */
+  #isLeftOut(rows: readonly (Row | null)[]): boolean {
+    return this.#block.whereParts.some(({ inputs, test }) => inputs <= rows.length && test(rows) === false);
   }
 
   #record(keyValues: readonly string[]): RecordState {

@@ -6,6 +6,7 @@
 import { ReplicationError } from '../../core/errors.ts';
 import type { RowChange, TableSchema, Value } from '../../core/frame.ts';
 import { boundsOfMark } from '../../core/key-order.ts';
+import { formatPosition, ORIGIN } from '../../core/position.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { timestampOfMicros } from '../canonical/timestamp.ts';
 import type { MappingPlan, TablePlan } from './block-plan.ts';
@@ -70,6 +71,10 @@ export class MappingEngine {
   followsVersions = true;
   #keptBytes = 0;
   #serial = 0;
+  /** Of the change that was taken last. */
+  #place: ChangePlace = { position: formatPosition(ORIGIN), timeUs: 0 };
+  /** Every table has been read whole, and what was missing then has been told. */
+  #tellsWaiting = false;
   #timeUs = Number.NaN;
   #time = '';
 
@@ -120,6 +125,12 @@ export class MappingEngine {
     for (const table of tables) this.#scanned.add(this.plan.tables[table]!);
   }
 
+  /** The state is one that was saved: what was missing then has been told. */
+  restored(): void {
+    this.#tellsWaiting = this.complete;
+    if (this.#tellsWaiting) for (const block of this.#blocks) block.tellsWaiting = true;
+  }
+
   /** Rows that wait for a row they join and that has not come. */
   get waiting(): number {
     return this.#blocks.reduce((sum, block) => sum + block.waiting, 0);
@@ -156,6 +167,7 @@ export class MappingEngine {
     if (op === 'm') return;
     const reader = this.#reader(tables[index]!);
     if (reader === undefined) return;
+    this.#place = place;
     if (this.#versions.get(reader.plan) !== reader) this.#begin(reader, place);
     switch (op) {
       case 'i':
@@ -196,9 +208,25 @@ export class MappingEngine {
   flush(nowUs: number): ContributionChange[] {
     const changes: ContributionChange[] = [];
     for (const block of this.#blocks) block.flush(nowUs, (cause) => this.#lineage(cause), changes);
+    if (!this.#tellsWaiting && this.complete) this.#tellWaiting(changes);
     this.#removeTold();
     this.#keptBytes = 0;
     return changes;
+  }
+
+  /** What a row joins and is not there once all tables have been read whole is not just late. */
+  #tellWaiting(into: ContributionChange[]): void {
+    this.#tellsWaiting = true;
+    for (const [index, block] of this.#blocks.entries()) {
+      const reader = this.#versions.get(this.plan.blocks[index]!.inputs[0]!.table)!;
+      const causeOf = (stored: StoredRow): Cause => this.#standing(reader, stored, this.#place);
+      block.tellWaiting(causeOf, (cause) => this.#lineage(cause), into);
+    }
+  }
+
+  /** What stands for the change of a row that nobody changed just now, or of a record that no row makes any more. */
+  #standing(reader: TableReader, stored: StoredRow | undefined, { position, timeUs }: ChangePlace): Cause {
+    return { reader, key: stored?.key ?? '', stored, position, timeUs, row: undefined, serial: 0 };
   }
 
   /**
@@ -211,16 +239,11 @@ export class MappingEngine {
       const reader = this.#versions.get(inputs[0]!.table);
       // Of a table that nothing was read of there are neither rows nor records.
       if (reader === undefined) continue;
-      const causeOf = (stored: StoredRow | undefined): Cause => ({
-        reader,
-        key: stored?.key ?? '',
-        stored,
-        ...place,
-        row: undefined,
-        serial: 0,
-      });
+      const causeOf = (stored: StoredRow | undefined): Cause => this.#standing(reader, stored, place);
       yield* this.#blocks[index]!.restate(nowUs, causeOf, (cause) => this.#lineage(cause), into);
     }
+    this.#place = place;
+    if (!this.#tellsWaiting && this.complete) this.#tellWaiting(into);
     this.#removeTold();
   }
 

@@ -385,7 +385,7 @@ export class Resolver {
   #hold(change: ContributionChange, source: string): void {
     const { held, lineage, content } = change;
     if (held.size === 0 && this.held.size === 0) return;
-    const key = change.key.startsWith('\0row') ? (held.get(WHOLE_RECORD)?.[0]?.key ?? '') : change.key;
+    const key = change.key.startsWith('\0') ? (held.get(WHOLE_RECORD)?.[0]?.key ?? '') : change.key;
     this.held.set(
       `${source}#${change.index}#${change.key}`,
       [...held].map(([group, violations]) => ({

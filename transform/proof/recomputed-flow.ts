@@ -246,6 +246,8 @@ export class RecomputedFlow {
     for (const { id, held } of this.#state.resolver.held.entries()) {
       if (held === undefined || held.incomplete === true) continue;
       const key = recordOfHold(id);
+      // What waits for a row that it joins stands behind no record.
+      if (key.startsWith('\0waits')) continue;
       if (key.startsWith('\0row')) rows.add(id.split('#', 2).join('#'));
       else records.set(key, (records.get(key) ?? new Set()).add(held.group));
     }
