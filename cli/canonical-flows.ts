@@ -28,6 +28,14 @@ export async function outboundFindings(config: Config): Promise<Finding[]> {
       const problems = await (await targetOf(config.targets[to]!)).checkOutbound(plan);
       if (problems.length === 0)
         findings.push({ severity: 'ok', subject, message: `mapping ${map} fits the tables of ${to}` });
+      for (const { write, keyLacks, keyLine } of plan.blocks)
+        if (keyLacks.length > 0)
+          findings.push({
+            severity: 'warning',
+            subject,
+            message: `${map}:${keyLine}: records that differ only in ${keyLacks.join(', ')} meet in one row of ${write.table}: the first writes it, the others are held`,
+            remedy: `add what tells the rows apart to the key, or let "where" pass one of the records`,
+          });
       for (const { line, message } of problems)
         findings.push({
           severity: 'error',

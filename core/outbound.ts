@@ -56,6 +56,10 @@ export interface OutboundBlock {
   readonly write: OutboundWrite;
   /** What is done when the record goes: nothing, its row is deleted, or columns of it are set. */
   readonly gone: 'ignore' | { readonly remove: boolean; readonly write: OutboundWrite };
+  /** Fields of the record's key by which the key of the row does not differ: records that agree in the others meet in one row. */
+  readonly keyLacks: readonly string[];
+  /** Line of the row's key. */
+  readonly keyLine: number;
 }
 
 export interface OutboundPlan {
@@ -73,4 +77,12 @@ export interface OutboundPlan {
 
 export function isFind(value: OutboundColumn['value']): value is OutboundFind {
   return 'where' in value;
+}
+
+/** The texts that tell a row of a write apart from its others, by the cells of one record. */
+export function rowKey({ columns }: OutboundWrite, cells: readonly (string | null)[]): (string | null)[] {
+  return columns
+    .filter(({ role }) => role === 'key')
+    .flatMap(({ value }): readonly OutboundInput[] => (isFind(value) ? value.where : [value]))
+    .map(({ cell }) => cells[cell]!);
 }

@@ -3,7 +3,7 @@ import { markerTable } from '../../core/origin.ts';
 import type { OutboundPlan, OutboundWrite } from '../../core/outbound.ts';
 import { formatPosition, type Position } from '../../core/position.ts';
 import type { Move } from '../batch-store.ts';
-import type { Cells, OutboundSession, WaitingContent, WaitingRecord } from '../outbound/outbound-session.ts';
+import type { Cells, Claim, OutboundSession, WaitingContent, WaitingRecord } from '../outbound/outbound-session.ts';
 import { requireFit, tablesOf } from '../outbound/outbound-shape.ts';
 import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import type { FlowPosition } from '../target-store.ts';
@@ -85,6 +85,29 @@ export class MysqlOutboundSession implements OutboundSession {
     await this.#session.run(`${statements.stage(rows)}; ${statements.remove}`);
   }
 
+  async claim(claims: readonly Claim[]): Promise<void> {
+    const flow = quoteLiteral(this.#options.flow);
+    const tuples = claims.map(({ row, record, key }) => `(${flow}, '${row}', '${record}', ${quoteLiteral(key)})`);
+    // Not IGNORE, which would pass over other things, too.
+    await this.#session.run(
+      `INSERT INTO waybill.outbound_rows (flow, row_id, record_id, \`key\`) VALUES ${tuples.join(', ')} ON DUPLICATE KEY UPDATE flow = flow`,
+    );
+  }
+
+  async claimed(claims: readonly string[]): Promise<Map<string, string>> {
+    const rows = await this.#session.rows(
+      `SELECT row_id, \`key\` FROM waybill.outbound_rows WHERE ${this.#own()} AND row_id IN (${listOf(claims)})`,
+    );
+    return new Map(rows.map(([row, key]) => [row!, key!]));
+  }
+
+  async release(records: readonly string[], kept: readonly string[]): Promise<void> {
+    const but = kept.length === 0 ? '' : ` AND row_id NOT IN (${listOf(kept)})`;
+    await this.#session.run(
+      `DELETE FROM waybill.outbound_rows WHERE ${this.#own()} AND record_id IN (${listOf(records)})${but}`,
+    );
+  }
+
   async savepoint(): Promise<void> {
     await this.#session.run('SAVEPOINT outbound');
   }
@@ -164,4 +187,8 @@ export class MysqlOutboundSession implements OutboundSession {
   error(thrown: unknown, doing: string): Error {
     return targetError(thrown, doing);
   }
+}
+
+function listOf(ids: readonly string[]): string {
+  return ids.map((id) => `'${id}'`).join(', ');
 }

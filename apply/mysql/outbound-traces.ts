@@ -8,7 +8,7 @@ import { qualifiedName, quoteLiteral } from './sql.ts';
 import { targetError } from './target-error.ts';
 import { waybillTables } from './waybill-database.ts';
 
-const TABLES = ['owner', 'position', 'quarantine', 'snapshot', 'tables', 'schema_changes'];
+const TABLES = ['owner', 'position', 'quarantine', 'snapshot', 'tables', 'schema_changes', 'outbound_rows'];
 
 /** Finds them, and removes them if that is asked for. Throws classified errors. */
 export async function outboundTraces(

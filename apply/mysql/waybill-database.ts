@@ -24,6 +24,8 @@ const TABLES: Readonly<Record<string, string>> = {
   schema_changes: `flow ${NAME}, source ${NAME}, table_schema ${NAME}, table_name ${NAME}, plan longtext ${CHARACTERS},
     superseded longtext ${CHARACTERS}, PRIMARY KEY (flow, source, table_schema, table_name)`,
   owner: `flow ${NAME} PRIMARY KEY, installation ${NAME}`,
+  outbound_rows: `flow ${NAME}, row_id char(32) CHARACTER SET ascii NOT NULL, record_id char(32) CHARACTER SET ascii NOT NULL,
+    \`key\` longtext ${CHARACTERS} NOT NULL, PRIMARY KEY (flow, row_id), KEY outbound_rows_record (flow, record_id)`,
 };
 
 /** Where the mappings of flows of records hold rows; it is made with the first of them. */

@@ -23,6 +23,15 @@ export interface WaitingContent {
 /** Cells of one row, as an `OutboundWrite` gives them. */
 export type Cells = readonly (string | null)[];
 
+/** A record that writes a row which others may want to write too. */
+export interface Claim {
+  /** Names the row, and the record, in few characters. */
+  readonly row: string;
+  readonly record: string;
+  /** JSON array of the record's key. */
+  readonly key: string;
+}
+
 export interface OutboundSession {
   /** Where the flow stands. */
   readonly at: FlowPosition;
@@ -34,6 +43,12 @@ export interface OutboundSession {
   write(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>>;
   /** Deletes rows by their keys. */
   remove(write: OutboundWrite, rows: readonly Cells[]): Promise<void>;
+  /** Gives rows that are nobody's to those who claim them first. */
+  claim(claims: readonly Claim[]): Promise<void>;
+  /** Keys of the records whose the rows are, by row. */
+  claimed(rows: readonly string[]): Promise<ReadonlyMap<string, string>>;
+  /** Takes from records the rows that are not among `kept`. */
+  release(records: readonly string[], kept: readonly string[]): Promise<void>;
   savepoint(): Promise<void>;
   /** Has what was written since the savepoint checked by constraints that would otherwise wait for the commit. */
   settle(): Promise<void>;

@@ -4,13 +4,14 @@
  * yet, a constraint refuses it) waits in the quarantine and is tried again by itself; the others go on.
  */
 import type { IndexedFrame } from '../../core/indexed-frame.ts';
-import { OutboundFault, type OutboundPlan, type OutboundWrite } from '../../core/outbound.ts';
+import { OutboundFault, type OutboundBlock, type OutboundPlan, type OutboundWrite } from '../../core/outbound.ts';
 import { formatPosition, type Position } from '../../core/position.ts';
 import type { Batch } from '../batch.ts';
 import { QuarantineCount } from '../quarantine-count.ts';
 import type { RowFailure } from '../quarantine-entry.ts';
 import type { BatchSink, SinkOptions } from '../target-store.ts';
 import type { Cells, OutboundSession, WaitingRecord } from './outbound-session.ts';
+import { SharedRows } from './shared-rows.ts';
 
 type Values = readonly (string | null)[];
 
@@ -34,6 +35,8 @@ export class OutboundSink implements BatchSink {
   /** Keys of records that wait. */
   readonly #waiting: Set<string>;
   readonly #inbox: QuarantineCount;
+  /** Undefined where every record has rows of its own. */
+  readonly #shared: SharedRows | undefined;
   /** Of a transaction that came in part. */
   #items = new Map<string, Item>();
   #position: Position;
@@ -49,6 +52,7 @@ export class OutboundSink implements BatchSink {
     this.#plan = plan;
     this.#waiting = waiting;
     this.#inbox = new QuarantineCount(() => session.countKeys(), options.report);
+    if (plan.blocks.some(({ keyLacks }) => keyLacks.length > 0)) this.#shared = new SharedRows(session);
     this.#position = session.at.position;
     this.#seq = session.at.seq;
   }
@@ -212,22 +216,60 @@ export class OutboundSink implements BatchSink {
     const there = items.filter((item) => !item.gone);
     const gone = items.filter((item) => item.gone);
     const { blocks } = this.#plan;
-    for (const { write } of blocks) await this.#write(write, there, failures);
+    this.#shared?.begin(items.map(({ key }) => key));
+    for (const block of blocks) await this.#write(block, block.write, there, failures);
     // What depends on another row goes before it.
-    for (const { gone: ending } of blocks.toReversed()) {
+    for (const block of blocks.toReversed()) {
+      const { gone: ending } = block;
       if (ending === 'ignore') continue;
-      if (!ending.remove) await this.#write(ending.write, gone, failures);
+      const own = await this.#ending(block, ending.write, gone, failures);
+      if (!ending.remove) await this.#write(undefined, ending.write, own, failures);
       else {
-        const { rows } = this.#cells(ending.write, gone, failures);
+        const { rows } = this.#cells(ending.write, own, failures);
         if (rows.length > 0) await this.#session.remove(ending.write, rows);
       }
     }
+    await this.#shared?.end([...failures.keys()].map(({ key }) => key));
     await this.#session.settle();
     return failures;
   }
 
-  async #write(write: OutboundWrite, items: readonly Item[], failures: Map<Item, RowFailure>): Promise<void> {
-    const { rows, of } = this.#cells(write, items, failures);
+  /** Of records that have gone those whose rows are no other's. */
+  async #ending(
+    block: OutboundBlock,
+    write: OutboundWrite,
+    gone: readonly Item[],
+    failures: Map<Item, RowFailure>,
+  ): Promise<readonly Item[]> {
+    if (this.#shared === undefined) return gone;
+    const { rows, of } = this.#cells(write, gone, failures);
+    const places = await this.#shared.own(
+      block,
+      rows.map((cells, index) => ({ key: of[index]!.key, cells })),
+    );
+    return places.map((place) => of[place]!);
+  }
+
+  /** Writes rows; those of a block unless they are another record's. */
+  async #write(
+    block: OutboundBlock | undefined,
+    write: OutboundWrite,
+    items: readonly Item[],
+    failures: Map<Item, RowFailure>,
+  ): Promise<void> {
+    let { rows, of } = this.#cells(write, items, failures);
+    if (block !== undefined && this.#shared !== undefined) {
+      const wanted = rows.map((cells, index) => ({ key: of[index]!.key, cells }));
+      const others = await this.#shared.claim(block, wanted);
+      for (const [index, key] of others)
+        failures.set(of[index]!, {
+          reason: 'waits',
+          sqlState: null,
+          message: `${write.table}: record ${key} has this row; the key of the row does not tell them apart`,
+        });
+      rows = rows.filter((_, index) => !others.has(index));
+      of = of.filter((_, index) => !others.has(index));
+    }
     if (rows.length === 0) return;
     for (const index of await this.#session.write(write, rows))
       failures.set(of[index]!, {

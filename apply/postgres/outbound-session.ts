@@ -3,7 +3,7 @@ import type { ClientBase } from 'pg';
 import type { OutboundPlan, OutboundWrite } from '../../core/outbound.ts';
 import { formatPosition, type Position } from '../../core/position.ts';
 import type { Move } from '../batch-store.ts';
-import type { Cells, OutboundSession, WaitingContent, WaitingRecord } from '../outbound/outbound-session.ts';
+import type { Cells, Claim, OutboundSession, WaitingContent, WaitingRecord } from '../outbound/outbound-session.ts';
 import { requireFit, tablesOf, type SystemTable } from '../outbound/outbound-shape.ts';
 import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import type { FlowPosition } from '../target-store.ts';
@@ -69,6 +69,34 @@ export class PostgresOutboundSession implements OutboundSession {
       this.#statements.set(write, statements);
     }
     return statements;
+  }
+
+  async claim(claims: readonly Claim[]): Promise<void> {
+    await this.#client.query(
+      `INSERT INTO waybill.outbound_rows (flow, row_id, record_id, key)
+       SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[]) ON CONFLICT DO NOTHING`,
+      [
+        this.#options.flow,
+        claims.map(({ row }) => row),
+        claims.map(({ record }) => record),
+        claims.map(({ key }) => key),
+      ],
+    );
+  }
+
+  async claimed(claims: readonly string[]): Promise<Map<string, string>> {
+    const { rows } = await this.#client.query<{ row_id: string; key: string }>(
+      'SELECT row_id, key FROM waybill.outbound_rows WHERE flow = $1 AND row_id = ANY ($2)',
+      [this.#options.flow, claims],
+    );
+    return new Map(rows.map(({ row_id: row, key }) => [row, key]));
+  }
+
+  async release(records: readonly string[], kept: readonly string[]): Promise<void> {
+    await this.#client.query(
+      'DELETE FROM waybill.outbound_rows WHERE flow = $1 AND record_id = ANY ($2) AND NOT row_id = ANY ($3)',
+      [this.#options.flow, records, kept],
+    );
   }
 
   async savepoint(): Promise<void> {

@@ -7,7 +7,7 @@ import { flowOwner } from './flow-owner.ts';
 import { quoteLiteral } from './sql.ts';
 import { sqlStateOf, targetError } from './target-error.ts';
 
-const TABLES = ['owner', 'position', 'quarantine', 'tables'];
+const TABLES = ['owner', 'position', 'quarantine', 'tables', 'outbound_rows'];
 
 /** Finds them, and removes them if that is asked for. Throws classified errors. */
 export async function outboundTraces(

@@ -23,7 +23,10 @@ CREATE TABLE IF NOT EXISTS waybill.tables (
   flow text NOT NULL, source text NOT NULL, table_schema text NOT NULL, table_name text NOT NULL, definition jsonb,
   kept jsonb NOT NULL DEFAULT '[]', pending jsonb NOT NULL DEFAULT '[]', state text NOT NULL, reason text,
   updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (flow, source, table_schema, table_name));
-CREATE TABLE IF NOT EXISTS waybill.owner (flow text PRIMARY KEY, installation text NOT NULL);`;
+CREATE TABLE IF NOT EXISTS waybill.owner (flow text PRIMARY KEY, installation text NOT NULL);
+CREATE TABLE IF NOT EXISTS waybill.outbound_rows (
+  flow text NOT NULL, row_id text NOT NULL, record_id text NOT NULL, key text NOT NULL, PRIMARY KEY (flow, row_id));
+CREATE INDEX IF NOT EXISTS outbound_rows_record ON waybill.outbound_rows (flow, record_id);`;
 
 /**
  * Compare-and-set of the position. Invariant 5: it is called first in every target transaction, so its row lock
@@ -55,6 +58,7 @@ export async function prepareWaybillSchema(client: ClientBase): Promise<void> {
     const { rows } = await client.query<{ complete: boolean; there: boolean }>(
       `SELECT to_regclass('waybill.position') IS NOT NULL AND to_regclass('waybill.quarantine_hold') IS NOT NULL
           AND to_regclass('waybill.tables') IS NOT NULL AND to_regclass('waybill.owner') IS NOT NULL
+          AND to_regclass('waybill.outbound_rows_record') IS NOT NULL
           AND to_regprocedure('waybill.advance(text,text,text,text,text,bigint,timestamptz,bigint)') IS NOT NULL
           AS complete, to_regnamespace('waybill') IS NOT NULL AS there`,
     );

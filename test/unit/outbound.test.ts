@@ -57,6 +57,23 @@ describe('an outbound mapping', () => {
     expect((gone as { write: typeof write }).write.cells(order({ number: 'S-1' }))).toEqual(['S-1', 'GONE']);
   });
 
+  it('knows which fields of the record its key does not tell apart', () => {
+    const lacks = (entity: string, text: string): readonly string[] =>
+      parseOutboundPlan(`version: 1\nname: t\noutbound:\n  ${entity}:\n${text}`, 'map.yaml', entity).blocks[0]!
+        .keyLacks;
+    const price = '    to: t\n    key: { sku: sku }\n    set: { price: amount }\n';
+    const all = lacks('price', price);
+    expect(all).toContain('list');
+    expect(lacks('price', `${price}    where: { all: [{ eq: [list, { const: retail }] }] }\n`)).toEqual(
+      all.filter((field) => field !== 'list'),
+    );
+    const line = (key: string): string => `    to: t\n    key: ${key}\n    set: { quantity: qty_ordered }\n`;
+    expect(
+      lacks('sales_order_line', line('{ o: { find: orders.id, where: { number: number } }, n: { decimal: line } }')),
+    ).toEqual([]);
+    expect(lacks('sales_order_line', line('{ o: { concat: [number, line] } }'))).toEqual(['number', 'line']);
+  });
+
   it.each([
     [
       'a field that is not there',

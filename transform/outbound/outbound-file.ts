@@ -86,6 +86,8 @@ interface Draft {
   readonly columns: OutboundColumn[];
   /** Cells that must not be absent. */
   readonly needed: Set<number>;
+  /** Fields of the record that the key has as they are. */
+  readonly told: Set<string>;
 }
 
 class BlockReader {
@@ -119,14 +121,18 @@ class BlockReader {
     const where = raw.where === undefined ? undefined : this.#reader.condition(raw.where, [...path, 'where']);
     if (where !== undefined) this.#fields(where, false);
     const write = this.#write(draft, raw.to, raw.missing, where);
-    if (gone === 'ignore') return { write, gone };
+    if (where !== undefined) for (const field of pinnedBy(where)) if (field !== undefined) draft.told.add(field);
+    const keyLacks = this.#entity.key.filter((field) => !draft.told.has(field));
+    const keyLine = this.#lineOf([...path, 'key']);
+    if (gone === 'ignore') return { write, gone, keyLacks, keyLine };
     const ending = this.#draft(raw.key, true);
     if (gone !== 'delete') this.#columns(ending, 'set', gone.set, [...path, 'gone', 'set'], true);
-    return { write, gone: { remove: gone === 'delete', write: this.#write(ending, raw.to, 'ignore', undefined) } };
+    const end = { remove: gone === 'delete', write: this.#write(ending, raw.to, 'ignore', undefined) };
+    return { write, gone: end, keyLacks, keyLine };
   }
 
   #draft(key: RawBlock['key'], keyOnly: boolean): Draft {
-    const draft: Draft = { cells: [], columns: [], needed: new Set() };
+    const draft: Draft = { cells: [], columns: [], needed: new Set(), told: new Set() };
     this.#columns(draft, 'key', key, [...this.#path, 'key'], keyOnly);
     return draft;
   }
@@ -183,7 +189,11 @@ class BlockReader {
     this.#fields(expression, keyOnly);
     const cell = draft.cells.length;
     draft.cells.push({ evaluate: compileExpression(expression, this.#scope), column });
-    if (needed) draft.needed.add(cell);
+    if (needed) {
+      draft.needed.add(cell);
+      const told = fieldOf(expression);
+      if (told !== undefined) draft.told.add(told);
+    }
     return { cell, kind: this.#kind(expression) };
   }
 
@@ -247,6 +257,21 @@ class BlockReader {
   #report(path: FilePath, message: string): void {
     this.#reader.problems.push({ path, message });
   }
+}
+
+/** The field that an expression gives as it is; as a number it is the same. */
+function fieldOf(expression: Expression): string | undefined {
+  if (expression.op === 'decimal') return fieldOf(expression.of);
+  return expression.op === 'column' ? expression.ref.columns[0] : undefined;
+}
+
+/** Fields of which a condition lets one value pass. */
+function pinnedBy(condition: Condition): (string | undefined)[] {
+  if (condition.op === 'all') return condition.items.flatMap(pinnedBy);
+  if (condition.op === 'in') return condition.values.length === 1 ? [fieldOf(condition.of)] : [];
+  if (condition.op !== 'eq') return [];
+  if (condition.b.op === 'const') return [fieldOf(condition.a)];
+  return condition.a.op === 'const' ? [fieldOf(condition.b)] : [];
 }
 
 function hint(word: string, known: readonly string[]): string {
