@@ -43,6 +43,8 @@ export interface FlowRunOptions {
   /** The target's connection. */
   readonly lost: AbortSignal;
   readonly progressed: () => void;
+  /** What the target gives; rejects when it no longer answers. */
+  readonly unlessSilent: <T>(asked: Promise<T>) => Promise<T>;
 }
 
 export async function runFlow(options: FlowRunOptions): Promise<void> {
@@ -80,7 +82,7 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
         idle.taking(batch.commitTimeUs);
         const bytes = queuedBytes - queue.bytes;
         const startedMs = performance.now();
-        await sink.write(batch);
+        await options.unlessSilent(sink.write(batch));
         giveUpFrames(batch);
         const ms = performance.now() - startedMs;
         options.teller?.wrote(bytes, ms, batch.next === undefined ? undefined : batch.seq);
@@ -97,7 +99,7 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
       const isQuiet = !(await queue.changedWithin(patienceMs));
       if (tail.seq !== undefined && (await endOf(nats, stream)) !== tail.seq) tail.seq = undefined;
       if (isQuiet) {
-        await sink.idle?.();
+        if (sink.idle !== undefined) await options.unlessSilent(sink.idle());
         if (sink.open) {
           tail.seq = readSeq;
           throw new ReplicationError(

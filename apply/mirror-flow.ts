@@ -12,6 +12,7 @@ import { abortableDelay, runService, type Run } from '../core/run-service.ts';
 import { installationId, sessionName } from '../core/stale-sessions.ts';
 import { runFlow, type StreamTail } from './flow-run.ts';
 import { REBUILDING } from './rebuilding.ts';
+import { unlessSilent } from './silent-target.ts';
 import type { TargetStore } from './target-store.ts';
 
 export interface MirrorFlowOptions {
@@ -146,7 +147,10 @@ async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowRepor
     const installation = await installationId(bucket);
     const session = await options.store.open(sessionName('apply', name, installation));
     try {
-      const sink = await session.openSink({ flow: name, settings, stream, installation, report });
+      const { store } = options;
+      const unlessGone = <T>(asked: Promise<T>): Promise<T> =>
+        unlessSilent(asked, store, sessionName('probe', name, installation));
+      const sink = await unlessGone(session.openSink({ flow: name, settings, stream, installation, report }));
       report.position(formatPosition(sink.position));
       // Also where the frame behind it is gone, so that the run ends at once.
       report.reached(sink.seq);
@@ -164,6 +168,7 @@ async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowRepor
         signal: lease.signal,
         lost: session.lost,
         progressed: run.progressed,
+        unlessSilent: unlessGone,
       });
     } finally {
       await session.close();

@@ -1,5 +1,6 @@
 /** The connection to a Postgres target: one client, the session settings that values rely on, and when it was lost. */
 import { readFileSync } from 'node:fs';
+import type { Duplex } from 'node:stream';
 import { Client, type ClientConfig } from 'pg';
 import type { TargetConfig } from '../../core/config.ts';
 import { postgresSession } from '../../core/postgres-session.ts';
@@ -41,6 +42,8 @@ async function closeQuietly(client: Client): Promise<void> {
   const late = AbortSignal.timeout(2000);
   const given = new Promise<void>((resolve) => late.addEventListener('abort', () => resolve(), { once: true }));
   await Promise.race([client.end().catch(() => undefined), given]);
+  if (late.aborted)
+    (client as unknown as { readonly connection: { readonly stream: Duplex } }).connection.stream.destroy();
 }
 
 function clientConfig(target: TargetConfig, applicationName: string): ClientConfig {

@@ -30,7 +30,14 @@ async function codeOf(nats: Nats): Promise<unknown> {
   // The target stands between two transactions of the frame.
   const sink = { position: pgPosition(200n), seq: 1, open: false } as unknown as BatchSink;
   const lost = new AbortController().signal;
-  const shared = { report: NO_FLOW_REPORT, log: createLogger('silent'), signal: AbortSignal.timeout(5000), lost };
+  const unlessSilent = <T>(asked: Promise<T>): Promise<T> => asked;
+  const shared = {
+    report: NO_FLOW_REPORT,
+    log: createLogger('silent'),
+    signal: AbortSignal.timeout(5000),
+    lost,
+    unlessSilent,
+  };
   return await runFlow({
     nats,
     stream: 's',
