@@ -5,7 +5,7 @@
 import { ReplicationError } from '../../core/errors.ts';
 import { formatGtid, type Gtid } from '../../core/gtid.ts';
 import { checksum } from '../checksum.ts';
-import type { BinlogHandler, Flavour, GroupEnd, Xid } from './binlog-handler.ts';
+import type { BinlogHandler, Flavour, GroupEnd, GroupInfo, Xid } from './binlog-handler.ts';
 import { ByteReader } from './byte-reader.ts';
 import type { Charsets } from './charset.ts';
 import { inflateEvent } from './compression.ts';
@@ -54,6 +54,7 @@ export class BinlogDecoder {
   #offset = 0;
   #group: GroupState = 'none';
   #gtid: Gtid | undefined;
+  #info: GroupInfo | undefined;
   /** The XA transaction that the open group belongs to. */
   #xid: Xid | undefined;
   /** A compressed transaction whose events are being delivered. */
@@ -196,7 +197,8 @@ export class BinlogDecoder {
         return this.#end(onePhase ? { kind: 'commit' } : { kind: 'xa-prepare', xid });
       }
       case EVENT.transactionPayload:
-        this.#payload = new TransactionPayload(buffer, start, end);
+        this.#payload = TransactionPayload.read(buffer, start, end);
+        if (this.#info !== undefined) this.#info.payload = this.#payload;
         return;
       case EVENT.rotate:
         return this.#rotate(buffer, start, end);
@@ -324,14 +326,15 @@ export class BinlogDecoder {
     this.#gtid = gtid;
     this.#xid = undefined;
     this.#group = 'begun';
-    this.#handler.gtid(gtid, {
+    this.#info = {
       serverId: header.serverId,
       commitTimeUs,
       transactionBytes,
       transactional,
       file: this.#file,
       offset: Math.max(0, this.#offset - header.size),
-    });
+    };
+    this.#handler.gtid(gtid, this.#info);
   }
 
   #expectNoGroup(): void {
@@ -341,6 +344,8 @@ export class BinlogDecoder {
   #end(end: GroupEnd): void {
     if (this.#group === 'none') throw this.#error('ends a group, and none was begun');
     this.#group = 'none';
+    // A compressed group may be large.
+    this.#info = undefined;
     this.#handler.end(end);
   }
 

@@ -18,6 +18,8 @@ export interface GroupInfo {
   /** File and offset at which the GTID event starts. */
   readonly file: string;
   readonly offset: number;
+  /** Set once it is known that the group came compressed (MySQL). */
+  payload?: { endsInXid(): Promise<boolean> };
 }
 
 /** The identity of an XA transaction, as in `XA COMMIT`: equal for equal XIDs (hex of gtrid, hex of bqual, format). */

@@ -15,6 +15,7 @@ const DOING = 'looking for the end of a transaction';
  */
 export async function endsInCommit(client: SqlClient, info: GroupInfo): Promise<boolean> {
   if (info.transactional) return true;
+  if (info.payload !== undefined) return await info.payload.endsInXid();
   try {
     return await (info.transactionBytes === undefined
       ? findEnd(client, info)

@@ -52,6 +52,13 @@ const zstd = new ZSTDDecoder();
 /** Calls without output after which a stream counts as damaged; a sound one gives output for every block of input. */
 const MAX_EMPTY = 64;
 
+/** The library's memory holds what it is given, and never gets smaller. */
+const SLICE_BYTES = 128 << 10;
+
+function* slices(bytes: Uint8Array): Generator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += SLICE_BYTES) yield bytes.subarray(at, at + SLICE_BYTES);
+}
+
 /** To be awaited before the first `unzstd`. */
 export async function prepareZstd(): Promise<void> {
   await zstd.init();
@@ -61,7 +68,7 @@ export async function prepareZstd(): Promise<void> {
 export function* unzstd(bytes: Uint8Array): Generator<Buffer, void> {
   let empty = 0;
   try {
-    for (const piece of zstd.decodeStreaming([bytes])) {
+    for (const piece of zstd.decodeStreaming(slices(bytes))) {
       // The library does not look at the decoder's errors: it would ask for ever.
       empty = piece.length === 0 ? empty + 1 : 0;
       if (empty > MAX_EMPTY) throw new RangeError('no progress');

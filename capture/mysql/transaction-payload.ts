@@ -1,25 +1,40 @@
 /** TRANSACTION_PAYLOAD events (mysql-server `Transaction_payload_event`): a transaction compressed with zstd. */
+import { setImmediate } from 'node:timers/promises';
 import { ReplicationError } from '../../core/errors.ts';
 import { ByteReader } from './byte-reader.ts';
 import { unzstd } from './compression.ts';
-import { HEADER_BYTES } from './event-types.ts';
+import { EVENT, HEADER_BYTES } from './event-types.ts';
 
 const FIELD_END = 0;
 const FIELD_SIZE = 1;
 const FIELD_COMPRESSION = 2;
 const COMPRESSION_ZSTD = 0;
 const COMPRESSION_NONE = 255;
-/** Where an event's size stands in its header. */
+/** Where an event's type and size stand in its header. */
+const TYPE_AT = 4;
 const SIZE_AT = 9;
+/** Events that are gone through before others have their turn. */
+const EVENTS_A_TURN = 200;
 
 /** The events of one compressed transaction, one at a time; they have no checksum. */
 export class TransactionPayload {
+  readonly #bytes: Buffer;
+  readonly #isCompressed: boolean;
   readonly #pieces: Iterator<Buffer, void>;
   #buffer: Buffer = Buffer.alloc(0);
   #at = 0;
 
-  /** Reads the fields in `buffer[start, end)` and copies the compressed bytes, since they outlive the event. */
-  constructor(buffer: Buffer, start: number, end: number) {
+  private constructor(bytes: Buffer, isCompressed: boolean) {
+    this.#bytes = bytes;
+    this.#isCompressed = isCompressed;
+    this.#pieces = isCompressed ? unzstd(bytes) : [bytes].values();
+  }
+
+  /**
+   * Reads the fields in `buffer[start, end)`, which must stay as it is until the last event was taken. mysql2 uses its packets
+   * again, but never the memory that they lie in: a copy would double what a large transaction takes.
+   */
+  static read(buffer: Buffer, start: number, end: number): TransactionPayload {
     const reader = new ByteReader(buffer, start, end, 'a TRANSACTION_PAYLOAD event');
     let compression = COMPRESSION_NONE;
     let size: number | undefined;
@@ -32,10 +47,21 @@ export class TransactionPayload {
       if (field === FIELD_COMPRESSION) compression = value.lengthEncoded();
       else if (field === FIELD_SIZE) size = value.lengthEncoded();
     }
-    const bytes = Buffer.from(reader.bytes(size ?? reader.left));
+    const bytes = reader.bytes(size ?? reader.left);
     if (compression !== COMPRESSION_ZSTD && compression !== COMPRESSION_NONE)
       throw new ReplicationError('source_protocol', `a transaction is compressed in the unknown way ${compression}`);
-    this.#pieces = compression === COMPRESSION_ZSTD ? unzstd(bytes) : [bytes].values();
+    return new TransactionPayload(bytes, compression === COMPRESSION_ZSTD);
+  }
+
+  /** Whether the last event is the commit. Goes through all of them, whatever `next` has given. Throws `source_protocol`. */
+  async endsInXid(): Promise<boolean> {
+    const all = new TransactionPayload(this.#bytes, this.#isCompressed);
+    let last: number | undefined;
+    for (let n = 1, event = all.next(); event !== undefined; event = all.next(), n++) {
+      last = event[TYPE_AT];
+      if (n % EVENTS_A_TURN === 0) await setImmediate();
+    }
+    return last === EVENT.xid;
   }
 
   /** The next event, valid until the next call; undefined behind the last. Throws `source_protocol`. */

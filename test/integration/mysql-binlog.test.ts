@@ -3,7 +3,8 @@ import { randomInt, randomUUID } from 'node:crypto';
 import { createConnection, type Connection, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { endsInCommit } from '../../capture/mysql/commit-lookup.ts';
-import { connectSource } from '../../capture/mysql/connection.ts';
+import type { GroupInfo } from '../../capture/mysql/binlog-handler.ts';
+import { connectSource, type SqlClient } from '../../capture/mysql/connection.ts';
 import { parseConfig, type MysqlSourceConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { compareGtidSets, type GtidSet } from '../../core/gtid-set.ts';
@@ -473,7 +474,12 @@ describe('the log of MySQL alone', () => {
         const stream = openStream(server, recorder, { start: set });
         let held = false;
         let calls = 0;
-        const { rows } = recorder;
+        const infos: GroupInfo[] = [];
+        const { gtid, rows } = recorder;
+        recorder.gtid = (each, info) => {
+          infos.push(info);
+          gtid(each, info);
+        };
         recorder.rows = (reader) => {
           expect(held).toBe(false);
           calls += 1;
@@ -493,6 +499,7 @@ describe('the log of MySQL alone', () => {
         expect(calls).toBeGreaterThan(14);
         expect(recorder.lines.length).toBe(4001);
         expect(recorder.lines.at(-1)).toBe('end commit');
+        expect(await endsInCommit({} as SqlClient, infos.at(-1)!)).toBe(true);
         expect(recorder.lines[0]).toBe(`i t ["1000",null,"${'0'.repeat(200)}"]`);
 
         // What changed of documents of JSON: what the server makes of it is what the log is read as.
