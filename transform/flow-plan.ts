@@ -87,6 +87,11 @@ export function compileSource(plan: FlowPlan, source: SourcePlan): MappingPlan {
   return compileMapping(source.mapping, source.functions, plan.entity.name, plan.settings.evidence);
 }
 
+/** Whether several blocks may make one record. */
+export function isShared({ sources, entity }: FlowPlan): boolean {
+  return sources.length > 1 || sources[0]!.mapping.blocks.filter((block) => block.entity === entity).length > 1;
+}
+
 /** Fields that a record must have and that it can have from nobody: none would ever be there. */
 function lackingProblems(
   at: string,

@@ -4,7 +4,7 @@ import { invariantsShownBy, positionBreaches, type Breach, type Invariant } from
 import type { Checkpoint, Release, SourcePlace } from './checkpoint.ts';
 import { Delivery, type Passing } from './delivery.ts';
 import type { Tier } from './delivery-tiers.ts';
-import { compileSource, type FlowPlan } from './flow-plan.ts';
+import { compileSource, isShared, type FlowPlan } from './flow-plan.ts';
 import type { CompiledBlock } from './mapping/block-plan.ts';
 import type { ContributionChange } from './mapping/contribution-change.ts';
 import { MappingEngine } from './mapping/engine.ts';
@@ -53,8 +53,7 @@ export class FlowState {
       );
     });
     this.delivery = new Delivery(entity, plan.tiers);
-    this.#shared =
-      plan.sources.length > 1 || plan.sources[0]!.mapping.blocks.filter((block) => block.entity === entity).length > 1;
+    this.#shared = isShared(plan);
     this.resolver = new Resolver(ownership, { advisory: this.#shared });
     this.#isStock = entity.name === 'inventory_position';
     this.evidence = settings.evidence.length === 0 ? undefined : new StockEvidence(settings.evidence);
@@ -127,9 +126,16 @@ export class FlowState {
     return settled;
   }
 
-  /** The JSON of a record's lineage by group, where several contributions may make it; else null. */
+  /**
+   * The JSON of a record's lineage by group, where several contributions may make it; where only one does, of the groups that
+   * another change made than its newest; null where there are none.
+   */
   groups(key: string): string | null {
-    return this.#shared ? groupsJson(this.resolver.explain(key, this.clockUs) ?? []) : null;
+    const { resolver, clockUs } = this;
+    if (this.#shared) return groupsJson(resolver.explain(key, clockUs) ?? []);
+    if (resolver.isOfOneChange(key)) return null;
+    const newest = resolver.lineage(key);
+    return groupsJson((resolver.explain(key, clockUs) ?? []).filter(({ winner }) => winner !== newest));
   }
 
   /** What waits for a tier is to be passed on; `noteReleased` says that it has been. `replayed`: before a restart. */

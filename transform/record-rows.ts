@@ -143,11 +143,11 @@ export function groupsJson(origins: readonly GroupOrigin[]): string {
     Object.fromEntries(
       origins
         .filter(({ winner, advisory }) => winner !== undefined || advisory.length > 0)
-        .map(({ group, winner, rule, advisory }) => [
+        .map(({ group, winner, block, rule, advisory }) => [
           group,
           {
             rule,
-            ...(winner === undefined ? {} : winner),
+            ...(winner === undefined ? {} : { ...winner, block }),
             ...(advisory.length === 0
               ? {}
               : {

@@ -5,7 +5,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { describePosition, parsePosition } from '../../core/position.ts';
 import type { Entity } from '../../transform/canonical/entity.ts';
 import { LINEAGE_COLUMNS, TENANT_COLUMN } from '../../transform/canonical/envelope.ts';
-import { loadFlowPlan, type FlowPlan } from '../../transform/flow-plan.ts';
+import { isShared, loadFlowPlan, type FlowPlan } from '../../transform/flow-plan.ts';
 import { printTable, readConfig, unknownName, type GlobalOptions } from '../context.ts';
 import { EXIT } from '../exit-status.ts';
 
@@ -20,6 +20,8 @@ export interface Origin {
 /** The lineage of a group, as the record's column `lineage_groups` has it. */
 interface GroupLineage extends Partial<Origin> {
   readonly rule: string;
+  /** Number of the block in the source's mapping; absent of records that were written before it was kept. */
+  readonly block?: number;
   readonly advisory?: readonly (Origin & { readonly values: Readonly<Record<string, string | null>> })[];
 }
 
@@ -115,32 +117,46 @@ export function explainFields(plan: FlowPlan, values: ReadonlyMap<string, string
     time: of('time'),
   };
   const groups = JSON.parse(values.get('lineage_groups') ?? '{}') as Readonly<Record<string, GroupLineage>>;
+  const shared = isShared(plan);
   return entity.fields.map((field): ExplainedField => {
     const value = values.get(field.name) ?? null;
     const base = { field: field.name, value };
     if (field.derived) return { ...base, origin: {}, decided: 'computed', rule: '', lost: [] };
-    const group = groups[field.group];
-    const origin: Partial<Origin> = values.get('lineage_groups') === null || field.key ? whole : (group ?? {});
-    return {
-      ...base,
-      origin,
-      decided: group?.rule ?? (field.key ? 'key' : value === null ? 'nothing supplied' : `owner ${whole.source}`),
-      rule: origin.source === undefined ? '' : ruleOf(plan, origin.source, field.name),
-      lost: (group?.advisory ?? []).flatMap(({ values: losing, ...from }) =>
-        field.name in losing ? [{ ...from, value: losing[field.name]! }] : [],
-      ),
-    };
+    if (field.key) {
+      const rules = plan.sources.flatMap(({ name }) => ruleOf(plan, name, field.name));
+      // Whatever makes a record gives its key; since when is not kept.
+      return { ...base, origin: {}, decided: 'key', rule: rules.join(' or '), lost: [] };
+    }
+    const said = groups[field.group] ?? (shared ? { rule: 'not known' } : { ...whole, rule: `owner ${whole.source}` });
+    const { source, table, key, position, time, block, ...group }: GroupLineage = said;
+    const from: Partial<Origin> = source === undefined ? {} : ({ source, table, key, position, time } as Origin);
+    const rules = source === undefined ? [] : ruleOf(plan, source, field.name, block);
+    const lost = (group.advisory ?? []).flatMap(({ values: losing, ...of }) =>
+      field.name in losing ? [{ ...of, value: losing[field.name]! }] : [],
+    );
+    const isAnswered = groups[field.group] !== undefined && source === undefined;
+    if (rules.length === 0 && value === null && !isAnswered)
+      return { ...base, origin: {}, decided: 'nothing supplied', rule: '', lost };
+    return { ...base, origin: from, decided: group.rule, rule: told(rules), lost };
   });
 }
 
-/** Where in its mapping a source makes a field. */
-function ruleOf(plan: FlowPlan, source: string, field: string): string {
-  const mapping = plan.sources.find(({ name }) => name === source)?.mapping;
-  const block = mapping?.blocks.find(
-    (each) => each.entity === plan.entity && each.fields.some(({ name }) => name === field),
+/** Where in its mapping a source makes a field: in the block of that number; in each that may, where none is named. */
+function ruleOf({ entity, settings, sources }: FlowPlan, source: string, field: string, block?: number): string[] {
+  const mapping = sources.find(({ name }) => name === source)?.mapping;
+  if (mapping === undefined) return [];
+  // Numbered as they are compiled.
+  const blocks = mapping.blocks.filter(
+    (each) => each.entity === entity || (settings.evidence as readonly string[]).includes(each.entity.name),
   );
-  if (mapping === undefined || block === undefined) return '';
-  return `${mapping.name}, ${mapping.place}:${mapping.lineOf([...block.path, 'fields', field])}`;
+  return blocks
+    .filter((each, index) => (block === undefined ? each.entity === entity : index === block))
+    .filter((each) => each.fields.some(({ name }) => name === field))
+    .map((each) => `${mapping.name}, ${mapping.place}:${mapping.lineOf([...each.path, 'fields', field])}`);
+}
+
+function told(rules: readonly string[]): string {
+  return rules.length < 2 ? (rules[0] ?? '') : `one of these, which is not kept: ${rules.join('; ')}`;
 }
 
 function print(fields: readonly ExplainedField[]): void {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
+import { explainFlow } from '../../cli/commands/explain.ts';
 import { canonicalStreamName, canonicalSubject } from '../../core/canonical-stream.ts';
 import { cdcStreamName, readFrames, readTail } from '../../core/cdc-stream.ts';
 import { FramePublisher } from '../../core/frame-publisher.ts';
@@ -179,6 +180,58 @@ it('a burst of ten thousand bad rows holds nothing else up', async () => {
   const pieces = transactions.filter(({ held }) => held > 0);
   expect(pieces).toEqual(Array.from({ length: 80 }, () => ({ records: 0, held: HELD_AT_ONCE })));
 }, 300_000);
+
+it('explains a record of one block by the change that made each of its groups', async () => {
+  const wms = await source(
+    'explained',
+    `create table stock (id int primary key, sku text not null, quantity int not null, reserved int not null);
+     insert into stock values (1, 'A', 5, 1), (2, 'B', 6, 0)`,
+  );
+  const map = join(folder, 'explained.yaml');
+  await writeFile(
+    map,
+    `version: 1
+name: own
+entities:
+  inventory_position:
+    from: stock
+    fields:
+      sku: sku
+      location: { const: WH }
+      lot: { const: '' }
+      owner: { const: '' }
+      uom: { const: EA }
+      on_hand: quantity
+      allocated: reserved
+`,
+  );
+  const flow = await pipeline({
+    sources: { wms: { kind: 'postgres', url: wms.url } },
+    targetUrl: await postgres.createDatabase('vis_explained'),
+    flows: { stock: { canonical: 'inventory_position', from: { wms: { map } } } },
+  });
+  flow.start('capture:wms', 'transform:stock', 'apply:stock');
+  const records = 'select sku, on_hand, allocated from canonical.inventory_position order by sku';
+  await flow.shows(records, ['A|5|1', 'B|6|0']);
+  await wms.client.query('update stock set quantity = 7 where id = 1');
+  await wms.client.query('update stock set reserved = 2 where id = 1');
+  await wms.client.query('update stock set reserved = 3, quantity = 8 where id = 2');
+  await flow.shows(records, ['A|7|2', 'B|8|3']);
+  const explained = async (sku: string) => {
+    const { fields } = await explainFlow(flow.config, 'inventory_position', [sku, 'WH']);
+    const of = (name: string) => fields!.find(({ field }) => field === name)!;
+    return of;
+  };
+  const a = await explained('A');
+  expect(a('on_hand').origin.position! < a('allocated').origin.position!).toBe(true);
+  expect(a('on_hand')).toMatchObject({ decided: 'owner wms', rule: `own, ${map}:12` });
+  expect(a('allocated')).toMatchObject({ decided: 'owner wms', rule: `own, ${map}:13` });
+  expect(a('picked')).toMatchObject({ decided: 'nothing supplied', origin: {}, rule: '' });
+  expect(a('soft_reserved')).toMatchObject({ decided: 'nothing supplied', origin: {}, rule: '' });
+  expect(a('sku')).toMatchObject({ decided: 'key', origin: {}, rule: `own, ${map}:7` });
+  const b = await explained('B');
+  expect(b('on_hand').origin).toEqual(b('allocated').origin);
+});
 
 it('shows rows that wait for a row that they join, until it comes, over a restart', async () => {
   const wms = await source(

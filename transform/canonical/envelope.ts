@@ -43,7 +43,7 @@ export const LINEAGE_COLUMNS: readonly EnvelopeColumn[] = [
     name: 'lineage_groups',
     sql: 'jsonb',
     notNull: false,
-    comment: 'Lineage by field group, and the values that lost, where several sources contribute',
+    comment: 'Lineage by field group, where the newest change did not make all of them, and the values that lost',
   },
 ];
 

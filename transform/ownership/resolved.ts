@@ -7,6 +7,8 @@ import type { Violation } from '../canonical/validate.ts';
 export interface GroupOrigin {
   readonly group: string;
   readonly winner: Lineage | undefined;
+  /** Number of the block, in the mapping of its source, that supplies the winner's values. */
+  readonly block: number | undefined;
   readonly rule: string;
   /** Values that were not applied. */
   readonly advisory: readonly { readonly lineage: Lineage; readonly values: Readonly<Record<string, string | null>> }[];

@@ -250,6 +250,15 @@ export class Resolver {
     else this.#early.set(key, firstUs);
   }
 
+  /** Whether one change made all values of a record, so that its lineage says of each where it is from. */
+  isOfOneChange(key: string): boolean {
+    const entry = this.#records.get(key);
+    const only = entry?.contributions[0];
+    if (only === undefined || entry!.contributions.length > 1 || only.claims !== undefined) return only === undefined;
+    for (const each of only.lineage) if (each !== undefined && each !== entry!.lineage) return false;
+    return true;
+  }
+
   /** Where each group of a record comes from, and what lost; undefined for a record that is not known. */
   explain(key: string, nowUs: number): GroupOrigin[] | undefined {
     const entry = this.#records.get(key);
@@ -266,6 +275,7 @@ export class Resolver {
       return {
         group: this.#groups[group]!.group,
         winner: claim?.lineage ?? winner?.lineage[group],
+        block: winner?.index,
         rule: why,
         advisory,
       };
