@@ -77,8 +77,7 @@ async function direct(kind: 'postgres' | 'mysql', url: string): Promise<[Ask, ()
   if (kind === 'postgres') {
     const client = new pg.Client(url);
     await client.connect();
-    const ask: Ask = async (text) =>
-      (await client.query({ text, rowMode: 'array' })).rows.map(([one]) => one);
+    const ask: Ask = async (text) => (await client.query({ text, rowMode: 'array' })).rows.map(([one]) => one);
     return [ask, () => client.end()];
   }
   const connection = await createConnection({ uri: url });
