@@ -10,6 +10,7 @@ import type { Random } from '../../sandbox/demo/random.ts';
 import type { MysqlServer } from '../../sandbox/mysql.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
 import { AnyClient } from './cross-pipeline.ts';
+import { killAtRandom } from './random-kill.ts';
 import { Stage } from './stage.ts';
 import { waitFor } from './wait.ts';
 
@@ -21,8 +22,23 @@ const LADDERS: readonly (readonly string[])[] = [
   ['date', 'datetime'],
 ];
 const CONSTANTS = ['7', "'new'", '1.25', "'2026-05-05'"];
-const SEQUENCE = Array.from({ length: 31 }, (_, i) => `select ${i} as n`).join(' union all ');
+/** Rows that come at once now and then. */
+const MANY = 310;
+const SEQUENCE = Array.from({ length: MANY }, (_, i) => `select ${i} as n`).join(' union all ');
 const STAGES = ['capture', 'apply'] as const;
+const POINTS = {
+  capture: [
+    undefined,
+    'capture.published-before-ack',
+    'capture.acked',
+    'capture.mid-snapshot',
+    'capture.mid-transaction',
+    'capture.before-reread',
+  ],
+  apply: [undefined, 'apply.table-changed', 'apply.before-commit', 'apply.committed'],
+} as const;
+/** Rows of a chunk: tables take several. */
+const CHUNK_ROWS = 40;
 
 interface Column {
   readonly name: string;
@@ -73,7 +89,15 @@ export class MysqlSchemaFuzz {
     const text = JSON.stringify({
       version: 1,
       nats: { servers: [nats.url], prefix: id, stream: { sync_interval: '1s', max_bytes: '256MB' } },
-      sources: { one: { kind: server.flavour, url: urls[0], tables: [`${databases[0]}.*`], heartbeat: '200ms' } },
+      sources: {
+        one: {
+          kind: server.flavour,
+          url: urls[0],
+          tables: [`${databases[0]}.*`],
+          heartbeat: '200ms',
+          snapshot_chunk_rows: CHUNK_ROWS,
+        },
+      },
       targets: { two: { kind: server.flavour, url: urls[1] } },
       flows: {
         mirror: { mirror: 'one', to: 'two', schema: databases[1], dropped_columns: 'drop', dropped_tables: 'drop' },
@@ -103,7 +127,7 @@ export class MysqlSchemaFuzz {
   async sequence(): Promise<void> {
     const random = this.#random;
     for (let step = random.between(4, 12); step > 0; step--) {
-      await this.#run(this.#statement());
+      await this.#run(random.between(0, 3) === 0 ? this.#transaction() : this.#statement());
       if (random.between(0, 11) === 0) await this.#reread();
       if (random.between(0, 7) === 0) await this.#kill();
     }
@@ -116,14 +140,8 @@ export class MysqlSchemaFuzz {
 
   async #kill(): Promise<void> {
     const name = this.#random.pick(STAGES);
-    const point = this.#random.pick(
-      name === 'apply'
-        ? ([undefined, 'apply.table-changed', 'apply.before-commit', 'apply.committed'] as const)
-        : ([undefined, 'capture.published-before-ack', 'capture.mid-snapshot'] as const),
-    );
-    this.log.push(`-- kill ${name} ${point ?? ''}`);
-    await this.#stages[name].end('SIGKILL');
-    this.#stages[name].start(point);
+    const chosen = await killAtRandom(this.#random, this.#stages[name], POINTS[name]);
+    this.log.push(`-- kill ${name} ${chosen}`);
     this.kills += 1;
   }
 
@@ -214,10 +232,22 @@ export class MysqlSchemaFuzz {
     return [`${n}`, `'v${n}'`, `${n}.${n % 10}5`, `date '2026-01-01' + interval ${n} day`][ladder]!;
   }
 
+  /** Changes of rows that come together, some of which are undone, or all. */
+  #transaction(): string {
+    const random = this.#random;
+    const statements = Array.from({ length: random.between(1, 4) }, () => this.#rows(random.pick(this.#tables)));
+    if (random.between(0, 2) === 0)
+      statements.push('savepoint s', this.#rows(random.pick(this.#tables)), 'rollback to s');
+    return ['begin', ...statements, random.between(0, 5) === 0 ? 'rollback' : 'commit'].join('; ');
+  }
+
   #rows(table: Table): string {
     const random = this.#random;
     const from = random.between(1, 200);
-    const count = random.pick([1, 1, 4, 31]);
+    // Rows get other keys.
+    if (random.between(0, 7) === 0)
+      return `update ignore ${table.name} set id = id + ${random.pick([1000, 2000, 4000])} where id between ${from} and ${from + 9}`;
+    const count = random.pick([1, 1, 4, 31, MANY]);
     if (random.between(0, 2) === 0) return `delete from ${table.name} where id between ${from} and ${from + count - 1}`;
     const columns = table.columns.map((column) => column.name);
     const values = table.columns.map((column) => this.#value(column));

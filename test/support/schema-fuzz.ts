@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import type { Random } from '../../sandbox/demo/random.ts';
 import { FuzzedTables } from './fuzzed-tables.ts';
+import { killAtRandom } from './random-kill.ts';
 import type { SchemaCase } from './schema-case.ts';
 import { Stage } from './stage.ts';
 
@@ -110,10 +111,7 @@ export class SchemaFuzz {
   }
 
   async #kill(): Promise<void> {
-    const point = this.#random.pick(POINTS);
-    this.log.push(`-- kill capture ${point ?? ''}`);
-    await this.#capture!.end('SIGKILL');
-    this.#capture!.start(point);
+    this.log.push(`-- kill capture ${await killAtRandom(this.#random, this.#capture!, POINTS)}`);
     this.kills += 1;
   }
 
