@@ -37,6 +37,8 @@ const POINTS = {
   ],
   apply: [undefined, 'apply.table-changed', 'apply.before-commit', 'apply.committed'],
 } as const;
+/** Of each side, in what is said of a difference. */
+const MOST_LINES = 20;
 /** Rows of a chunk: tables take several. */
 const CHUNK_ROWS = 40;
 
@@ -295,14 +297,20 @@ export class MysqlSchemaFuzz {
       const [source = [], target = []] = last;
       const output = await readFile(join(this.#folder, 'log'), 'utf8');
       const lines = [
-        ...source.filter((line) => !target.includes(line)).map((line) => `- ${line}`),
-        ...target.filter((line) => !source.includes(line)).map((line) => `+ ${line}`),
+        ...source
+          .filter((line) => !target.includes(line))
+          .map((line) => `- ${line}`)
+          .slice(0, MOST_LINES),
+        ...target
+          .filter((line) => !source.includes(line))
+          .map((line) => `+ ${line}`)
+          .slice(0, MOST_LINES),
         ...(
           await this.#target.run("select table_name, state, reason from waybill.tables where state <> 'follows'")
         ).map((row) => `! ${row.join(' ')}`),
-        ...output.split('\n').slice(-12),
+        ...output.split('\n').slice(-40),
       ];
-      throw new Error(`not equal:\n${lines.slice(0, 60).join('\n')}`, { cause: thrown });
+      throw new Error(`not equal:\n${lines.join('\n')}`, { cause: thrown });
     }
   }
 }
