@@ -324,6 +324,10 @@ export class SnapshotReader {
       });
       if (found === undefined) return undefined;
       failpoint('capture.mid-snapshot');
+      // Memory holds frames of one chunk, and what was read of the next. Invariant 6.
+      await this.#storing;
+      // From here on nothing may be waited for but the log's place: a table that is dropped meanwhile would have its rows
+      // published behind the mark that says so, and be made again by targets.
       const now = await readTable(table.schema, table.name);
       const unchanged = now !== 'absent' && now?.schema.version === captured.schema.version;
       if (unchanged && found !== 'altered' && (await this.#publish(found.chunk, found.high)))
@@ -365,8 +369,6 @@ export class SnapshotReader {
 
   /** Publishes what is left of a chunk once the log has come to `high`; false when it must be read again. */
   async #publish({ table, rows, absent }: Chunk, high: GtidSet): Promise<boolean> {
-    // Memory holds frames of one chunk, and what was read of the next. Invariant 6.
-    await this.#storing;
     return await this.#ports.atBoundary(
       (port) => port.contains(high),
       (port) => {
