@@ -16,6 +16,11 @@ const LEAD_MS = 400;
 const LEAST_BYTES = 128 << 10;
 /** A chunk waits no longer. */
 const PATIENCE_MS = 2000;
+/**
+ * A chunk of so many bytes or more may wait so long, a smaller one for its part of it: behind a flow that lags for another
+ * reason, tables that grow would otherwise never be read to their ends in small chunks.
+ */
+const PATIENT_BYTES = LEAST_BYTES;
 /** A flow that has work and does not speak for so long is away. */
 const SILENT_MS = 5000;
 const LOOK_EVERY_MS = 10;
@@ -86,11 +91,13 @@ export class StreamLead {
   }
 
   /**
-   * Waits until a chunk of about so many bytes may be read, or for as long as it is worth it; resolves at once when the
+   * Waits until a chunk of about so many bytes (0: unknown) may be read, or for as long as it is worth it; resolves at once when the
    * signal has aborted. To be followed by `done` when the chunk is stored.
    */
   async room(bytes: number, signal: AbortSignal): Promise<void> {
-    const untilMs = this.#now() + PATIENCE_MS;
+    // Of one that nobody knows how large it is it may be large.
+    const share = bytes === 0 ? 1 : Math.min(1, bytes / PATIENT_BYTES);
+    const untilMs = this.#now() + PATIENCE_MS * share;
     for (;;) {
       const slow = this.#tooSlowFor(bytes);
       if (slow.length === 0 || signal.aborted || this.#now() >= untilMs) break;

@@ -109,7 +109,9 @@ describe.each([
         await waitFor('more transactions', async () => committed > before + 60);
         if (kill === 3) {
           // Before its end the first load shows tables that do not fit each other yet.
-          await firstLoad(nats.url);
+          await firstLoad(nats.url).catch((cause: unknown) => {
+            throw new Error(stages.map((each) => each.log()).join('\n'), { cause });
+          });
           const loaded = committed;
           await waitFor('a transaction behind it', async () => committed > loaded + 3);
           const gtids = await executed(sourceUrl, from);

@@ -89,16 +89,33 @@ describe('how far a stream runs ahead of its flows', () => {
   it('waits for a flow that is far behind, and no longer than a while for each chunk', async () => {
     const { lead, pass, hear } = open();
     hear('behind', 3);
-    const first = lead.room(1, never);
+    const first = lead.room(MB, never);
     expect(lead.waitsFor).toEqual(['behind']);
     pass(2000);
     await first;
-    lead.done(1);
+    lead.done(MB);
     hear('behind', 4);
     const second = lead.room(1, never);
     expect(lead.waitsFor).toEqual(['behind']);
     hear('behind', 10);
     await second;
+  });
+
+  it('waits for a small chunk no longer than its part of a large one, so that tables that grow are read to their ends', async () => {
+    const { lead, pass, hear } = open();
+    hear('behind', 3);
+    const small = lead.room(32 << 10, never);
+    pass(499);
+    expect(lead.waitsFor).toEqual(['behind']);
+    pass(1);
+    await small;
+    lead.done(32 << 10);
+    // Of one of unknown size it is not known that it is small.
+    const unknown = lead.room(0, never);
+    pass(1999);
+    expect(lead.waitsFor).toEqual(['behind']);
+    pass(1);
+    await unknown;
   });
 
   it('does not wait for a flow that does not speak though it has work', async () => {
