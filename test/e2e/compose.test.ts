@@ -16,7 +16,7 @@ import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { waitFor } from '../support/wait.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
-const TIMEOUT_MS = 240_000;
+const TIMEOUT_MS = 480_000;
 
 interface Service {
   readonly command?: readonly string[];
@@ -127,7 +127,8 @@ it(
           );
           return rows[0]?.number;
         },
-        120_000,
+        // All stages and systems at once: beside other tests it takes a while.
+        300_000,
       ).catch((cause: unknown) => {
         throw new Error(output.join('').slice(-4000), { cause });
       });
