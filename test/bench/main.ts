@@ -1,7 +1,7 @@
 /**
  * Benchmarks against what the databases themselves offer, side by side in one run: the same log, equal servers, the order of
  * the contenders alternating, medians of paired ratios.
- * `npm run bench -- [capture] [drain | small insert update] [snapshot] [canonical] [burst] [latency] [memory] [mysql | mysqlcapture mysqldrain
+ * `npm run bench -- [capture] [drain | small insert update] [snapshot] [manytables] [canonical] [burst] [latency] [memory] [mysql | mysqlcapture mysqldrain
  * mysqlsnapshot mysqlmemory] [mariadb | mariadbcapture …] [--scale 0.1] [--rounds 4]`.
  * `large`, a transaction of 10,000,000 rows received either way, takes minutes and some 10 GB of disk: it is run when it is named.
  */
@@ -13,7 +13,7 @@ import { benchLatency } from './latency.ts';
 import { benchMemory, benchVeryLarge } from './memory.ts';
 import { benchMysqlCapture, benchMysqlDrain, benchMysqlMemory } from './mysql.ts';
 import { benchMysqlSnapshot } from './mysql-snapshot.ts';
-import { benchSnapshot } from './snapshot.ts';
+import { benchManyTables, benchSnapshot } from './snapshot.ts';
 import { lines, named, nats, rounds, say, source, target, wanted } from './setting.ts';
 
 try {
@@ -24,6 +24,7 @@ try {
   for (const kind of ['small', 'insert', 'update'] as const)
     if (wanted('drain') || wanted(kind)) await benchDrain(kind);
   if (wanted('snapshot')) await benchSnapshot();
+  if (wanted('manytables')) await benchManyTables();
   if (wanted('canonical')) await benchCanonical();
   if (wanted('burst')) await benchBurst();
   if (wanted('latency')) await benchLatency();
