@@ -1,13 +1,14 @@
 /**
  * Benchmarks against what the databases themselves offer, side by side in one run: the same log, equal servers, the order of
  * the contenders alternating, medians of paired ratios.
- * `npm run bench -- [capture] [drain | small insert update] [snapshot] [manytables] [canonical] [burst] [latency] [memory] [mysql | mysqlcapture mysqldrain
+ * `npm run bench -- [capture] [catchup] [drain | small insert update] [snapshot] [manytables] [canonical] [burst] [latency] [memory] [mysql | mysqlcapture mysqldrain
  * mysqlsnapshot mysqlmemory] [mariadb | mariadbcapture …] [--scale 0.1] [--rounds 4]`.
  * `large`, a transaction of 10,000,000 rows received either way, takes minutes and some 10 GB of disk: it is run when it is named.
  */
 import { benchBurst } from './burst.ts';
 import { benchCanonical } from './canonical.ts';
 import { benchCapture } from './capture.ts';
+import { benchCatchUp } from './catch-up.ts';
 import { benchDrain } from './drain.ts';
 import { benchLatency } from './latency.ts';
 import { benchMemory, benchVeryLarge } from './memory.ts';
@@ -21,6 +22,7 @@ try {
     await benchCapture('small');
     await benchCapture('insert');
   }
+  if (wanted('catchup')) await benchCatchUp();
   for (const kind of ['small', 'insert', 'update'] as const)
     if (wanted('drain') || wanted(kind)) await benchDrain(kind);
   if (wanted('snapshot')) await benchSnapshot();
