@@ -21,11 +21,16 @@ export interface TableRecord {
   readonly reason: string | undefined;
 }
 
-/** A table whose target must be made to fit `table` before rows of it are written. */
+/** A table whose target must be made to fit `table` before rows of it are written, or that came to its end. */
 export interface SchemaStep {
   readonly table: TableSchema;
   /** It is now read from the beginning: where it was stopped, or is lost, what the target has of it may go. */
   readonly restart: boolean;
+  /**
+   * What became of it at the source where that no longer has it, and the target is stopped or has another version than the
+   * one named: nothing is made to fit any more.
+   */
+  readonly gone?: string;
 }
 
 export class FollowedTables {

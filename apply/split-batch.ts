@@ -6,6 +6,7 @@ import type { TableSchema } from '../core/frame.ts';
 import { positionAfter, type Position } from '../core/position.ts';
 import type { Batch, Run } from './batch.ts';
 import { transactionsOf } from './batch.ts';
+import { REBUILDING } from './rebuilding.ts';
 import { nameOf, type FollowedTables, type SchemaStep } from './followed-tables.ts';
 
 export interface BatchPart {
@@ -63,7 +64,7 @@ class Splitter {
             this.#cut(between ? this.#boundary(run, index) : undefined);
           }
           this.#steps.push(step);
-          this.#versions.set(nameOf(table), table.version);
+          this.#versions.set(nameOf(table), step.gone === undefined ? table.version : undefined);
         }
         this.#touch(table);
       }
@@ -82,11 +83,17 @@ class Splitter {
     const lost = !known && this.#followed.isLost(table);
     const current = known ? this.#versions.get(name) : record?.definition?.version;
     if (run.frame.op(row) === 's') {
-      const mark = run.frame.row(row)[2]?.[1];
+      const [what, mark] = run.frame.row(row)[2] ?? [];
       // A step before it may have stopped the table.
       if (mark === 'begin' && (stopped || lost || known)) return { table, restart: true };
-      // What is gone need not be made first.
-      if (mark === 'gone' && (record === undefined || gone) && !known) return undefined;
+      if (mark === 'gone') {
+        // What is gone need not be made first; and a flow that is being rebuilt has not come to where the table begins.
+        if (stopped && record.reason === REBUILDING) return undefined;
+        if (known ? current === undefined : record === undefined || gone) return undefined;
+        // A capture that comes back may name a version from before; a step before it may have stopped the table.
+        const followed = !known && current === table.version && !stopped && !lost;
+        return followed ? undefined : { table, restart: false, gone: String(what) };
+      }
     }
     if (lost) return { table, restart: false };
     if (stopped || (current === table.version && !gone)) return undefined;

@@ -75,7 +75,8 @@ export class TableFollower {
    */
   async follow(step: SchemaStep, open: TargetTransaction | undefined): Promise<void> {
     const { session, followed } = this.#o;
-    const { table } = step;
+    const { table, gone } = step;
+    if (gone !== undefined) return await this.#goneBetween(table, gone, open);
     const ddl = new TransactionDdl(session, open);
     const before = followed.of(table);
     try {
@@ -241,7 +242,7 @@ export class TableFollower {
     return storeRecordSql(this.#o.flow, this.#o.settings.mirror, record);
   }
 
-  #remember(record: TableRecord, transaction: TargetTransaction): void {
+  #remember(record: TableRecord, transaction: Pick<TargetTransaction, 'add'>): void {
     this.#o.followed.set(record);
     transaction.add(this.#recordSql(record));
   }
@@ -251,8 +252,20 @@ export class TableFollower {
     this.#o.followed.set(record);
   }
 
+  /** As `gone`, before the part that says so; its own transaction where none is open. */
+  async #goneBetween(table: TableSchema, why: string, open: TargetTransaction | undefined): Promise<void> {
+    const sql: string[] = [];
+    const add = (statement: string): void => void sql.push(statement);
+    if (!this.gone(table, why, { add })) return;
+    this.#o.marks.forget({ add }, nameOf(table));
+    this.#open.delete(nameOf(table));
+    add(this.#intents.overSql(table));
+    if (open === undefined) await this.#o.session.run(['BEGIN', ...sql, 'COMMIT'].join('; '));
+    else for (const statement of sql) open.add(statement);
+  }
+
   /** The source no longer has the table under this name. False when nothing is to be done about it. */
-  gone(table: TableSchema, why: string, transaction: TargetTransaction): boolean {
+  gone(table: TableSchema, why: string, transaction: Pick<TargetTransaction, 'add'>): boolean {
     if (isRenamedAlong(this.#o.settings, why)) return false;
     const record = this.#o.followed.of(table);
     if (record === undefined) return false;

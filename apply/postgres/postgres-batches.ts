@@ -2,12 +2,12 @@
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
 import { messageOf } from '../../core/errors.ts';
-import type { RowChange } from '../../core/frame.ts';
+import type { RowChange, TableSchema } from '../../core/frame.ts';
 import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import type { Batch } from '../batch.ts';
 import type { BatchStore, Left, Move } from '../batch-store.ts';
 import type { Plans, Segment, SourceRow } from '../compact.ts';
-import { FollowedTables, type SchemaStep } from '../followed-tables.ts';
+import { FollowedTables, nameOf, type SchemaStep } from '../followed-tables.ts';
 import type { HeldKeys } from '../held-keys.ts';
 import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import { followLabels, isMissingLabel } from './enum-labels.ts';
@@ -65,7 +65,9 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
   }
 
   async follow(steps: readonly SchemaStep[], transaction: TargetTransaction | undefined): Promise<void> {
-    const found = await this.#follower.followAll(steps, transaction!);
+    for (const { table, gone } of steps) if (gone !== undefined) await this.#gone(transaction!, table, gone);
+    const toFit = steps.filter(({ gone }) => gone === undefined);
+    const found = await this.#follower.followAll(toFit, transaction!);
     // A later step may have taken one along under another name.
     if (this.#settings.renamed_tables === 'rename') this.#plans.reset();
     else
@@ -94,14 +96,14 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
     for (const { plan, row } of rows) {
       if (row[0] === 't') continue;
       const [id, mark] = row[2] ?? [];
-      if (mark === 'gone') await this.#gone(transaction, plan, String(id));
+      if (mark === 'gone') await this.#gone(transaction, plan.table, String(id));
       else await this.#marks.apply(transaction, plan, row[2] ?? []);
       if (mark === 'end') await this.#follower.loaded(plan.table, transaction);
     }
   }
 
-  async #gone(transaction: TargetTransaction, plan: TablePlan, why: string): Promise<void> {
-    if (await this.#follower.gone(plan.table, why, transaction)) this.#marks.forget(transaction, plan);
+  async #gone(transaction: TargetTransaction, table: TableSchema, why: string): Promise<void> {
+    if (await this.#follower.gone(table, why, transaction)) this.#marks.forget(transaction, nameOf(table));
   }
 
   /**

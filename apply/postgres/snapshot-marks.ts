@@ -128,7 +128,7 @@ export class SnapshotMarks {
     // The whole table is being read: what the range has is seen by that.
     if (known?.isRange === false) return;
     // One that was begun twice.
-    this.forget(transaction, plan);
+    this.forget(transaction, plan.id);
     if (range === undefined || (await this.#isEmpty(transaction, `${plan.rows} t WHERE ${range}`))) return;
     this.#watch(transaction, plan, this.#nameOf(plan, RANGE_PREFIX, id), true);
   }
@@ -137,7 +137,7 @@ export class SnapshotMarks {
   #cancel(transaction: TargetTransaction, plan: TablePlan, id: string, mark: 'cancel' | 'cancel_range'): void {
     const seen = this.#seen.get(plan.id);
     const isMeant = mark === 'cancel' ? seen?.isRange === false : seen?.name === this.#nameOf(plan, RANGE_PREFIX, id);
-    if (isMeant) this.forget(transaction, plan);
+    if (isMeant) this.forget(transaction, plan.id);
   }
 
   #endRange(transaction: TargetTransaction, plan: TablePlan, id: string, range: string | undefined): void {
@@ -146,14 +146,14 @@ export class SnapshotMarks {
     if (seen?.name !== this.#nameOf(plan, RANGE_PREFIX, id)) return;
     if (range !== undefined && this.#settings.deletes === 'apply' && hasKey(seen, plan))
       transaction.add(`DELETE FROM ${plan.rows} t WHERE ${range} AND NOT ${isSeen(seen, plan)}`);
-    this.forget(transaction, plan);
+    this.forget(transaction, plan.id);
   }
 
   /** A reading does not come to its end: one that was cancelled, or of a table that the source no longer has. */
-  forget(transaction: TargetTransaction, plan: TablePlan): void {
-    const seen = this.#seen.get(plan.id);
+  forget(transaction: TargetTransaction, id: string): void {
+    const seen = this.#seen.get(id);
     if (seen !== undefined) transaction.add(`DROP TABLE IF EXISTS ${seen.name}`);
-    this.#seen.delete(plan.id);
+    this.#seen.delete(id);
   }
 
   #end(transaction: TargetTransaction, plan: TablePlan): void {

@@ -179,7 +179,8 @@ export class TableFollower {
     const record = this.#followed.of(table);
     if (record === undefined) return false;
     let reason = goneReason(why);
-    if (this.#settings.dropped_tables === 'drop' && why === 'dropped') {
+    // One that the flow never came to write is not its own.
+    if (this.#settings.dropped_tables === 'drop' && why === 'dropped' && record.definition !== undefined) {
       const kept = await this.#dropTable(table, transaction);
       if (kept === undefined) {
         this.#followed.delete(table);

@@ -282,6 +282,23 @@ describe.each([
     expect(notices).toEqual([]);
   });
 
+  test('one that is stopped is gone as well; an older version in the report of its end is of no account', async () => {
+    const narrower = table([ID, { ...A, type: 'smallint' }, B]);
+    await open();
+    await send(narrower, ins('3', '3', 'b3'));
+    expect(notices).toMatchObject([{ name: 'items', state: 'stopped' }]);
+    await send(narrower, mark('dropped', 'gone'));
+    expect(notices).toMatchObject([{ name: 'items', state: 'gone', reason: expect.stringMatching(/^dropped/) }]);
+    expect(await items('id')).toEqual([['1'], ['2']]);
+    await feed.close();
+    await session.close();
+    await open({ dropped_tables: 'drop' });
+    // A capture that comes back may know of a version only that its table had before.
+    await send(narrower, mark('dropped', 'gone'));
+    expect(notices).toEqual([]);
+    await expect.poll(async () => await readTable(session, database, 'items')).toBeUndefined();
+  });
+
   test('with renamed_tables: rename a table is renamed', async () => {
     await open({ renamed_tables: 'rename' });
     await send(FIRST, mark('renamed to public.goods', 'gone'));

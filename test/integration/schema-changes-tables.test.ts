@@ -66,6 +66,20 @@ describe('tables', () => {
     expect(await it.target('orders')).toEqual(['{"id":1}']);
   });
 
+  test('a stopped table that is dropped is gone, and waits for nobody', async () => {
+    await open();
+    await it.run('create table orders (id int primary key, n bigint); insert into orders values (1, 1)');
+    await it.equal();
+    await it.run('alter table orders alter n type smallint; insert into orders values (2, 2)');
+    await waitFor('the stop', async () => it.pipe.notices.some(({ state }) => state === 'stopped'));
+    await it.run('drop table orders');
+    await waitFor('the end', async () => it.pipe.notices.every(({ state }) => state !== 'stopped'));
+    expect(it.pipe.notices).toEqual([
+      { schema: 'public', name: 'orders', state: 'gone', reason: expect.stringMatching(/^dropped/) },
+    ]);
+    expect(await it.target('orders')).toHaveLength(1);
+  });
+
   test('with dropped_tables: drop it is dropped, and may come again', async () => {
     await open(ITEMS, { dropped_tables: 'drop' });
     await it.run('drop table items');
