@@ -82,10 +82,12 @@ class Splitter {
     const gone = !known && record?.state === 'gone';
     const lost = !known && this.#followed.isLost(table);
     const current = known ? this.#versions.get(name) : record?.definition?.version;
+    let restart = false;
     if (run.frame.op(row) === 's') {
       const [what, mark] = run.frame.row(row)[2] ?? [];
+      restart = mark === 'begin';
       // A step before it may have stopped the table.
-      if (mark === 'begin' && (stopped || lost || known)) return { table, restart: true };
+      if (restart && (stopped || lost || known)) return { table, restart };
       if (mark === 'gone') {
         // What is gone need not be made first; and a flow that is being rebuilt has not come to where the table begins.
         if (stopped && record.reason === REBUILDING) return undefined;
@@ -95,10 +97,11 @@ class Splitter {
         return followed ? undefined : { table, restart: false, gone: String(what) };
       }
     }
-    if (lost) return { table, restart: false };
+    if (lost) return { table, restart };
     if (stopped || (current === table.version && !gone)) return undefined;
     if (!known && this.#followed.isSuperseded(table)) return undefined;
-    return { table, restart: false };
+    // One that was stopped under another name is read under this one.
+    return { table, restart };
   }
 
   /** Under its name and under its id: a renamed table must not be altered before its rows under the old name are written. */

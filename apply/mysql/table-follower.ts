@@ -80,14 +80,15 @@ export class TableFollower {
     const ddl = new TransactionDdl(session, open);
     const before = followed.of(table);
     try {
-      const restart = step.restart && (before?.state === 'stopped' || followed.isLost(table));
+      const wasStopped = (before ?? followed.underOtherName(table))?.state === 'stopped';
+      const restart = step.restart && (wasStopped || followed.isLost(table));
       const record = await this.#fit({ table, restart }, before, ddl.run, open);
       if (open !== undefined && !ddl.done) this.#remember(record, open);
       else await this.#store(record);
       if (ddl.done && before?.definition !== undefined) await this.#supersede(table, before.definition.version);
     } catch (thrown) {
       const error = asReplicationError(targetError(thrown, `following the definition of ${nameOf(table)}`));
-      await this.#stop(table, before, error, open === undefined || ddl.done ? undefined : open);
+      await this.#stop(table, followed.of(table) ?? before, error, open === undefined || ddl.done ? undefined : open);
     }
     ddl.check();
   }
@@ -118,7 +119,8 @@ export class TableFollower {
   ): Promise<TableRecord> {
     const { session, places, marks } = this.#o;
     const { wanted, schema } = places.of(table);
-    const previous = known ?? (await this.#takeOverRenamed(table, schema, ddl));
+    const renamed = known?.definition === undefined ? await this.#takeOverRenamed(table, schema, ddl) : undefined;
+    const previous = renamed ?? known;
     let { definition: before, kept = [], pending = [] } = previous ?? {};
     const begun = this.#open.get(nameOf(table));
     if (begun !== undefined) {
@@ -230,12 +232,13 @@ export class TableFollower {
       if (database === undefined) await ddl(`CREATE DATABASE IF NOT EXISTS ${quoteName(schema)} CHARACTER SET utf8mb4`);
       await ddl(`RENAME TABLE ${qualifiedName(place, old.name)} TO ${qualifiedName(schema, table.name)}`);
     }
+    const record = { ...old, schema: table.schema, name: table.name };
     await session.run(
-      `BEGIN; ${deleteRecordSql(flow, settings.mirror, old)}; ` +
-        `${storeRecordSql(flow, settings.mirror, { ...old, schema: table.schema, name: table.name })}; COMMIT`,
+      `BEGIN; ${deleteRecordSql(flow, settings.mirror, old)}; ${storeRecordSql(flow, settings.mirror, record)}; COMMIT`,
     );
     followed.delete(old);
-    return old;
+    followed.set(record);
+    return record;
   }
 
   #recordSql(record: TableRecord): string {
@@ -266,9 +269,8 @@ export class TableFollower {
 
   /** The source no longer has the table under this name. False when nothing is to be done about it. */
   gone(table: TableSchema, why: string, transaction: Pick<TargetTransaction, 'add'>): boolean {
-    if (isRenamedAlong(this.#o.settings, why)) return false;
     const record = this.#o.followed.of(table);
-    if (record === undefined) return false;
+    if (record === undefined || isRenamedAlong(this.#o.settings, why)) return false;
     const gone: TableRecord = { ...record, state: 'gone', reason: goneReason(why) };
     this.#remember(gone, transaction);
     if (this.#isToBeDropped(gone)) this.#due.add(nameOf(table));

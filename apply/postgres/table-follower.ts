@@ -98,6 +98,7 @@ export class TableFollower {
   async follow(step: SchemaStep, transaction: TargetTransaction): Promise<TargetTable | undefined> {
     const { table } = step;
     const before = this.#followed.of(table);
+    const old = this.#followed.underOtherName(table);
     let found: TargetTable | undefined;
     transaction.add('SAVEPOINT schema_step');
     await transaction.flush();
@@ -110,6 +111,8 @@ export class TableFollower {
       const error = asReplicationError(targetError(thrown, `following the definition of ${nameOf(table)}`));
       const stopped = stoppedRecord(table, before, error);
       await this.#client.query('ROLLBACK TO SAVEPOINT schema_step');
+      // The target has it under its old name again.
+      if (old !== undefined && this.#followed.of(old) === undefined) this.#followed.set(old);
       this.#remember(stopped, transaction);
     }
     await transaction.flush();
@@ -122,9 +125,12 @@ export class TableFollower {
   ): Promise<{ record: TableRecord; target: TargetTable }> {
     const { schema: source, name } = table;
     const schema = targetSchema(table, this.#settings);
-    const previous = known ?? (await this.#takeOverRenamed(table, schema));
+    // One that was stopped when it got its name is there under the old one still.
+    const renamed = known?.definition === undefined ? await this.#takeOverRenamed(table, schema) : undefined;
+    const previous = renamed ?? known;
     const { definition: before, kept = [], pending = [] } = previous ?? {};
-    const restart = asked && (known?.state === 'stopped' || this.#followed.isLost(table));
+    const wasStopped = known?.state === 'stopped' || previous?.state === 'stopped';
+    const restart = asked && (wasStopped || this.#followed.isLost(table));
     const followed =
       before === undefined
         ? NOTHING_KEPT
@@ -175,9 +181,16 @@ export class TableFollower {
 
   /** The source no longer has the table under this name. False when nothing is to be done about it. */
   async gone(table: TableSchema, why: string, transaction: TargetTransaction): Promise<boolean> {
-    if (isRenamedAlong(this.#settings, why)) return false;
     const record = this.#followed.of(table);
     if (record === undefined) return false;
+    if (isRenamedAlong(this.#settings, why)) {
+      // Of one that was stopped when it got this name, nothing is here under it.
+      if (record.definition === undefined) {
+        this.#followed.delete(table);
+        transaction.add(deleteRecordSql(this.#flow, this.#settings.mirror, table));
+      }
+      return false;
+    }
     let reason = goneReason(why);
     // One that the flow never came to write is not its own.
     if (this.#settings.dropped_tables === 'drop' && why === 'dropped' && record.definition !== undefined) {
