@@ -53,4 +53,28 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('in %s', (kind) => {
     await wms.run(`insert into stock (id, sku, place, qty) values (6, 'A', 'WH3', 4)`);
     await scene.shows(ROWS, ['A|4', 'B|1', 'C|3', 'D|10']);
   });
+
+  it('a record that "where" keeps out by its key ends nothing when it goes', async () => {
+    const scene = await StockToShop.open(
+      servers,
+      kind,
+      PRODUCTS,
+      `    to: products
+    where: { all: [{ eq: [location, { const: WH1 }] }, { eq: [lot, { const: '' }] }, { eq: [owner, { const: '' }] }] }
+    key: { sku: sku }
+    set: { in_stock: on_hand }
+    gone: delete
+`,
+    );
+    const { flow, wms } = scene;
+    expect((await outboundFindings(flow.config)).map(({ severity }) => severity)).toEqual(['ok']);
+    scene.start();
+    await wms.run(
+      `insert into stock (id, sku, place, qty) values (1, 'A', 'WH1', 5), (2, 'A', 'WH2', 9), (3, 'B', 'WH1', 1)`,
+    );
+    await scene.shows(ROWS, ['A|5', 'B|1']);
+    await wms.run('delete from stock where id = 2');
+    await wms.run('delete from stock where id = 3');
+    await scene.shows(ROWS, ['A|5']);
+  });
 });

@@ -74,6 +74,35 @@ describe('an outbound mapping', () => {
     expect(lacks('sales_order_line', line('{ o: { concat: [number, line] } }'))).toEqual(['number', 'line']);
   });
 
+  it('ends nothing of a record that its key alone keeps out: what is not known of one that has gone lets it in', () => {
+    const ending = (where: string) => {
+      const text = `    to: t\n    where: ${where}\n    key: { sku: sku }\n    gone: delete\n`;
+      const { gone } = parseOutboundPlan(
+        `version: 1\nname: t\noutbound:\n  inventory_position:\n${text}`,
+        'map.yaml',
+        'inventory_position',
+      ).blocks[0]!;
+      const { write } = gone as Exclude<typeof gone, 'ignore'>;
+      const { fields } = ENTITIES.get('inventory_position')!;
+      return ['WH', 'OTHER'].map((location) =>
+        write.cells(fields.map(({ name }) => ({ sku: 'A', location, lot: '', owner: '' })[name] ?? null)),
+      );
+    };
+    const here = '{ eq: [location, { const: WH }] }';
+    const plenty = '{ gt: [on_hand, 5] }';
+    const none = '{ eq: [lot, { const: none }] }';
+    expect(ending(here)).toEqual([['A'], undefined]);
+    expect(ending(`{ all: [${plenty}, ${here}] }`)).toEqual([['A'], undefined]);
+    expect(ending(`{ not: { ne: [location, { const: WH }] } }`)).toEqual([['A'], undefined]);
+    expect(ending(`{ any: [{ all: [${here}, ${plenty}] }, ${none}] }`)).toEqual([['A'], undefined]);
+    expect(ending(`{ all: [${plenty}, { any: [${none}, ${here}] }] }`)).toEqual([['A'], undefined]);
+    expect(ending(`{ any: [${here}, ${plenty}] }`)).toEqual([['A'], ['A']]);
+    expect(ending(`{ not: { all: [${plenty}, { eq: [location, { const: OTHER }] }] } }`)).toEqual([['A'], ['A']]);
+    expect(ending(plenty)).toEqual([['A'], ['A']]);
+    // One that could not be told was never written.
+    expect(ending(`{ gt: [{ lookup: { of: location, values: { WH: 1 } } }, 0] }`)).toEqual([['A'], undefined]);
+  });
+
   it.each([
     [
       'a field that is not there',

@@ -14,7 +14,14 @@ import type { Entity } from '../canonical/entity.ts';
 import { isTimeZone } from '../canonical/timestamp.ts';
 import { isFault } from '../mapping/cell.ts';
 import { kindOf } from '../mapping/check.ts';
-import { compileCondition, compileExpression, type CompileScope, type Evaluator } from '../mapping/evaluate.ts';
+import {
+  compileCondition,
+  compileExpression,
+  type CompileScope,
+  type Evaluator,
+  type JoinedRows,
+  type Test,
+} from '../mapping/evaluate.ts';
 import { ExpressionReader, type Condition, type Expression, type FilePath } from '../mapping/expression.ts';
 import { childrenOf } from '../mapping/mapping-file.ts';
 import { mappingError, parseYamlFile, readMapping } from '../mapping/yaml-file.ts';
@@ -120,14 +127,17 @@ class BlockReader {
     this.#columns(draft, 'new', raw.new, [...path, 'new']);
     const where = raw.where === undefined ? undefined : this.#reader.condition(raw.where, [...path, 'where']);
     if (where !== undefined) this.#fields(where, false);
-    const write = this.#write(draft, raw.to, raw.missing, where);
+    const write = this.#write(draft, raw.to, raw.missing, this.#test(where));
     if (where !== undefined) for (const field of pinnedBy(where)) if (field !== undefined) draft.told.add(field);
     const keyLacks = this.#entity.key.filter((field) => !draft.told.has(field));
     const keyLine = this.#lineOf([...path, 'key']);
     if (gone === 'ignore') return { write, gone, keyLacks, keyLine };
     const ending = this.#draft(raw.key, true);
     if (gone !== 'delete') this.#columns(ending, 'set', gone.set, [...path, 'gone', 'set'], true);
-    const end = { remove: gone === 'delete', write: this.#write(ending, raw.to, 'ignore', undefined) };
+    const letIn = this.#test(where === undefined ? undefined : this.#ofKey(where));
+    // What cannot be told of the key could not be told of the record either, which never came in.
+    const test = letIn === undefined ? undefined : (rows: JoinedRows): boolean => letIn(rows) === true;
+    const end = { remove: gone === 'delete', write: this.#write(ending, raw.to, 'ignore', test) };
     return { write, gone: end, keyLacks, keyLine };
   }
 
@@ -229,8 +239,26 @@ class BlockReader {
     for (const child of childrenOf(value)) this.#fields(child, keyOnly);
   }
 
-  #write(draft: Draft, table: string, missing: OutboundWrite['missing'], where: Condition | undefined): OutboundWrite {
-    const test = where === undefined ? undefined : compileCondition(where, this.#scope);
+  #test(where: Condition | undefined): Test | undefined {
+    return where === undefined ? undefined : compileCondition(where, this.#scope);
+  }
+
+  /** What a condition asks of the record's key alone; undefined where by its key any record might pass. */
+  #ofKey(where: Condition): Condition | undefined {
+    if (where.op === 'all' || where.op === 'any') {
+      const items = where.items.map((item) => this.#ofKey(item)).filter((item) => item !== undefined);
+      const asks = where.op === 'all' ? items.length > 0 : items.length === where.items.length;
+      return asks ? { ...where, items } : undefined;
+    }
+    return this.#isOfKey(where) ? where : undefined;
+  }
+
+  #isOfKey(value: Expression | Condition): boolean {
+    if (value.op === 'column' && !this.#entity.key.includes(value.ref.columns[0]!)) return false;
+    return childrenOf(value).every((child) => this.#isOfKey(child));
+  }
+
+  #write(draft: Draft, table: string, missing: OutboundWrite['missing'], test: Test | undefined): OutboundWrite {
     const { cells, needed } = draft;
     return {
       table,
