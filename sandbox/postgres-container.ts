@@ -14,7 +14,7 @@ export interface PostgresContainerOptions {
 
 /**
  * Starts PostgreSQL in a container. The image is that of `WAYBILL_POSTGRES_IMAGE` for version 18, of
- * `WAYBILL_POSTGRES_15_IMAGE` for 15, else the official one.
+ * `WAYBILL_POSTGRES_15_IMAGE` for 15 and so on, else the official one.
  */
 export async function startPostgresContainer(
   containers: Containers,

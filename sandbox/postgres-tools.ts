@@ -13,6 +13,7 @@ export interface PostgresToolCommand extends ProgramCommand {
 
 /** The release of Debian that carries the clients of each major version, or of the next one. */
 const PACKAGES: Readonly<Record<PostgresMajor, { readonly major: number; readonly suite: string }>> = {
+  14: { major: 15, suite: 'bookworm' },
   15: { major: 15, suite: 'bookworm' },
   16: { major: 17, suite: 'trixie' },
   17: { major: 17, suite: 'trixie' },

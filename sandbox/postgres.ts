@@ -6,7 +6,13 @@ import { findContainers, type Containers } from './docker.ts';
 import { giveToServer } from './identity.ts';
 import { NativeServer, type ServerRecipe } from './native-server.ts';
 import { createDataFolder, writeSettings } from './postgres-data.ts';
-import { installedPostgres, packagedPostgres, type PostgresMajor, type PostgresPrograms } from './postgres-programs.ts';
+import {
+  installedPostgres,
+  packagedPostgres,
+  usualPostgres,
+  type PostgresMajor,
+  type PostgresPrograms,
+} from './postgres-programs.ts';
 import { startPostgresContainer } from './postgres-container.ts';
 import { Fatal } from './process.ts';
 
@@ -14,7 +20,7 @@ export { findPostgresTool } from './postgres-programs.ts';
 
 /** What a PostgreSQL server shall be. */
 export interface PostgresOptions {
-  /** The major version; 18 if left out. */
+  /** The major version; that of `WAYBILL_TEST_POSTGRES_VERSION` if left out, else 18. */
   readonly version?: PostgresMajor;
   /** Settings for postgresql.conf, over those of the sandbox (`wal_level=logical`, `fsync=off`, …). */
   readonly settings?: Readonly<Record<string, string>>;
@@ -56,7 +62,7 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
 }
 
 async function startOwn(options: PostgresOptions): Promise<PostgresServer> {
-  const { version: major = 18, settings = {}, port } = options;
+  const { version: major = usualPostgres(), settings = {}, port } = options;
   const found = await findServer(major);
   if ('bin' in found) return await startNative(found, settings, port);
   const container = await startPostgresContainer(found, {

@@ -1,5 +1,5 @@
 /**
- * The database as the oracle: rows of every type are written into Postgres 15 to 18, go through first load, stream and
+ * The database as the oracle: rows of every type are written into Postgres 14 to 18, go through first load, stream and
  * batches, and come out in a schema of the same database, where the server itself compares both sides.
  * WAYBILL_TEST_SEED repeats a run.
  */

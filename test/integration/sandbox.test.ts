@@ -46,7 +46,7 @@ async function query(url: string, ...statements: string[]): Promise<unknown[]> {
   }
 }
 
-describe.each([15, 18] as const)('PostgreSQL %i', (version) => {
+describe.each([14, 15, 18] as const)('PostgreSQL %i', (version) => {
   it(
     'decodes logically and keeps its data through a kill, a stop and a start',
     async () => {

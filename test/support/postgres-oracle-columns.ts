@@ -1,4 +1,4 @@
-/** Every column type of Postgres 15 to 18 with values at the edges and random ones, as SQL expressions. */
+/** Every column type of Postgres 14 to 18 with values at the edges and random ones, as SQL expressions. */
 import type { Random } from '../../sandbox/demo/random.ts';
 import { POSTGRES_COLUMNS } from './postgres-columns.ts';
 
@@ -166,5 +166,6 @@ export function oracleColumns(major: number): OracleColumn[] {
     type,
     value: (random: Random) => random.pick(values),
   }));
-  return [...edges, ...POSTGRES_COLUMNS];
+  // 14 has no scales below nought.
+  return [...edges, ...POSTGRES_COLUMNS.filter(({ type }) => major > 14 || !type.includes(',-'))];
 }
