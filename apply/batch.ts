@@ -60,10 +60,15 @@ export function* transactionsOf(run: Run): Generator<TransactionRun> {
   }
 }
 
-/** The place of a row, as the quarantine names it: its transaction, and its ordinal there. */
-export function rowPlace(run: Run, row: number): { position: string; ordinal: number } {
+/** The place of a row, as the quarantine names it: its transaction, and its ordinal there; and when that was committed. */
+export function rowPlace(run: Run, row: number): { position: string; ordinal: number; commitTimeUs: number } {
   for (const { entry, start, to } of transactionsOf(run))
-    if (row < to) return { position: formatPosition(entryPosition(entry, 0)), ordinal: entry[6] + row - start };
+    if (row < to)
+      return {
+        position: formatPosition(entryPosition(entry, 0)),
+        ordinal: entry[6] + row - start,
+        commitTimeUs: entry[3],
+      };
   throw new RangeError(`row ${row} is not in a run of rows ${run.from} to ${run.to}`);
 }
 

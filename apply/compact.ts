@@ -17,6 +17,8 @@ export interface SourceRow<P extends PlanShape> {
   /** The place of the row in its source, as the quarantine names it. */
   readonly position: string;
   readonly ordinal: number;
+  /** When its transaction was committed, microseconds since 1970. */
+  readonly commitTimeUs: number;
 }
 
 export interface Segment<P extends PlanShape> {

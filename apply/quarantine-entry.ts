@@ -16,6 +16,8 @@ export interface QuarantinedChange {
   readonly change: RowChange;
   readonly table: TableSchema;
   readonly target: { readonly schema: string; readonly name: string };
+  /** When it was committed, microseconds since 1970: where rows that go are marked. */
+  readonly commitTimeUs?: number;
 }
 
 export interface QuarantineEntry {

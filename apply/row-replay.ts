@@ -53,7 +53,7 @@ export async function replayRows<P extends PlanShape, T extends StoreTransaction
         const plan = plans[run.frame.tableIndex(index)];
         if (plan === undefined || isIgnored(run.frame.op(index), plan, context.settings)) continue;
         const row = run.frame.row(index);
-        const item = { plan, row, position, ordinal: entry[6] + index - start };
+        const item = { plan, row, position, ordinal: entry[6] + index - start, commitTimeUs: entry[3] };
         if (row[0] === 't' || row[0] === 's') {
           await settle();
           if (row[0] === 's') await passBarriers();

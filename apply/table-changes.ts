@@ -12,11 +12,17 @@ export interface PlanShape extends KeyShape {
   readonly written: readonly number[];
   /** The target takes new rows as the lines of COPY that they may come as. */
   readonly takesLines?: boolean;
+  /** Rows that go at the source stay, marked: `deletes: soft`. */
+  readonly marksDeleted?: boolean;
 }
 
-export type NetKind = 'upsert' | 'partial' | 'delete';
+/** `mark` and `buried` only where the plan marks deleted rows: a row that is there, and one that may not be. */
+export type NetKind = 'upsert' | 'partial' | 'delete' | 'mark' | 'buried';
 
-/** The net state of one key: an image to write, or the key (as an image) of a row to delete. */
+/**
+ * The net state of one key: an image to write, of a row that is there (`upsert`) or that came and went (`buried`), or the key
+ * (as an image) of a row to delete or to mark.
+ */
 export class NetChange {
   readonly kind: NetKind;
   /** Where the state comes from. */
@@ -36,6 +42,11 @@ export class NetChange {
     return this.#image === undefined;
   }
 
+  /** When the row went, microseconds since 1970; undefined of one that the source has. */
+  get deletedAtUs(): number | undefined {
+    return this.kind === 'mark' || this.kind === 'buried' ? this.frame.commitTimeOf(this.row) : undefined;
+  }
+
   /** The image, decoded. */
   get image(): readonly Value[] {
     this.#image ??= this.frame.row(this.row)[2]!;
@@ -43,8 +54,12 @@ export class NetChange {
   }
 }
 
-const KINDS = ['upsert', 'partial', 'delete'] as const satisfies readonly NetKind[];
+const KINDS = ['upsert', 'partial', 'delete', 'mark', 'buried'] as const satisfies readonly NetKind[];
 const UPSERT = KINDS.indexOf('upsert');
+
+/** A state is the place of its row, and in the lowest bits its kind. */
+const PLACE_BITS = 3;
+const PLACE = 1 << PLACE_BITS;
 
 /** A number stands for an integer key, the key's text for any other. */
 type MapKey = number | string;
@@ -65,7 +80,7 @@ export class TableChanges<P extends PlanShape> {
   deletes = 0;
   /** Number of rows, not of keys. */
   size = 0;
-  /** By key: the place of the row that the state comes from, times 4, plus the kind. A number, so that it costs no object. */
+  /** By key: the place of the row that the state comes from, and the kind. A number, so that it costs no object. */
   readonly #net = new Map<MapKey, number>();
   /** Whether the keys of the rows are known. While only new rows come, which are written as they are, they need not be. */
   #indexed = false;
@@ -139,11 +154,8 @@ export class TableChanges<P extends PlanShape> {
       if (isWhole && this.#plain.set(frame, row, this.size - 1)) return;
       this.#givePlainUp();
     }
-    if (op === 'd') {
-      const before = frame.row(row)[4]!;
-      this.deletes += 1;
-      this.#set(this.#mapKey(keyText(this.plan, before)), 'delete', before);
-    } else if (!isWhole) this.#addUpdate(frame, row);
+    if (op === 'd') this.#addDelete(frame.row(row)[4]!);
+    else if (!isWhole) this.#addUpdate(frame, row);
     // The usual case: all columns are given, and the key of an update is as it was.
     else this.#set(this.#keyInFrame(frame, row), 'upsert', undefined);
   }
@@ -179,7 +191,7 @@ export class TableChanges<P extends PlanShape> {
   }
 
   #setPlace(place: number): void {
-    this.#net.set(this.#keyInFrame(this.#frameOf(place), this.#rowOf(place)), place * 4 + UPSERT);
+    this.#net.set(this.#keyInFrame(this.#frameOf(place), this.#rowOf(place)), place * PLACE + UPSERT);
   }
 
   #frameOf(place: number): IndexedFrame {
@@ -220,6 +232,24 @@ export class TableChanges<P extends PlanShape> {
     this.#rows = grown;
   }
 
+  #addDelete(before: readonly Value[]): void {
+    const { plan } = this;
+    const key = this.#mapKey(keyText(plan, before));
+    this.deletes += 1;
+    if (plan.marksDeleted !== true) {
+      this.#set(key, 'delete', before);
+      return;
+    }
+    const code = this.#net.get(key);
+    const earlier = code === undefined ? undefined : this.#change(key, code);
+    // A row that came and went in one batch stays like any other, whatever the batches are.
+    if (earlier?.kind === 'upsert') this.#set(key, 'buried', earlier.image);
+    else {
+      if (earlier !== undefined) this.ordered = true;
+      this.#set(key, 'mark', before);
+    }
+  }
+
   /** An update that leaves columns unchanged, or brings the old key or row. */
   #addUpdate(frame: IndexedFrame, row: number): void {
     const { plan } = this;
@@ -231,7 +261,7 @@ export class TableChanges<P extends PlanShape> {
       const earlierKey = this.#mapKey(oldKey ?? key);
       const code = this.#net.get(earlierKey);
       const earlier = code === undefined ? undefined : this.#change(earlierKey, code);
-      if (earlier?.kind === 'delete') this.ordered = true;
+      if (earlier !== undefined && !isThere(earlier.kind)) this.ordered = true;
       else if (earlier !== undefined) image = merge(earlier.image, image);
       for (const index of plan.key) if (image[index] === 0) image = withKey(plan, image, change[4]);
     }
@@ -247,7 +277,7 @@ export class TableChanges<P extends PlanShape> {
   }
 
   #change(key: MapKey, code: number): NetChange {
-    return this.#changeAt(code >>> 2, code & 3, this.#images.get(key));
+    return this.#changeAt(code >>> PLACE_BITS, code & (PLACE - 1), this.#images.get(key));
   }
 
   #changeAt(place: number, kind: number, image: readonly Value[] | undefined): NetChange {
@@ -258,7 +288,7 @@ export class TableChanges<P extends PlanShape> {
   #set(key: MapKey, kind: NetKind, image: readonly Value[] | undefined): void {
     if (image !== undefined) this.#images.set(key, image);
     else if (this.#images.size > 0) this.#images.delete(key);
-    this.#net.set(key, (this.size - 1) * 4 + KINDS.indexOf(kind));
+    this.#net.set(key, (this.size - 1) * PLACE + KINDS.indexOf(kind));
   }
 
   #mapKey(text: string): MapKey {
@@ -272,6 +302,10 @@ export class TableChanges<P extends PlanShape> {
     if (this.#integerKey && frame.valueEnd - frame.valueStart <= SAFE_DIGITS) return frame.valueAsInteger();
     return frame.valueAsText();
   }
+}
+
+function isThere(kind: NetKind): boolean {
+  return kind === 'upsert' || kind === 'partial';
 }
 
 /** The later image, with what it leaves unchanged taken from the earlier one. */

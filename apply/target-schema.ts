@@ -21,12 +21,12 @@ export function isQuarantine(table: Pick<TableSchema, 'schema'>, { mirror }: Pic
 }
 
 /**
- * Whether rows of a table that go at the source go in the target. What a mapping holds does in any case: it is no row of
+ * Whether the target learns of rows of a table that go at the source: they go there, or are marked. What a mapping holds does in any case: it is no row of
  * the source.
  */
 export function appliesDeletes(
   table: Pick<TableSchema, 'schema'>,
   settings: Pick<FlowConfig, 'mirror' | 'deletes'>,
 ): boolean {
-  return settings.deletes === 'apply' || isQuarantine(table, settings);
+  return settings.deletes !== 'ignore' || isQuarantine(table, settings);
 }

@@ -96,6 +96,7 @@ async function verifyMirror(config: Config, flow: string, options: VerifyOptions
       placeOf: placeOf(config, flow),
       rules: ColumnRules.compile(config.sources[settings.mirror]!.columns),
       zeroDates: settings.zero_dates,
+      marksDeleted: settings.deletes === 'soft',
       ignoreExtra: settings.deletes === 'ignore' || settings.truncate === 'ignore',
       hides: hiddenColumns(config, flow),
       deleteExtra: settings.extra_rows === 'delete',

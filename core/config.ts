@@ -116,7 +116,8 @@ const mirrorFlowSchema = z.strictObject({
   /** Schema in the target that all tables go to; by default each keeps its own. */
   schema: z.string().min(1).max(63).optional(),
   tables: z.array(tablePattern).min(1).optional(),
-  deletes: z.enum(['apply', 'ignore']).default('apply'),
+  /** `soft`: rows that go at the source stay in the target, and its column `waybill_deleted_at` says since when. */
+  deletes: z.enum(['apply', 'soft', 'ignore']).default('apply'),
   truncate: z.enum(['apply', 'ignore']).default('apply'),
   /** `stop`: a table whose definition changes at the source is no longer written until it is read again. */
   schema_changes: z.enum(['follow', 'stop']).default('follow'),

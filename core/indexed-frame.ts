@@ -155,6 +155,11 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     return this.#tx.partOf(index);
   }
 
+  /** When the transaction of a row was committed, microseconds since 1970. */
+  commitTimeOf(row: number): number {
+    return this.#tx.timeOfRow(row);
+  }
+
   /** Newest commit time of the transactions `[from, to)`, microseconds since 1970; 0 where there is none. */
   newestTime(from: number, to: number): number {
     return this.#tx.newestTime(from, to);

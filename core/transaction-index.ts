@@ -21,6 +21,8 @@ export class TransactionIndex {
   /** Offset behind the entries, where their `]` is. */
   end = 0;
   #times!: Float64Array;
+  /** The first row of each transaction, once it was asked for. */
+  #starts: Uint32Array | undefined;
   #rows!: Uint32Array;
   #parts!: Uint8Array;
 
@@ -58,6 +60,24 @@ export class TransactionIndex {
     let newest = 0;
     for (let i = from; i < to; i++) if (this.#times[i]! > newest) newest = this.#times[i]!;
     return newest;
+  }
+
+  /** Commit time of the transaction that a row belongs to, microseconds since 1970. */
+  timeOfRow(row: number): number {
+    const starts = (this.#starts ??= this.#firstRows());
+    let low = 0;
+    for (let high = this.length - 1; low < high;) {
+      const middle = (low + high + 1) >>> 1;
+      if (starts[middle]! <= row) low = middle;
+      else high = middle - 1;
+    }
+    return this.#times[low] ?? 0;
+  }
+
+  #firstRows(): Uint32Array {
+    const starts = new Uint32Array(this.length);
+    for (let i = 1; i < this.length; i++) starts[i] = starts[i - 1]! + this.#rows[i - 1]!;
+    return starts;
   }
 
   #allocate(capacity: number): void {

@@ -2,7 +2,7 @@
 import type { RowChange, Value } from '../../core/frame.ts';
 import { changedKey, filledImage, isPartial } from '../row-key.ts';
 import { ValueMisfit } from '../value-misfit.ts';
-import { insertSql, keyCondition, keylessStatement, updateSql } from './row-statement.ts';
+import { clearKeySql, deleteSql, insertSql, keyCondition, keylessStatement, updateSql } from './row-statement.ts';
 import type { MysqlSession } from './session.ts';
 import type { TablePlan } from './table-plan.ts';
 
@@ -23,14 +23,21 @@ export async function runExactly(session: MysqlSession, sql: string): Promise<nu
   return outcome!.rows;
 }
 
-/** Applies a change of operation i, r, u or d. Throws what the server said. */
-export async function applyRow(session: MysqlSession, plan: TablePlan, row: RowChange): Promise<void> {
+/**
+ * Applies a change of operation i, r, u or d, committed at `timeUs` (microseconds since 1970). Throws what the server said.
+ */
+export async function applyRow(
+  session: MysqlSession,
+  plan: TablePlan,
+  row: RowChange,
+  timeUs: number | undefined,
+): Promise<void> {
   if (plan.key.length === 0) {
     await runExactly(session, keylessStatement(plan, row));
     return;
   }
   if (row[0] === 'd') {
-    await runExactly(session, `DELETE FROM ${plan.qualified} WHERE ${keyCondition(plan, row[4]!)}`);
+    await runExactly(session, deleteSql(plan, keyCondition(plan, row[4]!), timeUs));
     return;
   }
   const image = row[0] === 'u' ? filledImage(row) : row[2]!;
@@ -39,8 +46,10 @@ export async function applyRow(session: MysqlSession, plan: TablePlan, row: RowC
     updateSql(plan, image, plan.written, keyCondition(plan, before ?? image, row[4]));
   let found = 0;
   // The row moves rather than being deleted, so that rows that refer to it may follow.
-  if (changedKey(plan, row) !== undefined) found = await runExactly(session, update(row[4]));
-  else if (partial) await runExactly(session, update());
+  if (changedKey(plan, row) !== undefined) {
+    await runExactly(session, clearKeySql(plan, image, row[4]));
+    found = await runExactly(session, update(row[4]));
+  } else if (partial) await runExactly(session, update());
   if (partial || found > 0) return;
   // Not an upsert: that would meet other unique indexes, too. An update finds the row by its key alone.
   if ((await runExactly(session, update())) === 0) await runExactly(session, insertSql(plan, image));

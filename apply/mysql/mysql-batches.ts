@@ -1,6 +1,5 @@
 /** How batches are written into MySQL and MariaDB. */
 import type { FlowConfig } from '../../core/config.ts';
-import type { Value } from '../../core/frame.ts';
 import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import type { Batch } from '../batch.ts';
 import type { BatchStore, Left, Move } from '../batch-store.ts';
@@ -12,6 +11,7 @@ import { applyRow, runExactly } from './apply-row.ts';
 import { quarantineSql } from './quarantine-insert.ts';
 import { FORGET_PIECES } from './quarantine-pieces.ts';
 import { countKeys, loadHeldKeys } from './quarantine.ts';
+import { deleteSql } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import { SegmentWriter } from './segment-writer.ts';
 import type { MysqlSession } from './session.ts';
@@ -48,7 +48,7 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     this.followed = new FollowedTables(settings);
     const { followed } = this;
     const places = new TablePlaces(settings, database);
-    this.#plans = new TablePlans(session, places, followed);
+    this.#plans = new TablePlans(session, places, followed, settings.deletes);
     this.#marks = new SnapshotMarks(session, flow, settings);
     this.#follower = new TableFollower({ session, flow, settings, followed, places, marks: this.#marks });
     this.#segments = new SegmentWriter(this.#plans, this.#marks, session.facts.localInfile);
@@ -95,27 +95,32 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
   /** Truncates that follow each other are done children first. */
   async barrier(transaction: TargetTransaction, rows: readonly SourceRow<TablePlan>[]): Promise<void> {
     const ordered = rows.toSorted((a, b) => this.#plans.rank(b.plan) - this.#plans.rank(a.plan));
-    for (const { plan, row } of ordered)
-      if (row[0] === 's') await this.#mark(transaction, plan, row[2] ?? []);
-      else this.#truncate(transaction, plan);
+    for (const item of ordered)
+      if (item.row[0] === 's') await this.#mark(transaction, item);
+      else this.#truncate(transaction, item);
   }
 
-  async #mark(transaction: TargetTransaction, plan: TablePlan, content: readonly Value[]): Promise<void> {
+  async #mark(transaction: TargetTransaction, { plan, row, commitTimeUs }: SourceRow<TablePlan>): Promise<void> {
+    const content = row[2] ?? [];
     const [what, mark] = content;
     if (mark === 'gone') {
       if (this.#follower.gone(plan.table, String(what), transaction)) this.#marks.forget(transaction, plan.id);
       return;
     }
-    await this.#marks.apply(transaction, plan, content);
+    await this.#marks.apply(transaction, plan, content, commitTimeUs);
     if (mark === 'end') this.#follower.loaded(plan.table);
   }
 
   /**
    * TRUNCATE commits implicitly, so it is a DELETE. The source names each table that its own reached, with CASCADE too;
-   * others of the target are nobody's to empty.
+   * others of the target are nobody's to empty. Where deleted rows stay, all are marked.
    */
-  #truncate(transaction: TargetTransaction, plan: TablePlan): void {
-    transaction.add(`DELETE FROM ${plan.qualified}`);
+  #truncate(transaction: TargetTransaction, { plan, commitTimeUs }: SourceRow<TablePlan>): void {
+    transaction.add(
+      plan.deletedAt === undefined
+        ? `DELETE FROM ${plan.qualified}`
+        : deleteSql(plan, `${plan.deletedAt} IS NULL`, commitTimeUs),
+    );
     // What waited for these rows has nothing to wait for any more.
     transaction.add(
       `DELETE FROM waybill.quarantine WHERE flow = ${quoteLiteral(this.#flow)} AND source = ${quoteLiteral(this.#settings.mirror)}` +
@@ -138,10 +143,10 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     return quarantineSql(this.#flow, this.#settings.mirror, item, failure, this.#session.facts.maxPacketBytes);
   }
 
-  async tryRow({ plan, row }: SourceRow<TablePlan>): Promise<RowFailure | undefined> {
+  async tryRow({ plan, row, commitTimeUs }: SourceRow<TablePlan>): Promise<RowFailure | undefined> {
     const seen = this.#marks.seenTable(plan);
     return await underSavepoint(this.#session, async () => {
-      await applyRow(this.#session, plan, row);
+      await applyRow(this.#session, plan, row, commitTimeUs);
       if (seen !== undefined) for (const sql of seenSql(plan, seen, [row])) await runExactly(this.#session, sql);
     });
   }

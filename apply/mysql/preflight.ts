@@ -8,6 +8,7 @@ import { compileTablePatterns } from '../../core/table-pattern.ts';
 import { FLOW_RIGHTS, OWN_RIGHTS } from './grants.ts';
 import { databaseOf, MysqlSession } from './session.ts';
 import { addNotices, noticesOf } from '../followed-tables.ts';
+import { SOFT_REMEDY, softProblems } from '../soft-problems.ts';
 import { shapeProblems } from './table-shape.ts';
 import { targetDatabase } from './table-places.ts';
 import { readTableRecords } from './table-records.ts';
@@ -57,8 +58,11 @@ export async function checkTarget(
         if (!included(table.schema, table.name)) continue;
         const database = targetDatabase(table, settings, ofUrl);
         const found = await readTable(session, database, table.name);
-        for (const problem of shapeProblems(table, database, found, session.facts.flavour))
-          add('error', what, `table ${database}.${table.name}: ${problem}`, 'see docs/type-mapping.md');
+        const say = (problem: string, remedy: string): void =>
+          add('error', what, `table ${database}.${table.name}: ${problem}`, remedy);
+        for (const problem of softProblems(table, settings)) say(problem, SOFT_REMEDY);
+        for (const problem of shapeProblems(table, database, found, session.facts.flavour, settings.deletes))
+          say(problem, 'see docs/type-mapping.md');
       }
       addNotices(noticesOf(await readTableRecords(session, flow, true)), settings.mirror, what, add);
     }

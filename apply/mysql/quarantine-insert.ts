@@ -19,6 +19,7 @@ export function quarantineSql(
     change: row,
     table: plan.table,
     target: { schema: plan.target.schema, name: plan.target.name },
+    ...(plan.marksDeleted === true ? { commitTimeUs: item.commitTimeUs } : {}),
   };
   const { text, pieces } = storedInPieces(JSON.stringify(change), maxPacketBytes);
   return [

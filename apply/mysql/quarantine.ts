@@ -1,4 +1,5 @@
 /** The exception inbox of a target: listing, showing, replaying and discarding quarantined changes. */
+import type { FlowConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { nameOf } from '../followed-tables.ts';
 import { HeldKeys } from '../held-keys.ts';
@@ -203,6 +204,7 @@ export async function replayQuarantine(
   session: MysqlSession,
   flow: string,
   which: ReplayChoice,
+  deletes: FlowConfig['deletes'] = 'apply',
 ): Promise<ReplayResult> {
   const where = `flow = ${quoteLiteral(flow)}`;
   const plans = new Map<string, TablePlan>();
@@ -211,7 +213,8 @@ export async function replayQuarantine(
     followed = await followedVersions(session, flow);
     // Making a table commits implicitly: whatever is missing is made before the transaction.
     if (await exists(session))
-      for await (const [, change] of changesWhere(session, where)) await planOf(session, followed(change), plans);
+      for await (const [, change] of changesWhere(session, where))
+        await planOf(session, followed(change), plans, deletes);
   } catch (thrown) {
     throw targetError(thrown, `preparing to replay the quarantine of flow ${flow}`);
   }
@@ -220,7 +223,7 @@ export async function replayQuarantine(
     for await (const [id, change] of changesWhere(session, where)) entries.push(keyedEntry(id, change));
     const { applied, failed } = await replayRounds(chooseEntries(entries, which), async (id) => {
       const [row] = await session.rows(`SELECT \`change\` FROM waybill.quarantine WHERE id = ${id}`);
-      return await tryChange(session, followed(await readChange(session, id, row![0]!)), plans);
+      return await tryChange(session, followed(await readChange(session, id, row![0]!)), plans, deletes);
     });
     for (const { id, sqlState, message, reason } of failed)
       await session.run(
@@ -278,13 +281,14 @@ async function planOf(
   session: MysqlSession,
   { table, target }: QuarantinedChange,
   plans: Map<string, TablePlan>,
+  deletes: FlowConfig['deletes'],
 ): Promise<TablePlan> {
   const id = `${target.schema}.${target.name} ${table.version}`;
   let plan = plans.get(id);
   if (plan === undefined) {
-    const found = await findTargetTable(session, table, target.schema);
+    const found = await findTargetTable(session, table, target.schema, deletes);
     if (found === undefined) throw lostError(target.schema, table.name);
-    plan = createTablePlan(table, found);
+    plan = createTablePlan(table, found, deletes);
     plans.set(id, plan);
   }
   return plan;
@@ -294,7 +298,8 @@ async function tryChange(
   session: MysqlSession,
   change: QuarantinedChange,
   plans: Map<string, TablePlan>,
+  deletes: FlowConfig['deletes'],
 ): Promise<ReplayFailure | undefined> {
-  const plan = await planOf(session, change, plans);
-  return await underSavepoint(session, () => applyRow(session, plan, change.change));
+  const plan = await planOf(session, change, plans, deletes);
+  return await underSavepoint(session, () => applyRow(session, plan, change.change, change.commitTimeUs));
 }

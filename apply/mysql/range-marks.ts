@@ -54,10 +54,16 @@ export class RangeMarks {
   }
 
   /** Does what a mark asks, inside the transaction. */
-  async apply(transaction: TargetTransaction, plan: TablePlan, content: readonly Value[]): Promise<void> {
+  async apply(
+    transaction: TargetTransaction,
+    plan: TablePlan,
+    content: readonly Value[],
+    timeUs: number,
+  ): Promise<void> {
     const [id, mark] = content;
     if (mark === 'begin_range') await this.#begin(transaction, plan, String(id), this.#rangeOf(plan, content));
-    else if (mark === 'end_range') this.#end(transaction, plan, String(id), this.#rangeOf(plan, content));
+    else if (mark === 'end_range')
+      this.#end(transaction, plan, { id: String(id), range: this.#rangeOf(plan, content), timeUs });
     else if (mark === 'cancel_range' && this.#ranges.get(plan.id)?.id === shortened(String(id)))
       this.forget(transaction, plan.id);
   }
@@ -90,12 +96,16 @@ export class RangeMarks {
     this.#ranges.set(plan.id, { seen: qualifiedName('waybill', name), id: shortened(id) });
   }
 
-  #end(transaction: TargetTransaction, plan: TablePlan, id: string, range: KeyBounds | undefined): void {
+  #end(
+    transaction: TargetTransaction,
+    plan: TablePlan,
+    { id, range, timeUs }: { id: string; range: KeyBounds | undefined; timeUs: number },
+  ): void {
     const known = this.#ranges.get(plan.id);
     // The end of another one says nothing of this one.
     if (known?.id !== shortened(id)) return;
-    if (range !== undefined && this.#settings.deletes === 'apply')
-      transaction.add(deleteUnseenSql(plan, known.seen, withinSql(plan, range)));
+    if (range !== undefined && this.#settings.deletes !== 'ignore')
+      transaction.add(deleteUnseenSql(plan, known.seen, withinSql(plan, range), timeUs));
     this.forget(transaction, plan.id);
   }
 

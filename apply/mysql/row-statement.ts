@@ -2,17 +2,33 @@
 import { parseTypeText } from '../../core/column-kind.ts';
 import type { RowChange, Value } from '../../core/frame.ts';
 import { changedKey, filledImage, isPartial, keyValue } from '../row-key.ts';
+import { deletedAtText } from '../../core/soft-deletes.ts';
+import { quoteLiteral } from './sql.ts';
 import { exactCollation } from './table-ddl.ts';
 import { literal, type TablePlan } from './table-plan.ts';
 
-/** `(…)` with the values of a full image. */
-export function valuesTuple(plan: TablePlan, image: readonly Value[]): string {
+/** `(…)` with the values of a full image; `deletedAtUs` of a row that is gone, where such rows stay. */
+export function valuesTuple(plan: TablePlan, image: readonly Value[], deletedAtUs?: number): string {
   let text = '(';
   for (let i = 0; i < plan.written.length; i++) {
     const index = plan.written[i]!;
     text += `${i === 0 ? '' : ', '}${literal(plan, index, image[index])}`;
   }
-  return `${text})`;
+  if (plan.deletedAt === undefined) return `${text})`;
+  return `${text}${text === '(' ? '' : ', '}${deletedAtUs === undefined ? 'NULL' : quoteLiteral(deletedAtText(deletedAtUs))})`;
+}
+
+/** Deletes rows, or marks them as gone since `timeUs` (microseconds since 1970; left out: since now). */
+export function deleteSql(plan: TablePlan, where: string, timeUs?: number): string {
+  if (plan.deletedAt === undefined) return `DELETE FROM ${plan.qualified} WHERE ${where}`;
+  const at = timeUs === undefined ? 'UTC_TIMESTAMP(6)' : quoteLiteral(deletedAtText(timeUs));
+  return `UPDATE ${plan.qualified} SET ${plan.deletedAt} = ${at} WHERE ${where}`;
+}
+
+/** Takes away a row that once had this key, and is gone: another one gets it. Empty where deleted rows do not stay. */
+export function clearKeySql(plan: TablePlan, image: readonly Value[], fallback?: readonly Value[]): string {
+  if (plan.deletedAt === undefined) return '';
+  return `DELETE FROM ${plan.qualified} WHERE ${keyCondition(plan, image, fallback)} AND ${plan.deletedAt} IS NOT NULL`;
 }
 
 /** The values of the key, for `keyColumns`: `1`, or `(1, 'a')`. */
@@ -40,32 +56,35 @@ export function keyCondition(plan: TablePlan, image: readonly Value[], fallback?
     .join(' AND ');
 }
 
-/** Sets the columns that an image gives, or nothing when it gives none. */
+/** Sets the columns that an image gives, or nothing when it gives none. The row is one that the source has. */
 export function updateSql(plan: TablePlan, image: readonly Value[], columns: readonly number[], where: string): string {
   const sets = columns
     .filter((index) => image[index] !== 0)
     .map((index) => `${plan.names[index]} = ${literal(plan, index, image[index])}`);
-  return sets.length === 0 ? '' : `UPDATE ${plan.qualified} SET ${sets.join(', ')} WHERE ${where}`;
+  if (sets.length === 0) return '';
+  if (plan.deletedAt !== undefined) sets.push(`${plan.deletedAt} = NULL`);
+  return `UPDATE ${plan.qualified} SET ${sets.join(', ')} WHERE ${where}`;
 }
 
 export function insertSql(plan: TablePlan, image: readonly Value[]): string {
   return `${plan.insertHead}VALUES ${valuesTuple(plan, image)}`;
 }
 
-/** The statements of one row change of operation i, r, u or d. */
-export function rowStatement(plan: TablePlan, row: RowChange): string {
+/** The statements of one row change of operation i, r, u or d, committed at `timeUs` (microseconds since 1970). */
+export function rowStatement(plan: TablePlan, row: RowChange, timeUs: number): string {
   if (plan.key.length === 0) return keylessStatement(plan, row);
   const upsert = (image: readonly Value[]): string => `${insertSql(plan, image)}${plan.upsertValues}`;
   switch (row[0]) {
     case 'd':
-      return `DELETE FROM ${plan.qualified} WHERE ${keyCondition(plan, row[4]!)}`;
+      return deleteSql(plan, keyCondition(plan, row[4]!), timeUs);
     case 'u': {
       const image = filledImage(row);
       const partial = isPartial(plan, image);
       if (changedKey(plan, row) !== undefined) {
         // The row moves rather than being deleted, so that rows that refer to it may follow.
         const move = updateSql(plan, image, plan.written, keyCondition(plan, row[4]!));
-        return partial ? move : `${move}; ${upsert(image)}`;
+        const cleared = clearKeySql(plan, image, row[4]);
+        return [...(cleared === '' ? [] : [cleared]), move, ...(partial ? [] : [upsert(image)])].join('; ');
       }
       if (!partial) return upsert(image);
       return updateSql(plan, image, plan.settable, keyCondition(plan, image, row[4]));

@@ -1,5 +1,6 @@
 /** Tables `waybill.seen_…`, which record keys while a snapshot is under way. Making one commits implicitly. */
 import { createHash } from 'node:crypto';
+import { deletedAtText } from '../../core/soft-deletes.ts';
 import type { MysqlSession } from './session.ts';
 import { qualifiedName, quoteLiteral, quoteName, typeForDdl } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
@@ -33,9 +34,16 @@ export function seenColumn({ name, type, charset, collation }: TargetColumn): st
   return `${quoteName(name)} ${typeForDdl(type)}${characters} NOT NULL`;
 }
 
-/** The statement that deletes rows of which the key was not seen. `conditions`, each begun with AND, name them further. */
-export function deleteUnseenSql(plan: TablePlan, seen: string, conditions: string): string {
+/**
+ * The statement that deletes rows of which the key was not seen, or marks them as gone since `timeUs` (microseconds since
+ * 1970). `conditions`, each begun with AND, name them further.
+ */
+export function deleteUnseenSql(plan: TablePlan, seen: string, conditions: string, timeUs: number): string {
   // Without an alias, which would be looked for in a default database.
   const same = plan.key.map((index) => `s.${plan.names[index]} = ${plan.qualified}.${plan.names[index]}`).join(' AND ');
-  return `DELETE ${plan.qualified} FROM ${plan.qualified} LEFT JOIN ${seen} s ON ${same} WHERE s.${plan.names[plan.key[0]!]} IS NULL${conditions}`;
+  const joined = `${plan.qualified} LEFT JOIN ${seen} s ON ${same}`;
+  const unseen = `s.${plan.names[plan.key[0]!]} IS NULL${conditions}`;
+  if (plan.deletedAt === undefined) return `DELETE ${plan.qualified} FROM ${joined} WHERE ${unseen}`;
+  const own = `${plan.qualified}.${plan.deletedAt}`;
+  return `UPDATE ${joined} SET ${own} = ${quoteLiteral(deletedAtText(timeUs))} WHERE ${own} IS NULL AND ${unseen}`;
 }

@@ -7,7 +7,15 @@ import { parseCopyLine } from '../../core/copy-line.ts';
 import type { Segment } from '../compact.ts';
 import type { TableChanges } from '../table-changes.ts';
 import { loadLine, loadSql, readsLines } from './load-data.ts';
-import { keyColumns, keyCondition, keyTuple, rowStatement, updateSql, valuesTuple } from './row-statement.ts';
+import {
+  deleteSql,
+  keyColumns,
+  keyCondition,
+  keyTuple,
+  rowStatement,
+  updateSql,
+  valuesTuple,
+} from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import type { SnapshotMarks } from './snapshot-marks.ts';
 import { dropStage, writeStaged, type StagedTable } from './staging.ts';
@@ -51,8 +59,7 @@ export class SegmentWriter {
       if (parts !== undefined) await addStaged(transaction, parts, this.#deletesFirst(table), deletesLast);
       else if (this.#loads && table.size > MOST_LITERAL_ROWS && this.#direct(table))
         await this.#loadDirect(transaction, table, deletesLast);
-      else if (table.ordered)
-        for (const row of table.decodedRows()) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
+      else if (table.ordered) await addRows(transaction, table);
       else await addLiteral(transaction, table, this.#deletesFirst(table), deletesLast);
     }
     for (const sql of deletesLast.toReversed()) await transaction.addAndFlushIfLarge(sql);
@@ -83,7 +90,7 @@ export class SegmentWriter {
     }
     await transaction.rollbackTo('direct');
     if (table.ordered) {
-      for (const row of table.decodedRows()) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
+      await addRows(transaction, table);
       return;
     }
     this.#notDirect.add(plan.id);
@@ -93,7 +100,6 @@ export class SegmentWriter {
   }
 }
 
-/** Rows that came as lines of COPY pass as they are. */
 /** Rows that came as lines of COPY pass as they are, where that is what LOAD DATA reads. */
 function* directLines(table: TableChanges<TablePlan>): Generator<string | Buffer> {
   const { plan } = table;
@@ -104,6 +110,12 @@ function* directLines(table: TableChanges<TablePlan>): Generator<string | Buffer
       for (const line of rows.lines.toString('utf8').split('\n').slice(0, -1))
         yield loadLine(plan, plan.written, parseCopyLine(line), '');
   }
+}
+
+/** Row by row, in source order. */
+async function addRows(transaction: TargetTransaction, table: TableChanges<TablePlan>): Promise<void> {
+  for (const [frame, row] of table.rowRefs())
+    await transaction.addAndFlushIfLarge(rowStatement(table.plan, frame.row(row), frame.commitTimeOf(row)));
 }
 
 async function addStaged(
@@ -128,13 +140,25 @@ async function addLiteral(
   const tuples: string[] = [];
   const updates: string[] = [];
   const keys: string[] = [];
-  for (const change of table.net()) {
-    if (change.kind === 'upsert') tuples.push(valuesTuple(plan, change.image));
-    else if (change.kind === 'delete') keys.push(keyTuple(plan, change.image));
-    else updates.push(updateSql(plan, change.image, plan.settable, keyCondition(plan, change.image)));
+  /** The keys of rows to mark, by the moment at which they went. */
+  const marks = new Map<number, string[]>();
+  for (const { kind, image, deletedAtUs } of table.net()) {
+    if (kind === 'upsert' || kind === 'buried') tuples.push(valuesTuple(plan, image, deletedAtUs));
+    else if (kind === 'delete') keys.push(keyTuple(plan, image));
+    else if (kind === 'partial') updates.push(updateSql(plan, image, plan.settable, keyCondition(plan, image)));
+    else {
+      const marked = marks.get(deletedAtUs!);
+      if (marked === undefined) marks.set(deletedAtUs!, [keyTuple(plan, image)]);
+      else marked.push(keyTuple(plan, image));
+    }
   }
   const columns = keyColumns(plan);
-  const deletes = lists(keys, MOST_KEYS).map((list) => `DELETE FROM ${plan.qualified} WHERE ${columns} IN (${list})`);
+  const deletes = [
+    ...lists(keys, MOST_KEYS).map((list) => `DELETE FROM ${plan.qualified} WHERE ${columns} IN (${list})`),
+    ...[...marks].flatMap(([timeUs, marked]) =>
+      lists(marked, MOST_KEYS).map((list) => deleteSql(plan, `${columns} IN (${list})`, timeUs)),
+    ),
+  ];
   if (first) for (const sql of deletes) await transaction.addAndFlushIfLarge(sql);
   for (const list of lists(tuples, Infinity))
     await transaction.addAndFlushIfLarge(`${plan.insertHead}VALUES ${list}${plan.upsertValues}`);

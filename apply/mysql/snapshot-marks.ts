@@ -1,6 +1,6 @@
 /**
  * What a snapshot did not see does not exist. From a snapshot's `begin` the keys of a table that come by are recorded in
- * a table `waybill.seen_…`; at its `end` the rows with other keys are deleted. A row of `waybill.snapshot` is the state,
+ * a table `waybill.seen_…`; at its `end` the rows with other keys are deleted, or marked as gone. A row of `waybill.snapshot` is the state,
  * so a restart goes on where it was. Making a table commits implicitly: it is made, empty, before the transaction.
  */
 import type { FlowConfig } from '../../core/config.ts';
@@ -64,14 +64,20 @@ export class SnapshotMarks {
     }
   }
 
-  /** Does what a mark asks, inside the transaction. */
-  async apply(transaction: TargetTransaction, plan: TablePlan, content: readonly Value[]): Promise<void> {
+  /** Does what a mark asks, inside the transaction. `timeUs`: when the mark was written, microseconds since 1970. */
+  async apply(
+    transaction: TargetTransaction,
+    plan: TablePlan,
+    content: readonly Value[],
+    timeUs: number,
+  ): Promise<void> {
     const mark = content[1];
     if (mark === 'begin') await this.#begin(transaction, plan);
-    else if (mark === 'end') this.#end(transaction, plan);
+    else if (mark === 'end') this.#end(transaction, plan, timeUs);
     else if (mark === 'cancel') this.#cancel(transaction, plan);
     // While the whole table is read, what a range has is seen by that.
-    else if (plan.key.length > 0 && !this.#seen.has(plan.id)) await this.#ranges.apply(transaction, plan, content);
+    else if (plan.key.length > 0 && !this.#seen.has(plan.id))
+      await this.#ranges.apply(transaction, plan, content, timeUs);
   }
 
   async #begin(transaction: TargetTransaction, plan: TablePlan): Promise<void> {
@@ -151,7 +157,7 @@ export class SnapshotMarks {
     if (changes.length > 0) await this.#session.run(`ALTER TABLE ${seen} ${changes.join(', ')}`);
   }
 
-  #end(transaction: TargetTransaction, plan: TablePlan): void {
+  #end(transaction: TargetTransaction, plan: TablePlan, timeUs: number): void {
     const seen = this.#seen.get(plan.id);
     if (seen === undefined) return;
     this.#seen.delete(plan.id);
@@ -160,7 +166,7 @@ export class SnapshotMarks {
       const own = isQuarantine(plan.table, this.#settings)
         ? ` AND ${plan.qualified}.flow = ${quoteLiteral(this.#flow)}`
         : '';
-      transaction.add(deleteUnseenSql(plan, seen, own));
+      transaction.add(deleteUnseenSql(plan, seen, own, timeUs));
     }
     const { schema, name } = plan.table;
     transaction.add(

@@ -1,6 +1,8 @@
 /** The definition of a table that is made in the target: column types from the mapping, fitted to keys and row size. */
 import { dialectOf } from '../../core/column-kind.ts';
+import type { FlowConfig } from '../../core/config.ts';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
+import { DELETED_AT } from '../../core/soft-deletes.ts';
 import { mapToMysql, type ColumnMapping } from '../type-mapping.ts';
 import { qualifiedName, quoteName, typeForDdl } from './sql.ts';
 
@@ -13,6 +15,9 @@ const KEY_CHARACTERS = 512;
 const KEY_BYTES = 1024;
 const TEXT_BYTES = 65_535;
 const OTHER_KEY_BYTES = 32;
+
+/** Type of the column that says since when a row is gone: in UTC. */
+export const DELETED_AT_TYPE = 'datetime(6)';
 
 export interface Surroundings {
   readonly flavour: 'mysql' | 'mariadb';
@@ -138,8 +143,14 @@ function collationSql(column: ColumnSchema, { flavour, charsets }: Surroundings)
     : ` CHARACTER SET ${charset} COLLATE ${column.collation}`;
 }
 
-export function createTableSql(table: TableSchema, schema: string, around: Surroundings): string {
+export function createTableSql(
+  table: TableSchema,
+  schema: string,
+  around: Surroundings,
+  deletes: FlowConfig['deletes'],
+): string {
   const lines = [...columnDefinitions(table, around).values()];
+  if (deletes === 'soft') lines.push(`${quoteName(DELETED_AT)} ${DELETED_AT_TYPE} NULL`);
   if (table.key.length > 0) lines.push(`PRIMARY KEY (${table.key.map(quoteName).join(', ')})`);
   return (
     `CREATE TABLE IF NOT EXISTS ${qualifiedName(schema, table.name)} (${lines.join(', ')}) ENGINE=InnoDB` +

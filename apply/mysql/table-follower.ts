@@ -8,6 +8,7 @@ import { failpoint } from '../../core/failpoint.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import { nameOf, type FollowedTables, type SchemaStep, type TableRecord } from '../followed-tables.ts';
 import { diffSchemas } from '../schema-diff.ts';
+import { marked } from '../soft-problems.ts';
 import { goneReason, isOfTheFlow, isRenamedAlong, stoppedRecord } from '../schema-stop.ts';
 import { namesOf, planChanges, type ChangePlan, type PlanStep } from './change-plan.ts';
 import { SchemaIntents, type Intent } from './schema-intents.ts';
@@ -17,7 +18,15 @@ import { qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 import type { TablePlaces } from './table-places.ts';
 import { deleteRecordSql, readTableRecords, storeRecordSql } from './table-records.ts';
 import { isRowError, targetError } from './target-error.ts';
-import { ensureTargetTable, readTable, refuseLost, shapeError, surroundings, type RunDdl } from './target-table.ts';
+import {
+  addDeletedAt,
+  ensureTargetTable,
+  readTable,
+  refuseLost,
+  shapeError,
+  surroundings,
+  type RunDdl,
+} from './target-table.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 import { TransactionDdl } from './transaction-ddl.ts';
 
@@ -39,6 +48,8 @@ export class TableFollower {
   /** Tables for which something is to be done as soon as no transaction is open. */
   readonly #due = new Set<string>();
   #superseded = false;
+  /** Records were loaded before; a transaction may be under way, which changes of tables would commit. */
+  #loaded = false;
 
   constructor(options: FollowerOptions) {
     this.#o = options;
@@ -48,6 +59,8 @@ export class TableFollower {
   async load(): Promise<void> {
     const { session, flow, followed, marks } = this.#o;
     const records = await readTableRecords(session, flow);
+    if (!this.#loaded) await this.#addDeletedAt(records);
+    this.#loaded = true;
     followed.load(records);
     this.#open = await this.#intents.intents();
     this.#due.clear();
@@ -59,6 +72,15 @@ export class TableFollower {
     const at = superseded.size === 0 ? '' : await this.#position();
     for (const [name, { versions, at: place }] of superseded) if (place === at) followed.supersede(name, versions);
     this.#superseded = superseded.size > 0;
+  }
+
+  async #addDeletedAt(records: readonly TableRecord[]): Promise<void> {
+    const { session, settings, places } = this.#o;
+    const tables = marked(records, settings).map((table) => places.of(table));
+    await addDeletedAt(
+      session,
+      tables.map(({ wanted, schema }) => ({ schema, name: wanted.name })),
+    );
   }
 
   async #position(): Promise<string> {
@@ -150,7 +172,7 @@ export class TableFollower {
         ({ kept, pending } = await this.#run(table, intent, ddl, restart));
       }
     }
-    const target = await ensureTargetTable(session, wanted, schema, ddl);
+    const target = await ensureTargetTable(session, wanted, schema, ddl, this.#o.settings.deletes);
     if (before !== undefined) await marks.follow(nameOf(table), diffSchemas(before, wanted), wanted, target);
     return {
       schema: table.schema,

@@ -1,11 +1,13 @@
 /** All that writing one version of one table needs, worked out once: names, key, and the fixed parts of statements. */
 import { parseTypeText } from '../../core/column-kind.ts';
+import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema, Value } from '../../core/frame.ts';
+import { DELETED_AT } from '../../core/soft-deletes.ts';
 import type { PlanShape } from '../table-changes.ts';
 import { keyShape } from '../row-key.ts';
 import type { ColumnMapping } from '../type-mapping.ts';
 import { qualifiedName, quoteLiteral, quoteName } from './sql.ts';
-import { mappingsOf } from './table-ddl.ts';
+import { DELETED_AT_TYPE, mappingsOf } from './table-ddl.ts';
 import { isExact, type TargetColumn } from './table-shape.ts';
 import type { TargetTable } from './target-table.ts';
 
@@ -24,6 +26,8 @@ export interface TablePlan extends PlanShape {
   readonly settable: readonly number[];
   /** Equal keys always have equal text, so that text may stand for the key. */
   readonly keyIsText: boolean;
+  /** The column that says since when a row is gone, quoted, where deleted rows stay. */
+  readonly deletedAt: string | undefined;
   readonly insertHead: string;
   /** What turns an INSERT of values, or of rows of `stage s`, into an upsert; empty for a table without a key. */
   readonly upsertValues: string;
@@ -35,7 +39,7 @@ export interface TablePlan extends PlanShape {
 const NUMBERS = /^(tinyint|smallint|mediumint|int|bigint|decimal)$/;
 let stages = 0;
 
-export function createTablePlan(table: TableSchema, target: TargetTable): TablePlan {
+export function createTablePlan(table: TableSchema, target: TargetTable, deletes: FlowConfig['deletes']): TablePlan {
   const { id, key } = keyShape(table);
   const columns = table.columns.map(({ name }) => target.columns.get(name.toLowerCase()));
   const names = table.columns.map(({ name }, index) => quoteName(columns[index]?.name ?? name));
@@ -43,6 +47,8 @@ export function createTablePlan(table: TableSchema, target: TargetTable): TableP
   const settable = written.filter((index) => !key.includes(index));
   const qualified = qualifiedName(target.schema, target.name);
   const stage = qualifiedName('waybill', `wb_stage_${++stages}`);
+  const deletedAt = deletes === 'soft' ? quoteName(DELETED_AT) : undefined;
+  const own = deletedAt === undefined ? [] : [deletedAt];
   const mappings = mappingsOf(table, target.flavour);
   const plan = {
     table,
@@ -53,16 +59,18 @@ export function createTablePlan(table: TableSchema, target: TargetTable): TableP
     columns,
     written,
     settable,
+    marksDeleted: deletedAt !== undefined,
+    deletedAt,
     qualified,
     mappings,
     takesLines: written.length === columns.length && mappings.every(({ convert }) => convert === undefined),
     numeric: columns.map((column) => column !== undefined && NUMBERS.test(parseTypeText(column.type).name)),
     floats: columns.map((column) => column !== undefined && parseTypeText(column.type).name === 'float'),
     keyIsText: key.every((index) => isExact(columns[index]!)),
-    insertHead: `INSERT INTO ${qualified} (${written.map((index) => names[index]).join(', ')}) `,
+    insertHead: `INSERT INTO ${qualified} (${[...written.map((index) => names[index]), ...own].join(', ')}) `,
     stage,
     // With a key of its own: sql_require_primary_key asks for one of temporary tables, too.
-    createStage: `CREATE TEMPORARY TABLE ${stage} (${['wb_n bigint NOT NULL AUTO_INCREMENT PRIMARY KEY', 'wb_op int NOT NULL', ...written.map((index) => stageColumn(columns[index]!))].join(', ')}) ENGINE=InnoDB`,
+    createStage: `CREATE TEMPORARY TABLE ${stage} (${['wb_n bigint NOT NULL AUTO_INCREMENT PRIMARY KEY', 'wb_op int NOT NULL', ...own.map((name) => `${name} ${DELETED_AT_TYPE} NULL`), ...written.map((index) => stageColumn(columns[index]!))].join(', ')}) ENGINE=InnoDB`,
   };
   const oldStyle = (name: string): string => `VALUES(${name})`;
   const mysql = target.flavour === 'mysql';
@@ -86,7 +94,14 @@ function stageColumn({ name, type, charset, collation }: TargetColumn): string {
  * column silently becomes 0; there an integer out of range fails.
  */
 function upsertSql(
-  { key, names, qualified, columns, settable }: Pick<TablePlan, 'key' | 'names' | 'qualified' | 'columns' | 'settable'>,
+  {
+    key,
+    names,
+    qualified,
+    columns,
+    settable,
+    deletedAt,
+  }: Pick<TablePlan, 'key' | 'names' | 'qualified' | 'columns' | 'settable' | 'deletedAt'>,
   given: (name: string) => string,
 ): string {
   const own = (index: number): string => `${qualified}.${names[index]}`;
@@ -98,6 +113,7 @@ function upsertSql(
     `${own(guard)} = IF(${same}, ${mine}, ${failure})`,
     ...key.filter((index) => index !== guard).map((index) => `${own(index)} = ${given(names[index]!)}`),
     ...settable.map((index) => `${own(index)} = ${given(names[index]!)}`),
+    ...(deletedAt === undefined ? [] : [`${qualified}.${deletedAt} = ${given(deletedAt)}`]),
   ];
   return ` ON DUPLICATE KEY UPDATE ${sets.join(', ')}`;
 }

@@ -1,4 +1,5 @@
 /** The plans of a session: one per table version, made on first sight, with the order that foreign keys ask for. */
+import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import type { FollowedTables } from '../followed-tables.ts';
 import { parentsFirst } from '../parents-first.ts';
@@ -15,10 +16,12 @@ export class TablePlans {
   readonly #followed: FollowedTables;
   readonly #plans = new Map<string, TablePlan>();
   #ofFrame = new WeakMap<object, (TablePlan | undefined)[]>();
+  readonly #deletes: FlowConfig['deletes'];
   #order: Map<string, number> | undefined;
   #referenced = new Set<string>();
 
-  constructor(session: MysqlSession, places: TablePlaces, followed: FollowedTables) {
+  constructor(session: MysqlSession, places: TablePlaces, followed: FollowedTables, deletes: FlowConfig['deletes']) {
+    this.#deletes = deletes;
     this.#session = session;
     this.#places = places;
     this.#followed = followed;
@@ -63,9 +66,9 @@ export class TablePlans {
     const known = this.#plans.get(id);
     if (known !== undefined) return known;
     const { wanted, schema } = this.#places.of(table);
-    const found = await findTargetTable(this.#session, wanted, schema);
+    const found = await findTargetTable(this.#session, wanted, schema, this.#deletes);
     if (found === undefined) return undefined;
-    const plan = createTablePlan(wanted, found);
+    const plan = createTablePlan(wanted, found, this.#deletes);
     this.#plans.set(id, plan);
     this.#order = undefined;
     return plan;

@@ -1,9 +1,12 @@
 /** What of a target table does not fit the source's table: names, types, keys, collations. */
 import { dialectOf, parseTypeText } from '../../core/column-kind.ts';
+import type { FlowConfig } from '../../core/config.ts';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
+import { DELETED_AT } from '../../core/soft-deletes.ts';
+import { leftBehind } from '../soft-problems.ts';
 import type { ColumnMapping } from '../type-mapping.ts';
 import { qualifiedName, quoteName } from './sql.ts';
-import { exactCollation, mappingsOf } from './table-ddl.ts';
+import { DELETED_AT_TYPE, exactCollation, mappingsOf } from './table-ddl.ts';
 
 export interface TargetColumn {
   readonly name: string;
@@ -36,6 +39,7 @@ export function shapeProblems(
   schema: string,
   found: FoundTable | undefined,
   flavour: 'mysql' | 'mariadb',
+  deletes: FlowConfig['deletes'],
 ): string[] {
   const problems: string[] = [];
   const mappings = mappingsOf(table, flavour);
@@ -60,6 +64,8 @@ export function shapeProblems(
   }
   if (table.name.length > MAX_NAME) problems.push(`its name is longer than ${MAX_NAME} characters`);
   if (found !== undefined) problems.push(...keyProblems(table, schema, found, flavour), ...extraProblems(found, names));
+  const own = names.has(DELETED_AT) ? undefined : found?.columns.get(DELETED_AT);
+  if (own !== undefined) problems.push(...markerProblems(own, deletes, qualifiedName(schema, table.name)));
   return problems;
 }
 
@@ -109,6 +115,13 @@ function comparesAlike(target: TargetColumn, source: ColumnSchema, table: TableS
 /** Whether equal keys always have the same text in this column. */
 export function isExact({ collation }: TargetColumn): boolean {
   return collation === undefined || /(_0900_bin|_nopad_bin|^binary)$/.test(collation);
+}
+
+/** What is wrong with the column of ours that says since when a row is gone. */
+function markerProblems(found: TargetColumn, deletes: FlowConfig['deletes'], qualified: string): string[] {
+  if (deletes !== 'soft') return [leftBehind(qualified, quoteName(found.name))];
+  const fits = found.type === DELETED_AT_TYPE && !found.notNull && !found.generated;
+  return fits ? [] : [`column ${found.name} is ${found.type}; deletes: soft needs it as ${DELETED_AT_TYPE}, and NULL`];
 }
 
 function extraProblems(found: FoundTable, known: ReadonlySet<string>): string[] {

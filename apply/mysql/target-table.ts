@@ -1,10 +1,13 @@
 /** Target tables: made when missing, followed when the source gets a column, refused when their shape does not fit. */
 import { ReplicationError } from '../../core/errors.ts';
+import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema } from '../../core/frame.ts';
+import { DELETED_AT } from '../../core/soft-deletes.ts';
+import { softProblems } from '../soft-problems.ts';
 import { lostReason } from '../schema-stop.ts';
 import type { MysqlSession } from './session.ts';
 import { quoteLiteral, quoteName } from './sql.ts';
-import { addColumnsSql, createTableSql, type Surroundings } from './table-ddl.ts';
+import { addColumnsSql, createTableSql, DELETED_AT_TYPE, type Surroundings } from './table-ddl.ts';
 import { shapeProblems, type FoundTable, type TargetColumn } from './table-shape.ts';
 import { errnoOf, targetError } from './target-error.ts';
 
@@ -24,25 +27,31 @@ export async function ensureTargetTable(
   table: TableSchema,
   schema: string,
   ddl: RunDdl,
+  deletes: FlowConfig['deletes'],
 ): Promise<TargetTable> {
   const { flavour } = session.facts;
   try {
     let found = await readTable(session, schema, table.name);
-    refuse(table, schema, shapeProblems(table, schema, found, flavour));
+    refuse(table, schema, [
+      ...softProblems(table, { deletes }),
+      ...shapeProblems(table, schema, found, flavour, deletes),
+    ]);
     const missing = missingColumns(table, found);
+    const lacks = found !== undefined && deletes === 'soft' && !found.columns.has(DELETED_AT);
     if (found === undefined) {
       const [there] = await session.rows(
         `SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = ${quoteLiteral(schema)}`,
       );
       if (there === undefined) await ddl(`CREATE DATABASE IF NOT EXISTS ${quoteName(schema)} CHARACTER SET utf8mb4`);
-      await ddl(createTableSql(table, schema, await surroundings(session)));
+      await ddl(createTableSql(table, schema, await surroundings(session), deletes));
       found = await readTable(session, schema, table.name);
-    } else if (missing.length > 0) {
-      await ddl(addColumnsSql(table, schema, missing, await surroundings(session)));
+    } else if (missing.length > 0 || lacks) {
+      if (missing.length > 0) await ddl(addColumnsSql(table, schema, missing, await surroundings(session)));
+      if (lacks) await ddl(addDeletedAtSql(schema, table.name));
       found = await readTable(session, schema, table.name);
     }
     if (found === undefined) throw new ReplicationError('target_shape', `table ${schema}.${table.name} is not there`);
-    refuse(table, schema, shapeProblems(table, schema, found, flavour));
+    refuse(table, schema, shapeProblems(table, schema, found, flavour, deletes));
     return { schema, name: table.name, flavour, columns: found.columns };
   } catch (thrown) {
     throw targetError(thrown, `preparing table ${schema}.${table.name} in the target`);
@@ -54,20 +63,46 @@ export async function findTargetTable(
   session: MysqlSession,
   table: TableSchema,
   schema: string,
+  deletes: FlowConfig['deletes'],
 ): Promise<TargetTable | undefined> {
   const { flavour } = session.facts;
   try {
     const found = await readTable(session, schema, table.name);
     const missing = missingColumns(table, found);
+    if (deletes === 'soft' && found?.columns.has(DELETED_AT) === false) missing.push(DELETED_AT);
     if (found === undefined || missing.length > 0) {
       await requireGone(session, schema, table.name, found === undefined ? [] : missing);
       return undefined;
     }
-    refuse(table, schema, shapeProblems(table, schema, found, flavour));
+    refuse(table, schema, [
+      ...softProblems(table, { deletes }),
+      ...shapeProblems(table, schema, found, flavour, deletes),
+    ]);
     return { schema, name: table.name, flavour, columns: found.columns };
   } catch (thrown) {
     throw targetError(thrown, `looking at table ${schema}.${table.name} in the target`);
   }
+}
+
+/**
+ * Adds the column that says since when a row is gone to tables that were made before their flow had `deletes: soft`. Those
+ * that are not there are left out. Throws `target_privilege`.
+ */
+export async function addDeletedAt(
+  session: MysqlSession,
+  tables: readonly { readonly schema: string; readonly name: string }[],
+): Promise<void> {
+  try {
+    for (const { schema, name } of tables)
+      if ((await readTable(session, schema, name))?.columns.has(DELETED_AT) === false)
+        await session.run(addDeletedAtSql(schema, name));
+  } catch (thrown) {
+    throw targetError(thrown, `adding column ${DELETED_AT} to the tables of the flow`);
+  }
+}
+
+function addDeletedAtSql(schema: string, name: string): string {
+  return `ALTER TABLE ${quoteName(schema)}.${quoteName(name)} ADD COLUMN ${quoteName(DELETED_AT)} ${DELETED_AT_TYPE} NULL`;
 }
 
 function missingColumns(table: TableSchema, found: FoundTable | undefined): string[] {

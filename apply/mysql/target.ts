@@ -61,7 +61,7 @@ export function createMysqlTarget(settings: TargetConfig): Target {
         pageQuarantine: (flow, slice) => pageQuarantine(session, flow, slice),
         editQuarantine: (flow, id, edit) => editQuarantine(session, flow, id, edit),
         showQuarantine: (id) => showQuarantine(session, id),
-        replayQuarantine: (flow, which) => replayQuarantine(session, flow, which),
+        replayQuarantine: (flow, which, { deletes }) => replayQuarantine(session, flow, which, deletes),
         discardQuarantine: (flow, ids) => discardQuarantine(session, flow, ids),
         readRow: (...row) => readRow(session, ...row),
         close: () => session.close(),

@@ -2,7 +2,7 @@
 import type { ClientBase } from 'pg';
 import type { FlowConfig } from '../../core/config.ts';
 import { messageOf } from '../../core/errors.ts';
-import type { RowChange, TableSchema } from '../../core/frame.ts';
+import type { TableSchema } from '../../core/frame.ts';
 import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import type { Batch } from '../batch.ts';
 import type { BatchStore, Left, Move } from '../batch-store.ts';
@@ -14,7 +14,7 @@ import { followLabels, isMissingLabel } from './enum-labels.ts';
 import { advanceSql } from './position.ts';
 import { quarantineSql } from './quarantine-insert.ts';
 import { countKeys, loadHeldKeys } from './quarantine.ts';
-import { rowStatement } from './row-statement.ts';
+import { deleteSql, rowStatement } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import { SegmentWriter } from './segment-writer.ts';
 import type { TargetSession } from './session.ts';
@@ -93,11 +93,11 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
 
   async barrier(transaction: TargetTransaction, rows: readonly SourceRow<TablePlan>[]): Promise<void> {
     if (rows[0]?.row[0] === 't') this.#truncate(transaction, rows);
-    for (const { plan, row } of rows) {
+    for (const { plan, row, commitTimeUs } of rows) {
       if (row[0] === 't') continue;
       const [id, mark] = row[2] ?? [];
       if (mark === 'gone') await this.#gone(transaction, plan.table, String(id));
-      else await this.#marks.apply(transaction, plan, row[2] ?? []);
+      else await this.#marks.apply(transaction, plan, row[2] ?? [], commitTimeUs);
       if (mark === 'end') await this.#follower.loaded(plan.table, transaction);
     }
   }
@@ -108,12 +108,15 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
 
   /**
    * In one statement, or a foreign key between them is in the way. Without CASCADE: the source names each table that its own
-   * reached, and others of the target are nobody's to empty.
+   * reached, and others of the target are nobody's to empty. Where deleted rows stay, all are marked.
    */
   #truncate(transaction: TargetTransaction, rows: readonly SourceRow<TablePlan>[]): void {
-    const tables = [...new Set(rows.map(({ plan }) => plan.rows))].join(', ');
-    const restarts = rows.every(({ row }) => row[2]?.includes('restart_identity') === true);
-    transaction.add(`TRUNCATE ${tables}${restarts ? ' RESTART IDENTITY' : ''}`);
+    const emptied = rows.filter(({ plan }) => plan.deletedAt === undefined);
+    const tables = [...new Set(emptied.map(({ plan }) => plan.rows))].join(', ');
+    const restarts = emptied.every(({ row }) => row[2]?.includes('restart_identity') === true);
+    if (emptied.length > 0) transaction.add(`TRUNCATE ${tables}${restarts ? ' RESTART IDENTITY' : ''}`);
+    for (const { plan, commitTimeUs } of rows)
+      if (plan.deletedAt !== undefined) transaction.add(deleteSql(plan, `${plan.deletedAt} IS NULL`, commitTimeUs));
     // What waited for these rows has nothing to wait for any more.
     for (const { plan } of rows)
       transaction.add(
@@ -136,22 +139,23 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
     return [quarantineSql(this.#flow, this.#settings.mirror, item, failure)];
   }
 
-  async tryRow({ plan, row }: SourceRow<TablePlan>): Promise<RowFailure | undefined> {
-    const failure = await this.#tryOnce(plan, row);
+  async tryRow(item: SourceRow<TablePlan>): Promise<RowFailure | undefined> {
+    const { plan, row } = item;
+    const failure = await this.#tryOnce(item);
     if (failure === undefined || !isMissingLabel(failure.sqlState) || this.#settings.schema_changes === 'stop')
       return failure;
     const followed = await followLabels(this.#client, this.#connect, plan, row);
     if (followed === undefined) return failure;
     const { refused } = followed;
-    if (refused === undefined) return await this.#tryOnce(plan, row);
+    if (refused === undefined) return await this.#tryOnce(item);
     return { ...failure, message: `${failure.message}; ${messageOf(refused)}` };
   }
 
-  async #tryOnce(plan: TablePlan, row: RowChange): Promise<RowFailure | undefined> {
+  async #tryOnce({ plan, row, commitTimeUs }: SourceRow<TablePlan>): Promise<RowFailure | undefined> {
     const seen = this.#marks.seenTable(plan);
     return await this.#underSavepoint(() => {
       const record = seen === undefined ? '' : seenSql(plan, seen, [row]);
-      return `${rowStatement(plan, row)}; ${record}`;
+      return `${rowStatement(plan, row, commitTimeUs)}; ${record}`;
     });
   }
 

@@ -11,6 +11,7 @@ import { readTableRecords } from './table-records.ts';
 import { targetError } from './target-error.ts';
 import { existingProblems, type WantedTable } from './target-table.ts';
 import { foreignProblems } from './table-shape.ts';
+import { SOFT_REMEDY, softProblems } from '../soft-problems.ts';
 import { targetSchema } from '../target-schema.ts';
 
 const MIN_SERVER_VERSION = 140_000;
@@ -62,10 +63,13 @@ export async function checkTarget(
       const writable: WantedTable[] = [];
       for (const table of tables[flow] ?? []) {
         if (!included(table.schema, table.name)) continue;
-        const problems = foreignProblems(table, settings);
-        for (const problem of problems)
-          add('error', `flow ${flow}`, `table ${table.schema}.${table.name}: ${problem}`, 'see docs/type-mapping.md');
-        if (problems.length === 0) writable.push({ table, schema: targetSchema(table, settings) });
+        const soft = softProblems(table, settings);
+        const foreign = foreignProblems(table, settings);
+        const say = (problem: string, remedy: string): void =>
+          add('error', `flow ${flow}`, `table ${table.schema}.${table.name}: ${problem}`, remedy);
+        for (const problem of soft) say(problem, SOFT_REMEDY);
+        for (const problem of foreign) say(problem, 'see docs/type-mapping.md');
+        if (soft.length + foreign.length === 0) writable.push({ table, schema: targetSchema(table, settings) });
       }
       for (const [index, problems] of (await existingProblems(client, writable, settings)).entries())
         for (const problem of problems) {

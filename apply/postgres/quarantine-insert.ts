@@ -11,6 +11,7 @@ export function quarantineSql(flow: string, source: string, item: SourceRow<Tabl
     change: row,
     table: plan.table,
     target: { schema: plan.target.schema, name: plan.target.name },
+    ...(plan.marksDeleted === true ? { commitTimeUs: item.commitTimeUs } : {}),
   };
   return (
     'INSERT INTO waybill.quarantine (flow, source, table_schema, table_name, key, position, ordinal, op, reason,' +

@@ -1,6 +1,5 @@
 /** The exception inbox of a target: listing, showing, replaying and discarding quarantined changes. */
 import type { ClientBase } from 'pg';
-import type { FlowConfig } from '../../core/config.ts';
 import { messageOf, ReplicationError } from '../../core/errors.ts';
 import { nameOf } from '../followed-tables.ts';
 import { HeldKeys } from '../held-keys.ts';
@@ -26,6 +25,7 @@ import { rowStatement } from './row-statement.ts';
 import { restoredChange, storedChange } from './stored-change.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { readTableRecords } from './table-records.ts';
+import type { ShapeSettings } from './table-shape.ts';
 import { isRowError, rowFailureReason, sqlStateOf, targetError } from './target-error.ts';
 import { findTargetTable, lostError } from './target-table.ts';
 
@@ -177,7 +177,7 @@ export async function replayQuarantine(
   client: ClientBase,
   flow: string,
   which: ReplayChoice,
-  settings: Pick<FlowConfig, 'zero_dates'> = { zero_dates: 'reject' },
+  settings: ShapeSettings = { zero_dates: 'reject', deletes: 'apply' },
 ): Promise<ReplayResult> {
   return await inFlowTransaction(client, flow, async () => {
     const records = await readTableRecords(client, flow);
@@ -240,9 +240,9 @@ async function inFlowTransaction<T>(client: ClientBase, flow: string, work: () =
 
 async function tryChange(
   client: ClientBase,
-  { change, table, target }: QuarantinedChange,
+  { change, table, target, commitTimeUs }: QuarantinedChange,
   plans: Map<string, TablePlan>,
-  settings: Pick<FlowConfig, 'zero_dates'>,
+  settings: ShapeSettings,
 ): Promise<ReplayFailure | undefined> {
   const id = `${target.schema}.${target.name} ${table.version}`;
   let plan = plans.get(id);
@@ -254,7 +254,7 @@ async function tryChange(
   }
   try {
     await client.query('SAVEPOINT one_row');
-    await client.query(`${rowStatement(plan, change)}; RELEASE SAVEPOINT one_row`);
+    await client.query(`${rowStatement(plan, change, commitTimeUs)}; RELEASE SAVEPOINT one_row`);
     return undefined;
   } catch (thrown) {
     if (!isRowError(thrown)) throw thrown;

@@ -1,16 +1,25 @@
 /** One change as SQL text, complete in itself: for small batches, for tables without a key, and for replay. */
 import type { RowChange, Value } from '../../core/frame.ts';
 import { changedKey, filledImage, isPartial, keyValue } from '../row-key.ts';
-import { comparedAsText, equalsLoosely, literal, type TablePlan } from './table-plan.ts';
+import { quoteLiteral } from './sql.ts';
+import { comparedAsText, equalsLoosely, literal, momentText, type TablePlan } from './table-plan.ts';
 
-/** `(…)` with the values of a full image. */
-export function valuesTuple(plan: TablePlan, image: readonly Value[]): string {
+/** `(…)` with the values of a full image; `deletedAtUs` of a row that is gone, where such rows stay. */
+export function valuesTuple(plan: TablePlan, image: readonly Value[], deletedAtUs?: number): string {
   let text = '(';
   for (let i = 0; i < plan.written.length; i++) {
     const index = plan.written[i]!;
     text += `${i === 0 ? '' : ', '}${literal(plan, index, image[index]!)}`;
   }
-  return `${text})`;
+  if (plan.deletedAt === undefined) return `${text})`;
+  return `${text}${text === '(' ? '' : ', '}${deletedAtUs === undefined ? 'NULL' : quoteLiteral(momentText(deletedAtUs))})`;
+}
+
+/** Deletes rows, or marks them as gone since `timeUs` (microseconds since 1970; left out: since now). */
+export function deleteSql(plan: TablePlan, where: string, timeUs?: number): string {
+  if (plan.deletedAt === undefined) return `DELETE FROM ${plan.rows} WHERE ${where}`;
+  const at = timeUs === undefined ? 'now()' : quoteLiteral(momentText(timeUs));
+  return `UPDATE ${plan.rows} SET ${plan.deletedAt} = ${at} WHERE ${where}`;
 }
 
 /** The condition that finds the row with the key of `image`. */
@@ -20,22 +29,24 @@ export function keyCondition(plan: TablePlan, image: readonly Value[], fallback?
     .join(' AND ');
 }
 
-/** Sets the columns that an image gives, or nothing when it gives none. */
+/** Sets the columns that an image gives, or nothing when it gives none. The row is one that the source has. */
 export function updateSql(plan: TablePlan, image: readonly Value[], columns: readonly number[], where: string): string {
   const sets = columns
     .filter((index) => image[index] !== 0)
     .map((index) => `${plan.names[index]} = ${literal(plan, index, image[index]!)}`);
-  return sets.length === 0 ? '' : `UPDATE ${plan.rows} SET ${sets.join(', ')} WHERE ${where}`;
+  if (sets.length === 0) return '';
+  if (plan.deletedAt !== undefined) sets.push(`${plan.deletedAt} = NULL`);
+  return `UPDATE ${plan.rows} SET ${sets.join(', ')} WHERE ${where}`;
 }
 
-/** The statements of one row change of operation i, r, u or d. */
-export function rowStatement(plan: TablePlan, row: RowChange): string {
+/** The statements of one row change of operation i, r, u or d, committed at `timeUs` (microseconds since 1970). */
+export function rowStatement(plan: TablePlan, row: RowChange, timeUs?: number): string {
   if (plan.key.length === 0) return keylessStatement(plan, row);
   const upsert = (image: readonly Value[]): string =>
     `${plan.insertHead}VALUES ${valuesTuple(plan, image)}${plan.conflict}`;
   switch (row[0]) {
     case 'd':
-      return `DELETE FROM ${plan.rows} WHERE ${keyCondition(plan, row[4]!)}`;
+      return deleteSql(plan, keyCondition(plan, row[4]!), timeUs);
     case 'u': {
       const image = filledImage(row);
       const partial = isPartial(plan, image);
@@ -43,7 +54,10 @@ export function rowStatement(plan: TablePlan, row: RowChange): string {
         // The row moves rather than being deleted, so that rows that refer to it may follow.
         const columns = [...plan.key, ...plan.settable];
         const move = updateSql(plan, image, columns, keyCondition(plan, row[4]!));
-        return partial ? move : `${move}; ${upsert(image)}`;
+        const moved = partial ? move : `${move}; ${upsert(image)}`;
+        if (plan.deletedAt === undefined) return moved;
+        // A row that once had this key, and is gone, is in the way.
+        return `DELETE FROM ${plan.rows} WHERE ${keyCondition(plan, image, row[4])} AND ${plan.deletedAt} IS NOT NULL; ${moved}`;
       }
       if (!partial) return upsert(image);
       return updateSql(plan, image, plan.settable, keyCondition(plan, image, row[4]));

@@ -8,7 +8,7 @@ import { countLines, type LineBlock } from '../../core/packed-rows.ts';
 import type { Segment } from '../compact.ts';
 import type { TableChanges } from '../table-changes.ts';
 import { CopyBuffer } from './copy-text.ts';
-import { keyCondition, rowStatement, updateSql, valuesTuple } from './row-statement.ts';
+import { deleteSql, keyCondition, rowStatement, updateSql, valuesTuple } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import type { SnapshotMarks } from './snapshot-marks.ts';
 import { writeStaged, type StagedTable } from './staging.ts';
@@ -50,7 +50,8 @@ export class SegmentWriter {
       else if (table.insertsOnly && table.size > MOST_LITERAL_ROWS && this.#direct(table))
         await this.#copyDirect(transaction, table, deletesLast);
       else if (table.ordered)
-        for (const row of table.decodedRows()) await transaction.addAndFlushIfLarge(rowStatement(plan, row));
+        for (const [frame, row] of table.rowRefs())
+          await transaction.addAndFlushIfLarge(rowStatement(plan, frame.row(row), frame.commitTimeOf(row)));
       else addLiteral(transaction, table, this.#deletesFirst(table), deletesLast);
     }
     for (const sql of deletesLast.toReversed()) await transaction.addAndFlushIfLarge(sql);
@@ -133,20 +134,27 @@ function addLiteral(
   const tuples: string[] = [];
   const updates: string[] = [];
   const deletes: string[] = [];
+  /** The keys of rows to mark, by the moment at which they went. */
+  const marks = new Map<number, string[]>();
   for (const change of table.net()) {
-    if (change.kind === 'upsert') tuples.push(valuesTuple(plan, change.image));
-    else if (change.kind === 'delete') deletes.push(`(${keyCondition(plan, change.image)})`);
-    else updates.push(updateSql(plan, change.image, plan.settable, keyCondition(plan, change.image)));
+    const { kind, image, deletedAtUs } = change;
+    if (kind === 'upsert' || kind === 'buried') tuples.push(valuesTuple(plan, image, deletedAtUs));
+    else if (kind === 'delete') deletes.push(`(${keyCondition(plan, image)})`);
+    else if (kind === 'partial') updates.push(updateSql(plan, image, plan.settable, keyCondition(plan, image)));
+    else {
+      const keys = marks.get(deletedAtUs!);
+      if (keys === undefined) marks.set(deletedAtUs!, [`(${keyCondition(plan, image)})`]);
+      else keys.push(`(${keyCondition(plan, image)})`);
+    }
   }
-  const deleteSql = deletes.length === 0 ? '' : deleteWhere(plan, deletes);
-  if (first) transaction.add(deleteSql);
+  const gone = [
+    ...(deletes.length === 0 ? [] : [`DELETE FROM ${plan.rows} WHERE ${deletes.join(' OR ')}`]),
+    ...[...marks].map(([timeUs, keys]) => deleteSql(plan, keys.join(' OR '), timeUs)),
+  ].join('; ');
+  if (first) transaction.add(gone);
   if (tuples.length > 0) transaction.add(`${plan.insertHead}VALUES ${tuples.join(',\n')}${plan.conflict}`);
   for (const sql of updates) transaction.add(sql);
-  if (!first && deleteSql !== '') last.push(deleteSql);
-}
-
-function deleteWhere(plan: TablePlan, conditions: readonly string[]): string {
-  return `DELETE FROM ${plan.rows} WHERE ${conditions.join(' OR ')}`;
+  if (!first && gone !== '') last.push(gone);
 }
 
 function checkLines({ from, to, lines }: LineBlock, { schema, name }: TableSchema): void {

@@ -1,6 +1,6 @@
 /**
  * What a snapshot did not see does not exist. From a snapshot's `begin` the keys of a table that come by are recorded
- * in a table `waybill.seen_…`; at its `end` the rows with other keys are deleted. The existence of that table is the
+ * in a table `waybill.seen_…`; at its `end` the rows with other keys are deleted, or marked as gone. The existence of that table is the
  * state, so a restart goes on where it was. Of a range of keys the same, with rows of the range alone.
  */
 import { createHash } from 'node:crypto';
@@ -11,7 +11,7 @@ import { keyOrder, type KeyBounds } from '../../core/key-order.ts';
 import { markedRange } from '../marked-range.ts';
 import { appliesDeletes, isQuarantine } from '../target-schema.ts';
 import { qualifiedName, quoteLiteral, quoteName } from './sql.ts';
-import { literal, type TablePlan } from './table-plan.ts';
+import { literal, momentText, type TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
@@ -69,16 +69,21 @@ export class SnapshotMarks {
     return seen === undefined || !hasKey(seen, plan) ? undefined : seen.name;
   }
 
-  /** Does what a mark asks, inside the transaction. */
-  async apply(transaction: TargetTransaction, plan: TablePlan, content: readonly Value[]): Promise<void> {
+  /** Does what a mark asks, inside the transaction. `timeUs`: when the mark was written, microseconds since 1970. */
+  async apply(
+    transaction: TargetTransaction,
+    plan: TablePlan,
+    content: readonly Value[],
+    timeUs: number,
+  ): Promise<void> {
     const [id, mark] = content.map(String) as [string, string];
     if (mark === 'begin') await this.#begin(transaction, plan, id);
-    else if (mark === 'end') this.#end(transaction, plan);
+    else if (mark === 'end') this.#end(transaction, plan, timeUs);
     else if (mark === 'cancel' || mark === 'cancel_range') this.#cancel(transaction, plan, id, mark);
     else if (mark === 'begin_range' || mark === 'end_range') {
       const range = plan.key.length === 0 ? undefined : this.#range(plan, content);
       if (mark === 'begin_range') await this.#beginRange(transaction, plan, id, range);
-      else this.#endRange(transaction, plan, id, range);
+      else this.#endRange(transaction, plan, id, range, timeUs);
     }
   }
 
@@ -140,12 +145,18 @@ export class SnapshotMarks {
     if (isMeant) this.forget(transaction, plan.id);
   }
 
-  #endRange(transaction: TargetTransaction, plan: TablePlan, id: string, range: string | undefined): void {
+  #endRange(
+    transaction: TargetTransaction,
+    plan: TablePlan,
+    id: string,
+    range: string | undefined,
+    timeUs: number,
+  ): void {
     const seen = this.#seen.get(plan.id);
     // The end of another one says nothing of this one.
     if (seen?.name !== this.#nameOf(plan, RANGE_PREFIX, id)) return;
-    if (range !== undefined && this.#settings.deletes === 'apply' && hasKey(seen, plan))
-      transaction.add(`DELETE FROM ${plan.rows} t WHERE ${range} AND NOT ${isSeen(seen, plan)}`);
+    if (range !== undefined && this.#settings.deletes !== 'ignore' && hasKey(seen, plan))
+      transaction.add(goneSql(plan, `${range} AND NOT ${isSeen(seen, plan)}`, timeUs));
     this.forget(transaction, plan.id);
   }
 
@@ -156,7 +167,7 @@ export class SnapshotMarks {
     this.#seen.delete(id);
   }
 
-  #end(transaction: TargetTransaction, plan: TablePlan): void {
+  #end(transaction: TargetTransaction, plan: TablePlan, timeUs: number): void {
     const seen = this.#seen.get(plan.id);
     if (seen === undefined || seen.isRange) return;
     this.#seen.delete(plan.id);
@@ -166,10 +177,17 @@ export class SnapshotMarks {
       const own = isQuarantine(plan.table, this.#settings)
         ? `t.flow = ${quoteLiteral(this.#flow)} AND t.hold IS NOT NULL AND `
         : '';
-      transaction.add(`DELETE FROM ${plan.rows} t WHERE ${own}NOT ${isSeen(seen, plan)}`);
+      transaction.add(goneSql(plan, `${own}NOT ${isSeen(seen, plan)}`, timeUs));
     }
     transaction.add(`DROP TABLE ${seen.name}`);
   }
+}
+
+/** Takes rows `t` away, or marks those that are not marked yet. */
+function goneSql(plan: TablePlan, where: string, timeUs: number): string {
+  if (plan.deletedAt === undefined) return `DELETE FROM ${plan.rows} t WHERE ${where}`;
+  const at = quoteLiteral(momentText(timeUs));
+  return `UPDATE ${plan.rows} t SET ${plan.deletedAt} = ${at} WHERE t.${plan.deletedAt} IS NULL AND ${where}`;
 }
 
 function isSeen(seen: SeenTable, plan: TablePlan): string {

@@ -4,6 +4,7 @@ import type { FlowConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import { nameOf, type FollowedTables, type SchemaStep, type TableRecord } from '../followed-tables.ts';
+import { marked } from '../soft-problems.ts';
 import { goneReason, isOfTheFlow, isRenamedAlong, stoppedRecord } from '../schema-stop.ts';
 import { targetSchema } from '../target-schema.ts';
 import { followChanges } from './follow-changes.ts';
@@ -11,7 +12,7 @@ import { qualifiedName, quoteName } from './sql.ts';
 import { deleteRecordSql, readTableRecords, storeRecordSql } from './table-records.ts';
 import { isRowError, targetError } from './target-error.ts';
 import type { TargetTable } from './table-plan.ts';
-import { ensureTargetTable, ensureTargetTables } from './target-table.ts';
+import { addDeletedAt, ensureTargetTable, ensureTargetTables } from './target-table.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
 const NOTHING_KEPT = { kept: [], pending: [] } as const;
@@ -22,6 +23,9 @@ export class TableFollower {
   readonly #settings: FlowConfig;
   readonly #followed: FollowedTables;
 
+  /** Records were loaded before; a transaction may be under way. */
+  #loaded = false;
+
   constructor(client: ClientBase, flow: string, settings: FlowConfig, followed: FollowedTables) {
     this.#client = client;
     this.#flow = flow;
@@ -30,7 +34,17 @@ export class TableFollower {
   }
 
   async load(): Promise<void> {
-    this.#followed.load(await readTableRecords(this.#client, this.#flow));
+    const records = await readTableRecords(this.#client, this.#flow);
+    if (!this.#loaded)
+      await addDeletedAt(
+        this.#client,
+        marked(records, this.#settings).map((table) => ({
+          schema: targetSchema(table, this.#settings),
+          name: table.name,
+        })),
+      );
+    this.#loaded = true;
+    this.#followed.load(records);
   }
 
   /** `follow` for several steps, in their order. Gives the target tables that the flow did not know of before. */

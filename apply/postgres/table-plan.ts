@@ -1,11 +1,12 @@
 /** All that writing one version of one table needs, worked out once: names, key, and the fixed parts of statements. */
 import { dialectOf, isBinaryColumn } from '../../core/column-kind.ts';
-import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema, Value } from '../../core/frame.ts';
+import { DELETED_AT, deletedAtText } from '../../core/soft-deletes.ts';
 import type { PlanShape } from '../table-changes.ts';
 import { keyShape } from '../row-key.ts';
 import { mapToPostgres } from '../type-mapping.ts';
 import { ValueMisfit, type Convert } from '../value-misfit.ts';
+import type { ShapeSettings } from './table-shape.ts';
 import { byteaText, qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 
 export interface TargetTable {
@@ -41,6 +42,8 @@ export interface TablePlan extends PlanShape {
   readonly settable: readonly number[];
   /** Equal keys always have equal text, so that text may stand for the key. */
   readonly keyIsText: boolean;
+  /** The column that says since when a row is gone, quoted, where deleted rows stay. */
+  readonly deletedAt: string | undefined;
   readonly insertHead: string;
   readonly conflict: string;
   readonly stage: string;
@@ -55,11 +58,7 @@ const COMPARED_AS_TEXT =
 
 let stages = 0;
 
-export function createTablePlan(
-  table: TableSchema,
-  target: TargetTable,
-  settings: Pick<FlowConfig, 'zero_dates'>,
-): TablePlan {
+export function createTablePlan(table: TableSchema, target: TargetTable, settings: ShapeSettings): TablePlan {
   const dialect = dialectOf(table);
   const mappings = table.columns.map((column) =>
     dialect === 'postgres' ? undefined : mapToPostgres(column, dialect, settings),
@@ -71,11 +70,19 @@ export function createTablePlan(
   const written = indexes.filter((index) => targetOf(index)?.generated === false);
   const settable = written.filter((index) => !key.includes(index) && targetOf(index)?.identityAlways === false);
   const qualified = qualifiedName(target.schema, target.name);
-  const list = written.map((index) => names[index]).join(', ');
-  const sets = settable.map((index) => `${names[index]} = EXCLUDED.${names[index]}`).join(', ');
+  const deletedAt = settings.deletes === 'soft' ? quoteName(DELETED_AT) : undefined;
+  const own = deletedAt === undefined ? [] : [deletedAt];
+  const list = [...written.map((index) => names[index]), ...own].join(', ');
+  const sets = [...settable.map((index) => names[index]!), ...own]
+    .map((name) => `${name} = EXCLUDED.${name}`)
+    .join(', ');
   const stage = `pg_temp.wb_stage_${++stages}`;
   const takesLines = written.length === indexes.length && mappings.every((mapping) => mapping?.convert === undefined);
-  const stageColumns = written.map((index) => `${names[index]} ${targetOf(index)!.type}`).join(', ');
+  const stageColumns = [
+    'wb_op int',
+    ...(deletedAt === undefined ? [] : ['wb_at timestamptz']),
+    ...written.map((index) => `${names[index]} ${targetOf(index)!.type}`),
+  ].join(', ');
   return {
     table,
     target,
@@ -91,6 +98,8 @@ export function createTablePlan(
     // Lines of COPY are as the source prints them, which has bytea in hexadecimal digits.
     takesLines: dialect === 'postgres' && takesLines,
     settable,
+    marksDeleted: deletedAt !== undefined,
+    deletedAt,
     keyIsText: key.every((index) => TEXT_EQUALS_VALUE.test(mappings[index]?.type ?? table.columns[index]!.type)),
     insertHead: `INSERT INTO ${qualified} (${list}) OVERRIDING SYSTEM VALUE `,
     conflict:
@@ -98,8 +107,13 @@ export function createTablePlan(
         ? ''
         : ` ON CONFLICT (${key.map((index) => names[index]).join(', ')}) DO ${sets === '' ? 'NOTHING' : `UPDATE SET ${sets}`}`,
     stage,
-    createStage: `CREATE TEMP TABLE IF NOT EXISTS ${stage.slice('pg_temp.'.length)} (wb_op int, ${stageColumns}) ON COMMIT DELETE ROWS`,
+    createStage: `CREATE TEMP TABLE IF NOT EXISTS ${stage.slice('pg_temp.'.length)} (${stageColumns}) ON COMMIT DELETE ROWS`,
   };
+}
+
+/** A moment as the text of a timestamptz. */
+export function momentText(timeUs: number): string {
+  return `${deletedAtText(timeUs)}+00`;
 }
 
 /** A value as an SQL literal without a cast: as in COPY, the column's own input function reads it. Throws `ValueMisfit`. */

@@ -3,7 +3,13 @@ import { dialectOf } from '../../core/column-kind.ts';
 import type { FlowConfig } from '../../core/config.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import { mapToPostgres } from '../type-mapping.ts';
+import { DELETED_AT } from '../../core/soft-deletes.ts';
+import { leftBehind, softProblems } from '../soft-problems.ts';
+import { qualifiedName, quoteName } from './sql.ts';
 import type { TargetColumn } from './table-plan.ts';
+
+/** What of a flow's settings says how its tables are shaped. */
+export type ShapeSettings = Pick<FlowConfig, 'zero_dates' | 'deletes'>;
 
 export interface FoundColumn extends TargetColumn {
   readonly name: string;
@@ -17,11 +23,19 @@ export interface FoundTable {
   readonly columns: FoundColumn[];
 }
 
+/** Type of the column that says since when a row is gone. */
+export const DELETED_AT_TYPE = 'timestamp with time zone';
+
 /** Most bytes of a name in Postgres. */
 const MAX_NAME_BYTES = 63;
 
+/** Why a table of this source cannot be written by this flow to Postgres; empty when it can. */
+export function sourceProblems(table: TableSchema, settings: ShapeSettings): string[] {
+  return [...softProblems(table, settings), ...foreignProblems(table, settings)];
+}
+
 /** Why a table of another kind of source cannot be written to Postgres; empty when it can. */
-export function foreignProblems(table: TableSchema, settings: Pick<FlowConfig, 'zero_dates'>): string[] {
+export function foreignProblems(table: TableSchema, settings: ShapeSettings): string[] {
   const dialect = dialectOf(table);
   if (dialect === 'postgres') return [];
   const long = [table.name, ...table.columns.map((column) => column.name)].filter(
@@ -45,7 +59,8 @@ export function columnProblems(
   table: TableSchema,
   found: FoundTable,
   types: ReadonlyMap<string, string>,
-  settings: Pick<FlowConfig, 'zero_dates'>,
+  settings: ShapeSettings,
+  schema: string,
 ): string[] {
   const dialect = dialectOf(table);
   const byName = new Map(found.columns.map((column) => [column.name, column]));
@@ -63,9 +78,17 @@ export function columnProblems(
     if (!fits) problems.push(`column ${column.name} is ${target.type} in the target and ${column.type} in the source`);
   }
   for (const extra of byName.values())
-    if (extra.notNull && !extra.defaulted && !extra.generated)
+    if (extra.name === DELETED_AT) problems.push(...markerProblems(extra, settings, qualifiedName(schema, table.name)));
+    else if (extra.notNull && !extra.defaulted && !extra.generated)
       problems.push(`column ${extra.name} (${extra.type}) is not in the source, and is NOT NULL without a default`);
   return problems;
+}
+
+/** What is wrong with the column of ours that says since when a row is gone. */
+function markerProblems(found: FoundColumn, { deletes }: ShapeSettings, qualified: string): string[] {
+  if (deletes !== 'soft') return [leftBehind(qualified, quoteName(DELETED_AT))];
+  const fits = found.type === DELETED_AT_TYPE && !found.notNull && !found.generated;
+  return fits ? [] : [`column ${DELETED_AT} is ${found.type}; deletes: soft needs it as ${DELETED_AT_TYPE}, and NULL`];
 }
 
 const FAMILIES: readonly RegExp[] = [

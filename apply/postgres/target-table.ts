@@ -1,13 +1,13 @@
 /** Target tables: made when missing, refused when their shape does not fit. What changes later is follow-changes.ts. */
 import type { ClientBase } from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
-import type { FlowConfig } from '../../core/config.ts';
 import { dialectOf } from '../../core/column-kind.ts';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
+import { DELETED_AT } from '../../core/soft-deletes.ts';
 import { mapToPostgres } from '../type-mapping.ts';
 import { qualifiedName, quoteName } from './sql.ts';
 import type { TargetTable } from './table-plan.ts';
-import { columnProblems, foreignProblems, type FoundTable } from './table-shape.ts';
+import { columnProblems, DELETED_AT_TYPE, sourceProblems, type FoundTable, type ShapeSettings } from './table-shape.ts';
 import { targetError } from './target-error.ts';
 import { CREATION_LOCK } from './waybill-schema.ts';
 
@@ -22,7 +22,7 @@ export async function ensureTargetTable(
   client: ClientBase,
   table: TableSchema,
   schema: string,
-  settings: Pick<FlowConfig, 'zero_dates'>,
+  settings: ShapeSettings,
 ): Promise<TargetTable> {
   return (await ensureTargetTables(client, [{ table, schema }], settings))[0]!;
 }
@@ -34,7 +34,7 @@ export async function ensureTargetTable(
 export async function ensureTargetTables(
   client: ClientBase,
   wanted: readonly WantedTable[],
-  settings: Pick<FlowConfig, 'zero_dates'>,
+  settings: ShapeSettings,
 ): Promise<TargetTable[]> {
   try {
     for (const { table, schema } of wanted) refuseForeign(table, schema, settings);
@@ -46,7 +46,9 @@ export async function ensureTargetTables(
     const found = await readTables(client, wanted);
     const changed = wanted
       .map((_, index) => index)
-      .filter((index) => found[index] === undefined || missingColumns(wanted[index]!.table, found[index]).length > 0);
+      .filter(
+        (index) => found[index] === undefined || lackedColumns(wanted[index]!.table, found[index], settings).length > 0,
+      );
     if (changed.length > 0) {
       const missing = changed.filter((index) => found[index] === undefined);
       if (missing.length > 0)
@@ -56,7 +58,7 @@ export async function ensureTargetTables(
           settings,
         );
       for (const index of changed)
-        if (found[index] !== undefined) await addColumns(client, wanted[index]!, found[index], types[index]!);
+        if (found[index] !== undefined) await addColumns(client, wanted[index]!, found[index], types[index]!, settings);
       const again = await readTables(
         client,
         changed.map((index) => wanted[index]!),
@@ -75,12 +77,12 @@ export async function findTargetTable(
   client: ClientBase,
   table: TableSchema,
   schema: string,
-  settings: Pick<FlowConfig, 'zero_dates'>,
+  settings: ShapeSettings,
 ): Promise<TargetTable | undefined> {
   try {
     refuseForeign(table, schema, settings);
     const found = await readTable(client, schema, table.name);
-    if (found === undefined || missingColumns(table, found).length > 0) return undefined;
+    if (found === undefined || lackedColumns(table, found, settings).length > 0) return undefined;
     const types = await typesOfTables(client, [table], settings);
     return (await asTargets(client, [{ table, schema }], [found], types, settings))[0];
   } catch (thrown) {
@@ -94,12 +96,12 @@ async function asTargets(
   wanted: readonly WantedTable[],
   found: readonly (FoundTable | undefined)[],
   types: readonly ReadonlyMap<string, string>[],
-  settings: Pick<FlowConfig, 'zero_dates'>,
+  settings: ShapeSettings,
 ): Promise<TargetTable[]> {
   for (const [index, { table, schema }] of wanted.entries()) {
-    const [missing] = missingColumns(table, found[index]);
+    const [missing] = lackedColumns(table, found[index], settings);
     if (missing !== undefined) throw shapeError(schema, table.name, `column ${missing} is missing`);
-    const [problem] = columnProblems(table, found[index]!, types[index]!, settings);
+    const [problem] = columnProblems(table, found[index]!, types[index]!, settings, schema);
     if (problem !== undefined) throw shapeError(schema, table.name, problem);
   }
   const keyless = await withoutKey(
@@ -120,22 +122,29 @@ export function missingColumns(table: TableSchema, found: FoundTable | undefined
   return table.columns.map(({ name }) => name).filter((name) => !known.has(name));
 }
 
+/** The same, with the column of ours where deleted rows stay. */
+function lackedColumns(table: TableSchema, found: FoundTable | undefined, { deletes }: ShapeSettings): string[] {
+  const missing = missingColumns(table, found);
+  const lacks = deletes === 'soft' && found?.columns.some(({ name }) => name === DELETED_AT) !== true;
+  return lacks ? [...missing, DELETED_AT] : missing;
+}
+
 async function addColumns(
   client: ClientBase,
   { table, schema }: WantedTable,
   found: FoundTable,
   types: ReadonlyMap<string, string>,
+  settings: ShapeSettings,
 ): Promise<void> {
-  const known = new Set(found.columns.map((column) => column.name));
-  const adds = table.columns
-    .filter((column) => !known.has(column.name))
-    .map((column) => `ADD COLUMN IF NOT EXISTS ${quoteName(column.name)} ${types.get(column.name)}`);
+  const adds = lackedColumns(table, found, settings).map(
+    (name) => `ADD COLUMN IF NOT EXISTS ${quoteName(name)} ${name === DELETED_AT ? DELETED_AT_TYPE : types.get(name)}`,
+  );
   await client.query(`ALTER TABLE ${qualifiedName(schema, table.name)} ${adds.join(', ')}`);
 }
 
-/** What a table of MySQL or MariaDB has that Postgres has no form for. Throws `target_shape`. */
-function refuseForeign(table: TableSchema, schema: string, settings: Pick<FlowConfig, 'zero_dates'>): void {
-  const problems = foreignProblems(table, settings);
+/** What a source table has that Postgres or the flow has no form for. Throws `target_shape`. */
+function refuseForeign(table: TableSchema, schema: string, settings: ShapeSettings): void {
+  const problems = sourceProblems(table, settings);
   if (problems.length > 0) throw shapeError(schema, table.name, problems.join('. '));
 }
 
@@ -143,7 +152,7 @@ function refuseForeign(table: TableSchema, schema: string, settings: Pick<FlowCo
 export async function targetTypes(
   client: ClientBase,
   table: TableSchema,
-  settings: Pick<FlowConfig, 'zero_dates'>,
+  settings: ShapeSettings,
 ): Promise<Map<string, string>> {
   return (await typesOfTables(client, [table], settings))[0]!;
 }
@@ -151,7 +160,7 @@ export async function targetTypes(
 async function typesOfTables(
   client: ClientBase,
   tables: readonly TableSchema[],
-  settings: Pick<FlowConfig, 'zero_dates'>,
+  settings: ShapeSettings,
 ): Promise<Map<string, string>[]> {
   const bare = (type: string): string => type.replace(/\([^)]*\)/, '');
   const asked = new Set<string>();
@@ -178,7 +187,7 @@ async function typesOfTables(
 async function createTables(
   client: ClientBase,
   tables: readonly (WantedTable & { readonly types: ReadonlyMap<string, string> })[],
-  settings: Pick<FlowConfig, 'zero_dates'>,
+  settings: ShapeSettings,
 ): Promise<void> {
   const schemas = [...new Set(tables.map(({ schema }) => schema))];
   const { rows } = await client.query<{ name: string }>(
@@ -200,7 +209,7 @@ function createSql(
   table: TableSchema,
   schema: string,
   types: ReadonlyMap<string, string>,
-  settings: Pick<FlowConfig, 'zero_dates'>,
+  settings: ShapeSettings,
 ): string {
   const own = dialectOf(table) === 'postgres';
   const lines = table.columns.map((column) => {
@@ -210,19 +219,38 @@ function createSql(
       (own && column.default !== undefined ? ` DEFAULT ${column.default}` : '')
     );
   });
+  if (settings.deletes === 'soft') lines.push(`${quoteName(DELETED_AT)} ${DELETED_AT_TYPE}`);
   if (table.key.length > 0) lines.push(`PRIMARY KEY (${table.key.map(quoteName).join(', ')})`);
   return `CREATE TABLE IF NOT EXISTS ${qualifiedName(schema, table.name)} (${lines.join(', ')})`;
 }
 
 /** A zero date that becomes NULL needs room for one. */
-export function mayBeNull(
-  table: TableSchema,
-  column: ColumnSchema,
-  type: string,
-  settings: Pick<FlowConfig, 'zero_dates'>,
-): boolean {
+export function mayBeNull(table: TableSchema, column: ColumnSchema, type: string, settings: ShapeSettings): boolean {
   if (dialectOf(table) === 'postgres' || settings.zero_dates !== 'null') return false;
   return /^(date|timestamp)/.test(type) && !table.key.includes(column.name);
+}
+
+/**
+ * Adds the column that says since when a row is gone to tables that were made before their flow had `deletes: soft`. Those
+ * that are not there are left out. Throws `target_privilege`.
+ */
+export async function addDeletedAt(
+  client: ClientBase,
+  tables: readonly { readonly schema: string; readonly name: string }[],
+): Promise<void> {
+  try {
+    const found = await readTables(
+      client,
+      tables.map(({ schema, name }) => ({ schema, table: { name } })),
+    );
+    for (const [index, { schema, name }] of tables.entries())
+      if (found[index]?.columns.every((column) => column.name !== DELETED_AT) === true)
+        await client.query(
+          `ALTER TABLE ${qualifiedName(schema, name)} ADD COLUMN IF NOT EXISTS ${quoteName(DELETED_AT)} ${DELETED_AT_TYPE}`,
+        );
+  } catch (thrown) {
+    throw targetError(thrown, `adding column ${DELETED_AT} to the tables of the flow`);
+  }
 }
 
 export async function readTable(client: ClientBase, schema: string, name: string): Promise<FoundTable | undefined> {
@@ -276,7 +304,7 @@ async function readTables(
 export async function existingProblems(
   client: ClientBase,
   wanted: readonly WantedTable[],
-  settings: Pick<FlowConfig, 'zero_dates'>,
+  settings: ShapeSettings,
 ): Promise<string[][]> {
   const types = await typesOfTables(
     client,
@@ -294,10 +322,11 @@ export async function existingProblems(
   );
   const problems: string[][] = wanted.map(() => []);
   for (const [n, { table, oid, index }] of there.entries()) {
+    const { schema } = wanted[index]!;
     const key = keyless[n];
     const rights = lacking.get(oid);
     problems[index]!.push(
-      ...columnProblems(table, found[index]!, types[index]!, settings),
+      ...columnProblems(table, found[index]!, types[index]!, settings, schema),
       ...(key === undefined ? [] : [key]),
       ...(rights === undefined ? [] : [`the user lacks ${rights} on it`]),
     );

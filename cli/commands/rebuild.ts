@@ -97,7 +97,7 @@ function describe(flow: string, { tables, startSeq, storedAt, frames }: RebuildP
   console.log(
     `flow ${flow} can be built from sequence ${startSeq} of its stream (${storedAt.toISOString()}; ${frames} frames), without reading the source.\n` +
       `Until it has caught up, its tables show earlier states, or stand still: ${names}.` +
-      (deletes === 'apply' ? '' : '\nIt ignores deletes, so rows that the source does not have stay.'),
+      (deletes !== 'ignore' ? '' : '\nIt ignores deletes, so rows that the source does not have stay.'),
   );
 }
 

@@ -1,5 +1,6 @@
 /** What of two tables is compared, and how: columns that both have, kinds of text, and whether ranges of keys can be read. */
 import { NO_COLUMN_RULES, type ColumnRules } from '../../core/column-rules.ts';
+import { DELETED_AT } from '../../core/soft-deletes.ts';
 import { isSized, textKind, type TextKind } from './canonical-text.ts';
 import { crossKind, sortsAlike } from './cross-kind.ts';
 import type { ComparedColumn, ComparedTable, SideColumn, SideTable, ZeroDates } from './side.ts';
@@ -20,13 +21,14 @@ export interface ComparePlan {
 
 /**
  * `zeroDates`: what the flow makes of dates that the target does not have. `rules` are those of the source: what they hash
- * or mask is compared as the stream carries it.
+ * or mask is compared as the stream carries it. `marksDeleted`: rows that the target has marked as gone do not count.
  */
 export function comparePlan(
   source: SideTable,
   target: SideTable | undefined,
   zeroDates: ZeroDates | 'reject' = 'reject',
   rules: ColumnRules = NO_COLUMN_RULES,
+  marksDeleted = false,
 ): ComparePlan {
   const columns: { source: ComparedColumn; target: ComparedColumn; ordered: boolean }[] = [];
   const skipped: string[] = [];
@@ -86,6 +88,9 @@ export function comparePlan(
             name: target.name,
             columns: columns.map((column) => column.target),
             ...(target.isParent === true ? { isParent: true } : {}),
+            ...(marksDeleted && target.columns.some(({ name }) => name === DELETED_AT)
+              ? { deletedAt: DELETED_AT }
+              : {}),
             ...shared,
           },
     ranged: keyed && key.every((index) => columns[index]!.ordered),

@@ -62,6 +62,8 @@ export interface ComparedTable {
   readonly key: readonly number[];
   /** As of `SideTable`. */
   readonly isParent?: boolean;
+  /** A column that is NULL in rows that count: others are gone at the source (`deletes: soft`). */
+  readonly deletedAt?: string;
 }
 
 /** Key values as canonical texts. */

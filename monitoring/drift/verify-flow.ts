@@ -43,6 +43,8 @@ export interface FlowVerificationOptions {
   readonly rules?: ColumnRules | undefined;
   /** Deletes or truncations are not applied, so that extra rows are to be expected. */
   readonly ignoreExtra: boolean;
+  /** Rows that go at the source stay in the target, marked, and do not count. */
+  readonly marksDeleted?: boolean;
   /** Columns of the source whose values are not kept with findings. */
   readonly hides: HidesColumn;
   /** Extra rows are deleted by a repair. */
@@ -152,13 +154,14 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
   return { flow, startedAt: run.startedAt, tables };
 }
 
-async function plans({ sides, includes, placeOf, zeroDates, rules }: FlowVerificationOptions): Promise<ComparePlan[]> {
+async function plans(options: FlowVerificationOptions): Promise<ComparePlan[]> {
+  const { sides, includes, placeOf, zeroDates, rules, marksDeleted } = options;
   const targets = await sides.target.tables();
   const find = (schema: string, name: string): (typeof targets)[number] | undefined =>
     targets.find((table) => table.schema === schema && table.name === name);
   return (await sides.source.tables())
     .filter((table) => includes(table.schema, table.name))
-    .map((table) => comparePlan(table, find(placeOf(table.schema), table.name), zeroDates, rules));
+    .map((table) => comparePlan(table, find(placeOf(table.schema), table.name), zeroDates, rules, marksDeleted));
 }
 
 /** A key as the frames of the source carry it. */
@@ -180,7 +183,7 @@ interface Compared {
 
 /** Asks for the rows again and looks whether that mended them; at all rows, where more differed than is listed. */
 async function repair(
-  { deleteExtra, signal, sides, placeOf, zeroDates, rules }: FlowVerificationOptions,
+  { deleteExtra, signal, sides, placeOf, zeroDates, rules, marksDeleted }: FlowVerificationOptions,
   repairer: Repairer,
   comparison: Comparison,
   { plan, progress, compare }: Compared,
@@ -199,7 +202,9 @@ async function repair(
   );
   const source = (await sides.source.tables()).find((table) => table.name === name && table.schema === schema);
   const again =
-    source === undefined || plan.target !== undefined ? plan : comparePlan(source, target, zeroDates, rules);
+    source === undefined || plan.target !== undefined
+      ? plan
+      : comparePlan(source, target, zeroDates, rules, marksDeleted);
   if (progress.truncated) {
     Object.assign(progress, newTableProgress());
     await compare(again);

@@ -58,7 +58,7 @@ function plan(): TablePlan {
   return createTablePlan(
     TABLE,
     { schema: 'public', name: 'items', oid: 1, holdsRows: true, columns },
-    { zero_dates: 'reject' },
+    { zero_dates: 'reject', deletes: 'apply' },
   );
 }
 

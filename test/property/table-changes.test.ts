@@ -37,9 +37,9 @@ function lastStates(table: TableSchema, rows: readonly RowChange[]): unknown[] {
   return [...states.values()];
 }
 
-/** A frame of these rows; new rows that follow each other stand behind its JSON, as lines. */
-function frameOf(table: TableSchema, rows: readonly RowChange[], asLines: boolean): IndexedFrame {
-  const tx = [[7, '0'.repeat(16), 'F'.repeat(16), 1, rows.length, 'whole', 0]];
+/** A frame of these rows; new rows that follow each other stand behind its JSON, as lines. Each row is a transaction. */
+function frameOf(table: TableSchema, rows: readonly RowChange[], asLines: boolean, firstTime = 1): IndexedFrame {
+  const tx = rows.map((_, row) => [7, '0'.repeat(16), 'F'.repeat(16), firstTime + row, 1, 'whole', 0]);
   const entries: unknown[] = [];
   let lines = '';
   for (let row = 0; row < rows.length;) {
@@ -86,6 +86,55 @@ it.each([
       expect(changes.size).toBe(rows.length);
     }),
   );
+});
+
+/** The same where deleted rows stay: with the time of the delete; undefined where rows must be taken one after the other. */
+function markedStates(table: TableSchema, rows: readonly RowChange[]): unknown[] | undefined {
+  const keyOf = (values: readonly Value[]): string => JSON.stringify(keyShape(table).key.map((index) => values[index]));
+  const states = new Map<string, [kind: string, image: readonly Value[], timeUs?: number | undefined]>();
+  for (const [time, [op, , after, , before]] of rows.entries()) {
+    if (op === 'd') {
+      const earlier = states.get(keyOf(before!));
+      if (earlier !== undefined && earlier[0] !== 'upsert') return undefined;
+      states.set(keyOf(before!), earlier === undefined ? ['mark', before!, time] : ['buried', earlier[1], time]);
+    } else if (before !== undefined && keyOf(before) !== keyOf(after!))
+      states.set(keyOf(before), ['delete', before, undefined]);
+    if (after !== null) states.set(keyOf(after), ['upsert', after, undefined]);
+  }
+  return [...states.values()];
+}
+
+it('where deleted rows stay, one that came and went is kept whole, and each knows when it went', () => {
+  const table = tableOf(['tenant', 'sku'], 'text');
+  const plan = { ...keyShape(table), table, written: [0, 1, 2, 3], takesLines: true, marksDeleted: true };
+  const some = fc.tuple(fc.array(change, { minLength: 1, maxLength: 12 }), fc.boolean());
+  const reached = { whole: 0, ordered: 0 };
+  fc.assert(
+    fc.property(fc.array(some, { maxLength: 3 }), (parts) => {
+      const changes = new TableChanges(plan);
+      let time = 0;
+      for (const [rows, asLines] of parts) {
+        const frame = frameOf(table, rows, asLines, time);
+        time += rows.length;
+        for (let row = 0; row < frame.length; row++) {
+          const block = frame.linesAt(row);
+          if (block !== undefined && changes.addLines(frame, block)) row = block.to - 1;
+          else changes.add(frame, row);
+        }
+      }
+      const wanted = markedStates(
+        table,
+        parts.flatMap(([rows]) => rows),
+      );
+      expect(changes.ordered).toBe(wanted === undefined);
+      reached[wanted === undefined ? 'ordered' : 'whole'] += 1;
+      if (wanted === undefined) return;
+      expect([...changes.net()].map(({ kind, image: values, deletedAtUs }) => [kind, values, deletedAtUs])).toEqual(
+        wanted,
+      );
+    }),
+  );
+  expect(Math.min(reached.whole, reached.ordered)).toBeGreaterThan(0);
 });
 
 it('knows as many keys as come', () => {

@@ -180,6 +180,7 @@ export class CrossPipeline {
         zeroDates: this.config.flows[flow]!.zero_dates,
         hides: () => false,
         ignoreExtra: false,
+        marksDeleted: this.config.flows[flow]!.deletes === 'soft',
         deleteExtra: true,
         maxLoad: 1,
         graceMs: 300,

@@ -126,9 +126,14 @@ export function orderSql(table: ComparedTable): string {
 const half = (from: string): string => `CAST(CAST(CONV(${from}, 16, 10) AS UNSIGNED) AS SIGNED)`;
 const HALVES = `${half('LEFT(h, 16)')} AS high, ${half('RIGHT(h, 16)')} AS low`;
 
+/** The condition on rows, without those that are marked as gone. */
+function counting({ deletedAt }: ComparedTable, where: string): string {
+  return deletedAt === undefined ? where : `(${where}) AND ${quoteName(deletedAt)} IS NULL`;
+}
+
 /** Sums by bucket: bucket, rows, rows with a digest, high, low. */
 export function sumsSql(table: ComparedTable, where: string, mask: number, flavour: Flavour): string {
-  const hashed = `SELECT LEFT(SHA2(${rowSql(table.columns, flavour)}, 256), 32) AS h FROM ${qualified(table)} WHERE ${where}`;
+  const hashed = `SELECT LEFT(SHA2(${rowSql(table.columns, flavour)}, 256), 32) AS h FROM ${qualified(table)} WHERE ${counting(table, where)}`;
   return (
     `SELECT low & ${mask} AS bucket, COUNT(*), COUNT(low), SUM(high), SUM(low)` +
     ` FROM (SELECT ${HALVES} FROM (${hashed}) x) y GROUP BY bucket`
@@ -137,5 +142,5 @@ export function sumsSql(table: ComparedTable, where: string, mask: number, flavo
 
 /** The columns of rows as texts. */
 export function textsSql(table: ComparedTable, where: string, flavour: Flavour): string {
-  return `SELECT ${table.columns.map((column) => textSql(column, flavour)).join(', ')} FROM ${qualified(table)} WHERE ${where}`;
+  return `SELECT ${table.columns.map((column) => textSql(column, flavour)).join(', ')} FROM ${qualified(table)} WHERE ${counting(table, where)}`;
 }

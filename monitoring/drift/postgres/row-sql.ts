@@ -24,6 +24,11 @@ export function rowsOf(table: ComparedTable): string {
   return table.isParent === true ? `only ${qualified(table)}` : qualified(table);
 }
 
+/** The condition on rows `t`, without those that are marked as gone. */
+function counting({ deletedAt }: ComparedTable, where: string): string {
+  return deletedAt === undefined ? where : `(${where}) and t.${quoteName(deletedAt)} is null`;
+}
+
 /** An expression whose output text is the canonical text of the column's value. */
 function valueSql({ name, type, kind }: ComparedColumn): string {
   const column = `t.${quoteName(name)}`;
@@ -142,7 +147,7 @@ export function digestIsOneOfSql(table: ComparedTable, digests: ReadonlySet<stri
 /** Rows `h` (the hash) and `k0`, `k1`, … (canonical key) of `from`, each worked out once. */
 function hashedSql(table: ComparedTable, from: string, where: string, withKey: boolean): string {
   const keys = withKey ? keyColumns(table).map((column, i) => `${textSql(column)} as k${i}, `) : [];
-  return `select ${keys.join('')}${hashSql(table)} as h from ${from} where ${where} offset 0`;
+  return `select ${keys.join('')}${hashSql(table)} as h from ${from} where ${counting(table, where)} offset 0`;
 }
 
 const HALVES = `('x' || left(h, 16))::bit(64)::bigint as high, ('x' || right(h, 16))::bit(64)::bigint as low`;
@@ -172,5 +177,5 @@ export function digestsSql(
 
 /** The columns of a row as canonical texts, for digests that are worked out outside of the database. */
 export function textsSql(table: ComparedTable, from: string, where: string): string {
-  return `select ${table.columns.map(textSql).join(', ')} from ${from} where ${where}`;
+  return `select ${table.columns.map(textSql).join(', ')} from ${from} where ${counting(table, where)}`;
 }
