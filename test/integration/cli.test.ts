@@ -107,7 +107,7 @@ it('prints grants that suffice, and check agrees', async () => {
   // As its comments say, the owner of the tables makes the publication.
   await db.query(
     majorOf(source) < 15
-      ? 'create publication waybill_wms for table orders with (publish_via_partition_root = true)'
+      ? `${sourceGrants}create publication waybill_wms for table orders with (publish_via_partition_root = true)`
       : sourceGrants.replace('-- CREATE PUBLICATION', 'CREATE PUBLICATION'),
   );
   await store.query(targetGrants);
