@@ -72,12 +72,22 @@ export class MysqlOutboundSession implements OutboundSession {
     );
   }
 
+  async waiting(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>> {
+    const statements = this.#statements.get(write)!;
+    return statements.waiting === undefined ? new Set() : await this.#stage(statements, rows);
+  }
+
   async write(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>> {
     const statements = this.#statements.get(write)!;
-    await this.#session.run(statements.stage(rows));
-    const waiting = await this.#session.rows(statements.waiting);
+    const waiting = await this.#stage(statements, rows);
     if (statements.write !== '') await this.#session.run(statements.write);
-    return new Set(waiting.map(([i]) => Number(i)));
+    return waiting;
+  }
+
+  async #stage({ stage, waiting }: OutboundStatements, rows: readonly Cells[]): Promise<ReadonlySet<number>> {
+    await this.#session.run(stage(rows));
+    if (waiting === undefined) return new Set();
+    return new Set((await this.#session.rows(waiting)).map(([i]) => Number(i)));
   }
 
   async remove(write: OutboundWrite, rows: readonly Cells[]): Promise<void> {
@@ -88,9 +98,8 @@ export class MysqlOutboundSession implements OutboundSession {
   async claim(claims: readonly Claim[]): Promise<void> {
     const flow = quoteLiteral(this.#options.flow);
     const tuples = claims.map(({ row, record, key }) => `(${flow}, '${row}', '${record}', ${quoteLiteral(key)})`);
-    // Not IGNORE, which would pass over other things, too.
     await this.#session.run(
-      `INSERT INTO waybill.outbound_rows (flow, row_id, record_id, \`key\`) VALUES ${tuples.join(', ')} ON DUPLICATE KEY UPDATE flow = flow`,
+      `INSERT INTO waybill.outbound_rows (flow, row_id, record_id, \`key\`) VALUES ${tuples.join(', ')}`,
     );
   }
 
@@ -99,6 +108,10 @@ export class MysqlOutboundSession implements OutboundSession {
       `SELECT row_id, \`key\` FROM waybill.outbound_rows WHERE ${this.#own()} AND row_id IN (${listOf(claims)})`,
     );
     return new Map(rows.map(([row, key]) => [row!, key!]));
+  }
+
+  async unclaim(rows: readonly string[]): Promise<void> {
+    await this.#session.run(`DELETE FROM waybill.outbound_rows WHERE ${this.#own()} AND row_id IN (${listOf(rows)})`);
   }
 
   async release(records: readonly string[], kept: readonly string[]): Promise<void> {

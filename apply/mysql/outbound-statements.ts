@@ -13,8 +13,11 @@ export interface OutboundStatements {
   readonly create: string;
   /** Puts rows into it, and looks up what they find. */
   stage(rows: readonly Cells[]): string;
-  /** Numbers of the staged rows that wait: asked before anything is written, so that none is both left and forgotten. */
-  readonly waiting: string;
+  /**
+   * Numbers of the staged rows that wait: asked before anything is written, so that none is both left and forgotten.
+   * Undefined where no row ever does.
+   */
+  readonly waiting: string | undefined;
   /** Writes those that do not. */
   readonly write: string;
   readonly remove: string;
@@ -99,7 +102,7 @@ export function createOutboundStatements(
         `UPDATE ${joined} SET s.there = 1`,
         ...(late.length === 0 ? [] : [`UPDATE ${stage} SET w = 1 WHERE ${late.join(' OR ')}`]),
       ].join('; '),
-    waiting: `SELECT i FROM ${stage} WHERE w = 1`,
+    waiting: late.length === 0 ? undefined : `SELECT i FROM ${stage} WHERE w = 1`,
     write: writes.join('; '),
     // Not by an alias, which would be looked for in a default database.
     remove: `DELETE ${target} FROM ${stage} s STRAIGHT_JOIN ${target} ON ${keys.map((key) => `${target}.${quoteName(key.name)} = s.${names.get(key)!}`).join(' AND ')}`,

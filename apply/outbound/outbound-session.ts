@@ -39,12 +39,16 @@ export interface OutboundSession {
   prepare(plan: OutboundPlan): Promise<void>;
   /** Begins with the position (invariant 5) and the mark by which captures know whose transaction it is. */
   begin(move: Move): Promise<void>;
+  /** Indexes of rows that would wait for another one, if they were written now. */
+  waiting(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>>;
   /** Writes what differs from what is there. Gives the indexes of rows that wait for another one. */
   write(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>>;
   /** Deletes rows by their keys. */
   remove(write: OutboundWrite, rows: readonly Cells[]): Promise<void>;
-  /** Gives rows that are nobody's to those who claim them first. */
+  /** Gives rows that are nobody's to records. */
   claim(claims: readonly Claim[]): Promise<void>;
+  /** Takes rows from whoever has them. */
+  unclaim(rows: readonly string[]): Promise<void>;
   /** Keys of the records whose the rows are, by row. */
   claimed(rows: readonly string[]): Promise<ReadonlyMap<string, string>>;
   /** Takes from records the rows that are not among `kept`. */

@@ -11,7 +11,7 @@ import { QuarantineCount } from '../quarantine-count.ts';
 import type { RowFailure } from '../quarantine-entry.ts';
 import type { BatchSink, SinkOptions } from '../target-store.ts';
 import type { Cells, OutboundSession, WaitingRecord } from './outbound-session.ts';
-import { SharedRows } from './shared-rows.ts';
+import { SharedRows, type Wanted } from './shared-rows.ts';
 
 type Values = readonly (string | null)[];
 
@@ -243,10 +243,7 @@ export class OutboundSink implements BatchSink {
   ): Promise<readonly Item[]> {
     if (this.#shared === undefined) return gone;
     const { rows, of } = this.#cells(write, gone, failures);
-    const places = await this.#shared.own(
-      block,
-      rows.map((cells, index) => ({ key: of[index]!.key, cells })),
-    );
+    const places = await this.#shared.own(block, wantedOf(rows, of));
     return places.map((place) => of[place]!);
   }
 
@@ -258,25 +255,36 @@ export class OutboundSink implements BatchSink {
     failures: Map<Item, RowFailure>,
   ): Promise<void> {
     let { rows, of } = this.#cells(write, items, failures);
-    if (block !== undefined && this.#shared !== undefined) {
-      const wanted = rows.map((cells, index) => ({ key: of[index]!.key, cells }));
-      const others = await this.#shared.claim(block, wanted);
+    const shared = block !== undefined && block.keyLacks.length > 0 ? this.#shared : undefined;
+    const wait = (waiting: ReadonlySet<number>): void => {
+      for (const index of waiting)
+        failures.set(of[index]!, waits(`${write.table}: a row that it needs is not there yet`));
+    };
+    const without = (some: { has(index: number): boolean }): void => {
+      rows = rows.filter((_, index) => !some.has(index));
+      of = of.filter((_, index) => !some.has(index));
+    };
+    if (shared !== undefined && rows.length > 0) {
+      // What waits has no row: another record may be able to write it.
+      const waiting = await this.#session.waiting(write, rows);
+      wait(waiting);
+      without(waiting);
+      const others = await shared.claim(block!, wantedOf(rows, of));
       for (const [index, key] of others)
-        failures.set(of[index]!, {
-          reason: 'waits',
-          sqlState: null,
-          message: `${write.table}: record ${key} has this row; the key of the row does not tell them apart`,
-        });
-      rows = rows.filter((_, index) => !others.has(index));
-      of = of.filter((_, index) => !others.has(index));
+        failures.set(
+          of[index]!,
+          waits(`${write.table}: record ${key} has this row; the key of the row does not tell them apart`),
+        );
+      without(others);
     }
     if (rows.length === 0) return;
-    for (const index of await this.#session.write(write, rows))
-      failures.set(of[index]!, {
-        reason: 'waits',
-        sqlState: null,
-        message: `${write.table}: a row that it needs is not there yet`,
-      });
+    const waiting = await this.#session.write(write, rows);
+    wait(waiting);
+    if (waiting.size > 0)
+      await shared?.giveUp(
+        block!,
+        wantedOf(rows, of).filter((_, index) => waiting.has(index)),
+      );
   }
 
   #cells(write: OutboundWrite, items: readonly Item[], failures: Map<Item, RowFailure>): { rows: Cells[]; of: Item[] } {
@@ -317,6 +325,14 @@ export class OutboundSink implements BatchSink {
     this.#retryMs = helped ? RETRY_FIRST_MS : Math.min(RETRY_LAST_MS, this.#retryMs * 2);
     this.#retriedMs = performance.now();
   }
+}
+
+function wantedOf(rows: readonly Cells[], of: readonly Item[]): Wanted[] {
+  return rows.map((cells, index) => ({ key: of[index]!.key, cells }));
+}
+
+function waits(message: string): RowFailure {
+  return { reason: 'waits', sqlState: null, message };
 }
 
 function keyOf(plan: OutboundPlan, values: Values): string {

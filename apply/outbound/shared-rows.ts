@@ -17,7 +17,9 @@ export class SharedRows {
   readonly #session: OutboundSession;
   /** Ids of the records that are being written, and the rows that they have now. */
   #records = new Set<string>();
-  #kept: string[] = [];
+  #kept = new Set<string>();
+  /** Rows that were nobody's before. */
+  #fresh = new Set<string>();
 
   constructor(session: OutboundSession) {
     this.#session = session;
@@ -26,7 +28,8 @@ export class SharedRows {
   /** Begins with the records of a batch: of what each had before it keeps only what it claims. */
   begin(keys: Iterable<string>): void {
     this.#records = new Set([...keys].map((key) => idOf([key])));
-    this.#kept = [];
+    this.#kept = new Set();
+    this.#fresh = new Set();
   }
 
   /** Claims rows of a block. Gives, by their places in `wanted`, the keys of the records that had them before. */
@@ -34,14 +37,32 @@ export class SharedRows {
     const others = new Map<number, string>();
     if (keyLacks.length === 0 || wanted.length === 0) return others;
     const claims = wanted.map(({ key, cells }): Claim => ({ row: rowId(write, cells), record: idOf([key]), key }));
-    await this.#session.claim(claims);
-    const owners = await this.#session.claimed(claims.map(({ row }) => row));
-    for (const [index, { row, key }] of claims.entries()) {
-      const owner = owners.get(row)!;
-      if (owner === key) this.#kept.push(row);
-      else others.set(index, owner);
+    const owners = new Map(await this.#session.claimed(claims.map(({ row }) => row)));
+    const fresh: Claim[] = [];
+    for (const [index, claim] of claims.entries()) {
+      const { row, key } = claim;
+      const owner = owners.get(row);
+      if (owner !== undefined && owner !== key) {
+        others.set(index, owner);
+        continue;
+      }
+      this.#kept.add(row);
+      if (owner !== undefined) continue;
+      owners.set(row, key);
+      fresh.push(claim);
+      this.#fresh.add(row);
     }
+    // The flow's position is locked: nobody else claims meanwhile.
+    if (fresh.length > 0) await this.#session.claim(fresh);
     return others;
+  }
+
+  /** What was claimed and could not be written after all: who did not have the row before does not have it now. */
+  async giveUp({ write, keyLacks }: OutboundBlock, wanted: readonly Wanted[]): Promise<void> {
+    if (keyLacks.length === 0) return;
+    const rows = wanted.map(({ cells }) => rowId(write, cells)).filter((row) => this.#fresh.delete(row));
+    for (const row of rows) this.#kept.delete(row);
+    if (rows.length > 0) await this.#session.unclaim(rows);
   }
 
   /** Places in `wanted` of rows that are no other record's. */
@@ -56,7 +77,7 @@ export class SharedRows {
   /** Everything is written: what records do not have any more is nobody's. One that is not in keeps what it had. */
   async end(failed: Iterable<string>): Promise<void> {
     for (const key of failed) this.#records.delete(idOf([key]));
-    if (this.#records.size > 0) await this.#session.release([...this.#records], this.#kept);
+    if (this.#records.size > 0) await this.#session.release([...this.#records], [...this.#kept]);
   }
 }
 

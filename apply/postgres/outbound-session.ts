@@ -52,10 +52,18 @@ export class PostgresOutboundSession implements OutboundSession {
     await this.#transaction.flush();
   }
 
+  async waiting(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>> {
+    const { waiting } = this.#statementsOf(write);
+    return waiting === undefined ? new Set() : await this.#indexes(waiting(rows));
+  }
+
   async write(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>> {
-    const sql = this.#statementsOf(write).write(rows);
-    const { rows: waiting } = await this.#client.query<{ i: number }>(sql);
-    return new Set(waiting.map(({ i }) => i));
+    return await this.#indexes(this.#statementsOf(write).write(rows));
+  }
+
+  async #indexes(sql: string): Promise<ReadonlySet<number>> {
+    const { rows } = await this.#client.query<{ i: number }>(sql);
+    return new Set(rows.map(({ i }) => i));
   }
 
   async remove(write: OutboundWrite, rows: readonly Cells[]): Promise<void> {
@@ -74,7 +82,7 @@ export class PostgresOutboundSession implements OutboundSession {
   async claim(claims: readonly Claim[]): Promise<void> {
     await this.#client.query(
       `INSERT INTO waybill.outbound_rows (flow, row_id, record_id, key)
-       SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[]) ON CONFLICT DO NOTHING`,
+       SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[])`,
       [
         this.#options.flow,
         claims.map(({ row }) => row),
@@ -90,6 +98,13 @@ export class PostgresOutboundSession implements OutboundSession {
       [this.#options.flow, claims],
     );
     return new Map(rows.map(({ row_id: row, key }) => [row, key]));
+  }
+
+  async unclaim(rows: readonly string[]): Promise<void> {
+    await this.#client.query('DELETE FROM waybill.outbound_rows WHERE flow = $1 AND row_id = ANY ($2)', [
+      this.#options.flow,
+      rows,
+    ]);
   }
 
   async release(records: readonly string[], kept: readonly string[]): Promise<void> {

@@ -7,6 +7,8 @@ import { qualifiedName, quoteName, quoteNullable } from './sql.ts';
 export interface OutboundStatements {
   /** A statement that gives the numbers `i` of the rows that wait. */
   write(rows: readonly Cells[]): string;
+  /** One that gives the same and writes nothing; undefined where no row ever waits. */
+  readonly waiting: ((rows: readonly Cells[]) => string) | undefined;
   remove(rows: readonly Cells[]): string;
 }
 
@@ -67,7 +69,10 @@ export function createOutboundStatements(
     );
   };
   const absent = `NOT EXISTS (SELECT 1 FROM ${target} t WHERE ${match})`;
+  const waiting = `SELECT s.i FROM s WHERE ${write.missing === 'wait' ? `s.w OR ${absent}` : 's.w'}`;
+  const mayWait = waits.length > 0 || write.missing === 'wait';
   return {
+    waiting: mayWait ? (rows) => `${rowsSql(rows)} ${waiting}` : undefined,
     write(rows) {
       // One statement, and so one snapshot: a row that another flow makes in between would else be waited for by nobody.
       const parts: string[] = [];
@@ -92,8 +97,7 @@ export function createOutboundStatements(
             ` WHERE NOT s.w AND ${absent}${onConflict})`,
         );
       }
-      const waiting = write.missing === 'wait' ? `s.w OR ${absent}` : 's.w';
-      return `${[rowsSql(rows), ...parts].join(', ')} SELECT s.i FROM s WHERE ${waiting}`;
+      return `${[rowsSql(rows), ...parts].join(', ')} ${waiting}`;
     },
     remove: (rows) => `${rowsSql(rows)} DELETE FROM ${target} t USING s WHERE ${match}`,
   };

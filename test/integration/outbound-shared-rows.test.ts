@@ -14,6 +14,16 @@ const BY_SKU = `    to: products
 `;
 const ROWS = 'select sku, in_stock from products order by sku';
 
+const SITES = `create table sites (id int primary key, code varchar(20) unique);
+insert into sites values (1, 'WH1');
+create table products (sku varchar(20) primary key, in_stock int, site int references sites (id));`;
+const BY_SKU_AT_SITE = `    to: products
+    key: { sku: sku }
+    set: { in_stock: on_hand, site: { find: sites.id, where: { code: location } } }
+    gone: delete
+`;
+const SITE_ROWS = 'select sku, in_stock, site from products order by sku';
+
 /** What is said of a record whose row another one has. */
 function has(key: string, first: string): string {
   return `${key}|products: record ${first} has this row; the key of the row does not tell them apart`;
@@ -76,5 +86,45 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('in %s', (kind) => {
     await wms.run('delete from stock where id = 2');
     await wms.run('delete from stock where id = 3');
     await scene.shows(ROWS, ['A|5']);
+  });
+
+  it('a record that waits for another row has not the row that it wants: who can write it does', async () => {
+    const scene = await StockToShop.open(servers, kind, SITES, BY_SKU_AT_SITE);
+    const { flow, wms } = scene;
+    scene.start();
+    const waits = (place: string): string => `["A","${place}","",""]|products: a row that it needs is not there yet`;
+    await wms.run(`insert into stock (id, sku, place, qty) values (1, 'A', 'WH8', 8)`);
+    await scene.holds(waits('WH8'));
+    await wms.run(`insert into stock (id, sku, place, qty) values (2, 'A', 'WH1', 5)`);
+    await scene.shows(SITE_ROWS, ['A|5|1']);
+    await scene.holds(waits('WH8'));
+    // In one batch, too.
+    await flow.stop(scene.apply);
+    await wms.run(
+      `insert into stock (id, sku, place, qty) values (3, 'B', 'WH8', 8), (4, 'B', 'WH9', 9), (5, 'B', 'WH1', 3)`,
+    );
+    flow.start(scene.apply);
+    await scene.shows(SITE_ROWS, ['A|5|1', 'B|3|1']);
+    await scene.shop.run(`insert into sites values (8, 'WH8')`);
+    await scene.holds(
+      has('["A","WH8","",""]', '["A","WH1","",""]'),
+      has('["B","WH8","",""]', '["B","WH1","",""]'),
+      '["B","WH9","",""]|products: a row that it needs is not there yet',
+    );
+    // Nor has one whose parent goes while it is written.
+    if (kind === 'postgres') {
+      await scene.shop.run(`create function close_site() returns trigger language plpgsql as $$ begin
+          delete from sites where code = 'WH7'; return null; end $$;
+        create trigger close_site after insert on waybill.outbound_rows execute function close_site();
+        insert into sites values (7, 'WH7')`);
+      await wms.run(`insert into stock (id, sku, place, qty) values (6, 'C', 'WH7', 7)`);
+      await scene.shows('select count(*) from waybill.quarantine', ['4']);
+      await wms.run(`insert into stock (id, sku, place, qty) values (7, 'C', 'WH1', 1)`);
+      await scene.shows(SITE_ROWS, ['A|5|1', 'B|3|1', 'C|1|1']);
+      await wms.run('delete from stock where id in (6, 7)');
+    }
+    // Who goes leaves the row to the one that waited for it.
+    await wms.run(`delete from stock where id in (2, 4); update stock set qty = 4 where id = 5`);
+    await scene.shows(SITE_ROWS, ['A|8|8', 'B|4|1']);
   });
 });
