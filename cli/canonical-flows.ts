@@ -28,7 +28,7 @@ export async function outboundFindings(config: Config): Promise<Finding[]> {
       const problems = await (await targetOf(config.targets[to]!)).checkOutbound(plan);
       if (problems.length === 0)
         findings.push({ severity: 'ok', subject, message: `mapping ${map} fits the tables of ${to}` });
-      for (const { write, keyLacks, keyLine } of plan.blocks)
+      for (const { write, gone, keyLacks, rowLacks, keyLine } of plan.blocks) {
         if (keyLacks.length > 0)
           findings.push({
             severity: 'warning',
@@ -36,6 +36,14 @@ export async function outboundFindings(config: Config): Promise<Finding[]> {
             message: `${map}:${keyLine}: records that differ only in ${keyLacks.join(', ')} meet in one row of ${write.table}: the first writes it, the others are held`,
             remedy: `add what tells the rows apart to the key, or let "where" pass one of the records`,
           });
+        if (gone !== 'ignore' && gone.remove && rowLacks.length > keyLacks.length)
+          findings.push({
+            severity: 'warning',
+            subject,
+            message: `${map}:${keyLine}: other records fill other columns of the same row of ${write.table}: "gone: delete" deletes it with the last of them, and leaves until then what this block set`,
+            remedy: `let "gone" set the columns that this block fills`,
+          });
+      }
       for (const { line, message } of problems)
         findings.push({
           severity: 'error',

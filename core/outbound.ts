@@ -56,8 +56,12 @@ export interface OutboundBlock {
   readonly write: OutboundWrite;
   /** What is done when the record goes: nothing, its row is deleted, or columns of it are set. */
   readonly gone: 'ignore' | { readonly remove: boolean; readonly write: OutboundWrite };
-  /** Fields of the record's key by which the key of the row does not differ: records that agree in the others meet in one row. */
+  /** Tells what the block writes in a row apart from what others write there: the same of blocks that share a column. */
+  readonly part: string;
+  /** Fields of the record's key by which the key of the row does not differ: records that agree in the others meet in its part. */
   readonly keyLacks: readonly string[];
+  /** The same of the row as a whole, of which other records may fill other columns. */
+  readonly rowLacks: readonly string[];
   /** Line of the row's key. */
   readonly keyLine: number;
 }

@@ -35,8 +35,7 @@ export class OutboundSink implements BatchSink {
   /** Keys of records that wait. */
   readonly #waiting: Set<string>;
   readonly #inbox: QuarantineCount;
-  /** Undefined where every record has rows of its own. */
-  readonly #shared: SharedRows | undefined;
+  readonly #shared: SharedRows;
   /** Of a transaction that came in part. */
   #items = new Map<string, Item>();
   #position: Position;
@@ -52,7 +51,7 @@ export class OutboundSink implements BatchSink {
     this.#plan = plan;
     this.#waiting = waiting;
     this.#inbox = new QuarantineCount(() => session.countKeys(), options.report);
-    if (plan.blocks.some(({ keyLacks }) => keyLacks.length > 0)) this.#shared = new SharedRows(session);
+    this.#shared = new SharedRows(session, plan);
     this.#position = session.at.position;
     this.#seq = session.at.seq;
   }
@@ -216,7 +215,7 @@ export class OutboundSink implements BatchSink {
     const there = items.filter((item) => !item.gone);
     const gone = items.filter((item) => item.gone);
     const { blocks } = this.#plan;
-    this.#shared?.begin(items.map(({ key }) => key));
+    this.#shared.begin(items.map(({ key }) => key));
     for (const block of blocks) await this.#write(block, block.write, there, failures);
     // What depends on another row goes before it.
     for (const block of blocks.toReversed()) {
@@ -229,7 +228,7 @@ export class OutboundSink implements BatchSink {
         if (rows.length > 0) await this.#session.remove(ending.write, rows);
       }
     }
-    await this.#shared?.end([...failures.keys()].map(({ key }) => key));
+    await this.#shared.end([...failures.keys()].map(({ key }) => key));
     await this.#session.settle();
     return failures;
   }
@@ -241,9 +240,10 @@ export class OutboundSink implements BatchSink {
     gone: readonly Item[],
     failures: Map<Item, RowFailure>,
   ): Promise<readonly Item[]> {
-    if (this.#shared === undefined) return gone;
+    if (!this.#shared.has(block)) return gone;
     const { rows, of } = this.#cells(write, gone, failures);
-    const places = await this.#shared.own(block, wantedOf(rows, of));
+    const failed = new Set([...failures.keys()].map(({ key }) => key));
+    const places = await this.#shared.own(block, wantedOf(rows, of), failed);
     return places.map((place) => of[place]!);
   }
 
@@ -255,7 +255,7 @@ export class OutboundSink implements BatchSink {
     failures: Map<Item, RowFailure>,
   ): Promise<void> {
     let { rows, of } = this.#cells(write, items, failures);
-    const shared = block !== undefined && block.keyLacks.length > 0 ? this.#shared : undefined;
+    const shared = block !== undefined && this.#shared.has(block) ? this.#shared : undefined;
     const wait = (waiting: ReadonlySet<number>): void => {
       for (const index of waiting)
         failures.set(of[index]!, waits(`${write.table}: a row that it needs is not there yet`));

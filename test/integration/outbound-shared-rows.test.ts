@@ -127,4 +127,50 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('in %s', (kind) => {
     await wms.run(`delete from stock where id in (2, 4); update stock set qty = 4 where id = 5`);
     await scene.shows(SITE_ROWS, ['A|8|8', 'B|4|1']);
   });
+
+  it('blocks that fill other columns of a row do not shut each other out, and none deletes what another one fills', async () => {
+    const block = (place: string, column: string): string =>
+      `    - { to: products, where: { eq: [location, { const: ${place} }] }, key: { sku: sku }, set: { ${column}: on_hand }, gone: delete }\n`;
+    const scene = await StockToShop.open(
+      servers,
+      kind,
+      'create table products (sku varchar(20) primary key, at_wh1 int, at_wh2 int)',
+      block('WH1', 'at_wh1') + block('WH2', 'at_wh2'),
+    );
+    const { flow, wms } = scene;
+    const stays = (line: number): string =>
+      `warning ${scene.map}:${line}: other records fill other columns of the same row of products: "gone: delete" deletes it with the last of them, and leaves until then what this block set`;
+    const meet = (line: number): string =>
+      `warning ${scene.map}:${line}: records that differ only in lot, owner meet in one row of products: the first writes it, the others are held`;
+    expect((await outboundFindings(flow.config)).map(({ severity, message }) => `${severity} ${message}`)).toEqual([
+      `ok mapping ${scene.map} fits the tables of shop`,
+      meet(5),
+      stays(5),
+      meet(6),
+      stays(6),
+    ]);
+    scene.start();
+    const rows = 'select sku, at_wh1, at_wh2 from products order by sku';
+    await wms.run(`insert into stock (id, sku, place, qty) values (1, 'A', 'WH1', 5)`);
+    await scene.shows(rows, ['A|5|']);
+    await wms.run(
+      `insert into stock (id, sku, place, qty) values (2, 'A', 'WH2', 9), (3, 'B', 'WH2', 2), (4, 'B', 'WH1', 1)`,
+    );
+    await scene.shows(rows, ['A|5|9', 'B|1|2']);
+    await scene.holds();
+    // Those that differ in what neither block tells apart do meet.
+    await wms.run(`insert into stock (id, sku, place, lot, qty) values (5, 'A', 'WH2', 'L', 3)`);
+    await scene.holds(
+      `["A","WH2","L",""]|products: record ["A","WH2","",""] has this row; the key of the row does not tell them apart`,
+    );
+    await wms.run('delete from stock where id = 5');
+    await wms.run('delete from stock where id = 1');
+    await wms.run('update stock set qty = 8 where id = 2');
+    await scene.shows(rows, ['A|5|8', 'B|1|2']);
+    await wms.run('delete from stock where id = 2');
+    await scene.shows(rows, ['B|1|2']);
+    // Both at once, too.
+    await wms.run('delete from stock');
+    await scene.shows(rows, []);
+  });
 });

@@ -74,6 +74,48 @@ describe('an outbound mapping', () => {
     expect(lacks('sales_order_line', line('{ o: { concat: [number, line] } }'))).toEqual(['number', 'line']);
   });
 
+  it('knows which blocks fill the same columns of the same rows, and which records meet in them', () => {
+    const meetings = (...blocks: string[]) => {
+      const list = blocks.map((text) => `    - { to: t, ${text} }\n`).join('');
+      return parseOutboundPlan(
+        `version: 1\nname: t\noutbound:\n  inventory_position:\n${list}`,
+        'map.yaml',
+        'inventory_position',
+      ).blocks.map(({ part, keyLacks, rowLacks }) => `${part}: ${keyLacks.join()}; ${rowLacks.join()}`);
+    };
+    const at = (place: string, ...more: string[]): string =>
+      `where: { all: [${[`{ eq: [location, { const: ${place} }] }`, ...more].join(', ')}] }`;
+    const alone = [`{ eq: [lot, { const: '' }] }`, `{ in: [owner, ['']] }`];
+    const by = 'key: { sku: sku }';
+    // Each its own column of the row.
+    expect(
+      meetings(`${at('A')}, ${by}, set: { a: on_hand }`, `${at('B')}, ${by}, set: { b: on_hand }, new: { a: sku }`),
+    ).toEqual(['a: lot,owner; location,lot,owner', 'b: lot,owner; location,lot,owner']);
+    // What each lets pass is one record, and they are not the same.
+    const same = meetings(
+      `${at('A', ...alone)}, ${by}, set: { a: on_hand }`,
+      `${at('B', ...alone)}, ${by}, set: { a: on_hand }`,
+    );
+    expect(same).toEqual(['a: location; location', 'a: location; location']);
+    expect(
+      meetings(
+        `${at('A', ...alone)}, ${by}, set: { a: on_hand }`,
+        `${at('A', ...alone)}, ${by}, set: { a: allocated }`,
+      ),
+    ).toEqual(['a: ; ', 'a: ; ']);
+    // Two that share nothing are joined by a third one.
+    expect(
+      meetings(`${by}, set: { a: on_hand }`, `${by}, set: { b: on_hand }`, `${by}, set: { b: lot, a: lot, c: lot }`),
+    ).toEqual(Array.from({ length: 3 }, () => 'a: location,lot,owner; location,lot,owner'));
+    // By other columns, or in another table, the rows are others.
+    expect(
+      meetings(
+        `${at('A', ...alone)}, ${by}, set: { a: on_hand }`,
+        `${at('B', ...alone)}, key: { code: sku }, set: { a: on_hand }`,
+      ),
+    ).toEqual(['a: ; ', 'a: ; ']);
+  });
+
   it('ends nothing of a record that its key alone keeps out: what is not known of one that has gone lets it in', () => {
     const ending = (where: string) => {
       const text = `    to: t\n    where: ${where}\n    key: { sku: sku }\n    gone: delete\n`;

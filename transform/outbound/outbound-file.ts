@@ -3,7 +3,6 @@ import { z } from 'zod';
 import { nearest } from '../../core/nearest.ts';
 import {
   OutboundFault,
-  type OutboundBlock,
   type OutboundColumn,
   type OutboundKind,
   type OutboundPlan,
@@ -24,6 +23,7 @@ import {
 } from '../mapping/evaluate.ts';
 import { ExpressionReader, type Condition, type Expression, type FilePath } from '../mapping/expression.ts';
 import { childrenOf } from '../mapping/mapping-file.ts';
+import { withMeetings, type ReadBlock } from './meeting-rows.ts';
 import { mappingError, parseYamlFile, readMapping } from '../mapping/yaml-file.ts';
 
 const columns = z.record(z.string(), z.unknown());
@@ -58,7 +58,7 @@ export function loadOutboundPlan(path: string, entity: string): OutboundPlan {
 export function parseOutboundPlan(text: string, place: string, entityName: string): OutboundPlan {
   const { data, lineOf } = parseYamlFile(fileSchema, text, place);
   const reader = new ExpressionReader(data.zone);
-  const blocks: { entity: Entity; block: OutboundBlock }[] = [];
+  const blocks: { entity: Entity; read: ReadBlock }[] = [];
   for (const [name, given] of Object.entries(data.outbound)) {
     const path = ['outbound', name];
     const entity = ENTITIES.get(name);
@@ -69,7 +69,7 @@ export function parseOutboundPlan(text: string, place: string, entityName: strin
     const list = Array.isArray(given) ? given : [given];
     for (const [index, raw] of list.entries()) {
       const at = Array.isArray(given) ? [...path, index] : path;
-      blocks.push({ entity, block: new BlockReader(reader, entity, lineOf, at).read(raw) });
+      blocks.push({ entity, read: new BlockReader(reader, entity, lineOf, at).read(raw) });
     }
   }
   if (reader.problems.length > 0) throw mappingError({ place, lineOf }, reader.problems);
@@ -81,7 +81,10 @@ export function parseOutboundPlan(text: string, place: string, entityName: strin
     entity: entity.name,
     fields: entity.fields.map((field) => field.name),
     key: entity.keyIndexes,
-    blocks: own.map((item) => item.block),
+    blocks: withMeetings(
+      own.map(({ read }) => read),
+      entity.key,
+    ),
     place,
     ...(data.zone === undefined ? {} : { zone: data.zone }),
   };
@@ -115,7 +118,7 @@ class BlockReader {
     };
   }
 
-  read(raw: RawBlock): OutboundBlock {
+  read(raw: RawBlock): ReadBlock {
     const path = this.#path;
     const { gone } = raw;
     if (raw.missing !== 'insert' && Object.keys(raw.new).length > 0)
@@ -128,17 +131,16 @@ class BlockReader {
     const where = raw.where === undefined ? undefined : this.#reader.condition(raw.where, [...path, 'where']);
     if (where !== undefined) this.#fields(where, false);
     const write = this.#write(draft, raw.to, raw.missing, this.#test(where));
-    if (where !== undefined) for (const field of pinnedBy(where)) if (field !== undefined) draft.told.add(field);
-    const keyLacks = this.#entity.key.filter((field) => !draft.told.has(field));
+    const pinned = new Map(where === undefined ? [] : pinnedBy(where));
     const keyLine = this.#lineOf([...path, 'key']);
-    if (gone === 'ignore') return { write, gone, keyLacks, keyLine };
+    if (gone === 'ignore') return { block: { write, gone, keyLine }, told: draft.told, pinned };
     const ending = this.#draft(raw.key, true);
     if (gone !== 'delete') this.#columns(ending, 'set', gone.set, [...path, 'gone', 'set'], true);
     const letIn = this.#test(where === undefined ? undefined : this.#ofKey(where));
     // What cannot be told of the key could not be told of the record either, which never came in.
     const test = letIn === undefined ? undefined : (rows: JoinedRows): boolean => letIn(rows) === true;
     const end = { remove: gone === 'delete', write: this.#write(ending, raw.to, 'ignore', test) };
-    return { write, gone: end, keyLacks, keyLine };
+    return { block: { write, gone: end, keyLine }, told: draft.told, pinned };
   }
 
   #draft(key: RawBlock['key'], keyOnly: boolean): Draft {
@@ -293,13 +295,22 @@ function fieldOf(expression: Expression): string | undefined {
   return expression.op === 'column' ? expression.ref.columns[0] : undefined;
 }
 
-/** Fields of which a condition lets one value pass. */
-function pinnedBy(condition: Condition): (string | undefined)[] {
+/** Fields of which a condition lets one value pass, and that value. */
+function pinnedBy(condition: Condition): [string, string | null][] {
   if (condition.op === 'all') return condition.items.flatMap(pinnedBy);
-  if (condition.op === 'in') return condition.values.length === 1 ? [fieldOf(condition.of)] : [];
+  if (condition.op === 'in') {
+    const [only, ...others] = condition.values;
+    return only === undefined || others.length > 0 ? [] : pin(condition.of, only);
+  }
   if (condition.op !== 'eq') return [];
-  if (condition.b.op === 'const') return [fieldOf(condition.a)];
-  return condition.a.op === 'const' ? [fieldOf(condition.b)] : [];
+  const { a, b } = condition;
+  if (b.op === 'const') return pin(a, b.value);
+  return a.op === 'const' ? pin(b, a.value) : [];
+}
+
+function pin(of: Expression, value: string | null): [string, string | null][] {
+  const field = fieldOf(of);
+  return field === undefined ? [] : [[field, value]];
 }
 
 function hint(word: string, known: readonly string[]): string {
