@@ -40,3 +40,8 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
         .trimEnd(),
     );
 }
+
+/** How long the lease of a stage lasts that is not renewed. Whoever waits for one must go by the same. */
+export function leaseTtlMs(): number {
+  return Number(process.env['WAYBILL_LEASE_TTL_MS'] ?? 10_000);
+}

@@ -24,7 +24,7 @@ export async function describeMysqlTeardown(name: string, config: NatsConfig): P
   }
 }
 
-/** Removes them. Returns what was removed, a line each. */
+/** Removes them, while nobody captures. Returns what was removed, a line each. */
 export async function teardownMysqlSource(name: string, config: NatsConfig): Promise<string[]> {
   const nats = await connectNats(config, 'waybill teardown');
   try {
@@ -35,8 +35,7 @@ export async function teardownMysqlSource(name: string, config: NatsConfig): Pro
       throw error;
     });
     const bucket = await openBucket(nats, config);
-    for (const key of [`snapshot.${name}`, `snapshot-request.${name}`, `lease.capture.${name}`])
-      await bucket.purge(key);
+    for (const key of [`snapshot.${name}`, `snapshot-request.${name}`]) await bucket.purge(key);
     await forgetTables(bucket, name);
     return gone ? [`stream ${stream}`] : [];
   } finally {

@@ -57,7 +57,10 @@ export async function describeTeardown(
   return lines;
 }
 
-/** Removes them. Returns what was removed, and what had to stay. A slot in use is refused (`source_slot_in_use`). */
+/**
+ * Removes them, while nobody captures. Returns what was removed, and what had to stay. A slot in use is refused
+ * (`source_slot_in_use`).
+ */
 export async function teardownSource(
   name: string,
   settings: PostgresSourceConfig,
@@ -95,8 +98,7 @@ export async function teardownSource(
     });
     if (gone) torn.push({ what: `stream ${stream}` });
     const bucket = await openBucket(nats, config);
-    for (const key of [`snapshot.${name}`, `snapshot-request.${name}`, `lease.capture.${name}`])
-      await bucket.purge(key);
+    for (const key of [`snapshot.${name}`, `snapshot-request.${name}`]) await bucket.purge(key);
     await forgetTables(bucket, name);
   } finally {
     await nats.close();

@@ -13,6 +13,7 @@ import { watchCancel, watchSnapshot } from '../snapshot-watch.ts';
 import { requireTables } from '../requested-names.ts';
 import { checkedSpan, tableOfSpan } from '../key-span.ts';
 import { EXIT } from '../exit-status.ts';
+import { stagesOfSource, whileStopped } from '../stopped-stages.ts';
 import { printTable, readConfig, requireSource, requireTarget, unknownName, type GlobalOptions } from '../context.ts';
 
 export async function snapshot(
@@ -103,12 +104,20 @@ export async function teardown(source: string, options: GlobalOptions & { yes?: 
     return EXIT.good;
   }
   if (!(await isWanted(source, lines, options))) return EXIT.no;
-  await auditIfReachable(config, targetsOf(config, source), {
-    action: 'teardown',
-    subject: `source ${source}`,
-    detail: { removes: lines },
-  });
-  return sayRemoved(await remove());
+  const removed = await whileStopped(
+    config,
+    stagesOfSource(config, source),
+    { gone: [`capture:${source}`] },
+    async () => {
+      await auditIfReachable(config, targetsOf(config, source), {
+        action: 'teardown',
+        subject: `source ${source}`,
+        detail: { removes: lines },
+      });
+      return await remove();
+    },
+  );
+  return sayRemoved(removed);
 }
 
 /** What would be removed, and the removing of it: a line each. */

@@ -21,7 +21,7 @@ import { createProcessNotes } from '../process-notes.ts';
 import { runRetention } from '../../monitoring/stream-retention.ts';
 import { checkCanonicalFlows } from '../canonical-flows.ts';
 import { alongside } from '../alongside.ts';
-import { readConfig, unknownName, type GlobalOptions } from '../context.ts';
+import { leaseTtlMs, readConfig, unknownName, type GlobalOptions } from '../context.ts';
 import { EXIT } from '../exit-status.ts';
 import { letHeapGrow } from '../let-heap-grow.ts';
 
@@ -145,7 +145,7 @@ type Maker = () => Stage | Promise<Stage>;
 
 function createStages(config: Config, around: Surroundings): Maker[] & { ids: string[] } {
   const { holder, metrics, observatory, log } = around;
-  const ttl = Number(process.env['WAYBILL_LEASE_TTL_MS'] ?? 10_000);
+  const ttl = leaseTtlMs();
   const makers: Maker[] = [];
   const ids: string[] = [];
   for (const [name, settings] of Object.entries(config.sources)) {
