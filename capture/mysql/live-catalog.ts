@@ -409,8 +409,9 @@ function drops({ verb, sql }: LoggedStatement): boolean {
   return verb === 'ALTER' && /\bDROP\b/i.test(sql);
 }
 
+/** Whether a statement may give a table another name: those of its columns and indexes are not its own. */
 function renames({ sql }: LoggedStatement): boolean {
-  return /\bRENAME\b/i.test(sql);
+  return /\bRENAME\b(?!\s+(?:COLUMN|INDEX|KEY)\b)/i.test(sql);
 }
 
 /** Whether a statement may be about a table: it has the table's name in it, and the schema's or that as its default. */

@@ -172,12 +172,17 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
   it('tells of tables that were dropped or renamed while no capture ran, or before it told of that', async () => {
     await sql.query('CREATE TABLE away (id int PRIMARY KEY)');
     await sql.query('CREATE TABLE moved (id int PRIMARY KEY)');
+    await sql.query('CREATE TABLE changed (id int PRIMARY KEY, n int, KEY by_n (n))');
     catalog = await open();
     expect(await toldAgain()).toEqual([]);
     await sql.query('DROP TABLE away');
     await run('RENAME TABLE moved TO elsewhere');
+    // Names within a table are not its own.
+    await run('ALTER TABLE changed RENAME COLUMN n TO m');
+    await run('ALTER TABLE changed RENAME INDEX by_n TO by_m');
+    await sql.query('DROP TABLE changed');
     catalog = await open();
-    expect((await toldAgain()).sort()).toEqual(['away gone dropped', 'moved gone renamed']);
+    expect((await toldAgain()).sort()).toEqual(['away gone dropped', 'changed gone dropped', 'moved gone renamed']);
     expect([...stored.keys()].sort()).toEqual(['live.altered', 'live.elsewhere', 'live.kept']);
   });
 
