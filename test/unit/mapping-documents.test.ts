@@ -34,7 +34,7 @@ it('shows forms of operators that are right', () => {
   for (const form of forms) {
     const isCondition = CONDITION_OPERATORS.some((operator) => form.startsWith(`{ ${operator}:`));
     const filled = form.replaceAll(/\bcondition\b/g, '{ absent: b }');
-    const aggregate = /^\{ (sum|min|max|count):/.test(form);
+    const aggregate = /^\{ (sum|min|max|count|collect):/.test(form);
     const value = isCondition ? `{ if: ${filled}, then: a, else: b }` : filled;
     const mapping = `
 version: 1

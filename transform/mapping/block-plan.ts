@@ -2,7 +2,14 @@
 import type { TableSchema } from '../../core/frame.ts';
 import { inventoryMovement } from '../canonical/entities-inventory.ts';
 import { compileCondition, compileExpression, type Evaluator, type MappingFunction, type Test } from './evaluate.ts';
-import type { Aggregate, ColumnRef, Condition, Expression, FilePath } from './expression.ts';
+import {
+  givesStructure,
+  type Aggregate,
+  type ColumnRef,
+  type Condition,
+  type Expression,
+  type FilePath,
+} from './expression.ts';
 import { childrenOf, type Block, type Mapping } from './mapping-file.ts';
 import { RowIndex, TableStore } from './table-store.ts';
 
@@ -66,6 +73,8 @@ export interface CompiledField {
   readonly field: number;
   readonly evaluate: Evaluator;
   readonly aggregate?: Aggregate;
+  /** Of a list that is collected: values are JSON of structures, and no texts; equal ones stand there once. */
+  readonly collected?: { readonly structures: boolean; readonly distinct: boolean };
   /** Which rows an aggregate counts. */
   readonly counts?: Test;
 }
@@ -192,6 +201,9 @@ function compileBlock(
         field,
         evaluate: compile(value.of),
         aggregate: value.aggregate,
+        ...(value.aggregate === 'collect'
+          ? { collected: { structures: givesStructure(value.of), distinct: value.distinct === true } }
+          : {}),
         ...(value.where === undefined ? {} : { counts: compileCondition(value.where, scopeAt(value.where.path)) }),
       };
     });

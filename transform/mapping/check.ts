@@ -152,6 +152,7 @@ export function kindOf(value: Expression, column: (ref: ColumnRef) => Kind): Kin
     case 'object':
       return 'json';
     case 'aggregate':
+      if (value.aggregate === 'collect') return 'json';
       return value.aggregate === 'count' || value.aggregate === 'sum' ? 'decimal' : kindOf(value.of, column);
     case 'coalesce':
       return common(value.items.map((item) => kindOf(item, column)));

@@ -23,6 +23,11 @@ export function combine(field: CompiledField, members: readonly Member[], positi
       const odd = texts.find((text) => !isCanonicalDecimal(text));
       return odd === undefined ? addDecimals(texts) : new Fault('must be a decimal number', valueClass(odd));
     }
+    case 'collect': {
+      const { structures, distinct } = field.collected!;
+      const items = distinct ? [...new Set(texts)] : texts;
+      return `[${items.map((text) => (structures ? text : JSON.stringify(text))).join(',')}]`;
+    }
     case 'min':
       return texts.reduce<string | null>(
         (least, text) => (least === null || compareTexts(text, least) < 0 ? text : least),

@@ -27,7 +27,7 @@ export interface ColumnRef {
   readonly optional?: boolean;
 }
 
-export type Aggregate = 'sum' | 'min' | 'max' | 'count';
+export type Aggregate = 'sum' | 'min' | 'max' | 'count' | 'collect';
 export type Comparison = 'eq' | 'ne' | 'gt' | 'ge' | 'lt' | 'le';
 
 export type Expression = { readonly path: FilePath } & (
@@ -60,6 +60,8 @@ export type Expression = { readonly path: FilePath } & (
       readonly aggregate: Aggregate;
       readonly of: Expression;
       readonly where?: Condition;
+      /** Of `collect`: equal values once. */
+      readonly distinct?: boolean;
     }
 );
 
@@ -71,7 +73,7 @@ export type Condition = { readonly path: FilePath } & (
   | { readonly op: Comparison; readonly a: Expression; readonly b: Expression }
 );
 
-const AGGREGATES = new Set<string>(['sum', 'min', 'max', 'count']);
+const AGGREGATES = new Set<string>(['sum', 'min', 'max', 'count', 'collect']);
 const COMPARISONS = new Set<string>(['eq', 'ne', 'gt', 'ge', 'lt', 'le']);
 const LISTS = new Set<string>(['coalesce', 'concat', 'add', 'multiply', 'subtract', 'divide']);
 const UNARY = new Set<string>(['negate', 'trim', 'upper', 'lower', 'decimal', 'gtin']);
@@ -101,6 +103,7 @@ const COMPANIONS: Readonly<Record<string, readonly string[]>> = {
   min: ['where'],
   max: ['where'],
   count: ['where'],
+  collect: ['where', 'distinct'],
 };
 
 /** All operators of expressions. */
@@ -143,14 +146,17 @@ export class ExpressionReader {
       return { op: operator as 'concat', items, path };
     }
     if (UNARY.has(operator)) return { op: operator as 'trim', of: this.expression(body, at), path };
-    if (AGGREGATES.has(operator))
+    if (AGGREGATES.has(operator)) {
+      const distinct = this.#shaped(z.boolean(), map['distinct'] ?? false, [...path, 'distinct']) ?? false;
       return {
         op: 'aggregate',
         aggregate: operator as Aggregate,
         of: this.expression(body, at),
         ...(map['where'] === undefined ? {} : { where: this.condition(map['where'], [...path, 'where']) }),
+        ...(distinct ? { distinct } : {}),
         path,
       };
+    }
     switch (operator) {
       case 'const':
         return { op: 'const', value: constantText(this.#shaped(constant, body, at) ?? null), path };
@@ -317,6 +323,23 @@ export class ExpressionReader {
 
   #report(path: FilePath, message: string): void {
     this.problems.push({ path, message });
+  }
+}
+
+/** Whether the text that an expression gives is JSON of a structure, whatever the row: a list or an object. */
+export function givesStructure(value: Expression): boolean {
+  switch (value.op) {
+    case 'list':
+    case 'object':
+      return true;
+    case 'coalesce':
+      return value.items.every(givesStructure);
+    case 'if':
+      return [value.consequent, value.otherwise].every(
+        (item) => givesStructure(item) || (item.op === 'const' && item.value === null),
+      );
+    default:
+      return false;
   }
 }
 
