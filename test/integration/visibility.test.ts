@@ -4,6 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { makeViews } from '../../apply/postgres/views.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { ENTITIES } from '../../transform/canonical/catalog.ts';
+import { sellable } from '../../transform/canonical/inventory.ts';
 import { viewComment, visibilityTables, visibilityViews } from '../../transform/visibility/visibility-views.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -93,7 +94,7 @@ function stock(
 beforeEach(async () => {
   await make();
   const entities = [...new Set(visibilityViews(SCHEMA).flatMap((view) => view.entities))];
-  await client.query(`truncate ${entities.map((name) => `${SCHEMA}.${name}`).join(', ')}`);
+  await client.query(`truncate ${[...entities, 'channel_stock'].map((name) => `${SCHEMA}.${name}`).join(', ')}`);
 });
 
 describe('making the views', () => {
@@ -104,6 +105,7 @@ describe('making the views', () => {
       'shipment_risks',
       'cross_dock_candidates',
       'replenishment_signals',
+      'sellable_by_channel',
     ]);
     expect(await make('other')).toEqual([]);
     await client.query(`comment on view other.shipment_risks is 'an older one'`);
@@ -204,6 +206,91 @@ describe('available_to_promise', () => {
     expect(next).toEqual({ ahead: true });
     await client.query('commit');
     await waitFor('the reservation to end', async () => (await promise())[0]!['available'] === 10);
+  });
+});
+
+describe('sellable_by_channel', () => {
+  const keep = (channel: string, more: Record<string, string | number | boolean> = {}): Promise<pg.QueryResult> => {
+    const row = { tenant: 'shop', channel, ...more };
+    const names = Object.keys(row);
+    return client.query(
+      `insert into ${SCHEMA}.channel_stock (${names.join(', ')}) values (${names.map((_, at) => `$${at + 1}`).join(', ')})`,
+      Object.values(row),
+    );
+  };
+  const offers = (): Promise<Record<string, unknown>[]> =>
+    rows(
+      `select channel, sku, location, available, safety_stock, sellable from ${SCHEMA}.sellable_by_channel order by 1, 2, 3`,
+    );
+  const offered = async (): Promise<string[]> => (await offers()).map((offer) => Object.values(offer).join(' '));
+
+  it('says nothing while nobody has named a channel', async () => {
+    await put('inventory_position', stock('CHAIR', 'WH', 10));
+    expect(await offers()).toEqual([]);
+  });
+
+  it('takes off what a channel keeps back, by the rule that names most', async () => {
+    await put(
+      'inventory_position',
+      stock('CHAIR', 'WH', 10, { allocated: 1 }),
+      stock('CHAIR', 'SHOP', 3),
+      stock('TABLE', 'WH', 6),
+      stock('TABLE', 'SHOP', 6),
+      { ...stock('CHAIR', 'WH', 100), tenant: 'other' },
+    );
+    await keep('web', { safety_stock: 2 });
+    await keep('web', { location: 'SHOP', safety_stock: 1 });
+    await keep('web', { sku: 'CHAIR', safety_stock: 4 });
+    await keep('web', { sku: 'TABLE', location: 'SHOP', safety_stock: 5.5 });
+    await keep('shop', {});
+    expect(await offered()).toEqual([
+      'shop CHAIR SHOP 3 0 3',
+      'shop CHAIR WH 9 0 9',
+      'shop TABLE SHOP 6 0 6',
+      'shop TABLE WH 6 0 6',
+      'web CHAIR SHOP 3 4 0',
+      'web CHAIR WH 9 4 5',
+      'web TABLE SHOP 6 5.5 0.5',
+      'web TABLE WH 6 2 4',
+    ]);
+    // The same arithmetic as everywhere else.
+    for (const { available, safety_stock, sellable: shown } of await offers())
+      expect(String(shown)).toBe(sellable(String(available), String(safety_stock)));
+  });
+
+  it('clamps what is oversold, and leaves available as it is', async () => {
+    await put('inventory_position', stock('CHAIR', 'WH', 1, { allocated: 3 }));
+    await keep('web', { safety_stock: 2 });
+    expect(await offered()).toEqual(['web CHAIR WH -2 2 0']);
+  });
+
+  it('has no row for what a channel does not sell from there', async () => {
+    await put('inventory_position', stock('CHAIR', 'WH', 10), stock('CHAIR', 'RETURNS', 4), stock('TABLE', 'WH', 2));
+    await keep('web', {});
+    await keep('web', { location: 'RETURNS', sells: false });
+    await keep('outlet', { sells: false });
+    await keep('outlet', { location: 'RETURNS' });
+    await keep('outlet', { sku: 'TABLE', safety_stock: 1 });
+    expect(await offered()).toEqual([
+      'outlet CHAIR RETURNS 4 0 4',
+      'outlet TABLE WH 2 1 1',
+      'web CHAIR WH 10 0 10',
+      'web TABLE WH 2 0 2',
+    ]);
+  });
+
+  it('refuses a safety stock that is none', async () => {
+    for (const safety_stock of [-1, 'NaN', 'Infinity'])
+      await expect(keep('web', { safety_stock })).rejects.toMatchObject({ code: '23514' });
+  });
+
+  it('is asked with rights on it alone', async () => {
+    await put('inventory_position', stock('CHAIR', 'WH', 10));
+    await keep('web', { safety_stock: 2 });
+    await client.query(`create role asks; grant usage on schema ${SCHEMA} to asks;
+      grant select on ${SCHEMA}.sellable_by_channel to asks; set role asks`);
+    expect(await offered()).toEqual(['web CHAIR WH 10 2 8']);
+    await client.query('reset role');
   });
 });
 

@@ -36,6 +36,51 @@ select tenant, sku, location, uom, on_hand, on_hold, allocated, soft_now as soft
   from reserved`,
 };
 
+/**
+ * What each channel may offer: max(0, available − safety stock). What a channel keeps back, and where it sells from, is the
+ * merchant's to say, in a table that no flow writes: of the rows that fit a position, the one that names most counts, and
+ * one that names the product before one that names the place.
+ */
+export const sellableByChannel: ViewDefinition = {
+  name: 'sellable_by_channel',
+  description: 'What each sales channel may offer of a product at a location, at the moment of the query.',
+  entities: ['inventory_position', 'reservation'],
+  body: (of) => `
+select rule.tenant, rule.channel, stock.sku, stock.location, stock.uom, stock.available, rule.safety_stock,
+       greatest(stock.available - rule.safety_stock, 0) as sellable, stock.next_expiry, stock.changed_at
+  from ${of('available_to_promise')} stock
+  join lateral (
+    select distinct on (tenant, channel) tenant, channel, safety_stock, sells
+      from ${of(CHANNEL_STOCK)} each
+     where each.tenant = stock.tenant and each.sku in ('', stock.sku) and each.location in ('', stock.location)
+     order by tenant, channel, sku desc, location desc
+  ) rule on rule.sells`,
+};
+
+/** The table that says which channels there are. */
+const CHANNEL_STOCK = 'channel_stock';
+
+/** Statements that make the tables which views read and no flow writes. */
+export function channelTables(of: (name: string) => string): string[] {
+  const table = of(CHANNEL_STOCK);
+  return [
+    `CREATE TABLE IF NOT EXISTS ${table} (
+  tenant text NOT NULL DEFAULT 'default',
+  channel text NOT NULL CHECK (channel <> ''),
+  sku text NOT NULL DEFAULT '',
+  location text NOT NULL DEFAULT '',
+  safety_stock numeric NOT NULL DEFAULT 0 CHECK (safety_stock >= 0 AND safety_stock < 'Infinity'),
+  sells boolean NOT NULL DEFAULT true,
+  PRIMARY KEY (tenant, channel, sku, location)
+)`,
+    `COMMENT ON TABLE ${table} IS 'What sales channels keep back. Yours to fill: Waybill reads it for sellable_by_channel.'`,
+    `COMMENT ON COLUMN ${table}.sku IS 'Empty: all products'`,
+    `COMMENT ON COLUMN ${table}.location IS 'Empty: all locations'`,
+    `COMMENT ON COLUMN ${table}.safety_stock IS 'Kept back of available at each location, in the unit of the position'`,
+    `COMMENT ON COLUMN ${table}.sells IS 'Whether the channel sells it from there at all'`,
+  ];
+}
+
 /** At a location, or (location NULL) of a product everywhere, with the reservations that name no location. */
 export const oversoldItems: ViewDefinition = {
   name: 'oversold_items',

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { ENTITIES } from '../canonical/catalog.ts';
 import type { Entity } from '../canonical/entity.ts';
 import { postgresTableDdl } from '../canonical/postgres-ddl.ts';
-import { availableToPromise, oversoldItems } from './stock-views.ts';
+import { availableToPromise, channelTables, oversoldItems, sellableByChannel } from './stock-views.ts';
 import { crossDockCandidates, replenishmentSignals } from './supply-views.ts';
 import { shipmentRisks } from './transport-views.ts';
 
@@ -36,6 +36,7 @@ const DEFINITIONS: readonly ViewDefinition[] = [
   shipmentRisks,
   crossDockCandidates,
   replenishmentSignals,
+  sellableByChannel,
 ];
 
 /** The views of a schema, in the order in which they are made. */
@@ -56,7 +57,10 @@ export function viewComment({ description, fingerprint }: VisibilityView): strin
 /** Statements that make the tables which the views read, where no flow has made them yet. */
 export function visibilityTables(schema: string): string[] {
   const names = new Set(DEFINITIONS.flatMap((view) => view.entities));
-  return [...names].flatMap((name) => postgresTableDdl(ENTITIES.get(name) as Entity, schema));
+  return [
+    ...[...names].flatMap((name) => postgresTableDdl(ENTITIES.get(name) as Entity, schema)),
+    ...channelTables((name) => `${quote(schema)}.${quote(name)}`),
+  ];
 }
 
 function quote(name: string): string {
