@@ -283,32 +283,43 @@ export class FrameWriter {
 
   /** An image of texts, `null` and 0 as JSON writes them. */
   writeImage(image: readonly Value[]): void {
-    this.beginTuple();
+    // Room for all that is written character by character here: reserved once, and not for each value.
+    let most = 2;
     for (let i = 0; i < image.length; i++) {
-      if (i > 0) this.comma();
       const value = image[i]!;
-      if (value === null) this.writeNull();
-      else if (value === 0) this.writeUnchanged();
-      else if (value.length > NATIVE_TEXT_CHARS || !this.#writeShort(value)) this.writeString(value);
+      most += typeof value === 'string' && value.length <= NATIVE_TEXT_CHARS ? 2 * value.length + 3 : 5;
     }
-    this.endTuple();
-  }
-
-  /** Writes a text character by character. False, and nothing is written, where one of them is not printable ASCII. */
-  #writeShort(text: string): boolean {
-    this.#reserve(2 * text.length + 2);
-    const buffer = this.#buffer;
+    this.#reserve(most);
+    let buffer = this.#buffer;
     let at = this.#length;
-    buffer[at++] = QUOTE;
-    for (let i = 0; i < text.length; i++) {
-      const code = text.charCodeAt(i);
-      if (code < 0x20 || code > 0x7e) return false;
-      if (code === QUOTE || code === BACKSLASH) buffer[at++] = BACKSLASH;
-      buffer[at++] = code;
+    buffer[at++] = OPEN;
+    for (let i = 0; i < image.length; i++) {
+      if (i > 0) buffer[at++] = COMMA;
+      const value = image[i]!;
+      if (value === null) {
+        buffer[at++] = 0x6e;
+        buffer[at++] = 0x75;
+        buffer[at++] = 0x6c;
+        buffer[at++] = 0x6c;
+        continue;
+      }
+      if (value === 0) {
+        buffer[at++] = 0x30;
+        continue;
+      }
+      const end = value.length > NATIVE_TEXT_CHARS ? -1 : writePrintable(buffer, at, value);
+      if (end >= 0) {
+        at = end;
+        continue;
+      }
+      this.#length = at;
+      this.writeString(value);
+      this.#reserve(most);
+      buffer = this.#buffer;
+      at = this.#length;
     }
-    buffer[at++] = QUOTE;
+    buffer[at++] = CLOSE;
     this.#length = at;
-    return true;
   }
 
   /** Adds rows that are given as lines of COPY, `source[start, end)`: values as Postgres prints them, each line with its end. */
@@ -447,6 +458,23 @@ export class FrameWriter {
     this.#buffer.copy(grown, 0, 0, this.#length);
     this.#buffer = grown;
   }
+}
+
+/**
+ * Writes a text as a JSON string, character by character, where there is room for it. Gives where it ends; -1 where one of its
+ * characters is not printable ASCII.
+ */
+function writePrintable(buffer: Buffer, from: number, text: string): number {
+  let at = from;
+  buffer[at++] = QUOTE;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code < 0x20 || code > 0x7e) return -1;
+    if (code === QUOTE || code === BACKSLASH) buffer[at++] = BACKSLASH;
+    buffer[at++] = code;
+  }
+  buffer[at++] = QUOTE;
+  return at;
 }
 
 /** `,"<16 hexadecimal digits>"`. */

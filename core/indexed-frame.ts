@@ -18,6 +18,7 @@ import {
   type TableSchema,
 } from './frame.ts';
 import type { LineBlock, PackedRows } from './packed-rows.ts';
+import { plainRows } from './plain-rows.ts';
 import { TransactionIndex } from './transaction-index.ts';
 
 const QUOTE = 0x22;
@@ -29,6 +30,7 @@ const OPEN = 0x5b;
 const BACKSLASH = 0x5c;
 const CLOSE = 0x5d;
 const LOWER_N = 0x6e;
+const LOWER_U = 0x75;
 const HEAD = Buffer.from(`{"v":${FRAME_VERSION},"rows":[`, 'latin1');
 const TAIL = Buffer.from('],"tx":[', 'latin1');
 const OPS: Readonly<Record<number, Op>> = Object.fromEntries(
@@ -219,7 +221,13 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   /** The rows `[from, to)`, decoded together: half the price of one by one. */
   rows(from: number, to: number): RowChange[] {
     if (from >= to) return [];
-    const text = this.bytes.toString('utf8', this.#starts[from], this.#starts[to]! - 1);
+    // Rows that came as lines have their places once they are written out.
+    const { bytes } = this;
+    const start = this.#starts[from]!;
+    const end = this.#starts[to]! - 1;
+    const plain = this.#areUpdates(from, to) ? plainRows(bytes, start, end, this.tables) : undefined;
+    if (plain !== undefined) return plain;
+    const text = bytes.toString('utf8', start, end);
     try {
       return JSON.parse(`[${text}]`) as RowChange[];
     } catch (cause) {
@@ -227,6 +235,11 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
         cause,
       });
     }
+  }
+
+  #areUpdates(from: number, to: number): boolean {
+    for (let row = from; row < to; row++) if (this.#ops[row] !== LOWER_U) return false;
+    return true;
   }
 
   /** Offsets of the content of the value that was found last, without its quotes. */

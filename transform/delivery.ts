@@ -14,6 +14,8 @@ export interface Passing {
   readonly after: RecordValues | undefined;
   /** Of the newest change among the record's values, where it is at hand. */
   readonly lineage?: Lineage;
+  /** Whether that change made all of them, where that is at hand. */
+  readonly isOfOneChange?: boolean;
 }
 
 export class Delivery {
@@ -160,7 +162,7 @@ export class Delivery {
 
   /** Notes that a record was passed on before a restart, but perhaps not with these values of some tiers. */
   #doubt(key: string, view: RecordValues, tiers: readonly Tier[]): void {
-    this.#views.set(key, view);
+    this.#views.set(key, view.slice());
     this.#unsure.add(key);
     for (const tier of tiers) this.#waiting.get(tier)!.add(key);
   }

@@ -425,11 +425,12 @@ class FlowRun {
     if (passed !== undefined) this.#pass(writer, passed);
   }
 
-  #pass(writer: FrameWriter, { key, before, after, lineage }: Passing): void {
+  #pass(writer: FrameWriter, { key, before, after, lineage, isOfOneChange }: Passing): void {
     if (after === undefined) this.#rows.remove(writer, before!);
     else {
       const op = before === undefined ? 'i' : 'u';
-      this.#rows.put(writer, op, after, lineage ?? this.#state.resolver.lineage(key)!, this.#state.groups(key));
+      const groups = this.#state.groups(key, isOfOneChange);
+      this.#rows.put(writer, op, after, lineage ?? this.#state.resolver.lineage(key)!, groups);
     }
   }
 

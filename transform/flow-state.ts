@@ -128,19 +128,19 @@ export class FlowState {
 
   /**
    * The JSON of a record's lineage by group, where several contributions may make it; where only one does, of the groups that
-   * another change made than its newest; null where there are none.
+   * another change made than its newest; null where there are none. `isOfOneChange` is what `resolver` says of that.
    */
-  groups(key: string): string | null {
+  groups(key: string, isOfOneChange = this.resolver.isOfOneChange(key)): string | null {
     const { resolver, clockUs } = this;
     if (this.#shared) return groupsJson(resolver.explain(key, clockUs) ?? []);
-    if (resolver.isOfOneChange(key)) return null;
+    if (isOfOneChange) return null;
     const newest = resolver.lineage(key);
     return groupsJson((resolver.explain(key, clockUs) ?? []).filter(({ winner }) => winner !== newest));
   }
 
   /** What waits for a tier is to be passed on; `noteReleased` says that it has been. `replayed`: before a restart. */
   release(tier: Tier, replayed = false): Passing[] {
-    return this.delivery.release(tier, (key) => this.resolver.record(key), replayed);
+    return this.delivery.release(tier, (key) => this.resolver.record(key)?.slice(), replayed);
   }
 
   noteReleased(tier: Tier): void {

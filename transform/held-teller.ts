@@ -50,6 +50,8 @@ export class HeldTeller {
   /** Takes what a transaction changed. Gives what is to be passed on with its records; the rest waits. */
   take(changes: readonly HeldChange[]): readonly HeldChange[] {
     if (changes.length <= HELD_AT_ONCE && !this.waits) return changes;
+    // What came behind the burst and is good may be at hand: that goes first.
+    if (!this.waits) this.#toldMs = performance.now();
     for (const { id } of changes) this.#waiting.add(id);
     return [];
   }

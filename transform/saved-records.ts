@@ -220,7 +220,7 @@ export function savedValues(values: ContributedValues): SavedValues {
   return values.map((value) => (value === undefined ? 0 : value));
 }
 
-export function restoredValues(saved: SavedValues): ContributedValues {
+export function restoredValues(saved: SavedValues): (string | null | undefined)[] {
   return saved.map((value) => (value === 0 ? undefined : value));
 }
 
@@ -316,7 +316,7 @@ function restoredOdd({ key, lineages: told, from, given, lineage, counters }: Od
       counters === undefined
         ? undefined
         : new Map(counters.map(([group, counter]) => [group, SharedCounter.restore(counter)])),
-    given,
+    given: given?.slice(),
     lineage: lineages[lineage],
   };
 }

@@ -104,7 +104,7 @@ export class StockEvidence {
   restored(positions: Iterable<CurrentRecord>): void {
     const changes: RecordChange[] = [];
     for (const { values } of positions)
-      changes.push({ entity: 'inventory_position', before: undefined, after: values });
+      changes.push({ entity: 'inventory_position', before: undefined, after: values.slice() });
     for (const [entity, keys] of this.#said)
       for (const list of keys.values()) changes.push({ entity, before: undefined, after: recordOf(entity, list) });
     this.#monitor.observe(changes, { together: false });

@@ -75,8 +75,7 @@ export class BlockState {
 
   /** Estimated bytes held beside the rows themselves. */
   get bytes(): number {
-    const fields = this.#block.block.entity.fields.length;
-    return this.#members * MEMBER_BYTES + this.#records.size * (GIVEN_BYTES + SLOT_BYTES * fields);
+    return this.#members * MEMBER_BYTES + this.#records.size * (GIVEN_BYTES + SLOT_BYTES * this.#block.fields.length);
   }
 
   /** Rows that have been told of and let go since the last call. */
@@ -200,7 +199,7 @@ export class BlockState {
   /** Takes what a record contributed last, and what of it is held. */
   restoreRecord(key: string, values: ContributedValues | undefined, held: RecordState['held'] = NOTHING_HELD): void {
     const record = this.#records.get(key) ?? this.#record(key.split('\u001f'));
-    if (values !== undefined) record.values = values;
+    if (values !== undefined) record.given = this.#block.fields.map(({ field }) => values[field]);
     if (held.size > 0) record.held = held;
   }
 

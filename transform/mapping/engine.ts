@@ -178,14 +178,18 @@ export class MappingEngine {
           const earlier = reader.keyOf(before);
           if (earlier !== key) {
             // A row that gets another key takes along what the source did not send again.
-            const kept = reader.plan.store.rows.get(earlier)?.values;
+            const { rows } = reader.plan.store;
+            const kept = rows.get(earlier)?.values;
             this.#remove(reader, earlier, place);
-            this.#put(reader, key, reader.read(after!, kept, beforeKind === 'f' ? before : undefined), place, change);
+            const values = reader.read(after!, kept, beforeKind === 'f' ? before : undefined);
+            this.#put(reader, key, rows.get(key), values, place, change);
             return;
           }
         }
-        const kept = reader.plan.store.rows.get(key)?.values ?? this.#underFormerKey(reader, after!, place);
-        this.#put(reader, key, reader.read(after!, kept, beforeKind === 'f' ? before : undefined), place, change);
+        const row = reader.plan.store.rows.get(key);
+        const kept = row?.values ?? this.#underFormerKey(reader, after!, place);
+        const values = reader.read(after!, kept, beforeKind === 'f' ? before : undefined);
+        this.#put(reader, key, row, values, place, change);
         return;
       }
       case 'd':
@@ -304,10 +308,17 @@ export class MappingEngine {
     for (const block of this.#blocks) block.touchAgain(plan, row, cause);
   }
 
-  #put(reader: TableReader, key: string, values: readonly Cell[], place: ChangePlace, change: RowChange): void {
+  /** `old` is the row that is there under the key. */
+  #put(
+    reader: TableReader,
+    key: string,
+    old: StoredRow | undefined,
+    values: readonly Cell[],
+    place: ChangePlace,
+    change: RowChange,
+  ): void {
     const { plan } = reader;
-    this.#scans.get(plan)?.seen.add(key);
-    const old = plan.store.rows.get(key);
+    if (this.#scans.size > 0) this.#scans.get(plan)?.seen.add(key);
     // A row that is not there has been told of already, unless it is new.
     if (old === undefined && change[0] !== 'i' && this.plan.events.has(plan) && this.#scanned.has(plan)) return;
     const keep = this.#keptBytes < KEPT_CHANGE_BYTES;

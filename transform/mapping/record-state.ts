@@ -1,7 +1,7 @@
 /** A record that rows of a block make, and what of each row counts for it. */
 import type { Violation } from '../canonical/validate.ts';
 import type { Cell } from './cell.ts';
-import { NOTHING_HELD, type ContributedValues, type RecordPlace } from './contribution-change.ts';
+import { NOTHING_HELD, type RecordPlace } from './contribution-change.ts';
 import type { Cause } from './engine.ts';
 import { Members } from './members.ts';
 
@@ -19,8 +19,8 @@ export interface RecordState extends RecordPlace {
   readonly keyValues: readonly string[];
   /** The rows that make it. */
   readonly rows: Members<Member>;
-  /** Undefined while nothing has been contributed. */
-  values: ContributedValues | undefined;
+  /** By the block's fields; undefined while nothing has been contributed. Changed in place. */
+  given: (string | null | undefined)[] | undefined;
   held: ReadonlyMap<string, readonly Violation[]>;
   /** While a flush works it out anew: the last of the changes that touched it. */
   cause: Cause | undefined;
@@ -31,7 +31,7 @@ export function createRecord(keyValues: readonly string[]): RecordState {
     key: keyValues.join('\u001f'),
     keyValues,
     rows: new Members(),
-    values: undefined,
+    given: undefined,
     held: NOTHING_HELD,
     cause: undefined,
     known: undefined,

@@ -7,7 +7,8 @@ export interface Contribution {
   readonly source: string;
   /** Number of the block in the source's mapping. */
   readonly index: number;
-  values: ContributedValues;
+  /** Changed in place: whoever keeps them copies them. */
+  readonly values: (string | null | undefined)[];
   /** By number of the group: the change that made its values what they are; undefined where it supplies none. */
   readonly lineage: (Lineage | undefined)[];
   /**
@@ -33,6 +34,12 @@ export function claimOf({ claims, lineage, values }: Contribution, group: number
   if (claims?.has(group) === true) return claims.get(group);
   const said = lineage[group];
   return said === undefined ? undefined : { values, lineage: said };
+}
+
+/** `claimOf`, to be kept while the values of the contribution change. */
+export function keptClaimOf(contribution: Contribution, group: number): Claim | undefined {
+  const claim = claimOf(contribution, group);
+  return claim === undefined ? undefined : { values: claim.values.slice(), lineage: claim.lineage };
 }
 
 export function suppliesAny(values: ContributedValues, indexes: readonly number[]): boolean {

@@ -1,5 +1,4 @@
 /** What a resolver knows of one record. */
-import type { RecordValues } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import type { Dated } from '../moment.ts';
 import type { Contribution } from './contribution.ts';
@@ -12,8 +11,8 @@ export interface Entry extends Dated {
   contributions: Contribution[];
   /** By number of the group; absent until a counter of one is needed. */
   counters: Map<number, SharedCounter> | undefined;
-  /** As it was given last; undefined while the record is not there. */
-  given: RecordValues | undefined;
+  /** As it was given last; undefined while the record is not there. Changed in place: whoever keeps it copies it. */
+  given: (string | null)[] | undefined;
   /** Of the newest change among the values that count. */
   lineage: Lineage | undefined;
   /** Who knows it; undefined once it has been forgotten. */
@@ -22,12 +21,14 @@ export interface Entry extends Dated {
   touched: Lineage | undefined;
 }
 
-/** The entry as it is now. Values and lineages are shared: they are never changed in place. */
-export function copyEntry({ contributions, counters, ...entry }: Entry): Entry {
+/** The entry as it is now. Lineages are shared: they are never changed in place. */
+export function copyEntry({ contributions, counters, given, ...entry }: Entry): Entry {
   return {
     ...entry,
+    given: given?.slice(),
     contributions: contributions.map((item) => ({
       ...item,
+      values: item.values.slice(),
       lineage: item.lineage.slice(),
       claims: item.claims === undefined ? undefined : new Map(item.claims),
     })),

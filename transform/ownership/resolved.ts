@@ -22,9 +22,11 @@ export interface ResolvedChange {
   readonly after: RecordValues | undefined;
   /** Of the newest change among the values that count; of a record that goes, the change that ended it. */
   readonly lineage: Lineage;
+  /** One change made all values of the record, so that its lineage says of each where it is from. */
+  readonly isOfOneChange: boolean;
 }
 
-/** A record as it is. */
+/** A record as it is. The values are those of now until it changes: whoever keeps them copies them. */
 export interface CurrentRecord {
   readonly key: string;
   readonly values: RecordValues;

@@ -13,7 +13,7 @@ import { microsOfTimestamp } from '../canonical/timestamp.ts';
 import { ABSENT, compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
 import { WHOLE_RECORD, type ContributedValues, type ContributionChange } from '../mapping/contribution-change.ts';
 import { Moment } from '../moment.ts';
-import { claimOf, insertInOrder, isNewer, sameAt, suppliesAny, type Contribution } from './contribution.ts';
+import { insertInOrder, isNewer, keptClaimOf, sameAt, suppliesAny, type Contribution } from './contribution.ts';
 import { SharedCounter } from './counter.ts';
 import { copyEntry, type Entry } from './entry.ts';
 import { HeldGroups } from './held-groups.ts';
@@ -23,7 +23,8 @@ import type { CurrentRecord, GroupOrigin, HeldGroup, ResolvedChange } from './re
 
 /** Measured in a heap of 50,000 records of stock. */
 const RECORD_BYTES = 500;
-const CONTRIBUTION_BYTES = 500;
+const CONTRIBUTION_BYTES = 400;
+const SLOT_BYTES = 8;
 const HELD_BYTES = 1500;
 const NONE: readonly Violation[] = [];
 /** So many records are worked out, a few milliseconds, before others have their turn. */
@@ -134,7 +135,7 @@ export class Resolver {
       if (given !== undefined) yield { key, values: given, lineage: lineage! };
   }
 
-  /** A record as it is; undefined where it is not there. */
+  /** A record as it is until it changes: to be copied by whoever keeps it. Undefined where it is not there. */
   record(key: string): RecordValues | undefined {
     return this.#records.get(key)?.given;
   }
@@ -148,7 +149,8 @@ export class Resolver {
   get bytes(): number {
     const { size } = this.#records;
     const rest = this.held.size * HELD_BYTES + this.#counterBytes;
-    return size * RECORD_BYTES + this.#contributions * CONTRIBUTION_BYTES + rest;
+    const contribution = CONTRIBUTION_BYTES + SLOT_BYTES * this.#blank.length;
+    return size * RECORD_BYTES + this.#contributions * contribution + rest;
   }
 
   get records(): number {
@@ -253,10 +255,7 @@ export class Resolver {
   /** Whether one change made all values of a record, so that its lineage says of each where it is from. */
   isOfOneChange(key: string): boolean {
     const entry = this.#records.get(key);
-    const only = entry?.contributions[0];
-    if (only === undefined || entry!.contributions.length > 1 || only.claims !== undefined) return only === undefined;
-    for (const each of only.lineage) if (each !== undefined && each !== entry!.lineage) return false;
-    return true;
+    return entry === undefined || isOfOneChange(entry);
   }
 
   /** Where each group of a record comes from, and what lost; undefined for a record that is not known. */
@@ -331,7 +330,7 @@ export class Resolver {
       if (item.index === index && item.source === source) contribution = item;
     }
     if (contribution === undefined) {
-      contribution = { source, index, values: [], lineage: this.#noLineage.slice(), claims: undefined };
+      contribution = { source, index, values: values.slice(), lineage: this.#noLineage.slice(), claims: undefined };
       // Alone in an array of its own size, as most are.
       if (contributions.length === 0) entry.contributions = [contribution];
       else insertInOrder(contributions, contribution);
@@ -348,13 +347,13 @@ export class Resolver {
       }
       if (lineage[group] !== undefined && sameAt(before, values, indexes)) continue;
       if (this.#claimed.has(group) && manner !== 'restated') {
-        if (manner === 'echo') (contribution.claims ??= new Map()).set(group, claimOf(contribution, group));
+        if (manner === 'echo') (contribution.claims ??= new Map()).set(group, keptClaimOf(contribution, group));
         else contribution.claims?.delete(group);
       }
       lineage[group] = origin;
       if (this.#counts) this.#count(entry, contribution, group, values, manner);
     }
-    contribution.values = values;
+    for (let i = 0; i < values.length; i++) if (before[i] !== values[i]) before[i] = values[i];
     this.#hold(change, source);
     return entry;
   }
@@ -464,13 +463,16 @@ export class Resolver {
     }
     if (held !== undefined || this.held.size > 0) this.held.set(`record#${key}`, held ?? []);
     const same = before === undefined ? after === undefined : after !== undefined && equalValues(before, after);
-    // Of equal values those stay that are there, and the new ones are gone at once.
-    if (!same) entry.given = after;
+    // What is told of does not change with the entry: it is short-lived, and the entry's own array grows old.
+    const was = same && after !== before ? after : before?.slice();
+    if (!same) give(entry, after);
     if (held === undefined) entry.lineage = newest;
     else entry.lineage ??= newest;
     if (contributions.length === 0) this.#forget(entry);
     if (same && (!advisory || after === undefined)) return;
-    into.push({ entity, key, before, after, lineage: after === undefined ? touching : (entry.lineage ?? touching) });
+    const isNow = after === before ? was : after;
+    const lineage = after === undefined ? touching : (entry.lineage ?? touching);
+    into.push({ entity, key, before: was, after: isNow, lineage, isOfOneChange: isOfOneChange(entry) });
   }
 
   /** Lets a record go that nobody has; what was counted of it stays, since somebody may be late in telling of it. */
@@ -499,6 +501,21 @@ function newestOf(lineages: readonly (Lineage | undefined)[]): Lineage | undefin
   let newest: Lineage | undefined;
   for (const each of lineages) if (each !== undefined && (newest === undefined || isNewer(each, newest))) newest = each;
   return newest;
+}
+
+/** Whether one change made all values of a record. */
+function isOfOneChange({ contributions, lineage }: Entry): boolean {
+  const only = contributions[0];
+  if (only === undefined || contributions.length > 1 || only.claims !== undefined) return only === undefined;
+  for (const each of only.lineage) if (each !== undefined && each !== lineage) return false;
+  return true;
+}
+
+/** Gives a record other values, in the array that it has. */
+function give(entry: Entry, values: RecordValues | undefined): void {
+  const { given } = entry;
+  if (given === undefined || values === undefined) entry.given = values?.slice();
+  else for (let i = 0; i < values.length; i++) if (given[i] !== values[i]) given[i] = values[i]!;
 }
 
 function equalValues(a: RecordValues, b: RecordValues): boolean {
