@@ -15,17 +15,22 @@ const CONNECTING_MS = 15_000;
  * What `asked` gives. Rejects with `target_unreachable` when the target has not answered for 30 s and lets nobody connect
  * either: a statement that takes long is no silence.
  */
-export async function unlessSilent<T>(asked: Promise<T>, store: TargetStore, applicationName: string): Promise<T> {
+export async function unlessSilent<T>(
+  asked: Promise<T>,
+  store: TargetStore,
+  applicationName: string,
+  unansweredMs = UNANSWERED_MS,
+): Promise<T> {
   const answered = new AbortController();
   const watch = async (): Promise<never> => {
     for (;;) {
-      await abortableDelay(UNANSWERED_MS, answered.signal);
+      await abortableDelay(unansweredMs, answered.signal);
       // Whoever waited for it has it.
       if (answered.signal.aborted) return await new Promise<never>(() => {});
       if (await letsConnect(store, applicationName)) continue;
       throw new ReplicationError(
         'target_unreachable',
-        `the target has not answered for ${UNANSWERED_MS / 1000} s, and lets nobody connect`,
+        `the target has not answered for ${unansweredMs / 1000} s, and lets nobody connect`,
       );
     }
   };
@@ -44,7 +49,11 @@ async function letsConnect(store: TargetStore, applicationName: string): Promise
       await session.close();
       return true;
     },
-    (thrown: unknown) => asReplicationError(thrown).code !== 'target_unreachable',
+    (thrown: unknown) => {
+      const { code, context } = asReplicationError(thrown);
+      // What comes with an SQLSTATE the server said itself: too many connections, for one.
+      return code !== 'target_unreachable' || context['sqlState'] !== undefined;
+    },
   );
   const late = abortableDelay(CONNECTING_MS, given.signal).then(() => false);
   const answers = await Promise.race([connecting, late]);
