@@ -12,7 +12,7 @@ const CHUNK_BYTES = 8 << 20;
 const LEAST_CHUNK_BYTES = 1 << 20;
 /** A chunk is to take no longer to read: its window gathers what changes meanwhile. */
 const CHUNK_MS = 500;
-/** So many rows need not take less time, as long as they are not large. */
+/** So many rows need not take less time, as long as they are not large for what a chunk may take. */
 const LEAST_ROWS = 100;
 
 interface ChunkSizeOptions {
@@ -62,7 +62,8 @@ export class ChunkSize {
 
   #rows(wanted: number, rowBytes: number): number {
     const most = Math.min(this.#o.maxChunkRows, this.#o.limit.mostAtOnce);
-    const least = Math.max(1, Math.min(LEAST_ROWS, most, Math.floor(LEAST_CHUNK_BYTES / rowBytes)));
+    const bytes = Math.min(LEAST_CHUNK_BYTES, this.bytes);
+    const least = Math.max(1, Math.min(LEAST_ROWS, most, Math.floor(bytes / rowBytes)));
     return Math.max(least, Math.min(most, Math.floor(wanted)));
   }
 }
