@@ -1,15 +1,15 @@
 /**
  * The database as the oracle: rows of every type are written into Postgres 14 to 18, go through first load, stream and
  * batches, and come out in a schema of the same database, where the server itself compares both sides.
- * WAYBILL_TEST_SEED repeats a run.
+ * WAYBILL_TEST_SEED repeats a run; WAYBILL_TEST_POSTGRES_URL names a server of one's own that is taken instead.
  */
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { createRandom, type Random } from '../../sandbox/demo/random.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { POSTGRES_MAJORS } from '../../sandbox/postgres-programs.ts';
+import { POSTGRES_MAJORS, type PostgresMajor } from '../../sandbox/postgres-programs.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { CrossPipeline } from '../support/cross-pipeline.ts';
 import { ORACLE_TYPES, oracleColumns, type OracleColumn } from '../support/postgres-oracle-columns.ts';
@@ -103,12 +103,17 @@ async function arrived(marker: string): Promise<void> {
   if (pipeline!.failure !== undefined) throw pipeline!.failure;
 }
 
-describe.each(POSTGRES_MAJORS)('Postgres %i', (major) => {
+/** A server of one's own, instead of those of each version. */
+const GIVEN = 'WAYBILL_TEST_POSTGRES_URL';
+const versions = (process.env[GIVEN] ?? '') === '' ? POSTGRES_MAJORS : [GIVEN];
+
+describe.each<PostgresMajor | string>(versions)('Postgres %s', (wanted) => {
   it(
     'every type arrives as it is',
     async () => {
-      server = await startPostgres({ version: major });
-      const url = await server.createDatabase('oracle');
+      server = await startPostgres(typeof wanted === 'string' ? { env: wanted } : { version: wanted });
+      const major = Number.parseInt(server.version, 10);
+      const url = await server.createDatabase(`oracle_${randomUUID().slice(0, 8)}`);
       const same = { dialect: 'postgres', server: { createDatabase: async () => url } } as const;
       pipeline = await CrossPipeline.open({ from: same, to: same, nats });
       client = new pg.Client({ connectionString: url });
