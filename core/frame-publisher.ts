@@ -146,7 +146,7 @@ export class FramePublisher {
     try {
       const pending = this.#js.publish(this.#subject, payload, { headers, expect: { lastSequence: this.#lastSeq } });
       failpoint('capture.published-before-ack');
-      const ack = await this.#nats.unlessBroken(pending);
+      const ack = await pending;
       if (ack.duplicate)
         throw new ReplicationError('stream_conflict', `stream ${this.streamName} called a frame a duplicate`);
       // Invariant 5: the next frame expects the sequence observed here, never one predicted.

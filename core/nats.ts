@@ -14,38 +14,37 @@ import { messageOf, ReplicationError, type ErrorCode } from './errors.ts';
 export interface Nats {
   readonly connection: NatsConnection;
   readonly manager: JetStreamManager;
-  /**
-   * What has been asked and not answered when the connection breaks is never answered, and the client would wait for it
-   * until its time is up: gives the answer, or rejects with `nats_unreachable` then.
-   */
-  unlessBroken<T>(answer: Promise<T>): Promise<T>;
   close(): Promise<void>;
 }
 
-/** Tells those who wait for answers that a connection broke. */
-class Breaks {
-  readonly #waiting = new Set<(broken: ReplicationError) => void>();
-
-  constructor(connection: NatsConnection) {
-    void this.#watch(connection);
-  }
-
-  async #watch(connection: NatsConnection): Promise<void> {
+/**
+ * What has been asked and not answered when a connection breaks is never answered, nor is what is asked until there is one
+ * again: the client throws both away and waits for the answer until its time is up. With this, requests reject with
+ * `nats_unreachable` at once: those of JetStream and of the KV store, too, which the client makes by `request`.
+ */
+function failWithoutConnection(connection: NatsConnection): void {
+  const waiting = new Set<(broken: ReplicationError) => void>();
+  let down = false;
+  const watch = async (): Promise<void> => {
     for await (const { type } of connection.status()) {
+      if (type === 'reconnect') down = false;
       if (type !== 'disconnect') continue;
+      down = true;
       const broken = new ReplicationError('nats_unreachable', 'the connection to NATS broke before it answered');
-      for (const reject of this.#waiting) reject(broken);
+      for (const reject of waiting) reject(broken);
     }
-  }
-
-  unlessBroken<T>(answer: Promise<T>): Promise<T> {
+  };
+  void watch();
+  const request = connection.request.bind(connection);
+  connection.request = async (...asked) => {
+    if (down) throw new ReplicationError('nats_unreachable', 'NATS is not connected at this moment');
     let stop: (broken: ReplicationError) => void;
     const broken = new Promise<never>((_, reject) => {
       stop = reject;
-      this.#waiting.add(reject);
+      waiting.add(reject);
     });
-    return Promise.race([answer, broken]).finally(() => this.#waiting.delete(stop));
-  }
+    return await Promise.race([request(...asked), broken]).finally(() => waiting.delete(stop));
+  };
 }
 
 /** JetStream error codes (server/errors.json of nats-server) that mean more than "try again". */
@@ -76,7 +75,7 @@ export function natsError(thrown: unknown, doing: string): ReplicationError {
 
 /**
  * Connects and makes sure that JetStream answers. Reconnects for ever by itself; what is published during an outage is
- * never sent later, so every publisher resumes from the stream.
+ * never sent later, so every publisher resumes from the stream, and requests fail at once while there is no connection.
  * Throws `nats_unreachable`, `nats_auth` or `nats_no_jetstream`.
  */
 export async function connectNats(config: NatsConfig, clientName: string): Promise<Nats> {
@@ -110,14 +109,9 @@ export async function connectNats(config: NatsConfig, clientName: string): Promi
     throw natsError(thrown, `cannot connect to NATS at ${config.servers.join(', ')}`);
   }
   try {
+    failWithoutConnection(connection);
     const manager = await jetstreamManager(connection);
-    const breaks = new Breaks(connection);
-    return {
-      connection,
-      manager,
-      unlessBroken: (answer) => breaks.unlessBroken(answer),
-      close: () => connection.close(),
-    };
+    return { connection, manager, close: () => connection.close() };
   } catch (thrown) {
     await connection.close();
     if (thrown instanceof errors.RequestError && thrown.isNoResponders())

@@ -139,6 +139,46 @@ it('who publishes hears at once that the connection broke', async () => {
   }
 });
 
+it('who asks hears at once that the connection broke, and that there is none', async () => {
+  const name = 'asked';
+  const { nats: config } = configFor(name);
+  await ensureCdcStream(nats, config, name);
+  const stream = cdcStreamName('waybill', name);
+  const proxy = await TcpProxy.start({ host: '127.0.0.1', port: Number(new URL(server.url).port) });
+  const connection = await connectNats({ ...config, servers: [`nats://127.0.0.1:${proxy.port}`] }, 'test');
+  try {
+    const bucket = await openBucket(connection, config);
+    const questions = [
+      (): Promise<unknown> => connection.manager.streams.info(stream),
+      (): Promise<unknown> => bucket.get('asked'),
+      (): Promise<unknown> => bucket.put('asked', 'x'),
+      (): Promise<unknown> => readTail(connection, stream),
+    ];
+    const outcomes = async (): Promise<string[]> =>
+      await Promise.all(
+        questions.map((ask) =>
+          ask().then(
+            () => 'answered',
+            (thrown: unknown) => (thrown as { code?: string }).code ?? String(thrown),
+          ),
+        ),
+      );
+    expect(await outcomes()).toEqual(questions.map(() => 'answered'));
+    proxy.freeze();
+    const asking = outcomes();
+    proxy.cut();
+    // Not that the time for it is up.
+    expect(await asking).toEqual(questions.map(() => 'nats_unreachable'));
+    expect(await outcomes()).toEqual(questions.map(() => 'nats_unreachable'));
+    proxy.thaw();
+    proxy.mend();
+    await waitFor('answers again', async () => (await outcomes()).every((outcome) => outcome === 'answered'));
+  } finally {
+    await connection.close();
+    await proxy.close();
+  }
+});
+
 it('a reader of a stream that is removed does not wait for ever', async () => {
   const name = 'removed';
   const stream = cdcStreamName('waybill', name);
