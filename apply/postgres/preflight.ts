@@ -60,6 +60,8 @@ export async function checkTarget(
     for (const [flow, settings] of Object.entries(flows)) {
       if (settings.to !== name) continue;
       const included = settings.tables === undefined ? () => true : compileTablePatterns(settings.tables);
+      const records = await readTableRecords(client, flow);
+      const followed = new Map(records.map(({ schema, name: of, definition }) => [`${schema}.${of}`, definition]));
       const writable: WantedTable[] = [];
       for (const table of tables[flow] ?? []) {
         if (!included(table.schema, table.name)) continue;
@@ -69,19 +71,22 @@ export async function checkTarget(
           add('error', `flow ${flow}`, `table ${table.schema}.${table.name}: ${problem}`, remedy);
         for (const problem of soft) say(problem, SOFT_REMEDY);
         for (const problem of foreign) say(problem, 'see docs/type-mapping.md');
-        if (soft.length + foreign.length === 0) writable.push({ table, schema: targetSchema(table, settings) });
+        // What the flow has yet to follow it alters the table for: until then that fits what it has followed.
+        const version = followed.get(`${table.schema}.${table.name}`) ?? table;
+        if (soft.length + foreign.length === 0)
+          writable.push({ table: version, schema: targetSchema(table, settings) });
       }
       for (const [index, problems] of (await existingProblems(client, writable, settings)).entries())
-        for (const problem of problems) {
+        for (const { severity, message, ofRights } of problems) {
           const { table, schema } = writable[index]!;
           add(
-            'error',
+            severity,
             `flow ${flow}`,
-            `target table ${schema}.${table.name}: ${problem}`,
-            problem.startsWith('the user lacks') ? grants : new ReplicationError('target_shape', '').remedy,
+            `target table ${schema}.${table.name}: ${message}`,
+            ofRights ? grants : new ReplicationError('target_shape', '').remedy,
           );
         }
-      addNotices(noticesOf(await readTableRecords(client, flow, true)), settings.mirror, `flow ${flow}`, add);
+      addNotices(noticesOf(records), settings.mirror, `flow ${flow}`, add);
       if (settings.schema === undefined) continue;
       const found = await client.query<{ ok: boolean }>(
         "SELECT has_schema_privilege(oid, 'CREATE, USAGE') AS ok FROM pg_namespace WHERE nspname = $1",

@@ -1,6 +1,7 @@
 /** Target tables: made when missing, refused when their shape does not fit. What changes later is follow-changes.ts. */
 import type { ClientBase } from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
+import type { FlowConfig } from '../../core/config.ts';
 import { dialectOf } from '../../core/column-kind.ts';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import { DELETED_AT } from '../../core/soft-deletes.ts';
@@ -297,6 +298,16 @@ async function readTables(
   return found;
 }
 
+type RightSettings = Pick<FlowConfig, 'deletes' | 'truncate' | 'extra_rows'>;
+
+/** What of a table that the target has does not fit a version of its source table. */
+export interface ExistingProblem {
+  readonly severity: 'error' | 'warning';
+  readonly message: string;
+  /** It is about rights, not the shape. */
+  readonly ofRights: boolean;
+}
+
 /**
  * What of tables that the target has, its own or made earlier, does not fit versions of source tables, in their order: shapes,
  * and rights to write. Nothing of one that is yet to be made.
@@ -304,8 +315,8 @@ async function readTables(
 export async function existingProblems(
   client: ClientBase,
   wanted: readonly WantedTable[],
-  settings: ShapeSettings,
-): Promise<string[][]> {
+  settings: ShapeSettings & RightSettings,
+): Promise<ExistingProblem[][]> {
   const types = await typesOfTables(
     client,
     wanted.map(({ table }) => table),
@@ -320,24 +331,52 @@ export async function existingProblems(
     client,
     there.map(({ oid }) => oid),
   );
-  const problems: string[][] = wanted.map(() => []);
+  const problems: ExistingProblem[][] = wanted.map(() => []);
   for (const [n, { table, oid, index }] of there.entries()) {
     const { schema } = wanted[index]!;
     const key = keyless[n];
-    const rights = lacking.get(oid);
-    problems[index]!.push(
+    const shape = [
       ...columnProblems(table, found[index]!, types[index]!, settings, schema),
       ...(key === undefined ? [] : [key]),
-      ...(rights === undefined ? [] : [`the user lacks ${rights} on it`]),
+    ];
+    problems[index]!.push(
+      ...shape.map((message): ExistingProblem => ({ severity: 'error', message, ofRights: false })),
+      ...rightProblems(table, lacking.get(oid) ?? [], settings),
     );
   }
   return problems;
 }
 
-/** Of the rights that a flow needs on a table, those that this user lacks, by oid. */
-async function missingRights(client: ClientBase, oids: readonly number[]): Promise<Map<number, string>> {
-  const { rows } = await client.query<{ oid: string; rights: string }>(
-    `SELECT o::int8 AS oid, string_agg(r, ', ') AS rights
+/** What of the rights that the user lacks a flow uses. */
+function rightProblems(
+  table: TableSchema,
+  lacking: readonly string[],
+  { deletes, truncate, extra_rows: extraRows }: RightSettings,
+): ExistingProblem[] {
+  const isKeyed = table.key.length > 0;
+  // With "soft" rows that go, and those of a table that is emptied, are marked.
+  const isNeeded = (right: string): boolean => {
+    if (right === 'DELETE') return deletes === 'apply' || (deletes === 'ignore' && extraRows === 'delete');
+    // A table without a key is emptied before it is read again.
+    return right !== 'TRUNCATE' || !isKeyed || (truncate === 'apply' && deletes !== 'soft');
+  };
+  const needed = lacking.filter(isNeeded);
+  const problems: ExistingProblem[] = [];
+  if (needed.length > 0)
+    problems.push({ severity: 'error', message: `the user lacks ${needed.join(', ')} on it`, ofRights: true });
+  if (isKeyed && lacking.includes('DELETE') && !needed.includes('DELETE'))
+    problems.push({
+      severity: 'warning',
+      message: 'the user lacks DELETE on it, which a row takes whose key changes at the source',
+      ofRights: true,
+    });
+  return problems;
+}
+
+/** Of the rights to write a table those that this user lacks, by oid. */
+async function missingRights(client: ClientBase, oids: readonly number[]): Promise<Map<number, string[]>> {
+  const { rows } = await client.query<{ oid: string; rights: string[] }>(
+    `SELECT o::int8 AS oid, array_agg(r ORDER BY n) AS rights
        FROM unnest($1::int8[]) o, unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE}'::text[]) WITH ORDINALITY r(r, n)
       WHERE NOT has_table_privilege(o::oid, r) GROUP BY o`,
     [oids],

@@ -51,7 +51,7 @@ interface Path {
 }
 
 /** A source with one row and a target, whose url `change` may turn into a wrong one. */
-async function path(change: (url: URL) => void = () => undefined): Promise<Path> {
+async function path(change: (url: URL) => void = () => undefined, flow = ''): Promise<Path> {
   const prefix = `p${cli.next()}`;
   const source = await server.createDatabase(`${prefix}_source`);
   const target = await server.createDatabase(`${prefix}_target`);
@@ -62,7 +62,7 @@ async function path(change: (url: URL) => void = () => undefined): Promise<Path>
 nats: { servers: ["${nats.url}"], prefix: ${prefix}, stream: { sync_interval: 0s, max_bytes: 64MB } }
 sources: { wms: { kind: postgres, url: "${source}" } }
 targets: { v: { kind: postgres, url: "${url.href}" } }
-flows: { f: { mirror: wms, to: v, schema: copy } }
+flows: { f: { mirror: wms, to: v, schema: copy${flow} } }
 `;
   return { source, target, text };
 }
@@ -166,6 +166,66 @@ describe('what the target refuses', () => {
     expect(output).toContain('copy.a: column more (integer) is not in the source, and is NOT NULL without a default');
     expect(output).toContain('copy.a: it has no unique index on its key columns (id)');
     expect(output).toMatch(/copy\.a: the user lacks UPDATE, DELETE, TRUNCATE on it\n +remedy: waybill grants v/);
+  });
+
+  it('rights that a flow never uses are not asked for, and one that it seldom does is a warning', async () => {
+    const role = `writer${cli.next()}`;
+    await execute(server.url, `create role ${role} login`);
+    const it = await path((url) => void (url.username = role), ', deletes: ignore, truncate: ignore');
+    await execute(
+      it.target,
+      `grant create, temporary on database "${new URL(it.target).pathname.slice(1)}" to ${role}`,
+      'create schema copy',
+      'create table copy.a (id int primary key)',
+      'create table copy.b (id int)',
+      `grant usage, create on schema copy to ${role}`,
+      `grant select, insert, update on copy.a, copy.b to ${role}`,
+    );
+    const checked = await cli.waybill(it.text, ['check']);
+    expect(checked.output).toMatch(
+      /warning +target v: flow f: target table copy\.a: the user lacks DELETE on it, which a row takes whose key changes at the source\n +remedy: waybill grants v/,
+    );
+    expect(checked.status).toBe(0);
+    // Without a key its rows are read anew into an empty table.
+    await execute(it.source, 'create table b (id int)', 'alter table b replica identity full');
+    const keyless = await cli.waybill(it.text, ['check']);
+    expect(keyless.output).toMatch(/error +target v: flow f: target table copy\.b: the user lacks TRUNCATE on it\n/);
+    expect(keyless.status).toBe(1);
+    await execute(it.source, 'drop table b');
+    // With "soft" rows that go, and those of a table that is emptied, are marked.
+    const soft = await cli.waybill(
+      it.text.replace('deletes: ignore, truncate: ignore', 'deletes: soft, extra_rows: delete'),
+      ['check'],
+    );
+    expect(soft.output).toContain('copy.a: the user lacks DELETE on it, which a row takes whose key changes');
+    expect(soft.status).toBe(0);
+    const deleting = it.text.replace('deletes: ignore', 'deletes: ignore, extra_rows: delete');
+    const extra = await cli.waybill(deleting, ['check']);
+    expect(extra.output).toMatch(/error +target v: flow f: target table copy\.a: the user lacks DELETE on it\n/);
+  });
+
+  it('what the flow has yet to follow is no misfit', async () => {
+    const it = await path();
+    await execute(it.source, 'drop table a', 'create table a (id int primary key, more int not null)');
+    await execute(it.source, 'insert into a values (1, 1)');
+    const running = cli.waybill(it.text, ['run', '--listen', '127.0.0.1:0'], () => false);
+    await waitFor('the row', async () => (await rowsOf(it.target)) === 1);
+    cli.drain();
+    expect((await running).status).toBe(0);
+    await execute(it.source, 'alter table a drop column more', 'insert into a values (2)');
+    const checked = await cli.waybill(it.text, ['check']);
+    expect(checked.output).not.toContain('copy.a');
+    expect(checked.status).toBe(0);
+    // What the target has meanwhile lost the power to hold is one all the same.
+    await execute(it.target, 'alter table copy.a drop constraint a_pkey');
+    const { status, output } = await cli.waybill(it.text, ['check']);
+    expect(output).toContain('copy.a: it has no unique index on its key columns (id)');
+    expect(status).toBe(1);
+    await execute(it.target, 'alter table copy.a add primary key (id)');
+    const again = cli.waybill(it.text, ['run', '--listen', '127.0.0.1:0'], () => false);
+    await waitFor('the second row', async () => (await rowsOf(it.target)) === 2);
+    cli.drain();
+    expect((await again).status).toBe(0);
   });
 
   it('a table of another shape', async () => {
