@@ -12,12 +12,25 @@ const SPACE = 0x20;
 /** What may follow a backslash in COPY and means the same in JSON. */
 const SAME_IN_JSON = new Set(Buffer.from('bfnrt\\', 'latin1'));
 const ESCAPES: Readonly<Record<string, string>> = { b: '\b', f: '\f', n: '\n', r: '\r', t: '\t', v: '\v' };
+const NULL = Buffer.from('null', 'latin1');
+const CONTROLS = Array.from({ length: SPACE }, (_, code) =>
+  Buffer.from(`\\u00${code.toString(16).padStart(2, '0')}`, 'latin1'),
+);
 /** What a byte may become at most: `\u0001`. */
 const MOST_BYTES = 6;
+/** Of more than this the bytes are counted: six times as much may be more than a buffer holds. */
+const LARGE_BYTES = 16 << 20;
 
-/** Bytes that a line of so many may take as JSON. */
-export function mostJsonBytes(lineBytes: number): number {
-  return (lineBytes + 1) * MOST_BYTES;
+/** Bytes that lines may take as JSON at most. */
+export function mostJsonBytes(lines: Uint8Array): number {
+  if (lines.length <= LARGE_BYTES) return (lines.length + 1) * MOST_BYTES;
+  let most = lines.length + MOST_BYTES;
+  for (const byte of lines) {
+    if (byte === QUOTE) most += 1;
+    // A tab becomes quotes around a comma.
+    else if (byte < SPACE || byte === BACKSLASH) most += MOST_BYTES - 1;
+  }
+  return most;
 }
 
 /** The values of a line. */
@@ -47,7 +60,7 @@ export function writeLineAsJson(source: Buffer, start: number, end: number, buff
       (next === end || source[next] === TAB) &&
       next <= end
     ) {
-      to += buffer.write('null', to, 'latin1');
+      to += NULL.copy(buffer, to);
       at = next;
     } else {
       buffer[to++] = QUOTE;
@@ -78,7 +91,7 @@ function writeEscape(buffer: Buffer, to: number, byte: number): number {
 }
 
 function writeByte(buffer: Buffer, to: number, byte: number): number {
-  if (byte < SPACE) return to + buffer.write(`\\u00${byte.toString(16).padStart(2, '0')}`, to, 'latin1');
+  if (byte < SPACE) return to + CONTROLS[byte]!.copy(buffer, to);
   if (byte === QUOTE) buffer[to++] = BACKSLASH;
   buffer[to] = byte;
   return to + 1;

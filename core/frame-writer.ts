@@ -20,6 +20,7 @@ import { MOST_ESCAPE_BYTES, TextCopier } from './json-text.ts';
 
 const QUOTE = 0x22;
 const COMMA = 0x2c;
+const ZERO = 0x30;
 const OPEN = 0x5b;
 const CLOSE = 0x5d;
 const EQUALS = 0x3d;
@@ -33,6 +34,11 @@ const HEAD = Buffer.from(`{"v":${FRAME_VERSION},"rows":[`, 'latin1');
 /** Where the digit of the version stands. */
 const VERSION_AT = HEAD.indexOf(String(FRAME_VERSION));
 const LINE_FEED = 0x0a;
+/**
+ * Larger values are written in pieces of so much, a multiple of three and of four: room for the longest escapes of a whole one
+ * would be a buffer of several times its size, and `Buffer.write` writes nothing where more than 2^31 bytes are left.
+ */
+const PIECE_BYTES = 768 * 1024;
 /** A buffer that has grown beyond so many times its usual size is let go with the frame that needed it. */
 const KEPT_TIMES = 4;
 /** Room kept behind the rows so that short writes need no check of their own. */
@@ -212,12 +218,28 @@ export class FrameWriter {
 
   /** UTF-8 text from `source[start, end)` as a JSON string. */
   writeText(source: Uint8Array, start: number, end: number): void {
+    if (end - start > PIECE_BYTES) {
+      this.#writeLargeText(source, start, end);
+      return;
+    }
     this.#reserve((end - start) * MOST_ESCAPE_BYTES + 2);
     const buffer = this.#buffer;
     buffer[this.#length] = QUOTE;
     const at = this.#texts.copy(source, start, end, buffer, this.#length + 1);
     buffer[at] = QUOTE;
     this.#length = at + 1;
+  }
+
+  #writeLargeText(source: Uint8Array, start: number, end: number): void {
+    this.#reserve(1);
+    this.#buffer[this.#length++] = QUOTE;
+    for (let at = start; at < end; at += PIECE_BYTES) {
+      const to = Math.min(at + PIECE_BYTES, end);
+      this.#reserve((to - at) * MOST_ESCAPE_BYTES);
+      this.#length = this.#texts.copy(source, at, to, this.#buffer, this.#length);
+    }
+    this.#reserve(1);
+    this.#buffer[this.#length++] = QUOTE;
   }
 
   /** Text of which the caller knows that it needs no escape and has no byte beyond ASCII, as a JSON string. */
@@ -239,10 +261,13 @@ export class FrameWriter {
   writeBase64(source: Buffer, start: number, end: number): void {
     this.#reserve(Math.ceil((end - start) / 3) * 4 + 2);
     this.#buffer[this.#length++] = QUOTE;
-    this.#length +=
-      end - start > NATIVE_BASE64_BYTES
-        ? this.#buffer.write(source.toString('base64', start, end), this.#length, 'latin1')
-        : encodeBase64(source, start, end, this.#buffer, this.#length);
+    if (end - start <= NATIVE_BASE64_BYTES)
+      this.#length += encodeBase64(source, start, end, this.#buffer, this.#length);
+    else
+      for (let at = start; at < end; at += PIECE_BYTES) {
+        const text = source.toString('base64', at, Math.min(at + PIECE_BYTES, end));
+        this.#length += this.#buffer.write(text, this.#length, 'latin1');
+      }
     this.#buffer[this.#length++] = QUOTE;
   }
 
@@ -267,10 +292,12 @@ export class FrameWriter {
 
   /** The hexadecimal text of a bytea (`\x…`) in `source[start, end)` as a base64 string. */
   writeHexAsBase64(source: Buffer, start: number, end: number): void {
-    const base64 = Buffer.from(source.toString('latin1', start + 2, end), 'hex').toString('base64');
-    this.#reserve(base64.length + 2);
+    this.#reserve(Math.ceil((end - start) / 6) * 4 + 2);
     this.#buffer[this.#length++] = QUOTE;
-    this.#length += this.#buffer.write(base64, this.#length, 'latin1');
+    for (let at = start + 2; at < end; at += 2 * PIECE_BYTES) {
+      const bytes = Buffer.from(source.toString('latin1', at, Math.min(at + 2 * PIECE_BYTES, end)), 'hex');
+      this.#length += this.#buffer.write(bytes.toString('base64'), this.#length, 'latin1');
+    }
     this.#buffer[this.#length++] = QUOTE;
   }
 
@@ -436,14 +463,14 @@ export class FrameWriter {
   /** Ends the frame. The payload is a view on this writer's buffer: valid until `reset`. */
   finish(): Buffer {
     this.#closeLines();
-    const tables = `],"tables":${JSON.stringify([...this.#tables.keys()])}}`;
-    this.#reserve(TX_HEAD.length + this.#entriesLength + Buffer.byteLength(tables));
+    const tables = Buffer.from(`],"tables":${JSON.stringify([...this.#tables.keys()])}}`);
+    this.#reserve(TX_HEAD.length + this.#entriesLength + tables.length);
     let at = this.#length;
     at += TX_HEAD.copy(this.#buffer, at);
     at += this.#entries.copy(this.#buffer, at, 0, this.#entriesLength);
-    this.#length = at + this.#buffer.write(tables, at, 'utf8');
+    this.#length = at + tables.copy(this.#buffer, at);
     if (this.lines.length > 0) {
-      this.#buffer.write(String(LINES_VERSION), VERSION_AT, 'latin1');
+      this.#buffer[VERSION_AT] = ZERO + LINES_VERSION;
       this.#reserve(this.lines.length + 1);
       this.#buffer[this.#length++] = LINE_FEED;
       this.#length += this.lines.copyTo(this.#buffer, this.#length);

@@ -2,7 +2,7 @@
  * The frame: one JetStream message holding many row changes in commit order. docs/frame-format.md describes it for
  * readers in other languages; this file is the same description as types, and the checked decoder.
  */
-import { ReplicationError } from './errors.ts';
+import { messageOf, ReplicationError } from './errors.ts';
 import { PackedRows, type LinesEntry } from './packed-rows.ts';
 
 /** Version of the payload and headers of a frame whose rows all stand in its JSON. */
@@ -163,13 +163,18 @@ export function decodePacked(
   return { packed, tx, tables };
 }
 
+/** What to say of text that could not be parsed. What a syntax error says holds values; others are of its length. */
+export function notJson(cause: unknown): string {
+  return cause instanceof SyntaxError ? 'is not JSON' : `cannot be decoded: ${messageOf(cause)}`;
+}
+
 /** The JSON of a frame, with its transactions and tables checked. */
 function parseFrame(json: Buffer, place: string): FramePayload {
   let parsed: unknown;
   try {
     parsed = JSON.parse(json.toString('utf8'));
   } catch (cause) {
-    throw new ReplicationError('frame_unreadable', `${place} is not JSON`, { cause });
+    throw new ReplicationError('frame_unreadable', `${place} ${notJson(cause)}`, { cause });
   }
   const frame = parsed as FramePayload;
   if (frame === null || typeof frame !== 'object' || typeof frame.v !== 'number')
@@ -194,7 +199,7 @@ export function decodeTail(text: string, place: string): Pick<FramePayload, 'tx'
   try {
     tail = JSON.parse(text) as typeof tail;
   } catch (cause) {
-    throw new ReplicationError('frame_unreadable', `${place} is not JSON`, { cause });
+    throw new ReplicationError('frame_unreadable', `${place} ${notJson(cause)}`, { cause });
   }
   checkTail(tail, refuser(place));
   return tail;

@@ -11,6 +11,7 @@ import {
   decodeTail,
   FRAME_VERSION,
   hasLines,
+  notJson,
   type FramePayload,
   type Op,
   type Part,
@@ -210,11 +211,10 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   row(row: number): RowChange {
     const other = this.#packed?.others.get(row);
     if (other !== undefined) return other;
-    const text = this.bytes.toString('utf8', this.#starts[row], this.#starts[row + 1]! - 1);
     try {
-      return JSON.parse(text) as RowChange;
+      return JSON.parse(this.bytes.toString('utf8', this.#starts[row], this.#starts[row + 1]! - 1)) as RowChange;
     } catch (cause) {
-      throw new ReplicationError('frame_unreadable', `${this.#place}: row ${row} is not JSON`, { cause });
+      throw new ReplicationError('frame_unreadable', `${this.#place}: row ${row} ${notJson(cause)}`, { cause });
     }
   }
 
@@ -227,11 +227,10 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     const end = this.#starts[to]! - 1;
     const plain = this.#areUpdates(from, to) ? plainRows(bytes, start, end, this.tables) : undefined;
     if (plain !== undefined) return plain;
-    const text = bytes.toString('utf8', start, end);
     try {
-      return JSON.parse(`[${text}]`) as RowChange[];
+      return JSON.parse(`[${bytes.toString('utf8', start, end)}]`) as RowChange[];
     } catch (cause) {
-      throw new ReplicationError('frame_unreadable', `${this.#place}: a row of ${from} to ${to} is not JSON`, {
+      throw new ReplicationError('frame_unreadable', `${this.#place}: a row of ${from} to ${to} ${notJson(cause)}`, {
         cause,
       });
     }

@@ -79,7 +79,7 @@ export class PackedRows {
   /** All rows as JSON: `head`, the rows with commas between, `]`. Owns its memory. */
   toJson(head: Buffer): Buffer {
     let most = head.length + 1;
-    for (const { from, to, lines } of this.blocks) most += mostJsonBytes(lines.length) + (to - from) * MOST_AROUND_ROW;
+    for (const { from, to, lines } of this.blocks) most += mostJsonBytes(lines) + (to - from) * MOST_AROUND_ROW;
     const others = new Map<number, Buffer>();
     for (const [row, change] of this.others) {
       const json = Buffer.from(`${row === 0 ? '' : ','}${JSON.stringify(change)}`);

@@ -9,6 +9,10 @@ import { byteaText } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 
 const PIECE_BYTES = 64 * 1024;
+/** A row that is larger has room for what it becomes and no more: `Buffer.write` writes nothing where 2^31 bytes are left. */
+const LARGE_ROW_BYTES = 1 << 20;
+/** Characters of base64, a multiple of four. */
+const BASE64_PIECE = 1 << 20;
 const QUOTE = 0x22;
 const COMMA = 0x2c;
 const BACKSLASH = 0x5c;
@@ -77,8 +81,11 @@ export class CopyBuffer {
 
   /** Adds the written columns of a row's after-image, as a line behind `prefix` (empty or ending with a tab). */
   frameRow(plan: TablePlan, frame: IndexedFrame, row: number, prefix: string): void {
-    this.#reserve(prefix.length + 2 * frame.rowBytes(row) + 64 * (plan.written.length + 1));
     const { written, bytea, convert } = plan;
+    const size = frame.rowBytes(row);
+    // A value of bytea grows by half; of the others only those that are converted may grow.
+    const most = size <= LARGE_ROW_BYTES || plan.converts ? 2 * size : 1.5 * size;
+    this.#reserve(prefix.length + Math.ceil(most) + 64 * (plan.written.length + 1));
     const { bytes } = frame;
     const buffer = this.#buffer;
     let to = this.#length;
@@ -98,7 +105,8 @@ export class CopyBuffer {
       } else if (!wanted) at = frame.endOfValue(at);
       else if (bytea[column] === true) {
         const end = frame.endOfValue(at);
-        to += buffer.write(`\\${byteaText(bytes.toString('latin1', at + 1, end - 1))}`, to, 'latin1');
+        buffer[to++] = BACKSLASH;
+        to = writeBytea(buffer, to, bytes, at + 1, end - 1);
         at = end;
       } else if (convert[column] !== undefined) {
         const end = frame.endOfValue(at);
@@ -144,6 +152,18 @@ export class CopyBuffer {
     this.#buffer.copy(grown, 0, 0, this.#length);
     this.#buffer = grown;
   }
+}
+
+/** Writes what stands in base64 as Postgres reads a `bytea`; gives the offset behind it. */
+function writeBytea(buffer: Buffer, offset: number, base64: Buffer, start: number, end: number): number {
+  if (end - start <= BASE64_PIECE)
+    return offset + buffer.write(byteaText(base64.toString('latin1', start, end)), offset, 'latin1');
+  let to = offset + buffer.write(byteaText(''), offset, 'latin1');
+  for (let at = start; at < end; at += BASE64_PIECE) {
+    const bytes = Buffer.from(base64.toString('latin1', at, Math.min(at + BASE64_PIECE, end)), 'base64');
+    to += buffer.write(bytes.toString('hex'), to, 'latin1');
+  }
+  return to;
 }
 
 /** End of a run of `\uXXXX` escapes: the halves of a surrogate pair belong together. */

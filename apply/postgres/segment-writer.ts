@@ -18,6 +18,8 @@ import { sqlStateOf } from './target-error.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
 const MOST_LITERAL_ROWS = 100;
+/** A row that is larger than this goes from its frame into COPY as bytes: as a literal it would be a string, several times over. */
+const MOST_LITERAL_BYTES = 1 << 20;
 const LINES_PIECE_BYTES = 256 * 1024;
 
 export class SegmentWriter {
@@ -39,7 +41,7 @@ export class SegmentWriter {
     const deletesLast: string[] = [];
     const staged = new Map<TableChanges<TablePlan>, StagedTable>();
     for (const table of tables)
-      if (!table.ordered && !this.#direct(table) && table.keys > MOST_LITERAL_ROWS)
+      if (!table.ordered && !this.#direct(table) && !isSmall(table))
         staged.set(table, await writeStaged(transaction, table));
     for (const table of tables) {
       const { plan } = table;
@@ -47,8 +49,7 @@ export class SegmentWriter {
       const seen = this.#marks.seenTable(plan);
       if (seen !== undefined) await transaction.addAndFlushIfLarge(seenSql(plan, seen, table.decodedRows()));
       if (parts !== undefined) await this.#addStaged(transaction, plan, parts, this.#deletesFirst(table), deletesLast);
-      else if (table.insertsOnly && table.size > MOST_LITERAL_ROWS && this.#direct(table))
-        await this.#copyDirect(transaction, table, deletesLast);
+      else if (this.#direct(table) && !isSmall(table)) await this.#copyDirect(transaction, table, deletesLast);
       else if (table.ordered)
         for (const [frame, row] of table.rowRefs())
           await transaction.addAndFlushIfLarge(rowStatement(plan, frame.row(row), frame.commitTimeOf(row)));
@@ -109,6 +110,21 @@ export class SegmentWriter {
       transaction.add(`TRUNCATE ${parts.stage}`);
     }
   }
+}
+
+/** Whether the changes of a table are few and short enough to be written as literals. */
+function isSmall(table: TableChanges<TablePlan>): boolean {
+  if (table.insertsOnly) {
+    if (table.size > MOST_LITERAL_ROWS) return false;
+    for (const rows of table.newRows()) {
+      const bytes = 'lines' in rows ? rows.lines.length : rows[0].rowBytes(rows[1]);
+      if (bytes > MOST_LITERAL_BYTES) return false;
+    }
+    return true;
+  }
+  if (table.keys > MOST_LITERAL_ROWS) return false;
+  for (const { frame, row } of table.net()) if (frame.rowBytes(row) > MOST_LITERAL_BYTES) return false;
+  return true;
 }
 
 function* directPieces(table: TableChanges<TablePlan>): Generator<Buffer> {

@@ -113,7 +113,7 @@ export class CopyRows {
     }
     const start = this.#start(row);
     const end = this.#start(row + 1) - 1;
-    const buffer = writer.claim(mostJsonBytes(end - start));
+    const buffer = writer.claim(mostJsonBytes(this.#memory.data.subarray(start, end)));
     writer.moveTo(writeLineAsJson(this.#memory.data, start, end, buffer, writer.bytes));
   }
 
