@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import type pg from 'pg';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
+import { partitionTreeSql } from '../../core/partition-tree.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { sourceError } from './source-error.ts';
 import type { Written } from './unlogged-values.ts';
@@ -109,9 +110,9 @@ select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relre
    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as columns,
   c.relfilenode::int8::text as file, c.relnatts as width, c.relkind = 'p' as partitioned, case when c.relkind = 'p' then (select json_agg(json_build_object('oid', l.oid::int8::text, 'schema', ln.nspname,
        'name', l.relname, 'file', l.relfilenode::int8::text) order by l.oid)
-     from pg_partition_tree(c.oid) p join pg_class l on l.oid = p.relid join pg_namespace ln on ln.oid = l.relnamespace
+     from ${partitionTreeSql('c.oid')} p join pg_class l on l.oid = p.relid join pg_namespace ln on ln.oid = l.relnamespace
      where p.isleaf) end as parts,
-  case when c.relkind = 'p' then (select json_agg(distinct la.attname) from pg_partition_tree(c.oid) p join pg_attribute la
+  case when c.relkind = 'p' then (select json_agg(distinct la.attname) from ${partitionTreeSql('c.oid')} p join pg_attribute la
      on la.attrelid = p.relid and la.atthasmissing where p.isleaf) end as filled
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_' and not (c.relispartition and $1)

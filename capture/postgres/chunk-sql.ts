@@ -1,4 +1,5 @@
 /** The statements that read chunks of tables. */
+import { partitionTreeSql } from '../../core/partition-tree.ts';
 import type { KeySpan, KeyTexts } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
 import { qualifiedName, quoteIdent } from './publication.ts';
@@ -116,7 +117,7 @@ select t.oid::int8::text as oid, case when min(c.reltuples) >= 0 then sum(c.relt
        case when min(c.reltuples) >= 0 and (min(c.relpages) > 0 or current_setting('server_version_num')::int >= 140000)
             then sum(c.relpages::int8 + coalesce(o.relpages, 0))::float8 * current_setting('block_size')::int end as bytes
   from unnest($1::oid[]) t(oid)
-  cross join lateral (select relid from pg_partition_tree(t.oid) where isleaf union select t.oid::regclass) l(relid)
+  cross join lateral ${partitionTreeSql('t.oid')} l
   join pg_class c on c.oid = l.relid and c.relkind <> 'p'
   left join pg_class o on o.oid = c.reltoastrelid
  group by t.oid`;

@@ -4,6 +4,7 @@
  */
 import type pg from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
+import { partitionTreeSql } from '../../core/partition-tree.ts';
 import { hasIdentity, type CapturedTable } from './catalog.ts';
 import { qualifiedName } from './publication.ts';
 import { sourceError } from './source-error.ts';
@@ -37,7 +38,7 @@ export async function leafProblems(client: pg.Client, tables: readonly CapturedT
             join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
            where i.indrelid = c.oid and k.n <= i.indnkeyatts
              and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary and i.indimmediate end) as columns
-       from unnest($1::int8[]::oid[]) r(oid) cross join lateral pg_partition_tree(r.oid) p
+       from unnest($1::int8[]::oid[]) r(oid) cross join lateral ${partitionTreeSql('r.oid')} p
          join pg_class c on c.oid = p.relid join pg_namespace n on n.oid = c.relnamespace
        where p.isleaf and c.relkind = 'r' order by 1, 2, 3`,
       [[...roots.keys()]],

@@ -1,5 +1,6 @@
 /** How large a table is that was never analysed: its rows, or those of a range, as the planner guesses; its files. */
 import type pg from 'pg';
+import { partitionTreeSql } from '../../core/partition-tree.ts';
 import type { KeySpan } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
 import { CHANGED_TABLE } from './chunk-reader.ts';
@@ -33,4 +34,4 @@ export async function measureBytes(client: pg.Client, oid: number): Promise<numb
 
 const SIZE_SQL = `
 select sum(pg_table_size(relid))::float8 as bytes
-  from (select relid from pg_partition_tree($1::oid) where isleaf union select $1::oid::regclass) l`;
+  from ${partitionTreeSql('$1')} l where isleaf`;

@@ -1,4 +1,5 @@
 /** docs/schema-changes.md, row by row: tables, partitions and what stops, Postgres to Postgres on real servers. */
+import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { targetOf } from '../../apply/target-kind.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
@@ -205,4 +206,26 @@ describe('what cannot be followed', () => {
     await requestSnapshot(it.pipe.config.nats, 'wms', { tables: ['public.items'] });
     await it.equal();
   });
+});
+
+test("looking for changes waits for nobody who holds a partition, and is in nobody's way", async () => {
+  await open(`${ITEMS}
+    create table events (id int, day date, primary key (id, day)) partition by range (day);
+    create table events_a partition of events for values from ('2026-01-01') to ('2026-02-01');
+    create table events_b partition of events for values from ('2026-02-01') to ('2026-03-01');
+    insert into events values (1, '2026-01-05'), (2, '2026-02-05')`);
+  const there = "select to_regclass('fresh') is not null as found";
+  const holder = new pg.Client({ connectionString: it.pipe.config.sources['wms']!.url });
+  await holder.connect();
+  try {
+    await holder.query('begin; lock table events_b in access exclusive mode');
+    await it.run('create table fresh (id int primary key); insert into fresh values (1)');
+    // Its rows wait for a transaction that is as old; that it is there has been seen.
+    await waitFor('the new table', async () => (await it.pipe.target.query(there)).rows[0].found === true);
+    await it.run('begin; lock table events_a in access exclusive mode nowait; rollback');
+    await holder.query('rollback');
+  } finally {
+    await holder.end();
+  }
+  await it.equal();
 });

@@ -1,5 +1,6 @@
 /** Tables of a Postgres database, with what it takes to compare them. */
 import type pg from 'pg';
+import { partitionTreeSql } from '../../../core/partition-tree.ts';
 import type { SideTable } from '../side.ts';
 import type { Role } from './session.ts';
 
@@ -29,9 +30,8 @@ select n.nspname as schema, c.relname as name,
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
   left join lateral (
     select sum(case when l.reltuples > 0 then l.reltuples else pg_relation_size(p.relid) / 64 end)::bigint as rows
-    from (select c.oid::regclass as relid where c.relkind = 'r'
-          union all select relid from pg_partition_tree(c.oid) where isleaf and c.relkind = 'p') p
-      join pg_class l on l.oid = p.relid) s on true
+    from ${partitionTreeSql('c.oid')} p join pg_class l on l.oid = p.relid
+    where p.isleaf and c.relkind in ('r', 'p')) s on true
 where c.relkind = any ($1::"char"[]) and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
   and n.nspname <> 'waybill' and not c.relispartition and c.relpersistence = 'p'
 order by n.nspname, c.relname`;

@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type pg from 'pg';
 import { ReplicationError } from '../../../core/errors.ts';
+import { partitionTreeSql } from '../../../core/partition-tree.ts';
 import { PgSnapshot, SNAPSHOT_SQL, UNDER_WAY_SQL } from '../../../core/pg-snapshot.ts';
 import { parsePosition, pgPosition, type Position } from '../../../core/position.ts';
 import { Buckets, bucketOf, formatDigest } from '../digest.ts';
@@ -171,7 +172,7 @@ class PostgresSide {
   async #pages(table: ComparedTable): Promise<number> {
     const { rows } = await this.client.query<{ pages: string | null }>(
       `select max(pg_relation_size(relid) / current_setting('block_size')::int)::text as pages
-         from (select $1::regclass as relid union all select relid from pg_partition_tree($1::regclass)) p`,
+         from ${partitionTreeSql('$1::regclass')} p`,
       [qualified(table)],
     );
     return Number(rows[0]?.pages ?? 0);
