@@ -16,6 +16,8 @@ import { lines, nats, rounds, say, scale, source, target } from './setting.ts';
 const ROWS = Math.round(100_000 * scale);
 const PASSES = 3;
 const BLOCK = 500;
+/** A position takes 1.9 KB of what a transform keeps, or a larger scale is refused. */
+const STATE_MB = Math.max(256, Math.ceil(ROWS / 400));
 
 const MAP = `version: 1
 name: bench
@@ -52,7 +54,12 @@ export async function benchCanonical(): Promise<void> {
         targets: { store: { kind: 'postgres', url: storeUrl } },
         flows: {
           replica: { mirror: 'bench', to: 'store', schema: 'replica', batch_bytes: '4MB' },
-          stock: { canonical: 'inventory_position', from: { bench: { map: './map.yaml' } }, to: 'store' },
+          stock: {
+            canonical: 'inventory_position',
+            from: { bench: { map: './map.yaml' } },
+            to: 'store',
+            state_bytes: `${STATE_MB}MB`,
+          },
         },
       }),
     );
@@ -70,7 +77,11 @@ export async function benchCanonical(): Promise<void> {
     const count = (table: string, where = 'true'): Promise<string> =>
       scalar(storeUrl, `select count(*) from ${table} where ${where}`).catch(() => '0');
     for (const table of ['replica.stock', 'canonical.inventory_position'])
-      await until(table, performance.now(), async () => (await count(table)) === String(ROWS));
+      await until(table, performance.now(), async () => {
+        // One that has ended says why, and nothing is to be waited for.
+        first.usage();
+        return (await count(table)) === String(ROWS);
+      });
     await first.stop();
     const capture = Program.start(config, 'capture:bench');
     await sql(url, 'call churn()');

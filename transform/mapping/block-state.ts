@@ -6,7 +6,7 @@ import type { Violation } from '../canonical/validate.ts';
 import type { CompiledBlock, TablePlan } from './block-plan.ts';
 import { Fault, isFault, type Cell } from './cell.ts';
 import { NOTHING_HELD, WHOLE_RECORD, type ContributedValues, type ContributionChange } from './contribution-change.ts';
-import { contentOf, Contributor } from './contributor.ts';
+import { Contributor } from './contributor.ts';
 import type { Cause } from './engine.ts';
 import type { Row } from './evaluate.ts';
 import { ExpiryQueue } from './expiry-queue.ts';
@@ -231,10 +231,12 @@ export class BlockState {
   #tellOf(key: string, cause: Cause, lineageOf: (cause: Cause) => Lineage, into: ContributionChange[]): void {
     const number = this.#waiting.get(key);
     if (number === this.#toldWaiting.get(key)) return;
-    const base = this.#contributor.base(`\0waits\0${key}`, cause, lineageOf);
+    const tell = (held: RecordState['held']): void => {
+      into.push(this.#contributor.change(`\0waits\0${key}`, undefined, undefined, held, cause, lineageOf));
+    };
     if (number === undefined) {
       this.#toldWaiting.delete(key);
-      into.push({ ...base, values: undefined, held: NOTHING_HELD });
+      tell(NOTHING_HELD);
       return;
     }
     this.#toldWaiting.set(key, number);
@@ -246,7 +248,7 @@ export class BlockState {
       valueClass: 'not there',
       rule: `must find its row of ${table.names.join(' or ')}`,
     };
-    into.push({ ...base, ...contentOf(cause), values: undefined, held: new Map([[WHOLE_RECORD, [violation]]]) });
+    tell(new Map([[WHOLE_RECORD, [violation]]]));
   }
 
   /**
@@ -301,18 +303,14 @@ export class BlockState {
       // The row's last good values, if it has any, go on being served.
       const held = `\0row\0${key}`;
       this.#broken.set(key, held);
-      into.push({
-        ...this.#contributor.base(held, cause, lineageOf),
-        ...contentOf(cause),
-        values: undefined,
-        held: new Map([[WHOLE_RECORD, [member]]]),
-      });
+      const whole = new Map([[WHOLE_RECORD, [member]]]);
+      into.push(this.#contributor.change(held, undefined, undefined, whole, cause, lineageOf));
       return;
     }
     const held = this.#broken.size === 0 ? undefined : this.#broken.get(key);
     if (held !== undefined) {
       this.#broken.delete(key);
-      into.push({ ...this.#contributor.base(held, cause, lineageOf), values: undefined, held: NOTHING_HELD });
+      into.push(this.#contributor.change(held, undefined, undefined, NOTHING_HELD, cause, lineageOf));
     }
     if (old !== undefined) {
       note(records, old.record, cause);

@@ -20,14 +20,14 @@ export interface ContributionChange {
   /** Key of the record as one text. */
   readonly key: string;
   /** One for each record and block; absent of rows that give no record. */
-  readonly place?: RecordPlace;
+  readonly place?: RecordPlace | undefined;
   /** New values; undefined when the block no longer has anything to say of this record. */
   readonly values: ContributedValues | undefined;
   readonly lineage: Lineage;
   /** Fields whose newest value broke a rule: the whole group keeps its last good values. Empty when all is well. */
   readonly held: ReadonlyMap<string, readonly Violation[]>;
   /** The row whose change made this, as JSON by column, where something is held and the row was kept. */
-  readonly content?: string;
+  readonly content?: string | undefined;
 }
 
 /** Shared, and never written. */

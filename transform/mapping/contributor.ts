@@ -2,16 +2,24 @@
 import type { Field, GroupRule } from '../canonical/entity.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { valueClass } from '../canonical/field-type.ts';
-import { ABSENT } from '../canonical/validate.ts';
+import { ABSENT, type Violation } from '../canonical/validate.ts';
 import type { CompiledBlock } from './block-plan.ts';
 import { Fault, isFault } from './cell.ts';
 import { combine } from './combine.ts';
-import { NOTHING_HELD, WHOLE_RECORD, type ContributedValues, type ContributionChange } from './contribution-change.ts';
+import {
+  NOTHING_HELD,
+  WHOLE_RECORD,
+  type ContributedValues,
+  type ContributionChange,
+  type RecordPlace,
+} from './contribution-change.ts';
 import type { Cause } from './engine.ts';
 import type { RecordState } from './record-state.ts';
 
 /** What became of a record: all of it is given, some of it is held, nothing changed, or no row makes it any more. */
 export type Outcome = 'given' | 'held' | 'same' | 'gone';
+
+type Held = Map<string, Violation[]>;
 
 export class Contributor {
   readonly #block: CompiledBlock;
@@ -56,21 +64,14 @@ export class Contributor {
     const members = only === undefined ? record.rows.sorted() : undefined;
     if (members?.length === 0) {
       if (old !== undefined || record.held.size > 0)
-        into.push({ ...this.base(key, cause, lineageOf), values: undefined, held: NOTHING_HELD });
+        into.push(this.change(key, record, undefined, NOTHING_HELD, cause, lineageOf));
       return 'gone';
     }
-    let held = NOTHING_HELD;
-    const hold = (group: string, field: string, fault: Fault): void => {
-      if (held === NOTHING_HELD) held = new Map();
-      const violation = { entity: entity.name, key: record.keyValues.join('/'), field };
-      held.set(group, [...(held.get(group) ?? []), { ...violation, valueClass: fault.valueClass, rule: fault.rule }]);
-    };
-    if (members !== undefined && members.length > 1 && !block.group)
-      hold(
-        WHOLE_RECORD,
-        entity.key.join(', '),
-        new Fault('must be unique, and several rows have it', `${members.length} rows`),
-      );
+    let held: Held = NOTHING_HELD;
+    if (members !== undefined && members.length > 1 && !block.group) {
+      const fault = new Fault('must be unique, and several rows have it', `${members.length} rows`);
+      held = this.#hold(held, record, WHOLE_RECORD, entity.key.join(', '), fault);
+    }
     // Made once something differs: what a transaction leaves as it was makes nothing new.
     let values = old === undefined ? this.#valuesOf(record, undefined) : undefined;
     for (let position = 0; position < fields.length; position++) {
@@ -84,31 +85,27 @@ export class Contributor {
       const definition = entity.fields[index]!;
       const fault = isFault(cell) ? cell : faultOf(definition, cell);
       if (fault === undefined) (values ??= this.#valuesOf(record, old))[index] = cell as string | null;
-      else hold(definition.group, definition.name, fault);
+      else held = this.#hold(held, record, definition.group, definition.name, fault);
     }
     if (values === undefined && held.size === 0 && record.held.size === 0) return 'same';
     values ??= this.#valuesOf(record, old);
     for (const { group, rule, fields: named, indexes, holds } of this.#rules) {
       if (held.has(group) || holds((name) => values[entity.index.get(name)!] ?? null)) continue;
       const shown = indexes.map((index) => valueClass(values[index])).join(', ');
-      hold(group, named.join(', '), new Fault(rule, shown));
+      held = this.#hold(held, record, group, named.join(', '), new Fault(rule, shown));
     }
     // A group is held as a whole: what means something only together moves together.
     for (const group of held.keys())
       for (const position of this.#positions.get(group) ?? []) values[fields[position]!.field] = old?.[position];
     if (held.has(WHOLE_RECORD) && old === undefined) {
       record.held = held;
-      into.push({ ...this.base(key, cause, lineageOf), ...contentOf(cause), values: undefined, held });
+      into.push(this.change(key, record, undefined, held, cause, lineageOf));
       return 'held';
     }
     const changed = this.#give(record, values);
     if (!changed && held.size === 0 && record.held.size === 0) return 'same';
     record.held = held;
-    if (held.size > 0) into.push({ ...this.base(key, cause, lineageOf), ...contentOf(cause), values, held });
-    else {
-      const lineage = lineageOf(cause);
-      into.push({ block: this.#block, index: this.#index, key, place: record, lineage, values, held });
-    }
+    into.push(this.change(key, record, values, held, cause, lineageOf));
     return held.size > 0 ? 'held' : 'given';
   }
 
@@ -137,24 +134,43 @@ export class Contributor {
     return changed;
   }
 
-  /** What every change of this block begins with. */
-  base(key: string, cause: Cause, lineageOf: (cause: Cause) => Lineage) {
-    return { block: this.#block, index: this.#index, key, lineage: lineageOf(cause) };
+  /** Adds a fault of a field to what is held of a record. */
+  #hold(held: Held, { keyValues }: RecordState, group: string, field: string, { valueClass: kind, rule }: Fault): Held {
+    const violation = {
+      entity: this.#block.block.entity.name,
+      key: keyValues.join('/'),
+      field,
+      valueClass: kind,
+      rule,
+    };
+    const all = held === NOTHING_HELD ? new Map<string, Violation[]>() : held;
+    const there = all.get(group);
+    if (there === undefined) all.set(group, [violation]);
+    else there.push(violation);
+    return all;
+  }
+
+  /**
+   * A change of what this block says of a record, or of a row that gives none. Where something is held, with the row of the
+   * change that made it so. All have one shape: a burst of bad rows makes as many of them.
+   */
+  change(
+    key: string,
+    place: RecordPlace | undefined,
+    values: ContributedValues | undefined,
+    held: ReadonlyMap<string, readonly Violation[]>,
+    cause: Cause,
+    lineageOf: (cause: Cause) => Lineage,
+  ): ContributionChange {
+    const content = held.size > 0 ? contentOf(cause) : undefined;
+    return { block: this.#block, index: this.#index, key, place, lineage: lineageOf(cause), values, held, content };
   }
 }
 
-/** The row of a change as JSON by column. */
-export function contentOf({ row, reader }: Cause): { content?: string } {
+/** The row of a change as JSON by column; undefined where it was not kept. */
+function contentOf({ row, reader }: Cause): string | undefined {
   const image = row?.[2] ?? row?.[4];
-  if (image === undefined || image === null) return {};
-  const { columns } = reader.table;
-  let content = '';
-  for (let index = 0; index < columns.length; index++) {
-    const value = image[index];
-    if (value === 0 || value === undefined) continue;
-    content += `${content === '' ? '{' : ','}${JSON.stringify(columns[index]!.name)}:${JSON.stringify(value)}`;
-  }
-  return { content: content === '' ? '{}' : `${content}}` };
+  return image === undefined || image === null ? undefined : reader.json(image);
 }
 
 function faultOf({ type, nullable }: Field, value: string | null): Fault | undefined {

@@ -30,6 +30,8 @@ export interface TableReader {
     before: readonly Cell[] | undefined,
     old?: readonly Value[],
   ) => readonly Cell[];
+  /** A row as JSON by column, without what the source did not send. */
+  readonly json: (image: readonly Value[]) => string;
   /** A value of a slot's column. */
   readonly cellOf: (slot: number, text: string) => Cell;
 }
@@ -60,11 +62,22 @@ export function createTableReader(mapping: Mapping, plan: TablePlan, table: Tabl
     if (isText(value)) return value;
     throw new ReplicationError('frame_unreadable', `a row of ${name} has no value for a column of its key`);
   };
+  const heads = table.columns.map((column) => `${JSON.stringify(column.name)}:`);
   return {
     table,
     plan,
     name,
     columns,
+    json(image) {
+      const parts: string[] = [];
+      for (let i = 0; i < heads.length; i++) {
+        const value = image[i];
+        if (value === 0 || value === undefined) continue;
+        parts.push(isText(value) && isPlain(value) ? `${heads[i]!}"${value}"` : heads[i]! + JSON.stringify(value));
+      }
+      // One text that names no others: it is kept for as long as the row is held.
+      return `{${parts.join(',')}}`;
+    },
     cellOf: (slot, text) => readers[slot]!(text),
     keyOf(image, fallback) {
       if (keys.length === 1) return keyValue(keys[0]!, image, fallback);

@@ -41,7 +41,7 @@ export interface HeldGroup {
   readonly violations: readonly Violation[];
   readonly lineage: Lineage;
   /** The source row, or the record, that broke the rules, as JSON; absent where it was not kept. */
-  readonly content?: string;
+  readonly content?: string | undefined;
   /** Nothing is wrong: what a source has yet to bring is missing. */
   readonly incomplete?: boolean;
 }

@@ -403,7 +403,7 @@ export class Resolver {
         source,
         violations,
         lineage,
-        ...(content === undefined ? {} : { content }),
+        content,
       })),
     );
   }
