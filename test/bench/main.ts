@@ -3,7 +3,8 @@
  * the contenders alternating, medians of paired ratios.
  * `npm run bench -- [capture] [catchup] [drain | small insert update] [snapshot] [manytables] [canonical] [burst] [latency] [memory] [mysql | mysqlcapture mysqldrain
  * mysqlsnapshot mysqlmemory] [mariadb | mariadbcapture …] [--scale 0.1] [--rounds 4]`.
- * `large`, a transaction of 10,000,000 rows received either way, takes minutes and some 10 GB of disk: it is run when it is named.
+ * `large`, a transaction of 10,000,000 rows received either way, takes minutes and some 10 GB of disk, and `rules`, a burst of bad
+ * rows for every rule, some minutes: they are run when they are named.
  */
 import { benchBurst } from './burst.ts';
 import { benchCanonical } from './canonical.ts';
@@ -14,6 +15,7 @@ import { benchLatency } from './latency.ts';
 import { benchMemory, benchVeryLarge } from './memory.ts';
 import { benchMysqlCapture, benchMysqlDrain, benchMysqlMemory } from './mysql.ts';
 import { benchMysqlSnapshot } from './mysql-snapshot.ts';
+import { benchRules } from './rules.ts';
 import { benchManyTables, benchSnapshot } from './snapshot.ts';
 import { lines, named, nats, rounds, say, source, target, wanted } from './setting.ts';
 
@@ -32,6 +34,7 @@ try {
   if (wanted('latency')) await benchLatency();
   if (wanted('memory')) await benchMemory();
   if (named('large')) await benchVeryLarge();
+  if (named('rules')) await benchRules();
   for (const flavour of ['mysql', 'mariadb'] as const) {
     if (wanted(flavour) || wanted(`${flavour}capture`)) await benchMysqlCapture(flavour);
     if (wanted(flavour) || wanted(`${flavour}drain`)) await benchMysqlDrain(flavour);
