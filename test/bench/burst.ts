@@ -52,7 +52,7 @@ export async function benchBurst(): Promise<void> {
   const program = Program.start(config, 'capture:bench,transform:stock,apply:stock');
   const shown = (what: string): Promise<string> => scalar(storeUrl, what).catch(() => '0');
   await until('the first load', performance.now(), async () => {
-    program.usage();
+    program.alive();
     return (await shown('select count(*) from canonical.inventory_position')) === String(BAD + 1);
   });
   let value = 0;

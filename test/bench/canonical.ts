@@ -79,7 +79,7 @@ export async function benchCanonical(): Promise<void> {
     for (const table of ['replica.stock', 'canonical.inventory_position'])
       await until(table, performance.now(), async () => {
         // One that has ended says why, and nothing is to be waited for.
-        first.usage();
+        first.alive();
         return (await count(table)) === String(ROWS);
       });
     await first.stop();

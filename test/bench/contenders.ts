@@ -86,8 +86,15 @@ export class Program {
     );
   }
 
-  usage(): Usage {
+  /** Throws what it says when it has ended, or one of its stages has: nothing that is waited for will come. */
+  alive(): void {
     if (this.#child.exitCode !== null) throw new Error(`waybill ended early:\n${this.#log}`);
+    const error = this.#log.split('\n').find((line) => line.startsWith('{"level":50'));
+    if (error !== undefined) throw new Error(`a stage of waybill ended early:\n${error}`);
+  }
+
+  usage(): Usage {
+    this.alive();
     const stat = readFileSync(`/proc/${this.#child.pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
     const status = readFileSync(`/proc/${this.#child.pid}/status`, 'utf8');
     return {

@@ -41,6 +41,7 @@ export async function benchRules(): Promise<void> {
     to: 'store',
     delivery: 'realtime',
     views: false,
+    state_bytes: '512MB',
   });
   const text = JSON.stringify({
     version: 1,
@@ -55,7 +56,7 @@ export async function benchRules(): Promise<void> {
   const program = Program.start(config, ['capture:bench', ...stages].join());
   const shows = (what: string, statement: string, expected: string): Promise<number> =>
     until(what, performance.now(), async () => {
-      program.usage();
+      program.alive();
       return (await scalar(storeUrl, statement).catch(() => '')) === expected;
     });
   for (const entity of RULE_ENTITIES)
@@ -71,7 +72,7 @@ export async function benchRules(): Promise<void> {
     await sql(url, WAITS, breakRule(rule, ROWS));
     // Behind the burst in its own flow, or, where that has no such field, in another one.
     const entity = noteField(rule.entity) === undefined ? probed[0]! : rule.entity;
-    const took = await seen(url, storeUrl, entity, rule.field);
+    const took = await seen(program, url, storeUrl, entity, rule.field);
     delays.push(took);
     await shows(
       `rows that are held because ${rule.field} ${rule.rule}`,
@@ -112,7 +113,7 @@ export async function benchRules(): Promise<void> {
 }
 
 /** Milliseconds from the commit of a change of the good row of an entity until the target shows it. */
-function seen(url: string, storeUrl: string, entity: string, note: string): Promise<number> {
+function seen(program: Program, url: string, storeUrl: string, entity: string, note: string): Promise<number> {
   return withClient(url, (writer) =>
     withClient(storeUrl, async (reader) => {
       await writer.query(WAITS);
@@ -123,6 +124,7 @@ function seen(url: string, storeUrl: string, entity: string, note: string): Prom
           `select ${noteField(entity)!} as note from canonical.${entity} where tenant = 'default' and ${idField(entity)} = '0'`,
         );
         if (rows[0]?.note === note) return performance.now() - committed;
+        program.alive();
         await delay(2);
       }
     }),
