@@ -176,7 +176,7 @@ class FlowRun {
     } else if (resumed.heldBehind) await this.#writeHeldAnew();
     report.state('applying');
     await this.#live();
-    while (this.#held.waits) await this.#tellHeld();
+    // What is held and has not been passed on by now the next run passes on: the checkpoint says so.
     await this.#output.drain();
     await this.#save(true);
   }
