@@ -1,6 +1,6 @@
 /** Composes the heartbeats of a flow: one from each of its sources. */
 import { canonicalStreamName } from '../core/canonical-stream.ts';
-import { flowSettings, type Config } from '../core/config.ts';
+import { flowSettings, makerOf, sourcesOf, type Config } from '../core/config.ts';
 import type { Logger } from '../core/logger.ts';
 import { connectNats } from '../core/nats.ts';
 import { openLog } from '../monitoring/drift/open-sides.ts';
@@ -15,14 +15,12 @@ export interface HeartbeatsOptions {
   readonly signal: AbortSignal;
 }
 
-/** Sends heartbeats through a mirror flow or one of records, until the signal aborts. Throws classified errors. */
+/** Sends heartbeats through a flow, until the signal aborts. Throws classified errors. */
 export async function runHeartbeats(config: Config, flow: string, options: HeartbeatsOptions): Promise<void> {
   const { reportOf, log, signal } = options;
-  const records = config.canonicalFlows[flow];
-  const sources = records === undefined ? [config.flows[flow]!.mirror] : Object.keys(records.from);
   const failed = new AbortController();
   const either = AbortSignal.any([signal, failed.signal]);
-  const each = sources.map(async (source) => {
+  const each = sourcesOf(config, flow).map(async (source) => {
     try {
       await runHeartbeat({
         flow,
@@ -62,11 +60,11 @@ async function openPath(config: Config, flow: string, source: string): Promise<H
 }
 
 async function recordsOf(config: Config, flow: string, source: string): Promise<Pick<PathOptions, 'records'>> {
-  const settings = config.canonicalFlows[flow];
-  if (settings === undefined) return {};
+  const maker = makerOf(config, flow);
+  if (maker === undefined) return {};
   // A process that looks at mirrors alone holds nothing of records.
   const { parseCheckpoint } = await import('../transform/checkpoint.ts');
-  const stream = canonicalStreamName(config.nats.prefix, settings.canonical);
+  const stream = canonicalStreamName(config.nats.prefix, config.canonicalFlows[maker]!.canonical);
   const placeOf = (text: string) => parseCheckpoint(text, `a frame of ${stream}`).sources.get(source);
-  return { records: { stream, placeOf } };
+  return { records: { stream, maker, placeOf } };
 }

@@ -155,7 +155,7 @@ const webhookSchema = z.strictObject({
 const monitoringSchema = z.strictObject({
   /** Where alerts are sent, by names of your own. */
   webhooks: z.record(name, webhookSchema).default({}),
-  /** How often a heartbeat is sent through each mirror flow and flow of records, and timed; left out: never. */
+  /** How often a heartbeat is sent through each flow, and timed; left out: never. */
   heartbeat: period.optional(),
   verify: verifySchema.prefault({}),
   listen: z
@@ -299,6 +299,12 @@ export function makerOf(config: Config, flow: string): string | undefined {
   if (config.canonicalFlows[flow] !== undefined) return flow;
   const entity = config.outboundFlows[flow]?.outbound;
   return Object.keys(config.canonicalFlows).find((name) => config.canonicalFlows[name]!.canonical === entity);
+}
+
+/** The sources from which a flow brings something to its target: of records those of the flow that makes them. */
+export function sourcesOf(config: Config, flow: string): string[] {
+  const maker = makerOf(config, flow);
+  return maker === undefined ? [config.flows[flow]!.mirror] : Object.keys(config.canonicalFlows[maker]!.from);
 }
 
 /** Names of all flows. */

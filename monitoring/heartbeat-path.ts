@@ -37,6 +37,8 @@ export interface PathOptions {
   /** Of a flow of records. */
   readonly records?: {
     readonly stream: string;
+    /** The flow whose transform makes them. */
+    readonly maker: string;
     /** What the checkpoint of a frame of records says of the source. */
     readonly placeOf: (checkpoint: string) => SourcePlace | undefined;
   };
@@ -72,7 +74,7 @@ export function createHeartbeatPath(options: PathOptions): HeartbeatPath {
     },
     async hasArrived() {
       // A transform with no records to write says only now and then how far it is.
-      if (records !== undefined) askForProgress(nats, prefix, 'transform', flow);
+      if (records !== undefined) askForProgress(nats, prefix, 'transform', records.maker);
       const place = await reached();
       if (place !== undefined && hasReached(place.position, position!) && place.seq > (behindSeq ?? -1)) return true;
       if (behindSeq !== undefined && performance.now() - askedMs > ASK_EVERY_MS) await ask();

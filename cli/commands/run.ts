@@ -8,7 +8,7 @@ import { hostname } from 'node:os';
 import { targetOf } from '../../apply/target-kind.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { canonicalStreamName } from '../../core/canonical-stream.ts';
-import { flowSettings, recordFlowSettings, type Config } from '../../core/config.ts';
+import { flowNames, flowSettings, recordFlowSettings, type Config } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import { armFailpoint } from '../../core/failpoint.ts';
 import { createLogger, type Logger, type LogLevel } from '../../core/logger.ts';
@@ -305,7 +305,7 @@ function createStages(config: Config, around: Surroundings): Maker[] & { ids: st
       };
     });
   }
-  for (const flow of config.monitoring.heartbeat === undefined ? [] : compared) {
+  for (const flow of config.monitoring.heartbeat === undefined ? [] : flowNames(config)) {
     const id = `heartbeat:${flow}`;
     ids.push(id);
     makers.push(() => ({

@@ -1,7 +1,7 @@
 /** Which stream each flow reads, and what it brings to which target: flows of tables and of canonical records alike. */
 import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
-import type { Config } from '../../core/config.ts';
+import { sourcesOf, type Config } from '../../core/config.ts';
 
 export interface FlowPath {
   readonly name: string;
@@ -9,11 +9,13 @@ export interface FlowPath {
   readonly source: string;
   readonly target: string;
   readonly stream: string;
+  /** The sources from which something comes to the target. */
+  readonly begins: readonly string[];
 }
 
 export function flowPaths(config: Config): FlowPath[] {
   const { prefix } = config.nats;
-  return [
+  const paths = [
     ...Object.entries(config.flows).map(([name, { mirror, to }]) => ({
       name,
       source: mirror,
@@ -33,4 +35,5 @@ export function flowPaths(config: Config): FlowPath[] {
       stream: canonicalStreamName(prefix, outbound),
     })),
   ];
+  return paths.map((path) => ({ ...path, begins: sourcesOf(config, path.name) }));
 }

@@ -266,7 +266,8 @@ function snapshotLine(progress: SnapshotProgress | undefined): SnapshotLine | un
 }
 
 function flowLine(path: FlowPath, known: Known<TargetReading>, nats: NatsReading | undefined): FlowLine {
-  const { stream: streamName, ...flow } = path;
+  const { name, source, target, stream: streamName } = path;
+  const flow = { name, source, target };
   const id = `apply:${flow.name}`;
   const facts = nats?.facts.get(id);
   const { stream } = streamOf(nats, streamName);
@@ -300,9 +301,15 @@ function flowLine(path: FlowPath, known: Known<TargetReading>, nats: NatsReading
       (reading?.tables.get(flow.name) ?? []).length === 0 ? undefined : reading?.tables.get(flow.name),
     ),
     ...optional('verified', verification === undefined ? undefined : verifiedLine(verification)),
-    ...optional('heartbeatSeconds', nats?.heartbeats.get(`${flow.source} ${flow.target}`)),
+    ...optional('heartbeatSeconds', heartbeatOf(path, nats)),
     ...problemOf(known.error ?? gap ?? errorIn(facts?.detail) ?? errorIn(transform?.detail)),
   };
+}
+
+/** Of those from several sources the one that takes longest. */
+function heartbeatOf({ begins, target }: FlowPath, nats: NatsReading | undefined): number | undefined {
+  const seconds = begins.flatMap((source) => nats?.heartbeats.get(`${source} ${target}`) ?? []);
+  return seconds.length === 0 ? undefined : Math.max(...seconds);
 }
 
 function flowLag(

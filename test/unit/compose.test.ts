@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parse } from 'yaml';
 import { describe, expect, it } from 'vitest';
-import { parseConfig } from '../../core/config.ts';
+import { flowNames, parseConfig } from '../../core/config.ts';
 import { retailerConfig } from '../../sandbox/demo/retailer/flows.ts';
 import { loadFlowPlan } from '../../transform/flow-plan.ts';
 import { loadOutboundPlan } from '../../transform/outbound/outbound-file.ts';
@@ -57,9 +57,9 @@ describe('docker-compose.yml', () => {
       ...[...Object.keys(config.flows), ...Object.keys(config.canonicalFlows)].flatMap((name) => [
         `apply:${name}`,
         `verify:${name}`,
-        `heartbeat:${name}`,
       ]),
       ...Object.keys(config.outboundFlows).map((name) => `apply:${name}`),
+      ...flowNames(config).map((name) => `heartbeat:${name}`),
     ];
     expect(stages.filter((stage) => stage !== 'console').sort()).toEqual(wanted.sort());
     expect(Object.keys(config.sources)).toEqual(['wms', 'erp', 'shop', 'threepl']);

@@ -14,11 +14,18 @@ const config = parseConfig(
   JSON.stringify({
     version: 1,
     nats: { servers: ['nats://127.0.0.1:1'] },
-    sources: { wms: { kind: 'postgres', url: 'postgresql://a@127.0.0.1/a' } },
-    targets: { vis: { kind: 'postgres', url: 'postgresql://a@127.0.0.1/b' } },
+    sources: {
+      wms: { kind: 'postgres', url: 'postgresql://a@127.0.0.1/a' },
+      erp: { kind: 'postgres', url: 'postgresql://a@127.0.0.1/e' },
+    },
+    targets: {
+      vis: { kind: 'postgres', url: 'postgresql://a@127.0.0.1/b' },
+      shop: { kind: 'postgres', url: 'postgresql://a@127.0.0.1/c' },
+    },
     flows: {
       copy: { mirror: 'wms', to: 'vis' },
-      stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } }, to: 'vis' },
+      stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' }, erp: { pack: 'odoo' } }, to: 'vis' },
+      to_shop: { outbound: 'inventory_position', map: 'to-shop.yaml', to: 'shop' },
     },
   }),
   {},
@@ -43,7 +50,11 @@ function report(transform: Partial<StageFacts> = {}): StatusReport {
     snapshots: new Map(),
     held: new Set(),
     facts: new Map([['transform:stock', facts]]),
-    heartbeats: new Map([['wms vis', 0.25]]),
+    heartbeats: new Map([
+      ['wms vis', 0.25],
+      ['erp vis', 0.5],
+      ['erp shop', 0.75],
+    ]),
     alerts: [
       {
         alert: 'WaybillDrift',
@@ -73,10 +84,17 @@ const at = (lines: readonly string[], beginning: string): number =>
 describe('the report', () => {
   it('has lines for transforms, alerts that stand, and heartbeats', () => {
     const lines = render();
-    expect(lines[at(lines, 'stock ')]).toMatch(/^stock +applying +7\.0 s +1,234 +3 +wms > inventory_position$/);
+    expect(lines[at(lines, 'stock ')]).toMatch(/^stock +applying +7\.0 s +1,234 +3 +wms, erp > inventory_position$/);
     expect(lines.join('\n')).toMatch(/^▲ WaybillDrift \(critical, for 10m 00s\): copy differs from wms\n {2}see docs/m);
     expect(lines[at(lines, 'FLOW')]).toContain('HEARTBEAT');
     expect(lines[at(lines, 'copy ')]).toContain('250 ms');
+    // Of records the one that takes longest of those from the sources that they are made of.
+    const { flows } = report();
+    expect(flows.map(({ name, heartbeatSeconds }) => [name, heartbeatSeconds])).toEqual([
+      ['copy', 0.25],
+      ['stock', 0.5],
+      ['to_shop', 0.75],
+    ]);
   });
 
   it('says what keeps a transform from its work', () => {
