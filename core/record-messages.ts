@@ -1,5 +1,10 @@
 /** Where records stand as messages of their own: one subject for each record, and the newest message on it is the record. */
 
+/** The name under which the fan-out of a flow of records holds its lease and tells of itself. */
+export function fanOutName(flow: string): string {
+  return `${flow}.fanout`;
+}
+
 export function recordsStreamName(prefix: string, entity: string): string {
   return `${prefix}_records_${entity}`;
 }

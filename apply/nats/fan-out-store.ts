@@ -34,7 +34,7 @@ export function createFanOutStore(config: NatsConfig, entity: string): TargetSto
           const stream = recordsStreamName(prefix, entity);
           const subject = recordsSubject(prefix, entity);
           const info = await ensureRecordsStream(nats, stream, subject, config.replicas);
-          const place = await readPlace(nats, stream, subject);
+          const place = await readFanOutPlace(nats, prefix, entity);
           const atomic = info.config.allow_atomic === true;
           return new FanOutSink({ nats, prefix, entity, stream, atomic, lastSeq: info.state.last_seq, report }, place);
         },
@@ -72,8 +72,12 @@ async function ensureRecordsStream(nats: Nats, name: string, subject: string, re
   }
 }
 
-/** Through the leader: a replica that lags would have records written again. */
-async function readPlace(nats: Nats, stream: string, subject: string): Promise<FanOutStart | undefined> {
+/**
+ * How far the records of an entity have come; undefined where none have been written. Through the leader: a replica that lags
+ * would have records written again. Throws `nats_*`, `frame_version`, `frame_unreadable`.
+ */
+export async function readFanOutPlace(nats: Nats, prefix: string, entity: string): Promise<FanOutStart | undefined> {
+  const [stream, subject] = [recordsStreamName(prefix, entity), recordsSubject(prefix, entity)];
   try {
     const message = await nats.manager.streams.getMessage(stream, { last_by_subj: subject });
     if (message === null) return undefined;
@@ -83,7 +87,7 @@ async function readPlace(nats: Nats, stream: string, subject: string): Promise<F
     if (position === undefined) throw new ReplicationError('frame_unreadable', `${subject} tells no position`);
     return { position, seq: place.seq, anew: place.anew };
   } catch (thrown) {
-    if (thrown instanceof JetStreamApiError && thrown.code === NO_MESSAGE) return undefined;
+    if (thrown instanceof JetStreamApiError && [NO_MESSAGE, NO_STREAM].includes(thrown.code)) return undefined;
     throw natsError(thrown, `reading how far stream ${stream} has come`);
   }
 }

@@ -9,6 +9,7 @@ import { targetOf } from '../../apply/target-kind.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { flowNames, flowSettings, recordFlowSettings, type Config } from '../../core/config.ts';
+import { fanOutName } from '../../core/record-messages.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import { armFailpoint } from '../../core/failpoint.ts';
 import { createLogger, type Logger, type LogLevel } from '../../core/logger.ts';
@@ -244,7 +245,7 @@ function createStages(config: Config, around: Surroundings): Maker[] & { ids: st
     ids.push(id);
     makers.push(() => {
       const stream = canonicalStreamName(config.nats.prefix, settings.canonical);
-      const report = metrics.flowReport(`${name}.fanout`, 'nats', stream);
+      const report = metrics.flowReport(fanOutName(name), 'nats', stream);
       const stageLog = log.child({ stage: id });
       return {
         id,
@@ -255,7 +256,7 @@ function createStages(config: Config, around: Surroundings): Maker[] & { ids: st
           const common = { nats: config.nats, holder, leaseTtlMs: ttl, log: stageLog, signal, report };
           await runMirrorFlow({
             ...common,
-            name: `${name}.fanout`,
+            name: fanOutName(name),
             settings: recordFlowSettings(settings),
             store,
             stream,

@@ -125,7 +125,7 @@ async function openSource(config: Config, name: string, settings: SourceConfig):
 }
 
 function flowsTo(config: Config, target: string): string[] {
-  return flowPaths(config).flatMap((path) => (path.target === target ? [path.name] : []));
+  return flowPaths(config).flatMap((path) => (path.fanOut === undefined && path.target === target ? [path.name] : []));
 }
 
 function mapValues<V, W>(record: Readonly<Record<string, V>>, make: (value: V, key: string) => W): Map<string, W> {

@@ -2,6 +2,7 @@
 import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { sourcesOf, type Config } from '../../core/config.ts';
+import { fanOutName } from '../../core/record-messages.ts';
 
 export interface FlowPath {
   readonly name: string;
@@ -11,6 +12,8 @@ export interface FlowPath {
   readonly stream: string;
   /** The sources from which something comes to the target. */
   readonly begins: readonly string[];
+  /** The entity whose records become messages in NATS, which is the target then. */
+  readonly fanOut?: string;
 }
 
 export function flowPaths(config: Config): FlowPath[] {
@@ -35,5 +38,17 @@ export function flowPaths(config: Config): FlowPath[] {
       stream: canonicalStreamName(prefix, outbound),
     })),
   ];
-  return paths.map((path) => ({ ...path, begins: sourcesOf(config, path.name) }));
+  const fanOuts = Object.entries(config.canonicalFlows).flatMap(([name, { canonical, fan_out: isWanted }]) =>
+    isWanted
+      ? {
+          name: fanOutName(name),
+          source: canonical,
+          target: 'nats',
+          stream: canonicalStreamName(prefix, canonical),
+          begins: sourcesOf(config, name),
+          fanOut: canonical,
+        }
+      : [],
+  );
+  return [...paths.map((path) => ({ ...path, begins: sourcesOf(config, path.name) })), ...fanOuts];
 }

@@ -7,7 +7,7 @@ import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Config } from '../../core/config.ts';
 import { ERROR_CODES, ReplicationError } from '../../core/errors.ts';
-import { describePosition, parsePosition } from '../../core/position.ts';
+import { describePosition, formatPosition, parsePosition } from '../../core/position.ts';
 import type { Alert } from '../../monitoring/alerts/evaluator.ts';
 import type { Verification } from '../../monitoring/drift/verification.ts';
 import type { LagState, StageFacts } from '../../monitoring/health.ts';
@@ -149,7 +149,13 @@ export function describeStatus(config: Config, readings: Readings, at: Date): St
     transforms: Object.entries(config.canonicalFlows).map(([name, settings]) =>
       transformLine(config, name, settings, nats),
     ),
-    flows: flowPaths(config).map((path) => flowLine(path, readings.targets.get(path.target) ?? {}, nats)),
+    flows: flowPaths(config).map((path) =>
+      flowLine(
+        path,
+        path.fanOut === undefined ? (readings.targets.get(path.target) ?? {}) : fanOutReading(path, nats),
+        nats,
+      ),
+    ),
     alerts: (nats?.alerts ?? []).map(({ alert, severity, summary, since, runbook }) => ({
       alert,
       severity,
@@ -265,7 +271,27 @@ function snapshotLine(progress: SnapshotProgress | undefined): SnapshotLine | un
   };
 }
 
-function flowLine(path: FlowPath, known: Known<TargetReading>, nats: NatsReading | undefined): FlowLine {
+/** What is known of flows where they write to. */
+interface FlowReading extends Omit<TargetReading, 'positions' | 'quarantined'> {
+  readonly positions: readonly Place[];
+  /** Undefined where there is no quarantine. */
+  readonly quarantined: TargetReading['quarantined'] | undefined;
+}
+
+type Place = Pick<PositionRow, 'flow' | 'position' | 'streamSeq' | 'commitTime'>;
+
+/** Of a fan-out NATS is the target. */
+function fanOutReading({ name }: FlowPath, nats: NatsReading | undefined): Known<FlowReading> {
+  if (nats === undefined) return {};
+  const place = nats.fanOuts.get(name);
+  const positions =
+    place === undefined
+      ? []
+      : [{ flow: name, position: formatPosition(place.position), streamSeq: place.seq, commitTime: null }];
+  return { value: { positions, quarantined: undefined, tables: new Map(), verifications: new Map() } };
+}
+
+function flowLine(path: FlowPath, known: Known<FlowReading>, nats: NatsReading | undefined): FlowLine {
   const { name, source, target, stream: streamName } = path;
   const flow = { name, source, target };
   const id = `apply:${flow.name}`;
@@ -295,7 +321,7 @@ function flowLine(path: FlowPath, known: Known<TargetReading>, nats: NatsReading
     ...optional('position', position === undefined ? undefined : describePosition(position)),
     ...optional('pendingFrames', pending),
     ...optional('commitTime', row?.commitTime?.toISOString()),
-    ...optional('quarantined', reading === undefined ? undefined : (reading.quarantined.get(flow.name) ?? 0)),
+    ...optional('quarantined', reading?.quarantined && (reading.quarantined.get(flow.name) ?? 0)),
     ...optional(
       'tables',
       (reading?.tables.get(flow.name) ?? []).length === 0 ? undefined : reading?.tables.get(flow.name),
@@ -328,7 +354,7 @@ function flowLag(
 /** Frames that a flow still needs and the stream has no more: seen before the flow runs into it. */
 function gapError(
   flow: string,
-  row: PositionRow | undefined,
+  row: Place | undefined,
   stream: StreamReading | undefined,
   state: string,
 ): ReplicationError | undefined {

@@ -11,7 +11,8 @@ import { readStanding } from '../../monitoring/alerts/outbox.ts';
 import { SampleSet } from '../../monitoring/alerts/sample-set.ts';
 import type { StageFacts } from '../../monitoring/health.ts';
 import { METRIC } from '../../monitoring/metric-names.ts';
-import { flowPaths } from './flow-paths.ts';
+import type { Position } from '../../core/position.ts';
+import { flowPaths, type FlowPath } from './flow-paths.ts';
 import { hearStages, type StageListener } from './stage-listener.ts';
 
 /** What the stream of one source holds. */
@@ -42,6 +43,8 @@ export interface NatsReading {
   readonly alerts: readonly Alert[];
   /** When the oldest frame that a flow has not applied was committed. */
   readonly waitingSince: ReadonlyMap<string, Date>;
+  /** How far each fan-out has come, by its name; one that never wrote is not in it. */
+  readonly fanOuts: ReadonlyMap<string, { readonly position: Position; readonly seq: number }>;
 }
 
 /** A lease that was not renewed for this long is nobody's. */
@@ -105,10 +108,11 @@ export class StreamSession {
     for (const flow of Object.keys(this.#config.canonicalFlows))
       if (await this.#isHeld(`transform.${flow}`, now)) held.add(`transform:${flow}`);
     const waitingSince = new Map<string, Date>();
+    const fanOuts = await this.#readFanOuts(paths);
     for (const { name, stream } of paths) {
       if (await this.#isHeld(`apply.${name}`, now)) held.add(`apply:${name}`);
       const reading = streams.get(stream);
-      const seq = applied.get(name);
+      const seq = fanOuts.get(name)?.seq ?? applied.get(name);
       if (seq === undefined || reading === undefined || !('tail' in reading) || seq >= reading.lastSeq) continue;
       const since = await this.#frameTime(stream, seq + 1);
       if (since !== undefined) waitingSince.set(name, since);
@@ -121,7 +125,7 @@ export class StreamSession {
         .map(({ labels, value }) => [`${labels['source']} ${labels['target']}`, value]),
     );
     const alerts = this.#alerts.firing();
-    return { now, streams, snapshots, held, facts: this.#listener.facts(), heartbeats, alerts, waitingSince };
+    return { now, streams, snapshots, held, facts: this.#listener.facts(), heartbeats, alerts, waitingSince, fanOuts };
   }
 
   /** Waits until the stages that are at work have spoken, as long as it is worth it. */
@@ -131,6 +135,17 @@ export class StreamSession {
 
   async close(): Promise<void> {
     await this.#nats.close();
+  }
+
+  async #readFanOuts(paths: readonly FlowPath[]): Promise<NatsReading['fanOuts']> {
+    const fanOuts = new Map<string, { position: Position; seq: number }>();
+    for (const { name, fanOut } of paths) {
+      if (fanOut === undefined) continue;
+      const { readFanOutPlace } = await import('../../apply/nats/fan-out-store.ts');
+      const place = await readFanOutPlace(this.#nats, this.#config.nats.prefix, fanOut);
+      if (place !== undefined) fanOuts.set(name, place);
+    }
+    return fanOuts;
   }
 
   async #readStream(

@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { jetstream } from '@nats-io/jetstream';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { StatusBoard } from '../../cli/status/board.ts';
+import type { FlowLine } from '../../cli/status/report.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { RECORD_OP, recordsStreamName, recordSubject } from '../../core/record-messages.ts';
 import { createRandom } from '../../sandbox/demo/random.ts';
@@ -183,6 +185,30 @@ it('written anew, records that are gone leave nothing, not even the word that th
   );
   await agrees();
   expect(await told('é.*')).toBeUndefined();
+});
+
+it('stands in status, with what it has not written yet and since when', async () => {
+  const board = new StatusBoard(flow.config);
+  const line = async (): Promise<FlowLine | undefined> =>
+    (await board.look()).flows.find(({ name }) => name === 'products.fanout');
+  try {
+    await waitFor('all to be written', async () => (await line())?.pendingFrames === 0);
+    const idle = await line();
+    expect(idle).toMatchObject({ source: 'product', target: 'nats', state: 'running', lag: { kind: 'idle' } });
+    expect(idle!.position).toBeDefined();
+    expect(idle).not.toHaveProperty('quarantined');
+    await flow.stop('fanout:products');
+    await source.query(`insert into items values ('STATUS', 'waits')`);
+    const waiting = await waitFor('a frame to wait', async () => {
+      const found = await line();
+      return found?.state === 'stopped' && found.pendingFrames! > 0 ? found : undefined;
+    });
+    expect(waiting.lag.kind).toBe('lagging');
+    flow.start('fanout:products');
+    await waitFor('it to be written', async () => (await line())?.pendingFrames === 0);
+  } finally {
+    board.close();
+  }
 });
 
 it('is a stage of its own on the command line', async () => {

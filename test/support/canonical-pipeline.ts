@@ -10,6 +10,7 @@ import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { parseConfig, recordFlowSettings, type Config } from '../../core/config.ts';
 import { createLogger } from '../../core/logger.ts';
 import { NO_TRANSFORM_REPORT, type TransformReport } from '../../core/metrics.ts';
+import { fanOutName } from '../../core/record-messages.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
 import { runCanonicalFlow } from '../../transform/canonical-flow.ts';
 import { loadOutboundPlan } from '../../transform/outbound/outbound-file.ts';
@@ -102,7 +103,7 @@ export class CanonicalPipeline {
       const settings = config.canonicalFlows[name]!;
       const store = createFanOutStore(config.nats, settings.canonical);
       const stream = canonicalStreamName(config.nats.prefix, settings.canonical);
-      const own = { ...common, name: `${name}.fanout` };
+      const own = { ...common, name: fanOutName(name) };
       await runMirrorFlow({ ...own, settings: recordFlowSettings(settings), store, stream });
       return;
     }

@@ -67,6 +67,7 @@ function report(transform: Partial<StageFacts> = {}): StatusReport {
       },
     ],
     waitingSince: new Map(),
+    fanOuts: new Map(),
   };
   const readings: Readings = {
     nats: { value: nats },
