@@ -262,6 +262,37 @@ describe('actions', () => {
     expect((await checkAuditLog(scene.pipeline.config, 'vis')).problems).toEqual([]);
   });
 
+  it('compare and repair: a row that drifted is as in the source again, and whoever did it is on record', async () => {
+    const { source, target } = scene.pipeline;
+    const rows = `select id, total::text as total, state from orders where id in (20, 21, 22) order by id`;
+    const wanted = (await source.query(rows)).rows;
+    const page = await open(1600, 'light', 'drift/mirror');
+    const button = page.locator('button', { hasText: 'Compare and repair' });
+    await page.waitForSelector('button[title="Unlock first"]:has-text("Compare and repair")');
+    expect(await button.isDisabled()).toBe(true);
+    await target.query(
+      `update orders set total = total + 5 where id = 20; delete from orders where id = 21; update orders set state = 'lost' where id = 22`,
+    );
+    expect((await target.query(rows)).rows).not.toEqual(wanted);
+    await unlock(page);
+    await button.click();
+    await page.waitForSelector('.toast:has-text("rows differ")');
+    expect((await target.query(rows)).rows).toEqual(wanted);
+    // What it may not delete, and what the target refuses, is shown as it was.
+    await page.locator('.findings tr', { hasText: 'SKU-X' }).waitFor();
+    expect(await page.locator('.findings tr', { hasText: '[20]' }).count()).toBe(0);
+    await page.goto(`${scene.url}/#/audit/vis`);
+    for (const action of ['repair', 'comparison'])
+      await page.waitForSelector(`.lines li:has-text("${action}"):has-text("Ada Lovelace (console, 127.0.0.1)")`);
+    await page.context().close();
+    type Line = { action: string; subject: string; actor: string; detail: Record<string, unknown> };
+    const { lines } = (await api('targets/vis/audit?limit=10')) as { lines: Line[] };
+    const of = (action: string): Line => lines.find((line) => line.action === action && line.actor.startsWith('Ada'))!;
+    expect(of('repair').subject).toBe('flow mirror');
+    expect(of('repair').detail['tables']).toContainEqual(expect.objectContaining({ table: 'public.orders', left: 0 }));
+    expect(of('comparison').detail).toMatchObject({ repair: true, equal: false });
+  });
+
   it('refuse what cannot be: keys, hidden columns, nulls, unknown changes', async () => {
     const { items } = (await api('flows/mirror/quarantine')) as { items: { id: string }[] };
     const edit = async (id: string, set: unknown): Promise<number> => {
@@ -281,7 +312,8 @@ describe('ten thousand quarantined rows', () => {
   it('scroll smoothly, with no more rows in the page than are seen', async () => {
     await scene.flood(10_000);
     const page = await open(1600, 'light', 'quarantine/mirror');
-    await page.waitForSelector('.count:has-text("10,001 changes wait")');
+    const waiting = (await scene.waiting()).toLocaleString('en');
+    await page.waitForSelector(`.count:has-text("${waiting} changes wait")`);
     const { frames, most } = await page.evaluate<{ frames: number[]; most: number }>(SCROLL);
     const at = (share: number): number => frames[Math.floor(frames.length * share)]!;
     process.stderr.write(
