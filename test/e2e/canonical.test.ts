@@ -11,6 +11,7 @@ import { startNats } from '../../sandbox/nats.ts';
 import { startPostgres } from '../../sandbox/postgres.ts';
 import { ODOO_DDL, odooProducts } from '../support/odoo-tables.ts';
 import { Stage } from '../support/stage.ts';
+import { stockMapping } from '../support/stock-mapping.ts';
 import { waitFor } from '../support/wait.ts';
 
 const timeoutMs = 600_000;
@@ -24,20 +25,11 @@ const PRODUCTS = 60;
 /** What the ERP plans: supply by product and place; and a quantity of its own, which is not the owner's. */
 const ERP_DDL = `create table stock_plan (sku varchar(40) not null, place varchar(40) not null, on_order decimal(12,3) not null,
   guess decimal(12,3) not null, primary key (sku, place))`;
-const ERP_MAP = `version: 1
-name: plan
-entities:
-  inventory_position:
-    from: stock_plan
-    fields:
-      sku: sku
-      location: place
-      lot: { const: '' }
-      owner: { const: '' }
-      uom: { const: EA }
-      on_hand: guess
-      on_order: on_order
-`;
+const ERP_MAP = stockMapping({
+  name: 'plan',
+  from: 'stock_plan',
+  fields: { on_hand: 'guess', on_order: 'on_order' },
+});
 /** Values, who gave them by which rule, and what lost. Which change it was is another one in a run that reads tables anew. */
 const RECORDS = `select tenant, sku, location, lot, owner, uom, on_hand, on_hold, allocated, in_transit, on_order, available,
     (select jsonb_object_agg(key, array[value->'rule', value->'source', value#>'{advisory,0,values}'])

@@ -18,6 +18,7 @@ import { startPrometheus, type PrometheusServer } from '../../sandbox/prometheus
 import { AlertView } from '../support/alert-view.ts';
 import { Pipeline } from '../support/pipeline.ts';
 import { Stage } from '../support/stage.ts';
+import { stockMapping } from '../support/stock-mapping.ts';
 import { waitFor } from '../support/wait.ts';
 
 const RULES = readFileSync(resolve(import.meta.dirname, '../../monitoring/prometheus/waybill.rules.yml'), 'utf8');
@@ -70,13 +71,7 @@ async function keepLog(limit: string): Promise<void> {
 }
 
 /** Records are made of this table, by processes whose configuration has that flow too. */
-const STOCK_MAP = `version: 1
-name: wms
-entities:
-  inventory_position:
-    from: stock
-    fields: { sku: sku, location: { const: N }, lot: { const: '' }, owner: { const: '' }, uom: { const: EA }, on_hand: n }
-`;
+const STOCK_MAP = stockMapping({ name: 'wms', fields: { location: '{ const: N }', on_hand: 'n' } });
 
 /** Waits until it is told that no process runs these stages (`apply:mirror`), and no others. */
 async function missed(...ids: string[]): Promise<void> {

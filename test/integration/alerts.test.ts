@@ -14,6 +14,7 @@ import { findPrometheus, startPrometheus, type PrometheusServer } from '../../sa
 import { Pipeline } from '../support/pipeline.ts';
 import { dashboards, queries } from '../support/dashboards.ts';
 import { Stage } from '../support/stage.ts';
+import { stockMapping } from '../support/stock-mapping.ts';
 import { waitFor } from '../support/wait.ts';
 
 const FOLDER = resolve(import.meta.dirname, '../../monitoring/prometheus');
@@ -24,13 +25,7 @@ interface Rule {
   readonly expr: string;
   readonly annotations?: { readonly runbook?: string; readonly summary?: string };
 }
-const STOCK_MAP = `version: 1
-name: wms
-entities:
-  inventory_position:
-    from: stock
-    fields: { sku: sku, location: { const: N }, lot: { const: '' }, owner: { const: '' }, uom: { const: EA }, on_hand: n }
-`;
+const STOCK_MAP = stockMapping({ name: 'wms', fields: { location: '{ const: N }', on_hand: 'n' } });
 
 const rules = (parse(RULES) as { groups: { rules: Rule[] }[] }).groups.flatMap((group) => group.rules);
 const alerts = rules.filter((rule) => rule.alert !== undefined);

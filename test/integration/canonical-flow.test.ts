@@ -19,6 +19,7 @@ import { HELD_AT_ONCE } from '../../transform/held-teller.ts';
 import { requestAnew } from '../../transform/request.ts';
 import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
 import { ODOO_DDL, odooProducts } from '../support/odoo-tables.ts';
+import { stockMapping } from '../support/stock-mapping.ts';
 import { waitFor } from '../support/wait.ts';
 
 let postgres: PostgresServer;
@@ -97,24 +98,22 @@ it('holds a group of a key that breaks a rule, and lets it go when a good value 
     `insert into stock_quant (product_id, location_id, quantity) values (1, 1, 5), (2, 1, 7), (3, 1, 8)`,
   );
   const map = join(folder, 'stock.yaml');
-  const mapping = (units: string): string => `version: 1
-name: own
-entities:
-  inventory_position:
-    from: stock_quant
-    join:
+  const mapping = (units: string): string =>
+    stockMapping({
+      from: 'stock_quant',
+      block: `    join:
       product: { table: product_product, on: { id: product_id } }
       place: { table: stock_location, on: { id: location_id } }
       template: { table: product_template, on: { id: product.product_tmpl_id } }
-    fields:
-      sku: product.default_code
-      location: place.complete_name
-      lot: { const: '' }
-      owner: { const: '' }
-      uom: { lookup: { of: template.tracking, values: ${units} } }
-      on_hand: quantity
-      allocated: reserved_quantity
-`;
+`,
+      fields: {
+        sku: 'product.default_code',
+        location: 'place.complete_name',
+        uom: `{ lookup: { of: template.tracking, values: ${units} } }`,
+        on_hand: 'quantity',
+        allocated: 'reserved_quantity',
+      },
+    });
   await writeFile(map, mapping('{ none: EA }'));
   const outcomes: Record<string, number> = {};
   const flow = await pipeline({
@@ -188,23 +187,8 @@ it('explains a record of one block by the change that made each of its groups', 
      insert into stock values (1, 'A', 5, 1), (2, 'B', 6, 0)`,
   );
   const map = join(folder, 'explained.yaml');
-  await writeFile(
-    map,
-    `version: 1
-name: own
-entities:
-  inventory_position:
-    from: stock
-    fields:
-      sku: sku
-      location: { const: WH }
-      lot: { const: '' }
-      owner: { const: '' }
-      uom: { const: EA }
-      on_hand: quantity
-      allocated: reserved
-`,
-  );
+  const fields = { location: '{ const: WH }', on_hand: 'quantity', allocated: 'reserved' };
+  await writeFile(map, stockMapping({ fields }));
   const flow = await pipeline({
     sources: { wms: { kind: 'postgres', url: wms.url } },
     targetUrl: await postgres.createDatabase('vis_explained'),
@@ -242,19 +226,11 @@ it('shows rows that wait for a row that they join, until it comes, over a restar
      insert into stock values (1, 1, 5), (2, 2, 6), (3, 3, 0)`,
   );
   const map = join(folder, 'waits.yaml');
-  await writeFile(
-    map,
-    `version: 1
-name: own
-entities:
-  inventory_position:
-    from: stock
-    join:
-      article: { table: article, on: { id: article_id } }
+  const block = `    join: { article: { table: article, on: { id: article_id } } }
     where: { gt: [quantity, 0] }
-    fields: { sku: article.sku, location: { const: WH }, lot: { const: '' }, owner: { const: '' }, uom: { const: EA }, on_hand: quantity }
-`,
-  );
+`;
+  const fields = { sku: 'article.sku', location: '{ const: WH }', on_hand: 'quantity' };
+  await writeFile(map, stockMapping({ block, fields }));
   const flow = await pipeline({
     sources: { wms: { kind: 'postgres', url: wms.url } },
     targetUrl: await postgres.createDatabase('vis_waits'),
@@ -290,16 +266,7 @@ it('says again all that is held when a run ended before it had been said', async
      insert into stock select i, 'S-' || i, 1 from generate_series(1, 5) i`,
   );
   const map = join(folder, 'behind.yaml');
-  await writeFile(
-    map,
-    `version: 1
-name: own
-entities:
-  inventory_position:
-    from: stock
-    fields: { sku: sku, location: { const: WH }, lot: { const: '' }, owner: { const: '' }, uom: { const: EA }, on_hand: quantity }
-`,
-  );
+  await writeFile(map, stockMapping({ fields: { location: '{ const: WH }', on_hand: 'quantity' } }));
   const flow = await pipeline({
     sources: { wms: { kind: 'postgres', url: wms.url } },
     targetUrl: await postgres.createDatabase('vis_behind'),
@@ -368,19 +335,11 @@ it('a burst of rows that break rules of every kind comes in once the mapping is 
      insert into stock select i, 'S-' || i, 'WH', '1', 'pc' from generate_series(0, 9999) i`,
   );
   const map = join(folder, 'burst.yaml');
-  const mapping = (block: string, sku: string, place: string, units: string, quantity: string): string => `version: 1
-name: own
-entities:
-  inventory_position:
-    from: stock${block}
-    fields:
-      sku: ${sku}
-      location: ${place}
-      lot: { const: '' }
-      owner: { const: '' }
-      uom: { lookup: { of: unit, values: ${units} } }
-      on_hand: ${quantity}
-`;
+  const mapping = (block: string, sku: string, place: string, units: string, quantity: string): string =>
+    stockMapping({
+      block,
+      fields: { sku, location: place, uom: `{ lookup: { of: unit, values: ${units} } }`, on_hand: quantity },
+    });
   await writeFile(map, mapping('', 'sku', 'place', '{ pc: EA }', '{ decimal: quantity }'));
   const flow = await pipeline({
     sources: { wms: { kind: 'postgres', url: wms.url } },
@@ -409,7 +368,7 @@ entities:
   await writeFile(
     map,
     mapping(
-      '\n    group: true',
+      '    group: true\n',
       'sku',
       '{ coalesce: [place, { const: LOST }] }',
       '{ pc: EA, crate: KGM }',

@@ -17,6 +17,7 @@ import { openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.t
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { runCanonicalFlow } from '../../transform/canonical-flow.ts';
+import { stockMapping } from '../support/stock-mapping.ts';
 import { waitFor } from '../support/wait.ts';
 
 let mysql: MysqlServer;
@@ -26,19 +27,10 @@ let db: Connection;
 const stop = new AbortController();
 const stages: Promise<void>[] = [];
 
-const MAP = `version: 1
-name: shop
-entities:
-  inventory_position:
-    from: stock
-    fields:
-      sku: sku
-      location: { const: SHOP }
-      lot: { const: '' }
-      owner: { const: '' }
-      uom: unit
-      on_hand: quantity
-`;
+const MAP = stockMapping({
+  name: 'shop',
+  fields: { location: '{ const: SHOP }', uom: 'unit', on_hand: 'quantity' },
+});
 
 beforeAll(async () => {
   [mysql, nats] = await Promise.all([startMysql({ flavour: 'mysql' }), startNats()]);

@@ -13,38 +13,18 @@ import { StateStore } from '../../transform/state-store.ts';
 import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
 import { CommandLine } from '../support/command-line.ts';
 import { Stage } from '../support/stage.ts';
+import { stockMapping } from '../support/stock-mapping.ts';
 import { waitFor } from '../support/wait.ts';
 
-const WMS_MAP = `version: 1
-name: wms
-entities:
-  inventory_position:
-    from: stock
-    group: true
+const WMS_MAP = stockMapping({
+  name: 'wms',
+  block: `    group: true
     join:
       item: { table: item, on: { id: item_id } }
-    fields:
-      sku: item.sku
-      location: place
-      lot: { const: '' }
-      owner: { const: '' }
-      uom: { const: EA }
-      on_hand: { sum: quantity }
-`;
-const PLAN_MAP = `version: 1
-name: plan
-entities:
-  inventory_position:
-    from: plan
-    fields:
-      sku: sku
-      location: place
-      lot: { const: '' }
-      owner: { const: '' }
-      uom: { const: EA }
-      on_hand: guess
-      on_order: supply
-`;
+`,
+  fields: { sku: 'item.sku', on_hand: '{ sum: quantity }' },
+});
+const PLAN_MAP = stockMapping({ name: 'plan', from: 'plan', fields: { on_hand: 'guess', on_order: 'supply' } });
 const TO_SHOP = `version: 1
 name: shop
 outbound:
