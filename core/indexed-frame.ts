@@ -225,9 +225,9 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     const { bytes } = this;
     const start = this.#starts[from]!;
     const end = this.#starts[to]! - 1;
-    const plain = this.#areUpdates(from, to) ? plainRows(bytes, start, end, this.tables) : undefined;
-    if (plain !== undefined) return plain;
     try {
+      const plain = this.#areUpdates(from, to) ? plainRows(bytes, start, end, this.tables) : undefined;
+      if (plain !== undefined) return plain;
       return JSON.parse(`[${bytes.toString('utf8', start, end)}]`) as RowChange[];
     } catch (cause) {
       throw new ReplicationError('frame_unreadable', `${this.#place}: a row of ${from} to ${to} ${notJson(cause)}`, {

@@ -31,9 +31,9 @@ const NEEDED: Readonly<Record<EvidenceEntity, readonly string[]>> = {
   inventory_movement: ['sku', 'location', 'reason'],
 };
 
-/** Measured in a heap: a saying with its maps; the values are those of the mapping. */
+/** Measured in a heap: a saying with its maps; the values are those of the mapping. A position has an array of figures of its own. */
 const SAYING_BYTES = 250;
-const POSITION_BYTES = 150;
+const POSITION_BYTES = 330;
 
 export class StockEvidence {
   readonly #monitor: InvariantMonitor;

@@ -256,10 +256,12 @@ describe.each([
   it(
     'is taken over at once from a process that hangs, with the sessions that it left',
     async () => {
-      const s = await source('hung', { snapshot_chunk_rows: 100 });
+      // Slowly enough to be met in the middle of it.
+      const slow = { snapshot_chunk_rows: 100, snapshot_max_rows_per_second: 2000 };
+      const s = await source('hung', slow);
       await s.run('create table t (id int primary key, filler varchar(200)) engine=InnoDB');
       await s.run(`insert into t values ${rows(0, 10_000)}`);
-      const first = await stageOf(s, { snapshot_chunk_rows: 100 });
+      const first = await stageOf(s, slow);
       first.start();
       // In the middle of the load, so that it has a session for it, too.
       const sessions = async (): Promise<string[]> =>
@@ -272,7 +274,7 @@ describe.each([
       await s.wait('its sessions', async () => (await readTail(s.nats, s.stream).catch(() => ({ seq: 0 }))).seq > 5);
       first.signal('SIGSTOP');
       const left = new Set(await sessions());
-      const second = await stageOf(s, { snapshot_chunk_rows: 100 });
+      const second = await stageOf(s, slow);
       second.start();
       const { epoch } = await readTail(s.nats, s.stream);
       await s.wait('the takeover', async () => (await readTail(s.nats, s.stream)).epoch > epoch);

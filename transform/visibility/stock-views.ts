@@ -60,18 +60,18 @@ select rule.tenant, rule.channel, stock.sku, stock.location, stock.uom, stock.av
 /** The table that says which channels there are. */
 const CHANNEL_STOCK = 'channel_stock';
 
-/** Statements that make the tables which views read and no flow writes. */
+/** Statements that make the tables which views read and no flow writes. One that is there belongs to whoever made it. */
 export function channelTables(of: (name: string) => string): string[] {
   const table = of(CHANNEL_STOCK);
-  return [
-    `CREATE TABLE IF NOT EXISTS ${table} (
+  const statements = [
+    `CREATE TABLE ${table} (
   tenant text NOT NULL DEFAULT 'default',
   channel text NOT NULL CHECK (channel <> ''),
   sku text NOT NULL DEFAULT '',
   location text NOT NULL DEFAULT '',
   safety_stock numeric NOT NULL DEFAULT 0 CHECK (safety_stock >= 0 AND safety_stock < 'Infinity'),
   sells boolean NOT NULL DEFAULT true,
-  PRIMARY KEY (tenant, channel, sku, location)
+  PRIMARY KEY (tenant, sku, location, channel)
 )`,
     `COMMENT ON TABLE ${table} IS 'What sales channels keep back. Yours to fill: Waybill reads it for sellable_by_channel.'`,
     `COMMENT ON COLUMN ${table}.sku IS 'Empty: all products'`,
@@ -79,6 +79,8 @@ export function channelTables(of: (name: string) => string): string[] {
     `COMMENT ON COLUMN ${table}.safety_stock IS 'Kept back of available at each location, in the unit of the position'`,
     `COMMENT ON COLUMN ${table}.sells IS 'Whether the channel sells it from there at all'`,
   ];
+  const name = table.replaceAll("'", "''");
+  return [`DO $make$ BEGIN IF to_regclass('${name}') IS NULL THEN\n${statements.join(';\n')};\nEND IF; END $make$`];
 }
 
 /** At a location, or (location NULL) of a product everywhere, with the reservations that name no location. */
