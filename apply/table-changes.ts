@@ -14,6 +14,8 @@ export interface PlanShape extends KeyShape {
   readonly takesLines?: boolean;
   /** Rows that go at the source stay, marked: `deletes: soft`. */
   readonly marksDeleted?: boolean;
+  /** False where keys of different texts may be the same to the target. Absent: they are not. */
+  readonly keyIsText?: boolean;
 }
 
 /** `mark` and `buried` only where the plan marks deleted rows: a row that is there, and one that may not be. */
@@ -242,8 +244,9 @@ export class TableChanges<P extends PlanShape> {
     }
     const code = this.#net.get(key);
     const earlier = code === undefined ? undefined : this.#change(key, code);
-    // A row that came and went in one batch stays like any other, whatever the batches are.
-    if (earlier?.kind === 'upsert') this.#set(key, 'buried', earlier.image);
+    // A row that came and went in one batch stays like any other, whatever the batches are. Where its key may be that of
+    // another row to the target, which it must not be written over, only the order of the source is right.
+    if (earlier?.kind === 'upsert' && plan.keyIsText !== false) this.#set(key, 'buried', earlier.image);
     else {
       if (earlier !== undefined) this.ordered = true;
       this.#set(key, 'mark', before);

@@ -254,7 +254,8 @@ export class TableFollower {
       if (database === undefined) await ddl(`CREATE DATABASE IF NOT EXISTS ${quoteName(schema)} CHARACTER SET utf8mb4`);
       await ddl(`RENAME TABLE ${qualifiedName(place, old.name)} TO ${qualifiedName(schema, table.name)}`);
     }
-    const record = { ...old, schema: table.schema, name: table.name };
+    const definition = { ...old.definition, schema: table.schema, name: table.name };
+    const record = { ...old, schema: table.schema, name: table.name, definition };
     await session.run(
       `BEGIN; ${deleteRecordSql(flow, settings.mirror, old)}; ${storeRecordSql(flow, settings.mirror, record)}; COMMIT`,
     );
@@ -292,7 +293,14 @@ export class TableFollower {
   /** The source no longer has the table under this name. False when nothing is to be done about it. */
   gone(table: TableSchema, why: string, transaction: Pick<TargetTransaction, 'add'>): boolean {
     const record = this.#o.followed.of(table);
-    if (record === undefined || isRenamedAlong(this.#o.settings, why)) return false;
+    if (record === undefined) return false;
+    // Of one that was stopped from its first row on, nothing is here.
+    if (record.definition === undefined) {
+      this.#o.followed.delete(table);
+      transaction.add(deleteRecordSql(this.#o.flow, this.#o.settings.mirror, table));
+      return true;
+    }
+    if (isRenamedAlong(this.#o.settings, why)) return false;
     const gone: TableRecord = { ...record, state: 'gone', reason: goneReason(why) };
     this.#remember(gone, transaction);
     if (this.#isToBeDropped(gone)) this.#due.add(nameOf(table));

@@ -197,17 +197,15 @@ export class TableFollower {
   async gone(table: TableSchema, why: string, transaction: TargetTransaction): Promise<boolean> {
     const record = this.#followed.of(table);
     if (record === undefined) return false;
-    if (isRenamedAlong(this.#settings, why)) {
-      // Of one that was stopped when it got this name, nothing is here under it.
-      if (record.definition === undefined) {
-        this.#followed.delete(table);
-        transaction.add(deleteRecordSql(this.#flow, this.#settings.mirror, table));
-      }
-      return false;
+    // Of one that was stopped from its first row on, or when it got this name, nothing is here.
+    if (record.definition === undefined) {
+      this.#followed.delete(table);
+      transaction.add(deleteRecordSql(this.#flow, this.#settings.mirror, table));
+      return true;
     }
+    if (isRenamedAlong(this.#settings, why)) return false;
     let reason = goneReason(why);
-    // One that the flow never came to write is not its own.
-    if (this.#settings.dropped_tables === 'drop' && why === 'dropped' && record.definition !== undefined) {
+    if (this.#settings.dropped_tables === 'drop' && why === 'dropped') {
       const kept = await this.#dropTable(table, transaction);
       if (kept === undefined) {
         this.#followed.delete(table);

@@ -137,6 +137,8 @@ export class SnapshotReader {
     const rows = tables.reduce((sum, { estimate }) => sum + (estimate ?? 0), 0);
     const useful = Math.max(tables.length, Math.ceil(rows / ROWS_A_CONNECTION));
     const wanted = Math.max(1, Math.min(this.#ports.mostConnections, useful));
+    // The first of them looks at it at once: a large table is cut into as many ranges.
+    this.#size.readers = Math.max(this.#readers, wanted);
     let client = first;
     while (this.#readers < wanted) {
       this.#readers += 1;
@@ -146,7 +148,6 @@ export class SnapshotReader {
       this.#reading.push(reading);
       client = undefined;
     }
-    this.#size.readers = this.#readers;
   }
 
   /** One connection's share of the work. When it fails, so do the others. */

@@ -288,10 +288,17 @@ describe.each([
       // What the first had under way may overtake the second in turn, but never do both go on.
       const states = async (): Promise<string[]> =>
         (await Promise.all([first.status(), second.status()])).map(({ state }) => state);
-      await s.wait('one of them to stand by', async () => {
-        const [idle, other] = (await states()).toSorted((a) => (a === 'standby' ? -1 : 1));
-        return idle === 'standby' && (other === 'streaming' || other === 'idle');
-      });
+      let last: readonly string[] = [];
+      await s
+        .wait('one of them to stand by', async () => {
+          last = await states();
+          return last.includes('standby') && last.some((state) => state === 'streaming' || state === 'idle');
+        })
+        .catch(async (cause: unknown) => {
+          throw new Error(`states ${last.join()}; ${first.log().slice(-2000)}; ${second.log().slice(-2000)}`, {
+            cause,
+          });
+        });
     },
     timeoutMs,
   );

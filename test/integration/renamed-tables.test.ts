@@ -18,17 +18,17 @@ interface Target {
   readonly close: () => Promise<void>;
 }
 
-/** Versions of one table, whatever it is called: `type` is that of its second column. */
-function version(name: string, type: string): TableSchema {
+/** Versions of a table, whatever it is called: `type` is that of its second column. */
+function version(name: string, type: string, id = 77): TableSchema {
   const columns = [
     { id: 1, name: 'id', type: 'integer', portable: 'integer', notNull: true },
     { id: 2, name: 'n', type, portable: type, notNull: false },
   ];
   const hash = createHash('sha256')
-    .update(JSON.stringify([name, columns]))
+    .update(JSON.stringify([name, id, columns]))
     .digest('hex')
     .slice(0, 12);
-  return { schema: 'public', name, id: 77, version: hash, identity: 'default', key: ['id'], columns };
+  return { schema: 'public', name, id, version: hash, identity: 'default', key: ['id'], columns };
 }
 
 const mark = (id: string, what: string): RowChange => ['s', 0, [id, what]];
@@ -49,7 +49,7 @@ afterAll(async () => {
   await Promise.all([natsServer?.dispose(), postgres?.dispose(), mysql?.dispose()]);
 });
 
-const FLOW = { renamed_tables: 'rename' };
+const FLOW = { renamed_tables: 'rename', dropped_tables: 'drop' };
 
 const TARGETS: Readonly<Record<string, () => Promise<Target>>> = {
   postgres: async () => {
@@ -134,5 +134,19 @@ describe.each(['postgres', 'mysql'])('%s', (kind) => {
     expect(notices).toEqual([]);
     expect(await target.ids('goods')).toEqual(['1', '4']);
     expect(await target.exists('items')).toBe(false);
+  });
+
+  test('one that is dropped while it is stopped under its new name does not take another of its old name along', async () => {
+    await open();
+    await send(version('goods', 'smallint'), ins('3', '30'));
+    await send(version('items', 'bigint'), mark('renamed to public.goods', 'gone'));
+    const another = version('items', 'text', 78);
+    await send(another, mark('y', 'begin'));
+    await send(another, read('5', 'five'));
+    await send(another, mark('y', 'end'));
+    await send(version('goods', 'smallint'), mark('dropped', 'gone'));
+    expect(notices).toEqual([]);
+    expect(await target.ids('items')).toEqual(['5']);
+    await expect.poll(() => target.exists('goods')).toBe(false);
   });
 });

@@ -21,7 +21,7 @@ import { NobodyStandby } from '../support/nobody-standby.ts';
 import { SnapshotByHand } from '../support/snapshot-by-hand.ts';
 import { waitFor } from '../support/wait.ts';
 
-const ROWS = 110_000;
+const ROWS = 160_000;
 
 let nats: NatsServer;
 let server: PostgresServer;
@@ -50,7 +50,7 @@ describe('a snapshot of a large table', () => {
   it(
     'reads ranges of its keys at once, goes on in each after a restart, and takes what is written meanwhile',
     async () => {
-      const s = await open('ranges', { snapshot_chunk_rows: 1500, snapshot_max_rows_per_second: 20_000 });
+      const s = await open('ranges', { snapshot_chunk_rows: 1500, snapshot_max_rows_per_second: 60_000 });
       await s.query('create table t (region text, n int, v text, primary key (region, n))');
       await s.query(`insert into t select 'r' || i % 7, i, 'old' from generate_series(1, ${ROWS}) i`);
       await s.query('analyze t');

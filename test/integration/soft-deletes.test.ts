@@ -287,3 +287,16 @@ async function openTarget(
       sql.startsWith('SELECT') ? (await session.rows(sql)).map((row) => row.map(String)) : (await session.run(sql), []),
   };
 }
+
+it('a key that a target takes for another text of the same one is the same row', async () => {
+  const p = await begin('mysql', 'mysql', { deletes: 'soft' });
+  await p.source.run(`CREATE TABLE ${p.schema}.k (code varchar(20) COLLATE utf8mb4_general_ci PRIMARY KEY, v int);
+    INSERT INTO ${p.schema}.k VALUES ('abc', 1)`);
+  await p.start();
+  await passed(p, 1);
+  await waitFor('the row', async () => (await p.target.run(`SELECT v FROM ${p.place}.k`).catch(() => [])).length === 1);
+  await p.source.run(`BEGIN; UPDATE ${p.schema}.k SET code = 'ABC'; DELETE FROM ${p.schema}.k;
+    INSERT INTO ${p.schema}.k VALUES ('abc', 2); COMMIT`);
+  await passed(p, 2);
+  expect(await p.target.run(`SELECT code, v, ${DELETED_AT} FROM ${p.place}.k`)).toEqual([['abc', 2, null]]);
+});
