@@ -56,9 +56,11 @@ export interface OutboundBlock {
   readonly write: OutboundWrite;
   /** What is done when the record goes: nothing, its row is deleted, or columns of it are set. */
   readonly gone: 'ignore' | { readonly remove: boolean; readonly write: OutboundWrite };
-  /** Tells what the block writes in a row apart from what others write there: the same of blocks that share a column. */
-  readonly part: string;
-  /** Fields of the record's key by which the key of the row does not differ: records that agree in the others meet in its part. */
+  /** Whether all blocks that go to the row share columns, be it by way of others: who has what one writes has the row. */
+  readonly wholeRow: boolean;
+  /** Whether a record may be let in, as far as its key tells. Takes the values of the entity's fields in order. */
+  readonly mayTake: (record: readonly (string | null)[]) => boolean;
+  /** Fields of the record's key by which the key of the row does not differ: records that agree in the others meet in columns of it. */
   readonly keyLacks: readonly string[];
   /** The same of the row as a whole, of which other records may fill other columns. */
   readonly rowLacks: readonly string[];
@@ -81,12 +83,4 @@ export interface OutboundPlan {
 
 export function isFind(value: OutboundColumn['value']): value is OutboundFind {
   return 'where' in value;
-}
-
-/** The texts that tell a row of a write apart from its others, by the cells of one record. */
-export function rowKey({ columns }: OutboundWrite, cells: readonly (string | null)[]): (string | null)[] {
-  return columns
-    .filter(({ role }) => role === 'key')
-    .flatMap(({ value }): readonly OutboundInput[] => (isFind(value) ? value.where : [value]))
-    .map(({ cell }) => cells[cell]!);
 }

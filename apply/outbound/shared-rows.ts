@@ -1,10 +1,11 @@
 /**
  * Rows that several records may want to write, since the key of the row lacks a part of the record's: the record that came
- * first has the row, until it goes or wants another one. Of blocks that fill different columns of a row each has its own part
- * of it. The target keeps whose each part is.
+ * first has the row, until it goes or wants another one. Of blocks that fill different columns of a row each has its own columns
+ * of it. The target keeps whose they are, under ids that outlive an edit of the mapping: of the row where all its blocks share
+ * columns, else of each column. What is had under the one is heeded under the other.
  */
 import { hash } from 'node:crypto';
-import { rowKey, type OutboundBlock, type OutboundPlan, type OutboundWrite } from '../../core/outbound.ts';
+import { isFind, type OutboundBlock, type OutboundPlan, type OutboundWrite } from '../../core/outbound.ts';
 import type { Cells, Claim, OutboundSession } from './outbound-session.ts';
 
 /** A row that a record wants to write, or to end. */
@@ -14,93 +15,119 @@ export interface Wanted {
   readonly cells: Cells;
 }
 
+/** The columns that tell rows apart, and the cells of what they hold. */
+interface RowName {
+  readonly columns: readonly string[];
+  readonly cells: readonly number[];
+}
+
+/** How rows of a block are claimed. */
+interface Claiming {
+  /** In the order of the names; before, where that is another one, in the order of the file, as earlier versions had it. */
+  readonly names: readonly RowName[];
+  /** Columns of the row that the block sets, and that only other blocks set. */
+  readonly own: readonly string[];
+  readonly others: readonly string[];
+  /** The blocks that set some of the same columns, itself among them. */
+  readonly rivals: readonly OutboundBlock[];
+}
+
+/** Ids of a row: of all of it, and of its columns. */
+interface RowIds {
+  readonly whole: readonly string[];
+  readonly own: readonly string[];
+  readonly others: readonly string[];
+}
+
 export class SharedRows {
   readonly #session: OutboundSession;
-  /** The parts of the rows of each block whose rows must be claimed. */
-  readonly #parts = new Map<OutboundBlock, ReadonlySet<string>>();
-  /** Ids of the records that are being written, and the rows that they have now. */
+  readonly #plan: OutboundPlan;
+  /** The blocks whose rows must be claimed. */
+  readonly #claiming = new Map<OutboundBlock, Claiming>();
+  /** Ids of the records that are being written, and of what they have now. */
   #records = new Set<string>();
   #kept = new Set<string>();
-  /** Rows that were nobody's before. */
+  /** What was nobody's before the newest claims. */
   #fresh = new Set<string>();
 
-  constructor(session: OutboundSession, { blocks }: OutboundPlan) {
+  constructor(session: OutboundSession, plan: OutboundPlan) {
     this.#session = session;
+    this.#plan = plan;
+    const { blocks } = plan;
     for (const block of blocks) {
       const same = blocks.filter((other) => rowsOf(other) === rowsOf(block));
-      // Who deletes a row must know whether others have a part of it.
+      // Who deletes a row must know whether others have columns of it.
       const deleted = same.some(({ gone }) => gone !== 'ignore' && gone.remove);
       if (block.keyLacks.length > 0 || (deleted && block.rowLacks.length > 0))
-        this.#parts.set(block, new Set(same.map(({ part }) => part)));
+        this.#claiming.set(block, claimingOf(block, same));
     }
   }
 
   /** Whether several records may want to write, or to delete, a row of the block. */
   has(block: OutboundBlock): boolean {
-    return this.#parts.has(block);
+    return this.#claiming.has(block);
   }
 
   /** Begins with the records of a batch: of what each had before it keeps only what it claims. */
   begin(keys: Iterable<string>): void {
-    if (this.#parts.size === 0) return;
+    if (this.#claiming.size === 0) return;
     this.#records = new Set([...keys].map((key) => idOf([key])));
     this.#kept = new Set();
     this.#fresh = new Set();
   }
 
   /** Claims rows of a block. Gives, by their places in `wanted`, the keys of the records that had them before. */
-  async claim({ write, part }: OutboundBlock, wanted: readonly Wanted[]): Promise<Map<number, string>> {
+  async claim(block: OutboundBlock, wanted: readonly Wanted[]): Promise<Map<number, string>> {
     const others = new Map<number, string>();
     if (wanted.length === 0) return others;
-    const claims = wanted.map(({ key, cells }): Claim => ({
-      row: rowId(write, cells, part),
-      record: idOf([key]),
-      key,
-    }));
-    const owners = new Map(await this.#session.claimed(claims.map(({ row }) => row)));
+    const rows = this.#idsOf(block, wanted);
+    const owners = new Map(await this.#session.claimed(rows.flatMap(({ whole, own }) => [...whole, ...own])));
     const fresh: Claim[] = [];
-    for (const [index, claim] of claims.entries()) {
-      const { row, key } = claim;
-      const owner = owners.get(row);
-      if (owner !== undefined && owner !== key) {
-        others.set(index, owner);
+    this.#fresh = new Set();
+    for (const [index, { key }] of wanted.entries()) {
+      const other = this.#rivalOf(block, key, rows[index]!, owners);
+      if (other !== undefined) {
+        others.set(index, other);
         continue;
       }
-      this.#kept.add(row);
-      if (owner !== undefined) continue;
-      owners.set(row, key);
-      fresh.push(claim);
-      this.#fresh.add(row);
+      for (const row of claimsOf(block, rows[index]!)) {
+        this.#kept.add(row);
+        if (owners.has(row)) continue;
+        owners.set(row, key);
+        fresh.push({ row, record: idOf([key]), key });
+        this.#fresh.add(row);
+      }
     }
     // The flow's position is locked: nobody else claims meanwhile.
     if (fresh.length > 0) await this.#session.claim(fresh);
     return others;
   }
 
-  /** What was claimed and could not be written after all: who did not have the row before does not have it now. */
-  async giveUp({ write, part }: OutboundBlock, wanted: readonly Wanted[]): Promise<void> {
-    const rows = wanted.map(({ cells }) => rowId(write, cells, part)).filter((row) => this.#fresh.delete(row));
+  /** What was just claimed and could not be written after all: who did not have the row before does not have it now. */
+  async giveUp(block: OutboundBlock, wanted: readonly Wanted[]): Promise<void> {
+    const claims = this.#idsOf(block, wanted).flatMap((row) => claimsOf(block, row));
+    const rows = claims.filter((row) => this.#fresh.delete(row));
     for (const row of rows) this.#kept.delete(row);
     if (rows.length > 0) await this.#session.unclaim(rows);
   }
 
   /**
    * Places in `wanted` of rows that a record which has gone may end: another one has not what the block writes there, nor,
-   * where the row is deleted, another part of it. `failed` are records whose newest state is not in. Asked when all is written.
+   * where the row is deleted, anything else of it. `failed` are records whose newest state is not in. Asked when all is written.
    */
   async own(block: OutboundBlock, wanted: readonly Wanted[], failed: ReadonlySet<string>): Promise<number[]> {
-    const { write, part, gone } = block;
+    const { gone } = block;
     const removed = gone !== 'ignore' && gone.remove;
-    const parts = [part, ...(removed ? [...this.#parts.get(block)!].filter((other) => other !== part) : [])];
-    const rows = wanted.map(({ cells }) => parts.map((each) => rowId(write, cells, each)));
-    const owners = rows.length === 0 ? new Map<string, string>() : await this.#session.claimed(rows.flat());
+    const rows = this.#idsOf(block, wanted);
+    const asked = rows.map(({ whole, own, others }) => [...whole, ...own, ...(removed ? others : [])]);
+    const owners = rows.length === 0 ? new Map<string, string>() : await this.#session.claimed(asked.flat());
     const stays = (row: string, owner: string): boolean =>
       this.#kept.has(row) || failed.has(owner) || !this.#records.has(idOf([owner]));
     return [...wanted.keys()].filter((index) => {
       const { key } = wanted[index]!;
-      const [own, ...others] = rows[index]!;
-      if ((owners.get(own!) ?? key) !== key) return false;
-      return others.every((row) => {
+      if (this.#rivalOf(block, key, rows[index]!, owners) !== undefined) return false;
+      if (!removed) return true;
+      return asked[index]!.every((row) => {
         const owner = owners.get(row) ?? key;
         return owner === key || !stays(row, owner);
       });
@@ -112,19 +139,82 @@ export class SharedRows {
     for (const key of failed) this.#records.delete(idOf([key]));
     if (this.#records.size > 0) await this.#session.release([...this.#records], [...this.#kept]);
   }
+
+  /** The record other than `key` that has what a block writes in a row. */
+  #rivalOf(
+    block: OutboundBlock,
+    key: string,
+    { whole, own }: RowIds,
+    owners: ReadonlyMap<string, string>,
+  ): string | undefined {
+    const others = (ids: readonly string[]): string[] =>
+      ids.map((id) => owners.get(id) ?? key).filter((owner) => owner !== key);
+    return others(own)[0] ?? others(whole).find((owner) => block.wholeRow || this.#mayRival(block, owner));
+  }
+
+  /** Whether a record that got the row as a whole, before blocks for other columns were there, may have columns of the block. */
+  #mayRival(block: OutboundBlock, owner: string): boolean {
+    const { key, fields } = this.#plan;
+    const parts = JSON.parse(owner) as string[];
+    const record = fields.map((_, index) => parts[key.indexOf(index)] ?? null);
+    return this.#claiming.get(block)!.rivals.some((rival) => rival.mayTake(record));
+  }
+
+  #idsOf(block: OutboundBlock, wanted: readonly Wanted[]): RowIds[] {
+    const { table } = block.write;
+    const { names, own, others } = this.#claiming.get(block)!;
+    return wanted.map(({ cells }) => {
+      const rows = names.map((name) => [table, name.columns, name.cells.map((cell) => cells[cell]!)]);
+      const ofColumn = (column: string): string => idOf([...rows[0]!, column]);
+      return { whole: rows.map(idOf), own: own.map(ofColumn), others: others.map(ofColumn) };
+    });
+  }
+}
+
+/** What a record claims to have what a block writes in a row. */
+function claimsOf({ wholeRow }: OutboundBlock, { whole, own }: RowIds): readonly string[] {
+  return wholeRow ? [whole[0]!] : own;
+}
+
+function claimingOf(block: OutboundBlock, same: readonly OutboundBlock[]): Claiming {
+  const own = setsOf(block);
+  return {
+    names: rowNames(block.write),
+    own,
+    others: [...new Set(same.flatMap(setsOf))].filter((column) => !own.includes(column)),
+    rivals: same.filter((other) => setsOf(other).some((column) => own.includes(column))),
+  };
+}
+
+/** Columns that a block sets; '' where it but makes rows. */
+function setsOf({ write }: OutboundBlock): string[] {
+  const names = write.columns.filter(({ role }) => role === 'set').map(({ name }) => name);
+  return names.length === 0 ? [''] : names;
 }
 
 /** The same for the write of a block and for that which ends its rows. */
-function rowId(write: OutboundWrite, cells: Cells, part: string): string {
-  return idOf([write.table, keyNames(write), rowKey(write, cells), part]);
+function rowNames({ columns }: OutboundWrite): RowName[] {
+  const keys = columns
+    .filter(({ role }) => role === 'key')
+    .map(({ name, value }) => ({ name, inputs: isFind(value) ? value.where : [{ ...value, column: '' }] }));
+  const nameOf = (ordered: typeof keys): RowName => ({
+    columns: ordered.map(({ name }) => name),
+    cells: ordered.flatMap(({ inputs }) => inputs.map(({ cell }) => cell)),
+  });
+  const sorted = inOrder(keys, ({ name }) => name).map(({ name, inputs }) => ({
+    name,
+    inputs: inOrder(inputs, ({ column }) => column),
+  }));
+  const [name, given] = [nameOf(sorted), nameOf(keys)];
+  return name.cells.join() === given.cells.join() ? [name] : [name, given];
 }
 
 function rowsOf({ write }: OutboundBlock): string {
-  return JSON.stringify([write.table, keyNames(write)]);
+  return JSON.stringify([write.table, rowNames(write)[0]!.columns]);
 }
 
-function keyNames({ columns }: OutboundWrite): string[] {
-  return columns.filter(({ role }) => role === 'key').map(({ name }) => name);
+function inOrder<T>(items: readonly T[], textOf: (item: T) => string): T[] {
+  return items.toSorted((a, b) => (textOf(a) < textOf(b) ? -1 : 1));
 }
 
 function idOf(parts: readonly unknown[]): string {

@@ -1,4 +1,5 @@
 /** Rows of another system that several records meet in: a shop that counts by article what its warehouse counts by place. */
+import { hash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { outboundFindings } from '../../cli/canonical-flows.ts';
 import { EveryServer } from '../support/every-server.ts';
@@ -172,5 +173,63 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('in %s', (kind) => {
     // Both at once, too.
     await wms.run('delete from stock');
     await scene.shows(rows, []);
+  });
+
+  it('who has a row has it still when its mapping was edited, or when an earlier version wrote down whose it is', async () => {
+    const block = (columns: string, key = '{ sku: sku, lot: lot }', places = 'WH1, WH2'): string =>
+      `    - { to: products, where: { in: [location, [${places}]] }, key: ${key}, set: ${columns}, gone: delete }\n`;
+    const stock = block('{ in_stock: on_hand }');
+    const scene = await StockToShop.open(
+      servers,
+      kind,
+      'create table products (sku varchar(20), lot varchar(20), in_stock int, at_wh9 int, note varchar(20), primary key (sku, lot))',
+      stock,
+    );
+    const { wms, shop } = scene;
+    const rows = 'select sku, lot, in_stock, at_wh9 from products order by sku';
+    const waits =
+      '["A","WH2","L",""]|products: record ["A","WH1","L",""] has this row; the key of the row does not tell them apart';
+    let qty = 1;
+    const staysWithTheFirst = async (atWh9 = ''): Promise<void> => {
+      qty += 2;
+      await wms.run(`update stock set qty = ${qty + 1} where id = 2`);
+      await wms.run(`update stock set qty = ${qty} where id = 1`);
+      await scene.shows(rows, [`A|L|${qty}|${atWh9}`]);
+      await scene.holds(waits);
+    };
+    scene.start();
+    await wms.run(`insert into stock (id, sku, place, lot, qty) values (1, 'A', 'WH1', 'L', 1)`);
+    await scene.shows(rows, ['A|L|1|']);
+    await wms.run(`insert into stock (id, sku, place, lot, qty) values (2, 'A', 'WH2', 'L', 2)`);
+    await scene.holds(waits);
+    // The id of a row as it was before blocks could share one.
+    const id = hash('sha256', JSON.stringify(['products', ['sku', 'lot'], ['A', 'L']]), 'hex').slice(0, 32);
+    const asBefore = async (): Promise<void> => {
+      await scene.flow.stop(scene.apply);
+      await shop.run(`update waybill.outbound_rows set row_id = '${id}' where flow = '${scene.flowName}'`);
+    };
+    await asBefore();
+    scene.flow.start(scene.apply);
+    await staysWithTheFirst();
+    await scene.remap(block('{ note: uom, in_stock: on_hand }'));
+    await staysWithTheFirst();
+    await scene.remap(block('{ in_stock: on_hand, note: uom }', '{ lot: lot, sku: sku }'));
+    await staysWithTheFirst();
+    await scene.remap(block('{ note: uom }', undefined, 'WH8') + block('{ in_stock: on_hand, note: uom }'));
+    await staysWithTheFirst();
+    // Another column of the row, and with it another record, before and after the first one is written again.
+    const both = block('{ at_wh9: on_hand }', undefined, 'WH9') + stock;
+    await asBefore();
+    await scene.remap(both);
+    await wms.run(`insert into stock (id, sku, place, lot, qty) values (9, 'A', 'WH9', 'L', 9)`);
+    await scene.shows(rows, [`A|L|${qty}|9`]);
+    await staysWithTheFirst('9');
+    await staysWithTheFirst('9');
+    await wms.run('delete from stock where id = 9');
+    await scene.remap(stock);
+    await staysWithTheFirst('9');
+    await wms.run('delete from stock where id = 1');
+    await scene.shows(rows, [`A|L|${qty + 1}|`]);
+    await scene.holds();
   });
 });

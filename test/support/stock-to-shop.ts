@@ -18,7 +18,7 @@ export class StockToShop {
   readonly map: string;
   /** Id of the stage that writes to the shop. */
   readonly apply: string;
-  readonly #flowName: string;
+  readonly flowName: string;
   readonly #folder: string;
 
   private constructor(
@@ -32,7 +32,7 @@ export class StockToShop {
     this.shop = shop;
     this.map = names.map;
     this.apply = `apply:${names.flow}`;
-    this.#flowName = names.flow;
+    this.flowName = names.flow;
     this.#folder = names.folder;
   }
 
@@ -43,7 +43,7 @@ export class StockToShop {
     const folder = await mkdtemp(join(tmpdir(), 'waybill-stock-'));
     const map = join(folder, 'to-shop.yaml');
     await writeFile(join(folder, 'wms.yaml'), STOCK_MAP);
-    await writeFile(map, `version: 1\nname: to_shop\noutbound:\n  inventory_position:\n${blocks}`);
+    await writeFile(map, mapOf(blocks));
     const [wmsUrl, visUrl] = [
       await servers.postgres.createDatabase(`${id}_wms`),
       await servers.postgres.createDatabase(`${id}_vis`),
@@ -70,6 +70,13 @@ export class StockToShop {
     this.flow.start('capture:wms', 'transform:stock', this.apply);
   }
 
+  /** Writes into the shop by another mapping from now on. */
+  async remap(blocks: string): Promise<void> {
+    await this.flow.stop(this.apply);
+    await writeFile(this.map, mapOf(blocks));
+    this.flow.start(this.apply);
+  }
+
   /** Waits until a query of the shop gives these rows, each as one text. */
   async shows(sql: string, rows: readonly string[]): Promise<void> {
     let seen: string[] = [];
@@ -85,10 +92,7 @@ export class StockToShop {
   /** Waits until just these records are held, each as its key and why. */
   async holds(...rows: string[]): Promise<void> {
     const key = this.shop.dialect === 'postgres' ? 'key' : '`key`';
-    await this.shows(
-      `select ${key}, message from waybill.quarantine where flow = '${this.#flowName}' order by 1`,
-      rows,
-    );
+    await this.shows(`select ${key}, message from waybill.quarantine where flow = '${this.flowName}' order by 1`, rows);
   }
 
   async close(): Promise<void> {
@@ -96,4 +100,8 @@ export class StockToShop {
     await Promise.all([this.wms.close(), this.shop.close()]);
     await rm(this.#folder, { recursive: true, force: true });
   }
+}
+
+function mapOf(blocks: string): string {
+  return `version: 1\nname: to_shop\noutbound:\n  inventory_position:\n${blocks}`;
 }

@@ -81,7 +81,9 @@ describe('an outbound mapping', () => {
         `version: 1\nname: t\noutbound:\n  inventory_position:\n${list}`,
         'map.yaml',
         'inventory_position',
-      ).blocks.map(({ part, keyLacks, rowLacks }) => `${part}: ${keyLacks.join()}; ${rowLacks.join()}`);
+      ).blocks.map(
+        ({ wholeRow, keyLacks, rowLacks }) => `${wholeRow ? 'row' : 'columns'}: ${keyLacks.join()}; ${rowLacks.join()}`,
+      );
     };
     const at = (place: string, ...more: string[]): string =>
       `where: { all: [${[`{ eq: [location, { const: ${place} }] }`, ...more].join(', ')}] }`;
@@ -90,30 +92,34 @@ describe('an outbound mapping', () => {
     // Each its own column of the row.
     expect(
       meetings(`${at('A')}, ${by}, set: { a: on_hand }`, `${at('B')}, ${by}, set: { b: on_hand }, new: { a: sku }`),
-    ).toEqual(['a: lot,owner; location,lot,owner', 'b: lot,owner; location,lot,owner']);
+    ).toEqual(['columns: lot,owner; location,lot,owner', 'columns: lot,owner; location,lot,owner']);
     // What each lets pass is one record, and they are not the same.
     const same = meetings(
       `${at('A', ...alone)}, ${by}, set: { a: on_hand }`,
       `${at('B', ...alone)}, ${by}, set: { a: on_hand }`,
     );
-    expect(same).toEqual(['a: location; location', 'a: location; location']);
+    expect(same).toEqual(['row: location; location', 'row: location; location']);
     expect(
       meetings(
         `${at('A', ...alone)}, ${by}, set: { a: on_hand }`,
         `${at('A', ...alone)}, ${by}, set: { a: allocated }`,
       ),
-    ).toEqual(['a: ; ', 'a: ; ']);
+    ).toEqual(['row: ; ', 'row: ; ']);
     // Two that share nothing are joined by a third one.
     expect(
       meetings(`${by}, set: { a: on_hand }`, `${by}, set: { b: on_hand }`, `${by}, set: { b: lot, a: lot, c: lot }`),
-    ).toEqual(Array.from({ length: 3 }, () => 'a: location,lot,owner; location,lot,owner'));
+    ).toEqual(Array.from({ length: 3 }, () => 'row: location,lot,owner; location,lot,owner'));
+    // In whatever order the columns of the key stand.
+    expect(
+      meetings('key: { x: sku, y: lot }, set: { a: on_hand }', 'key: { y: lot, x: sku }, set: { b: on_hand }'),
+    ).toEqual(['columns: location,owner; location,owner', 'columns: location,owner; location,owner']);
     // By other columns, or in another table, the rows are others.
     expect(
       meetings(
         `${at('A', ...alone)}, ${by}, set: { a: on_hand }`,
         `${at('B', ...alone)}, key: { code: sku }, set: { a: on_hand }`,
       ),
-    ).toEqual(['a: ; ', 'a: ; ']);
+    ).toEqual(['row: ; ', 'row: ; ']);
   });
 
   it('ends nothing of a record that its key alone keeps out: what is not known of one that has gone lets it in', () => {

@@ -6,7 +6,7 @@ import type { OutboundBlock } from '../../core/outbound.ts';
 
 /** A block as it was read, and what it says of the record's key. */
 export interface ReadBlock {
-  readonly block: Omit<OutboundBlock, 'part' | 'keyLacks' | 'rowLacks'>;
+  readonly block: Omit<OutboundBlock, 'wholeRow' | 'keyLacks' | 'rowLacks'>;
   /** Fields that the key of the row has as they are. */
   readonly told: ReadonlySet<string>;
   /** Fields of which `where` lets one value pass, and that value. */
@@ -21,15 +21,16 @@ export function withMeetings(read: readonly ReadBlock[], key: readonly string[])
     const part = [...joined.flat(), one];
     for (const each of part) parts.set(each, part);
   }
-  return read.map((one) => ({
-    ...one.block,
-    part: namesOf(parts.get(one)![0]!, 'set')[0] ?? '',
-    keyLacks: lacking(parts.get(one)!, key),
-    rowLacks: lacking(
-      read.filter((other) => isSameRow(one, other)),
-      key,
-    ),
-  }));
+  return read.map((one) => {
+    const part = parts.get(one)!;
+    const row = read.filter((other) => isSameRow(one, other));
+    return {
+      ...one.block,
+      wholeRow: part.length === row.length,
+      keyLacks: lacking(part, key),
+      rowLacks: lacking(row, key),
+    };
+  });
 }
 
 /** Fields in which records that go to the same row may differ. */
@@ -48,7 +49,7 @@ function isSamePart(a: ReadBlock, b: ReadBlock): boolean {
 }
 
 function isSameRow(a: ReadBlock, b: ReadBlock): boolean {
-  const [keys, others] = [namesOf(a, 'key'), namesOf(b, 'key')];
+  const [keys, others] = [namesOf(a, 'key').toSorted(), namesOf(b, 'key').toSorted()];
   return a.block.write.table === b.block.write.table && keys.join('\n') === others.join('\n');
 }
 

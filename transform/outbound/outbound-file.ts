@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { nearest } from '../../core/nearest.ts';
 import {
   OutboundFault,
+  type OutboundBlock,
   type OutboundColumn,
   type OutboundKind,
   type OutboundPlan,
@@ -131,16 +132,17 @@ class BlockReader {
     const where = raw.where === undefined ? undefined : this.#reader.condition(raw.where, [...path, 'where']);
     if (where !== undefined) this.#fields(where, false);
     const write = this.#write(draft, raw.to, raw.missing, this.#test(where));
-    const pinned = new Map(where === undefined ? [] : pinnedBy(where));
-    const keyLine = this.#lineOf([...path, 'key']);
-    if (gone === 'ignore') return { block: { write, gone, keyLine }, told: draft.told, pinned };
+    const ofKey = this.#test(where === undefined ? undefined : this.#ofKey(where));
+    // What cannot be told of the key could not be told of the record either, which never came in.
+    const letIn = (rows: JoinedRows): boolean => ofKey === undefined || ofKey(rows) === true;
+    const mayTake: OutboundBlock['mayTake'] = (record) => letIn([{ key: '', values: record }]);
+    const of = { told: draft.told, pinned: new Map(where === undefined ? [] : pinnedBy(where)) };
+    const block = { write, mayTake, keyLine: this.#lineOf([...path, 'key']) };
+    if (gone === 'ignore') return { block: { ...block, gone }, ...of };
     const ending = this.#draft(raw.key, true);
     if (gone !== 'delete') this.#columns(ending, 'set', gone.set, [...path, 'gone', 'set'], true);
-    const letIn = this.#test(where === undefined ? undefined : this.#ofKey(where));
-    // What cannot be told of the key could not be told of the record either, which never came in.
-    const test = letIn === undefined ? undefined : (rows: JoinedRows): boolean => letIn(rows) === true;
-    const end = { remove: gone === 'delete', write: this.#write(ending, raw.to, 'ignore', test) };
-    return { block: { write, gone: end, keyLine }, told: draft.told, pinned };
+    const end = { remove: gone === 'delete', write: this.#write(ending, raw.to, 'ignore', letIn) };
+    return { block: { ...block, gone: end }, ...of };
   }
 
   #draft(key: RawBlock['key'], keyOnly: boolean): Draft {
