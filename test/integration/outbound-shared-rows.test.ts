@@ -175,6 +175,35 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('in %s', (kind) => {
     await scene.shows(rows, []);
   });
 
+  it('a block with a place of its own in the key shares rows with one that has the places of its records', async () => {
+    const block = (where: string, place: string, column: string): string =>
+      `    - { to: stock_at, where: { all: [{ ${where}: [location, { const: RETURNS }] }, { eq: [lot, { const: '' }] }, { eq: [owner, { const: '' }] }] }, key: { sku: sku, place: ${place} }, set: { ${column}: on_hand }, gone: delete }\n`;
+    const scene = await StockToShop.open(
+      servers,
+      kind,
+      'create table stock_at (sku varchar(20), place varchar(20), in_stock int, returned int, primary key (sku, place))',
+      block('ne', 'location', 'in_stock') + block('eq', '{ const: WH1 }', 'returned'),
+    );
+    const { flow, wms } = scene;
+    expect((await outboundFindings(flow.config)).map(({ severity, message }) => `${severity} ${message}`)).toEqual([
+      `ok mapping ${scene.map} fits the tables of shop`,
+      ...[5, 6].map(
+        (line) =>
+          `warning ${scene.map}:${line}: other records fill other columns of the same row of stock_at: "gone: delete" deletes it with the last of them, and leaves until then what this block set`,
+      ),
+    ]);
+    scene.start();
+    const rows = 'select sku, place, in_stock, returned from stock_at order by sku, place';
+    await wms.run(
+      `insert into stock (id, sku, place, qty) values (1, 'A', 'WH1', 5), (2, 'A', 'RETURNS', 2), (3, 'A', 'WH2', 7)`,
+    );
+    await scene.shows(rows, ['A|WH1|5|2', 'A|WH2|7|']);
+    await wms.run('delete from stock where id in (1, 3)');
+    await scene.shows(rows, ['A|WH1|5|2']);
+    await wms.run('delete from stock');
+    await scene.shows(rows, []);
+  });
+
   it('who has a row has it still when its mapping was edited, or when an earlier version wrote down whose it is', async () => {
     const block = (columns: string, key = '{ sku: sku, lot: lot }', places = 'WH1, WH2'): string =>
       `    - { to: products, where: { in: [location, [${places}]] }, key: ${key}, set: ${columns}, gone: delete }\n`;

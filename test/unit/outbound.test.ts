@@ -113,6 +113,32 @@ describe('an outbound mapping', () => {
     expect(
       meetings('key: { x: sku, y: lot }, set: { a: on_hand }', 'key: { y: lot, x: sku }, set: { b: on_hand }'),
     ).toEqual(['columns: location,owner; location,owner', 'columns: location,owner; location,owner']);
+    // A field that one has as it is, and of which another lets one value pass: it is told where they have that value in one column.
+    const [as, returns] = ['where: { ne: [location, { const: R }] }, key: { sku: sku, place: location }', at('R')];
+    const [own, home] = ['key: { sku: sku, place: { const: R } }', 'key: { sku: sku, place: { const: A } }'];
+    expect(meetings(`${as}, set: { a: on_hand }`, `${returns}, ${home}, set: { b: on_hand }`)).toEqual([
+      'columns: lot,owner; location,lot,owner',
+      'columns: lot,owner; location,lot,owner',
+    ]);
+    expect(meetings(`${as}, set: { a: on_hand }`, `${returns}, ${own}, set: { a: on_hand }`)).toEqual(
+      Array.from({ length: 2 }, () => 'row: lot,owner; lot,owner'),
+    );
+    const found = (code: string): string => `key: { sku: sku, site: { find: sites.id, where: { code: ${code} } } }`;
+    expect(
+      meetings(
+        `${found('location')}, set: { a: on_hand }`,
+        `${returns}, ${found('{ const: R }')}, set: { a: on_hand }`,
+        `${returns}, ${found('{ const: A }')}, set: { b: on_hand }`,
+      ),
+    ).toEqual([
+      'columns: lot,owner; location,lot,owner',
+      'columns: lot,owner; lot,owner',
+      'columns: lot,owner; location,lot,owner',
+    ]);
+    // One that each has in another column is not told.
+    expect(
+      meetings('key: { x: lot, y: location }, set: { a: sku }', 'key: { x: location, y: lot }, set: { a: sku }'),
+    ).toEqual(Array.from({ length: 2 }, () => 'row: sku,location,lot,owner; sku,location,lot,owner'));
     // By other columns, or in another table, the rows are others.
     expect(
       meetings(

@@ -7,8 +7,8 @@ import type { OutboundBlock } from '../../core/outbound.ts';
 /** A block as it was read, and what it says of the record's key. */
 export interface ReadBlock {
   readonly block: Omit<OutboundBlock, 'wholeRow' | 'keyLacks' | 'rowLacks'>;
-  /** Fields that the key of the row has as they are. */
-  readonly told: ReadonlySet<string>;
+  /** By places of the row's key: the field of the record that it has there as it is, or the value that it has for every record. */
+  readonly key: ReadonlyMap<string, { readonly field: string } | { readonly constant: string | null }>;
   /** Fields of which `where` lets one value pass, and that value. */
   readonly pinned: ReadonlyMap<string, string | null>;
 }
@@ -27,19 +27,27 @@ export function withMeetings(read: readonly ReadBlock[], key: readonly string[])
     return {
       ...one.block,
       wholeRow: part.length === row.length,
-      keyLacks: lacking(part, key),
-      rowLacks: lacking(row, key),
+      keyLacks: lacking(one, part, key),
+      rowLacks: lacking(one, row, key),
     };
   });
 }
 
-/** Fields in which records that go to the same row may differ. */
-function lacking(blocks: readonly ReadBlock[], key: readonly string[]): string[] {
-  return key.filter((field) => {
-    const untold = blocks.filter(({ told }) => !told.has(field));
-    const values = untold.map(({ pinned }) => (pinned.has(field) ? pinned.get(field) : undefined));
-    return values.includes(undefined) || new Set(values).size > 1;
-  });
+/** Fields in which a record of a block may differ from one that goes to the same row by it or another block. */
+function lacking(one: ReadBlock, others: readonly ReadBlock[], key: readonly string[]): string[] {
+  return key.filter((field) => others.some((other) => !tells(one, other, field)));
+}
+
+/** Whether records of two blocks differ in their rows where they differ in a field, as both have it at the same place of the key. */
+function tells(a: ReadBlock, b: ReadBlock, field: string): boolean {
+  const isOne = a.pinned.has(field) && b.pinned.has(field) && a.pinned.get(field) === b.pinned.get(field);
+  return isOne || [...a.key.keys()].some((place) => has(a, place, field) && has(b, place, field));
+}
+
+function has({ key, pinned }: ReadBlock, place: string, field: string): boolean {
+  const there = key.get(place);
+  if (there === undefined) return false;
+  return 'field' in there ? there.field === field : pinned.has(field) && pinned.get(field) === there.constant;
 }
 
 function isSamePart(a: ReadBlock, b: ReadBlock): boolean {

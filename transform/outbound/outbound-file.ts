@@ -97,8 +97,8 @@ interface Draft {
   readonly columns: OutboundColumn[];
   /** Cells that must not be absent. */
   readonly needed: Set<number>;
-  /** Fields of the record that the key has as they are. */
-  readonly told: Set<string>;
+  /** What the key has of a record, by its places. */
+  readonly key: Map<string, { field: string } | { constant: string | null }>;
 }
 
 class BlockReader {
@@ -136,7 +136,7 @@ class BlockReader {
     // What cannot be told of the key could not be told of the record either, which never came in.
     const letIn = (rows: JoinedRows): boolean => ofKey === undefined || ofKey(rows) === true;
     const mayTake: OutboundBlock['mayTake'] = (record) => letIn([{ key: '', values: record }]);
-    const of = { told: draft.told, pinned: new Map(where === undefined ? [] : pinnedBy(where)) };
+    const of = { key: draft.key, pinned: new Map(where === undefined ? [] : pinnedBy(where)) };
     const block = { write, mayTake, keyLine: this.#lineOf([...path, 'key']) };
     if (gone === 'ignore') return { block: { ...block, gone }, ...of };
     const ending = this.#draft(raw.key, true);
@@ -146,7 +146,7 @@ class BlockReader {
   }
 
   #draft(key: RawBlock['key'], keyOnly: boolean): Draft {
-    const draft: Draft = { cells: [], columns: [], needed: new Set(), told: new Set() };
+    const draft: Draft = { cells: [], columns: [], needed: new Set(), key: new Map() };
     this.#columns(draft, 'key', key, [...this.#path, 'key'], keyOnly);
     return draft;
   }
@@ -173,7 +173,7 @@ class BlockReader {
     keyOnly: boolean,
   ): OutboundColumn['value'] {
     if (value === null || typeof value !== 'object' || !('find' in value))
-      return this.#cell(draft, name, value, path, keyOnly, role === 'key');
+      return this.#cell(draft, name, value, path, keyOnly, role === 'key' ? name : undefined);
     const parsed = find.safeParse(value);
     if (!parsed.success) {
       for (const issue of parsed.error.issues)
@@ -186,27 +186,36 @@ class BlockReader {
       column: parsed.data.find.slice(dot + 1),
       where: Object.entries(parsed.data.where).map(([column, equals]) => ({
         column,
-        ...this.#cell(draft, name, equals, [...path, 'where', column], keyOnly, role === 'key'),
+        ...this.#cell(
+          draft,
+          name,
+          equals,
+          [...path, 'where', column],
+          keyOnly,
+          role === 'key' ? `${name}: ${parsed.data.find} by ${column}` : undefined,
+        ),
       })),
     };
   }
 
+  /** `place` is where it stands in the row's key, if it does. */
   #cell(
     draft: Draft,
     column: string,
     value: unknown,
     path: FilePath,
     keyOnly: boolean,
-    needed: boolean,
+    place: string | undefined,
   ): { cell: number; kind: OutboundKind } {
     const expression = this.#reader.expression(value, path);
     this.#fields(expression, keyOnly);
     const cell = draft.cells.length;
     draft.cells.push({ evaluate: compileExpression(expression, this.#scope), column });
-    if (needed) {
+    if (place !== undefined) {
       draft.needed.add(cell);
-      const told = fieldOf(expression);
-      if (told !== undefined) draft.told.add(told);
+      const field = fieldOf(expression);
+      if (field !== undefined) draft.key.set(place, { field });
+      else if (expression.op === 'const') draft.key.set(place, { constant: expression.value });
     }
     return { cell, kind: this.#kind(expression) };
   }
