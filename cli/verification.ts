@@ -3,12 +3,13 @@ import { rereadRows } from '../capture/reread.ts';
 import { cdcStreamName } from '../core/cdc-stream.ts';
 import { ColumnRules } from '../core/column-rules.ts';
 import type { Config } from '../core/config.ts';
+import { asReplicationError, messageOf, ReplicationError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import { openBucket } from '../core/lease.ts';
 import type { Nats } from '../core/nats.ts';
 import { closeSides, flowTables, openSides, placeOf } from '../monitoring/drift/open-sides.ts';
 import type { DriftStore } from '../monitoring/drift/drift-store.ts';
-import type { DriftReport, FlowOutcome } from '../monitoring/drift/outcome.ts';
+import type { DriftReport, FlowOutcome, TableOutcome } from '../monitoring/drift/outcome.ts';
 import { oneAtATime, type TurnOptions } from '../monitoring/drift/one-at-a-time.ts';
 import { runSchedule } from '../monitoring/drift/schedule.ts';
 import { verifyFlow, type Repairer } from '../monitoring/drift/verify-flow.ts';
@@ -57,7 +58,7 @@ async function compareNow(config: Config, flow: string, options: VerifyOptions):
 
 async function auditRepairs(
   config: Config,
-  { flow, tables }: FlowOutcome,
+  { flow, tables }: Pick<FlowOutcome, 'flow' | 'tables'>,
   target: string,
   actor: string | undefined,
 ): Promise<void> {
@@ -80,6 +81,7 @@ async function auditRepairs(
 async function verifyMirror(config: Config, flow: string, options: VerifyOptions): Promise<FlowOutcome> {
   const settings = config.flows[flow]!;
   const { nats, report, signal } = options;
+  const compared: TableOutcome[] = [];
   const sides = await openSides(await withChosenServer(config, flow), flow);
   const repairer: Repairer = {
     reread: (schema, table, keys, stop) =>
@@ -105,10 +107,25 @@ async function verifyMirror(config: Config, flow: string, options: VerifyOptions
       resume: options.resume,
       repairer: options.repair ? repairer : undefined,
       signal,
-      ...(report === undefined
-        ? {}
-        : { onTable: (table) => report.compared(table), onShare: (share) => report.coverage(share) }),
+      onTable: (table) => {
+        compared.push(table);
+        report?.compared(table);
+      },
+      ...(report === undefined ? {} : { onShare: (share) => report.coverage(share) }),
     });
+  } catch (thrown) {
+    // What it had repaired by then is on record all the same.
+    await auditRepairs(config, { flow, tables: compared }, settings.to, options.actor).catch((unwritten: unknown) => {
+      const { code, message } = asReplicationError(thrown);
+      throw new ReplicationError(
+        code,
+        `${message}; what was repaired before is not on record: ${messageOf(unwritten)}`,
+        {
+          cause: thrown,
+        },
+      );
+    });
+    throw thrown;
   } finally {
     await closeSides(sides);
   }

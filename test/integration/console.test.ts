@@ -296,10 +296,14 @@ describe('actions', () => {
       await page.waitForSelector(`.lines li:has-text("${action}"):has-text("Ada Lovelace (console, 127.0.0.1)")`);
     await page.context().close();
     type Line = { action: string; subject: string; actor: string; detail: Record<string, unknown> };
-    const { lines } = (await api('targets/vis/audit?limit=10')) as { lines: Line[] };
+    const { lines } = (await api('targets/vis/audit?limit=50')) as { lines: Line[] };
     const of = (action: string): Line => lines.find((line) => line.action === action && line.actor.startsWith('Ada'))!;
     expect(of('repair').subject).toBe('flow mirror');
-    expect(of('repair').detail['tables']).toContainEqual(expect.objectContaining({ table: 'public.orders', left: 0 }));
+    // What is not mended at once is asked for again, which is a line of its own.
+    const repairs = lines.filter(({ action, actor }) => action === 'repair' && actor.startsWith('Ada'));
+    expect(repairs.flatMap(({ detail }) => detail['tables'])).toContainEqual(
+      expect.objectContaining({ table: 'public.orders', left: 0 }),
+    );
     expect(of('comparison').detail).toMatchObject({ repair: true, equal: false });
   });
 
