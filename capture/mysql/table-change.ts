@@ -32,11 +32,12 @@ export function compareTables(before: CapturedTable, after: CapturedTable): Tabl
         continue;
       }
       const existing = existingText(after.schema, schema);
-      if (existing !== undefined) filled.set(schema, { ...schema, existing });
+      // Its values are those that it had then, whatever its default is.
+      if (before.schema.columns.some(({ name }) => !after.schema.columns.some((each) => each.name === name)))
+        reasons.push(`column ${schema.name} may be one that had another name`);
+      else if (existing !== undefined) filled.set(schema, { ...schema, existing });
       else if (schema.notNull || schema.default !== undefined || column.computed)
         reasons.push(`column ${schema.name} has values of its own in all rows`);
-      else if (before.schema.columns.some(({ name }) => !after.schema.columns.some((each) => each.name === name)))
-        reasons.push(`column ${schema.name} may be one that had another name`);
       continue;
     }
     const change = classifyMysqlTypeChange(known.type, schema.type);

@@ -169,6 +169,15 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
     expect(readAgain).toEqual([]);
   });
 
+  it('has a table read again of which a column may have got another name, also where that has a default', async () => {
+    await run("ALTER TABLE altered ADD COLUMN named varchar(10) DEFAULT 'new'");
+    expect(await toldAgain()).toEqual(['altered schema']);
+    readAgain.length = 0;
+    await run('ALTER TABLE altered RENAME COLUMN named TO renamed');
+    expect(await toldAgain()).toEqual(['altered schema']);
+    expect(readAgain).toEqual(['altered: column renamed may be one that had another name']);
+  });
+
   it('tells of tables that were dropped or renamed while no capture ran, or before it told of that', async () => {
     await sql.query('CREATE TABLE away (id int PRIMARY KEY)');
     await sql.query('CREATE TABLE moved (id int PRIMARY KEY)');
