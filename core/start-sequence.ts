@@ -53,7 +53,12 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
       return parseFrameHeaders(message.header, `${stream} sequence ${at}`);
     };
     const first = await headersAt(state.first_seq);
-    const noted = resetOf(info);
+    let lastSeq = state.last_seq;
+    while (isMissing.has(lastSeq)) lastSeq -= 1;
+    const last = await headersAt(lastSeq);
+    // It is noted after it has been published: of the newest frame, and of one behind which a process was killed, only
+    // the frame itself may tell.
+    const noted = Math.max(resetOf(info), first.reset ? state.first_seq : 0, last.reset ? lastSeq : 0);
     const resetSeq = noted >= state.first_seq && !isMissing.has(noted) ? noted : 0;
     const reset = resetSeq > 0 ? await headersAt(resetSeq) : undefined;
     let low = state.first_seq;
@@ -76,11 +81,8 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
         { context },
       );
     }
-    let lastSeq = state.last_seq;
-    while (isMissing.has(lastSeq)) lastSeq -= 1;
     // What it has taken does not concern it, though it may be gone since.
     const taken = seq !== undefined && seq <= state.last_seq ? seq : undefined;
-    const last = await headersAt(lastSeq);
     if (comparePositions(last.end, position) < 0) {
       if (taken !== undefined && taken > lastSeq) return taken + 1;
       throw new ReplicationError(

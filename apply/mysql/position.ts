@@ -8,7 +8,10 @@ import { quoteLiteral } from './sql.ts';
 import { targetError } from './target-error.ts';
 import { waybillTables } from './waybill-database.ts';
 
-/** Reads the position of a flow; a flow that has none gets the origin. */
+/**
+ * Reads the position of a flow; a flow that has none gets the origin. Sequences of another stream, as of another prefix,
+ * say nothing of this one: then its own is 0, from before all that is there.
+ */
 export async function readPosition(
   session: MysqlSession,
   flow: string,
@@ -16,7 +19,7 @@ export async function readPosition(
   stream: string,
 ): Promise<FlowPosition> {
   const select =
-    'SELECT position, stream_seq, quarantine_version FROM waybill.position' +
+    'SELECT position, stream, stream_seq, quarantine_version FROM waybill.position' +
     ` WHERE flow = ${quoteLiteral(flow)} AND source = ${quoteLiteral(source)}`;
   try {
     let [row] = await session.rows(select);
@@ -28,11 +31,11 @@ export async function readPosition(
       );
       [row] = await session.rows(select);
     }
-    const [text, seq, version] = row!;
+    const [text, of, seq, version] = row!;
     const position = parsePosition(text!);
     if (position === undefined)
       throw new ReplicationError('internal', `waybill.position of flow ${flow} holds "${text}", not a position`);
-    return { position, seq: Number(seq), quarantineVersion: Number(version) };
+    return { position, seq: of === stream ? Number(seq) : 0, quarantineVersion: Number(version) };
   } catch (thrown) {
     throw targetError(thrown, `reading the position of flow ${flow}`);
   }

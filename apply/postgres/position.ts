@@ -7,15 +7,18 @@ import type { FlowPosition, PositionRow } from '../target-store.ts';
 import { quoteLiteral } from './sql.ts';
 import { targetError } from './target-error.ts';
 
-/** Reads the position of a flow; a flow that has none gets the origin. */
+/**
+ * Reads the position of a flow; a flow that has none gets the origin. Sequences of another stream, as of another prefix,
+ * say nothing of this one: then its own is 0, from before all that is there.
+ */
 export async function readPosition(
   client: ClientBase,
   flow: string,
   source: string,
   stream: string,
 ): Promise<FlowPosition> {
-  const select = `SELECT position, stream_seq, quarantine_version FROM waybill.position WHERE flow = $1 AND source = $2`;
-  type Row = { position: string; stream_seq: string; quarantine_version: string };
+  const select = `SELECT position, stream, stream_seq, quarantine_version FROM waybill.position WHERE flow = $1 AND source = $2`;
+  type Row = { position: string; stream: string; stream_seq: string; quarantine_version: string };
   try {
     let { rows } = await client.query<Row>(select, [flow, source]);
     if (rows.length === 0) {
@@ -33,7 +36,8 @@ export async function readPosition(
         'internal',
         `waybill.position of flow ${flow} holds "${row.position}", not a position`,
       );
-    return { position, seq: Number(row.stream_seq), quarantineVersion: Number(row.quarantine_version) };
+    const seq = row.stream === stream ? Number(row.stream_seq) : 0;
+    return { position, seq, quarantineVersion: Number(row.quarantine_version) };
   } catch (thrown) {
     throw targetError(thrown, `reading the position of flow ${flow}`);
   }

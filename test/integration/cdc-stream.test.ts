@@ -17,9 +17,10 @@ import { openBucket } from '../../core/lease.ts';
 import { createLogger } from '../../core/logger.ts';
 import { NO_CAPTURE_REPORT, NO_FLOW_REPORT } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
-import { gtidPosition } from '../../core/gtid-position.ts';
+import { gtidPosition, type GtidPosition } from '../../core/gtid-position.ts';
 import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import { asPgPosition, formatPosition, ORIGIN, pgPosition } from '../../core/position.ts';
+import { findStartSequence } from '../../core/start-sequence.ts';
 import { compareDatabases } from '../../sandbox/demo/equality.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -97,6 +98,26 @@ it('a slow reader of small and large frames is never kept waiting', async () => 
   expect(received).toEqual(sizes);
   // A request that is only served again when it expires shows as a pause of several seconds.
   expect(longestMs).toBeLessThan(2000);
+});
+
+it('a reader of another history begins at the frame that this one begins with, noted yet or not', async () => {
+  const name = 'histories';
+  const { nats: config } = configFor(name);
+  const stream = cdcStreamName('waybill', name);
+  await ensureCdcStream(nats, config, name);
+  const tail = await readTail(nats, stream);
+  const publisher = new FramePublisher(nats, config, { source: name, origin: 'o', epoch: 1, tail });
+  const at = (upTo: number, reads: number): GtidPosition =>
+    gtidPosition(MysqlGtidSet.of(new Map([['3e11fa47-71ca-11e1-9e33-c80aa9429562', [1, upTo]]])), reads);
+  const frame = { payload: Buffer.from('x'), rows: 0, transactions: 0, timeUs: 0 };
+  await publisher.publish({ ...frame, start: ORIGIN, end: at(73, 0), reset: true });
+  // It has read more tables than this history has, and less of the log: neither is before the other.
+  expect(await findStartSequence(nats, stream, at(63, 5), 40)).toBe(1);
+  await publisher.publish({ ...frame, start: at(73, 0), end: at(73, 1) });
+  expect(await findStartSequence(nats, stream, at(63, 5), 40)).toBe(1);
+  // It has taken more of both, but elsewhere.
+  expect(await findStartSequence(nats, stream, at(73, 9), 0)).toBe(1);
+  expect(await findStartSequence(nats, stream, at(73, 0), 1)).toBe(2);
 });
 
 it('a position that is too long for a message is refused', async () => {
