@@ -9,7 +9,6 @@ import type pg from 'pg';
 import { abortableDelay } from '../../core/run-service.ts';
 import { spanFits } from '../key-span.ts';
 import { RowLimit } from '../row-limit.ts';
-import { TableNews, TablesAtWork } from '../table-news.ts';
 import { cancelMark, nameReading, newSnapshotId, type KeyRange, type TableProgress } from '../snapshot-request.ts';
 import { ChunkReader, type ChunkOutcome, type ReadChunk, type WantedChunk } from './chunk-reader.ts';
 import { ChunkSize } from './chunk-size.ts';
@@ -31,21 +30,14 @@ import {
   type TableJob,
   type Verdict,
 } from './table-job.ts';
+import { SnapshotPlan, type Step } from './snapshot-plan.ts';
 import type { SnapshotPorts } from './snapshot-ports.ts';
 import { estimateTables } from './table-estimates.ts';
-import { TableQueue } from './table-queue.ts';
 
 const LEAST_CHUNK_ROWS = 10;
-/** Tables that are read together at most: what one of them meets may have all of them read again, one by one. */
-const MOST_TOGETHER = 32;
 /** How often the progress is stored: what a kill loses of it is read again. */
 const STORE_EVERY_MS = 500;
 const LOOK_EVERY_MS = 500;
-
-interface Work {
-  readonly tables: readonly TableProgress[];
-  readonly run: () => Promise<void>;
-}
 
 /** Reads the tables that are due, and those that are asked for meanwhile. One instance per run of a capture's snapshot. */
 export class SnapshotReader {
@@ -55,15 +47,7 @@ export class SnapshotReader {
   readonly #chunkReaders = new Set<ChunkReader>();
   readonly #failed = new AbortController();
   readonly #signal: AbortSignal;
-  /** The tables that nobody has begun. */
-  readonly #queue = new TableQueue();
-  readonly #news: TableNews;
-  /** As they were when news was looked for last. */
-  #seen: readonly TableProgress[] = [];
-  /** Those that were asked for since this run began. */
-  #asked: TableProgress[] = [];
-  readonly #atWork = new TablesAtWork();
-  #ranges: RangeJob[] = [];
+  readonly #plan: SnapshotPlan;
   /** Readers at work: there may be more to do when they are done. */
   #busy = 0;
   #readers = 0;
@@ -77,8 +61,8 @@ export class SnapshotReader {
 
   constructor(ports: SnapshotPorts) {
     this.#ports = ports;
-    this.#news = new TableNews(ports.task);
     const { lead, maxChunkRows } = ports;
+    this.#plan = new SnapshotPlan(ports.task, () => lead.isFed);
     this.#limit = new RowLimit(ports.maxRowsPerSecond);
     this.#size = new ChunkSize({ lead, maxChunkRows, limit: this.#limit });
     this.#signal = AbortSignal.any([ports.signal, this.#failed.signal]);
@@ -107,8 +91,7 @@ export class SnapshotReader {
 
   /** Reads every table that is due. The progress is stored from time to time, and at the end. */
   async run(): Promise<void> {
-    this.#seen = this.#ports.task.progress.tables;
-    const tables = this.#news.take();
+    const tables = this.#plan.news.take();
     this.#ports.trackTransactions(true);
     // What is asked for does not wait for a chunk that takes long.
     const looking = setInterval(() => this.#wakeAll(), LOOK_EVERY_MS);
@@ -116,7 +99,7 @@ export class SnapshotReader {
       const first = await this.#ports.connect();
       try {
         await waitForOlderTransactions(first, this.#ports.log, this.#signal);
-        this.#queue.add(tables, await estimateTables(first, tables, this.#ports.tableByName));
+        this.#plan.queue.add(tables, await estimateTables(first, tables, this.#ports.tableByName));
       } catch (thrown) {
         await endClient(first);
         throw thrown;
@@ -165,10 +148,10 @@ export class SnapshotReader {
       });
       this.#chunkReaders.add(reader);
       while (!this.#stopped) {
-        const work = this.#next(reader);
-        if (work === undefined && this.#busy === 0) break;
-        if (work === undefined) await new Promise<void>((resolve) => this.#wake.push(resolve));
-        else await this.#do(work);
+        const step = this.#plan.next(this.#bytesTogether);
+        if (step === undefined && this.#busy === 0) break;
+        if (step === undefined) await new Promise<void>((resolve) => this.#wake.push(resolve));
+        else await this.#do(reader, step);
       }
       await Promise.all(this.#ending);
     } catch (thrown) {
@@ -188,55 +171,41 @@ export class SnapshotReader {
     for (const resolve of waiting) resolve();
   }
 
-  /** What a reader is to do next; undefined where it has to wait for others, or where nothing is left. */
-  #next(reader: ChunkReader): Work | undefined {
-    this.#lookForNews();
-    const asked = this.#asked.shift();
-    if (asked !== undefined) return { tables: [asked], run: () => this.#openAsked(reader, asked) };
-    const small = this.#takeSmall();
-    if (small.length > 0) return { tables: small, run: () => this.#readSmall(reader, small) };
-    const [range] = this.#ranges;
-    // One that came later and is smaller than what is being read need not wait for it.
-    const table = this.#queue.take(range === undefined ? Infinity : this.#queue.sizeOf(range.job.table));
-    if (table !== undefined) return { tables: [table], run: () => this.#openTable(reader, table) };
-    // A target takes rows in the order of their keys with less effort: other ranges of a table are begun when the flows
-    // would otherwise have nothing to do.
-    if (range === undefined || (range.job.copying > 0 && this.#ports.lead.isFed)) return undefined;
-    this.#ranges.shift();
-    return { tables: [range.job.table], run: () => this.#readRange(reader, range) };
+  get #bytesTogether(): number | undefined {
+    // Of a limit on rows a second somebody wants small steps.
+    return this.#ports.maxRowsPerSecond === undefined ? this.#size.bytesTogether : undefined;
   }
 
-  /** Looks for tables that are asked for meanwhile, and lets go of those that others have taken the place of. */
-  #lookForNews(): void {
-    const { tables } = this.#ports.task.progress;
-    if (tables !== this.#seen) this.#queue.keep((table) => tables.includes(table));
-    this.#seen = tables;
-    for (const { job } of this.#ranges) if (!tables.includes(job.table)) job.open -= 1;
-    this.#ranges = this.#ranges.filter(({ job }) => tables.includes(job.table));
-    // The end of a reading says something of all that came since the last beginning: of a table one at a time.
-    const mayBegin = (table: TableProgress): boolean =>
-      table.keys !== undefined ||
-      (!this.#atWork.has(table) && !this.#ranges.some(({ job }) => nameOf(job.table) === nameOf(table)));
-    this.#asked.push(...this.#news.take(mayBegin));
+  async #do(reader: ChunkReader, step: Step): Promise<void> {
+    this.#busy += 1;
+    try {
+      await this.#plan.during(step, () => this.#work(reader, step));
+    } finally {
+      this.#busy -= 1;
+      this.#wakeAll();
+    }
+  }
+
+  async #work(reader: ChunkReader, step: Step): Promise<void> {
+    switch (step.kind) {
+      case 'asked':
+        return await this.#openAsked(reader, step.table);
+      case 'small':
+        return await this.#readSmall(reader, step.tables);
+      case 'table':
+        return await this.#openTable(reader, step.table);
+      case 'range':
+        return await this.#readRange(reader, step.job);
+    }
   }
 
   /** Begins with a table that was asked for, before what is left of others. */
   async #openAsked(reader: ChunkReader, table: TableProgress): Promise<void> {
     if (table.keys === undefined) {
-      this.#queue.know(await estimateTables(reader.client, [table], this.#ports.tableByName));
-      this.#start([table, ...this.#asked, ...this.#queue.waiting, ...this.#ranges.map(({ job }) => job.table)]);
+      this.#plan.queue.know(await estimateTables(reader.client, [table], this.#ports.tableByName));
+      this.#start([table, ...this.#plan.left]);
     }
     await this.#openTable(reader, table, true);
-  }
-
-  async #do({ tables, run }: Work): Promise<void> {
-    this.#busy += 1;
-    try {
-      await this.#atWork.during(tables, run);
-    } finally {
-      this.#busy -= 1;
-      this.#wakeAll();
-    }
   }
 
   async #openTable(reader: ChunkReader, table: TableProgress, first = false): Promise<void> {
@@ -244,7 +213,12 @@ export class SnapshotReader {
     if (captured === undefined) return this.#leaveOut(table);
     if (table.keys !== undefined && !hasGuardedKey(captured)) {
       const stopped = (): boolean => this.#stopped;
-      return rereadRows(reader, table, captured, { ...this.#ports, task: this.#news, signal: this.#signal, stopped });
+      return rereadRows(reader, table, captured, {
+        ...this.#ports,
+        task: this.#plan.news,
+        signal: this.#signal,
+        stopped,
+      });
     }
     if (table.span !== undefined && !spanFits(table.span, captured.schema)) {
       this.#ports.log.warn(
@@ -275,7 +249,7 @@ export class SnapshotReader {
     job.open = ranges.length;
     if (ranges.length === 0) return this.#end(reader, job);
     const jobs = ranges.map((range, place): RangeJob => ({ job, range, place }));
-    this.#ranges = first ? [...jobs, ...this.#ranges] : [...this.#ranges, ...jobs];
+    this.#plan.addRanges(jobs, first);
     this.#wakeAll();
   }
 
@@ -283,7 +257,7 @@ export class SnapshotReader {
     // What was read of it before it begins is read again.
     if (table.state === 'pending') delete table.ranges;
     const { estimate = 0 } = table;
-    const rowBytes = estimate === 0 ? 0 : (this.#queue.bytesOf(table) ?? 0) / estimate;
+    const rowBytes = estimate === 0 ? 0 : (this.#plan.queue.bytesOf(table) ?? 0) / estimate;
     const rows = this.#size.first(rowBytes === 0 ? undefined : rowBytes);
     return { table, captured, id, open: 0, rowBytes, rows, copying: 0, verdict: 'read' };
   }
@@ -351,7 +325,7 @@ export class SnapshotReader {
       // A smaller chunk is less likely to meet a change while it is read.
       if (rows !== undefined) job.rows = Math.min(job.rows, Math.max(LEAST_CHUNK_ROWS, Math.floor(rows / 2)));
       if (attempt > MOST_ATTEMPTS) {
-        this.#news.setAside(table, `${MOST_ATTEMPTS} times running it changed while a chunk of it was read`);
+        this.#plan.news.setAside(table, `${MOST_ATTEMPTS} times running it changed while a chunk of it was read`);
         job.verdict = 'aside';
       } else await abortableDelay(20 * attempt, this.#signal);
     }
@@ -384,7 +358,7 @@ export class SnapshotReader {
       table.cursor = null;
       delete table.reading;
       delete table.ranges;
-      this.#queue.addAgain(table);
+      this.#plan.queue.addAgain(table);
     }
   }
 
@@ -396,8 +370,7 @@ export class SnapshotReader {
     range.upTo = last;
     table.ranges!.splice(table.ranges!.indexOf(range as KeyRange) + 1, 0, rest);
     job.open += 1;
-    const next = this.#ranges.findIndex((other) => other.job === job && other.place > place);
-    this.#ranges.splice(Math.max(0, next), 0, { job, range: rest, place });
+    this.#plan.addRest({ job, range: rest, place });
   }
 
   /** Takes the table as it is by now, and says whether what was begun still holds. */
@@ -452,13 +425,6 @@ export class SnapshotReader {
     table.state = 'done';
   }
 
-  /** Small tables, as many as a chunk may hold. */
-  #takeSmall(): TableProgress[] {
-    // Of a limit on rows a second somebody wants small steps.
-    if (this.#ports.maxRowsPerSecond !== undefined) return [];
-    return this.#queue.takeSmall(MOST_TOGETHER, this.#size.bytesTogether);
-  }
-
   /** Reads small tables together. What is left of one, or must be read again, is read by itself. */
   async #readSmall(reader: ChunkReader, tables: readonly TableProgress[]): Promise<void> {
     const { progress } = this.#ports.task;
@@ -466,7 +432,7 @@ export class SnapshotReader {
     let bytes = 0;
     for (const table of tables) {
       const captured = this.#ports.tableByName(table.schema, table.name);
-      bytes += this.#queue.bytesOf(table) ?? 0;
+      bytes += this.#plan.queue.bytesOf(table) ?? 0;
       if (captured === undefined) this.#leaveOut(table);
       else if (progress.tables.includes(table))
         jobs.push({ ...this.#job(table, captured, nameReading(progress, table, captured.oid)), open: 1 });
@@ -499,7 +465,7 @@ export class SnapshotReader {
       table.state = 'running';
       if (chunk === undefined) {
         job.ended = false;
-        this.#ranges.push({ job, range, place: 0 });
+        this.#plan.addRanges([{ job, range, place: 0 }], false);
         continue;
       }
       await this.#chunkRead(job, range, chunk);
