@@ -1,8 +1,7 @@
 /** What the configuration says of canonical flows, held against entities, mappings and the tables of sources. */
 import { targetOf } from '../apply/target-kind.ts';
 import type { Config } from '../core/config.ts';
-import { asReplicationError } from '../core/errors.ts';
-import type { Finding } from '../core/finding.ts';
+import { errorFindings, type Finding } from '../core/finding.ts';
 import type { TableSchema } from '../core/frame.ts';
 
 /** Throws `config_invalid` or `mapping_invalid` for a flow that can not run. Loads nothing where there are none. */
@@ -52,8 +51,7 @@ export async function outboundFindings(config: Config): Promise<Finding[]> {
           remedy: `mend the mapping, or what it says of ${to}; Waybill does not alter tables of another system`,
         });
     } catch (thrown) {
-      const error = asReplicationError(thrown);
-      findings.push({ severity: 'error', subject, message: error.message, remedy: error.remedy });
+      findings.push(...errorFindings(subject, thrown));
     }
   }
   return findings;

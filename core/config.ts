@@ -13,7 +13,7 @@ import { withSecretFiles } from './config-json-schema.ts';
 import { expand, readYaml, type Environment } from './config-text.ts';
 import { durationSchema, nameSchema, sizeSchema } from './config-values.ts';
 import { ColumnRules, columnRulesSchema } from './column-rules.ts';
-import { ReplicationError } from './errors.ts';
+import { problemsError, ReplicationError } from './errors.ts';
 import { nearest } from './nearest.ts';
 import { serverName, serverUrls } from './source-url.ts';
 import { compileTablePatterns } from './table-pattern.ts';
@@ -251,11 +251,7 @@ export function parseConfig(text: string, environment: Environment, place = 'con
   let config: Config | undefined;
   if (!result.success) for (const issue of result.error.issues) problems.push(...describeIssue(issue, expanded));
   else problems.push(...crossCheck((config = divideFlows(result.data))));
-  if (problems.length > 0)
-    throw new ReplicationError(
-      'config_invalid',
-      `${place} has ${problems.length} problem(s):\n${problems.map((p) => `  - ${p}`).join('\n')}`,
-    );
+  if (problems.length > 0) throw problemsError('config_invalid', place, problems);
   return config!;
 }
 

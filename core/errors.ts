@@ -281,16 +281,29 @@ export class ReplicationError extends Error {
   override readonly name = 'ReplicationError';
   readonly code: ErrorCode;
   readonly context: ErrorContext;
+  /** What `message` lists, where it tells of several things. */
+  readonly problems: readonly string[];
 
-  constructor(code: ErrorCode, message: string, options: { cause?: unknown; context?: ErrorContext } = {}) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { cause?: unknown; context?: ErrorContext; problems?: readonly string[] } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.context = options.context ?? {};
+    this.problems = options.problems ?? [];
   }
 
   get remedy(): string {
     return policyFor(this.code).remedy;
   }
+}
+
+/** One error for all problems of something that people wrote. */
+export function problemsError(code: ErrorCode, what: string, problems: readonly string[]): ReplicationError {
+  const lines = problems.map((problem) => `  - ${problem}`);
+  return new ReplicationError(code, `${what} has ${problems.length} problem(s):\n${lines.join('\n')}`, { problems });
 }
 
 /** Any thrown value as a `ReplicationError`; what is not one already is a defect (`internal`, which halts). */

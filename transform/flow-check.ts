@@ -1,7 +1,6 @@
 /** What `waybill check` says of a canonical flow: its mappings against the real tables of its sources. */
 import type { CanonicalFlowConfig } from '../core/canonical-config.ts';
-import { asReplicationError } from '../core/errors.ts';
-import type { Finding } from '../core/finding.ts';
+import { errorFindings, type Finding } from '../core/finding.ts';
 import type { TableSchema } from '../core/frame.ts';
 import { compileSource, loadFlowPlan, type FlowPlan } from './flow-plan.ts';
 import { checkMapping } from './mapping/check.ts';
@@ -17,8 +16,7 @@ export async function checkFlowMappings(
   try {
     plan = await loadFlowPlan(name, settings);
   } catch (thrown) {
-    const error = asReplicationError(thrown);
-    return [{ severity: 'error', subject, message: error.message, remedy: error.remedy }];
+    return errorFindings(subject, thrown);
   }
   return plan.sources.flatMap((source): Finding[] => {
     const known = tables[source.name];

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CanonicalFlowConfig, MappingChoice } from '../core/canonical-config.ts';
 import { nearest } from '../core/nearest.ts';
-import { messageOf, ReplicationError } from '../core/errors.ts';
+import { messageOf, problemsError, ReplicationError } from '../core/errors.ts';
 import { ENTITIES, ENTITY_NAMES } from './canonical/catalog.ts';
 import { inventoryPosition } from './canonical/entities-inventory.ts';
 import type { Entity } from './canonical/entity.ts';
@@ -152,10 +152,7 @@ function readText(path: string): string {
 }
 
 function invalid(problems: readonly string[]): ReplicationError {
-  return new ReplicationError(
-    'config_invalid',
-    `the configuration has ${problems.length} problem(s):\n${problems.map((problem) => `  - ${problem}`).join('\n')}`,
-  );
+  return problemsError('config_invalid', 'the configuration', problems);
 }
 
 function hint(word: string, known: readonly string[]): string {

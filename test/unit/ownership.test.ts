@@ -37,7 +37,25 @@ describe('ownership', () => {
       'two sources without an owner',
       {},
       { wms: ['on_hand'], erp: ['on_hand'] },
+      'owner.on_hand: wms and erp both supply it; name its owner or how they merge',
+    ],
+    [
+      'more than two',
+      {},
+      { wms: ['on_hand'], erp: ['on_hand'], shop: ['on_hand'] },
+      'owner.on_hand: wms, erp and shop all supply it; name its owner or how they merge',
+    ],
+    [
+      'a default that names none of those who supply a group',
+      { default: 'shop' },
+      { wms: ['on_hand'], erp: ['on_hand'], shop: ['allocated'] },
       'owner.on_hand: wms and erp both supply it',
+    ],
+    [
+      'an unknown source by default',
+      { default: [{ source: 'wms', fallback: [{ source: 'erb', stale_after: 1 }] }] },
+      { wms: ['on_hand'], erp: ['on_hand'] },
+      'owner.default: "erb" is no source of this flow (did you mean "erp"?)',
     ],
     [
       'an unknown group',
@@ -91,6 +109,56 @@ describe('ownership', () => {
     ['an unknown key', { on_hand: { source: 'a', wher: {} } as never }, { a: ['on_hand'] }, 'owner.on_hand'],
   ])('refuses %s', (_, config, supplied, message) => {
     expect(problems(config, supplied).join('\n')).toContain(message);
+  });
+
+  it('gives what several supply and nobody is named for to the first in line by default', () => {
+    const supplied = { wms: ['on_hand', 'allocated'], erp: ['on_hand', 'on_order'], shop: ['allocated', 'on_order'] };
+    const { ownership, problems: none } = compile(
+      {
+        default: {
+          source: 'erp',
+          fallback: [
+            { source: 'wms', stale_after: 7 },
+            { source: 'shop', stale_after: 9 },
+          ],
+        },
+        on_order: 'shop',
+      },
+      supplied,
+    );
+    expect(none).toEqual([]);
+    const said = [...ownership.rules].map(([group, rule]) => [
+      group,
+      rule.kind === 'owner' ? rule.owners.map(({ source, fallback }) => [source, fallback]) : rule,
+    ]);
+    expect(Object.fromEntries(said)).toEqual({
+      on_order: [['shop', []]],
+      on_hand: [['erp', [{ source: 'wms', staleAfterUs: 7000 }]]],
+      allocated: [['wms', [{ source: 'shop', staleAfterUs: 9000 }]]],
+    });
+    const merge = { merge: 'lww', skew: 300_000 };
+    const merged = compile({ default: { merge: 'lww' } }, supplied).ownership.rules;
+    for (const group of ['on_hand', 'allocated', 'on_order'])
+      expect(merged.get(group)).toEqual({ kind: 'merge', merge });
+  });
+
+  it('says once what is wrong with its default', () => {
+    const supplied = { a: ['on_hand', 'allocated'], b: ['on_hand', 'allocated'] };
+    const where = { site: 'X' };
+    expect(
+      problems(
+        {
+          default: [
+            { source: 'a', where },
+            { source: 'b', where },
+          ],
+        },
+        supplied,
+      ),
+    ).toEqual([
+      'owner.default.where: site is no field of the key',
+      'owner.default: a and b own it in overlapping scopes; give each a "where" of its own',
+    ]);
   });
 
   it('accepts scopes that cannot meet', () => {

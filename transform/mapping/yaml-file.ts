@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { LineCounter, parseDocument, type Document } from 'yaml';
 import type { z } from 'zod';
-import { ReplicationError } from '../../core/errors.ts';
+import { problemsError, ReplicationError } from '../../core/errors.ts';
 import { issueText, type FilePath, type MappingProblem } from './expression.ts';
 
 /** A file, for messages: its name, and the line of a place in it, from 1. */
@@ -44,10 +44,7 @@ export function parseYamlFile<T>(schema: z.ZodType<T>, text: string, place: stri
 /** One error for all problems of a mapping, each with its line. */
 export function mappingError({ place, lineOf }: PlacedFile, problems: readonly MappingProblem[]): ReplicationError {
   const lines = problems.map(({ path, message }) => `${place}:${lineOf(path)}: ${path.join('.')}: ${message}`);
-  return new ReplicationError(
-    'mapping_invalid',
-    `mapping ${place} has ${problems.length} problem(s):\n${lines.map((line) => `  - ${line}`).join('\n')}`,
-  );
+  return problemsError('mapping_invalid', `mapping ${place}`, lines);
 }
 
 /** The issues inside a union that come nearest: those of the alternative that matched furthest. */

@@ -25,9 +25,16 @@ const merge = z.discriminatedUnion('merge', [
   /** Changes of counters are added up; figures of the `reset` source (a count) are absolute. */
   z.strictObject({ merge: z.literal('delta'), reset: source.optional() }),
 ]);
-/** The `owner` of a canonical flow: by group, or by a field of it. Times in milliseconds. */
-export const ownershipSchema = z.record(z.string(), z.union([source, z.array(owner).min(1), owner, merge]));
+const spec = z.union([source, z.array(owner).min(1), owner, merge]);
+/**
+ * The `owner` of a canonical flow: by group, or by a field of it; `default` for every other group that several sources
+ * supply. Times in milliseconds.
+ */
+export const ownershipSchema = z.record(z.string(), spec);
+/** Names no field of any entity. */
+const DEFAULT = 'default';
 
+type Spec = z.infer<typeof spec>;
 export type OwnershipConfig = z.input<typeof ownershipSchema>;
 export type Merge = z.infer<typeof merge>;
 
@@ -60,7 +67,7 @@ type Scope = ReadonlyMap<number, readonly string[]>;
 
 /**
  * Compiles ownership. `supplied` says which groups each source's mapping fills. A group that one source alone fills
- * belongs to it; any other must be spoken for. Problems are what is wrong: overlapping owners, unknown names, owners
+ * belongs to it; any other must be spoken for, by its name or by `default`. Problems are what is wrong: overlapping owners, unknown names, owners
  * that supply nothing.
  */
 export function compileOwnership(
@@ -74,8 +81,9 @@ export function compileOwnership(
   const parsed = ownershipSchema.safeParse(config);
   if (!parsed.success)
     problems.push(...parsed.error.issues.map((issue) => `owner.${issue.path.join('.')}: ${issue.message}`));
+  const { [DEFAULT]: others, ...own } = parsed.data ?? {};
   const named = new Map<string, string>();
-  for (const [name, spec] of Object.entries(parsed.data ?? {})) {
+  for (const [name, given] of Object.entries(own)) {
     const group = groupOf(entity, name);
     const at = `owner.${name}`;
     if (group === undefined) {
@@ -88,41 +96,23 @@ export function compileOwnership(
     const other = named.get(group);
     if (other !== undefined) problems.push(`${at}: moves together with "${other}", which has an owner already`);
     named.set(group, name);
-    if (typeof spec === 'object' && 'merge' in spec) {
-      if (spec.merge === 'delta' && spec.reset !== undefined) checkSource(spec.reset, at, group, supplied, problems);
-      const fault = mergeFault(entity, group, spec);
-      if (fault !== undefined) problems.push(`${at}: ${fault}`);
-      rules.set(group, { kind: 'merge', merge: spec });
-      continue;
-    }
-    const list = typeof spec === 'string' ? [owner.parse({ source: spec })] : Array.isArray(spec) ? spec : [spec];
-    const scopes = list.map((item) => readScope(entity, item.where, at, problems));
-    for (const item of list) {
-      checkSource(item.source, at, group, supplied, problems);
-      for (const stand of item.fallback) checkSource(stand.source, at, group, supplied, problems);
-    }
-    for (let a = 0; a < list.length; a++)
-      for (let b = a + 1; b < list.length; b++)
-        if (overlap(scopes[a]!, scopes[b]!))
-          problems.push(
-            `${at}: ${list[a]!.source} and ${list[b]!.source} own it in overlapping scopes; give each a "where" of its own`,
-          );
-    rules.set(group, {
-      kind: 'owner',
-      owners: list.map((item, index) => ({
-        source: item.source,
-        matches: matcherOf(scopes[index]!, entity),
-        fallback: item.fallback.map((stand) => ({ source: stand.source, staleAfterUs: stand.stale_after * 1000 })),
-      })),
-    });
+    for (const name of sourcesOf(given)) checkSource(name, at, group, supplied, problems);
+    rules.set(group, compileRule(entity, group, given, at, problems));
   }
+  if (others !== undefined) for (const name of sourcesOf(others)) checkKnown(name, 'owner.default', supplied, problems);
   for (const group of entity.groupIndexes.keys()) {
     if (rules.has(group)) continue;
     const suppliers = sources.filter((name) => supplied.get(name)!.has(group));
-    if (suppliers.length > 1)
-      problems.push(`owner.${group}: ${suppliers.join(' and ')} both supply it; name its owner or how they merge`);
-    if (suppliers.length === 1)
-      rules.set(group, { kind: 'owner', owners: [{ source: suppliers[0]!, matches: EVERYWHERE, fallback: [] }] });
+    const [only, second] = suppliers;
+    if (only === undefined) continue;
+    const given = second === undefined ? only : others === undefined ? undefined : among(others, suppliers);
+    if (given === undefined)
+      problems.push(`owner.${group}: ${listed(suppliers)} supply it; name its owner or how they merge`);
+    else
+      rules.set(
+        group,
+        compileRule(entity, group, given, second === undefined ? `owner.${group}` : 'owner.default', problems),
+      );
   }
   const writable = (name: string, keyValues: readonly string[]): readonly number[] =>
     [...rules].flatMap(([group, rule]) => {
@@ -132,7 +122,61 @@ export function compileOwnership(
           : rule.owners.some((candidate) => candidate.source === name && candidate.matches(keyValues));
       return may ? entity.groupIndexes.get(group)! : [];
     });
-  return { ownership: { entity, rules, writable }, problems };
+  // What `default` says wrongly it says of every group.
+  return { ownership: { entity, rules, writable }, problems: [...new Set(problems)] };
+}
+
+/** Compiles what is said of one group. */
+function compileRule(entity: Entity, group: string, given: Spec, at: string, problems: string[]): GroupRule {
+  if (typeof given === 'object' && 'merge' in given) {
+    const fault = mergeFault(entity, group, given);
+    if (fault !== undefined) problems.push(`${at}: ${fault}`);
+    return { kind: 'merge', merge: given };
+  }
+  const list = ownersOf(given);
+  const scopes = list.map((item) => readScope(entity, item.where, at, problems));
+  for (let a = 0; a < list.length; a++)
+    for (let b = a + 1; b < list.length; b++)
+      if (overlap(scopes[a]!, scopes[b]!))
+        problems.push(
+          `${at}: ${list[a]!.source} and ${list[b]!.source} own it in overlapping scopes; give each a "where" of its own`,
+        );
+  const owners = list.map((item, index) => ({
+    source: item.source,
+    matches: matcherOf(scopes[index]!, entity),
+    fallback: item.fallback.map((stand) => ({ source: stand.source, staleAfterUs: stand.stale_after * 1000 })),
+  }));
+  return { kind: 'owner', owners };
+}
+
+function ownersOf(given: Exclude<Spec, Merge>): readonly z.infer<typeof owner>[] {
+  if (typeof given === 'string') return [owner.parse({ source: given })];
+  return Array.isArray(given) ? given : [given];
+}
+
+/** The sources that are named. */
+function sourcesOf(given: Spec): string[] {
+  if (typeof given === 'object' && 'merge' in given)
+    return given.merge === 'delta' && given.reset !== undefined ? [given.reset] : [];
+  return ownersOf(given).flatMap((item) => [item.source, ...item.fallback.map((stand) => stand.source)]);
+}
+
+/** What `default` says of a group that these sources supply; undefined where it names none of them. */
+function among(others: Spec, suppliers: readonly string[]): Spec | undefined {
+  if (typeof others === 'object' && 'merge' in others) return others;
+  const list = ownersOf(others).flatMap((item) => {
+    const [first, ...rest] = [{ source: item.source, stale_after: 0 }, ...item.fallback].filter((stand) =>
+      suppliers.includes(stand.source),
+    );
+    return first === undefined ? [] : [{ ...item, source: first.source, fallback: rest }];
+  });
+  return list.length === 0 ? undefined : list;
+}
+
+function listed(names: readonly string[]): string {
+  return names.length === 2
+    ? `${names.join(' and ')} both`
+    : `${names.slice(0, -1).join(', ')} and ${names.at(-1)} all`;
 }
 
 /** The group that a name means: its own name, or that of one of its fields. */
@@ -150,10 +194,13 @@ function checkSource(
   supplied: ReadonlyMap<string, ReadonlySet<string>>,
   problems: string[],
 ): void {
-  const groups = supplied.get(name);
-  if (groups === undefined)
+  checkKnown(name, at, supplied, problems);
+  if (supplied.get(name)?.has(group) === false) problems.push(`${at}: the mapping of ${name} does not supply it`);
+}
+
+function checkKnown(name: string, at: string, supplied: ReadonlyMap<string, unknown>, problems: string[]): void {
+  if (!supplied.has(name))
     problems.push(`${at}: "${name}" is no source of this flow${hint(name, [...supplied.keys()])}`);
-  else if (!groups.has(group)) problems.push(`${at}: the mapping of ${name} does not supply it`);
 }
 
 function mergeFault(entity: Entity, group: string, spec: Merge): string | undefined {
