@@ -2,6 +2,7 @@
  * Writes batches, each with the position it brings, in one target transaction. Invariant 4. A source transaction that
  * comes in several batches keeps the target transaction open until its end. Invariant 3.
  */
+import type { TableSchema } from '../core/frame.ts';
 import { formatPosition, type Position } from '../core/position.ts';
 import type { Batch } from './batch.ts';
 import type { BatchStore, Move, StoreTransaction } from './batch-store.ts';
@@ -96,7 +97,8 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
       steps.length > 0 && store.changesInside ? (this.#open ?? (await store.begin(this.#move(batch)))) : undefined;
     if (steps.length > 0) await store.follow(steps, begun ?? this.#open);
     const plansOf = await store.plansFor(batch);
-    const compacted = compact(batch.runs, plansOf, this.#options.settings, this.#held);
+    const leavesOut = (table: TableSchema): boolean => store.followed.leavesOut(table);
+    const compacted = compact(batch.runs, plansOf, this.#options.settings, this.#held, leavesOut);
     await store.prepare?.(compacted.segments, this.#open);
     const partial = begun !== undefined || this.#open !== undefined || batch.next === undefined;
     const transaction = begun ?? this.#open ?? (await store.begin(this.#move(batch)));

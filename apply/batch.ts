@@ -14,6 +14,8 @@ import {
 /** The rows `[from, to)` of a frame: of its transactions `[firstEntry, endEntry)`, perhaps without some at either end. */
 export interface Run {
   readonly frame: IndexedFrame;
+  /** The frame's sequence in the stream. */
+  readonly seq: number;
   /** Where the frame begins in the source's log. */
   readonly start: Position;
   /** The first row of transaction `firstEntry` in the frame. */
@@ -128,7 +130,7 @@ export class BatchQueue {
     let transactions = 0;
     const push = (endEntry: number, boundary: Position | undefined): void => {
       const bytes = Math.ceil((to - from) * bytesPerRow);
-      const run = { frame, start: received.start, entryFrom: from, from, to, firstEntry, endEntry };
+      const run = { frame, seq: received.seq, start: received.start, entryFrom: from, from, to, firstEntry, endEntry };
       const commitTimeUs = frame.newestTime(firstEntry, endEntry);
       this.#pieces.push({ run, transactions, commitTimeUs, bytes, seq: received.seq, boundary });
       this.#bytes += bytes;

@@ -4,6 +4,7 @@
  * Invariant 3: a table whose rows cannot be reduced to that is written row by row in source order.
  */
 import type { FlowConfig } from '../core/config.ts';
+import { ReplicationError } from '../core/errors.ts';
 import type { Op, RowChange, TableSchema } from '../core/frame.ts';
 import { rowPlace, type Run } from './batch.ts';
 import type { HeldKeys } from './held-keys.ts';
@@ -49,6 +50,9 @@ export function isIgnored(op: Op, { table }: PlanShape, settings: FlowConfig): b
   return op === 'm' || (op === 't' && settings.truncate === 'ignore');
 }
 
+/** Of a table whose rows are passed over. */
+const LEFT_OUT = 'left out';
+
 /** A table of a batch: looked up once per frame, not per row. */
 interface Slot<P extends PlanShape> {
   readonly plan: P;
@@ -56,11 +60,16 @@ interface Slot<P extends PlanShape> {
   changes: TableChanges<P> | undefined;
 }
 
+/**
+ * The net result of the rows of some runs. `leavesOut` says of which tables rows are passed over; throws `internal` for a
+ * row of any other that has no plan: nothing is lost in silence.
+ */
 export function compact<P extends PlanShape>(
   runs: readonly Run[],
   plansOf: Plans<P>,
   settings: FlowConfig,
   heldKeys: HeldKeys,
+  leavesOut: (table: TableSchema) => boolean,
 ): Compacted<P> {
   const segments: Segment<P>[] = [];
   const slots = new Map<P, Slot<P>>();
@@ -80,12 +89,17 @@ export function compact<P extends PlanShape>(
     return changes;
   };
   for (const run of runs) {
-    const byIndex = slotsFor(plansOf(run), slots);
+    const byIndex = slotsFor(plansOf(run), slots, run.frame.tables, leavesOut);
     const { frame } = run;
     for (let row = run.from; row < run.to; row++) {
       const slot = byIndex[frame.tableIndex(row)];
-      if (slot === undefined) continue;
+      if (slot === LEFT_OUT) continue;
       const op = frame.op(row);
+      if (slot === undefined) {
+        // Marks may tell of a table that came to its end before anything of it was here.
+        if (op !== 's' && op !== 'm') throw unplanned(run, row);
+        continue;
+      }
       const { plan } = slot;
       if (isIgnored(op, plan, settings)) continue;
       slot.counts[op] += 1;
@@ -115,12 +129,22 @@ export function compact<P extends PlanShape>(
   return { segments, counts: [...slots.values()].map(({ plan, counts }) => ({ table: plan.table, counts })) };
 }
 
+function unplanned(run: Run, row: number): ReplicationError {
+  const table = run.frame.tables[run.frame.tableIndex(row)];
+  return new ReplicationError(
+    'internal',
+    `a row of ${table?.schema}.${table?.name} at ${rowPlace(run, row).position} would be passed over: its table is followed, and has no plan`,
+  );
+}
+
 function slotsFor<P extends PlanShape>(
   plans: readonly (P | undefined)[],
   slots: Map<P, Slot<P>>,
-): (Slot<P> | undefined)[] {
-  return plans.map((plan) => {
-    if (plan === undefined) return undefined;
+  tables: readonly TableSchema[],
+  leavesOut: (table: TableSchema) => boolean,
+): (Slot<P> | typeof LEFT_OUT | undefined)[] {
+  return plans.map((plan, index) => {
+    if (plan === undefined) return leavesOut(tables[index]!) ? LEFT_OUT : undefined;
     let slot = slots.get(plan);
     if (slot === undefined) {
       slot = { plan, counts: { i: 0, u: 0, d: 0, r: 0, t: 0, s: 0, m: 0 }, changes: undefined };

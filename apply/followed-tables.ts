@@ -95,6 +95,11 @@ export class FollowedTables {
     return this.#superseded.size > 0 && this.#superseded.get(nameOf(table))?.includes(table.version) === true;
   }
 
+  /** Whether rows of a table are passed over: it is not of this flow, or does not go on. Any other has a plan. */
+  leavesOut(table: TableSchema): boolean {
+    return !this.includes(table) || (this.of(table)?.state ?? 'follows') !== 'follows';
+  }
+
   isStopped(table: TableSchema): boolean {
     return this.of(table)?.state === 'stopped';
   }

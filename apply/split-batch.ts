@@ -61,7 +61,8 @@ class Splitter {
             const between = row === start && (entry[5] === 'whole' || entry[5] === 'first');
             this.#take(run, from, row, index, start);
             from = row;
-            this.#cut(between ? this.#boundary(run, index) : undefined);
+            // Its frame has been taken in part only.
+            this.#cut(between ? this.#boundary(run, index) : undefined, run.seq - 1);
           }
           this.#steps.push(step);
           this.#versions.set(nameOf(table), step.gone === undefined ? table.version : undefined);
@@ -132,15 +133,15 @@ class Splitter {
     return index === 0 ? run.start : positionAfter(run.start, run.frame.tx, index - 1);
   }
 
-  #cut(next: Position | undefined): void {
-    const { seq, commitTimeUs } = this.#batch;
+  /** `seq`: the last frame that was taken whole. */
+  #cut(next: Position | undefined, seq: number): void {
+    const { commitTimeUs } = this.#batch;
     this.#parts.push({
       batch: {
         runs: this.#runs,
         rows: this.#rows,
         transactions: this.#transactions,
-        // The frame in hand has been taken in part only.
-        seq: seq - 1,
+        seq,
         commitTimeUs,
         next,
       },
@@ -154,8 +155,7 @@ class Splitter {
   }
 
   end(): BatchPart[] {
-    this.#cut(this.#batch.next);
-    const last = this.#parts.pop()!;
-    return [...this.#parts, { ...last, batch: { ...last.batch, seq: this.#batch.seq } }];
+    this.#cut(this.#batch.next, this.#batch.seq);
+    return this.#parts;
   }
 }

@@ -40,12 +40,12 @@ type Columns = Map<string, FoundColumn>;
  * the server says; the caller goes back to a savepoint then.
  */
 export async function followChanges(options: FollowOptions): Promise<Followed> {
-  const { client, settings, schema, before, after, restart } = options;
+  const { client, settings, schema, before, after, kept, pending, restart } = options;
   const diff = diffSchemas(before, after);
   const found = await readTable(client, schema, after.name);
   if (options.written) refuseLost(before, schema, found, after.name);
   if (found === undefined) return { kept: [], pending: [] };
-  if (isEmptyDiff(diff) && !restart) return options;
+  if (isEmptyDiff(diff) && !restart) return { kept, pending };
   if (settings.schema_changes === 'stop' && !restart && !isEmptyDiff(diff))
     throw shapeError(schema, after.name, `its source changed (${describeDiff(diff)}), and schema_changes is stop`);
   const change = new TableChange(options, diff, found);

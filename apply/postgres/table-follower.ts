@@ -161,10 +161,10 @@ export class TableFollower {
           });
     const target = await ensureTargetTable(this.#client, table, schema, this.#settings);
     const record = {
+      ...followed,
       schema: source,
       name,
       definition: table,
-      ...followed,
       state: 'follows',
       reason: undefined,
     } as const;

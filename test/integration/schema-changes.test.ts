@@ -39,6 +39,24 @@ describe('columns', () => {
     await it.equal();
   });
 
+  test('a change that asks nothing of a target in a schema of another name', async () => {
+    it = new SchemaCase(await Pipeline.open(postgres, natsServer, ITEMS, { schema: 'mirrored' }));
+    const both = async (): Promise<string[][]> => [await it.source('items'), await it.target('mirrored.items')];
+    it.pipe.start();
+    await waitFor('the table', async () => {
+      const { rows } = await it.pipe.target.query(`select to_regclass('mirrored.items') as oid`);
+      return (rows as { oid: unknown }[])[0]!.oid !== null;
+    });
+    await it.settle(both);
+    await it.run('alter table items replica identity full');
+    await it.run(
+      `insert into items values (100, 'new', 1); update items set qty = 7 where id = 1; delete from items where id = 2`,
+    );
+    await it.settle(both);
+    const { rows } = await it.pipe.target.query('select table_schema, table_name, state from waybill.tables');
+    expect(rows).toEqual([{ table_schema: 'public', table_name: 'items', state: 'follows' }]);
+  });
+
   test('a new column whose values no event tells is read again', async () => {
     await open();
     await it.run('alter table items add column code uuid not null default gen_random_uuid(), add column n serial');

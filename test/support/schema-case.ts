@@ -12,7 +12,7 @@ export const ITEMS = `create table items (id int primary key, name text not null
 export class SchemaCase {
   readonly pipe: Pipeline;
 
-  private constructor(pipe: Pipeline) {
+  constructor(pipe: Pipeline) {
     this.pipe = pipe;
   }
 
