@@ -58,6 +58,8 @@ export class FrameFeed {
   readonly #readPosition: () => Promise<string | undefined>;
   #lsn = 1000n;
   #end: Position = ORIGIN;
+  /** Where a flow last said that it stands. */
+  #reported: string | undefined;
   #flows: { stop: AbortController; done: Promise<void> }[] = [];
 
   private constructor(config: Config, nats: Nats, store: TargetStore, readPosition: () => Promise<string | undefined>) {
@@ -110,7 +112,18 @@ export class FrameFeed {
       leaseTtlMs,
       log: createLogger(process.env['DEBUG_APPLY'] === undefined ? 'silent' : 'debug'),
       signal: stop.signal,
-      report: { ...NO_FLOW_REPORT, ...report },
+      report: {
+        ...NO_FLOW_REPORT,
+        ...report,
+        position: (text) => {
+          this.#reported = text;
+          report.position?.(text);
+        },
+        applied: (batch) => {
+          this.#reported = batch.position;
+          report.applied?.(batch);
+        },
+      },
     });
     done.catch(() => undefined);
     const flow = { stop, done };
@@ -159,7 +172,10 @@ export class FrameFeed {
     return this.#end;
   }
 
-  /** Waits until the target stands where the stream ends; rethrows when a flow halts instead. */
+  /**
+   * Waits until the target stands where the stream ends, and a flow that runs has said so, with what else it says then;
+   * rethrows when a flow halts instead.
+   */
   async caughtUp(): Promise<void> {
     const wanted = formatPosition(this.#end);
     const halted: unknown[] = [];
@@ -171,7 +187,8 @@ export class FrameFeed {
       .poll(
         async () => {
           if (halted.length > 0) return String(halted[0]);
-          return await this.#readPosition();
+          const position = await this.#readPosition();
+          return this.#flows.length > 0 && position === wanted ? this.#reported : position;
         },
         { interval: 10 },
       )
