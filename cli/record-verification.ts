@@ -23,7 +23,7 @@ import { RecomputedFlow, type SourceRows } from '../transform/proof/recomputed-f
 import { readAgain, readRequest, requestAgain, requestAnew } from '../transform/request.ts';
 import { hiddenColumns } from './console/hidden-columns.ts';
 import { withChosenServers } from './source-server.ts';
-import type { VerifyOptions } from './verification.ts';
+import type { ComparisonOptions } from './verification.ts';
 
 /** How long a comparison that a person waits for waits for deliveries. */
 const DELIVERY_MS = 90_000;
@@ -39,9 +39,13 @@ interface OpenSource {
 }
 
 /** Compares the records of a canonical flow with its sources. Throws classified errors. */
-export async function verifyRecordsOnce(config: Config, flow: string, options: VerifyOptions): Promise<FlowOutcome> {
+export async function verifyRecordsOnce(
+  config: Config,
+  flow: string,
+  options: ComparisonOptions,
+): Promise<FlowOutcome> {
   const settings = config.canonicalFlows[flow]!;
-  const { nats, signal, report } = options;
+  const { nats, signal, report, repairs } = options;
   const { verify } = config.monitoring;
   const maxLoad = options.maxLoad ?? verify.max_load;
   const plan = await loadFlowPlan(flow, settings);
@@ -105,9 +109,12 @@ export async function verifyRecordsOnce(config: Config, flow: string, options: V
       deliveryMs: options.deliveryMs ?? DELIVERY_MS,
       repairer: options.repair ? repairer(config, flow, nats, recomputed) : undefined,
       signal,
-      ...(report === undefined
-        ? {}
-        : { onTable: (table) => report.compared(table), onShare: (share) => report.coverage(share) }),
+      onRepair: (schema, table, asked) => repairs.asked(schema, table, asked),
+      onTable: (table) => {
+        repairs.compared(table);
+        report?.compared(table);
+      },
+      ...(report === undefined ? {} : { onShare: (share) => report.coverage(share) }),
     });
   } finally {
     for (const close of closing.toReversed()) await close();

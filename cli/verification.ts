@@ -35,6 +35,29 @@ export interface VerifyOptions {
   readonly actor?: string;
 }
 
+/** What a comparison has asked to be mended: for the audit log, whatever ends it. */
+export class Repairs {
+  readonly #tables = new Map<string, { asked: number; left: number | null }>();
+
+  asked(schema: string, table: string, rows: number): void {
+    this.#tables.set(`${schema}.${table}`, { asked: rows, left: null });
+  }
+
+  compared({ schema, name, repaired }: TableOutcome): void {
+    if (repaired !== undefined && repaired.asked > 0)
+      this.#tables.set(`${schema}.${name}`, { asked: repaired.asked, left: repaired.left.length });
+  }
+
+  /** `left` is null where it is not known what the repair has left. */
+  get tables(): { readonly table: string; readonly asked: number; readonly left: number | null }[] {
+    return [...this.#tables].map(([table, rows]) => ({ table, ...rows }));
+  }
+}
+
+export interface ComparisonOptions extends VerifyOptions {
+  readonly repairs: Repairs;
+}
+
 /** Compares one flow, a mirror or one of records, when nobody else does. Throws classified errors. */
 export async function verifyOnce(config: Config, flow: string, options: VerifyOptions): Promise<FlowOutcome> {
   const bucket = await openBucket(options.nats, config.nats);
@@ -45,43 +68,55 @@ export async function verifyOnce(config: Config, flow: string, options: VerifyOp
 
 async function compareNow(config: Config, flow: string, options: VerifyOptions): Promise<FlowOutcome> {
   const records = config.canonicalFlows[flow];
+  const repairs = new Repairs();
+  const noted = { ...options, repairs };
+  const write = (): Promise<void> =>
+    auditRepairs(config, flow, (records ?? config.flows[flow]!).to, repairs, options.actor);
   let outcome: FlowOutcome;
-  if (records === undefined) outcome = await verifyMirror(config, flow, options);
-  else {
-    // A process that compares mirrors alone holds no mappings.
-    const { verifyRecordsOnce } = await import('./record-verification.ts');
-    outcome = await verifyRecordsOnce(config, flow, options);
+  try {
+    if (records === undefined) outcome = await verifyMirror(config, flow, noted);
+    else {
+      // A process that compares mirrors alone holds no mappings.
+      const { verifyRecordsOnce } = await import('./record-verification.ts');
+      outcome = await verifyRecordsOnce(config, flow, noted);
+    }
+  } catch (thrown) {
+    // What it had repaired by then is on record all the same.
+    await write().catch((unwritten: unknown) => {
+      const { code, message } = asReplicationError(thrown);
+      throw new ReplicationError(
+        code,
+        `${message}; what was repaired before is not on record: ${messageOf(unwritten)}`,
+        {
+          cause: thrown,
+        },
+      );
+    });
+    throw thrown;
   }
-  await auditRepairs(config, outcome, (records ?? config.flows[flow]!).to, options.actor);
+  await write();
   return outcome;
 }
 
 async function auditRepairs(
   config: Config,
-  { flow, tables }: Pick<FlowOutcome, 'flow' | 'tables'>,
+  flow: string,
   target: string,
+  { tables }: Repairs,
   actor: string | undefined,
 ): Promise<void> {
-  const repaired = tables.filter((table) => (table.repaired?.asked ?? 0) > 0);
-  if (repaired.length === 0) return;
+  if (tables.length === 0) return;
   await audit(config, [target], {
     ...(actor === undefined ? {} : { actor }),
     action: 'repair',
     subject: `flow ${flow}`,
-    detail: {
-      tables: repaired.map((table) => ({
-        table: `${table.schema}.${table.name}`,
-        asked: table.repaired!.asked,
-        left: table.repaired!.left.length,
-      })),
-    },
+    detail: { tables },
   });
 }
 
-async function verifyMirror(config: Config, flow: string, options: VerifyOptions): Promise<FlowOutcome> {
+async function verifyMirror(config: Config, flow: string, options: ComparisonOptions): Promise<FlowOutcome> {
   const settings = config.flows[flow]!;
-  const { nats, report, signal } = options;
-  const compared: TableOutcome[] = [];
+  const { nats, report, repairs, signal } = options;
   const sides = await openSides(await withChosenServer(config, flow), flow);
   const repairer: Repairer = {
     reread: (schema, table, keys, stop) =>
@@ -107,25 +142,13 @@ async function verifyMirror(config: Config, flow: string, options: VerifyOptions
       resume: options.resume,
       repairer: options.repair ? repairer : undefined,
       signal,
+      onRepair: (schema, table, asked) => repairs.asked(schema, table, asked),
       onTable: (table) => {
-        compared.push(table);
+        repairs.compared(table);
         report?.compared(table);
       },
       ...(report === undefined ? {} : { onShare: (share) => report.coverage(share) }),
     });
-  } catch (thrown) {
-    // What it had repaired by then is on record all the same.
-    await auditRepairs(config, { flow, tables: compared }, settings.to, options.actor).catch((unwritten: unknown) => {
-      const { code, message } = asReplicationError(thrown);
-      throw new ReplicationError(
-        code,
-        `${message}; what was repaired before is not on record: ${messageOf(unwritten)}`,
-        {
-          cause: thrown,
-        },
-      );
-    });
-    throw thrown;
   } finally {
     await closeSides(sides);
   }

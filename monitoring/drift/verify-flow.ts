@@ -29,6 +29,9 @@ export interface Repairer {
   reread(schema: string, table: string, keys: readonly KeyTexts[] | 'all', signal: AbortSignal): Promise<void>;
 }
 
+/** Schema (MySQL: database), table, number of rows. */
+export type OnRepair = (schema: string, table: string, asked: number) => void;
+
 export interface FlowVerificationOptions {
   readonly flow: string;
   readonly sides: Sides;
@@ -56,6 +59,8 @@ export interface FlowVerificationOptions {
   readonly resume: boolean;
   readonly repairer?: Repairer | undefined;
   readonly signal: AbortSignal;
+  /** Told before rows of a table are asked for again, of how many. */
+  readonly onRepair?: OnRepair;
   readonly onTable?: (table: TableOutcome) => void;
   /** Told after each range: the share of the flow's rows that this run has been through. */
   readonly onShare?: (share: number) => void;
@@ -183,17 +188,19 @@ interface Compared {
 
 /** Asks for the rows again and looks whether that mended them; at all rows, where more differed than is listed. */
 async function repair(
-  { deleteExtra, signal, sides, placeOf, zeroDates, rules, marksDeleted }: FlowVerificationOptions,
+  options: FlowVerificationOptions,
   repairer: Repairer,
   comparison: Comparison,
   { plan, progress, compare }: Compared,
 ): Promise<{ asked: number; left: readonly Finding[] }> {
+  const { deleteExtra, signal, sides, placeOf, zeroDates, rules, marksDeleted } = options;
   const { schema, name } = plan.source;
   const wanted = progress.findings.filter((finding) => finding.kind !== 'extra' || deleteExtra);
   // Without a key only the whole table can be read again, which takes its extra rows away.
   if (wanted.length === 0 || (!plan.keyed && !deleteExtra)) return { asked: 0, left: progress.findings };
   // Read again as a whole, a table loses its extra rows: where those are to stay, what is listed is mended and no more.
   const whole = !plan.keyed || (progress.truncated && deleteExtra);
+  options.onRepair?.(schema, name, wanted.length);
   await repairer.reread(schema, name, whole ? 'all' : wanted.map((finding) => sourceKey(plan, finding.key!)), signal);
   await passed(sides.source, sides.target, await sides.source.watermark(), signal);
   // The target may have got the table, or its rows, only now.

@@ -17,6 +17,7 @@ import { Pace } from '../pace.ts';
 import { imagesOf, placeOf, readRows, SHOWN_FINDINGS, type HidesColumn, type RowImages } from '../row-images.ts';
 import type { DigestedRow, DriftTarget, KeyTexts, SideTable } from '../side.ts';
 import { rowId } from '../touched.ts';
+import type { OnRepair } from '../verify-flow.ts';
 import { newTableProgress, type TableProgress } from '../verify-table.ts';
 import type { ExpectedRecord, ExpectedRecords } from './expected-records.ts';
 import { recordPlan, type RecordPlan } from './record-plan.ts';
@@ -56,6 +57,8 @@ export interface RecordVerificationOptions {
   readonly maxFindings?: number;
   readonly repairer?: RecordRepairer | undefined;
   readonly signal: AbortSignal;
+  /** Told before records are asked for again, of how many. */
+  readonly onRepair?: OnRepair;
   readonly onTable?: (table: TableOutcome) => void;
   readonly onShare?: (share: number) => void;
 }
@@ -114,7 +117,7 @@ export async function verifyRecords(options: RecordVerificationOptions): Promise
 async function repair(
   comparison: RecordComparison,
   repairer: RecordRepairer,
-  { deleteExtra, signal }: RecordVerificationOptions,
+  { place, deleteExtra, signal, onRepair }: RecordVerificationOptions,
 ): Promise<{ asked: number; left: readonly Finding[] }> {
   const { progress } = comparison;
   const mendable = (findings: readonly Finding[]): Finding[] =>
@@ -125,6 +128,7 @@ async function repair(
     wanted.filter(({ kind }) => (kind === 'extra') === extra).map((finding) => comparison.keyOf(finding));
   // Where more differs than is listed, all is written anew: but not where that takes away rows that are to stay.
   const all = progress.truncated && deleteExtra;
+  onRepair?.(place.schema, place.name, wanted.length);
   await repairer.rewrite(all ? 'all' : { again: keys(false), gone: keys(true) }, signal);
   let left = await comparison.lookAgain();
   if (mendable(left).length > 0) {
