@@ -11,7 +11,12 @@ export interface Panel {
   readonly description?: string;
   readonly gridPos: { readonly x: number; readonly y: number; readonly w: number; readonly h: number };
   readonly datasource?: { readonly uid: string };
-  readonly targets?: readonly { readonly refId: string; readonly expr: string; readonly datasource: { uid: string } }[];
+  readonly targets?: readonly {
+    readonly refId: string;
+    readonly expr: string;
+    readonly legendFormat?: string;
+    readonly datasource: { uid: string };
+  }[];
 }
 
 export interface Dashboard {
@@ -30,6 +35,8 @@ export interface Query {
   readonly place: string;
   /** As Prometheus is asked: with the variables of Grafana filled in. */
   readonly expr: string;
+  /** How its lines are named. */
+  readonly legend: string | undefined;
 }
 
 export function queries(dashboard: Dashboard): Query[] {
@@ -42,6 +49,7 @@ export function queries(dashboard: Dashboard): Query[] {
     (panel.targets ?? []).map((target) => ({
       place: `${dashboard.title}: ${panel.title} ${target.refId}`,
       expr: fill(target.expr),
+      legend: target.legendFormat,
     })),
   );
 }
