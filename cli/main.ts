@@ -109,12 +109,18 @@ command(
 command(
   program,
   'verify [flows...]',
-  'compare both sides now; exit status 1 on confirmed drift',
+  'compare both sides now, of these flows or of all; exit status 1 on confirmed drift, or where rows could not be proven',
   async () => (await import('./commands/verify.ts')).verify,
 )
-  .option('--repair', 'read rows that differ again, through the normal path')
-  .option('--resume', 'go on with a comparison that was interrupted')
-  .option('--max-load <share>', 'overrides monitoring.verify.max_load')
+  .option(
+    '--repair',
+    'have rows that differ written again, through the stream; extra ones go only with `extra_rows: delete`',
+  )
+  .option('--resume', 'go on with a comparison that was interrupted; one of records begins anew')
+  .option(
+    '--max-load <share>',
+    'share of time (up to 1) for which it may keep one session of each database busy; default: monitoring.verify.max_load',
+  )
   .option('--json', 'as JSON, for programs');
 command(
   program,

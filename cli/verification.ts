@@ -26,7 +26,7 @@ export interface VerifyOptions {
   readonly turn: Omit<TurnOptions, 'signal'>;
   readonly maxLoad?: number | undefined;
   readonly signal: AbortSignal;
-  readonly report?: DriftReport;
+  readonly report?: Pick<DriftReport, 'compared' | 'coverage'>;
   /** Called before the comparison with what is kept of earlier ones. */
   readonly onStore?: (store: DriftStore) => Promise<void>;
   /** How long a flow of records waits for deliveries that are due by then, in milliseconds. */

@@ -170,7 +170,8 @@ const POLICIES = {
   },
   stream_missing: {
     action: 'retry',
-    remedy: 'The stream is made by the capture of this source: start it, or check the stream name and the nats prefix.',
+    remedy:
+      'The stream is made by the capture of its source, or by the transform of its flow of records: start it, or check the stream name and the nats prefix.',
   },
   stream_foreign: {
     action: 'halt',

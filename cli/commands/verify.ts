@@ -3,6 +3,7 @@ import { makerOf, type Config } from '../../core/config.ts';
 import { asReplicationError, ReplicationError } from '../../core/errors.ts';
 import { connectNats } from '../../core/nats.ts';
 import { countKinds, coverage, isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
+import { CompareProgress } from '../compare-progress.ts';
 import { printTable, readConfig, unknownName, type GlobalOptions } from '../context.ts';
 import { EXIT, reportError } from '../exit-status.ts';
 import { printable } from '../printable.ts';
@@ -50,6 +51,7 @@ export async function verify(flows: string[], options: VerifyCommandOptions): Pr
   const wanted = flows.length === 0 ? known : flows;
   try {
     for (const flow of wanted) {
+      const progress = new CompareProgress(flow, process.stderr);
       try {
         const outcome = await verifyOnce(config, flow, {
           nats,
@@ -57,15 +59,18 @@ export async function verify(flows: string[], options: VerifyCommandOptions): Pr
           resume: options.resume === true,
           turn: {
             as: '`waybill verify`',
-            onWaiting: (other) =>
-              console.error(`flow ${flow} is being compared by ${other}: waiting for the end of that`),
+            onWaiting: (other) => {
+              progress.end();
+              console.error(`flow ${flow} is being compared by ${other}: waiting for the end of that`);
+            },
           },
           maxLoad,
           signal: stop.signal,
-        });
+          report: { compared: () => undefined, coverage: (share) => progress.share(share) },
+        }).finally(() => progress.end());
         answers.push(outcome);
         statuses.push(isProven(outcome) ? EXIT.good : EXIT.no);
-        if (options.json !== true) print(outcome);
+        if (options.json !== true) print(outcome, extraRows(config, flow));
       } catch (thrown) {
         if (stop.signal.aborted) {
           console.error(interrupted(config, flow, wanted));
@@ -120,7 +125,32 @@ function describe(outcome: FlowOutcome | Failure): unknown {
   };
 }
 
-function print(outcome: FlowOutcome): void {
+function extraRows(config: Config, flow: string): 'report' | 'delete' {
+  return (config.canonicalFlows[flow] ?? config.flows[flow]!).extra_rows;
+}
+
+/** What somebody can do about what stands. */
+function advice({ flow, tables }: FlowOutcome, extra: 'report' | 'delete'): string[] {
+  const open = tables.flatMap(openFindings);
+  const isMendable = open.some(({ kind }) => kind !== 'extra');
+  const isAsked = tables.some(({ repaired }) => repaired !== undefined);
+  const lines: string[] = [];
+  if (open.length > 0 && !isAsked && (isMendable || extra === 'delete'))
+    lines.push(`\`waybill verify ${flow} --repair\` has rows that differ written again through the stream`);
+  if (isAsked && isMendable)
+    lines.push(
+      'the repair did not help: is the row in quarantine (`waybill quarantine list`), or does another one write it?',
+    );
+  if (extra === 'report' && open.some(({ kind }) => kind === 'extra'))
+    lines.push(`extra rows stay, until the flow says \`extra_rows: delete\` and is repaired`);
+  if (tables.some(({ progress }) => progress.unresolved > 0))
+    lines.push(
+      'unresolved rows changed at every look, or lack a column: compare again when they change less, or mend the column',
+    );
+  return lines;
+}
+
+function print(outcome: FlowOutcome, extra: 'report' | 'delete'): void {
   printTable(
     ['TABLE', 'ROWS', 'MISSING', 'EXTRA', 'DIFFERENT', 'UNRESOLVED', 'REPAIRED', 'NOTE'],
     outcome.tables.map((table) => {
@@ -160,4 +190,5 @@ function print(outcome: FlowOutcome): void {
       ? `flow ${outcome.flow}: equal, up to ${outcome.startedAt.toISOString()}`
       : `flow ${outcome.flow}: NOT proven equal`,
   );
+  for (const line of advice(outcome, extra)) console.log(`  ${line}`);
 }

@@ -236,7 +236,11 @@ async function giveVerdict(branch: Branch, totals: WorkloadTotals, signal: Abort
   return true;
 }
 
-function readSettings(args: readonly string[]): Settings {
+const USAGE =
+  'usage: npm run demo -- [--seconds N] [--rate TRANSACTIONS_PER_SECOND] [--seed N] [--erp mysql|mariadb|none] [--retailer yes|no]';
+
+/** Undefined: asked for help. */
+function readSettings(args: readonly string[]): Settings | undefined {
   const { values } = parseArgs({
     args: [...args],
     options: {
@@ -245,8 +249,10 @@ function readSettings(args: readonly string[]): Settings {
       seed: { type: 'string' },
       erp: { type: 'string' },
       retailer: { type: 'string', default: 'yes' },
+      help: { type: 'boolean' },
     },
   });
+  if (values.help === true) return undefined;
   const positive = (name: 'seconds' | 'rate' | 'seed', fallback: number): number => {
     const value = values[name] === undefined ? fallback : Number(values[name]);
     if (!(value > 0)) throw new TypeError(`--${name} must be a number above 0`);
@@ -266,15 +272,17 @@ function readSettings(args: readonly string[]): Settings {
 }
 
 async function main(): Promise<number> {
-  let settings: Settings;
+  let settings: Settings | undefined;
   try {
     settings = readSettings(process.argv.slice(2));
   } catch (thrown) {
     console.error(thrown instanceof Error ? thrown.message : String(thrown));
-    console.error(
-      'usage: npm run demo -- [--seconds N] [--rate TRANSACTIONS_PER_SECOND] [--seed N] [--erp mysql|mariadb|none] [--retailer yes|no]',
-    );
+    console.error(USAGE);
     return 2;
+  }
+  if (settings === undefined) {
+    console.log(USAGE);
+    return 0;
   }
   const interrupt = new AbortController();
   const onSignal = (): void => {
