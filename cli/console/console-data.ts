@@ -1,6 +1,7 @@
 /** Composes what the console shows: observations of processes, NATS, and the databases themselves. */
 import { flowNames, flowSettings, type Config } from '../../core/config.ts';
 import type { Logger } from '../../core/logger.ts';
+import { fanOutName } from '../../core/record-messages.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import { AlertEvaluator } from '../../monitoring/alerts/evaluator.ts';
 import { SampleSet } from '../../monitoring/alerts/sample-set.ts';
@@ -13,7 +14,8 @@ import { auditLine } from './audit-lines.ts';
 import { explainRecord } from './explain.ts';
 import { Connections } from './connections.ts';
 import { readDrift, readRecordPair, readRowPair } from './drift.ts';
-import { factsOf, lagOf, readOverview } from './overview.ts';
+import { factsOf, lagOf } from './facts.ts';
+import { readOverview } from './overview.ts';
 import { readDetail, readPage } from './quarantine.ts';
 
 const EVERY_MS = 5000;
@@ -38,8 +40,10 @@ class Watcher {
       for (const name of Object.keys(this.#config.sources))
         this.#point(`source:${name}`, observations, 'capture', name);
       for (const name of flowNames(this.#config)) this.#point(`flow:${name}`, observations, 'apply', name);
-      for (const name of Object.keys(this.#config.canonicalFlows))
+      for (const [name, { fan_out: fansOut }] of Object.entries(this.#config.canonicalFlows)) {
         this.#point(`source:flow:${name}`, observations, 'transform', name);
+        if (fansOut) this.#point(`flow:${fanOutName(name)}`, observations, 'apply', fanOutName(name));
+      }
       this.#evaluator.evaluate(Date.now(), SampleSet.of(observations));
       await abortableDelay(EVERY_MS, signal);
     }

@@ -3,7 +3,7 @@ import type { Config } from '../../core/config.ts';
 import type { ExplainView, OriginView } from '../../monitoring/console/views.ts';
 import type { Origin } from '../commands/explain.ts';
 import { hiddenColumns, shown } from './hidden-columns.ts';
-import { positionText } from './overview.ts';
+import { positionText } from './facts.ts';
 
 /** Throws `config_invalid` for a key that the entity does not have. undefined: there is no such record. */
 export async function explainRecord(

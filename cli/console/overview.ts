@@ -3,13 +3,11 @@ import { readRequests } from '../../capture/request-queue.ts';
 import { readProgress } from '../../capture/snapshot-request.ts';
 import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
-import { flowNames, flowSettings, makerOf, sourcesOf, type Config } from '../../core/config.ts';
+import { flowNames, flowSettings, makerOf, sourcesOf } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import { openBucket } from '../../core/lease.ts';
 import { natsError } from '../../core/nats.ts';
-import { describePosition, parsePosition } from '../../core/position.ts';
-import type { Alert } from '../../monitoring/alerts/evaluator.ts';
-import { SampleSet, type Point } from '../../monitoring/alerts/sample-set.ts';
+import { SampleSet } from '../../monitoring/alerts/sample-set.ts';
 import type {
   FlowView,
   OverviewView,
@@ -17,39 +15,22 @@ import type {
   SnapshotView,
   SourceView,
   StreamView,
-  TrendView,
 } from '../../monitoring/console/views.ts';
-import type { StageFacts } from '../../monitoring/health.ts';
 import { METRIC } from '../../monitoring/metric-names.ts';
 import type { Observation } from '../../monitoring/observation.ts';
 import type { Connections } from './connections.ts';
 import { countFindings, lastProof } from './drift.ts';
-
-export interface OverviewInput {
-  readonly config: Config;
-  readonly connections: Connections;
-  readonly observations: readonly Observation[];
-  readonly alerts: readonly Alert[];
-  readonly trends: Readonly<Record<string, TrendView>>;
-}
-
-/** Where several processes have a stage, one works, and the others stand by or fail. */
-const RANK: Readonly<Record<string, number>> = { stopped: 0, starting: 1, standby: 1, blocked: 2, waiting: 2 };
-
-/** What is said of a stage by the process that works on it. */
-export function factsOf(
-  observations: readonly Observation[],
-  kind: StageFacts['kind'],
-  name: string,
-): StageFacts | undefined {
-  const all = observations.flatMap(({ stages }) => stages.filter((each) => each.kind === kind && each.name === name));
-  return all.sort((a, b) => (RANK[b.state] ?? 3) - (RANK[a.state] ?? 3))[0];
-}
-
-export function lagOf(facts: StageFacts | undefined): number | null {
-  if (facts === undefined || facts.lag.kind === 'unknown') return null;
-  return facts.lag.kind === 'idle' ? 0 : facts.lag.seconds;
-}
+import {
+  factsOf,
+  find,
+  lagOf,
+  positionText,
+  transformName,
+  workOf,
+  type OverviewInput,
+  type OwnWord,
+} from './facts.ts';
+import { readFanOuts } from './fan-outs.ts';
 
 export async function readOverview(input: OverviewInput): Promise<OverviewView> {
   const { config, observations, alerts, trends } = input;
@@ -63,7 +44,10 @@ export async function readOverview(input: OverviewInput): Promise<OverviewView> 
       ...Object.keys(config.canonicalFlows).map((name) => transformView(input, name)),
     ],
     streams,
-    flows: await Promise.all(flowNames(config).map((name) => flowView(input, samples, streams, name))),
+    flows: [
+      ...(await Promise.all(flowNames(config).map((name) => flowView(input, samples, streams, name)))),
+      ...(await readFanOuts(input, samples, streams)),
+    ],
     alerts,
     processes: observations.map(processView).filter((process) => process.stages.length > 0),
     snapshots,
@@ -73,16 +57,6 @@ export async function readOverview(input: OverviewInput): Promise<OverviewView> 
 
 function processView({ process, startedAt, stages, roles }: Observation): ProcessView {
   return { process, startedAt, stages: roles ?? stages.map((stage) => `${stage.kind}:${stage.name}`) };
-}
-
-/** A position as people know it: an LSN, GTIDs. */
-export function positionText(text: string): string {
-  const position = parsePosition(text);
-  return position === undefined ? text : describePosition(position);
-}
-
-function find(points: readonly Point[], labels: Readonly<Record<string, string>>): number | undefined {
-  return points.find((point) => Object.entries(labels).every(([key, value]) => point.labels[key] === value))?.value;
 }
 
 function sourceView({ config, observations }: OverviewInput, samples: SampleSet, name: string): SourceView {
@@ -106,19 +80,20 @@ function sourceView({ config, observations }: OverviewInput, samples: SampleSet,
 /** The transform of a flow of records: its stream comes from here. */
 function transformView({ config, observations }: OverviewInput, flow: string): SourceView {
   const facts = factsOf(observations, 'transform', flow);
+  const { from, canonical } = config.canonicalFlows[flow]!;
+  const reads = Object.keys(from);
   return {
     name: transformName(flow),
     role: 'transform',
     title: flow,
-    kind: `${Object.keys(config.canonicalFlows[flow]!.from).join(', ')} → ${config.canonicalFlows[flow]!.canonical}`,
+    kind: `${reads.join(', ')} → ${canonical}`,
+    reads,
     state: facts?.state ?? 'silent',
     lagSeconds: lagOf(facts),
     rowsPerSecond: facts?.rowsPerSecond ?? 0,
     ...(facts?.detail === undefined ? {} : { detail: facts.detail }),
   };
 }
-
-const transformName = (flow: string): string => `flow:${flow}`;
 
 async function readStreams({ config, connections }: OverviewInput): Promise<StreamView[]> {
   const { prefix } = config.nats;
@@ -200,24 +175,15 @@ async function flowView(
   const beats = samples.max(METRIC.heartbeat[0], ['source', 'target']);
   const seconds = sourcesOf(config, name).flatMap((from) => find(beats, { source: from, target }) ?? []);
   const heartbeat = seconds.length === 0 ? undefined : Math.max(...seconds);
-  const kept = find(samples.max(METRIC.streamRetention[0], ['consumer']), { consumer: name });
   const coverage = find(samples.max(METRIC.driftCoverage[0], ['flow']), { flow: name });
   const own = await ownWord(connections, target, name);
-  const stream = streams.find((each) => each.source === source);
-  const lag = lagOf(facts);
   return {
     name,
     source,
     target,
     targetKind: config.targets[target]!.kind,
-    state: facts?.state ?? (own.detail === undefined ? 'silent' : 'unreachable'),
-    lagSeconds: lag,
-    rowsPerSecond: facts?.rowsPerSecond ?? 0,
-    ...((facts?.detail ?? own.detail) === undefined ? {} : { detail: facts?.detail ?? own.detail! }),
-    ...(own.position === undefined ? {} : { position: positionText(own.position) }),
+    ...workOf(facts, own, samples, { name, stream: streams.find((each) => each.source === source) }),
     ...(own.commitTime === undefined ? {} : { commitTime: own.commitTime }),
-    ...(facts?.pendingFrames === undefined || stream?.state !== 'here' ? {} : { pendingFrames: facts.pendingFrames }),
-    ...(kept === undefined ? {} : { keptSeconds: kept }),
     ...(own.quarantined === undefined ? {} : { quarantined: own.quarantined }),
     ...(own.drift === undefined ? {} : { drift: own.drift }),
     ...verifiedAt(verified, own),
@@ -234,16 +200,6 @@ function verifiedAt(reported: number | undefined, own: OwnWord): { verifiedAt?: 
     .toSorted()
     .at(-1);
   return at === undefined ? {} : { verifiedAt: at };
-}
-
-interface OwnWord {
-  readonly position?: string;
-  readonly commitTime?: string;
-  readonly quarantined?: number;
-  readonly drift?: number;
-  readonly provenAt?: string;
-  /** Why the target could not be asked. */
-  readonly detail?: string;
 }
 
 /** What the target itself says of a flow. */

@@ -5,7 +5,7 @@ import { dialectOf, isBinaryColumn } from '../../core/column-kind.ts';
 import type { Config } from '../../core/config.ts';
 import type { RowChange } from '../../core/frame.ts';
 import type { QuarantineDetailView, QuarantineItem, QuarantinePage } from '../../monitoring/console/views.ts';
-import { positionText } from './overview.ts';
+import { positionText } from './facts.ts';
 import { hiddenColumns, shown, type HidesColumn } from './hidden-columns.ts';
 
 const OPS: Readonly<Record<RowChange[0], string>> = {

@@ -22,6 +22,8 @@ export interface SourceView {
   readonly role: 'source' | 'transform';
   readonly title: string;
   readonly kind: string;
+  /** The sources whose streams a transform reads. */
+  readonly reads?: readonly string[];
   /** `silent`: no process says anything of it. */
   readonly state: string;
   readonly detail?: string;
@@ -46,8 +48,12 @@ export interface FlowView {
   readonly name: string;
   /** As `SourceView.name`. */
   readonly source: string;
+  /** Of a fan-out, the stream of its messages. */
   readonly target: string;
+  /** `nats` for a fan-out. */
   readonly targetKind: string;
+  /** It passes records on as messages: nothing is compared, nothing waits in quarantine. */
+  readonly fanOut?: true;
   readonly state: string;
   readonly detail?: string;
   readonly position?: string;

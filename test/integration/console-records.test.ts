@@ -39,11 +39,12 @@ beforeAll(async () => {
     nats,
     sources: { wms: { kind: 'postgres', url } },
     targetUrl: await postgres.createDatabase('vis'),
-    flows: { stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } } } },
+    flows: { stock: { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } }, fan_out: true } },
   });
-  flow.start('capture:wms', 'transform:stock', 'apply:stock');
-  await flow.shows('select count(*) from canonical.inventory_position', ['2']);
   const metrics = new Metrics();
+  flow.fanOutReport = (name, stream) => metrics.flowReport(name, 'nats', stream);
+  flow.start('capture:wms', 'transform:stock', 'apply:stock', 'fanout:stock');
+  await flow.shows('select count(*) from canonical.inventory_position', ['2']);
   const observatory = new Observatory(observer('here', metrics, () => ['console']));
   const outbound = { outbound: 'inventory_position', map: '/nowhere.yaml', to: 'vis', batch_bytes: 1 };
   const monitoring = { ...flow.config.monitoring, token: TOKEN, hide: ['canonical.inventory_position.uom'] };
@@ -100,6 +101,58 @@ it.each(['light', 'dark'] as const)('explains a value, in the %s theme', async (
   await page.waitForSelector('.lane[aria-label="From transform stock"] .card:has-text("wms → inventory_position")');
   expect(await violations(page)).toEqual([]);
   await page.context().close();
+});
+
+it('lists the fan-out of records beside the flow that writes them', async () => {
+  const name = 'stock.fanout';
+  type Overview = { flows: Record<string, unknown>[]; trends: Record<string, { lag: unknown[] }> };
+  const fanOut = await waitFor('a fan-out that has passed on what there is', async () => {
+    const { flows, trends } = await get<Overview>('overview');
+    const found = flows.find((each) => each['name'] === name);
+    return found?.['lagSeconds'] === 0 && trends[`flow:${name}`] !== undefined ? found : undefined;
+  });
+  expect(fanOut).toMatchObject({
+    source: 'flow:stock',
+    target: `${flow.config.nats.prefix}_records_inventory_position`,
+    targetKind: 'nats',
+    fanOut: true,
+    state: expect.stringMatching(/^(?:idle|applying|streaming)$/),
+    pendingFrames: 0,
+    // The place of the source is behind all that has been published.
+    position: expect.stringContaining('/'),
+  });
+  // It is no flow that has drift or a quarantine to look at.
+  expect((await get<{ flows: { name: string }[] }>('meta')).flows.map((each) => each.name)).toEqual(['stock', 'back']);
+  expect((await fetch(at(`/api/flows/${name}/drift`))).status).toBe(404);
+
+  for (const width of [400, 1600])
+    for (const theme of ['light', 'dark'] as const) {
+      const context = await browser.newContext({ viewport: { width, height: 1000 }, colorScheme: theme });
+      const page = await context.newPage();
+      await page.goto(at('/#/overview'));
+      const card = page.locator(`.lane[aria-label="From transform stock"] .card:has(h2:text-is("${name}"))`);
+      await card.waitFor();
+      const figure = (label: string) =>
+        card.locator('.figure', { has: page.locator(`dt:text-is("${label}")`) }).locator('dd');
+      expect(await card.locator('.kind').textContent()).toBe('Fan-out');
+      expect(await card.locator('.trend', { hasText: 'Lag' }).locator('.now').textContent()).toBe('none');
+      expect(await figure('Position').textContent()).toBe(fanOut['position']);
+      expect(await figure('Frames waiting').textContent()).toBe('0');
+      expect(await card.locator('a').count()).toBe(0);
+      // A flow to another system is not compared: it neither claims nor lacks a proof.
+      const back = page.locator('.card:has(h2:text-is("back"))');
+      expect(await back.locator('dt:text-is("Quarantine")').count()).toBe(1);
+      expect(await back.locator('dt:text-is("Verified"), dt:text-is("Drift"), a[href^="#/drift"]').count()).toBe(0);
+      const lane = page.locator('.lane[aria-label="From source wms"] .ends');
+      expect(await lane.textContent()).toBe('Made into recordsRead by transform stock, shown below.');
+      expect(await page.evaluate('document.documentElement.scrollWidth <= innerWidth')).toBe(true);
+      expect(await violations(page)).toEqual([]);
+      if (SHOTS !== undefined) {
+        mkdirSync(SHOTS, { recursive: true });
+        await page.screenshot({ path: join(SHOTS, `fan-out-${width}-${theme}.png`), fullPage: true });
+      }
+      await context.close();
+    }
 });
 
 it('shows what a mapping holds, and works the records out anew when asked', async () => {

@@ -9,7 +9,7 @@ import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { parseConfig, recordFlowSettings, type Config } from '../../core/config.ts';
 import { createLogger } from '../../core/logger.ts';
-import { NO_TRANSFORM_REPORT, type TransformReport } from '../../core/metrics.ts';
+import { NO_FLOW_REPORT, NO_TRANSFORM_REPORT, type FlowReport, type TransformReport } from '../../core/metrics.ts';
 import { fanOutName } from '../../core/record-messages.ts';
 import type { NatsServer } from '../../sandbox/nats.ts';
 import { runCanonicalFlow } from '../../transform/canonical-flow.ts';
@@ -29,6 +29,8 @@ export class CanonicalPipeline {
   readonly yaml: string;
   readonly target: pg.Client;
   readonly report: Partial<TransformReport>;
+  /** Gives whom fan-outs tell how they do: by their names and streams. */
+  fanOutReport: ((name: string, stream: string) => FlowReport) | undefined;
   /** How often transforms save their state. */
   readonly #saveMs: number | undefined;
   readonly #stages = new Map<string, RunningStage>();
@@ -104,7 +106,8 @@ export class CanonicalPipeline {
       const store = createFanOutStore(config.nats, settings.canonical);
       const stream = canonicalStreamName(config.nats.prefix, settings.canonical);
       const own = { ...common, name: fanOutName(name) };
-      await runMirrorFlow({ ...own, settings: recordFlowSettings(settings), store, stream });
+      const report = this.fanOutReport?.(own.name, stream) ?? NO_FLOW_REPORT;
+      await runMirrorFlow({ ...own, report, settings: recordFlowSettings(settings), store, stream });
       return;
     }
     const mirror = config.flows[name];

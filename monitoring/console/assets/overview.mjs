@@ -96,10 +96,15 @@ function streamCard({ name }) {
   return element;
 }
 
-function flowCard({ name, target, targetKind }) {
-  const element = card('Flow', name, h('span', { class: 'engine' }, `→ ${target} (${targetKind})`));
+function flowCard({ name, target, targetKind, fanOut }, isCompared) {
+  const element = card(
+    fanOut ? 'Fan-out' : 'Flow',
+    name,
+    h('span', { class: 'engine' }, `→ ${target} (${targetKind})`),
+  );
   const delay = trend('Lag');
   const rows = trend('Rows a second');
+  const position = figure('Position');
   const pending = figure('Frames waiting');
   const kept = figure('Kept for');
   const beat = figure('Heartbeat');
@@ -108,18 +113,27 @@ function flowCard({ name, target, targetKind }) {
   const quarantine = figure('Quarantine');
   element.append(
     h('div', { class: 'trends' }, delay, rows),
-    h('dl', { class: 'figures' }, verified, drift, quarantine, pending, kept, beat),
     h(
-      'p',
-      { class: 'links' },
-      h('a', { href: `#/drift/${encodeURIComponent(name)}` }, 'Drift of ', name),
-      h('a', { href: `#/quarantine/${encodeURIComponent(name)}` }, 'Quarantine of ', name),
+      'dl',
+      { class: 'figures' },
+      // What brings records to other systems is not compared, and messages are not refused either.
+      isCompared ? [verified, drift] : [],
+      fanOut ? [] : [quarantine],
+      [position, pending, kept],
+      fanOut ? [] : [beat],
     ),
   );
+  const link = (page, title) => h('a', { href: `#/${page}/${encodeURIComponent(name)}` }, `${title} of `, name);
+  if (!fanOut)
+    element.append(
+      h('p', { class: 'links' }, isCompared ? link('drift', 'Drift') : [], link('quarantine', 'Quarantine')),
+    );
   element.update = (flow, trends) => {
     element.state(flow.state, flow.detail);
     delay.show(trends?.lag, lag(flow.lagSeconds), lagTone(flow.lagSeconds));
     rows.show(trends?.rows, count(flow.rowsPerSecond));
+    position.show(flow.position ?? '–');
+    position.title = flow.position ?? '';
     pending.show(count(flow.pendingFrames));
     kept.hidden = flow.keptSeconds === undefined;
     kept.show(duration(flow.keptSeconds), flow.keptSeconds < 3600 ? 'bad' : undefined);
@@ -148,11 +162,18 @@ function connector() {
   return element;
 }
 
-/** One source with its stream and the flows that read it. */
-function lane(source, stream, flows) {
+/** One source with its stream and the flows that read it; `transforms` read it, too, and have lanes of their own. */
+function lane(source, stream, flows, transforms, compared) {
   const from = sourceCard(source);
   const through = streamCard(stream);
-  const to = new Map(flows.map((flow) => [flow.name, flowCard(flow)]));
+  const to = new Map(flows.map((flow) => [flow.name, flowCard(flow, compared.has(flow.name))]));
+  const elsewhere =
+    transforms.length === 0
+      ? empty('No flow', 'Nothing reads this stream yet.')
+      : empty(
+          'Made into records',
+          `Read by transform ${transforms.map(({ title }) => title).join(', ')}, shown below.`,
+        );
   const [first, second] = [connector(), connector()];
   const element = h(
     'section',
@@ -161,7 +182,7 @@ function lane(source, stream, flows) {
     first,
     through,
     second,
-    h('div', { class: 'ends' }, to.size === 0 ? empty('No flow', 'Nothing reads this stream yet.') : [...to.values()]),
+    h('div', { class: 'ends' }, to.size === 0 ? elsewhere : [...to.values()]),
   );
   element.update = (overview) => {
     const now = overview.sources.find((each) => each.name === source.name);
@@ -265,6 +286,8 @@ export function createOverview({ meta }) {
           source,
           overview.streams.find((stream) => stream.source === source.name),
           overview.flows.filter((flow) => flow.source === source.name),
+          overview.sources.filter(({ reads }) => reads?.includes(source.name)),
+          compared,
         ),
       );
       map.replaceChildren(...lanes);
