@@ -332,8 +332,10 @@ export async function* readFrames(
         lookedAt = nextSeq;
         return;
       }
+      // What comes while it is asked may be newer than the answer.
+      const seen = nextSeq - 1;
       const info = await nats.manager.streams.info(stream);
-      if (info.created === created && info.state.last_seq >= nextSeq - 1) return;
+      if (info.created === created && info.state.last_seq >= seen) return;
       throw new ReplicationError('stream_missing', `stream ${stream} was removed, or has lost its newest frames`);
     };
     const watch = setInterval(() => {

@@ -200,24 +200,54 @@ it('who asks hears at once that the connection broke, and that there is none', a
   }
 });
 
+/** Frames of one position each, to which the stream is made. */
+async function publishFrames(name: string, from: number, to: number): Promise<void> {
+  const { nats: config } = configFor(name);
+  await ensureCdcStream(nats, config, name);
+  const tail = await readTail(nats, cdcStreamName('waybill', name));
+  const publisher = new FramePublisher(nats, config, { source: name, origin: 'o', epoch: 1, tail });
+  for (let i = from; i < to; i++)
+    await publisher.publish({
+      payload: Buffer.from('{}'),
+      start: i === 0 ? ORIGIN : pgPosition(BigInt(i)),
+      end: pgPosition(BigInt(i + 1)),
+      rows: 0,
+      transactions: 0,
+      timeUs: 0,
+    });
+}
+
+it('a reader takes what comes while it asks for the stream for no stream that has lost its newest frames', async () => {
+  const name = 'asked';
+  const stream = cdcStreamName('waybill', name);
+  await publishFrames(name, 0, 5);
+  let read = 0;
+  let asked = 0;
+  const stop = new AbortController();
+  // Answers that take a while: frames come meanwhile.
+  const info: Nats['manager']['streams']['info'] = async (...of) => {
+    const answer = await nats.manager.streams.info(...of);
+    if (++asked === 2) {
+      await publishFrames(name, 5, 8);
+      await waitFor('the frames that came meanwhile', async () => read === 8);
+    }
+    return answer;
+  };
+  const streams = Object.create(nats.manager.streams, { info: { value: info } }) as Nats['manager']['streams'];
+  const manager = Object.create(nats.manager, { streams: { value: streams } }) as Nats['manager'];
+  const reading = (async () => {
+    const frames = readFrames({ ...nats, manager }, stream, { startSeq: 1, position: ORIGIN, signal: stop.signal });
+    for await (const { seq } of frames) read = seq;
+  })();
+  const looksAgain = waitFor('another look', async () => asked > 2, 30_000).finally(() => stop.abort());
+  await Promise.all([reading, looksAgain]);
+  expect(read).toBe(8);
+}, 60_000);
+
 it('a reader of a stream that is removed does not wait for ever', async () => {
   const name = 'removed';
   const stream = cdcStreamName('waybill', name);
-  const { nats: config } = configFor(name);
-  const publish = async (from: number, to: number): Promise<void> => {
-    await ensureCdcStream(nats, config, name);
-    const tail = await readTail(nats, stream);
-    const publisher = new FramePublisher(nats, config, { source: name, origin: 'o', epoch: 1, tail });
-    for (let i = from; i < to; i++)
-      await publisher.publish({
-        payload: Buffer.from('{}'),
-        start: i === 0 ? ORIGIN : pgPosition(BigInt(i)),
-        end: pgPosition(BigInt(i + 1)),
-        rows: 0,
-        transactions: 0,
-        timeUs: 0,
-      });
-  };
+  const publish = (from: number, to: number): Promise<void> => publishFrames(name, from, to);
   await publish(0, 5);
   const reading = (async () => {
     let read = 0;
