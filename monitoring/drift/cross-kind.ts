@@ -104,7 +104,7 @@ export function crossKind(source: SideType, target: SideType): TextKind {
   return 'sized';
 }
 
-/** Kinds whose values sort the same in every engine. Text only does where `ordered` says so of both columns. */
+/** Kinds whose values sort the same in every engine. Text only does where `order` says so of both columns. */
 export function sortsAlike(kind: TextKind): boolean {
   return /^(?:integer|decimal|hex|date|moment|micros)$/.test(kind);
 }

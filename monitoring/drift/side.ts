@@ -11,14 +11,20 @@ import type { TextKind } from './canonical-text.ts';
 import type { Buckets, DigestHash, RowDigest } from './digest.ts';
 import type { Pace } from './pace.ts';
 
+/** The order that is the same in every database. */
+export const BY_VALUE = 'value';
+
 export interface SideColumn {
   readonly name: string;
   /** As the engine prints it, with its modifiers. */
   readonly type: string;
   /** What a domain is made of; the type itself where it is none. */
   readonly base: string;
-  /** Sorts the same in every database: `C`, or a type that has no collation. */
-  readonly ordered: boolean;
+  /**
+   * Columns of the same order sort alike: `BY_VALUE` is that of types without a collation and of texts by their code points;
+   * that of a language names its collation, with the version where the engine knows of one. undefined: not known.
+   */
+  readonly order: string | undefined;
 }
 
 /** A table as one side has it. */

@@ -9,11 +9,13 @@ import { verify } from '../../cli/commands/verify.ts';
 import { lastProof, lastRun } from '../../cli/console/drift.ts';
 import { openBucket } from '../../core/lease.ts';
 import { createLogger } from '../../core/logger.ts';
+import { cdcStreamName } from '../../core/cdc-stream.ts';
 import { comparePlan } from '../../monitoring/drift/compare-plan.ts';
+import { LookBack } from '../../monitoring/drift/confirm.ts';
 import { formatDigest } from '../../monitoring/drift/digest.ts';
 import { oneAtATime } from '../../monitoring/drift/one-at-a-time.ts';
 import { closeSides, openSides } from '../../monitoring/drift/open-sides.ts';
-import { newTableProgress } from '../../monitoring/drift/verify-table.ts';
+import { newTableProgress, verifyTable } from '../../monitoring/drift/verify-table.ts';
 import { Pace } from '../../monitoring/drift/pace.ts';
 import { PostgresDriftSource, type DigestPlace } from '../../monitoring/drift/postgres/postgres-side.ts';
 import { isProven, openFindings, type FlowOutcome } from '../../monitoring/drift/outcome.ts';
@@ -294,6 +296,82 @@ describe('drift', () => {
     expect(resumed.tables[0]!.progress.rows).toBe(60_000);
     expect(found(resumed)).toEqual(['big different ["10"]']);
     expect((await pipeline.target.query('select from waybill.drift_run')).rowCount).toBe(1);
+  });
+
+  it('reads a table in ranges, and goes on where it was stopped, also by keys in the order of a language', async () => {
+    const key = 'k text collate "en-x-icu" primary key';
+    pipeline = await Pipeline.open(
+      postgres,
+      nats,
+      `create table words (${key}, n int); insert into words select (array['a', 'B', 'é', 'Z'])[1 + i % 4] || '-' || i, i
+         from generate_series(1, 60000) i`,
+    );
+    await pipeline.target.query(`create table words (${key}, n int)`);
+    pipeline.start();
+    await pipeline.settled(['words']);
+    await pipeline.target.query(`update words set n = 0 where k = 'B-41'; delete from words where k = 'é-42'`);
+    const stop = new AbortController();
+    const stopped = pipeline.verify({ signal: stop.signal, maxLoad: 0.05 });
+    const compared = async (): Promise<{ cursor: string[] | null; rows: number } | undefined> => {
+      const { rows } = await pipeline!.target.query<{ cursor: string[] | null; rows: number }>(
+        `select t -> 'cursor' as cursor, (t -> 'rows')::int as rows
+           from (select tables -> 'public.words' as t from waybill.drift_run order by id desc limit 1) x`,
+      );
+      return rows[0];
+    };
+    await waitFor('a first range', async () => (await compared().catch(() => undefined))?.cursor != null);
+    stop.abort();
+    await expect(stopped).rejects.toThrow();
+    expect((await compared())!.rows).toBeLessThan(60_000);
+    const resumed = await pipeline.verify({ resume: true });
+    expect(found(resumed)).toEqual(['words different ["B-41"]', 'words missing ["é-42"]']);
+    expect(resumed.tables[0]!.progress.rows).toBe(60_000);
+  });
+
+  it('finds the same where the order of keys is believed to be that of the other side and is not', async () => {
+    pipeline = await Pipeline.open(
+      postgres,
+      nats,
+      `create table words (k text collate "en-x-icu" primary key, n int);
+       insert into words select (array['a', 'B', 'é', 'Z'])[1 + i % 4] || '-' || i, i from generate_series(1, 12000) i`,
+    );
+    await pipeline.target.query('create table words (k text collate "C" primary key, n int)');
+    pipeline.start();
+    await pipeline.settled(['words']);
+    await pipeline.target.query(`update words set n = 0 where k = 'B-41'; delete from words where k = 'é-42';
+      insert into words values ('b-43', 1)`);
+    const sides = await openSides(pipeline.config, 'mirror');
+    try {
+      const [[source], [target]] = [await sides.source.tables(), await sides.target.tables()];
+      const plan = comparePlan(source!, target);
+      expect(plan.ranged).toBe(false);
+      const progress = newTableProgress();
+      const lookBack = new LookBack();
+      lookBack.note(await sides.source.watermark());
+      let ranges = 0;
+      await verifyTable({
+        ...sides,
+        plan: { ...plan, ranged: true },
+        nats: pipeline.nats,
+        stream: cdcStreamName(pipeline.config.nats.prefix, 'wms'),
+        pace: new Pace(1, new AbortController().signal),
+        graceMs: 50,
+        ignoreExtra: false,
+        lookBack,
+        progress,
+        maxFindings: 100,
+        onProgress: () => Promise.resolve(void (ranges += 1)),
+      });
+      expect(ranges).toBeGreaterThan(2);
+      expect(progress.rows).toBe(12_000);
+      expect(progress.findings.map(({ kind, key }) => `${kind} ${key!.join()}`).sort()).toEqual([
+        'different B-41',
+        'extra b-43',
+        'missing é-42',
+      ]);
+    } finally {
+      await closeSides(sides);
+    }
   });
 
   it('finds a table that the target lost', async () => {

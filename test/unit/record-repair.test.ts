@@ -19,7 +19,7 @@ const TABLE: SideTable = {
   dialect: 'postgres',
   schema: 'canonical',
   name: 'product',
-  columns: COLUMNS.map(({ name, type }) => ({ name, type, base: type, ordered: false })),
+  columns: COLUMNS.map(({ name, type }) => ({ name, type, base: type, order: undefined })),
   key: ['tenant', 'sku'],
   estimatedRows: 0,
 };

@@ -1,5 +1,5 @@
 /** Tables of a MySQL or MariaDB server, with what it takes to compare them. */
-import type { SideColumn, SideTable } from '../side.ts';
+import { BY_VALUE, type SideColumn, type SideTable } from '../side.ts';
 import type { CompareSession, TextRow } from './session.ts';
 
 const SYSTEM = "('mysql', 'sys', 'information_schema', 'performance_schema', 'waybill')";
@@ -45,7 +45,7 @@ export async function readTables(
         dialect: session.flavour,
         schema: schema!,
         name: name!,
-        columns: stored.map(sideColumn),
+        columns: stored.map((column) => sideColumn(session.flavour, column)),
         generated: all.filter(isGenerated).map(([column]) => column!),
         key: chooseKey(new Set(stored.map(([column]) => column!)), keys.get(id) ?? []),
         estimatedRows: Number(rows ?? 0),
@@ -57,9 +57,16 @@ function isGenerated([, , , extra]: TextRow): boolean {
   return GENERATED.test(extra ?? '');
 }
 
-function sideColumn([name, type, collation]: TextRow): SideColumn {
-  const ordered = !CHARACTERS.test(type!) && collation === null ? true : BYTEWISE.test(collation ?? '');
-  return { name: name!, type: type!, base: type!, ordered };
+function sideColumn(flavour: string, [name, type, collation]: TextRow): SideColumn {
+  return { name: name!, type: type!, base: type!, order: orderOf(flavour, type!, collation ?? undefined) };
+}
+
+/** Enumerations sort by their numbers, whatever their collation. */
+function orderOf(flavour: string, type: string, collation: string | undefined): string | undefined {
+  const isText = CHARACTERS.test(type);
+  if (collation === undefined) return isText ? undefined : BY_VALUE;
+  if (BYTEWISE.test(collation)) return BY_VALUE;
+  return isText ? `${flavour} ${collation}` : undefined;
 }
 
 function byTable(rows: readonly TextRow[]): Map<string, TextRow[]> {

@@ -1,8 +1,25 @@
 /** Tables of a Postgres database, with what it takes to compare them. */
 import type pg from 'pg';
 import { partitionTreeSql } from '../../../core/partition-tree.ts';
-import type { SideTable } from '../side.ts';
+import { BY_VALUE, type SideTable } from '../side.ts';
 import type { Role } from './session.ts';
+
+/**
+ * The order of texts in collation `l`: that of code points, or the collation that makes it, as long as its version is what it
+ * was when indexes were made. Databases spell one locale in several ways. `to_jsonb`: older servers lack these columns.
+ */
+const ORDER = `select case
+    when o.provider = 'b' or o.provider = 'c' and (o.locale in ('c', 'posix') or o.locale like 'c.%') then '${BY_VALUE}'
+    when l.collisdeterministic and o.version = pg_collation_actual_version(l.oid)
+      then concat_ws(' ', 'postgres', o.provider, o.locale, o.version, o.rules) end
+  from pg_database d cross join lateral (select
+    case l.collprovider when 'd' then coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') else l.collprovider::text end as provider,
+    lower(replace(case l.collprovider
+      when 'd' then coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', d.datcollate)
+      else coalesce(to_jsonb(l) ->> 'colllocale', to_jsonb(l) ->> 'colliculocale', l.collcollate) end, '-', '')) as locale,
+    case l.collprovider when 'd' then to_jsonb(d) ->> 'datcollversion' else l.collversion end as version,
+    case l.collprovider when 'd' then to_jsonb(d) ->> 'daticurules' else to_jsonb(l) ->> 'collicurules' end as rules) o
+  where d.datname = current_database()`;
 
 /**
  * Generated columns are left out, as capture and apply leave them out; so are partitions, which their root stands for.
@@ -17,11 +34,7 @@ select n.nspname as schema, c.relname as name,
      and case when c.relreplident = 'i' then i.indisreplident else i.indisprimary and i.indimmediate end) as key,
   (select json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
        'base', case y.typtype when 'd' then format_type(y.typbasetype, y.typtypmod) else format_type(a.atttypid, a.atttypmod) end,
-       'bytewise',
-       case when a.attcollation = 0 then true
-            when l.collname = 'default' then (select datcollate in ('C', 'POSIX') and coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c'
-                                                from pg_database d where datname = current_database())
-            else l.collname in ('C', 'POSIX') end) order by a.attnum)
+       'order', case when a.attcollation = 0 then '${BY_VALUE}' else (${ORDER}) end) order by a.attnum)
    from pg_attribute a join pg_type y on y.oid = a.atttypid left join pg_collation l on l.oid = a.attcollation
    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = '') as columns,
   (select json_agg(a.attname order by a.attnum) from pg_attribute a
@@ -40,13 +53,13 @@ interface CatalogRow {
   readonly schema: string;
   readonly name: string;
   readonly key: string[] | null;
-  readonly columns: { name: string; type: string; base: string; bytewise: boolean }[] | null;
+  readonly columns: { name: string; type: string; base: string; order: string | null }[] | null;
   readonly generated: string[] | null;
   readonly rows: string;
   readonly isParent: boolean;
 }
 
-/** Types whose order is the same in every database; text only where it is compared byte by byte. */
+/** Types whose order is the same in every database; that of texts goes by their collation. */
 const ORDERED = /^(smallint|integer|bigint|oid|numeric|uuid|date|boolean|bytea|timestamp)(?!.*\[\])/;
 const ORDERED_TEXT = /^(text|character varying)(?!.*\[\])/;
 
@@ -67,11 +80,11 @@ export async function readTables(
       schema: row.schema,
       name: row.name,
       key: row.key ?? [],
-      columns: row.columns!.map(({ name, type, base, bytewise }) => ({
+      columns: row.columns!.map(({ name, type, base, order }) => ({
         name,
         type,
         base,
-        ordered: ORDERED.test(type) || (ORDERED_TEXT.test(type) && bytewise),
+        order: ORDERED.test(type) || ORDERED_TEXT.test(type) ? (order ?? undefined) : undefined,
       })),
       generated: row.generated ?? [],
       estimatedRows: Number(row.rows),

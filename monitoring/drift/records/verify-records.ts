@@ -273,7 +273,7 @@ class RecordComparison {
       const target = this.#table ?? {
         ...place,
         dialect: 'postgres' as const,
-        columns: columns.map(({ name, type }) => ({ name, type, base: type, ordered: false })),
+        columns: columns.map(({ name, type }) => ({ name, type, base: type, order: undefined })),
         key: key.map((index) => columns[index]!.name),
         estimatedRows: 0,
       };
