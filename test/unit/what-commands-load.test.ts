@@ -27,7 +27,8 @@ const commands = readdirSync(join(ROOT, 'cli/commands')).filter((name) => name.e
 
 describe('what is loaded', () => {
   it('for the version, for help and for wrong usage: no more than what reads the command line', () => {
-    expect(loadedBy('cli/main.ts').packages).toEqual(['commander']);
+    expect(loadedBy('cli/main.ts').packages).toEqual([]);
+    expect(loadedBy('cli/program.ts').packages).toEqual(['commander']);
   });
 
   it('for a check of a configuration that is wrong: what reads it', () => {
