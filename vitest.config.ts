@@ -22,8 +22,11 @@ const sandboxFolder = process.env['WAYBILL_SANDBOX_DIR'] ?? memoryFolder();
 
 /**
  * One project for each kind of test, by folder. Groups run one after the other: what computes only, then what starts
- * servers, of which three at a time keep two cores busy, since much of their time is spent waiting for servers. What
- * computes only leaves nothing behind, so that its files share processes: to load the modules costs more than the tests.
+ * servers, of which three at a time keep two cores busy, since much of their time is spent waiting for servers.
+ *
+ * Files share processes: to start one and load the modules takes longer than many tests, and code that ran before runs
+ * faster. Hence a file leaves nothing behind: it closes what it opened, and puts back what it changed in its process. Those
+ * few that kill and restart whole installations have processes of their own.
  */
 function project(
   name: string,
@@ -56,7 +59,7 @@ export default defineConfig({
     projects: [
       project('unit', 1, { isolate: false }),
       project('property', 2, { isolate: false }),
-      project('integration', 3, { testTimeout: 240_000, maxWorkers: 3 }),
+      project('integration', 3, { testTimeout: 240_000, maxWorkers: 3, isolate: false }),
       project('fault', 3, { testTimeout: 240_000, maxWorkers: 3 }),
       project('e2e', 3, { testTimeout: 600_000, maxWorkers: 3 }),
       // Another seed each time: for looking for defects by hand, not for telling whether a change is good.
