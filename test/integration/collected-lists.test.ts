@@ -1,12 +1,8 @@
 /** Lists that a mapping collects from the rows of a record, on real servers: what becomes of them when rows come, change and go. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import pg from 'pg';
+import type pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
-import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import type { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import { MappedSource } from '../support/mapped-source.ts';
 
 const MAP = `version: 1
 name: pim
@@ -22,40 +18,26 @@ entities:
 const PACKS = `select sku, coalesce(packs::text, '-') from canonical.product order by sku`;
 const HELD = 'select key, message from waybill.quarantine order by key';
 
-let postgres: PostgresServer;
-let nats: NatsServer;
-let folder: string;
+let setting: MappedSource;
 let source: pg.Client;
 let flow: CanonicalPipeline;
 
 beforeAll(async () => {
-  [postgres, nats, folder] = await Promise.all([
-    startPostgres(),
-    startNats(),
-    mkdtemp(join(tmpdir(), 'waybill-collect-')),
-  ]);
-  const url = await postgres.createDatabase('pim');
-  source = new pg.Client({ connectionString: url });
-  await source.connect();
-  await source.query(`create table article (id int primary key, no text not null);
-    create table pack (id int primary key, article_id int not null, unit text not null, content numeric not null, code text);
-    insert into article values (1, 'A'), (2, 'B');
-    insert into pack values (1, 1, 'DZN', 12, '96385074'), (2, 1, 'GRO', 144.0, null)`);
-  const map = join(folder, 'map.yaml');
-  await writeFile(map, MAP);
-  flow = await CanonicalPipeline.open({
-    nats,
-    sources: { pim: { kind: 'postgres', url } },
-    targetUrl: await postgres.createDatabase('vis'),
-    flows: { products: { canonical: 'product', from: { pim: { map } }, delivery: 'realtime' } },
+  setting = await MappedSource.open({
+    name: 'pim',
+    tables: [
+      `create table article (id int primary key, no text not null);
+       create table pack (id int primary key, article_id int not null, unit text not null, content numeric not null, code text);
+       insert into article values (1, 'A'), (2, 'B');
+       insert into pack values (1, 1, 'DZN', 12, '96385074'), (2, 1, 'GRO', 144.0, null)`,
+    ],
+    mapping: MAP,
+    entities: ['product'],
   });
-  flow.start('capture:pim', 'transform:products', 'apply:products');
+  ({ source, flow } = setting);
 }, 120_000);
 afterAll(async () => {
-  await flow?.close();
-  await source?.end();
-  await Promise.all([postgres?.dispose(), nats?.dispose()]);
-  await rm(folder, { recursive: true, force: true });
+  await setting?.close();
 });
 
 const dozen = '{"qty": "12", "uom": "DZN", "gtin": "00000096385074"}';
@@ -64,9 +46,9 @@ it('follows the rows, in the order of their keys, over a restart', async () => {
   await flow.shows(PACKS, [`A|[${dozen}, {"qty": "144", "uom": "GRO"}]`, 'B|-']);
   await source.query(`update pack set content = 100 where id = 2; insert into pack values (3, 2, 'KGM', 0.5, null)`);
   await flow.shows(PACKS, [`A|[${dozen}, {"qty": "100", "uom": "GRO"}]`, 'B|[{"qty": "0.5", "uom": "KGM"}]']);
-  await flow.stop('transform:products');
+  await flow.stop('transform:product');
   await source.query('update pack set article_id = 2 where id = 2; delete from pack where id = 3');
-  flow.start('transform:products');
+  flow.start('transform:product');
   await flow.shows(PACKS, [`A|[${dozen}]`, 'B|[{"qty": "100", "uom": "GRO"}]']);
   await source.query('delete from pack where id = 2');
   await flow.shows(PACKS, [`A|[${dozen}]`, 'B|-']);

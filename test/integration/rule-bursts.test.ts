@@ -1,14 +1,11 @@
 /** Rows that break every rule, in bursts: held with their reasons, in nobody's way, and brought in, in order, by a mended mapping. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import pg from 'pg';
+import { writeFile } from 'node:fs/promises';
+import type pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { HELD_AT_ONCE } from '../../transform/held-teller.ts';
 import { requestAnew } from '../../transform/request.ts';
-import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import type { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import { MappedSource } from '../support/mapped-source.ts';
 import {
   breakRule,
   HELD_BY_RULE,
@@ -25,43 +22,22 @@ import {
 /** More than go at once with their records; ten thousand are those of `npm run bench -- rules`. */
 const ROWS = HELD_AT_ONCE + 100;
 
-let postgres: PostgresServer;
-let nats: NatsServer;
-let folder: string;
-let map: string;
+let setting: MappedSource;
 let source: pg.Client;
 let flow: CanonicalPipeline;
 
 beforeAll(async () => {
-  [postgres, nats, folder] = await Promise.all([
-    startPostgres(),
-    startNats(),
-    mkdtemp(join(tmpdir(), 'waybill-rules-')),
-  ]);
-  const url = await postgres.createDatabase('rules');
-  source = new pg.Client({ connectionString: url });
-  await source.connect();
-  for (const statement of ruleTables(ROWS)) await source.query(statement);
-  map = join(folder, 'map.yaml');
-  await writeFile(map, ruleMapping(false));
-  flow = await CanonicalPipeline.open({
-    nats,
-    sources: { own: { kind: 'postgres', url } },
-    targetUrl: await postgres.createDatabase('vis'),
-    flows: Object.fromEntries(
-      RULE_ENTITIES.map((entity) => [
-        entity,
-        { canonical: entity, from: { own: { map } }, delivery: 'realtime', views: false },
-      ]),
-    ),
+  setting = await MappedSource.open({
+    name: 'own',
+    tables: ruleTables(ROWS),
+    mapping: ruleMapping(false),
+    entities: RULE_ENTITIES,
+    settings: { views: false },
   });
-  flow.start('capture:own', ...RULE_ENTITIES.flatMap((entity) => [`transform:${entity}`, `apply:${entity}`]));
+  ({ source, flow } = setting);
 }, 120_000);
 afterAll(async () => {
-  await flow?.close();
-  await source?.end();
-  await Promise.all([postgres?.dispose(), nats?.dispose()]);
-  await rm(folder, { recursive: true, force: true });
+  await setting?.close();
 });
 
 const count = (entity: string, where: string): string => `select count(*) from canonical.${entity} where ${where}`;
@@ -88,7 +64,7 @@ it('holds every row by the rule that it breaks, and lets good ones pass', async 
 it('brings them in with the last of their changes once the mapping is mended', async () => {
   for (const note of ['second', 'third'])
     for (const entity of RULE_ENTITIES) await source.query(`update t_${entity} set note = $1 where id <> '0'`, [note]);
-  await writeFile(map, ruleMapping(true));
+  await writeFile(setting.map, ruleMapping(true));
   for (const entity of RULE_ENTITIES) await requestAnew(flow.config.nats, entity);
   await flow.shows('select count(*) from waybill.quarantine', ['0']);
   for (const rule of RULE_BURSTS) {

@@ -1,13 +1,9 @@
 /** Several records out of one row: what becomes of each when the row changes, on real servers. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import pg from 'pg';
+import type pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createRandom } from '../../sandbox/demo/random.ts';
-import { startNats, type NatsServer } from '../../sandbox/nats.ts';
-import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
-import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import type { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import { MappedSource } from '../support/mapped-source.ts';
 
 /** A row names up to three products; the first of them has the label, all have the maker. */
 const block = (at: number, more: string): string => `    - from: items
@@ -23,38 +19,21 @@ const RECORDS = `select sku, coalesce(name, '-'), coalesce(brand, '-') from cano
 const OF_ROW = `select sku, lineage_key->>'id' from canonical.product order by sku`;
 const HELD = `select key, message from waybill.quarantine order by key`;
 
-let postgres: PostgresServer;
-let nats: NatsServer;
-let folder: string;
+let setting: MappedSource;
 let source: pg.Client;
 let flow: CanonicalPipeline;
 
 beforeAll(async () => {
-  [postgres, nats, folder] = await Promise.all([
-    startPostgres(),
-    startNats(),
-    mkdtemp(join(tmpdir(), 'waybill-split-')),
-  ]);
-  const url = await postgres.createDatabase('pim');
-  source = new pg.Client({ connectionString: url });
-  await source.connect();
-  await source.query('create table items (id int primary key, codes text, label text, maker text)');
-  const map = join(folder, 'map.yaml');
-  await writeFile(map, MAP);
-  const products = { canonical: 'product', from: { pim: { map } }, delivery: 'realtime' };
-  flow = await CanonicalPipeline.open({
-    nats,
-    sources: { pim: { kind: 'postgres', url } },
-    targetUrl: await postgres.createDatabase('vis'),
-    flows: { products },
+  setting = await MappedSource.open({
+    name: 'pim',
+    tables: ['create table items (id int primary key, codes text, label text, maker text)'],
+    mapping: MAP,
+    entities: ['product'],
   });
-  flow.start('capture:pim', 'transform:products', 'apply:products');
+  ({ source, flow } = setting);
 }, 120_000);
 afterAll(async () => {
-  await flow?.close();
-  await source?.end();
-  await Promise.all([postgres?.dispose(), nats?.dispose()]);
-  await rm(folder, { recursive: true, force: true });
+  await setting?.close();
 });
 
 it('one that the row no longer names goes, alone', async () => {
@@ -135,8 +114,8 @@ it('after any changes the records are those that the rows name now, over restart
       );
     }
     if (round % 20 !== 19) continue;
-    await flow.stop('transform:products');
-    flow.start('transform:products');
+    await flow.stop('transform:product');
+    flow.start('transform:product');
   }
   // In one place a key may be there twice: then it is held, at whatever was last good. Only the others are compared.
   const named = new Map<string, { at: number; id: number }[]>();
