@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import type pg from 'pg';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import { partitionTreeSql } from '../../core/partition-tree.ts';
+import { alignColumns } from './align-columns.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { sourceError } from './source-error.ts';
 import type { Written } from './unlogged-values.ts';
@@ -264,7 +265,7 @@ export function reconcile(
   types: readonly (ColumnType | undefined)[],
 ): { readonly table: CapturedTable; readonly sure: boolean } {
   const identity = IDENTITIES[relation.identity as keyof typeof IDENTITIES] ?? 'default';
-  const { ids, sure } = alignColumns(relation, known, catalog);
+  const { ids, sure } = alignColumns(relation, known, catalog, types);
   const facts = relation.columns.map(({ name, typeOid, typmod, key }, index): ColumnFacts => {
     const id = ids[index];
     const before = columnById(known, id);
@@ -315,54 +316,6 @@ function columnById(table: CapturedTable | undefined, id: number | undefined): C
     type: types[index]!,
     stamp: stamps[index]!,
   };
-}
-
-/**
- * The ids (attnum) of a relation message's columns. They come in the order of their ids, and ids are never used twice.
- * Where the catalog has the same names, it tells them; where it has changed again since, the version before and the
- * catalog are searched by name, and what is left over gets the ids that fit in between, if just as many do.
- */
-function alignColumns(
-  relation: RelationMessage,
-  known: CapturedTable | undefined,
-  catalog: CapturedTable | undefined,
-): { readonly ids: readonly (number | undefined)[]; readonly sure: boolean } {
-  const now = catalog?.schema.columns ?? [];
-  const names = relation.columns.map((column) => column.name);
-  for (const columns of [known?.schema.columns, now])
-    if (columns?.length === names.length && columns.every((column, index) => column.name === names[index]))
-      return { ids: columns.map((column) => column.id), sure: columns === now || !sharesNames(known, catalog) };
-  const idOf = (name: string): number | undefined => {
-    const before = known?.schema.columns.find((column) => column.name === name)?.id;
-    const after = now.find((column) => column.name === name)?.id;
-    // A name that stands for another column by now says nothing.
-    return before !== undefined && after !== undefined && before !== after ? undefined : (before ?? after);
-  };
-  const ids = names.map(idOf);
-  const free = (low: number, high: number): number[] =>
-    [...new Set([...(known?.schema.columns ?? []), ...now].map((column) => column.id!))]
-      .filter((id) => id > low && id < high && !ids.includes(id))
-      .sort((a, b) => a - b);
-  let sure = true;
-  for (let index = 0; index < ids.length; index++) {
-    if (ids[index] !== undefined) continue;
-    sure = false;
-    let end = index;
-    while (end < ids.length && ids[end] === undefined) end += 1;
-    const fitting = free(ids[index - 1] ?? 0, ids[end] ?? Infinity);
-    if (fitting.length === end - index) for (let i = index; i < end; i++) ids[i] = fitting[i - index];
-    index = end;
-  }
-  const fixed = ids.filter((id) => id !== undefined);
-  if (fixed.some((id, index) => index > 0 && id <= fixed[index - 1]!))
-    return { ids: names.map(() => undefined), sure: false };
-  return { ids, sure };
-}
-
-/** Whether a name stands for one column in one version and for another in the other. */
-function sharesNames(a: CapturedTable | undefined, b: CapturedTable | undefined): boolean {
-  const ids = new Map(a?.schema.columns.map((column) => [column.name, column.id]));
-  return b?.schema.columns.some(({ name, id }) => ids.has(name) && ids.get(name) !== id) ?? false;
 }
 
 function buildTable(facts: {
