@@ -52,7 +52,7 @@ export interface CatalogRow {
   readonly identity: string;
   readonly key: string[] | null;
   readonly columns: CatalogColumn[] | null;
-  /** An event trigger that an earlier version made does not tell it, nor `width` and `preset`. */
+  /** An event trigger that an earlier version made does not tell it, nor `width`, `preset` and `labels`. */
   readonly file?: string;
   readonly width?: number;
   readonly partitioned: boolean;
@@ -68,6 +68,7 @@ interface CatalogColumn extends ColumnType {
   readonly default: string | null;
   readonly existing: string | null;
   readonly preset?: string | null;
+  readonly labels?: Readonly<Record<string, string>> | null;
   readonly stamp: string;
   readonly typeOid: string;
   readonly modifier: number;
@@ -104,6 +105,8 @@ select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relre
        'id', a.attnum, 'name', a.attname, 'notNull', a.attnotnull, ${typeSql('a.atttypid', 'a.atttypmod')},
        'typeOid', a.atttypid::int8::text, 'modifier', a.atttypmod,
        'stamp', a.xmin::text, 'existing', case when a.atthasmissing then (a.attmissingval::text::text[])[1] end,
+       'labels', case when t.oid >= 16384 then (select json_object_agg(e.oid::int8::text, e.enumlabel) from pg_enum e
+          where e.enumtypid = case when t.typtype = 'd' then t.typbasetype when t.typcategory = 'A' then t.typelem else t.oid end) end,
        'preset', d.oid::int8::text, 'default', pg_get_expr(d.adbin, d.adrelid)) order by a.attnum)
    from pg_attribute a join pg_type t on t.oid = a.atttypid
      left join pg_type b on t.typtype = 'd' and b.oid = t.typbasetype
@@ -196,13 +199,14 @@ function writtenOfRow({ file, width, columns, filled }: CatalogRow): Written {
     ...(file === undefined ? {} : { file: Number(file) }),
     width: width ?? Math.max(0, ...(columns ?? []).map(({ id }) => id)),
     columns: Object.fromEntries(
-      (columns ?? []).map(({ id, name, type, portable, stamp, preset }) => [
+      (columns ?? []).map(({ id, name, type, portable, stamp, preset, labels }) => [
         id,
         {
           type,
           portable,
           stamp,
           ...(preset == null ? {} : { preset }),
+          ...(labels == null ? {} : { labels }),
           ...(filled?.includes(name) === true ? { filled: true } : {}),
         },
       ]),

@@ -23,6 +23,7 @@ import {
   type CapturedTable,
   type NameEnd,
 } from './catalog.ts';
+import { FINGERPRINT } from './catalog-fingerprint.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { ensurePublication, isTableGone, qualifiedName } from './publication.ts';
 import { describeLeaves, leafProblems } from './replica-identity.ts';
@@ -47,18 +48,6 @@ export interface SchemaWatchOptions {
   readonly readPart: (table: CapturedTable, part: { schema: string; name: string }) => Promise<void>;
   readonly leftOut: (tables: readonly { schema: string; name: string; reason: string }[]) => void;
 }
-
-/** Changes whenever a table, column, default, key, partition or a type of somebody's own does. Cheap: it reads row headers only. */
-const FINGERPRINT = `
-with t as materialized (select oid, xmin from pg_class where oid >= 16384 and relkind in ('r', 'p') and relpersistence = 'p')
-select concat_ws(' ',
-  (select sum(hashint8extended(t.xmin::text::int8, t.oid::int8)) from t),
-  (select sum(hashint8extended(a.xmin::text::int8, a.attrelid::int8 * 4096 + a.attnum)) from pg_attribute a where a.attnum > 0 and a.attrelid in (select oid from t)),
-  (select sum(hashint8extended(d.xmin::text::int8, d.oid::int8)) from pg_attrdef d),
-  (select sum(hashint8extended(i.xmin::text::int8, i.indexrelid::int8)) from pg_index i where i.indrelid in (select oid from t)),
-  (select sum(hashint8extended(h.xmin::text::int8, h.inhrelid::int8)) from pg_inherits h),
-  (select sum(hashint8extended(y.xmin::text::int8, y.oid::int8)) from pg_type y where y.oid >= 16384 and y.typtype in ('e', 'd', 'r'))) as fingerprint,
-  pg_current_snapshot()::text as snapshot`;
 
 const SHORTEST_POLL_MS = 1000;
 const LONGEST_POLL_MS = 10_000;

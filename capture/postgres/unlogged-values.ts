@@ -1,6 +1,6 @@
 /**
- * Values that rows got without a change in the log, where a table was written anew or a generated column became a plain
- * one. Versions of a table do not tell: a default may be gone by the time that somebody looks, and `USING` leaves a
+ * Values that rows got without a change in the log, where a table was written anew, a generated column became a plain one or
+ * a label of an enum got another name. Versions of a table do not tell: a default may be gone by the time that somebody looks, and `USING` leaves a
  * column as it was. So what the catalog had of the rows at one look is compared with what it has at the next.
  */
 import { classifyTypeChange, type TypeChange } from '../../core/type-widening.ts';
@@ -25,6 +25,8 @@ export interface WrittenColumn {
   readonly preset?: string;
   /** Older rows of some partition have a value of it that was never written: the default that it came with. */
   readonly filled?: true;
+  /** Of an enum, by their oids: rows have these, and are as those are called. */
+  readonly labels?: Readonly<Record<string, string>>;
 }
 
 /** What the catalog had of a table when it was looked at last. Of one that an earlier version stored, what can be told. */
@@ -51,6 +53,7 @@ export function unloggedReason(before: Written, after: CapturedTable): string | 
       if (isAnew || isOfParts || Number(id) <= before.width) why ??= `column ${name} has values of its own in all rows`;
       continue;
     }
+    if (hasRenamedLabels(known, column)) why ??= `labels of column ${name} have other names`;
     const change = typeChange(known, column);
     // Targets stop the table, and whether it is read again is for a person to say.
     if (change === 'narrower') return undefined;
@@ -59,6 +62,10 @@ export function unloggedReason(before: Written, after: CapturedTable): string | 
     if (change === 'rewritten' || (isAnew && isDefinedAnew)) why ??= `column ${name} has new values in all rows`;
   }
   return why;
+}
+
+function hasRenamedLabels({ labels: before = {} }: WrittenColumn, { labels: now = {} }: WrittenColumn): boolean {
+  return Object.entries(now).some(([oid, label]) => before[oid] !== undefined && before[oid] !== label);
 }
 
 /** Targets may know a type by its own name, or by what stands for it. */

@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { ddlTriggerSql } from '../../capture/postgres/ddl-trigger.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
-import { definitions, rowsOf } from '../support/definitions.ts';
+import { definitions, rowsOf, tablesOf } from '../support/definitions.ts';
 import { Pipeline } from '../support/pipeline.ts';
 import { ITEMS, SchemaCase } from '../support/schema-case.ts';
 import { waitFor } from '../support/wait.ts';
@@ -256,6 +256,44 @@ test('a label that an enum of the source got is added to the one of the target',
     await pipe.close();
     await other.dispose();
   }
+});
+
+test('a label of an enum that is renamed has its tables read again', async () => {
+  await open();
+  const sameRows = (): Promise<void> => it.settle(async () => it.contents());
+  await it.run(`create type mood as enum ('sad', 'glad'); create domain temper as mood;
+    create table moods (id int primary key, m mood, t temper, l mood[]);
+    insert into moods select n, 'sad', 'glad', '{sad,glad}' from generate_series(1, 50) n;
+    create table halves (id int, m mood, primary key (id)) partition by range (id);
+    create table low partition of halves for values from (0) to (100);
+    insert into halves values (1, 'sad'), (2, 'glad')`);
+  await waitFor('the new tables', async () => (await tablesOf(it.pipe.target)).length === 3);
+  await sameRows();
+  await it.run("alter type mood rename value 'sad' to 'unhappy'");
+  await sameRows();
+  await it.run("alter type mood add value 'mixed' before 'glad'");
+  await it.run("alter type mood rename value 'glad' to 'happy'; insert into moods values (100, 'happy', 'unhappy')");
+  await sameRows();
+  await it.pipe.stop(['capture']);
+  await it.run("alter type mood rename value 'happy' to 'merry'");
+  it.pipe.start(['capture']);
+  await sameRows();
+});
+
+test('a renamed label comes to an enum of the target as another one', async () => {
+  await open();
+  const type = "create type mood as enum ('sad', 'glad')";
+  await it.pipe.target.query(type);
+  await it.run(`${type}; create table moods (id int primary key, m mood)`);
+  await it.run(
+    "insert into moods select n, 'sad' from generate_series(1, 50) n; insert into moods values (51, 'glad')",
+  );
+  await it.equal();
+  await it.run("alter type mood rename value 'sad' to 'unhappy'");
+  await it.equal();
+  expect((await it.pipe.target.query('select enum_range(null::mood)::text as labels')).rows).toEqual([
+    { labels: '{sad,glad,unhappy}' },
+  ]);
 });
 
 test('with the event trigger changes come in their place, also several within a moment', async () => {
