@@ -29,6 +29,8 @@ export interface CapturedTable {
   readonly ends?: NameEnd;
   /** The name it had before, while the stream does not tell of the rename yet. */
   readonly former?: { readonly schema: string; readonly name: string };
+  /** Stored: changes of it are in the log under a name that is not among the tables, and were passed over. */
+  readonly away?: true;
 }
 
 /** The mark of the commit at `lsn` (decimal) says that a table is gone, or has left its `former` name. */

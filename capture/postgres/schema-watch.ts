@@ -30,6 +30,7 @@ import { describeLeaves, leafProblems } from './replica-identity.ts';
 import { sourceError } from './source-error.ts';
 import { isStandby } from './connection.ts';
 import { emitMark, type MarkedVersion, type MarkPlace, type SchemaMark } from './log-marks.ts';
+import { markTable } from './table-mark.ts';
 import { addedParts, differs, isRenamed, markId, nameOf, rereadReason } from './table-change.ts';
 import { hasColumnsOf, unloggedReason, writtenOf, type Written } from './unlogged-values.ts';
 
@@ -53,7 +54,6 @@ const SHORTEST_POLL_MS = 1000;
 const LONGEST_POLL_MS = 10_000;
 /** The share of time that looking may take is one part in this many. */
 const POLL_PARTS = 30;
-const LOCK_TIMEOUT = '2s';
 /** So long the log waits for a transaction to be seen that waits, for one, for a synchronous standby. */
 const UNSEEN_MS = 10_000;
 const UNSEEN_PAUSE_MS = 10;
@@ -110,8 +110,10 @@ export class SchemaWatch {
 
   /** The table of a relation message in transaction `xid`, which commits at `lsn`; `look` when `look` must run before. */
   resolve(relation: RelationMessage, lsn: bigint, xid: number): CapturedTable | undefined | 'look' {
-    if (!this.#o.included(relation.schema, relation.name)) return undefined;
     const known = this.#tables.get(relation.oid);
+    const isAway = !this.#o.included(relation.schema, relation.name);
+    if (isAway !== (known?.away === true) && known !== undefined) return 'look';
+    if (isAway) return undefined;
     const looked = lsn <= this.#lookedUpTo && !this.#isUnseen(xid);
     if (known === undefined && this.#ignored.has(relation.oid) && looked) return undefined;
     if (known === undefined || !looked || !fits(known, relation)) return 'look';
@@ -147,7 +149,9 @@ export class SchemaWatch {
   }
 
   async #look(relation: RelationMessage, lsn: bigint, xid: number): Promise<void> {
-    const { client } = this.#o;
+    const { client, included } = this.#o;
+    if (!included(relation.schema, relation.name)) return this.#noteAway(relation.oid);
+    await this.#comeBack(relation.oid);
     await this.#awaitSeen(xid, lsn);
     // A catalog that lags behind the log (of a standby) is looked at once all the same.
     if (lsn > this.#lookedUpTo) this.#lookedUpTo = lsn;
@@ -168,6 +172,32 @@ export class SchemaWatch {
     const { table, sure } = reconcile(relation, known, catalog, types);
     this.#comparedAt.set(relation.oid, this.#reading);
     await this.#acceptRelation(known, table, !sure);
+  }
+
+  /** Under a name that is not among the tables its changes are passed over, and are to be made up for if it comes back. */
+  async #noteAway(oid: number): Promise<void> {
+    await this.#changes.take(async () => {
+      const known = this.#tables.get(oid);
+      if (known === undefined || known.away === true) return;
+      const away: CapturedTable = { ...known, away: true };
+      await this.#store(away, this.#written.get(oid) ?? writtenOf(known));
+      this.#tables.set(oid, away);
+      // It may be back by now, and no row of it follow.
+      this.#fingerprint = '';
+      this.#wake?.();
+    });
+  }
+
+  async #comeBack(oid: number): Promise<void> {
+    await this.#changes.take(async () => {
+      const known = this.#tables.get(oid);
+      if (known?.away !== true) return;
+      const { away: _, ...back } = known;
+      this.#o.log.info({ table: nameOf(back) }, 'a table was under another name: it is read again');
+      await this.#o.read(back, 'again');
+      await this.#store(back, this.#written.get(oid) ?? writtenOf(back));
+      this.#tables.set(oid, back);
+    });
   }
 
   /** A partition that came and went between two looks took rows along of which no change in the log tells. */
@@ -206,6 +236,8 @@ export class SchemaWatch {
         }
         for (const oid of this.#tables.keys()) if (!found.has(oid)) this.#newer.set(oid, undefined);
         for (const table of found.values()) {
+          const isBack = this.#tables.get(table.oid)?.away === true;
+          if (isBack && included(table.schema.schema, table.schema.name)) await this.#comeBack(table.oid);
           if (table.partitioned) await this.#lookAtParts(table);
           await this.#changes.take(() => this.#lookAtRows(table));
         }
@@ -325,6 +357,7 @@ export class SchemaWatch {
    * stream has them the mark may come again, to a process that knows what is stored alone.
    */
   async takeMark(mark: SchemaMark, { xid, lsn }: MarkPlace): Promise<readonly MarkedVersion<CapturedTable>[]> {
+    if (mark.k === 'table' && this.#o.included(mark.row.schema, mark.row.name)) await this.#comeBack(mark.oid);
     const known = this.#tables.get(mark.oid);
     if (mark.k === 'gone') {
       if (known === undefined) return [];
@@ -428,8 +461,12 @@ export class SchemaWatch {
         }
         const refused = known === undefined ? await this.#publish(table!) : undefined;
         if (refused !== undefined) without.push({ schema: where.schema, name: where.name, reason: refused });
-        else if (await this.#markTable(table!)) this.#marked.set(oid, markId(table!));
-        else isDone = false;
+        else if (await markTable(client, this.#o.markPrefix, table!)) this.#marked.set(oid, markId(table!));
+        else {
+          // The next look compares it anew.
+          this.#fingerprint = '';
+          isDone = false;
+        }
       } else if (known !== undefined && this.#marked.get(oid) !== 'gone') {
         const why =
           where === undefined ? 'dropped' : `renamed to ${where.schema}.${where.name}, which is not among the tables`;
@@ -453,34 +490,6 @@ export class SchemaWatch {
       if (isTableGone(thrown)) return undefined;
       if (!(thrown instanceof ReplicationError) || thrown.code !== 'source_publication') throw thrown;
       return thrown.message;
-    }
-  }
-
-  /** Writes what a table is like now, locked against changes meanwhile. False when it changed again or is in use. */
-  async #markTable(expected: CapturedTable): Promise<boolean> {
-    const { client, markPrefix } = this.#o;
-    try {
-      await client.query(`begin; set local lock_timeout = '${LOCK_TIMEOUT}'`);
-      await client.query(`lock table only ${qualifiedName(expected.schema)} in access share mode`);
-      const found = await readTable(client, expected.oid);
-      const same = found !== undefined && !differs(expected, found.table);
-      if (same)
-        await emitMark(client, markPrefix, {
-          k: 'table',
-          oid: expected.oid,
-          row: found.row,
-          published: true,
-        });
-      else this.#fingerprint = '';
-      await client.query('commit');
-      return same;
-    } catch (thrown) {
-      await client.query('rollback').catch(() => undefined);
-      const { code } = (thrown ?? {}) as { code?: unknown };
-      // In use by whoever changes it, or gone: it is looked at again.
-      if (code !== '55P03' && code !== '42P01') throw sourceError(thrown, 'writing a mark for a table');
-      this.#fingerprint = '';
-      return false;
     }
   }
 }

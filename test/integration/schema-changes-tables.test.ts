@@ -55,6 +55,22 @@ describe('tables', () => {
     await it.equal();
   });
 
+  test('a table that leaves the patterns and comes back before anybody looks is read again', async () => {
+    const ddl = `create schema elsewhere; ${ITEMS}`;
+    it = await SchemaCase.open(postgres, natsServer, ddl, {}, { tables: ['public.*'] });
+    const away = (ids: string, then = ''): Promise<void> =>
+      it.run(`begin; alter table items set schema elsewhere; delete from elsewhere.items where id in (${ids});
+        alter table elsewhere.items set schema public; ${then} commit`);
+    await away('1, 2', 'update items set qty = 5 where id = 20;');
+    await it.equal();
+    await away('3, 4');
+    await it.equal();
+    await it.pipe.stop(['capture']);
+    await away('5, 6');
+    it.pipe.start(['capture']);
+    await it.equal();
+  });
+
   test('a dropped table is kept, and said to be', async () => {
     await open();
     await it.run('create table orders (id int primary key); insert into orders values (1)');
