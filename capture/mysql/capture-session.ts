@@ -26,7 +26,8 @@ import { LogBoundary, type LogPort } from './log-boundary.ts';
 import { publishRead } from './published-table.ts';
 import { BinlogBudget, readExpiry, readLogFiles } from './retained-log.ts';
 import { readerIdentity } from './reader-identity.ts';
-import { cancelContent, SnapshotReader } from './snapshot.ts';
+import { cancelContent } from './reading-marks.ts';
+import { SnapshotReader } from './snapshot.ts';
 import type { ToldTables } from './told-tables.ts';
 
 export interface SessionOptions {
@@ -278,6 +279,7 @@ export class CaptureSession {
         lookups: this.#o.client,
         flavour: settings.kind,
         readTable: (schema: string, name: string) => this.#catalog.read(schema, name),
+        changes: () => this.#catalog.changes,
         rules: this.#rules,
         progress: this.#o.progress,
         maxChunkRows: settings.snapshot_chunk_rows,

@@ -333,6 +333,11 @@ export class LiveCatalog {
     return this.#hidden;
   }
 
+  /** Grows with each statement of the log that may have changed tables. */
+  get changes(): number {
+    return this.#epoch;
+  }
+
   /** A captured table by the name that a statement gives it. */
   tableByName(schema: string, name: string): LoggedTable | undefined {
     const id = `${schema}.${name}`;

@@ -12,6 +12,8 @@ export interface SnapshotPorts extends ChunkReaderOptions {
   readonly lookups: SqlClient;
   /** A table as the catalog has it now. */
   readonly readTable: (schema: string, name: string) => Promise<CapturedTable | 'absent' | undefined>;
+  /** How many statements that may have changed tables the log has told of so far. */
+  readonly changes: () => number;
   readonly rules: ColumnRules;
   readonly progress: ProgressStore;
   readonly maxChunkRows: number;

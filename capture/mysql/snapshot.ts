@@ -6,18 +6,11 @@
 import { asReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
-import { isOrdered, rangeMark } from '../../core/key-order.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import { spanFits } from '../key-span.ts';
 import { RowLimit } from '../row-limit.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
-import {
-  cancelMark,
-  nameReading,
-  type KeyTexts,
-  type SnapshotProgress,
-  type TableProgress,
-} from '../snapshot-request.ts';
+import { nameReading, type KeyTexts, type TableProgress } from '../snapshot-request.ts';
 import { TableNews } from '../table-news.ts';
 import type { CapturedTable } from './catalog.ts';
 import { ChunkReader } from './chunk-reader.ts';
@@ -28,6 +21,7 @@ import type { TakeRow } from './connection.ts';
 import { readExecuted } from './executed.ts';
 import type { LogPort } from './log-boundary.ts';
 import { publishRead } from './published-table.ts';
+import { beginReading, cancelContent, markReading, placeOf } from './reading-marks.ts';
 import type { SnapshotPorts } from './snapshot-ports.ts';
 import { failedForDdl } from './source-error.ts';
 import { estimateSpan, estimateTables } from './table-estimates.ts';
@@ -165,16 +159,20 @@ export class SnapshotReader {
     await this.#ports.progress.write(this.#task.progress);
   }
 
-  async #begin(table: TableProgress, captured: CapturedTable): Promise<Reading> {
+  /** Undefined where the table is gone by then, or is not to be read any more. */
+  async #begin(table: TableProgress, first: CapturedTable): Promise<Reading | undefined> {
     const id = nameReading(this.#task.progress, table, placeOf(table));
-    const keyless = captured.schema.key.length === 0;
+    let captured = first;
     if (table.state === 'pending') {
-      if (!keyless) await this.#mark(captured, id, 'begin', table);
+      const begun = await beginReading(this.#ports, table, id, () => !this.#stopped && this.#news.isWanted(table));
+      if (begun === undefined) return undefined;
+      captured = begun;
       await estimateSpan(this.#ports, table, captured);
       table.state = 'running';
       await this.#ports.stored();
       await this.#store();
     }
+    const keyless = captured.schema.key.length === 0;
     const rowBytes = this.#rowBytes.get(table) ?? 0;
     const limit = keyless ? undefined : Math.min(FIRST_CHUNK_ROWS, this.#rowsOf(rowBytes));
     const { rules } = this.#ports;
@@ -264,7 +262,11 @@ export class SnapshotReader {
 
   async #end({ table, captured, id }: Reading): Promise<void> {
     if (this.#stopped || !this.#news.isWanted(table)) return;
-    await this.#mark(captured, id, 'end', table);
+    const { rules } = this.#ports;
+    await this.#ports.atBoundary(
+      () => true,
+      (port) => markReading(port, rules, captured, id, 'end', table),
+    );
     await this.#ports.stored();
     table.state = 'done';
     this.#ports.log.info({ table: placeOf(table), rows: table.rows }, 'table read');
@@ -345,14 +347,6 @@ export class SnapshotReader {
       await abortableDelay(20 * attempt, signal);
     }
     return 'aside';
-  }
-
-  /** Tells targets what is read: of a range, where they can tell which rows those are. */
-  async #mark(table: CapturedTable, id: string, kind: 'begin' | 'end', { span }: TableProgress): Promise<void> {
-    const published = publishRead(table, this.#ports.rules).table;
-    if (span !== undefined && !isOrdered(published.schema, span)) return;
-    const content = span === undefined ? [id, kind] : rangeMark(id, `${kind}_range`, span);
-    await this.#publishMark(table, Buffer.from(JSON.stringify(content)));
   }
 
   #publishAt(port: LogPort, table: CapturedTable, content: readonly string[]): void {
@@ -499,18 +493,9 @@ export class SnapshotReader {
   }
 }
 
-/** The content of the mark of a reading that is not brought to its end. */
-export function cancelContent(progress: SnapshotProgress, table: TableProgress): Buffer {
-  return Buffer.from(JSON.stringify([nameReading(progress, table, placeOf(table)), cancelMark(table)]));
-}
-
 /** Single rows are less than any table. */
 function sizeOf({ keys, estimate }: TableProgress): number {
   return keys === undefined ? (estimate ?? Number.MAX_VALUE) : -1;
-}
-
-function placeOf({ schema, name }: TableProgress): string {
-  return `${schema}.${name}`;
 }
 
 function keyStatements(table: CapturedTable, keys: readonly KeyTexts[], excluded: ReadonlySet<string>): string[] {

@@ -4,8 +4,9 @@ import { expect, it } from 'vitest';
 import type { CapturedTable } from '../../capture/mysql/catalog.ts';
 import type { SqlClient, TakeRow } from '../../capture/mysql/connection.ts';
 import type { LogPort } from '../../capture/mysql/log-boundary.ts';
+import { beginReading } from '../../capture/mysql/reading-marks.ts';
 import { SnapshotReader } from '../../capture/mysql/snapshot.ts';
-import type { ProgressStore, SnapshotProgress } from '../../capture/snapshot-request.ts';
+import type { ProgressStore, SnapshotProgress, TableProgress } from '../../capture/snapshot-request.ts';
 import { StreamLead } from '../../capture/stream-lead.ts';
 import { ColumnRules } from '../../core/column-rules.ts';
 import { parseGtidSet } from '../../core/gtid-position.ts';
@@ -25,6 +26,54 @@ const TABLE: CapturedTable = {
   columns: [{ schema: id, dataType: 'int', shown: 'int', generated: false, computed: false, textSql: '`id`' }],
   transactional: true,
 };
+
+it('begins where the log has come to what the catalog has', async () => {
+  const narrowed: CapturedTable = { ...TABLE, schema: { ...TABLE.schema, version: 'narrower' } };
+  const published: string[] = [];
+  let changes = 0;
+  let isBehind = true;
+  const port: LogPort = {
+    taken: parseGtidSet('', 'mysql')!,
+    contains: () => !isBehind,
+    place: { file: '', offset: 0 },
+    window: undefined,
+    publish: ({ schema }, op) => void published.push(`${op} ${schema.version}`),
+    publishLines: () => published.push('rows'),
+  };
+  const client = { query: async () => [['']], each: async () => undefined } as unknown as SqlClient;
+  const table: TableProgress = { schema: 'erp', name: 'items', state: 'pending', cursor: null, rows: 0 };
+  const begun = await beginReading(
+    {
+      client,
+      lookups: client,
+      flavour: 'mysql',
+      readTable: async () => narrowed,
+      changes: () => changes,
+      rules: ColumnRules.compile(undefined),
+      progress: { write: async () => undefined } as unknown as ProgressStore,
+      maxChunkRows: 2,
+      maxRowsPerSecond: undefined,
+      log: createLogger('silent'),
+      lead: new StreamLead(0),
+      signal: new AbortController().signal,
+      atBoundary: async (ready, work) => {
+        if (!ready(port)) {
+          // Rows of the version before, the statement, and rows of the new one.
+          published.push('log v', 'log narrower');
+          changes += 1;
+          isBehind = false;
+        }
+        return work(port);
+      },
+      stored: async () => undefined,
+    },
+    table,
+    'first_erp.items',
+    () => true,
+  );
+  expect(begun?.schema.version).toBe('narrower');
+  expect(published).toEqual(['log v', 'log narrower', 's narrower']);
+});
 
 it('rows of a table that is dropped while the chunk before is being stored are not published', async () => {
   const published: string[] = [];
@@ -63,6 +112,7 @@ it('rows of a table that is dropped while the chunk before is being stored are n
       lookups: client,
       flavour: 'mysql',
       readTable: async () => (dropped ? 'absent' : TABLE),
+      changes: () => 0,
       rules: ColumnRules.compile(undefined),
       progress: { write: async () => undefined } as unknown as ProgressStore,
       maxChunkRows: 2,
