@@ -16,7 +16,7 @@ import type {
 import type { OutboundTrace, TracesOf } from './outbound/outbound-traces.ts';
 import type { TableRecord } from './followed-tables.ts';
 import type { Rebuilt, RebuildOptions } from './rebuild.ts';
-import type { OutboundProblem } from './outbound/outbound-shape.ts';
+import type { OutboundFit } from './outbound/outbound-fit.ts';
 import type { PositionRow, TargetStore } from './target-store.ts';
 
 /** A session for looking at a target and for working on its quarantine. */
@@ -53,8 +53,8 @@ export interface Target {
   readonly store: TargetStore;
   /** The store of an outbound flow: it writes to tables of another system, and neither makes nor alters one. */
   outboundStore(plan: OutboundPlan): TargetStore;
-  /** What of an outbound mapping does not fit the real tables. Throws `target_unreachable` or another classified error. */
-  checkOutbound(plan: OutboundPlan): Promise<OutboundProblem[]>;
+  /** How an outbound mapping fits the real tables. Throws `target_unreachable` or another classified error. */
+  checkOutbound(plan: OutboundPlan): Promise<OutboundFit>;
   /** What an outbound flow left there, and removes it if that is asked for. Throws classified errors. */
   outboundTraces(of: TracesOf): Promise<OutboundTrace[]>;
   /** Connects. Throws `target_unreachable`, `target_auth` or another classified error. */

@@ -24,10 +24,10 @@ export async function outboundFindings(config: Config): Promise<Finding[]> {
     const subject = `flow ${name}`;
     try {
       const plan = loadOutboundPlan(map, outbound);
-      const problems = await (await targetOf(config.targets[to]!)).checkOutbound(plan);
+      const { problems, meetings } = await (await targetOf(config.targets[to]!)).checkOutbound(plan);
       if (problems.length === 0)
         findings.push({ severity: 'ok', subject, message: `mapping ${map} fits the tables of ${to}` });
-      for (const { write, gone, keyLacks, rowLacks, keyLine } of plan.blocks) {
+      for (const [{ write, gone, keyLine }, { keyLacks, rowLacks, keyBlurs, rowBlurs }] of meetings) {
         if (keyLacks.length > 0)
           findings.push({
             severity: 'warning',
@@ -35,7 +35,15 @@ export async function outboundFindings(config: Config): Promise<Finding[]> {
             message: `${map}:${keyLine}: records that differ only in ${keyLacks.join(', ')} meet in one row of ${write.table}: the first writes it, the others are held`,
             remedy: `add what tells the rows apart to the key, or let "where" pass one of the records`,
           });
-        if (gone !== 'ignore' && gone.remove && rowLacks.length > keyLacks.length)
+        for (const { field, why } of keyBlurs)
+          findings.push({
+            severity: 'warning',
+            subject,
+            message: `${map}:${keyLine}: several values of ${field} may be one there (${why}): records that have them meet in one row of ${write.table}: the first writes it, the others are held`,
+            remedy: `compare exactly there, or leave it where records never differ in that alone`,
+          });
+        const side = rowLacks.length + rowBlurs.length > keyLacks.length + keyBlurs.length;
+        if (gone !== 'ignore' && gone.remove && side)
           findings.push({
             severity: 'warning',
             subject,

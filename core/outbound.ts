@@ -6,10 +6,16 @@
 /** What is known of a value before it is there; `unknown` where only the value can tell. */
 export type OutboundKind = 'text' | 'decimal' | 'boolean' | 'timestamp' | 'date' | 'json' | 'unknown';
 
+/** What a value has of a record: a field, as it is or but as a number, or what it is for every record. */
+export type OutboundOrigin =
+  { readonly field: string; readonly asNumber: boolean } | { readonly constant: string | null };
+
 /** A value of a row: the number of the cell that holds its text, and what kind of text it is. */
 export interface OutboundInput {
   readonly cell: number;
   readonly kind: OutboundKind;
+  /** Of a value of the row's key, where it is known. */
+  readonly origin?: OutboundOrigin;
 }
 
 /** A value that is looked up in a table of the target: its column, in the row where others equal given values. */
@@ -56,14 +62,10 @@ export interface OutboundBlock {
   readonly write: OutboundWrite;
   /** What is done when the record goes: nothing, its row is deleted, or columns of it are set. */
   readonly gone: 'ignore' | { readonly remove: boolean; readonly write: OutboundWrite };
-  /** Whether all blocks that go to the row share columns, be it by way of others: who has what one writes has the row. */
-  readonly wholeRow: boolean;
   /** Whether a record may be let in, as far as its key tells. Takes the values of the entity's fields in order. */
   readonly mayTake: (record: readonly (string | null)[]) => boolean;
-  /** Fields of the record's key by which the key of the row does not differ: records that agree in the others meet in columns of it. */
-  readonly keyLacks: readonly string[];
-  /** The same of the row as a whole, of which other records may fill other columns. */
-  readonly rowLacks: readonly string[];
+  /** Fields of the record of which `where` lets one value pass, and that value. */
+  readonly pinned: ReadonlyMap<string, string | null>;
   /** Line of the row's key. */
   readonly keyLine: number;
 }

@@ -3,8 +3,16 @@ import { markerTable } from '../../core/origin.ts';
 import type { OutboundPlan, OutboundWrite } from '../../core/outbound.ts';
 import { formatPosition, type Position } from '../../core/position.ts';
 import type { Move } from '../batch-store.ts';
-import type { Cells, Claim, OutboundSession, WaitingContent, WaitingRecord } from '../outbound/outbound-session.ts';
-import { requireFit, tablesOf } from '../outbound/outbound-shape.ts';
+import type {
+  Cells,
+  Claim,
+  Looked,
+  OutboundSession,
+  WaitingContent,
+  WaitingRecord,
+} from '../outbound/outbound-session.ts';
+import { keyNames } from '../outbound/exact-columns.ts';
+import { requireFit, tablesOf, type SystemTables } from '../outbound/outbound-shape.ts';
 import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import type { FlowPosition } from '../target-store.ts';
 import { countKeys } from './quarantine.ts';
@@ -30,6 +38,9 @@ export class MysqlOutboundSession implements OutboundSession {
   readonly at: FlowPosition;
   readonly #marker: string;
   readonly #statements = new Map<OutboundWrite, OutboundStatements>();
+  #tables: SystemTables = new Map();
+  /** What was looked at, and has not been written yet. */
+  #staged: { write: OutboundWrite; rows: readonly Cells[]; waiting: ReadonlySet<number> } | undefined;
   #plan: OutboundPlan | undefined;
   #transaction: TargetTransaction | undefined;
 
@@ -40,10 +51,11 @@ export class MysqlOutboundSession implements OutboundSession {
     this.#marker = qualifiedName('waybill', markerTable(options.installation));
   }
 
-  async prepare(plan: OutboundPlan): Promise<void> {
+  async prepare(plan: OutboundPlan): Promise<SystemTables> {
     const session = this.#session;
     this.#plan = plan;
     const tables = await readSystemTables(session, this.#options.database, tablesOf(plan));
+    this.#tables = tables;
     requireFit(plan, tables);
     await session.run(
       `CREATE TABLE IF NOT EXISTS ${this.#marker} (flow varchar(64) NOT NULL PRIMARY KEY, transactions bigint NOT NULL) ENGINE=InnoDB`,
@@ -52,6 +64,7 @@ export class MysqlOutboundSession implements OutboundSession {
       await this.#prepareWrite(write, tables, plan.zone);
       if (gone !== 'ignore') await this.#prepareWrite(gone.write, tables, plan.zone);
     }
+    return tables;
   }
 
   async #prepareWrite(
@@ -72,14 +85,26 @@ export class MysqlOutboundSession implements OutboundSession {
     );
   }
 
-  async waiting(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>> {
-    const statements = this.#statements.get(write)!;
-    return statements.waiting === undefined ? new Set() : await this.#stage(statements, rows);
+  async look(write: OutboundWrite, rows: readonly Cells[]): Promise<Looked> {
+    const { stage, look } = this.#statements.get(write)!;
+    await this.#session.run(stage(rows));
+    const names: (readonly string[] | undefined)[] = rows.map(() => undefined);
+    const waiting = new Set<number>();
+    const asName = keyNames(write, this.#tables.get(write.table)!);
+    for (const [i, waits, ...texts] of await this.#session.rows(look)) {
+      names[Number(i)] = asName(texts);
+      if (waits === '1') waiting.add(Number(i));
+    }
+    this.#staged = { write, rows, waiting };
+    return { waiting, names };
   }
 
   async write(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>> {
     const statements = this.#statements.get(write)!;
-    const waiting = await this.#stage(statements, rows);
+    const staged = this.#staged;
+    const there = staged?.write === write && staged.rows === rows;
+    const waiting = there ? staged.waiting : await this.#stage(statements, rows);
+    this.#staged = undefined;
     if (statements.write !== '') await this.#session.run(statements.write);
     return waiting;
   }
@@ -129,6 +154,7 @@ export class MysqlOutboundSession implements OutboundSession {
   async settle(): Promise<void> {}
 
   async rollbackToSavepoint(): Promise<void> {
+    this.#staged = undefined;
     await this.#session.run('ROLLBACK TO SAVEPOINT outbound');
   }
 

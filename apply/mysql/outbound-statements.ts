@@ -4,9 +4,9 @@
  */
 import { isFind, type OutboundColumn, type OutboundInput, type OutboundWrite } from '../../core/outbound.ts';
 import type { Cells } from '../outbound/outbound-session.ts';
-import { columnsOf, encodeValue } from '../outbound/outbound-shape.ts';
+import { columnsOf, encodeValue, inNameOrder } from '../outbound/outbound-shape.ts';
 import { qualifiedName, quoteLiteral, quoteName, quoteNullable, typeForDdl } from './sql.ts';
-import type { MysqlSystemTable } from './system-table.ts';
+import type { MysqlColumn, MysqlSystemTable } from './system-table.ts';
 
 export interface OutboundStatements {
   /** Makes the temporary table. It does not commit. */
@@ -18,6 +18,8 @@ export interface OutboundStatements {
    * Undefined where no row ever does.
    */
   readonly waiting: string | undefined;
+  /** Of all staged rows: the number, whether it waits, and the texts of the key in the order of its columns' names. */
+  readonly look: string;
   /** Writes those that do not. */
   readonly write: string;
   readonly remove: string;
@@ -103,10 +105,22 @@ export function createOutboundStatements(
         ...(late.length === 0 ? [] : [`UPDATE ${stage} SET w = 1 WHERE ${late.join(' OR ')}`]),
       ].join('; '),
     waiting: late.length === 0 ? undefined : `SELECT i FROM ${stage} WHERE w = 1`,
+    look: `SELECT i, w, ${inNameOrder(keys)
+      .map((key) => keyText(names.get(key)!, table.details.get(key.name)!))
+      .join(', ')} FROM ${stage}`,
     write: writes.join('; '),
     // Not by an alias, which would be looked for in a default database.
     remove: `DELETE ${target} FROM ${stage} s STRAIGHT_JOIN ${target} ON ${keys.map((key) => `${target}.${quoteName(key.name)} = s.${names.get(key)!}`).join(' AND ')}`,
   };
+}
+
+/** A text of a key's value that is the same for all that the column takes for the same. */
+function keyText(value: string, { type, charset, collation, exact }: MysqlColumn): string {
+  if (type.startsWith('bit')) return `${value} + 0`;
+  if (charset === undefined || exact === true || /^(?:enum|set)\b/.test(type)) return value;
+  // All but these collations pass over blanks at the end.
+  const padded = !/_0900_|nopad/.test(collation!);
+  return `HEX(WEIGHT_STRING(${padded ? `TRIM(TRAILING ' ' FROM ${value})` : value}))`;
 }
 
 /** A column of the temporary table with the type, and for texts the collation, of a system's column. */

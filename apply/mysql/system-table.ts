@@ -1,13 +1,15 @@
 /** The tables of a system in MySQL or MariaDB that outbound flows write to, as they are. */
-import type { SystemTable } from '../outbound/outbound-shape.ts';
+import type { SystemColumn, SystemTable } from '../outbound/outbound-shape.ts';
 import type { MysqlSession } from './session.ts';
 import { qualifiedName, quoteName } from './sql.ts';
 import type { TargetColumn } from './table-shape.ts';
 import { errnoOf, sqlStateOf } from './target-error.ts';
 import { readTable } from './target-table.ts';
 
+export type MysqlColumn = TargetColumn & SystemColumn;
+
 export interface MysqlSystemTable extends SystemTable {
-  readonly details: ReadonlyMap<string, TargetColumn>;
+  readonly details: ReadonlyMap<string, MysqlColumn>;
 }
 
 /** Reads tables by their names; one without a database lies in `database`. Undefined for one that is not there. */
@@ -32,7 +34,15 @@ async function readSystemTable(
   if (schema === undefined || found === undefined) return undefined;
   const rights = await readRights(session, qualifiedName(schema, name.slice(dot + 1)), [...found.columns.values()]);
   const details = new Map(
-    [...found.columns.values()].map((column) => [column.name, { ...column, denied: rights.ofColumn(column.name) }]),
+    [...found.columns.values()].map((column) => [
+      column.name,
+      // Texts of keys have no blanks at their ends, which these collations pass over.
+      {
+        ...column,
+        exact: column.charset !== undefined && /(?:_bin|^binary)$/.test(column.collation ?? ''),
+        denied: rights.ofColumn(column.name),
+      },
+    ]),
   );
   return {
     schema,

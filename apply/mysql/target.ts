@@ -2,7 +2,8 @@
 import type { TargetConfig } from '../../core/config.ts';
 import { noticesOf } from '../followed-tables.ts';
 import type { Target, TargetDesk } from '../target-kind.ts';
-import { outboundProblems, tablesOf } from '../outbound/outbound-shape.ts';
+import { outboundFit } from '../outbound/outbound-fit.ts';
+import { tablesOf } from '../outbound/outbound-shape.ts';
 import { createMysqlOutboundStore } from './outbound-store.ts';
 import { outboundTraces } from './outbound-traces.ts';
 import { readSystemTables } from './system-table.ts';
@@ -33,7 +34,7 @@ export function createMysqlTarget(settings: TargetConfig): Target {
     async checkOutbound(plan) {
       const session = await MysqlSession.open(settings, 'waybill check');
       try {
-        return outboundProblems(plan, await readSystemTables(session, databaseOf(settings.url), tablesOf(plan)));
+        return outboundFit(plan, await readSystemTables(session, databaseOf(settings.url), tablesOf(plan)));
       } catch (thrown) {
         throw targetError(thrown, 'reading the tables that an outbound mapping writes to');
       } finally {

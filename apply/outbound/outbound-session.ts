@@ -4,6 +4,7 @@ import type { Position } from '../../core/position.ts';
 import type { Move } from '../batch-store.ts';
 import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import type { FlowPosition } from '../target-store.ts';
+import type { SystemTables } from './outbound-shape.ts';
 
 /** A record that has not gone in: it is tried again, until it does or a newer one of its key takes its place. */
 export interface WaitingRecord {
@@ -23,6 +24,17 @@ export interface WaitingContent {
 /** Cells of one row, as an `OutboundWrite` gives them. */
 export type Cells = readonly (string | null)[];
 
+/** How rows stand before they are written. */
+export interface Looked {
+  /** Indexes of rows that would wait for another one, if they were written now. */
+  readonly waiting: ReadonlySet<number>;
+  /**
+   * Of each row what its key is, in the order of the names of the key's columns: texts that are the same for all that the
+   * database takes for the same. Undefined where it finds none.
+   */
+  readonly names: readonly (readonly string[] | undefined)[];
+}
+
 /** A record that writes a row which others may want to write too. */
 export interface Claim {
   /** Names the row, and the record, in few characters. */
@@ -35,12 +47,11 @@ export interface Claim {
 export interface OutboundSession {
   /** Where the flow stands. */
   readonly at: FlowPosition;
-  /** Holds the plan against the real tables. Throws `mapping_invalid` naming file and line. */
-  prepare(plan: OutboundPlan): Promise<void>;
+  /** Holds the plan against the real tables, and gives them. Throws `mapping_invalid` naming file and line. */
+  prepare(plan: OutboundPlan): Promise<SystemTables>;
   /** Begins with the position (invariant 5) and the mark by which captures know whose transaction it is. */
   begin(move: Move): Promise<void>;
-  /** Indexes of rows that would wait for another one, if they were written now. */
-  waiting(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>>;
+  look(write: OutboundWrite, rows: readonly Cells[]): Promise<Looked>;
   /** Writes what differs from what is there. Gives the indexes of rows that wait for another one. */
   write(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>>;
   /** Deletes rows by their keys. */

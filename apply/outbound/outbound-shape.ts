@@ -19,6 +19,10 @@ export interface SystemColumn {
   readonly defaulted: boolean;
   /** It cannot be written. */
   readonly generated: boolean;
+  /** Texts are equal there only where they are the same. */
+  readonly exact?: boolean;
+  /** The collation, where texts have one that may take some for equal. */
+  readonly collation?: string | undefined;
   /** What this user may not do with it (SELECT, INSERT, UPDATE), where it may with other columns. */
   readonly denied?: readonly string[];
   /** The sequence that fills it where it is not given, and that this user may not take from. */
@@ -251,4 +255,9 @@ const UTC_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/;
 /** The columns of a write, of one role. */
 export function columnsOf(write: OutboundWrite, role: OutboundColumn['role']): OutboundColumn[] {
   return write.columns.filter((column) => column.role === role);
+}
+
+/** In an order that does not go by that of the file. */
+export function inNameOrder<T extends { readonly name: string }>(items: readonly T[]): T[] {
+  return items.toSorted((a, b) => (a.name < b.name ? -1 : 1));
 }

@@ -45,13 +45,19 @@ export class OutboundSink implements BatchSink {
   #retriedId = '0';
   readonly #columns = new WeakMap<object, readonly number[] | undefined>();
 
-  private constructor(session: OutboundSession, options: SinkOptions, plan: OutboundPlan, waiting: Set<string>) {
+  private constructor(
+    session: OutboundSession,
+    options: SinkOptions,
+    plan: OutboundPlan,
+    shared: SharedRows,
+    waiting: Set<string>,
+  ) {
     this.#session = session;
     this.#options = options;
     this.#plan = plan;
+    this.#shared = shared;
     this.#waiting = waiting;
     this.#inbox = new QuarantineCount(() => session.countKeys(), options.report);
-    this.#shared = new SharedRows(session, plan);
     this.#position = session.at.position;
     this.#seq = session.at.seq;
   }
@@ -59,8 +65,8 @@ export class OutboundSink implements BatchSink {
   /** Throws `mapping_invalid` when the plan does not fit the tables. */
   static async create(session: OutboundSession, options: SinkOptions, plan: OutboundPlan): Promise<OutboundSink> {
     try {
-      await session.prepare(plan);
-      return new OutboundSink(session, options, plan, await session.waitingKeys());
+      const shared = new SharedRows(session, plan, await session.prepare(plan));
+      return new OutboundSink(session, options, plan, shared, await session.waitingKeys());
     } catch (thrown) {
       throw session.error(thrown, `preparing flow ${options.flow}`);
     }
@@ -242,9 +248,13 @@ export class OutboundSink implements BatchSink {
   ): Promise<readonly Item[]> {
     if (!this.#shared.has(block)) return gone;
     const { rows, of } = this.#cells(write, gone, failures);
+    if (rows.length === 0) return [];
     const failed = new Set([...failures.keys()].map(({ key }) => key));
-    const places = await this.#shared.own(block, wantedOf(rows, of), failed);
-    return places.map((place) => of[place]!);
+    const { names } = await this.#session.look(write, rows);
+    // What cannot be found is not there.
+    const places = [...rows.keys()].filter((index) => names[index] !== undefined);
+    const wanted = places.map((index): Wanted => ({ key: of[index]!.key, cells: rows[index]!, name: names[index]! }));
+    return (await this.#shared.own(block, wanted, failed)).map((place) => of[places[place]!]!);
   }
 
   /** Writes rows; those of a block unless they are another record's. */
@@ -254,37 +264,35 @@ export class OutboundSink implements BatchSink {
     items: readonly Item[],
     failures: Map<Item, RowFailure>,
   ): Promise<void> {
-    let { rows, of } = this.#cells(write, items, failures);
-    const shared = block !== undefined && this.#shared.has(block) ? this.#shared : undefined;
-    const wait = (waiting: ReadonlySet<number>): void => {
-      for (const index of waiting)
-        failures.set(of[index]!, waits(`${write.table}: a row that it needs is not there yet`));
-    };
-    const without = (some: { has(index: number): boolean }): void => {
-      rows = rows.filter((_, index) => !some.has(index));
-      of = of.filter((_, index) => !some.has(index));
-    };
-    if (shared !== undefined && rows.length > 0) {
-      // What waits has no row: another record may be able to write it.
-      const waiting = await this.#session.waiting(write, rows);
-      wait(waiting);
-      without(waiting);
-      const others = await shared.claim(block!, wantedOf(rows, of));
-      for (const [index, key] of others)
-        failures.set(
-          of[index]!,
-          waits(`${write.table}: record ${key} has this row; the key of the row does not tell them apart`),
-        );
-      without(others);
-    }
+    const { rows, of } = this.#cells(write, items, failures);
     if (rows.length === 0) return;
-    const waiting = await this.#session.write(write, rows);
-    wait(waiting);
-    if (waiting.size > 0)
-      await shared?.giveUp(
-        block!,
-        wantedOf(rows, of).filter((_, index) => waiting.has(index)),
+    const waits = (item: Item): void =>
+      void failures.set(item, waitingFor(`${write.table}: a row that it needs is not there yet`));
+    if (block === undefined || !this.#shared.has(block)) {
+      for (const index of await this.#session.write(write, rows)) waits(of[index]!);
+      return;
+    }
+    // What waits has no row: another record may be able to write it.
+    const { waiting, names } = await this.#session.look(write, rows);
+    for (const index of waiting) waits(of[index]!);
+    const found = [...rows.keys()].filter((index) => !waiting.has(index) && names[index] !== undefined);
+    const wanted = found.map((index): Wanted => ({ key: of[index]!.key, cells: rows[index]!, name: names[index]! }));
+    const others = await this.#shared.claim(block, wanted);
+    for (const [place, key] of others)
+      failures.set(
+        of[found[place]!]!,
+        waitingFor(`${write.table}: record ${key} has this row; the key of the row does not tell them apart`),
       );
+    const claimed = [...wanted.keys()].filter((place) => !others.has(place));
+    if (claimed.length === 0) return;
+    const all = claimed.length === rows.length;
+    const late = await this.#session.write(write, all ? rows : claimed.map((place) => wanted[place]!.cells));
+    if (late.size === 0) return;
+    for (const index of late) waits(of[found[claimed[index]!]!]!);
+    await this.#shared.giveUp(
+      block,
+      [...late].map((index) => wanted[claimed[index]!]!),
+    );
   }
 
   #cells(write: OutboundWrite, items: readonly Item[], failures: Map<Item, RowFailure>): { rows: Cells[]; of: Item[] } {
@@ -327,11 +335,7 @@ export class OutboundSink implements BatchSink {
   }
 }
 
-function wantedOf(rows: readonly Cells[], of: readonly Item[]): Wanted[] {
-  return rows.map((cells, index) => ({ key: of[index]!.key, cells }));
-}
-
-function waits(message: string): RowFailure {
+function waitingFor(message: string): RowFailure {
   return { reason: 'waits', sqlState: null, message };
 }
 

@@ -6,13 +6,17 @@
  */
 import { hash } from 'node:crypto';
 import { isFind, type OutboundBlock, type OutboundPlan, type OutboundWrite } from '../../core/outbound.ts';
+import { meetingsOf } from './meeting-rows.ts';
 import type { Cells, Claim, OutboundSession } from './outbound-session.ts';
+import { inNameOrder, type SystemTables } from './outbound-shape.ts';
 
 /** A row that a record wants to write, or to end. */
 export interface Wanted {
   /** JSON array of the record's key. */
   readonly key: string;
   readonly cells: Cells;
+  /** What the key of the row is, in the order of the names of its columns. */
+  readonly name: readonly string[];
 }
 
 /** The columns that tell rows apart, and the cells of what they hold. */
@@ -23,8 +27,11 @@ interface RowName {
 
 /** How rows of a block are claimed. */
 interface Claiming {
-  /** In the order of the names; before, where that is another one, in the order of the file, as earlier versions had it. */
-  readonly names: readonly RowName[];
+  readonly wholeRow: boolean;
+  /** Columns of the key, in the order of their names. */
+  readonly columns: readonly string[];
+  /** How earlier versions named a row: by the texts that it is looked up by, in the order of the names or in that of the file. */
+  readonly former: readonly RowName[];
   /** Columns of the row that the block sets, and that only other blocks set. */
   readonly own: readonly string[];
   readonly others: readonly string[];
@@ -32,8 +39,10 @@ interface Claiming {
   readonly rivals: readonly OutboundBlock[];
 }
 
-/** Ids of a row: of all of it, and of its columns. */
+/** Ids of a row: of all of it, and of its columns, those that earlier versions gave it among them. */
 interface RowIds {
+  /** What a record claims to have what the block writes there. */
+  readonly claims: readonly string[];
   readonly whole: readonly string[];
   readonly own: readonly string[];
   readonly others: readonly string[];
@@ -50,16 +59,16 @@ export class SharedRows {
   /** What was nobody's before the newest claims. */
   #fresh = new Set<string>();
 
-  constructor(session: OutboundSession, plan: OutboundPlan) {
+  /** `tables` are those of the plan, as they are. */
+  constructor(session: OutboundSession, plan: OutboundPlan, tables: SystemTables) {
     this.#session = session;
     this.#plan = plan;
-    const { blocks } = plan;
-    for (const block of blocks) {
-      const same = blocks.filter((other) => rowsOf(other) === rowsOf(block));
+    for (const [block, { wholeRow, keyLacks, rowLacks, keyBlurs, rowBlurs }] of meetingsOf(plan, tables)) {
+      const same = plan.blocks.filter((other) => rowsOf(other) === rowsOf(block));
       // Who deletes a row must know whether others have columns of it.
       const deleted = same.some(({ gone }) => gone !== 'ignore' && gone.remove);
-      if (block.keyLacks.length > 0 || (deleted && block.rowLacks.length > 0))
-        this.#claiming.set(block, claimingOf(block, same));
+      if (keyLacks.length + keyBlurs.length > 0 || (deleted && rowLacks.length + rowBlurs.length > 0))
+        this.#claiming.set(block, claimingOf(block, same, wholeRow));
     }
   }
 
@@ -90,7 +99,7 @@ export class SharedRows {
         others.set(index, other);
         continue;
       }
-      for (const row of claimsOf(block, rows[index]!)) {
+      for (const row of rows[index]!.claims) {
         this.#kept.add(row);
         if (owners.has(row)) continue;
         owners.set(row, key);
@@ -105,7 +114,7 @@ export class SharedRows {
 
   /** What was just claimed and could not be written after all: who did not have the row before does not have it now. */
   async giveUp(block: OutboundBlock, wanted: readonly Wanted[]): Promise<void> {
-    const claims = this.#idsOf(block, wanted).flatMap((row) => claimsOf(block, row));
+    const claims = this.#idsOf(block, wanted).flatMap((row) => row.claims);
     const rows = claims.filter((row) => this.#fresh.delete(row));
     for (const row of rows) this.#kept.delete(row);
     if (rows.length > 0) await this.#session.unclaim(rows);
@@ -149,7 +158,10 @@ export class SharedRows {
   ): string | undefined {
     const others = (ids: readonly string[]): string[] =>
       ids.map((id) => owners.get(id) ?? key).filter((owner) => owner !== key);
-    return others(own)[0] ?? others(whole).find((owner) => block.wholeRow || this.#mayRival(block, owner));
+    return (
+      others(own)[0] ??
+      others(whole).find((owner) => this.#claiming.get(block)!.wholeRow || this.#mayRival(block, owner))
+    );
   }
 
   /** Whether a record that got the row as a whole, before blocks for other columns were there, may have columns of the block. */
@@ -162,24 +174,33 @@ export class SharedRows {
 
   #idsOf(block: OutboundBlock, wanted: readonly Wanted[]): RowIds[] {
     const { table } = block.write;
-    const { names, own, others } = this.#claiming.get(block)!;
-    return wanted.map(({ cells }) => {
-      const rows = names.map((name) => [table, name.columns, name.cells.map((cell) => cells[cell]!)]);
-      const ofColumn = (column: string): string => idOf([...rows[0]!, column]);
-      return { whole: rows.map(idOf), own: own.map(ofColumn), others: others.map(ofColumn) };
+    const { wholeRow, columns, former, own, others } = this.#claiming.get(block)!;
+    return wanted.map(({ cells, name }) => {
+      const row = [VERSION, table, columns, name];
+      const rows = former.map((each) => [table, each.columns, each.cells.map((cell) => cells[cell]!)]);
+      const named = (by: readonly unknown[], of: readonly string[]): string[] =>
+        of.map((column) => idOf([...by, column]));
+      const [whole, now] = [idOf(row), named(row, own)];
+      return {
+        claims: wholeRow ? [whole] : now,
+        whole: [whole, ...rows.map(idOf)],
+        own: [...now, ...named(rows[0]!, own)],
+        others: [...named(row, others), ...named(rows[0]!, others)],
+      };
     });
   }
 }
 
-/** What a record claims to have what a block writes in a row. */
-function claimsOf({ wholeRow }: OutboundBlock, { whole, own }: RowIds): readonly string[] {
-  return wholeRow ? [whole[0]!] : own;
-}
+/** Begins what ids are made of; there was none in the first version, which went by other texts. */
+const VERSION = 2;
 
-function claimingOf(block: OutboundBlock, same: readonly OutboundBlock[]): Claiming {
+function claimingOf(block: OutboundBlock, same: readonly OutboundBlock[], wholeRow: boolean): Claiming {
   const own = setsOf(block);
+  const former = rowNames(block.write);
   return {
-    names: rowNames(block.write),
+    wholeRow,
+    columns: former[0]!.columns,
+    former,
     own,
     others: [...new Set(same.flatMap(setsOf))].filter((column) => !own.includes(column)),
     rivals: same.filter((other) => setsOf(other).some((column) => own.includes(column))),
@@ -201,9 +222,9 @@ function rowNames({ columns }: OutboundWrite): RowName[] {
     columns: ordered.map(({ name }) => name),
     cells: ordered.flatMap(({ inputs }) => inputs.map(({ cell }) => cell)),
   });
-  const sorted = inOrder(keys, ({ name }) => name).map(({ name, inputs }) => ({
+  const sorted = inNameOrder(keys).map(({ name, inputs }) => ({
     name,
-    inputs: inOrder(inputs, ({ column }) => column),
+    inputs: inputs.toSorted((a, b) => (a.column < b.column ? -1 : 1)),
   }));
   const [name, given] = [nameOf(sorted), nameOf(keys)];
   return name.cells.join() === given.cells.join() ? [name] : [name, given];
@@ -211,10 +232,6 @@ function rowNames({ columns }: OutboundWrite): RowName[] {
 
 function rowsOf({ write }: OutboundBlock): string {
   return JSON.stringify([write.table, rowNames(write)[0]!.columns]);
-}
-
-function inOrder<T>(items: readonly T[], textOf: (item: T) => string): T[] {
-  return items.toSorted((a, b) => (textOf(a) < textOf(b) ? -1 : 1));
 }
 
 function idOf(parts: readonly unknown[]): string {

@@ -3,8 +3,16 @@ import type { ClientBase } from 'pg';
 import type { OutboundPlan, OutboundWrite } from '../../core/outbound.ts';
 import { formatPosition, type Position } from '../../core/position.ts';
 import type { Move } from '../batch-store.ts';
-import type { Cells, Claim, OutboundSession, WaitingContent, WaitingRecord } from '../outbound/outbound-session.ts';
-import { requireFit, tablesOf, type SystemTable } from '../outbound/outbound-shape.ts';
+import type {
+  Cells,
+  Claim,
+  Looked,
+  OutboundSession,
+  WaitingContent,
+  WaitingRecord,
+} from '../outbound/outbound-session.ts';
+import { keyNames } from '../outbound/exact-columns.ts';
+import { requireFit, tablesOf, type SystemTables } from '../outbound/outbound-shape.ts';
 import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import type { FlowPosition } from '../target-store.ts';
 import { countKeys } from './quarantine.ts';
@@ -29,7 +37,7 @@ export class PostgresOutboundSession implements OutboundSession {
   readonly #client: ClientBase;
   readonly at: FlowPosition;
   readonly #statements = new Map<OutboundWrite, OutboundStatements>();
-  #tables: ReadonlyMap<string, SystemTable | undefined> = new Map();
+  #tables: SystemTables = new Map();
   #plan: OutboundPlan | undefined;
   #transaction: TargetTransaction | undefined;
 
@@ -39,10 +47,11 @@ export class PostgresOutboundSession implements OutboundSession {
     this.at = options.at;
   }
 
-  async prepare(plan: OutboundPlan): Promise<void> {
+  async prepare(plan: OutboundPlan): Promise<SystemTables> {
     this.#plan = plan;
     this.#tables = await readSystemTables(this.#client, tablesOf(plan));
     requireFit(plan, this.#tables);
+    return this.#tables;
   }
 
   async begin(move: Move): Promise<void> {
@@ -52,18 +61,19 @@ export class PostgresOutboundSession implements OutboundSession {
     await this.#transaction.flush();
   }
 
-  async waiting(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>> {
-    const { waiting } = this.#statementsOf(write);
-    return waiting === undefined ? new Set() : await this.#indexes(waiting(rows));
+  async look(write: OutboundWrite, rows: readonly Cells[]): Promise<Looked> {
+    const { rows: found } = await this.#client.query<{ i: number; w: boolean; names: (string | null)[] }>(
+      this.#statementsOf(write).look(rows),
+    );
+    const names: (readonly string[] | undefined)[] = rows.map(() => undefined);
+    const asName = keyNames(write, this.#tables.get(write.table)!);
+    for (const { i, names: texts } of found) names[i] = asName(texts);
+    return { waiting: new Set(found.filter(({ w }) => w).map(({ i }) => i)), names };
   }
 
   async write(write: OutboundWrite, rows: readonly Cells[]): Promise<ReadonlySet<number>> {
-    return await this.#indexes(this.#statementsOf(write).write(rows));
-  }
-
-  async #indexes(sql: string): Promise<ReadonlySet<number>> {
-    const { rows } = await this.#client.query<{ i: number }>(sql);
-    return new Set(rows.map(({ i }) => i));
+    const { rows: waiting } = await this.#client.query<{ i: number }>(this.#statementsOf(write).write(rows));
+    return new Set(waiting.map(({ i }) => i));
   }
 
   async remove(write: OutboundWrite, rows: readonly Cells[]): Promise<void> {

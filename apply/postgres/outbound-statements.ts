@@ -1,14 +1,21 @@
 /** The statements that bring rows into a system's table: the texts are cast once, and the database compares. */
 import { isFind, type OutboundColumn, type OutboundInput, type OutboundWrite } from '../../core/outbound.ts';
 import type { Cells } from '../outbound/outbound-session.ts';
-import { columnsOf, encodeValue, type SystemTable, type SystemTables } from '../outbound/outbound-shape.ts';
+import {
+  columnsOf,
+  encodeValue,
+  inNameOrder,
+  type SystemColumn,
+  type SystemTable,
+  type SystemTables,
+} from '../outbound/outbound-shape.ts';
 import { qualifiedName, quoteName, quoteNullable } from './sql.ts';
 
 export interface OutboundStatements {
   /** A statement that gives the numbers `i` of the rows that wait. */
   write(rows: readonly Cells[]): string;
-  /** One that gives the same and writes nothing; undefined where no row ever waits. */
-  readonly waiting: ((rows: readonly Cells[]) => string) | undefined;
+  /** One that writes nothing: of all rows, by their numbers, whether they wait (`w`) and the texts of their keys (`names`). */
+  look(rows: readonly Cells[]): string;
   remove(rows: readonly Cells[]): string;
 }
 
@@ -69,10 +76,11 @@ export function createOutboundStatements(
     );
   };
   const absent = `NOT EXISTS (SELECT 1 FROM ${target} t WHERE ${match})`;
-  const waiting = `SELECT s.i FROM s WHERE ${write.missing === 'wait' ? `s.w OR ${absent}` : 's.w'}`;
-  const mayWait = waits.length > 0 || write.missing === 'wait';
+  const late = write.missing === 'wait' ? `s.w OR ${absent}` : 's.w';
+  const waiting = `SELECT s.i FROM s WHERE ${late}`;
+  const keyTexts = inNameOrder(keys).map((key) => keyText(`s.${x.get(key)!}`, table.columns.get(key.name)!));
   return {
-    waiting: mayWait ? (rows) => `${rowsSql(rows)} ${waiting}` : undefined,
+    look: (rows) => `${rowsSql(rows)} SELECT s.i, ${late} AS w, ARRAY[${keyTexts.join(', ')}] AS names FROM s`,
     write(rows) {
       // One statement, and so one snapshot: a row that another flow makes in between would else be waited for by nobody.
       const parts: string[] = [];
@@ -101,6 +109,17 @@ export function createOutboundStatements(
     },
     remove: (rows) => `${rowsSql(rows)} DELETE FROM ${target} t USING s WHERE ${match}`,
   };
+}
+
+/** A text of a key's value that is the same for all that the column takes for the same. */
+function keyText(value: string, { type, collation }: SystemColumn): string {
+  const own = `${value}::${castType(type)}`;
+  // There is no text of what such a collation compares, but hashes heed it.
+  if (collation !== undefined)
+    return [0, 1]
+      .map((seed) => `hashtextextended(${own}::text COLLATE ${collation}, ${seed})::text`)
+      .join(" || ' ' || ");
+  return type === 'citext' ? `lower(${own}::text)` : `${own}::text`;
 }
 
 /** Whether a unique index is on just the columns of a key. */

@@ -35,8 +35,16 @@ async function readSystemTable(client: ClientBase, name: string): Promise<System
         AND i.indpred IS NULL AND i.indexprs IS NULL`,
     [found.oid],
   );
-  const ofColumns = await client.query<{ column: string; denied: string[]; sequence: string | null }>(
-    `SELECT a.attname AS column,
+  const ofColumns = await client.query<{
+    column: string;
+    exact: boolean;
+    collation: string | null;
+    denied: string[];
+    sequence: string | null;
+  }>(
+    `SELECT a.attname AS column, y.typtype = 'e' OR y.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) AS exact,
+            CASE WHEN NOT (to_jsonb(o) ->> 'collisdeterministic')::boolean
+                 THEN o.collnamespace::regnamespace::text || '.' || quote_ident(o.collname) END AS collation,
             ARRAY(SELECT verb FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS verb
                    WHERE NOT has_column_privilege($1::oid, a.attnum, verb)) AS denied,
             (SELECT s.oid::regclass::text FROM pg_attrdef d
@@ -44,7 +52,8 @@ async function readSystemTable(client: ClientBase, name: string): Promise<System
                JOIN pg_class s ON s.oid = p.refobjid
               WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END
               LIMIT 1) AS sequence
-       FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped`,
+       FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid LEFT JOIN pg_collation o ON o.oid = a.attcollation
+      WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped`,
     [found.oid],
   );
   const rights = new Map(ofColumns.rows.map((row) => [row.column, row]));
@@ -65,6 +74,8 @@ async function readSystemTable(client: ClientBase, name: string): Promise<System
           notNull,
           defaulted,
           generated: generated || identityAlways,
+          exact: rights.get(column)?.exact === true && rights.get(column)?.collation === null,
+          collation: rights.get(column)?.collation ?? undefined,
           denied: rights.get(column)?.denied ?? [],
           ...(rights.get(column)?.sequence == null ? {} : { deniedSequence: rights.get(column)!.sequence! }),
         },

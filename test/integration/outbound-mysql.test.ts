@@ -165,7 +165,7 @@ it('brings orders into the tables of a warehouse in MariaDB: lines wait for thei
 
     const misfit = parseOutboundPlan(TO_WMS.replace('wanted:', 'wantd:'), 'map.yaml', 'sales_order');
     const { checkOutbound } = await targetOf(flow.config.targets['wms']!);
-    expect(await checkOutbound(misfit)).toEqual([
+    expect((await checkOutbound(misfit)).problems).toEqual([
       { line: 9, message: 'table wh_order has no column wantd (did you mean "wanted"?)' },
     ]);
   } finally {
@@ -281,7 +281,7 @@ it.each(['mysql', 'mariadb'] as const)(
       const plans = ['sales_order', 'sales_order_line'].map((entity) => parseOutboundPlan(TO_WMS, 'map.yaml', entity));
       const problems = async (): Promise<string[]> =>
         (await Promise.all(plans.map((plan) => target.checkOutbound(plan))))
-          .flat()
+          .flatMap((fit) => fit.problems)
           .map(({ line, message }) => `${line}: ${message}`);
       // A role is a way to a right, too.
       await wms.run(`create user clerk@'%' identified by 'x'; create role ${database}_reader;

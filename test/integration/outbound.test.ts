@@ -449,7 +449,7 @@ it('the grants that are printed are enough, and check names each that is missing
   const plans = ['sales_order', 'sales_order_line'].map((entity) => parseOutboundPlan(TO_WMS, 'map.yaml', entity));
   const problems = async (): Promise<string[]> =>
     (await Promise.all(plans.map((plan) => target.checkOutbound(plan))))
-      .flat()
+      .flatMap((fit) => fit.problems)
       .map(({ line, message }) => `${line}: ${message}`);
   await wms.client.query('create role packer login');
   const sql = target.grantsSql('packer', [], plans);

@@ -62,6 +62,8 @@ export class StockToShop {
     const [wms, shop] = [await AnyClient.open('postgres', wmsUrl), await AnyClient.open(kind, shopUrl)];
     const scene = servers.closing(new StockToShop(flow, wms, shop, { map, folder, flow: id }));
     await wms.run(STOCK_DDL);
+    // Texts are what they are, as in Postgres, unless a test says otherwise.
+    if (kind !== 'postgres') await shop.run('alter database character set utf8mb4 collate utf8mb4_bin');
     await shop.run(ddl);
     return scene;
   }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { createOutboundStatements } from '../../apply/mysql/outbound-statements.ts';
 import { localTime } from '../../apply/outbound/local-time.ts';
+import { meetingsOf, type Meeting } from '../../apply/outbound/meeting-rows.ts';
 import {
   encodeValue,
   outboundProblems,
@@ -17,6 +18,11 @@ import { parseOutboundPlan } from '../../transform/outbound/outbound-file.ts';
 const plan = (block: string, head = '') =>
   parseOutboundPlan(`version: 1\nname: test\n${head}outbound:\n  sales_order:\n${block}`, 'map.yaml', 'sales_order');
 
+function meetings(entity: string, text: string, tables: ReadonlyMap<string, SystemTable> = new Map()): Meeting[] {
+  const read = parseOutboundPlan(`version: 1\nname: t\noutbound:\n  ${entity}:\n${text}`, 'map.yaml', entity);
+  return [...meetingsOf(read, tables).values()];
+}
+
 function order(values: Readonly<Record<string, string>>): (string | null)[] {
   return ENTITIES.get('sales_order')!.fields.map(({ name }) => values[name] ?? null);
 }
@@ -25,7 +31,17 @@ function system(name: string, columns: Readonly<Record<string, string>>, more: P
   const read = ([column, text]: [string, string]): [string, SystemColumn] => {
     const [type, ...marks] = text.split('!');
     const has = (mark: string): boolean => marks.includes(mark);
-    return [column, { type: type!, notNull: has('not null'), defaulted: has('default'), generated: has('generated') }];
+    return [
+      column,
+      {
+        type: type!,
+        notNull: has('not null'),
+        defaulted: has('default'),
+        generated: has('generated'),
+        exact: has('exact'),
+        ...(has('ci') ? { collation: 'ci' } : {}),
+      },
+    ];
   };
   return {
     schema: 'public',
@@ -58,9 +74,7 @@ describe('an outbound mapping', () => {
   });
 
   it('knows which fields of the record its key does not tell apart', () => {
-    const lacks = (entity: string, text: string): readonly string[] =>
-      parseOutboundPlan(`version: 1\nname: t\noutbound:\n  ${entity}:\n${text}`, 'map.yaml', entity).blocks[0]!
-        .keyLacks;
+    const lacks = (entity: string, text: string): readonly string[] => meetings(entity, text)[0]!.keyLacks;
     const price = '    to: t\n    key: { sku: sku }\n    set: { price: amount }\n';
     const all = lacks('price', price);
     expect(all).toContain('list');
@@ -75,13 +89,9 @@ describe('an outbound mapping', () => {
   });
 
   it('knows which blocks fill the same columns of the same rows, and which records meet in them', () => {
-    const meetings = (...blocks: string[]) => {
+    const meet = (...blocks: string[]) => {
       const list = blocks.map((text) => `    - { to: t, ${text} }\n`).join('');
-      return parseOutboundPlan(
-        `version: 1\nname: t\noutbound:\n  inventory_position:\n${list}`,
-        'map.yaml',
-        'inventory_position',
-      ).blocks.map(
+      return meetings('inventory_position', list).map(
         ({ wholeRow, keyLacks, rowLacks }) => `${wholeRow ? 'row' : 'columns'}: ${keyLacks.join()}; ${rowLacks.join()}`,
       );
     };
@@ -91,41 +101,38 @@ describe('an outbound mapping', () => {
     const by = 'key: { sku: sku }';
     // Each its own column of the row.
     expect(
-      meetings(`${at('A')}, ${by}, set: { a: on_hand }`, `${at('B')}, ${by}, set: { b: on_hand }, new: { a: sku }`),
+      meet(`${at('A')}, ${by}, set: { a: on_hand }`, `${at('B')}, ${by}, set: { b: on_hand }, new: { a: sku }`),
     ).toEqual(['columns: lot,owner; location,lot,owner', 'columns: lot,owner; location,lot,owner']);
     // What each lets pass is one record, and they are not the same.
-    const same = meetings(
+    const same = meet(
       `${at('A', ...alone)}, ${by}, set: { a: on_hand }`,
       `${at('B', ...alone)}, ${by}, set: { a: on_hand }`,
     );
     expect(same).toEqual(['row: location; location', 'row: location; location']);
     expect(
-      meetings(
-        `${at('A', ...alone)}, ${by}, set: { a: on_hand }`,
-        `${at('A', ...alone)}, ${by}, set: { a: allocated }`,
-      ),
+      meet(`${at('A', ...alone)}, ${by}, set: { a: on_hand }`, `${at('A', ...alone)}, ${by}, set: { a: allocated }`),
     ).toEqual(['row: ; ', 'row: ; ']);
     // Two that share nothing are joined by a third one.
     expect(
-      meetings(`${by}, set: { a: on_hand }`, `${by}, set: { b: on_hand }`, `${by}, set: { b: lot, a: lot, c: lot }`),
+      meet(`${by}, set: { a: on_hand }`, `${by}, set: { b: on_hand }`, `${by}, set: { b: lot, a: lot, c: lot }`),
     ).toEqual(Array.from({ length: 3 }, () => 'row: location,lot,owner; location,lot,owner'));
     // In whatever order the columns of the key stand.
     expect(
-      meetings('key: { x: sku, y: lot }, set: { a: on_hand }', 'key: { y: lot, x: sku }, set: { b: on_hand }'),
+      meet('key: { x: sku, y: lot }, set: { a: on_hand }', 'key: { y: lot, x: sku }, set: { b: on_hand }'),
     ).toEqual(['columns: location,owner; location,owner', 'columns: location,owner; location,owner']);
     // A field that one has as it is, and of which another lets one value pass: it is told where they have that value in one column.
     const [as, returns] = ['where: { ne: [location, { const: R }] }, key: { sku: sku, place: location }', at('R')];
     const [own, home] = ['key: { sku: sku, place: { const: R } }', 'key: { sku: sku, place: { const: A } }'];
-    expect(meetings(`${as}, set: { a: on_hand }`, `${returns}, ${home}, set: { b: on_hand }`)).toEqual([
+    expect(meet(`${as}, set: { a: on_hand }`, `${returns}, ${home}, set: { b: on_hand }`)).toEqual([
       'columns: lot,owner; location,lot,owner',
       'columns: lot,owner; location,lot,owner',
     ]);
-    expect(meetings(`${as}, set: { a: on_hand }`, `${returns}, ${own}, set: { a: on_hand }`)).toEqual(
+    expect(meet(`${as}, set: { a: on_hand }`, `${returns}, ${own}, set: { a: on_hand }`)).toEqual(
       Array.from({ length: 2 }, () => 'row: lot,owner; lot,owner'),
     );
     const found = (code: string): string => `key: { sku: sku, site: { find: sites.id, where: { code: ${code} } } }`;
     expect(
-      meetings(
+      meet(
         `${found('location')}, set: { a: on_hand }`,
         `${returns}, ${found('{ const: R }')}, set: { a: on_hand }`,
         `${returns}, ${found('{ const: A }')}, set: { b: on_hand }`,
@@ -137,15 +144,63 @@ describe('an outbound mapping', () => {
     ]);
     // One that each has in another column is not told.
     expect(
-      meetings('key: { x: lot, y: location }, set: { a: sku }', 'key: { x: location, y: lot }, set: { a: sku }'),
+      meet('key: { x: lot, y: location }, set: { a: sku }', 'key: { x: location, y: lot }, set: { a: sku }'),
     ).toEqual(Array.from({ length: 2 }, () => 'row: sku,location,lot,owner; sku,location,lot,owner'));
     // By other columns, or in another table, the rows are others.
     expect(
-      meetings(
+      meet(
         `${at('A', ...alone)}, ${by}, set: { a: on_hand }`,
         `${at('B', ...alone)}, key: { code: sku }, set: { a: on_hand }`,
       ),
     ).toEqual(['row: ; ', 'row: ; ']);
+  });
+
+  it('knows where values that differ may be one for the database', () => {
+    const columns = { sku: 'text!exact', place: 'varchar(20)!ci', site: 'integer', lot: 'text!exact' };
+    const sites = { id: 'integer', code: 'text!exact', region: 'integer' };
+    const tables = (...more: readonly (readonly [string, SystemTable])[]) =>
+      new Map([
+        ['t', system('t', columns, { unique: [['sku', 'place']] })],
+        ['sites', system('sites', sites, { unique: [['id'], ['code']] })],
+        ...more,
+      ]);
+    const blurs = (key: string, known = tables()): string[] =>
+      meetings('inventory_position', `    to: t\n    key: ${key}\n    set: { a: on_hand }\n`, known)[0]!.keyBlurs.map(
+        ({ field, why }) => `${field}: ${why}`,
+      );
+    expect(blurs('{ sku: sku, lot: lot }')).toEqual([]);
+    expect(blurs('{ sku: sku, place: location }')).toEqual(['location: t.place is varchar(20), compared by ci']);
+    // Where one place tells them, another one need not.
+    expect(blurs('{ sku: location, place: location }')).toEqual([]);
+    expect(blurs('{ sku: sku, site: { decimal: location } }')).toEqual([
+      'location: t.site gets it as a number, however it is written',
+    ]);
+    const find = (column: string, by: string): string =>
+      `{ sku: sku, site: { find: sites.${column}, where: { ${by}: location } } }`;
+    expect(blurs(find('id', 'code'))).toEqual([]);
+    expect(blurs(find('region', 'code'))).toEqual(['location: sites.region has no unique index of its own']);
+    const blurred = system('sites', { ...sites, code: 'citext' }, { unique: [['id'], ['code']] });
+    expect(blurs(find('id', 'code'), tables(['sites', blurred]))).toEqual(['location: sites.code is citext']);
+    // What is found must be kept as it is.
+    const large = system('sites', { ...sites, id: 'numeric(10,2)' }, { unique: [['id'], ['code']] });
+    expect(blurs(find('id', 'code'), tables(['sites', large]))).toEqual(['location: t.site is not sites.id']);
+    // Of a number nothing is lost by the cast, nor of a time, unless the column keeps less of it.
+    const price = (type: string): string[] =>
+      meetings(
+        'price',
+        '    to: t\n    key: { q: { decimal: min_qty } }\n    set: { a: amount }\n',
+        new Map([['t', system('t', { q: type })]]),
+      )[0]!.keyBlurs.map(({ why }) => why);
+    expect(price('numeric')).toEqual([]);
+    expect(price('numeric(10,2)')).toEqual(['t.q is numeric(10,2)']);
+    const seen = (type: string): string[] =>
+      meetings(
+        'sensor_reading',
+        '    to: t\n    key: { at: observed_at }\n    set: { a: device }\n',
+        new Map([['t', system('t', { at: type })]]),
+      )[0]!.keyBlurs.map(({ why }) => why);
+    expect(seen('timestamp with time zone')).toEqual([]);
+    expect(seen('timestamp(0) with time zone')).toEqual(['t.at is timestamp(0) with time zone']);
   });
 
   it('ends nothing of a record that its key alone keeps out: what is not known of one that has gone lets it in', () => {

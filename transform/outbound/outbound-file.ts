@@ -5,7 +5,9 @@ import {
   OutboundFault,
   type OutboundBlock,
   type OutboundColumn,
+  type OutboundInput,
   type OutboundKind,
+  type OutboundOrigin,
   type OutboundPlan,
   type OutboundWrite,
 } from '../../core/outbound.ts';
@@ -24,7 +26,6 @@ import {
 } from '../mapping/evaluate.ts';
 import { ExpressionReader, type Condition, type Expression, type FilePath } from '../mapping/expression.ts';
 import { childrenOf } from '../mapping/mapping-file.ts';
-import { withMeetings, type ReadBlock } from './meeting-rows.ts';
 import { mappingError, parseYamlFile, readMapping } from '../mapping/yaml-file.ts';
 
 const columns = z.record(z.string(), z.unknown());
@@ -59,7 +60,7 @@ export function loadOutboundPlan(path: string, entity: string): OutboundPlan {
 export function parseOutboundPlan(text: string, place: string, entityName: string): OutboundPlan {
   const { data, lineOf } = parseYamlFile(fileSchema, text, place);
   const reader = new ExpressionReader(data.zone);
-  const blocks: { entity: Entity; read: ReadBlock }[] = [];
+  const blocks: { entity: Entity; read: OutboundBlock }[] = [];
   for (const [name, given] of Object.entries(data.outbound)) {
     const path = ['outbound', name];
     const entity = ENTITIES.get(name);
@@ -82,10 +83,7 @@ export function parseOutboundPlan(text: string, place: string, entityName: strin
     entity: entity.name,
     fields: entity.fields.map((field) => field.name),
     key: entity.keyIndexes,
-    blocks: withMeetings(
-      own.map(({ read }) => read),
-      entity.key,
-    ),
+    blocks: own.map(({ read }) => read),
     place,
     ...(data.zone === undefined ? {} : { zone: data.zone }),
   };
@@ -97,8 +95,6 @@ interface Draft {
   readonly columns: OutboundColumn[];
   /** Cells that must not be absent. */
   readonly needed: Set<number>;
-  /** What the key has of a record, by its places. */
-  readonly key: Map<string, { field: string } | { constant: string | null }>;
 }
 
 class BlockReader {
@@ -119,7 +115,7 @@ class BlockReader {
     };
   }
 
-  read(raw: RawBlock): ReadBlock {
+  read(raw: RawBlock): OutboundBlock {
     const path = this.#path;
     const { gone } = raw;
     if (raw.missing !== 'insert' && Object.keys(raw.new).length > 0)
@@ -136,17 +132,17 @@ class BlockReader {
     // What cannot be told of the key could not be told of the record either, which never came in.
     const letIn = (rows: JoinedRows): boolean => ofKey === undefined || ofKey(rows) === true;
     const mayTake: OutboundBlock['mayTake'] = (record) => letIn([{ key: '', values: record }]);
-    const of = { key: draft.key, pinned: new Map(where === undefined ? [] : pinnedBy(where)) };
-    const block = { write, mayTake, keyLine: this.#lineOf([...path, 'key']) };
-    if (gone === 'ignore') return { block: { ...block, gone }, ...of };
+    const pinned = new Map(where === undefined ? [] : pinnedBy(where));
+    const block = { write, mayTake, pinned, keyLine: this.#lineOf([...path, 'key']) };
+    if (gone === 'ignore') return { ...block, gone };
     const ending = this.#draft(raw.key, true);
     if (gone !== 'delete') this.#columns(ending, 'set', gone.set, [...path, 'gone', 'set'], true);
     const end = { remove: gone === 'delete', write: this.#write(ending, raw.to, 'ignore', letIn) };
-    return { block: { ...block, gone: end }, ...of };
+    return { ...block, gone: end };
   }
 
   #draft(key: RawBlock['key'], keyOnly: boolean): Draft {
-    const draft: Draft = { cells: [], columns: [], needed: new Set(), key: new Map() };
+    const draft: Draft = { cells: [], columns: [], needed: new Set() };
     this.#columns(draft, 'key', key, [...this.#path, 'key'], keyOnly);
     return draft;
   }
@@ -173,7 +169,7 @@ class BlockReader {
     keyOnly: boolean,
   ): OutboundColumn['value'] {
     if (value === null || typeof value !== 'object' || !('find' in value))
-      return this.#cell(draft, name, value, path, keyOnly, role === 'key' ? name : undefined);
+      return this.#cell(draft, name, value, path, keyOnly, role === 'key');
     const parsed = find.safeParse(value);
     if (!parsed.success) {
       for (const issue of parsed.error.issues)
@@ -186,38 +182,32 @@ class BlockReader {
       column: parsed.data.find.slice(dot + 1),
       where: Object.entries(parsed.data.where).map(([column, equals]) => ({
         column,
-        ...this.#cell(
-          draft,
-          name,
-          equals,
-          [...path, 'where', column],
-          keyOnly,
-          role === 'key' ? `${name}: ${parsed.data.find} by ${column}` : undefined,
-        ),
+        ...this.#cell(draft, name, equals, [...path, 'where', column], keyOnly, role === 'key'),
       })),
     };
   }
 
-  /** `place` is where it stands in the row's key, if it does. */
-  #cell(
-    draft: Draft,
-    column: string,
-    value: unknown,
-    path: FilePath,
-    keyOnly: boolean,
-    place: string | undefined,
-  ): { cell: number; kind: OutboundKind } {
+  #cell(draft: Draft, column: string, value: unknown, path: FilePath, keyOnly: boolean, ofKey: boolean): OutboundInput {
     const expression = this.#reader.expression(value, path);
     this.#fields(expression, keyOnly);
     const cell = draft.cells.length;
     draft.cells.push({ evaluate: compileExpression(expression, this.#scope), column });
-    if (place !== undefined) {
-      draft.needed.add(cell);
-      const field = fieldOf(expression);
-      if (field !== undefined) draft.key.set(place, { field });
-      else if (expression.op === 'const') draft.key.set(place, { constant: expression.value });
-    }
-    return { cell, kind: this.#kind(expression) };
+    const kind = this.#kind(expression);
+    if (!ofKey) return { cell, kind };
+    draft.needed.add(cell);
+    const origin = this.#originOf(expression);
+    return { cell, kind, ...(origin === undefined ? {} : { origin }) };
+  }
+
+  #originOf(expression: Expression): OutboundOrigin | undefined {
+    if (expression.op === 'const') return { constant: expression.value };
+    if (expression.op === 'column') return { field: expression.ref.columns[0]!, asNumber: false };
+    if (expression.op !== 'decimal') return undefined;
+    const of = this.#originOf(expression.of);
+    // A number is the same as a number; of a text it leaves out how it was written.
+    return of === undefined || 'constant' in of
+      ? undefined
+      : { ...of, asNumber: of.asNumber || this.#kind(expression.of) !== 'decimal' };
   }
 
   #kind(expression: Expression): OutboundKind {
@@ -300,12 +290,6 @@ class BlockReader {
   }
 }
 
-/** The field that an expression gives as it is; as a number it is the same. */
-function fieldOf(expression: Expression): string | undefined {
-  if (expression.op === 'decimal') return fieldOf(expression.of);
-  return expression.op === 'column' ? expression.ref.columns[0] : undefined;
-}
-
 /** Fields of which a condition lets one value pass, and that value. */
 function pinnedBy(condition: Condition): [string, string | null][] {
   if (condition.op === 'all') return condition.items.flatMap(pinnedBy);
@@ -320,8 +304,7 @@ function pinnedBy(condition: Condition): [string, string | null][] {
 }
 
 function pin(of: Expression, value: string | null): [string, string | null][] {
-  const field = fieldOf(of);
-  return field === undefined ? [] : [[field, value]];
+  return of.op === 'column' ? [[of.ref.columns[0]!, value]] : [];
 }
 
 function hint(word: string, known: readonly string[]): string {
