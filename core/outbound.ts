@@ -37,9 +37,12 @@ export interface OutboundColumn {
 /** What does not fit a record; never its values. */
 export class OutboundFault {
   readonly message: string;
+  /** Without it there is no key of a row. */
+  readonly inKey: boolean;
 
-  constructor(message: string) {
+  constructor(message: string, inKey: boolean) {
     this.message = message;
+    this.inKey = inKey;
   }
 }
 

@@ -3,6 +3,8 @@ import type { FlowConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import { nameOf } from '../followed-tables.ts';
 import { HeldKeys } from '../held-keys.ts';
+import { GONE_RECORD } from '../outbound/outbound-session.ts';
+import { recordId } from '../outbound/row-ids.ts';
 import { editChange, type RowEdit } from '../quarantine-edit.ts';
 import {
   asFollowed,
@@ -244,9 +246,17 @@ export async function discardQuarantine(
   return await inFlowTransaction(session, flow, async () => {
     if (ids.length === 0) return 0;
     const list = ids.map((id) => quoteLiteral(String(id))).join(', ');
-    const [outcome] = await session.run(
-      `DELETE FROM waybill.quarantine WHERE flow = ${quoteLiteral(flow)} AND id IN (${list})`,
+    const where = `flow = ${quoteLiteral(flow)} AND id IN (${list})`;
+    const gone = await session.rows(
+      `SELECT \`key\` FROM waybill.quarantine WHERE ${where} AND \`change\` = ${quoteLiteral(GONE_RECORD)}`,
     );
+    // A record that has gone comes no more: what it had of a system's rows is nobody's.
+    if (gone.length > 0)
+      await session.run(
+        `DELETE FROM waybill.outbound_rows WHERE flow = ${quoteLiteral(flow)}` +
+          ` AND record_id IN (${gone.map(([key]) => quoteLiteral(recordId(key!))).join(', ')})`,
+      );
+    const [outcome] = await session.run(`DELETE FROM waybill.quarantine WHERE ${where}`);
     await forgetPieces(session);
     return outcome!.rows;
   });

@@ -21,6 +21,9 @@ export interface WaitingContent {
   readonly row: Readonly<Record<string, string | null>> | null;
 }
 
+/** The content of a record that has gone, as it is written down. */
+export const GONE_RECORD = JSON.stringify({ row: null } satisfies WaitingContent);
+
 /** Cells of one row, as an `OutboundWrite` gives them. */
 export type Cells = readonly (string | null)[];
 

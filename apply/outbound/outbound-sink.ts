@@ -303,6 +303,8 @@ export class OutboundSink implements BatchSink {
       const cells = write.cells(item.values);
       if (cells === undefined) continue;
       if (cells instanceof OutboundFault) {
+        // A record without a key for its row never had one: there is nothing to end.
+        if (item.gone && cells.inKey) continue;
         failures.set(item, { reason: 'mapping', sqlState: null, message: cells.message });
         continue;
       }

@@ -4,11 +4,11 @@
  * of it. The target keeps whose they are, under ids that outlive an edit of the mapping: of the row where all its blocks share
  * columns, else of each column. What is had under the one is heeded under the other.
  */
-import { hash } from 'node:crypto';
 import { isFind, type OutboundBlock, type OutboundPlan, type OutboundWrite } from '../../core/outbound.ts';
 import { meetingsOf } from './meeting-rows.ts';
 import type { Cells, Claim, OutboundSession } from './outbound-session.ts';
 import { inNameOrder, type SystemTables } from './outbound-shape.ts';
+import { idOf, recordId } from './row-ids.ts';
 
 /** A row that a record wants to write, or to end. */
 export interface Wanted {
@@ -80,7 +80,7 @@ export class SharedRows {
   /** Begins with the records of a batch: of what each had before it keeps only what it claims. */
   begin(keys: Iterable<string>): void {
     if (this.#claiming.size === 0) return;
-    this.#records = new Set([...keys].map((key) => idOf([key])));
+    this.#records = new Set([...keys].map((key) => recordId(key)));
     this.#kept = new Set();
     this.#fresh = new Set();
   }
@@ -103,7 +103,7 @@ export class SharedRows {
         this.#kept.add(row);
         if (owners.has(row)) continue;
         owners.set(row, key);
-        fresh.push({ row, record: idOf([key]), key });
+        fresh.push({ row, record: recordId(key), key });
         this.#fresh.add(row);
       }
     }
@@ -131,7 +131,7 @@ export class SharedRows {
     const asked = rows.map(({ whole, own, others }) => [...whole, ...own, ...(removed ? others : [])]);
     const owners = rows.length === 0 ? new Map<string, string>() : await this.#session.claimed(asked.flat());
     const stays = (row: string, owner: string): boolean =>
-      this.#kept.has(row) || failed.has(owner) || !this.#records.has(idOf([owner]));
+      this.#kept.has(row) || failed.has(owner) || !this.#records.has(recordId(owner));
     return [...wanted.keys()].filter((index) => {
       const { key } = wanted[index]!;
       if (this.#rivalOf(block, key, rows[index]!, owners) !== undefined) return false;
@@ -145,7 +145,7 @@ export class SharedRows {
 
   /** Everything is written: what records do not have any more is nobody's. One that is not in keeps what it had. */
   async end(failed: Iterable<string>): Promise<void> {
-    for (const key of failed) this.#records.delete(idOf([key]));
+    for (const key of failed) this.#records.delete(recordId(key));
     if (this.#records.size > 0) await this.#session.release([...this.#records], [...this.#kept]);
   }
 
@@ -232,8 +232,4 @@ function rowNames({ columns }: OutboundWrite): RowName[] {
 
 function rowsOf({ write }: OutboundBlock): string {
   return JSON.stringify([write.table, rowNames(write)[0]!.columns]);
-}
-
-function idOf(parts: readonly unknown[]): string {
-  return hash('sha256', JSON.stringify(parts), 'hex').slice(0, 32);
 }

@@ -3,6 +3,8 @@ import type { ClientBase } from 'pg';
 import { messageOf, ReplicationError } from '../../core/errors.ts';
 import { nameOf } from '../followed-tables.ts';
 import { HeldKeys } from '../held-keys.ts';
+import { GONE_RECORD } from '../outbound/outbound-session.ts';
+import { recordId } from '../outbound/row-ids.ts';
 import { editChange, type RowEdit } from '../quarantine-edit.ts';
 import {
   asFollowed,
@@ -213,11 +215,16 @@ export async function discardQuarantine(
   ids: readonly (string | number)[],
 ): Promise<number> {
   return await inFlowTransaction(client, flow, async () => {
-    const { rowCount } = await client.query(
-      'DELETE FROM waybill.quarantine WHERE flow = $1 AND id = ANY ($2::bigint[])',
-      [flow, ids.map(String)],
+    const { rows } = await client.query<{ gone: string | null }>(
+      `DELETE FROM waybill.quarantine WHERE flow = $1 AND id = ANY ($2::bigint[])
+       RETURNING CASE WHEN change = $3 THEN key END AS gone`,
+      [flow, ids.map(String), GONE_RECORD],
     );
-    return rowCount ?? 0;
+    // A record that has gone comes no more: what it had of a system's rows is nobody's.
+    const records = rows.flatMap(({ gone }) => (gone === null ? [] : [recordId(gone)]));
+    if (records.length > 0)
+      await client.query('DELETE FROM waybill.outbound_rows WHERE flow = $1 AND record_id = ANY ($2)', [flow, records]);
+    return rows.length;
   });
 }
 

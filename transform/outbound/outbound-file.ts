@@ -271,13 +271,16 @@ class BlockReader {
       cells: (record) => {
         const rows = [{ key: '', values: record }];
         const wanted = test === undefined ? true : test(rows);
-        if (typeof wanted !== 'boolean') return new OutboundFault(`where ${wanted.rule} (it is ${wanted.valueClass})`);
+        if (typeof wanted !== 'boolean')
+          return new OutboundFault(`where ${wanted.rule} (it is ${wanted.valueClass})`, false);
         if (!wanted) return undefined;
         const texts: (string | null)[] = [];
         for (const [index, { evaluate, column }] of cells.entries()) {
           const cell = evaluate(rows);
-          if (isFault(cell)) return new OutboundFault(`${table}.${column} ${cell.rule} (it is ${cell.valueClass})`);
-          if (cell === null && needed.has(index)) return new OutboundFault(`${table}.${column} must not be absent`);
+          const inKey = needed.has(index);
+          if (isFault(cell))
+            return new OutboundFault(`${table}.${column} ${cell.rule} (it is ${cell.valueClass})`, inKey);
+          if (cell === null && inKey) return new OutboundFault(`${table}.${column} must not be absent`, inKey);
           texts.push(cell);
         }
         return texts;
