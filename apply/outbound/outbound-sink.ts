@@ -43,6 +43,8 @@ export class OutboundSink implements BatchSink {
   #retryMs = RETRY_FIRST_MS;
   #retriedMs = performance.now();
   #retriedId = '0';
+  /** Of those that were written last those whose rows others have. */
+  #held: Item[] = [];
   readonly #columns = new WeakMap<object, readonly number[] | undefined>();
 
   private constructor(
@@ -193,27 +195,44 @@ export class OutboundSink implements BatchSink {
 
   /** Writes all of them together; where a row fails, each by itself. Gives those that are not in, and why. */
   async #apply(items: readonly Item[]): Promise<Map<Item, RowFailure>> {
+    const together = await this.#attempt(items);
+    if (together instanceof Map) return together;
+    const failures = new Map<Item, RowFailure>();
+    const held: Item[] = [];
+    for (const item of items) {
+      const alone = await this.#attempt([item]);
+      if (!(alone instanceof Map)) failures.set(item, alone);
+      else for (const [each, failure] of alone) failures.set(each, failure);
+      held.push(...this.#held);
+    }
+    // Those that want each other's rows get them together or not at all.
+    const exchanged = held.length > 1 ? await this.#attempt(held) : undefined;
+    if (exchanged instanceof Map)
+      for (const item of held) {
+        const failure = exchanged.get(item);
+        if (failure === undefined) failures.delete(item);
+        else failures.set(item, failure);
+      }
+    return failures;
+  }
+
+  /** Writes records under a savepoint. Gives those that are not in; where none may be written so, why. */
+  async #attempt(items: readonly Item[]): Promise<Map<Item, RowFailure> | RowFailure> {
     const session = this.#session;
+    this.#held = [];
     await session.savepoint();
     try {
-      return await this.#together(items);
-    } catch (thrown) {
-      if (session.rowFailure(thrown) === undefined) throw thrown;
+      const failures = await this.#together(items);
+      if (!this.#shared.hasHandedOn(keysOf(failures))) return failures;
       await session.rollbackToSavepoint();
+      return waitingFor('a record keeps the row that another one was to have');
+    } catch (thrown) {
+      const failure = session.rowFailure(thrown);
+      if (failure === undefined) throw thrown;
+      await session.rollbackToSavepoint();
+      this.#held = [];
+      return failure;
     }
-    const failures = new Map<Item, RowFailure>();
-    for (const item of items) {
-      await session.savepoint();
-      try {
-        for (const [each, failure] of await this.#together([item])) failures.set(each, failure);
-      } catch (thrown) {
-        const failure = session.rowFailure(thrown);
-        if (failure === undefined) throw thrown;
-        await session.rollbackToSavepoint();
-        failures.set(item, failure);
-      }
-    }
-    return failures;
   }
 
   async #together(items: readonly Item[]): Promise<Map<Item, RowFailure>> {
@@ -221,7 +240,10 @@ export class OutboundSink implements BatchSink {
     const there = items.filter((item) => !item.gone);
     const gone = items.filter((item) => item.gone);
     const { blocks } = this.#plan;
-    this.#shared.begin(items.map(({ key }) => key));
+    this.#shared.begin(
+      there.map(({ key }) => key),
+      gone.map(({ key }) => key),
+    );
     for (const block of blocks) await this.#write(block, block.write, there, failures);
     // What depends on another row goes before it.
     for (const block of blocks.toReversed()) {
@@ -234,7 +256,7 @@ export class OutboundSink implements BatchSink {
         if (rows.length > 0) await this.#session.remove(ending.write, rows);
       }
     }
-    await this.#shared.end([...failures.keys()].map(({ key }) => key));
+    await this.#shared.end(keysOf(failures));
     await this.#session.settle();
     return failures;
   }
@@ -249,12 +271,11 @@ export class OutboundSink implements BatchSink {
     if (!this.#shared.has(block)) return gone;
     const { rows, of } = this.#cells(write, gone, failures);
     if (rows.length === 0) return [];
-    const failed = new Set([...failures.keys()].map(({ key }) => key));
     const { names } = await this.#session.look(write, rows);
     // What cannot be found is not there.
     const places = [...rows.keys()].filter((index) => names[index] !== undefined);
     const wanted = places.map((index): Wanted => ({ key: of[index]!.key, cells: rows[index]!, name: names[index]! }));
-    return (await this.#shared.own(block, wanted, failed)).map((place) => of[places[place]!]!);
+    return (await this.#shared.own(block, wanted, keysOf(failures))).map((place) => of[places[place]!]!);
   }
 
   /** Writes rows; those of a block unless they are another record's. */
@@ -277,12 +298,13 @@ export class OutboundSink implements BatchSink {
     for (const index of waiting) waits(of[index]!);
     const found = [...rows.keys()].filter((index) => !waiting.has(index) && names[index] !== undefined);
     const wanted = found.map((index): Wanted => ({ key: of[index]!.key, cells: rows[index]!, name: names[index]! }));
-    const others = await this.#shared.claim(block, wanted);
-    for (const [place, key] of others)
-      failures.set(
-        of[found[place]!]!,
-        waitingFor(`${write.table}: record ${key} has this row; the key of the row does not tell them apart`),
-      );
+    const others = await this.#shared.claim(block, wanted, keysOf(failures));
+    for (const [place, key] of others) {
+      const item = of[found[place]!]!;
+      const message = `${write.table}: record ${key} has this row; the key of the row does not tell them apart`;
+      failures.set(item, waitingFor(message));
+      this.#held.push(item);
+    }
     const claimed = [...wanted.keys()].filter((place) => !others.has(place));
     if (claimed.length === 0) return;
     const all = claimed.length === rows.length;
@@ -335,6 +357,10 @@ export class OutboundSink implements BatchSink {
     this.#retryMs = helped ? RETRY_FIRST_MS : Math.min(RETRY_LAST_MS, this.#retryMs * 2);
     this.#retriedMs = performance.now();
   }
+}
+
+function keysOf(failures: ReadonlyMap<Item, RowFailure>): Set<string> {
+  return new Set([...failures.keys()].map(({ key }) => key));
 }
 
 function waitingFor(message: string): RowFailure {

@@ -32,10 +32,10 @@ interface Claiming {
   readonly columns: readonly string[];
   /** How earlier versions named a row: by the texts that it is looked up by, in the order of the names or in that of the file. */
   readonly former: readonly RowName[];
-  /** Columns of the row that the block sets, and that only other blocks set. */
+  /** Columns of the row that the block sets, or all where it has the whole row, and those that only other blocks set. */
   readonly own: readonly string[];
   readonly others: readonly string[];
-  /** The blocks that set some of the same columns, itself among them. */
+  /** The blocks of which one record can have a row: that set some of the same columns, or all. */
   readonly rivals: readonly OutboundBlock[];
 }
 
@@ -53,11 +53,14 @@ export class SharedRows {
   readonly #plan: OutboundPlan;
   /** The blocks whose rows must be claimed. */
   readonly #claiming = new Map<OutboundBlock, Claiming>();
-  /** Ids of the records that are being written, and of what they have now. */
+  /** Keys of the records that are being written; ids of them and of those that have gone, and of what they have now. */
+  #there: ReadonlySet<string> = new Set();
   #records = new Set<string>();
   #kept = new Set<string>();
-  /** What was nobody's before the newest claims. */
+  /** What was not theirs who have it by the newest claims. */
   #fresh = new Set<string>();
+  /** Keys of the records that are being written whose rows others have got, since they want other ones. */
+  #handed = new Set<string>();
 
   /** `tables` are those of the plan, as they are. */
   constructor(session: OutboundSession, plan: OutboundPlan, tables: SystemTables) {
@@ -77,39 +80,88 @@ export class SharedRows {
     return this.#claiming.has(block);
   }
 
-  /** Begins with the records of a batch: of what each had before it keeps only what it claims. */
-  begin(keys: Iterable<string>): void {
+  /** Begins with the records of a batch, by their keys: of what each had before it keeps only what it claims. */
+  begin(there: readonly string[], gone: readonly string[]): void {
     if (this.#claiming.size === 0) return;
-    this.#records = new Set([...keys].map((key) => recordId(key)));
+    this.#there = new Set(there);
+    this.#records = new Set([...there, ...gone].map((key) => recordId(key)));
     this.#kept = new Set();
     this.#fresh = new Set();
+    this.#handed = new Set();
   }
 
-  /** Claims rows of a block. Gives, by their places in `wanted`, the keys of the records that had them before. */
-  async claim(block: OutboundBlock, wanted: readonly Wanted[]): Promise<Map<number, string>> {
-    const others = new Map<number, string>();
-    if (wanted.length === 0) return others;
+  /**
+   * Claims rows of a block. Gives, by their places in `wanted`, the keys of the records that have them. `failed` are records of
+   * the batch that are not in: they keep what they had, while a row that its record leaves for another one is handed on.
+   */
+  async claim(
+    block: OutboundBlock,
+    wanted: readonly Wanted[],
+    failed: ReadonlySet<string>,
+  ): Promise<ReadonlyMap<number, string>> {
+    if (wanted.length === 0) return new Map();
     const rows = this.#idsOf(block, wanted);
-    const owners = new Map(await this.#session.claimed(rows.flatMap(({ whole, own }) => [...whole, ...own])));
+    const owners = await this.#session.claimed(rows.flatMap(({ whole, own }) => [...whole, ...own]));
+    const others = this.#assign(block, wanted, rows, owners, failed);
     const fresh: Claim[] = [];
-    this.#fresh = new Set();
+    const taken: string[] = [];
     for (const [index, { key }] of wanted.entries()) {
-      const other = this.#rivalOf(block, key, rows[index]!, owners);
-      if (other !== undefined) {
-        others.set(index, other);
-        continue;
-      }
+      if (others.has(index)) continue;
       for (const row of rows[index]!.claims) {
         this.#kept.add(row);
-        if (owners.has(row)) continue;
-        owners.set(row, key);
+        const before = owners.get(row);
+        if (before === key) continue;
+        if (before !== undefined) taken.push(row);
         fresh.push({ row, record: recordId(key), key });
-        this.#fresh.add(row);
       }
     }
+    this.#fresh = new Set(fresh.map(({ row }) => row));
     // The flow's position is locked: nobody else claims meanwhile.
+    if (taken.length > 0) await this.#session.unclaim(taken);
     if (fresh.length > 0) await this.#session.claim(fresh);
     return others;
+  }
+
+  /** Who has each row that its record does not get. One that does not get another row keeps its own: that may leave more without. */
+  #assign(
+    block: OutboundBlock,
+    wanted: readonly Wanted[],
+    rows: readonly RowIds[],
+    owners: ReadonlyMap<string, string>,
+    failed: ReadonlySet<string>,
+  ): ReadonlyMap<number, string> {
+    const places = new Map(wanted.map(({ key }, index) => [key, index]));
+    const stay = new Set(failed);
+    for (;;) {
+      const now = new Map(owners);
+      const others = new Map<number, string>();
+      const handed = new Set<string>();
+      const counts = (owner: string, row: string): boolean => {
+        if (!this.#mayRival(block, owner)) return false;
+        if (!this.#there.has(owner) || stay.has(owner) || this.#kept.has(row)) return true;
+        const place = places.get(owner);
+        if (place !== undefined && (rows[place]!.whole.includes(row) || rows[place]!.own.includes(row))) return true;
+        handed.add(owner);
+        return false;
+      };
+      for (const [index, { key }] of wanted.entries()) {
+        const other = this.#rivalOf(block, key, rows[index]!, now, counts);
+        if (other === undefined) for (const row of rows[index]!.claims) now.set(row, key);
+        else others.set(index, other);
+      }
+      const more = [...others.keys()].map((index) => wanted[index]!.key).filter((key) => !stay.has(key));
+      if (handed.size === 0 || more.length === 0) {
+        for (const owner of handed) this.#handed.add(owner);
+        return others;
+      }
+      for (const key of more) stay.add(key);
+    }
+  }
+
+  /** Whether a record that is not in after all has lost a row to another one of the batch. */
+  hasHandedOn(failed: Iterable<string>): boolean {
+    for (const key of failed) if (this.#handed.has(key)) return true;
+    return false;
   }
 
   /** What was just claimed and could not be written after all: who did not have the row before does not have it now. */
@@ -134,7 +186,7 @@ export class SharedRows {
       this.#kept.has(row) || failed.has(owner) || !this.#records.has(recordId(owner));
     return [...wanted.keys()].filter((index) => {
       const { key } = wanted[index]!;
-      if (this.#rivalOf(block, key, rows[index]!, owners) !== undefined) return false;
+      if (this.#rivalOf(block, key, rows[index]!, owners, () => true) !== undefined) return false;
       if (!removed) return true;
       return asked[index]!.every((row) => {
         const owner = owners.get(row) ?? key;
@@ -149,22 +201,31 @@ export class SharedRows {
     if (this.#records.size > 0) await this.#session.release([...this.#records], [...this.#kept]);
   }
 
-  /** The record other than `key` that has what a block writes in a row. */
+  /** The record other than `key` that has what a block writes in a row, of those that count. */
   #rivalOf(
     block: OutboundBlock,
     key: string,
     { whole, own }: RowIds,
     owners: ReadonlyMap<string, string>,
+    counts: (owner: string, row: string) => boolean,
   ): string | undefined {
-    const others = (ids: readonly string[]): string[] =>
-      ids.map((id) => owners.get(id) ?? key).filter((owner) => owner !== key);
-    return (
-      others(own)[0] ??
-      others(whole).find((owner) => this.#claiming.get(block)!.wholeRow || this.#mayRival(block, owner))
-    );
+    const isWhole = this.#claiming.get(block)!.wholeRow;
+    for (const row of isWhole ? whole : own) {
+      const owner = owners.get(row);
+      // Of several that have columns of a row from the time of other blocks the first gets all of it.
+      if (isWhole && owner === key) return undefined;
+      if (owner !== undefined && owner !== key && counts(owner, row)) return owner;
+    }
+    for (const row of isWhole ? own : whole) {
+      const owner = owners.get(row);
+      if (isWhole && owner === key) return undefined;
+      if (owner === undefined || owner === key) continue;
+      if ((isWhole || this.#mayRival(block, owner)) && counts(owner, row)) return owner;
+    }
+    return undefined;
   }
 
-  /** Whether a record that got the row as a whole, before blocks for other columns were there, may have columns of the block. */
+  /** Whether a record may have what the block writes, as far as its key tells: it may have it by blocks that are no more. */
   #mayRival(block: OutboundBlock, owner: string): boolean {
     const { key, fields } = this.#plan;
     const parts = JSON.parse(owner) as string[];
@@ -195,7 +256,8 @@ export class SharedRows {
 const VERSION = 2;
 
 function claimingOf(block: OutboundBlock, same: readonly OutboundBlock[], wholeRow: boolean): Claiming {
-  const own = setsOf(block);
+  // Who has the row has all columns of it.
+  const own = wholeRow ? [...new Set(same.flatMap(setsOf))].toSorted() : setsOf(block);
   const former = rowNames(block.write);
   return {
     wholeRow,
@@ -203,7 +265,7 @@ function claimingOf(block: OutboundBlock, same: readonly OutboundBlock[], wholeR
     former,
     own,
     others: [...new Set(same.flatMap(setsOf))].filter((column) => !own.includes(column)),
-    rivals: same.filter((other) => setsOf(other).some((column) => own.includes(column))),
+    rivals: wholeRow ? same : same.filter((other) => setsOf(other).some((column) => own.includes(column))),
   };
 }
 

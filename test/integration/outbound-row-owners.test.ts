@@ -60,4 +60,99 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('in %s', (kind) => {
     await scene.shows(rows, ['A|2']);
     await scene.holds();
   });
+
+  it('records that want each other’s rows exchange them, also where they come one by one and beside one that is refused', async () => {
+    const scene = await StockToShop.open(
+      servers,
+      kind,
+      'create table p (slot int primary key, sku varchar(20), check (slot <> 13))',
+      '    - { to: p, key: { slot: on_hand }, set: { sku: sku } }\n',
+    );
+    const { wms } = scene;
+    const rows = 'select slot, sku from p order by slot';
+    const key = (sku: string): string => `["${sku}","WH1","",""]`;
+    const waiting = `select count(*) from waybill.quarantine where flow = '${scene.flowName}'`;
+    scene.start();
+    await wms.run(
+      `insert into stock (id, sku, place, qty) values (1, 'A', 'WH1', 1), (2, 'B', 'WH1', 2), (3, 'C', 'WH1', 3)`,
+    );
+    await scene.shows(rows, ['1|A', '2|B', '3|C']);
+    await wms.run('update stock set qty = 3 - qty where id < 3');
+    await scene.shows(rows, ['1|B', '2|A', '3|C']);
+    // Of a chain whose end does not move nothing does.
+    await wms.run('update stock set qty = qty + 1 where id < 3');
+    await scene.holds(has(key('A'), key('C')), has(key('B'), key('A')));
+    await scene.shows(rows, ['1|B', '2|A', '3|C']);
+    // The end moves to where the chain began.
+    await wms.run('update stock set qty = 1 where id = 3');
+    await scene.shows(rows, ['1|C', '2|B', '3|A']);
+    await scene.holds();
+    await wms.run(`insert into stock (id, sku, place, qty) values (4, 'D', 'WH1', 13)`);
+    await scene.shows(waiting, ['1']);
+    await wms.run('update stock set qty = 4 - qty where id in (1, 3)');
+    await scene.shows(rows, ['1|A', '2|B', '3|C']);
+    await scene.shows(waiting, ['1']);
+    // Who is refused another row keeps his.
+    await wms.run('update stock set qty = 2 * qty + 9 * (id - 1) where id < 3');
+    await scene.shows(waiting, ['3']);
+    await scene.shows(rows, ['1|A', '2|B', '3|C']);
+    await wms.run('update stock set qty = 14 where id = 2');
+    await scene.shows(rows, ['1|A', '2|A', '3|C', '14|B']);
+    await scene.shows(waiting, ['1']);
+  });
+
+  it('a record that an edit lets in no more leaves its row to the next', async () => {
+    const block = (places: string): string =>
+      `    - { to: p, where: { in: [location, [${places}]] }, key: { sku: sku }, set: { n: on_hand }, gone: delete }\n`;
+    const scene = await StockToShop.open(
+      servers,
+      kind,
+      'create table p (sku varchar(20) primary key, n int)',
+      block('WH1, WH2'),
+    );
+    const { wms } = scene;
+    const rows = 'select sku, n from p';
+    scene.start();
+    await wms.run(`insert into stock (id, sku, place, qty) values (1, 'A', 'WH1', 1)`);
+    await scene.shows(rows, ['A|1']);
+    await wms.run(`insert into stock (id, sku, place, qty) values (2, 'A', 'WH2', 2)`);
+    await scene.holds(has('["A","WH2","",""]', '["A","WH1","",""]'));
+    await scene.remap(block('WH2'));
+    await scene.shows(rows, ['A|2']);
+    await scene.holds();
+    await wms.run('delete from stock where id = 1; update stock set qty = 3 where id = 2');
+    await scene.shows(rows, ['A|3']);
+  });
+
+  it('an edit that joins blocks leaves a row to who has the first of its columns, and to no other', async () => {
+    const block = (places: string, columns: string): string =>
+      `    - { to: p, where: { in: [location, [${places}]] }, key: { sku: sku }, set: { ${columns} }, gone: delete }\n`;
+    const scene = await StockToShop.open(
+      servers,
+      kind,
+      'create table p (sku varchar(20) primary key, a int, b int)',
+      block('WH1', 'a: on_hand') + block('WH2', 'b: on_hand'),
+    );
+    const { wms } = scene;
+    const rows = 'select sku, a, b from p';
+    const waits = (place: string, first: string): string => has(`["A","${place}","",""]`, `["A","${first}","",""]`);
+    scene.start();
+    await wms.run(`insert into stock (id, sku, place, qty) values (1, 'A', 'WH1', 1), (2, 'A', 'WH2', 2)`);
+    await scene.shows(rows, ['A|1|2']);
+    await scene.remap(block('WH1, WH2, WH3', 'a: on_hand, b: on_hand'));
+    await wms.run(`insert into stock (id, sku, place, qty) values (3, 'A', 'WH3', 3)`);
+    await scene.holds(waits('WH3', 'WH1'));
+    await scene.shows(rows, ['A|1|2']);
+    await wms.run('update stock set qty = 4 where id = 2');
+    await scene.holds(waits('WH2', 'WH1'), waits('WH3', 'WH1'));
+    await wms.run('update stock set qty = 5 where id = 1');
+    await scene.shows(rows, ['A|5|5']);
+    await wms.run('delete from stock where id = 1');
+    await scene.shows(rows, ['A|4|4']);
+    await scene.holds(waits('WH3', 'WH2'));
+    await wms.run('delete from stock where id = 2');
+    await scene.shows(rows, ['A|3|3']);
+    await wms.run('delete from stock');
+    await scene.shows(rows, []);
+  });
 });
