@@ -67,7 +67,7 @@ export class OutboundSink implements BatchSink {
   /** Throws `mapping_invalid` when the plan does not fit the tables. */
   static async create(session: OutboundSession, options: SinkOptions, plan: OutboundPlan): Promise<OutboundSink> {
     try {
-      const shared = new SharedRows(session, plan, await session.prepare(plan));
+      const shared = await SharedRows.open(session, plan, await session.prepare(plan));
       return new OutboundSink(session, options, plan, shared, await session.waitingKeys());
     } catch (thrown) {
       throw session.error(thrown, `preparing flow ${options.flow}`);

@@ -62,8 +62,17 @@ export class SharedRows {
   /** Keys of the records that are being written whose rows others have got, since they want other ones. */
   #handed = new Set<string>();
 
+  /** Blocks none of whose columns was had by who had a row as a whole. */
+  readonly #apart = new Set<OutboundBlock>();
+
   /** `tables` are those of the plan, as they are. */
-  constructor(session: OutboundSession, plan: OutboundPlan, tables: SystemTables) {
+  static async open(session: OutboundSession, plan: OutboundPlan, tables: SystemTables): Promise<SharedRows> {
+    const shared = new SharedRows(session, plan, tables);
+    await shared.#recallColumns();
+    return shared;
+  }
+
+  private constructor(session: OutboundSession, plan: OutboundPlan, tables: SystemTables) {
     this.#session = session;
     this.#plan = plan;
     for (const [block, { wholeRow, keyLacks, rowLacks, keyBlurs, rowBlurs }] of meetingsOf(plan, tables)) {
@@ -73,6 +82,25 @@ export class SharedRows {
       if (keyLacks.length + keyBlurs.length > 0 || (deleted && rowLacks.length + rowBlurs.length > 0))
         this.#claiming.set(block, claimingOf(block, same, wholeRow));
     }
+  }
+
+  /** Reads which columns rows had that were claimed as a whole, by this mapping or by earlier ones, and writes down what is new. */
+  async #recallColumns(): Promise<void> {
+    if (this.#claiming.size === 0) return;
+    const text = (await this.#session.claimed([COLUMNS])).get(COLUMNS);
+    const before = text === undefined ? {} : (JSON.parse(text) as Record<string, readonly string[]>);
+    const now = { ...before };
+    for (const [block, { wholeRow, own, others }] of this.#claiming) {
+      const rows = rowsOf(block);
+      // What is not known may have been all of them.
+      if (wholeRow || before[rows] === undefined)
+        now[rows] = [...new Set([...(now[rows] ?? []), ...own, ...others])].toSorted();
+      if (!own.some((column) => now[rows]!.includes(column))) this.#apart.add(block);
+    }
+    const next = JSON.stringify(now);
+    if (next === text) return;
+    if (text !== undefined) await this.#session.unclaim([COLUMNS]);
+    await this.#session.claim([{ row: COLUMNS, record: COLUMNS, key: next }]);
   }
 
   /** Whether several records may want to write, or to delete, a row of the block. */
@@ -220,7 +248,7 @@ export class SharedRows {
       const owner = owners.get(row);
       if (isWhole && owner === key) return undefined;
       if (owner === undefined || owner === key) continue;
-      if ((isWhole || this.#mayRival(block, owner)) && counts(owner, row)) return owner;
+      if ((isWhole || (!this.#apart.has(block) && this.#mayRival(block, owner))) && counts(owner, row)) return owner;
     }
     return undefined;
   }
@@ -251,6 +279,9 @@ export class SharedRows {
     });
   }
 }
+
+/** Stands in place of an id where it is kept which columns rows have that are claimed as a whole. */
+const COLUMNS = 'columns';
 
 /** Begins what ids are made of; there was none in the first version, which went by other texts. */
 const VERSION = 2;

@@ -155,4 +155,27 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('in %s', (kind) => {
     await wms.run('delete from stock');
     await scene.shows(rows, []);
   });
+
+  it('an edit that adds a block for another column shuts out no record of it, whatever "where" goes by', async () => {
+    const block = (where: string, column: string): string =>
+      `    - { to: p, where: { ${where}: [on_hand, { const: '0' }] }, key: { sku: sku }, set: { ${column}: on_hand } }\n`;
+    const scene = await StockToShop.open(
+      servers,
+      kind,
+      'create table p (sku varchar(20) primary key, a int, b int)',
+      block('gt', 'a'),
+    );
+    const { wms } = scene;
+    const rows = 'select sku, a, b from p';
+    scene.start();
+    await wms.run(`insert into stock (id, sku, place, qty) values (1, 'A', 'WH1', 1)`);
+    await scene.shows(rows, ['A|1|']);
+    await scene.remap(block('gt', 'a') + block('lt', 'b'));
+    await wms.run(`insert into stock (id, sku, place, qty) values (2, 'A', 'WH2', -2), (3, 'A', 'WH3', 3)`);
+    await scene.shows(rows, ['A|1|-2']);
+    await scene.holds(has('["A","WH3","",""]', '["A","WH1","",""]'));
+    await wms.run('update stock set qty = 4 where id = 1');
+    await scene.shows(rows, ['A|4|-2']);
+    await scene.holds(has('["A","WH3","",""]', '["A","WH1","",""]'));
+  });
 });

@@ -235,6 +235,7 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('in %s', (kind) => {
     const id = hash('sha256', JSON.stringify(['products', ['sku', 'lot'], ['A', 'L']]), 'hex').slice(0, 32);
     const asBefore = async (): Promise<void> => {
       await scene.flow.stop(scene.apply);
+      await shop.run(`delete from waybill.outbound_rows where flow = '${scene.flowName}' and row_id = 'columns'`);
       await shop.run(`update waybill.outbound_rows set row_id = '${id}' where flow = '${scene.flowName}'`);
     };
     await asBefore();
