@@ -313,7 +313,8 @@ export class SnapshotReader {
       const [read] = await reader.read([{ table: captured, sql, begin, whenRead }]);
       table.state = 'running';
       copied();
-      this.#limit.settle(rows ?? 0, read?.rows ?? 0);
+      // Rows that have to be read again have been read all the same.
+      this.#limit.settle(rows ?? 0, read?.rows ?? rows ?? 0);
       if (read !== undefined) {
         await this.#chunkRead(job, range, read);
         lead.done(bytes);

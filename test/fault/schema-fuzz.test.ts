@@ -43,7 +43,13 @@ test(
       postgres,
       natsServer,
       FuzzedTables.ddl,
-      { dropped_columns: 'drop', dropped_tables: 'drop', renamed_tables: 'rename' },
+      {
+        dropped_columns: 'drop',
+        dropped_tables: 'drop',
+        renamed_tables: 'rename',
+        // A schema of the same name, and of another one.
+        ...(seed % 2 === 0 ? {} : { schema: 'mirrored' }),
+      },
       // Tables take several chunks, by several connections.
       { snapshot_chunk_rows: 100, ...(STREAMING ? { streaming: 'on' } : {}) },
     );

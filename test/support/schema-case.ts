@@ -11,9 +11,12 @@ export const ITEMS = `create table items (id int primary key, name text not null
 
 export class SchemaCase {
   readonly pipe: Pipeline;
+  /** Schema of the tables in the target. */
+  readonly #place: string;
 
-  constructor(pipe: Pipeline) {
+  constructor(pipe: Pipeline, place = 'public') {
     this.pipe = pipe;
+    this.#place = place;
   }
 
   /** Starts with `ddl` at the source, and waits until the target has it all. */
@@ -24,7 +27,8 @@ export class SchemaCase {
     flow: Record<string, unknown> = {},
     source: Record<string, unknown> = {},
   ): Promise<SchemaCase> {
-    const opened = new SchemaCase(await Pipeline.open(postgres, natsServer, ddl, flow, postgres, source));
+    const pipe = await Pipeline.open(postgres, natsServer, ddl, flow, postgres, source);
+    const opened = new SchemaCase(pipe, typeof flow['schema'] === 'string' ? flow['schema'] : undefined);
     opened.pipe.start();
     await opened.equal();
     return opened;
@@ -46,7 +50,11 @@ export class SchemaCase {
   async equal(look?: () => void, deadlineMs?: number): Promise<void> {
     await this.settle(async () => {
       look?.();
-      return [await definitions(this.pipe.source), await definitions(this.pipe.target), ...(await this.contents())];
+      return [
+        await definitions(this.pipe.source),
+        await definitions(this.pipe.target, this.#place),
+        ...(await this.contents()),
+      ];
     }, deadlineMs);
   }
 
@@ -55,7 +63,7 @@ export class SchemaCase {
     const both: [string[], string[]] = [[], []];
     for (const table of await tablesOf(this.pipe.source)) {
       both[0].push(table, ...(await this.source(`public."${table}"`)));
-      both[1].push(table, ...(await this.target(`public."${table}"`)));
+      both[1].push(table, ...(await this.target(`${this.#place}."${table}"`)));
     }
     return both;
   }
