@@ -30,7 +30,11 @@ test(
   async () => {
     const given = Number(process.env['WAYBILL_FUZZ_SEED'] ?? Math.floor(Math.random() * 1e6));
     const outcomes = await Promise.allSettled(servers.map((server) => run(server, given)));
-    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+    const reasons = outcomes
+      .filter(({ status }) => status === 'rejected')
+      .map((each) => (each as PromiseRejectedResult).reason as unknown);
+    if (reasons.length > 1) throw new AggregateError(reasons, 'both servers');
+    if (reasons.length > 0) throw reasons[0];
   },
   SECONDS * 1000 + 180_000,
 );

@@ -1,19 +1,17 @@
 /** Random statements about the tables of a Postgres source, with what the tables are after them. */
 import type { Random } from '../../sandbox/demo/random.ts';
+import { layoutStatement, renamed } from './fuzzed-layouts.ts';
+import {
+  ELSEWHERE,
+  identitySql,
+  LADDERS,
+  VALUES,
+  type Column,
+  type Model,
+  type Part,
+  type Table,
+} from './fuzzed-model.ts';
 
-/** Types by their index: a column only ever moves along one of these. */
-const LADDERS: readonly (readonly string[])[] = [
-  ['smallint', 'int', 'bigint', 'numeric'],
-  ['varchar(10)', 'varchar(30)', 'text'],
-  ['numeric(8,2)', 'numeric(12,2)', 'numeric(16,4)'],
-  ['date', 'timestamp'],
-];
-const VALUES = [
-  'floor(random() * 100)',
-  "'v' || floor(random() * 1000)",
-  'round((random() * 100)::numeric, 2)',
-  "date '2026-01-01' + floor(random() * 300)::int",
-];
 const CONSTANTS = ['7', "'new'", '1.25', "'2026-05-05'"];
 /** Other values of the same type. */
 const CHANGED: readonly ((name: string) => string)[] = [
@@ -26,77 +24,91 @@ const MOST_TABLES = 5;
 /** Keys of the table that takes several chunks. */
 const MANY = 1500;
 
-interface Column {
-  readonly name: string;
-  readonly ladder: number;
-  step: number;
-  notNull: boolean;
-  /** A default or a generated value that the target does not have: it goes before both sides are compared. */
-  passing?: string | undefined;
-  generated?: boolean;
-}
-
-interface Part {
-  readonly name: string;
-  readonly from: number;
-  readonly to: number;
-}
-
-interface Table {
-  name: string;
-  columns: Column[];
-  /** The column that is part of the key, beside the id. */
-  key?: string | undefined;
-  keyName: string;
-  parts?: Part[];
-}
-
 export class FuzzedTables {
   readonly #random: Random;
-  #tables: Table[] = [{ name: 't0', columns: [{ name: 'a', ladder: 1, step: 2, notNull: false }], keyName: 't0_pkey' }];
-  #names = 1;
+  readonly #layouts: boolean;
+  readonly #model: Model = {
+    tables: [{ name: 't0', columns: [{ name: 'a', ladder: 1, step: 2, notNull: false }], keyName: 't0_pkey' }],
+    away: [],
+    left: [],
+    names: 1,
+  };
 
-  constructor(random: Random) {
+  /** `layouts`: also statements about whole tables. */
+  constructor(random: Random, layouts: boolean) {
     this.#random = random;
+    this.#layouts = layouts;
   }
 
   /** What is there when it begins. */
-  static readonly ddl = `create table t0 (id int primary key, a text);
+  static readonly ddl = `create schema ${ELSEWHERE};
+    create table t0 (id int primary key, a text);
     insert into t0 select n, 'v' || n from generate_series(1, ${MANY}) n`;
+
+  /** Whether a table that the source does not have may be there in a target. */
+  mayBeLeft(name: string): boolean {
+    return this.#model.left.includes(name);
+  }
 
   /** One of the tables. */
   get any(): string {
-    return this.#random.pick(this.#tables).name;
+    return this.#random.pick(this.#model.tables).name;
   }
 
   /** Some statements, a few of them rolled back to a savepoint, or all. */
   transaction(): string {
     const random = this.#random;
     const some = (): string => Array.from({ length: random.between(1, 3) }, () => this.statement()).join('; ');
-    const before = structuredClone(this.#tables);
+    const tables = (): Pick<Model, 'tables' | 'away'> => {
+      const { tables: here, away } = this.#model;
+      return structuredClone({ tables: here, away });
+    };
+    const before = tables();
     const first = some();
-    const kept = structuredClone(this.#tables);
+    const kept = tables();
     const undone = random.between(0, 2) === 0 ? `savepoint s; ${some()}; rollback to s; ` : '';
-    this.#tables = kept;
+    Object.assign(this.#model, kept);
     const sql = `begin; ${first}; ${undone}${some()}; `;
     if (random.between(0, 9) > 0) return `${sql}commit`;
-    this.#tables = before;
+    Object.assign(this.#model, before);
     return `${sql}rollback`;
+  }
+
+  /** A narrower type, which stops the table in targets until it is read again. */
+  narrow(): string | undefined {
+    const table = this.#random.pick(this.#model.tables);
+    const column = table.columns.find(
+      ({ step, passing, name }) => step > 0 && passing === undefined && name !== table.key,
+    );
+    if (column === undefined) return undefined;
+    column.step -= 1;
+    table.stopped = true;
+    const type = LADDERS[column.ladder]![column.step]!;
+    return `alter table ${table.name} alter ${column.name} type ${type} using ${column.name}::${type}`;
+  }
+
+  /** The tables that are to be read again. */
+  stopped(): string[] {
+    const names = this.#model.tables.filter(({ stopped }) => stopped).map(({ name }) => name);
+    for (const table of this.#model.tables) table.stopped = false;
+    return names;
   }
 
   /** Takes away what no target follows. */
   tidy(): string[] {
-    return this.#tables.flatMap((table) =>
+    return this.#model.tables.flatMap((table) =>
       table.columns.filter(({ passing }) => passing !== undefined).map((column) => this.#settle(table, column)),
     );
   }
 
   statement(): string {
     const random = this.#random;
+    const layout = this.#layouts && random.between(0, 3) === 0 ? layoutStatement(this.#model, random) : undefined;
+    if (layout !== undefined) return layout;
     const kind = random.between(0, 29);
-    if (kind === 0 && this.#tables.length < MOST_TABLES) return this.#create();
-    if (kind === 1 && this.#tables.length > 1) return this.#dropTable();
-    const table = random.pick(this.#tables);
+    if (kind === 0 && this.#model.tables.length < MOST_TABLES) return this.#create();
+    if (kind === 1 && this.#model.tables.length > 1) return this.#dropTable();
+    const table = random.pick(this.#model.tables);
     if (kind < 4) return this.#addColumn(table);
     if (kind === 4) return this.#addPassing(table);
     if (kind === 5) return `truncate ${table.name}`;
@@ -121,9 +133,9 @@ export class FuzzedTables {
   }
 
   #create(): string {
-    const name = `t${this.#names++}`;
+    const name = `t${this.#model.names++}`;
     const table: Table = { name, columns: [], keyName: `${name}_pkey` };
-    this.#tables.push(table);
+    this.#model.tables.push(table);
     const rows = `insert into ${name} select generate_series(1, ${this.#random.between(0, 20)})`;
     if (this.#random.between(0, 2) > 0) return `create table ${name} (id int primary key); ${rows}`;
     table.parts = [
@@ -138,15 +150,15 @@ export class FuzzedTables {
   }
 
   #dropTable(): string {
-    const table = this.#random.pick(this.#tables);
-    this.#tables = this.#tables.filter((each) => each !== table);
+    const table = this.#random.pick(this.#model.tables);
+    this.#model.tables = this.#model.tables.filter((each) => each !== table);
     return `drop table ${table.name}`;
   }
 
   #renameTable(table: Table): string {
-    const name = `t${this.#names++}`;
+    const name = `t${this.#model.names++}`;
     const sql = `alter table ${table.name} rename to ${name}`;
-    table.name = name;
+    renamed(table, name);
     return sql;
   }
 
@@ -154,7 +166,7 @@ export class FuzzedTables {
     const able = table.columns.filter(({ notNull, generated }) => notNull && generated !== true);
     const { key: had, keyName } = table;
     table.key = had === undefined && able.length > 0 ? this.#random.pick(able).name : undefined;
-    table.keyName = `${table.name}_key_${this.#names++}`;
+    table.keyName = `${table.name}_key_${this.#model.names++}`;
     const columns = ['id', ...(table.key === undefined ? [] : [table.key])].join(', ');
     // Of rows that only the column told apart one is left.
     const single =
@@ -169,7 +181,7 @@ export class FuzzedTables {
     const index = this.#random.between(0, parts.length - 1);
     const { name: old, from, to } = parts[index]!;
     if (this.#random.between(0, 2) === 0) return `truncate ${old}`;
-    const name = `p${this.#names++}`;
+    const name = `p${this.#model.names++}`;
     parts[index] = { name, from, to };
     const columns = table.columns.filter(({ notNull }) => notNull).filter(({ generated }) => generated !== true);
     const values = ['n', ...columns.map(({ ladder }) => VALUES[ladder]!)].join(', ');
@@ -177,14 +189,14 @@ export class FuzzedTables {
     return (
       `alter table ${table.name} detach partition ${old}; drop table ${old}; create table ${name} (like ${table.name} including all); ` +
       `insert into ${name} (${['id', ...columns.map((column) => column.name)].join(', ')}) select ${values} from generate_series(${from}, ${from + 5}) n; ` +
-      `alter table ${table.name} attach partition ${name} ${bounds}`
+      `${identitySql(table, name)}; alter table ${table.name} attach partition ${name} ${bounds}`
     );
   }
 
   #addColumn(table: Table): string {
     const ladder = this.#random.between(0, LADDERS.length - 1);
     const rest = this.#random.pick(['', '', ` default ${CONSTANTS[ladder]}`, ` not null default ${CONSTANTS[ladder]}`]);
-    const column = { name: `c${this.#names++}`, ladder, step: 0, notNull: rest.includes('not null') };
+    const column = { name: `c${this.#model.names++}`, ladder, step: 0, notNull: rest.includes('not null') };
     table.columns.push(column);
     return `alter table ${table.name} add column ${column.name} ${LADDERS[ladder]![0]}${rest}`;
   }
@@ -192,7 +204,7 @@ export class FuzzedTables {
   /** A column whose values no event tells. */
   #addPassing(table: Table): string {
     const random = this.#random;
-    const name = `c${this.#names++}`;
+    const name = `c${this.#model.names++}`;
     const kind = random.pick(['default', 'default', 'identity', 'generated']);
     // Partitioned tables have identities since PostgreSQL 17.
     const isIdentity = kind === 'identity' && table.parts === undefined;
@@ -228,7 +240,7 @@ export class FuzzedTables {
   }
 
   #renameColumn(table: Table, column: Column): string {
-    const name = `c${this.#names++}`;
+    const name = `c${this.#model.names++}`;
     table.columns = table.columns.map((each) => (each === column ? { ...column, name } : each));
     if (table.key === column.name) table.key = name;
     return `alter table ${table.name} rename column ${column.name} to ${name}`;

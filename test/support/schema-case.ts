@@ -46,16 +46,26 @@ export class SchemaCase {
     return await rowsOf(this.pipe.target, table, columns);
   }
 
-  /** Waits until both sides have the same tables with the same definitions and rows; `look` comes before each look. */
-  async equal(look?: () => void, deadlineMs?: number): Promise<void> {
+  /**
+   * Waits until both sides have the same tables with the same definitions and rows; `look` comes before each look. Tables
+   * that `mayBeLeft` names may be in the target alone.
+   */
+  async equal(
+    how: {
+      readonly look?: () => void;
+      readonly deadlineMs?: number;
+      readonly mayBeLeft?: (table: string) => boolean;
+    } = {},
+  ): Promise<void> {
     await this.settle(async () => {
-      look?.();
-      return [
-        await definitions(this.pipe.source),
-        await definitions(this.pipe.target, this.#place),
-        ...(await this.contents()),
-      ];
-    }, deadlineMs);
+      how.look?.();
+      const source = await definitions(this.pipe.source);
+      const names = new Set(source.map(tableOf));
+      const target = (await definitions(this.pipe.target, this.#place)).filter(
+        (line) => names.has(tableOf(line)) || how.mayBeLeft?.(tableOf(line)) !== true,
+      );
+      return [source, target, ...(await this.contents())];
+    }, how.deadlineMs);
   }
 
   /** The rows of every table of the source, on both sides. */
@@ -102,4 +112,9 @@ export class SchemaCase {
   async close(): Promise<void> {
     await this.pipe.close();
   }
+}
+
+/** The table of a line of its definition. */
+function tableOf(line: string): string {
+  return line.slice(0, line.indexOf(':'));
 }

@@ -23,6 +23,8 @@ export class SchemaFuzz {
   readonly #it: SchemaCase;
   readonly #random: Random;
   readonly #tables: FuzzedTables;
+  /** With all statements that there are, and a capture that is killed. */
+  readonly #thorough: boolean;
   readonly log: string[] = [];
   restarts = 0;
   kills = 0;
@@ -30,18 +32,19 @@ export class SchemaFuzz {
   #capture: Stage | undefined;
   #folder: string | undefined;
 
-  private constructor(it: SchemaCase, random: Random) {
+  private constructor(it: SchemaCase, random: Random, thorough: boolean) {
     this.#it = it;
     this.#random = random;
-    this.#tables = new FuzzedTables(random);
+    this.#tables = new FuzzedTables(random, thorough);
+    this.#thorough = thorough;
   }
 
   /** `it` was opened with `FuzzedTables.ddl`. */
-  static async open(it: SchemaCase, random: Random, how: { readonly kills: boolean }): Promise<SchemaFuzz> {
-    const fuzz = new SchemaFuzz(it, random);
+  static async open(it: SchemaCase, random: Random, how: { readonly thorough: boolean }): Promise<SchemaFuzz> {
+    const fuzz = new SchemaFuzz(it, random, how.thorough);
     // What statements take from `random()` is the same for the same seed.
     await it.pipe.source.query('select setseed($1)', [random.next()]);
-    if (how.kills) await fuzz.#startProcess();
+    if (how.thorough) await fuzz.#startProcess();
     return fuzz;
   }
 
@@ -69,10 +72,15 @@ export class SchemaFuzz {
     for (let step = random.between(4, 12); step > 0; step--) {
       const together = random.between(0, 3) === 0;
       await this.#run(together ? this.#tables.transaction() : this.#tables.statement());
-      if (random.between(0, 9) === 0) await this.#reread();
+      if (random.between(0, 9) === 0) await this.#reread(this.#tables.any);
+      // All rows are written anew, and none is another one.
+      if (this.#thorough && random.between(0, 19) === 0) await this.#run(`vacuum full ${this.#tables.any}`);
+      const narrowed = this.#thorough && random.between(0, 19) === 0 ? this.#tables.narrow() : undefined;
+      if (narrowed !== undefined) await this.#run(narrowed);
       if (this.#capture !== undefined && away !== 'capture' && random.between(0, 7) === 0) await this.#kill();
     }
     for (const sql of this.#tables.tidy()) await this.#run(sql);
+    for (const name of this.#tables.stopped()) await this.#reread(name);
     if (away !== '') await this.#restart(away, true);
     else if (random.between(0, 3) === 0) {
       const stage = random.pick(['capture', 'apply'] as const);
@@ -84,10 +92,14 @@ export class SchemaFuzz {
   /** Waits until both sides are equal. */
   async equal(): Promise<void> {
     try {
-      await this.#it.equal(() => {
-        // One that killed itself where it was told to.
-        if (this.#capture?.running === false) this.#capture.start();
-      }, DEADLINE_MS);
+      await this.#it.equal({
+        look: () => {
+          // One that killed itself where it was told to.
+          if (this.#capture?.running === false) this.#capture.start();
+        },
+        deadlineMs: DEADLINE_MS,
+        mayBeLeft: (name) => this.#tables.mayBeLeft(name),
+      });
     } catch (thrown) {
       const output = this.#capture?.log() ?? '';
       throw new Error(`${this.log.slice(-60).join('\n')}\n${output}`, { cause: thrown });
@@ -115,8 +127,7 @@ export class SchemaFuzz {
     this.kills += 1;
   }
 
-  async #reread(): Promise<void> {
-    const name = this.#tables.any;
+  async #reread(name: string): Promise<void> {
     this.log.push(`-- read ${name} again`);
     await requestSnapshot(this.#it.pipe.config.nats, 'wms', { tables: [`public.${name}`] });
   }
