@@ -40,12 +40,59 @@ interface Claiming {
 }
 
 /** Ids of a row: of all of it, and of its columns, those that earlier versions gave it among them. */
-interface RowIds {
-  /** What a record claims to have what the block writes there. */
-  readonly claims: readonly string[];
+interface AllIds {
   readonly whole: readonly string[];
   readonly own: readonly string[];
   readonly others: readonly string[];
+}
+
+class RowIds {
+  /** What a record claims to have what the block writes there. */
+  readonly claims: readonly string[];
+  readonly #table: string;
+  readonly #claiming: Claiming;
+  readonly #wanted: Wanted;
+  #all: AllIds | undefined;
+
+  constructor(table: string, claiming: Claiming, wanted: Wanted) {
+    this.#table = table;
+    this.#claiming = claiming;
+    this.#wanted = wanted;
+    const { wholeRow, own } = claiming;
+    this.claims = wholeRow ? [idOf(this.#row())] : columnIds(this.#row(), own);
+  }
+
+  #row(): readonly unknown[] {
+    return [VERSION, this.#table, this.#claiming.columns, this.#wanted.name];
+  }
+
+  /** Made when they are asked for: mostly a record has what it claims already. */
+  get all(): AllIds {
+    return (this.#all ??= this.#make());
+  }
+
+  #make(): AllIds {
+    const { wholeRow, former, own, others } = this.#claiming;
+    const row = this.#row();
+    const { cells } = this.#wanted;
+    const rows = former.map((each) => [this.#table, each.columns, each.cells.map((cell) => cells[cell]!)]);
+    return {
+      whole: [...(wholeRow ? this.claims : [idOf(row)]), ...rows.map(idOf)],
+      own: [...(wholeRow ? columnIds(row, own) : this.claims), ...columnIds(rows[0]!, own)],
+      others: [...columnIds(row, others), ...columnIds(rows[0]!, others)],
+    };
+  }
+}
+
+function columnIds(row: readonly unknown[], columns: readonly string[]): string[] {
+  return columns.map((column) => idOf([...row, column]));
+}
+
+/** Rows that records want, the places of those that they do not have already, and who has what of them. */
+interface Asked {
+  readonly rows: readonly RowIds[];
+  readonly open: readonly number[];
+  readonly owners: ReadonlyMap<string, string>;
 }
 
 export class SharedRows {
@@ -129,8 +176,13 @@ export class SharedRows {
   ): Promise<ReadonlyMap<number, string>> {
     if (wanted.length === 0) return new Map();
     const rows = this.#idsOf(block, wanted);
-    const owners = await this.#session.claimed(rows.flatMap(({ whole, own }) => [...whole, ...own]));
-    const others = this.#assign(block, wanted, rows, owners, failed);
+    const owners = new Map(await this.#session.claimed(rows.flatMap(({ claims }) => claims)));
+    const open = [...wanted.keys()].filter((index) =>
+      rows[index]!.claims.some((row) => owners.get(row) !== wanted[index]!.key),
+    );
+    const asked = open.flatMap((index) => [...rows[index]!.all.whole, ...rows[index]!.all.own]);
+    if (open.length > 0) for (const [row, owner] of await this.#session.claimed(asked)) owners.set(row, owner);
+    const others = this.#assign(block, wanted, { rows, open, owners }, failed);
     const fresh: Claim[] = [];
     const taken: string[] = [];
     for (const [index, { key }] of wanted.entries()) {
@@ -154,10 +206,10 @@ export class SharedRows {
   #assign(
     block: OutboundBlock,
     wanted: readonly Wanted[],
-    rows: readonly RowIds[],
-    owners: ReadonlyMap<string, string>,
+    { rows, open, owners }: Asked,
     failed: ReadonlySet<string>,
   ): ReadonlyMap<number, string> {
+    if (open.length === 0) return new Map();
     const places = new Map(wanted.map(({ key }, index) => [key, index]));
     const stay = new Set(failed);
     for (;;) {
@@ -168,12 +220,14 @@ export class SharedRows {
         if (!this.#mayRival(block, owner)) return false;
         if (!this.#there.has(owner) || stay.has(owner) || this.#kept.has(row)) return true;
         const place = places.get(owner);
-        if (place !== undefined && (rows[place]!.whole.includes(row) || rows[place]!.own.includes(row))) return true;
+        const ids = place === undefined ? undefined : rows[place]!.all;
+        if (ids?.whole.includes(row) === true || ids?.own.includes(row) === true) return true;
         handed.add(owner);
         return false;
       };
-      for (const [index, { key }] of wanted.entries()) {
-        const other = this.#rivalOf(block, key, rows[index]!, now, counts);
+      for (const index of open) {
+        const { key } = wanted[index]!;
+        const other = this.#rivalOf(block, key, rows[index]!.all, now, counts);
         if (other === undefined) for (const row of rows[index]!.claims) now.set(row, key);
         else others.set(index, other);
       }
@@ -207,7 +261,7 @@ export class SharedRows {
   async own(block: OutboundBlock, wanted: readonly Wanted[], failed: ReadonlySet<string>): Promise<number[]> {
     const { gone } = block;
     const removed = gone !== 'ignore' && gone.remove;
-    const rows = this.#idsOf(block, wanted);
+    const rows = this.#idsOf(block, wanted).map(({ all }) => all);
     const asked = rows.map(({ whole, own, others }) => [...whole, ...own, ...(removed ? others : [])]);
     const owners = rows.length === 0 ? new Map<string, string>() : await this.#session.claimed(asked.flat());
     const stays = (row: string, owner: string): boolean =>
@@ -233,7 +287,7 @@ export class SharedRows {
   #rivalOf(
     block: OutboundBlock,
     key: string,
-    { whole, own }: RowIds,
+    { whole, own }: AllIds,
     owners: ReadonlyMap<string, string>,
     counts: (owner: string, row: string) => boolean,
   ): string | undefined {
@@ -262,21 +316,8 @@ export class SharedRows {
   }
 
   #idsOf(block: OutboundBlock, wanted: readonly Wanted[]): RowIds[] {
-    const { table } = block.write;
-    const { wholeRow, columns, former, own, others } = this.#claiming.get(block)!;
-    return wanted.map(({ cells, name }) => {
-      const row = [VERSION, table, columns, name];
-      const rows = former.map((each) => [table, each.columns, each.cells.map((cell) => cells[cell]!)]);
-      const named = (by: readonly unknown[], of: readonly string[]): string[] =>
-        of.map((column) => idOf([...by, column]));
-      const [whole, now] = [idOf(row), named(row, own)];
-      return {
-        claims: wholeRow ? [whole] : now,
-        whole: [whole, ...rows.map(idOf)],
-        own: [...now, ...named(rows[0]!, own)],
-        others: [...named(row, others), ...named(rows[0]!, others)],
-      };
-    });
+    const claiming = this.#claiming.get(block)!;
+    return wanted.map((each) => new RowIds(block.write.table, claiming, each));
   }
 }
 
