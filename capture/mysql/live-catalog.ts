@@ -20,6 +20,7 @@ import {
 import type { SqlClient } from './connection.ts';
 import { publishLogged, publishRead } from './published-table.ts';
 import { contains, readExecuted } from './executed.ts';
+import { aboutStatement, renamesTable } from './statement-words.ts';
 import { compareTables } from './table-change.ts';
 import type { TableMap } from './table-map.ts';
 import { sumOf, type Statements, type ToldTable, type ToldTables } from './told-tables.ts';
@@ -179,7 +180,9 @@ export class LiveCatalog {
     const statements = this.#statementsOf.get(id);
     this.#statementsOf.delete(id);
     // What a column was in between, such as the default that its rows got or a generated one, nobody knows.
-    const isUnknown = statements?.changesRows === true && (statements.drops || statements.count > 1);
+    const isUnknown =
+      statements?.exchanges === true ||
+      (statements?.changesRows === true && (statements.drops || statements.count > 1));
     const before = this.#catalog.get(id);
     const isSame = before?.schema.version === table.schema.version;
     if (before !== undefined && isSame) {
@@ -195,7 +198,7 @@ export class LiveCatalog {
       this.#catalog.set(id, table);
       return table;
     }
-    const change = compareTables(before, table);
+    const change = compareTables(before, table, { isTold: this.#told.get(id) === before.schema.version, statements });
     this.#catalog.set(id, change.table);
     if (change.isNarrower) this.#narrower.add(id);
     else this.#narrower.delete(id);
@@ -266,7 +269,7 @@ export class LiveCatalog {
       const table = this.#catalog.get(id) ?? told.get(id)?.table;
       if (there.has(id) || table === undefined) continue;
       const last = this.#statements.findLast((statement) => mentions(statement, table.schema));
-      const renamed = last === undefined ? told.get(id)?.since?.renames === true : renames(last);
+      const renamed = last === undefined ? told.get(id)?.since?.renames === true : renamesTable(last);
       this.#catalog.delete(id);
       this.#told.delete(id);
       told.forget(id);
@@ -360,14 +363,14 @@ export class LiveCatalog {
     const noted = new Map<string, Omit<Statements, 'count'>>();
     for (const [id, table] of this.#catalog) {
       if (table === undefined || !mentions(statement, table.schema)) continue;
-      const changesRows = mayChangeRows(statement, table);
-      const about = { changesRows, drops: drops(statement), renames: renames(statement) };
+      // The stream may not know a version of the table that was seen in between.
+      const about = aboutStatement(statement, table, this.#o.told.get(id)?.since);
       noted.set(id, about);
       this.#statementsOf.set(id, sumOf(this.#statementsOf.get(id), about));
       const readAt = this.#readAt.get(id);
       if (readAt === undefined || !containsGtid(readAt, gtid)) continue;
       this.#told.delete(id);
-      if (changesRows) late.push(table);
+      if (about.changesRows) late.push(table);
     }
     if (noted.size > 0) this.#o.hold(this.#o.told.note(noted));
     // The catalog had the new version before the log told of it: what the version before was is not known.
@@ -399,24 +402,6 @@ function withSameRows(before: CapturedTable, now: CapturedTable): CapturedTable 
   const known = new Map(before.columns.map((column) => [column.schema.name, column]));
   const columns = now.columns.map((column) => (column.generated ? column : (known.get(column.schema.name) ?? column)));
   return { ...now, schema: before.schema, columns };
-}
-
-/** Whether rows may have other values behind a statement that the log does not tell; found by chance it costs a reading. */
-function mayChangeRows({ verb, sql }: LoggedStatement, table: CapturedTable): boolean {
-  if (verb !== 'ALTER') return false;
-  if (/\b(?:MODIFY|CHANGE|CONVERT|RENAME|PRIMARY|AS)\b/i.test(sql)) return true;
-  if (/\bADD\b/i.test(sql)) return /\b(?:NOT\s+NULL|DEFAULT|AUTO_INCREMENT)\b/i.test(sql);
-  // The value of a new column was taken from what its default is by now.
-  return /\bDEFAULT\b/i.test(sql) && table.columns.some(({ schema }) => schema.existing !== undefined);
-}
-
-function drops({ verb, sql }: LoggedStatement): boolean {
-  return verb === 'ALTER' && /\bDROP\b/i.test(sql);
-}
-
-/** Whether a statement may give a table another name: those of its columns and indexes are not its own. */
-function renames({ sql }: LoggedStatement): boolean {
-  return /\bRENAME\b(?!\s+(?:COLUMN|INDEX|KEY)\b)/i.test(sql);
 }
 
 /** Whether a statement may be about a table: it has the table's name in it, and the schema's or that as its default. */

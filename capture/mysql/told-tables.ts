@@ -12,6 +12,13 @@ export interface Statements {
   readonly changesRows: boolean;
   /** Whether one dropped something: a column that is there all the same came again. */
   readonly drops: boolean;
+  /** Whether one gave columns names and places in a way that two versions do not show. Absent in old entries. */
+  readonly exchanges?: boolean;
+  /** Whether one gave a column a place among the others. Absent in old entries. */
+  readonly places?: boolean;
+  /** Whether one may have given a column another type: false where a name with another type is another column's. */
+  readonly retypes?: boolean;
+  /** Whether one gave the table another name. */
   readonly renames: boolean;
 }
 
@@ -21,6 +28,9 @@ export function sumOf(before: Statements | undefined, next: Omit<Statements, 'co
     count: (before?.count ?? 0) + 1,
     changesRows: next.changesRows || before?.changesRows === true,
     drops: next.drops || before?.drops === true,
+    exchanges: next.exchanges === true || before?.exchanges === true,
+    places: next.places === true || before?.places === true,
+    retypes: next.retypes !== false || (before !== undefined && before.retypes !== false),
     renames: next.renames || before?.renames === true,
   };
 }

@@ -124,6 +124,23 @@ describe.each([
     expect(await names('items', 'target')).toHaveLength(2);
   });
 
+  test('columns that exchange names, or come again, have the values that they have at the source', async () => {
+    await open(`create table items (id int primary key, a int, b int, t varchar(9));
+      insert into items values (1, 10, 20, 'x'), (2, 11, 21, 'y')`);
+    await pipe.source.run('alter table items rename column a to b, rename column b to a');
+    await equal('items');
+    await pipe.source.run('alter table items drop column a, add column a int');
+    await equal('items');
+    await pipe.source.run('alter table items rename column b to c, add column b int');
+    await equal('items');
+    await pipe.source.run('alter table items drop column b; alter table items add column b int default 4');
+    await equal('items');
+    // Each has the type that the other had.
+    await pipe.source.run('alter table items rename column t to c, rename column c to t');
+    await equal('items');
+    await waitFor('the table to be followed', async () => (await state()).length === 0);
+  });
+
   test('NULLs and another primary key', async () => {
     await open(ITEMS);
     await pipe.source.run('alter table items modify name varchar(20) null; insert into items values (3, null, 3)');
