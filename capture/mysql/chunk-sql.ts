@@ -85,17 +85,22 @@ function hasKey(table: CapturedTable, key: KeyTexts): string {
   return `(${parts.join(' AND ')})`;
 }
 
-/** Enums sort by their number and compare by their label: both by label here. */
+/**
+ * Enums sort by their number and compare by their label: both by label here, and no two labels are equal, whatever the
+ * connection's collation says of case and accents.
+ */
 function orderedBy(name: string, type: string): string {
   const column = quoteIdent(name);
-  return /^(?:enum|set)\b/.test(type) ? `CAST(${column} AS CHAR)` : column;
+  return /^(?:enum|set)\b/.test(type) ? `CAST(${column} AS CHAR) COLLATE utf8mb4_bin` : column;
 }
 
 const NUMERIC = /^-?\d+(?:\.\d+)?(?:e[+-]?\d+)?$/i;
 
 function keyLiteral(text: string, type: string): string {
   const base = baseType(type);
-  if (/^(?:tiny|small|medium|big)?int$|^(?:decimal|float|double|year)$/.test(base) && NUMERIC.test(text)) return text;
+  if (/^(?:tiny|small|medium|big)?int$|^(?:decimal|double|year)$/.test(base) && NUMERIC.test(text)) return text;
+  // As the number of its text it is a double, which few floats are equal to.
+  if (base === 'float') return `CAST(${NUMERIC.test(text) ? text : quoteLiteral(text)} AS FLOAT)`;
   if (base === 'bit') return `b'${text.replaceAll(/[^01]/g, '')}'`;
   if (/^(?:binary|varbinary|\w*blob)$/.test(base)) return `X'${Buffer.from(text, 'base64').toString('hex')}'`;
   return quoteLiteral(text);

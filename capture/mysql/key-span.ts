@@ -14,7 +14,7 @@ const INTEGER_BITS: Readonly<Record<string, bigint>> = {
   bigint: 64n,
   year: 16n,
 };
-const TEXT = /^(?:char|varchar|tinytext|text|mediumtext|longtext|enum)$/;
+const TEXT = /^(?:char|varchar|tinytext|text|mediumtext|longtext)$/;
 const BYTES = /^(?:binary|varbinary|tinyblob|blob|mediumblob|longblob)$/;
 /** What the server reads a text as: NULL where it is none such. */
 const READ_AS: Readonly<Record<string, string>> = {
@@ -79,6 +79,8 @@ async function readBound(
       return refuse(`is no ${base}, as column ${name} has`);
     return { text: read, sql: quoteLiteral(read) };
   }
+  // As chunks compare them.
+  if (base === 'enum') return { text, sql: `CONVERT(${quoteLiteral(text)} USING utf8mb4) COLLATE utf8mb4_bin` };
   if (TEXT.test(base)) {
     const { collation } = table.schema.columns.find((column) => column.name === name)!;
     const characters = collation === undefined ? undefined : /^[^_]+/.exec(collation)![0];

@@ -114,6 +114,53 @@ describe.each([
   );
 
   it(
+    'are all read in chunks of one, also where labels of their keys differ by case and accents alone',
+    async () => {
+      const s = await source('labels', { snapshot_chunk_rows: 1 });
+      const bin = 'character set utf8mb4 collate utf8mb4_bin';
+      await s.run(`create table e (k enum('a', 'A', 'á', 'b') ${bin}, id int, primary key (k, id)) engine=InnoDB`);
+      await s.run(`create table f (k set('a', 'A', 'á') ${bin}, id int, primary key (k, id)) engine=InnoDB`);
+      await s.run(`insert into e values ('a', 1), ('A', 1), ('á', 1), ('b', 1), ('a', 2), ('A', 2), ('á', 2)`);
+      await s.run(`insert into f values ('', 1), ('a', 1), ('A', 1), ('a,A', 1), ('a,á', 1), ('a', 2), ('A,á', 2)`);
+      s.start();
+      await s.loaded(2);
+      for (const table of ['e', 'f']) {
+        const rows = (await s.sql.query(`select k, id from ${table}`))[0] as { k: string; id: number }[];
+        expect([...(await s.folded(table)).values()].map(String).sort()).toEqual(
+          rows.map(({ k, id }) => `${k},${id}`).sort(),
+        );
+      }
+      await s.stop();
+    },
+    timeoutMs,
+  );
+
+  it(
+    'are read once and found again where their key is a float',
+    async () => {
+      const s = await source('floats', { snapshot_chunk_rows: 1 });
+      await s.run('create table f (k float, d double, v int, primary key (k, d)) engine=InnoDB');
+      await s.run(
+        'insert into f values (1.1, 1.1, 1), (0.7, 0.1, 2), (0.7, 0.3, 3), (16777217, 1e20, 4), (1e-20, 5, 5)',
+      );
+      s.start();
+      await s.loaded(1);
+      await s.expectEqual('f');
+      const before = (await s.changes()).length;
+      await reread(s, 'f', [
+        ['1.1', '1.1'],
+        ['0.7', '0.3'],
+        ['16777216', '1e20'],
+        ['0.7', '0.2'],
+      ]);
+      const found = (await s.changes()).slice(before).map(({ row: [op, , after, , image] }) => [op, after ?? image]);
+      expect(found.map(String).sort()).toEqual(['d,0.7,0.2,', 'r,0.7,0.3,3', 'r,1.1,1.1,1', 'r,16777216,1e20,4']);
+      await s.stop();
+    },
+    timeoutMs,
+  );
+
+  it(
     'are right while they are written to',
     async () => {
       const s = await source('busy');
