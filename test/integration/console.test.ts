@@ -278,9 +278,12 @@ describe('actions', () => {
     // The schedule may be comparing just then, and longer than the console waits for it: it says so, and is asked again.
     const repaired = page.locator('.toast', { hasText: 'rows differ' });
     let isAsked = false;
+    let refusals = 0;
     // Toasts leave by themselves: what was answered says whether it is to be asked again.
     page.on('response', (response) => {
-      if (response.request().method() === 'POST' && !response.ok()) isAsked = false;
+      if (response.request().method() !== 'POST' || response.ok()) return;
+      isAsked = false;
+      refusals += 1;
     });
     await waitFor('the repair', async () => {
       if ((await repaired.count()) > 0) return true;
@@ -304,9 +307,11 @@ describe('actions', () => {
     expect(of('repair').subject).toBe('flow mirror');
     // What is not mended at once is asked for again, which is a line of its own.
     const repairs = lines.filter(({ action, actor }) => action === 'repair' && actor.startsWith('Ada'));
-    expect(repairs.flatMap(({ detail }) => detail['tables'])).toContainEqual(
-      expect.objectContaining({ table: 'public.orders', left: 0 }),
-    );
+    const tables = repairs.flatMap(({ detail }) => detail['tables'] as { table: string; left: number | null }[]);
+    const orders = tables.filter(({ table }) => table === 'public.orders');
+    expect(orders).not.toEqual([]);
+    // Of one that came to its end midway nobody knows what it left.
+    if (refusals === 0) expect(orders).toContainEqual(expect.objectContaining({ left: 0 }));
     expect(of('comparison').detail).toMatchObject({ repair: true, equal: false });
   });
 
