@@ -178,9 +178,17 @@ export class MysqlOutboundSession implements OutboundSession {
   }
 
   async waitingAfter(id: string, limit: number): Promise<WaitingRecord[]> {
+    return await this.#waitingWhere(`id > ${id} ORDER BY id LIMIT ${limit}`);
+  }
+
+  async waitingOf(keys: readonly string[]): Promise<WaitingRecord[]> {
+    return await this.#waitingWhere(`BINARY \`key\` IN (${textsOf(keys)}) ORDER BY id`);
+  }
+
+  async #waitingWhere(where: string): Promise<WaitingRecord[]> {
     const rows = await this.#session.rows(
       'SELECT id, `key`, reason, `sqlstate`, message, `change` FROM waybill.quarantine' +
-        ` WHERE ${this.#own()} AND id > ${id} ORDER BY id LIMIT ${limit}`,
+        ` WHERE ${this.#own()} AND ${where}`,
     );
     return rows.map(([own, key, reason, sqlState, message, change]) => ({
       id: own!,
@@ -207,9 +215,9 @@ export class MysqlOutboundSession implements OutboundSession {
   }
 
   async forget(keys: readonly string[]): Promise<void> {
-    // The texts of keys are told apart by their bytes.
-    const list = keys.map((key) => `BINARY ${quoteLiteral(key)}`).join(', ');
-    await this.#session.run(`DELETE FROM waybill.quarantine WHERE ${this.#own()} AND BINARY \`key\` IN (${list})`);
+    await this.#session.run(
+      `DELETE FROM waybill.quarantine WHERE ${this.#own()} AND BINARY \`key\` IN (${textsOf(keys)})`,
+    );
   }
 
   #own(): string {
@@ -230,4 +238,9 @@ export class MysqlOutboundSession implements OutboundSession {
 
 function listOf(ids: readonly string[]): string {
   return ids.map((id) => `'${id}'`).join(', ');
+}
+
+/** Keys as SQL: their texts are told apart by their bytes. */
+function textsOf(keys: readonly string[]): string {
+  return keys.map((key) => `BINARY ${quoteLiteral(key)}`).join(', ');
 }

@@ -79,6 +79,8 @@ export interface OutboundSession {
   waitingKeys(): Promise<Set<string>>;
   /** Records that wait, in the order of their ids, behind `id`. */
   waitingAfter(id: string, limit: number): Promise<WaitingRecord[]>;
+  /** Those of given keys. */
+  waitingOf(keys: readonly string[]): Promise<WaitingRecord[]>;
   /** Takes the place of what waited under the same keys. */
   keep(records: readonly Omit<WaitingRecord, 'id'>[], position: Position): Promise<void>;
   forget(keys: readonly string[]): Promise<void>;

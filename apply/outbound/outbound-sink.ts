@@ -43,8 +43,9 @@ export class OutboundSink implements BatchSink {
   #retryMs = RETRY_FIRST_MS;
   #retriedMs = performance.now();
   #retriedId = '0';
-  /** Of those that were written last those whose rows others have. */
+  /** Of those that were written last those whose rows others have, and since the newest retry began the keys of the others. */
   #held: Item[] = [];
+  #rivals = new Map<string, string>();
   readonly #columns = new WeakMap<object, readonly number[] | undefined>();
 
   private constructor(
@@ -304,6 +305,7 @@ export class OutboundSink implements BatchSink {
       const message = `${write.table}: record ${key} has this row; the key of the row does not tell them apart`;
       failures.set(item, waitingFor(message));
       this.#held.push(item);
+      this.#rivals.set(item.key, key);
     }
     const claimed = [...wanted.keys()].filter((place) => !others.has(place));
     if (claimed.length === 0) return;
@@ -342,20 +344,35 @@ export class OutboundSink implements BatchSink {
     if (records.length === 0 && this.#retriedId !== '0') records = await this.#session.waitingAfter('0', RETRY_RECORDS);
     this.#retriedId = records.length < RETRY_RECORDS ? '0' : records.at(-1)!.id;
     const before = this.#waiting.size;
-    if (records.length > 0) {
-      const items = records.map(({ key, content: { row } }): Item => {
-        const parts = JSON.parse(key) as string[];
-        const values = this.#plan.fields.map((field, index) => {
-          const part = this.#plan.key.indexOf(index);
-          return part >= 0 ? parts[part]! : (row?.[field] ?? null);
-        });
-        return { key, values, gone: row === null };
-      });
-      await this.#transact(this.#position, this.#seq, 0, items, new Map(records.map((each) => [each.key, each])));
-    }
+    if (records.length > 0) await this.#retry(records);
     const helped = this.#waiting.size < before;
     this.#retryMs = helped ? RETRY_FIRST_MS : Math.min(RETRY_LAST_MS, this.#retryMs * 2);
     this.#retriedMs = performance.now();
+  }
+
+  /** Tries records again, and those that it takes for them: records that exchange rows may wait far from each other. */
+  async #retry(records: readonly WaitingRecord[]): Promise<void> {
+    const tried = new Set<string>();
+    for (let group = records; group.length > 0;) {
+      this.#rivals = new Map();
+      const known = new Map(group.map((each) => [each.key, each]));
+      for (const key of known.keys()) tried.add(key);
+      const items = group.map((record) => this.#itemOf(record));
+      await this.#transact(this.#position, this.#seq, 0, items, known);
+      const more = [...new Set(this.#rivals.values())].filter((key) => this.#waiting.has(key) && !tried.has(key));
+      const held = group.filter(({ key }) => this.#waiting.has(key) && this.#rivals.has(key));
+      if (more.length === 0 || held.length + more.length > 2 * RETRY_RECORDS) return;
+      group = [...held, ...(await this.#session.waitingOf(more))];
+    }
+  }
+
+  #itemOf({ key, content: { row } }: WaitingRecord): Item {
+    const parts = JSON.parse(key) as string[];
+    const values = this.#plan.fields.map((field, index) => {
+      const part = this.#plan.key.indexOf(index);
+      return part >= 0 ? parts[part]! : (row?.[field] ?? null);
+    });
+    return { key, values, gone: row === null };
   }
 }
 

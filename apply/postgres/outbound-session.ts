@@ -161,6 +161,15 @@ export class PostgresOutboundSession implements OutboundSession {
   }
 
   async waitingAfter(id: string, limit: number): Promise<WaitingRecord[]> {
+    return await this.#waitingWhere('id > $2::bigint ORDER BY id LIMIT $3', [id, limit]);
+  }
+
+  async waitingOf(keys: readonly string[]): Promise<WaitingRecord[]> {
+    return await this.#waitingWhere('key = ANY ($2) ORDER BY id', [keys]);
+  }
+
+  /** `values` begin at `$2`. */
+  async #waitingWhere(where: string, values: readonly unknown[]): Promise<WaitingRecord[]> {
     const { rows } = await this.#client.query<{
       id: string;
       key: string;
@@ -168,10 +177,10 @@ export class PostgresOutboundSession implements OutboundSession {
       sqlstate: string | null;
       message: string | null;
       change: WaitingContent;
-    }>(
-      'SELECT id, key, reason, sqlstate, message, change FROM waybill.quarantine WHERE flow = $1 AND id > $2::bigint ORDER BY id LIMIT $3',
-      [this.#options.flow, id, limit],
-    );
+    }>(`SELECT id, key, reason, sqlstate, message, change FROM waybill.quarantine WHERE flow = $1 AND ${where}`, [
+      this.#options.flow,
+      ...values,
+    ]);
     return rows.map(({ id: own, key, reason, sqlstate, message, change }) => ({
       id: own,
       key,

@@ -179,3 +179,29 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('in %s', (kind) => {
     await scene.holds(has('["A","WH3","",""]', '["A","WH1","",""]'));
   });
 });
+
+it.each(['postgres', 'mysql'] as const)(
+  'in %s records that want each other’s rows exchange them though hundreds wait between them',
+  async (kind) => {
+    const scene = await StockToShop.open(
+      servers,
+      kind,
+      'create table p (slot int primary key, sku varchar(20), check (slot <> 13))',
+      '    - { to: p, key: { slot: on_hand }, set: { sku: sku } }\n',
+    );
+    const { wms } = scene;
+    const waiting = `select count(*) from waybill.quarantine where flow = '${scene.flowName}'`;
+    scene.start();
+    await wms.run(`insert into stock (id, sku, place, qty) values (1, 'A', 'WH1', 1), (2, 'B', 'WH1', 2)`);
+    await scene.shows('select slot, sku from p order by slot', ['1|A', '2|B']);
+    await wms.run('update stock set qty = 2 where id = 1');
+    await scene.shows(waiting, ['1']);
+    await wms.run(
+      `insert into stock (id, sku, place, qty) select i, 'N' || i, 'WH1', 13 from generate_series(11, 530) as i`,
+    );
+    await scene.shows(waiting, ['521']);
+    await wms.run('update stock set qty = 1 where id = 2');
+    await scene.shows('select slot, sku from p order by slot', ['1|B', '2|A']);
+    await scene.shows(waiting, ['520']);
+  },
+);
