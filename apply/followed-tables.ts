@@ -100,6 +100,12 @@ export class FollowedTables {
     return !this.includes(table) || (this.of(table)?.state ?? 'follows') !== 'follows';
   }
 
+  /** Another table of the source had this name: nothing of what the target has is of this one. */
+  replaces(table: TableSchema): boolean {
+    const id = this.of(table)?.definition?.id;
+    return id !== undefined && table.id !== undefined && id !== table.id;
+  }
+
   isStopped(table: TableSchema): boolean {
     return this.of(table)?.state === 'stopped';
   }

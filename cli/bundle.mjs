@@ -20,7 +20,8 @@ function copyFolders() {
   const noCode = { recursive: true, filter: (path) => !path.endsWith('.ts') };
   for (const folder of ['transform/packs', 'sandbox/demo/retailer/maps', 'monitoring/console/assets'])
     cpSync(folder, `dist/${folder}`, noCode);
-  cpSync('transform/packs', `${OUT}/chunks/packs`, noCode);
+  // With what a pack computes by itself: that is loaded by its path.
+  cpSync('dist/transform/packs', `${OUT}/chunks/packs`, { recursive: true });
   cpSync('monitoring/console/assets', `${OUT}/chunks/assets`, noCode);
 }
 

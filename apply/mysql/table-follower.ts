@@ -103,7 +103,7 @@ export class TableFollower {
     const before = followed.of(table);
     try {
       const wasStopped = (before ?? followed.underOtherName(table))?.state === 'stopped';
-      const restart = step.restart && (wasStopped || followed.isLost(table));
+      const restart = step.restart && (wasStopped || followed.isLost(table) || followed.replaces(table));
       const record = await this.#fit({ table, restart }, before, ddl.run, open);
       if (open !== undefined && !ddl.done) this.#remember(record, open);
       else await this.#store(record);

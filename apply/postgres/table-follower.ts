@@ -144,7 +144,7 @@ export class TableFollower {
     const previous = renamed ?? known;
     const { definition: before, kept = [], pending = [] } = previous ?? {};
     const wasStopped = known?.state === 'stopped' || previous?.state === 'stopped';
-    const restart = asked && (wasStopped || this.#followed.isLost(table));
+    const restart = asked && (wasStopped || this.#followed.isLost(table) || this.#followed.replaces(table));
     const followed =
       before === undefined
         ? NOTHING_KEPT

@@ -80,7 +80,8 @@ export async function run(options: RunOptions): Promise<number> {
   log.info({ version: waybillVersion(), stages: stages.map((stage) => stage.id), monitoring }, 'waybill runs');
 
   const stop = new AbortController();
-  // Each stage listens in a few places, and Node takes more than ten for a leak.
+  // Each stage listens in a few places, some for each of its sources, and Node takes more than ten for a leak.
+  setMaxListeners(10 * (stages.length + 1));
   setMaxListeners(10 * (stages.length + 1), stop.signal);
   let told = false;
   const onSignal = (signal: NodeJS.Signals): void => {

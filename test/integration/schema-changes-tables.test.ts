@@ -106,6 +106,16 @@ describe('tables', () => {
     await it.equal();
   });
 
+  test('one that is dropped and made again is another table, whatever its columns were before', async () => {
+    await open();
+    await it.run(`begin; drop table items; create table items (id smallint primary key, name varchar(4) not null);
+      insert into items values (1, 'a'), (2, 'b'); commit`);
+    await it.settle(async () => [await it.source('items'), await it.target('items', ['id', 'name'])]);
+    await it.run("insert into items values (3, 'c'); delete from items where id = 1");
+    await it.settle(async () => [await it.source('items'), await it.target('items', ['id', 'name'])]);
+    expect(it.pipe.notices).toEqual([]);
+  });
+
   test('a renamed table is loaded under its new name, and kept under the old one', async () => {
     await open();
     await it.run('alter table items rename to goods');

@@ -1,7 +1,8 @@
 /** A transaction whose end does not come: what is written of it is rolled back, and not written again before more came. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Batch } from '../../apply/batch.ts';
-import type { TargetStore } from '../../apply/target-store.ts';
+import type { BatchSink, TargetStore } from '../../apply/target-store.ts';
+import type { FlowReport } from '../../core/metrics.ts';
 import { formatPosition, ORIGIN, type Position } from '../../core/position.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { FrameFeed, ins, tableOf } from '../support/frame-feed.ts';
@@ -26,28 +27,34 @@ class TellingTarget implements TargetStore {
   open(): ReturnType<TargetStore['open']> {
     this.opened += 1;
     let open = false;
-    const write = (batch: Batch): Promise<void> => {
+    const write = (report: FlowReport, batch: Batch): Promise<void> => {
+      const { rows, transactions, commitTimeUs } = batch;
       open = batch.next === undefined;
-      this.written.push([batch.rows, !open]);
+      this.written.push([rows, !open]);
       if (batch.next !== undefined) {
         this.position = batch.next;
         this.seq = batch.seq;
       }
+      report.applied({ rows, transactions, seconds: 0, commitTimeUs, position: formatPosition(this.position) });
       return Promise.resolve();
     };
     const idle = (): Promise<void> => Promise.resolve(void (this.idled += 1));
     const { position, seq } = this;
-    const sink = {
+    const sinkOf = (report: FlowReport): BatchSink => ({
       position,
       seq,
-      write,
+      write: (batch) => write(report, batch),
       idle,
       get open() {
         return open;
       },
-    };
+    });
     const close = (): Promise<void> => Promise.resolve();
-    return Promise.resolve({ lost: new AbortController().signal, openSink: () => Promise.resolve(sink), close });
+    return Promise.resolve({
+      lost: new AbortController().signal,
+      openSink: ({ report }) => Promise.resolve(sinkOf(report)),
+      close,
+    });
   }
 }
 
