@@ -78,6 +78,11 @@ export class CommandLine {
     for (const child of this.#running) child.kill('SIGTERM');
   }
 
+  /** Ends what is running as a machine does that loses its power. */
+  kill(): void {
+    for (const child of this.#running) child.kill('SIGKILL');
+  }
+
   /** Runs stages until the error of this code is in the log; what it says must go with what to do about it. */
   async run(config: string, code: ErrorCode, only?: string): Promise<Outcome> {
     const args = ['run', '--listen', '127.0.0.1:0', ...(only === undefined ? [] : ['--only', only])];
