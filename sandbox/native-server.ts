@@ -4,7 +4,16 @@ import { Turns, type ServerControl, type StopMode } from './control.ts';
 import { PortTakenError } from './errors.ts';
 import { serverIdentity } from './identity.ts';
 import { claimPort, type Claim } from './ports.ts';
-import { childrenOf, Fatal, isRunning, poll, startProcess, type ServerCommand, type ServerProcess } from './process.ts';
+import {
+  childrenOf,
+  Fatal,
+  isRunning,
+  poll,
+  startProcess,
+  suspend,
+  type ServerCommand,
+  type ServerProcess,
+} from './process.ts';
 import { startWatchdog, type Watchdog } from './watchdog.ts';
 
 /** What differs between the kinds of server. */
@@ -135,7 +144,7 @@ export class NativeServer implements ServerControl {
     const server = this.#process;
     if (!server) return;
     // Stopped first, so that it cannot have another child between our look and its end.
-    server.signal('SIGSTOP');
+    if (server.ended() === undefined) await suspend(server.pid);
     const children = await childrenOf(server.pid);
     server.signal('SIGKILL');
     await this.#gone(server, stopWithinMs);

@@ -144,6 +144,23 @@ export async function isRunning(pid: number): Promise<boolean> {
   return row === undefined || row.state !== 'Z';
 }
 
+/**
+ * Stops a process with SIGSTOP and returns once all its threads stand still, or it is gone. `kill` returns before the
+ * signal has taken effect, and what a process does until then is done by one that counts as stopped. Where there is no
+ * /proc to look at, nothing is waited for.
+ */
+export async function suspend(pid: number): Promise<void> {
+  process.kill(pid, 'SIGSTOP');
+  const threads = `/proc/${pid}/task`;
+  const still = async (): Promise<void> => {
+    for (const thread of await readdir(threads).catch(() => [])) {
+      const { state = 'X' } = (await statAt(`${threads}/${thread}`)) ?? {};
+      if (!'TtZX'.includes(state)) throw new Error(`thread ${thread} is in state ${state}`);
+    }
+  };
+  await poll(still, { what: `process ${pid} stopped`, deadlineMs: 30_000, intervalMs: 1 });
+}
+
 /** The process ids of the children of `pid`. */
 export async function childrenOf(pid: number): Promise<number[]> {
   if (!existsSync('/proc/self/stat')) {
@@ -159,7 +176,12 @@ export async function childrenOf(pid: number): Promise<number[]> {
 }
 
 async function statOf(pid: number): Promise<{ state: string; parent: number } | undefined> {
-  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
+  return await statAt(`/proc/${pid}`);
+}
+
+/** State and parent of the process, or the thread, whose folder of /proc this is; undefined once it is gone. */
+async function statAt(folder: string): Promise<{ state: string; parent: number } | undefined> {
+  const text = await readFile(`${folder}/stat`, 'utf8').catch(() => undefined);
   // proc(5): "pid (comm) state ppid …", and comm may hold spaces and brackets.
   const [state, parent] = text?.slice(text.lastIndexOf(')') + 2).split(' ') ?? [];
   return state === undefined ? undefined : { state, parent: Number(parent) };

@@ -10,6 +10,7 @@ import { connectNats } from '../../core/nats.ts';
 import { asPgPosition } from '../../core/position.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { suspend } from '../../sandbox/process.ts';
 import { waitFor } from '../support/wait.ts';
 
 const WAL_SENDER_TIMEOUT_MS = 1500;
@@ -66,7 +67,7 @@ it('a walsender does not time out while reading is paused', async () => {
     );
     await waitFor('the first row', async () => (await end()) >= first);
 
-    process.kill(nats.pid!, 'SIGSTOP');
+    await suspend(nats.pid!);
     try {
       // More than the sockets and buffers between hold.
       await client.query(`insert into t select i, repeat(md5(i::text), 30) from generate_series(1, 30000) i`);

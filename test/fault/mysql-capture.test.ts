@@ -11,6 +11,7 @@ import { asGtidPosition } from '../../core/position.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { queryRow } from '../../sandbox/mysql-client.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { suspend } from '../../sandbox/process.ts';
 import { endDumps, Source } from '../support/mysql-source.ts';
 import { Stage } from '../support/stage.ts';
 import { waitFor } from '../support/wait.ts';
@@ -147,7 +148,7 @@ describe.each([
       // A query may take longer than anybody's patience, as long as the server answers others.
       const client = await connectSource(s.settings, { patienceMs: 100 });
       expect(await client.query('SELECT SLEEP(1)', 'test')).toEqual([['0']]);
-      process.kill(primary.pid!, 'SIGSTOP');
+      await suspend(primary.pid!);
       try {
         await expect(client.query('SELECT 1', 'test')).rejects.toMatchObject({ code: 'source_unreachable' });
         await waitFor('the end of the connection', async () =>

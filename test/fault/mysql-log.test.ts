@@ -10,6 +10,7 @@ import { asGtidPosition } from '../../core/position.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { queryRow } from '../../sandbox/mysql-client.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { suspend } from '../../sandbox/process.ts';
 import { endDumps, Source } from '../support/mysql-source.ts';
 import { Stage } from '../support/stage.ts';
 import { waitFor } from '../support/wait.ts';
@@ -184,7 +185,7 @@ describe.each([
         await s.loaded(1);
         const from = s.states.length;
         // The broker stands still while far more comes than sockets hold, for several times the server's patience.
-        process.kill(own.pid!, 'SIGSTOP');
+        await suspend(own.pid!);
         try {
           for (let i = 0; i < 5; i++)
             await s.run(
@@ -272,7 +273,7 @@ describe.each([
           )
         ).map(([id]) => id!);
       await s.wait('its sessions', async () => (await readTail(s.nats, s.stream).catch(() => ({ seq: 0 }))).seq > 5);
-      first.signal('SIGSTOP');
+      await first.suspend();
       const left = new Set(await sessions());
       const second = await stageOf(s, slow);
       second.start();

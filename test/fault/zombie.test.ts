@@ -158,7 +158,7 @@ describe('a capture that hangs and comes back', () => {
         // In the middle of a transaction that spans frames.
         await waitFor('part of a transaction', async () => (await endOf(stream)).ordinal > 0);
         const { epoch } = await readTail(nats, stream);
-        active.signal('SIGSTOP');
+        await active.suspend();
         const stoppedMs = performance.now();
         await waitFor('the takeover', async () => (await readTail(nats, stream)).epoch > epoch, TAKEOVER_MS);
         waits.push(performance.now() - stoppedMs);
@@ -200,7 +200,7 @@ describe('a capture that hangs and comes back', () => {
         return (await second.status()).state === 'standby' && first;
       });
       const { epoch } = await readTail(nats, stream);
-      zombie.signal('SIGSTOP');
+      await zombie.suspend();
       await waitFor('the takeover', async () => (await readTail(nats, stream)).epoch > epoch, TAKEOVER_MS);
       zombie.signal('SIGCONT');
       await standsBy(zombie);
@@ -333,7 +333,7 @@ describe('an apply that hangs and comes back', () => {
         await waitFor('an open transaction', async () => {
           await locker.query('begin; lock table t in access exclusive mode');
           await sessionWaits(store, 'Lock');
-          active.signal('SIGSTOP');
+          await active.suspend();
           await locker.query('commit');
           // Whatever it had sent is done when the server has nothing of it left to do; then it holds the row or not.
           await sessionWaits(store, 'Client');

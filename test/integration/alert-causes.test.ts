@@ -15,6 +15,7 @@ import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { claimPort, type Claim } from '../../sandbox/ports.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { startPrometheus, type PrometheusServer } from '../../sandbox/prometheus.ts';
+import { suspend } from '../../sandbox/process.ts';
 import { AlertView } from '../support/alert-view.ts';
 import { Pipeline } from '../support/pipeline.ts';
 import { Stage } from '../support/stage.ts';
@@ -122,7 +123,7 @@ const CAUSES: readonly Cause[] = [
     alerts: ['WaybillCaptureLag', 'WaybillCaptureLagCritical', 'WaybillTransformNotRunning'],
     cause: 'the broker hangs',
     async breaks() {
-      process.kill(nats.pid!, 'SIGSTOP');
+      await suspend(nats.pid!);
       await pipeline.source.query('insert into a values (11)');
     },
     mends: async () => process.kill(nats.pid!, 'SIGCONT'),

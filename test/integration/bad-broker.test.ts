@@ -13,6 +13,7 @@ import { connectNats, type Nats } from '../../core/nats.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { suspend } from '../../sandbox/process.ts';
 import { CommandLine } from '../support/command-line.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -161,7 +162,7 @@ describe('the broker', () => {
     const idle = async (): Promise<boolean> => (await lags()).every((lag) => lag === 0);
     try {
       await waitFor('both to be idle', idle);
-      process.kill(hanging.pid!, 'SIGSTOP');
+      await suspend(hanging.pid!);
       await waitFor('neither to be idle', async () => (await lags()).every((lag) => lag !== 0));
       let claims = 0;
       await waitFor('both to have noticed', async () => {
@@ -183,7 +184,7 @@ describe('the broker', () => {
     const hanging = await startNats();
     try {
       const { text } = await path(`servers: ["${hanging.url}"]`);
-      process.kill(hanging.pid!, 'SIGSTOP');
+      await suspend(hanging.pid!);
       try {
         const { status, output } = await cli.waybill(text, ['snapshot', 'wms']);
         expect(status).toBe(3);

@@ -10,7 +10,7 @@ import { FrameWriter } from '../../core/frame-writer.ts';
 import { requestSnapshot } from '../../capture/snapshot-request.ts';
 import { asPgPosition, parseLsn, pgPosition } from '../../core/position.ts';
 import type { PostgresServer } from '../../sandbox/postgres.ts';
-import { run } from '../../sandbox/process.ts';
+import { run, suspend } from '../../sandbox/process.ts';
 import { CaptureTests } from '../support/capture-tests.ts';
 import { changesOf, configFor, Source, timeoutMs } from '../support/postgres-source.ts';
 
@@ -338,7 +338,7 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     unsynced.start();
     await unsynced.loaded(1);
     const { end } = await unsynced.caughtUp();
-    process.kill(own.pid!, 'SIGSTOP');
+    await suspend(own.pid!);
     const confirmed = async (): Promise<boolean> => {
       const [[lsn]] = (await unsynced.query(
         `select confirmed_flush_lsn::text from pg_replication_slots where slot_name = '${unsynced.slot}'`,

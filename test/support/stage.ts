@@ -3,6 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFileSync, existsSync, readFileSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { suspend } from '../../sandbox/process.ts';
 import type { StageFacts } from '../../monitoring/health.ts';
 
 const PROGRAM = resolve(import.meta.dirname, '../../dist/cli/main.js');
@@ -61,6 +62,11 @@ export class Stage {
 
   signal(signal: NodeJS.Signals): void {
     this.#child?.kill(signal);
+  }
+
+  /** Makes the process hang; from then on it does nothing until SIGCONT. */
+  async suspend(): Promise<void> {
+    if (this.#child?.pid !== undefined) await suspend(this.#child.pid);
   }
 
   /** Sends a signal and waits until the process is gone; gives its exit status, null where the signal ended it. */
