@@ -162,7 +162,7 @@ let visibility: pg.Client;
 const urls = new Map<string, string>();
 
 beforeAll(async () => {
-  cli = await CommandLine.open();
+  cli = await CommandLine.open(timeoutMs);
   const sources: Record<string, unknown> = {};
   for (const { pack, kind, ddl } of SYSTEMS) {
     const url = await servers[kind].createDatabase(pack);
@@ -229,20 +229,31 @@ it(
     expect(checked.status, checked.output).toBe(0);
     const run = ['run', '--listen', '127.0.0.1:0'];
     const first = cli.waybill(config, run).catch((thrown: unknown) => thrown);
-    await waitFor('all tables of records', async () => [...(await counts()).values()].every((n) => n >= 0), 120_000);
+    await waitFor(
+      'all tables of records',
+      async () => [...(await counts()).values()].every((n) => n >= 0),
+      timeoutMs / 2,
+    );
     cli.kill();
     await first;
     for (const { pack, kind, life } of SYSTEMS) await execute(kind, urls.get(pack)!, life);
     const again = cli.waybill(config, run, () => false);
     let found = new Map<string, number>();
-    await waitFor('all records', async () => {
-      found = await counts();
-      return [...WANTED].every(([entity, n]) => found.get(entity) === n);
-    }).catch((cause: unknown) => {
-      const wrong = [...WANTED].filter(([entity, n]) => found.get(entity) !== n);
-      const lines = wrong.map(([entity, n]) => `${found.get(entity)} of ${entity}, not ${n}`);
-      throw new Error(lines.join('; '), { cause });
-    });
+    const wrong = (): [entity: string, n: number][] => [...WANTED].filter(([entity, n]) => found.get(entity) !== n);
+    const all = waitFor(
+      'all records',
+      async () => {
+        found = await counts();
+        return wrong().length === 0;
+      },
+      timeoutMs / 2,
+    );
+    await Promise.race([all, again]).catch(() => undefined);
+    if (wrong().length > 0) {
+      cli.drain();
+      const lines = wrong().map(([entity, n]) => `${found.get(entity)} of ${entity}, not ${n}`);
+      throw new Error(`${lines.join('; ')}\n${(await again).output}`);
+    }
     const verified = await cli.waybill(config, ['verify']);
     expect(verified.status, verified.output).toBe(0);
     cli.drain();

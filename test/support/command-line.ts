@@ -9,8 +9,8 @@ import { policyFor, type ErrorCode } from '../../core/errors.ts';
 
 const PROGRAM = resolve(import.meta.dirname, '../../dist/cli/main.js');
 
-/** A command that was not told to end, or did not, is at fault by then. */
-const DEADLINE_MS = 100_000;
+/** A command that was not told to end, or did not, is at fault by then: before the test itself is (its `testTimeout`). */
+const DEADLINE_MS = 200_000;
 
 export interface Outcome {
   readonly status: number | null;
@@ -19,15 +19,17 @@ export interface Outcome {
 
 export class CommandLine {
   readonly folder: string;
+  readonly #deadlineMs: number;
   readonly #running = new Set<ChildProcess>();
   #count = 0;
 
-  private constructor(folder: string) {
+  private constructor(folder: string, deadlineMs: number) {
     this.folder = folder;
+    this.#deadlineMs = deadlineMs;
   }
 
-  static async open(): Promise<CommandLine> {
-    return new CommandLine(await mkdtemp(join(tmpdir(), 'waybill-cli-')));
+  static async open(deadlineMs = DEADLINE_MS): Promise<CommandLine> {
+    return new CommandLine(await mkdtemp(join(tmpdir(), 'waybill-cli-')), deadlineMs);
   }
 
   async close(): Promise<void> {
@@ -65,7 +67,7 @@ export class CommandLine {
     };
     child.stdout.on('data', read);
     child.stderr.on('data', read);
-    const late = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS);
+    const late = setTimeout(() => child.kill('SIGKILL'), this.#deadlineMs);
     const [status, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
     clearTimeout(late);
     this.#running.delete(child);
