@@ -121,36 +121,43 @@ export class SqlClient {
   }
 
   async #each(sql: string, doing: string, take: TakeRow): Promise<void> {
-    await new Promise<void>((resolve, reject) => {
-      let failed = false;
-      const fail = (thrown: unknown): void => {
-        failed = true;
-        reject(thrown as Error);
-      };
-      const query = this.#connection.query({ sql, rowsAsArray: true });
-      query.on('error', (error: unknown) =>
-        fail(this.#ended === undefined ? sourceError(error, doing) : this.#ended.reason),
-      );
-      query.on('end', () => resolve());
-      const command = query as unknown as WireQuery;
-      const execute = command.execute.bind(command);
-      command.execute = (packet, connection) => {
-        // A value of its own for each column of each row costs more than all else that is done with it.
-        if (packet === undefined || command.next !== command.row || packet.isEOF() || packet.isError())
-          return execute(packet, connection);
-        if (failed) return false;
-        let work: Promise<void> | undefined;
-        try {
-          work = take(packet.buffer, packet.start + PACKET_HEADER_BYTES, packet.end);
-        } catch (thrown) {
-          fail(thrown);
-        }
-        if (work === undefined) return false;
-        this.#connection.pause();
-        void work.catch(fail).finally(() => this.#connection.resume());
-        return false;
-      };
-    });
+    const connection = this.#connection;
+    let broke: ((error: unknown) => void) | undefined;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        let failed = false;
+        const fail = (thrown: unknown): void => {
+          failed = true;
+          reject(thrown as Error);
+        };
+        broke = (error) => fail(this.#ended === undefined ? sourceError(error, doing) : this.#ended.reason);
+        // Of a connection that breaks or is closed mysql2 tells statements with a callback, and else the connection alone.
+        connection.on('error', broke);
+        const query = connection.query({ sql, rowsAsArray: true });
+        query.on('error', broke);
+        query.on('end', () => resolve());
+        const command = query as unknown as WireQuery;
+        const execute = command.execute.bind(command);
+        command.execute = (packet, wire) => {
+          // A value of its own for each column of each row costs more than all else that is done with it.
+          if (packet === undefined || command.next !== command.row || packet.isEOF() || packet.isError())
+            return execute(packet, wire);
+          if (failed) return false;
+          let work: Promise<void> | undefined;
+          try {
+            work = take(packet.buffer, packet.start + PACKET_HEADER_BYTES, packet.end);
+          } catch (thrown) {
+            fail(thrown);
+          }
+          if (work === undefined) return false;
+          connection.pause();
+          void work.catch(fail).finally(() => connection.resume());
+          return false;
+        };
+      });
+    } finally {
+      if (broke !== undefined) connection.off('error', broke);
+    }
   }
 
   /** A query may take its time. A server that hangs would never say so: its sockets stay open. */

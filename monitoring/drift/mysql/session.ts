@@ -1,6 +1,8 @@
 /** Sessions of MySQL and MariaDB for comparing: values print as in capture and apply, and rows come as texts. */
+import type { Readable } from 'node:stream';
 import { createConnection, type Connection } from 'mysql2';
 import type { TlsConfig } from '../../../core/config.ts';
+import { dropConnection } from '../../../core/drop-connection.ts';
 import { messageOf, ReplicationError, type ErrorCode } from '../../../core/errors.ts';
 import { isLoginRefusal, NO_STATEMENT_LIMIT, tlsOptions } from '../../../core/mysql-login.ts';
 import type { Flavour } from '../../../core/mysql-column-text.ts';
@@ -72,18 +74,30 @@ export class CompareSession {
 
   /** The rows of one statement one by one, so that no more of them is held than a buffer. */
   async *stream(sql: string, doing: string): AsyncGenerator<TextRow, void, void> {
+    let rows: Readable | undefined;
+    let broken: Error | undefined;
+    const onBreak = (error: Error): void => {
+      broken = error;
+      rows?.destroy(error);
+    };
+    // Of a connection that breaks or is closed mysql2 tells statements with a callback, and else the connection alone.
+    this.#connection.on('error', onBreak);
     try {
-      const rows = this.#connection
+      rows = this.#connection
         .query({ sql, rowsAsArray: true, typeCast: (field) => field.string('utf8') })
         .stream({ highWaterMark: 256 });
+      if (broken !== undefined) throw broken;
       for await (const row of rows) yield row as TextRow;
     } catch (thrown) {
       throw sideError(this.role, thrown, doing);
+    } finally {
+      this.#connection.off('error', onBreak);
     }
   }
 
+  /** Closes the connection; what waits for an answer fails. */
   close(): void {
-    this.#connection.destroy();
+    dropConnection(this.#connection);
   }
 }
 
