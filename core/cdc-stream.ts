@@ -291,6 +291,8 @@ export interface ReceivedFrame extends FrameHeaders {
 
 /** After so long without a message it is looked whether the stream is still the one that is read. */
 const QUIET_MS = 2000;
+/** So often in a row it may be seen that there is more than has come, before whoever reads begins anew. */
+const MOST_STALLED_LOOKS = 15;
 
 /**
  * Yields the frames of a stream from `startSeq` on, for ever, in order, each continuous with the one before it (the
@@ -298,14 +300,22 @@ const QUIET_MS = 2000;
  * everything is read again behind it).
  * At most `prefetchBytes` (4 MB when left out), and never fewer than four messages, are held in this process. They
  * are asked for by number: where client and server count the bytes of a message differently, a request by bytes can
- * leave both waiting for the other until it expires. Throws `stream_missing` when the stream is removed meanwhile.
+ * leave both waiting for the other until it expires. Throws `stream_missing` when the stream is removed meanwhile, and
+ * `nats_timeout` when nothing of what it has comes for half a minute (`stalledLooks` looks, one each two seconds): a consumer
+ * may go on saying that it lives and deliver nothing.
  */
 export async function* readFrames(
   nats: Nats,
   stream: string,
-  options: { startSeq: number; position: Position; signal: AbortSignal; prefetchBytes?: number },
+  options: {
+    startSeq: number;
+    position: Position;
+    signal: AbortSignal;
+    prefetchBytes?: number;
+    stalledLooks?: number;
+  },
 ): AsyncGenerator<ReceivedFrame, void, void> {
-  const { signal } = options;
+  const { signal, stalledLooks = MOST_STALLED_LOOKS } = options;
   const maxPayload = nats.connection.info?.max_payload ?? 1 << 20;
   const prefetchMessages = Math.max(4, Math.floor((options.prefetchBytes ?? 4 << 20) / maxPayload));
   const js = jetstream(nats.connection);
@@ -326,26 +336,36 @@ export async function* readFrames(
     signal.addEventListener('abort', stop, { once: true });
     if (signal.aborted) stop();
     let lookedAt = nextSeq;
+    let isTaken = false;
+    let stalled = 0;
     // The client asks a stream that was removed and made anew for what it would have next, and waits until it has that.
-    const look = async (): Promise<void> => {
+    const look = async (): Promise<ReplicationError | undefined> => {
+      if (nextSeq !== lookedAt || isTaken) stalled = 0;
       if (nextSeq !== lookedAt) {
         lookedAt = nextSeq;
-        return;
+        return undefined;
       }
       // What comes while it is asked may be newer than the answer.
       const seen = nextSeq - 1;
-      const info = await nats.manager.streams.info(stream);
-      if (info.created === created && info.state.last_seq >= seen) return;
-      throw new ReplicationError('stream_missing', `stream ${stream} was removed, or has lost its newest frames`);
+      const { created: since, state } = await nats.manager.streams.info(stream);
+      if (since !== created || state.last_seq < seen)
+        return new ReplicationError('stream_missing', `stream ${stream} was removed, or has lost its newest frames`);
+      stalled = !isTaken && state.messages > 0 && state.last_seq >= nextSeq ? stalled + 1 : 0;
+      if (stalled < stalledLooks) return undefined;
+      const seconds = (stalled * QUIET_MS) / 1000;
+      return new ReplicationError(
+        'nats_timeout',
+        `nothing has come of stream ${stream} after sequence ${nextSeq - 1} for ${seconds} s; it goes on to ${state.last_seq}`,
+      );
     };
     const watch = setInterval(() => {
-      look().catch((thrown: unknown) => {
-        const error = natsError(thrown, `stream ${stream}`);
-        // A broker that does not answer is met by whoever reads.
-        if (error.code !== 'stream_missing') return;
+      const stopFor = (error: ReplicationError | undefined): void => {
+        if (error === undefined) return;
         failure = error;
         stop();
-      });
+      };
+      // A broker that does not answer is met by whoever reads.
+      look().then(stopFor, () => {});
     }, QUIET_MS);
     try {
       for await (const message of messages) {
@@ -384,7 +404,9 @@ export async function* readFrames(
         const payload = headers.chunk === undefined ? ownCopy(message.data) : ownCopy(...pieces);
         pieces = [];
         buffersUsed(payload.byteLength);
+        isTaken = true;
         yield { ...headers, seq: message.seq, payload, place };
+        isTaken = false;
       }
     } finally {
       clearInterval(watch);

@@ -266,6 +266,49 @@ it('a reader of a stream that is removed does not wait for ever', async () => {
   await expect(reading).rejects.toMatchObject({ code: expect.stringMatching(/^stream_/) as string });
 });
 
+it('a reader whose consumer lives and delivers nothing does not wait for ever, and one that takes its time is left alone', async () => {
+  const name = 'stalled';
+  const stream = cdcStreamName('waybill', name);
+  await publishFrames(name, 0, 3);
+  const read: number[] = [];
+  const taken = waitForEvent();
+  const slow = waitForEvent();
+  const reading = (async () => {
+    const options = { startSeq: 1, position: ORIGIN, signal: AbortSignal.timeout(60_000), stalledLooks: 2 };
+    for await (const { seq } of readFrames(nats, stream, options)) {
+      read.push(seq);
+      if (seq !== 3) continue;
+      taken.happens();
+      await slow.happened;
+    }
+  })();
+  const failed = expect(reading).rejects.toMatchObject({ code: 'nats_timeout' });
+  await taken.happened;
+  // Heartbeats go on while a consumer pauses.
+  for await (const { name: consumer } of nats.manager.consumers.list(stream))
+    await nats.manager.consumers.pause(stream, consumer, new Date(Date.now() + 3_600_000));
+  await publishFrames(name, 3, 5);
+  let looks = 0;
+  const { info } = nats.manager.streams;
+  nats.manager.streams.info = async (...args) =>
+    await info.apply(nats.manager.streams, args).finally(() => (looks += 1));
+  try {
+    await waitFor('looks while what came is not done with', async () => looks > 3, 60_000);
+    slow.happens();
+    await failed;
+  } finally {
+    nats.manager.streams.info = info;
+  }
+  expect(read).toEqual([1, 2, 3]);
+}, 90_000);
+
+/** Something that one waits for until another says so. */
+function waitForEvent(): { readonly happened: Promise<void>; happens(): void } {
+  let happens!: () => void;
+  const happened = new Promise<void>((resolve) => (happens = resolve));
+  return { happened, happens };
+}
+
 describe('a flow whose next frame is gone', () => {
   /** A source with its capture and flow. Frames expire when `forget` says so. */
   async function prepare(name: string) {
