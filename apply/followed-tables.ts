@@ -46,11 +46,10 @@ export class FollowedTables {
     this.#includes = settings.tables === undefined ? () => true : compileTablePatterns(settings.tables);
   }
 
-  /** Replaces everything that is known. */
+  /** Replaces everything that the target keeps. What it lacks is known until a step has made up for it. */
   load(records: readonly TableRecord[]): void {
     this.#records.clear();
     this.#superseded.clear();
-    this.#lost.clear();
     for (const record of records) this.#records.set(nameOf(record), record);
     this.#changed = true;
   }
@@ -95,9 +94,12 @@ export class FollowedTables {
     return this.#superseded.size > 0 && this.#superseded.get(nameOf(table))?.includes(table.version) === true;
   }
 
-  /** Whether rows of a table are passed over: it is not of this flow, or does not go on. Any other has a plan. */
+  /**
+   * Whether rows of a table are passed over: it is not of this flow, or is stopped. Any other has a plan: one that was gone
+   * comes back with its first row.
+   */
   leavesOut(table: TableSchema): boolean {
-    return !this.includes(table) || (this.of(table)?.state ?? 'follows') !== 'follows';
+    return !this.includes(table) || this.isStopped(table);
   }
 
   /** Another table of the source had this name: nothing of what the target has is of this one. */

@@ -9,31 +9,37 @@ import { transactionsOf } from './batch.ts';
 import { REBUILDING } from './rebuilding.ts';
 import { nameOf, type FollowedTables, type SchemaStep } from './followed-tables.ts';
 
+/** The mark of a table that the source no longer has. */
+const GONE = 'gone';
+const UNSURE = Symbol('unsure');
+
 export interface BatchPart {
   readonly batch: Batch;
   /** Done before the part's rows, in this order. */
   readonly steps: readonly SchemaStep[];
 }
 
-/** A batch in which nothing changes is one part. Parts that end between transactions carry the position there. */
-export function splitBatch(batch: Batch, followed: FollowedTables): BatchPart[] {
-  if (batch.runs.every(({ frame }) => !frame.tables.some((table) => needsLook(table, followed))))
-    return [{ batch, steps: [] }];
-  const splitter = new Splitter(batch, followed);
-  for (const run of batch.runs) splitter.add(run);
-  return splitter.end();
+/**
+ * A batch in which nothing changes is one part. Parts that end between transactions carry the position there. A part must
+ * have been written when the next one is asked for: what a step or a mark made of a table is seen in `followed` only.
+ */
+export function* splitBatch(batch: Batch, followed: FollowedTables): Generator<BatchPart, void, void> {
+  if (batch.runs.some((run) => needsLook(run, followed))) yield* new Splitter(batch, followed).parts();
+  else yield { batch, steps: [] };
 }
 
-function needsLook(table: TableSchema, followed: FollowedTables): boolean {
-  return followed.includes(table) && !followed.isCurrent(table);
+function needsLook({ frame, from, to }: Run, followed: FollowedTables): boolean {
+  return (
+    frame.tables.some((table) => followed.includes(table) && !followed.isCurrent(table)) ||
+    frame.marks.some((row) => row >= from && row < to && frame.row(row)[2]?.[1] === GONE)
+  );
 }
 
 class Splitter {
   readonly #batch: Batch;
   readonly #followed: FollowedTables;
-  readonly #parts: BatchPart[] = [];
-  /** Versions as they are at the place looked at, where that is not what the target has. */
-  readonly #versions = new Map<string, string | undefined>();
+  /** Tables that the part at hand changes: the version that they have then, undefined where they are gone. */
+  readonly #changed = new Map<string, string | typeof UNSURE | undefined>();
   #runs: Run[] = [];
   #steps: SchemaStep[] = [];
   #touched = new Set<string>();
@@ -45,7 +51,12 @@ class Splitter {
     this.#followed = followed;
   }
 
-  add(run: Run): void {
+  *parts(): Generator<BatchPart, void, void> {
+    for (const run of this.#batch.runs) yield* this.#add(run);
+    yield this.#part(this.#batch.next, this.#batch.seq);
+  }
+
+  *#add(run: Run): Generator<BatchPart, void, void> {
     let from = run.from;
     for (const { entry, index, start, from: first, to } of transactionsOf(run)) {
       const ends = entry[5] === 'whole' || entry[5] === 'last';
@@ -55,18 +66,18 @@ class Splitter {
         next = block === undefined ? row + 1 : Math.min(block.to, to);
         const table = run.frame.tables[run.frame.tableIndex(row)];
         if (table === undefined || !this.#followed.includes(table)) continue;
-        const step = this.#stepAt(run, row, table);
-        if (step !== undefined) {
-          if (this.#isTouched(table)) {
-            const between = row === start && (entry[5] === 'whole' || entry[5] === 'first');
-            this.#take(run, from, row, index, start);
-            from = row;
-            // Its frame has been taken in part only.
-            this.#cut(between ? this.#boundary(run, index) : undefined, run.seq - 1);
-          }
-          this.#steps.push(step);
-          this.#versions.set(nameOf(table), step.gone === undefined ? table.version : undefined);
+        let step = this.#stepAt(run, row, table);
+        if (this.#mustCut(run, row, table, step)) {
+          const between = row === start && (entry[5] === 'whole' || entry[5] === 'first');
+          this.#take(run, from, row, index, start);
+          from = row;
+          // Its frame has been taken in part only.
+          yield this.#part(between ? this.#boundary(run, index) : undefined, run.seq - 1);
+          step = this.#stepAt(run, row, table);
         }
+        if (step !== undefined) this.#do(step);
+        else if (markAt(run, row) === GONE && this.#followed.isCurrent(table))
+          this.#changed.set(nameOf(table), undefined);
         this.#touch(table);
       }
       if (ends) this.#transactions += 1;
@@ -74,33 +85,49 @@ class Splitter {
     this.#take(run, from, run.to, run.endEntry, run.to);
   }
 
-  /** What a row asks to be done first. */
-  #stepAt(run: Run, row: number, table: TableSchema): SchemaStep | undefined {
+  /** Whether a row may ask for something that cannot be done before the rows of the part at hand. */
+  #mustCut(run: Run, row: number, table: TableSchema, step: SchemaStep | undefined): boolean {
     const name = nameOf(table);
-    const known = this.#versions.has(name);
-    const record = this.#followed.of(table);
-    const stopped = !known && record?.state === 'stopped';
-    const gone = !known && record?.state === 'gone';
-    const lost = !known && this.#followed.isLost(table);
-    const current = known ? this.#versions.get(name) : record?.definition?.version;
-    let restart = false;
-    if (run.frame.op(row) === 's') {
-      const [what, mark] = run.frame.row(row)[2] ?? [];
-      restart = mark === 'begin';
-      // A step before it may have stopped the table.
-      if (restart && (stopped || lost || known)) return { table, restart };
-      if (mark === 'gone') {
-        // What is gone need not be made first; and a flow that is being rebuilt has not come to where the table begins.
-        if (stopped && record.reason === REBUILDING) return undefined;
-        if (known ? current === undefined : record === undefined || gone) return undefined;
-        // A capture that comes back may name a version from before; a step before it may have stopped the table.
-        const followed = !known && current === table.version && !stopped && !lost;
-        return followed ? undefined : { table, restart: false, gone: String(what) };
-      }
+    if (!this.#changed.has(name)) return step !== undefined && this.#isTouched(table);
+    const version = this.#changed.get(name);
+    const mark = markAt(run, row);
+    if (mark === GONE) return version !== undefined;
+    // Whether the step before has stopped the table shows when it is done.
+    return mark === 'begin' || version !== table.version;
+  }
+
+  /** Adds a step before the part's rows. */
+  #do(step: SchemaStep): void {
+    const { table, gone } = step;
+    this.#steps.push(step);
+    this.#changed.set(nameOf(table), gone === undefined ? table.version : undefined);
+    // It may take along what the target has of it under that name.
+    const old = this.#followed.underOtherName(table);
+    if (old !== undefined) this.#changed.set(nameOf(old), UNSURE);
+  }
+
+  /** What a row asks to be done first; undefined where the part at hand has changed its table already. */
+  #stepAt(run: Run, row: number, table: TableSchema): SchemaStep | undefined {
+    const followed = this.#followed;
+    if (this.#changed.has(nameOf(table))) return undefined;
+    const record = followed.of(table);
+    const stopped = record?.state === 'stopped';
+    const gone = record?.state === 'gone';
+    const lost = followed.isLost(table);
+    const isCurrent = record?.definition?.version === table.version;
+    const mark = markAt(run, row);
+    const restart = mark === 'begin';
+    if (restart && (stopped || lost)) return { table, restart };
+    if (mark === GONE) {
+      // What is gone need not be made first; and a flow that is being rebuilt has not come to where the table begins.
+      if (record === undefined || gone || (stopped && record.reason === REBUILDING)) return undefined;
+      // A capture that comes back may name a version from before.
+      if (isCurrent && !stopped && !lost) return undefined;
+      return { table, restart: false, gone: String(run.frame.row(row)[2]?.[0]) };
     }
     if (lost) return { table, restart };
-    if (stopped || (current === table.version && !gone)) return undefined;
-    if (!known && this.#followed.isSuperseded(table)) return undefined;
+    if (stopped || (isCurrent && !gone)) return undefined;
+    if (!gone && followed.isSuperseded(table)) return undefined;
     // One that was stopped under another name is read under this one.
     return { table, restart };
   }
@@ -133,29 +160,24 @@ class Splitter {
     return index === 0 ? run.start : positionAfter(run.start, run.frame.tx, index - 1);
   }
 
-  /** `seq`: the last frame that was taken whole. */
-  #cut(next: Position | undefined, seq: number): void {
+  /** What has been taken. `seq`: the last frame that was taken whole. */
+  #part(next: Position | undefined, seq: number): BatchPart {
     const { commitTimeUs } = this.#batch;
-    this.#parts.push({
-      batch: {
-        runs: this.#runs,
-        rows: this.#rows,
-        transactions: this.#transactions,
-        seq,
-        commitTimeUs,
-        next,
-      },
+    const part: BatchPart = {
+      batch: { runs: this.#runs, rows: this.#rows, transactions: this.#transactions, seq, commitTimeUs, next },
       steps: this.#steps,
-    });
+    };
     this.#runs = [];
     this.#steps = [];
     this.#touched = new Set();
+    this.#changed.clear();
     this.#rows = 0;
     this.#transactions = 0;
+    return part;
   }
+}
 
-  end(): BatchPart[] {
-    this.#cut(this.#batch.next, this.#batch.seq);
-    return this.#parts;
-  }
+/** What a mark says; undefined for any other row. */
+function markAt({ frame }: Run, row: number): unknown {
+  return frame.op(row) === 's' ? frame.row(row)[2]?.[1] : undefined;
 }

@@ -31,6 +31,7 @@ const OPEN = 0x5b;
 const BACKSLASH = 0x5c;
 const CLOSE = 0x5d;
 const LOWER_N = 0x6e;
+const LOWER_S = 0x73;
 const LOWER_U = 0x75;
 const HEAD = Buffer.from(`{"v":${FRAME_VERSION},"rows":[`, 'latin1');
 const TAIL = Buffer.from('],"tx":[', 'latin1');
@@ -68,6 +69,8 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
   readonly #ops: Uint8Array;
   readonly #tableIndexes: Int16Array;
   readonly #flags: Uint8Array;
+  /** The rows that are marks, ascending. */
+  readonly marks: readonly number[];
 
   private constructor(payload: Buffer, place: string, rowsEnd: number) {
     this.#payload = payload;
@@ -105,6 +108,13 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
     this.#flags = new Uint8Array(memory, (rows + 1) * 4 + rows * 3, rows);
     if (this.#packed === undefined) this.#index(rowsEnd);
     else this.#indexPacked(this.#packed);
+    this.marks = this.#findMarks();
+  }
+
+  #findMarks(): number[] {
+    const marks: number[] = [];
+    for (let row = this.#ops.indexOf(LOWER_S); row >= 0; row = this.#ops.indexOf(LOWER_S, row + 1)) marks.push(row);
+    return marks;
   }
 
   /** What can be said of rows without a look into the lines. */

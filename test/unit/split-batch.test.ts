@@ -37,20 +37,25 @@ interface Sent {
   readonly from: bigint;
   readonly to: bigint;
   readonly reset?: boolean;
-  /** A transaction of one row each, and where it ends. */
-  readonly rows?: readonly (readonly [TableSchema, bigint])[];
+  /** A transaction of one row each, or of a mark, and where it ends. */
+  readonly rows?: readonly (readonly [TableSchema, bigint, string?])[];
+}
+
+function writeOnes(writer: FrameWriter, table: TableSchema): void {
+  writer.beginTuple();
+  for (const index of table.columns.keys()) {
+    if (index > 0) writer.comma();
+    writer.writeText(Buffer.from('1'), 0, 1);
+  }
+  writer.endTuple();
 }
 
 function receive(seq: number, { from, to, reset = false, rows = [] }: Sent): [ReceivedFrame, IndexedFrame] {
   const writer = new FrameWriter(1000);
-  for (const [n, [table, lsn]] of rows.entries()) {
-    writer.beginRow('i', table);
-    writer.beginTuple();
-    for (const index of table.columns.keys()) {
-      if (index > 0) writer.comma();
-      writer.writeText(Buffer.from('1'), 0, 1);
-    }
-    writer.endTuple();
+  for (const [n, [table, lsn, mark]] of rows.entries()) {
+    writer.beginRow(mark === undefined ? 'i' : 's', table);
+    if (mark === undefined) writeOnes(writer, table);
+    else writer.writeJson(Buffer.from(JSON.stringify(['x', mark])));
     writer.endRow();
     writer.addLsnTransaction(n + 1, lsn, lsn, 0, 1, 'whole', 0);
   }
@@ -100,10 +105,59 @@ describe('a batch in which a table changes', () => {
       { from: 50n, to: 60n, rows: [[SECOND, 60n]] },
     ]);
     const parts = splitBatch(batch, followed());
-    expect(parts.map(({ batch: { seq, next, rows }, steps }) => [seq, next, rows, steps.length])).toEqual([
+    expect([...parts].map(({ batch: { seq, next, rows }, steps }) => [seq, next, rows, steps.length])).toEqual([
       [1, pgPosition(120n), 2, 0],
       [4, pgPosition(60n), 2, 1],
     ]);
+  });
+
+  it('has each part decided by what became of its tables in the one before', () => {
+    const known = followed();
+    const batch = batchOf([
+      {
+        from: 100n,
+        to: 160n,
+        rows: [
+          [FIRST, 110n],
+          [FIRST, 120n, 'gone'],
+          [FIRST, 130n],
+          [SECOND, 140n],
+          [FIRST, 150n],
+          [FIRST, 160n, 'begin'],
+        ],
+      },
+    ]);
+    const parts = splitBatch(batch, known);
+    const next = (): unknown => {
+      const part = parts.next().value;
+      return part && [part.batch.rows, part.steps.map(({ table, restart }) => [table.version, restart])];
+    };
+    const becomes = (record: Partial<TableRecord>): void => known.set({ ...known.of(FIRST)!, ...record });
+    expect(next()).toEqual([2, []]);
+    becomes({ state: 'gone' });
+    expect(next()).toEqual([1, [['v1', false]]]);
+    becomes({ state: 'follows' });
+    expect(next()).toEqual([1, [['v2', false]]]);
+    becomes({ state: 'stopped' });
+    // It is as before, and still stopped until it is read.
+    expect(next()).toEqual([1, []]);
+    expect(next()).toEqual([1, [['v1', true]]]);
+    expect(next()).toBeUndefined();
+  });
+
+  it('is cut where a table is gone and comes back, though all that it names is current', () => {
+    const batch = batchOf([
+      {
+        from: 100n,
+        to: 130n,
+        rows: [
+          [FIRST, 110n],
+          [FIRST, 120n, 'gone'],
+          [FIRST, 130n],
+        ],
+      },
+    ]);
+    expect([...splitBatch(batch, followed())].map(({ batch: { rows } }) => rows)).toEqual([2, 1]);
   });
 });
 
@@ -122,13 +176,15 @@ describe('a row without a plan', () => {
   it.each([
     ['is not of the flow', followed({}, ['public.other'])],
     ['is stopped', followed({ state: 'stopped', reason: 'why' })],
-    ['is gone', followed({ state: 'gone', reason: 'dropped' })],
   ])('is passed over where its table %s', (_, known) => {
     expect(rowsWith(known)).toEqual([]);
   });
 
-  it('is never passed over in silence where its table is followed', () => {
-    expect(() => rowsWith(followed())).toThrow(
+  it.each([
+    ['is followed', followed()],
+    ['was gone, and is not said to have come back', followed({ state: 'gone', reason: 'dropped' })],
+  ])('is never passed over in silence where its table %s', (_, known) => {
+    expect(() => rowsWith(known)).toThrow(
       expect.objectContaining({
         code: 'internal',
         message: expect.stringMatching(/a row of public\.t .* has no plan/),
