@@ -35,6 +35,7 @@ export interface SchemaStep {
 
 export class FollowedTables {
   readonly #includes: TableFilter;
+  readonly #stops: boolean;
   readonly #records = new Map<string, TableRecord>();
   /** By name: versions that a target left behind in the middle of the source transaction that is written again. */
   readonly #superseded = new Map<string, readonly string[]>();
@@ -42,8 +43,9 @@ export class FollowedTables {
   readonly #lost = new Set<string>();
   #changed = true;
 
-  constructor(settings: Pick<FlowConfig, 'tables'>) {
-    this.#includes = settings.tables === undefined ? () => true : compileTablePatterns(settings.tables);
+  constructor({ tables, schema_changes }: Pick<FlowConfig, 'tables' | 'schema_changes'>) {
+    this.#includes = tables === undefined ? () => true : compileTablePatterns(tables);
+    this.#stops = schema_changes === 'stop';
   }
 
   /** Replaces everything that the target keeps. What it lacks is known until a step has made up for it. */
@@ -106,6 +108,11 @@ export class FollowedTables {
   replaces(table: TableSchema): boolean {
     const id = this.of(table)?.definition?.id;
     return id !== undefined && table.id !== undefined && id !== table.id;
+  }
+
+  /** Whether the target table may be changed, or emptied, where a reading begins. With schema_changes: stop somebody must ask. */
+  mayRestart(table: TableSchema, unasked: boolean): boolean {
+    return !this.#stops || !unasked || this.of(table)?.reason === REBUILDING;
   }
 
   isStopped(table: TableSchema): boolean {

@@ -11,6 +11,8 @@ import { nameOf, type FollowedTables, type SchemaStep } from './followed-tables.
 
 /** The mark of a table that the source no longer has. */
 const GONE = 'gone';
+/** Stands in the mark of a reading that begins because of what became of the table. */
+const UNASKED = 'unasked';
 const UNSURE = Symbol('unsure');
 
 export interface BatchPart {
@@ -116,7 +118,7 @@ class Splitter {
     const lost = followed.isLost(table);
     const isCurrent = record?.definition?.version === table.version;
     const mark = markAt(run, row);
-    const restart = mark === 'begin';
+    const restart = mark === 'begin' && followed.mayRestart(table, run.frame.row(row)[2]?.[2] === UNASKED);
     if (restart && (stopped || lost)) return { table, restart };
     if (mark === GONE) {
       // What is gone need not be made first; and a flow that is being rebuilt has not come to where the table begins.

@@ -1,5 +1,5 @@
 /** What a request makes of the tables of a progress. Whoever waits for a request finds it in the tables that answer it. */
-import type { SnapshotRequest, TableProgress } from './snapshot-request.ts';
+import { isUnasked, type SnapshotRequest, type TableProgress } from './snapshot-request.ts';
 
 export interface TableName {
   readonly schema: string;
@@ -66,20 +66,28 @@ function withWhole(
   const renewed = new Map(wanted.map((name): [string, TableProgress] => [nameOf(name), unread(name)]));
   for (const table of tables)
     if (!why.hurries && names.has(nameOf(table)) && isUntouched(table)) renewed.set(nameOf(table), table);
+  const asked = new Set<TableProgress>();
   for (const table of tables) {
     const entry = renewed.get(nameOf(table));
     if (entry === undefined) continue;
     const isOpen = table.state !== 'done';
     if (isOpen && table.needed === true) entry.needed = true;
+    if (isOpen && isAsked(table)) asked.add(entry);
     // Who had read what is read once more needs it as it is then.
     if (isOpen || why.needed === true) answer(entry, [...(table.also ?? []), table.request]);
   }
   for (const entry of renewed.values()) {
     answer(entry, [why.request]);
     if (why.needed === true) entry.needed = true;
+    if (entry.needed === true && (why.request !== undefined || asked.has(entry))) entry.asked = true;
   }
   const left = tables.filter((table) => !names.has(nameOf(table)) || renewed.get(nameOf(table)) === table);
   return [...left, ...[...renewed.values()].filter((entry) => !left.includes(entry))];
+}
+
+/** Whether somebody asked for the reading of a whole table. */
+function isAsked(table: TableProgress): boolean {
+  return !isPartial(table) && table.request !== undefined && !isUnasked(table);
 }
 
 /** Adds requests that a table answers. */

@@ -60,6 +60,8 @@ export interface TableProgress {
   cancelled?: true;
   /** The log alone does not bring what it is read for, so nobody's cancelling ends it. */
   needed?: true;
+  /** Of one that is needed: somebody asked for it, too. */
+  asked?: true;
   /** Its name in marks, once it has begun. */
   reading?: string;
   /** Only the rows of this partition are read. */
@@ -147,11 +149,21 @@ export async function requestSnapshot(
   }
 }
 
+/** What the mark says where the reading of a whole table begins. */
+export function beginContent(id: string, unasked = false): string[] {
+  return [id, 'begin', ...(unasked ? ['unasked'] : [])];
+}
+
 /** What the mark of a reading says that is not brought to its end. */
 export type CancelMark = 'cancel' | 'cancel_range';
 
 export function cancelMark({ span }: TableProgress): CancelMark {
   return span === undefined ? 'cancel' : 'cancel_range';
+}
+
+/** Whether nobody asked for the reading of a table: it has to be read because of what became of it. */
+export function isUnasked({ needed, asked }: TableProgress): boolean {
+  return needed === true && asked !== true;
 }
 
 /**

@@ -1,7 +1,14 @@
 /** The marks that tell targets what is read: where the reading of a table begins, and how it ends. */
 import type { ColumnRules } from '../../core/column-rules.ts';
 import { isOrdered, rangeMark } from '../../core/key-order.ts';
-import { cancelMark, nameReading, type SnapshotProgress, type TableProgress } from '../snapshot-request.ts';
+import {
+  beginContent,
+  cancelMark,
+  isUnasked,
+  nameReading,
+  type SnapshotProgress,
+  type TableProgress,
+} from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
 import { readExecuted } from './executed.ts';
 import type { LogPort } from './log-boundary.ts';
@@ -53,11 +60,13 @@ export function markReading(
   table: CapturedTable,
   id: string,
   kind: 'begin' | 'end',
-  { span }: TableProgress,
+  progress: TableProgress,
 ): void {
+  const { span } = progress;
   const published = publishRead(table, rules).table;
   if (span !== undefined && !isOrdered(published.schema, span)) return;
-  const content = span === undefined ? [id, kind] : rangeMark(id, `${kind}_range`, span);
+  const whole = kind === 'begin' ? beginContent(id, isUnasked(progress)) : [id, kind];
+  const content = span === undefined ? whole : rangeMark(id, `${kind}_range`, span);
   port.publish(published, 's', [Buffer.from(JSON.stringify(content))]);
 }
 

@@ -10,11 +10,20 @@ import { sourceError } from './source-error.ts';
 /** What Waybill writes into the source's log about itself, as the content of transactional logical messages. */
 export type Mark =
   | { readonly k: 'heartbeat' }
-  | { readonly k: 'begin' | 'end' | CancelMark; readonly id: string; readonly oid: number }
+  | BeginMark
+  | { readonly k: 'end' | CancelMark; readonly id: string; readonly oid: number }
   | ({ readonly k: RangeMark; readonly id: string; readonly oid: number } & KeyBounds)
   | { readonly k: 'low'; readonly chunk: string; readonly oid: number }
   | HighMark
   | SchemaMark;
+
+/** `unasked`: the table is read because of what became of it, and nobody asked for that. */
+export interface BeginMark {
+  readonly k: 'begin';
+  readonly id: string;
+  readonly oid: number;
+  readonly unasked?: boolean;
+}
 
 /**
  * `end`: names the reading of a table that ends with this chunk, unless the chunk has to be read again. `more`: it is but a
@@ -87,7 +96,7 @@ export function parseMark(content: string): Mark | undefined {
     Number.isSafeInteger(mark['oid']) &&
     texts.every((name) => typeof mark[name] === 'string') &&
     (mark['end'] === undefined || typeof mark['end'] === 'string') &&
-    (mark['more'] === undefined || typeof mark['more'] === 'boolean') &&
+    ['more', 'unasked'].every((name) => mark[name] === undefined || typeof mark[name] === 'boolean') &&
     (mark['k'] !== 'table' || isCatalogRow(mark['row'], mark['oid'] as number)) &&
     (!RANGE_MARKS.has(mark['k']) || ['from', 'to'].every((name) => isBound(mark[name])));
   return isWhole ? (mark as unknown as Mark) : undefined;

@@ -21,6 +21,7 @@ import { waitForOlderTransactions } from './older-transactions.ts';
 import { ROWS_A_CONNECTION, splitByKeys } from './key-ranges.ts';
 import { rereadRows } from './reread-rows.ts';
 import {
+  beginMark,
   holds,
   keyOf,
   markRange,
@@ -238,7 +239,7 @@ export class SnapshotReader {
       const whole = !keyless && table.part === undefined && table.span === undefined;
       const size = { estimate: table.estimate ?? 0, most: this.#size.readers };
       const ranges = !whole ? [] : await splitByKeys(reader.client, captured, this.#ports.rules, size);
-      const begin = { k: 'begin', id, oid: captured.oid } as const;
+      const begin = beginMark(job);
       if (ranges.length > 1) {
         await reader.mark(begin);
         table.ranges = ranges;
@@ -286,7 +287,7 @@ export class SnapshotReader {
       await this.#limit.take(rows ?? 0, this.#signal);
       const bytes = job.rowBytes * (rows ?? 0);
       await lead.room(bytes, this.#signal);
-      const begin = keyless ? ({ k: 'begin', id: job.id, oid: captured.oid } as const) : job.begin;
+      const begin = keyless ? beginMark(job) : job.begin;
       job.begin = undefined;
       const after = rules.openCursor(captured.publication, range.cursor);
       const upTo = rules.openCursor(captured.publication, range.upTo);
@@ -444,13 +445,13 @@ export class SnapshotReader {
     if (this.#stopped) return;
     const ranges = jobs.map((job) => this.#rangesOf(job)[0]!);
     const wanted = jobs.map((job, index): WantedChunk => {
-      const { captured, id, table } = job;
+      const { captured, table } = job;
       const keyless = captured.keyIndexes.length === 0;
       const limit = keyless ? undefined : Math.max(job.rows, Math.min(2 * table.estimate!, this.#ports.maxChunkRows));
       return {
         table: captured,
         sql: chunkSql(captured, { after: null, upTo: null }, limit),
-        begin: { k: 'begin', id, oid: captured.oid },
+        begin: beginMark(job),
         whenRead: (chunk) => {
           table.state = 'running';
           if (limit !== undefined && (chunk.isCut || chunk.length >= limit)) this.#leave(job, ranges[index]!, 0, chunk);

@@ -1,10 +1,10 @@
 /** A table that is being read by a snapshot, and its ranges. */
 import { isOrdered, type RangeMark } from '../../core/key-order.ts';
-import type { KeyRange, TableProgress } from '../snapshot-request.ts';
+import { isUnasked, type KeyRange, type TableProgress } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
 import type { ChunkReader } from './chunk-reader.ts';
 import { framedBounds } from './key-span.ts';
-import type { Mark } from './log-marks.ts';
+import type { BeginMark, Mark } from './log-marks.ts';
 import type { PublishedTable } from './published-table.ts';
 
 /** So often a chunk is read before its table is set aside. */
@@ -37,6 +37,11 @@ export interface RangeJob {
   readonly range: Pick<KeyRange, 'cursor' | 'upTo' | 'done'>;
   /** Its place among the ranges that the table was cut into. */
   readonly place: number;
+}
+
+/** Tells targets that the whole table is read from here on. */
+export function beginMark({ table, captured: { oid }, id }: TableJob): BeginMark {
+  return { k: 'begin', id, oid, ...(isUnasked(table) ? { unasked: true } : {}) };
 }
 
 /** Tells targets which rows are read, where they can tell which those are. */

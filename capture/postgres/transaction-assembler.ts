@@ -8,6 +8,7 @@ import { isWaybillOrigin, ORIGIN_MESSAGE } from '../../core/origin.ts';
 import { comparePositions, formatHexLsn, pgPosition, type PgPosition } from '../../core/position.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
+import { beginContent } from '../snapshot-request.ts';
 import type { ChunkOutcome } from './chunk-reader.ts';
 import type { CopyRows } from './copy-lines.ts';
 import { ChunkWindows, type Chunk } from './chunk-windows.ts';
@@ -361,7 +362,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       case 'end':
       case 'cancel':
       case 'cancel_range': {
-        this.#writeMark(table, [mark.id, mark.k]);
+        this.#writeMark(table, mark.k === 'begin' ? beginContent(mark.id, mark.unasked) : [mark.id, mark.k]);
         return;
       }
       case 'begin_range':

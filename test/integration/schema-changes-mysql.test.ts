@@ -267,6 +267,25 @@ describe.each([
     expect(await rows('SELECT n FROM own ORDER BY id')).toEqual([['5'], ['2'], ['5'], ['4'], ['6']]);
   });
 
+  test('with schema_changes: stop one that is made again is stopped until somebody asks for it', async () => {
+    await open({ schema_changes: 'stop' });
+    const again = { ...table([ID, { ...A, type: 'smallint' }]), id: 78 };
+    const unasked: RowChange = ['s', 0, ['x', 'begin', 'unasked']];
+    for (const marks of [[unasked], [mark('', 'schema'), unasked]]) {
+      await send(again, ...marks);
+      await send(again, read('5', '5'));
+      await send(again, mark('x', 'end'));
+      expect(notices).toMatchObject([{ name: 'items', state: 'stopped' }]);
+      expect(await items('id, a')).toEqual([
+        ['1', 'a1'],
+        ['2', 'a2'],
+      ]);
+    }
+    await send(again, mark('y', 'begin'), read('5', '5'), mark('y', 'end'));
+    expect(notices).toEqual([]);
+    expect(await items('id, a')).toEqual([['5', '5']]);
+  });
+
   test('a table that is gone is kept and said to be, or dropped, and may come again', async () => {
     await open();
     await send(FIRST, mark('dropped', 'gone'));

@@ -2,9 +2,11 @@
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { targetOf } from '../../apply/target-kind.ts';
-import { requestSnapshot } from '../../capture/snapshot-request.ts';
+import { readProgress, requestSnapshot } from '../../capture/snapshot-request.ts';
+import { openBucket } from '../../core/lease.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { definitions } from '../support/definitions.ts';
 import { ITEMS, SchemaCase } from '../support/schema-case.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -24,6 +26,15 @@ afterEach(async () => {
 
 async function open(ddl = ITEMS, flow: Record<string, unknown> = {}): Promise<void> {
   it = await SchemaCase.open(postgres, natsServer, ddl, flow);
+}
+
+/** Waits until a table has been read again because of what became of it. */
+async function readByItself(name: string): Promise<void> {
+  const bucket = await openBucket(it.pipe.nats, it.pipe.config.nats);
+  await waitFor('the reading', async () => {
+    const progress = await readProgress(bucket, 'wms');
+    return progress?.tables.some((table) => table.name === name && table.needed === true && table.state === 'done');
+  });
 }
 
 describe('tables', () => {
@@ -220,6 +231,32 @@ describe('what cannot be followed', () => {
     expect(it.pipe.notices[0]?.reason).toMatch(/column note is new/);
     await requestSnapshot(it.pipe.config.nats, 'wms', { tables: ['public.items'] });
     await it.equal();
+  });
+
+  test.each([
+    [
+      'dropped and made again',
+      `begin; drop table items; create table items (id smallint primary key, name varchar(4));
+        insert into items values (1, 'a'); commit; insert into items values (2, 'b')`,
+    ],
+    [
+      'written anew with another type',
+      "alter table items alter qty type bigint; insert into items values (100, 'x', 1)",
+    ],
+  ])('with schema_changes: stop one that is %s is stopped until somebody asks for it', async (_, change) => {
+    await open(`${ITEMS} create table other (id int primary key)`, { schema_changes: 'stop' });
+    const definition = await definitions(it.pipe.target);
+    await it.run(change);
+    await readByItself('items');
+    // What comes behind that has been applied.
+    await it.run('insert into other values (1)');
+    await it.settle(async () => [await it.source('other'), await it.target('other')]);
+    expect(it.pipe.notices).toMatchObject([{ name: 'items', state: 'stopped' }]);
+    expect(await definitions(it.pipe.target)).toEqual(definition);
+    expect(await it.target('items')).toHaveLength(50);
+    await requestSnapshot(it.pipe.config.nats, 'wms', { tables: ['public.items'] });
+    await it.settle(async () => [await it.source('items', ['id', 'name']), await it.target('items', ['id', 'name'])]);
+    expect(it.pipe.notices).toEqual([]);
   });
 
   test('a view in the target that is in the way', async () => {

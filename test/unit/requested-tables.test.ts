@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { mustWait, readAnew, withRequest } from '../../capture/requested-tables.ts';
-import { answers, type SnapshotRequest, type TableProgress } from '../../capture/snapshot-request.ts';
+import { answers, isUnasked, type SnapshotRequest, type TableProgress } from '../../capture/snapshot-request.ts';
 
 const name = (of: string): { schema: string; name: string } => ({ schema: 's', name: of });
 const table = (of: string, more: Partial<TableProgress> = {}): TableProgress => ({
@@ -37,7 +37,7 @@ it('a table that is being read is begun again, for those who asked before and fo
 it('a table is read anew for those who had it read, whether that had come to its end or not', () => {
   for (const state of ['running', 'done'] as const)
     expect(readAnew([table('a', { ...begun, state, request: 'first' })], [name('a')])).toEqual([
-      table('a', { request: 'first', needed: true }),
+      table('a', { request: 'first', needed: true, ...(state === 'running' ? { asked: true } : {}) }),
     ]);
   // Who asks for a table that was read before does not ask for others.
   expect(
@@ -48,7 +48,23 @@ it('a table is read anew for those who had it read, whether that had come to its
 it('what a table must be read for stays when somebody asks for it', () => {
   expect(withRequest([table('a', { ...begun, needed: true })], request('first'), [name('a')])[0]!.needed).toBe(true);
   const part = table('a', { needed: true, part: { schema: 's', name: 'p' } });
-  expect(withRequest([part], request('first'), [name('a')])).toEqual([table('a', { request: 'first', needed: true })]);
+  expect(withRequest([part], request('first'), [name('a')])).toEqual([
+    table('a', { request: 'first', needed: true, asked: true }),
+  ]);
+});
+
+it('it is told of a reading whether anybody asked for it, and is still to get it', () => {
+  const unasked = (tables: readonly TableProgress[]): boolean[] => tables.map((one) => isUnasked(one));
+  const first = withRequest([], request('first'), [name('a')]);
+  expect(unasked(first)).toEqual([false]);
+  const both = readAnew(first, [name('a')]);
+  expect(unasked(both)).toEqual([false]);
+  expect(unasked(readAnew(both, [name('a')]))).toEqual([false]);
+  const done = both.map((one): TableProgress => ({ ...one, state: 'done' }));
+  const again = readAnew(done, [name('a')]);
+  expect(unasked(again)).toEqual([true]);
+  expect(unasked(withRequest(again, request('keys', { keys: [['1']] }), [name('a')]))).toEqual([true, false]);
+  expect(unasked(withRequest(again, request('second'), [name('a')]))).toEqual([false]);
 });
 
 it('keys and ranges stand beside what is known of a table; ranges stay for a while when they are read', () => {

@@ -72,7 +72,7 @@ function batchOf(frames: readonly Sent[]): Batch {
 }
 
 function followed(record: Partial<TableRecord> = {}, tables?: string[]): FollowedTables {
-  const known = new FollowedTables(tables === undefined ? {} : { tables });
+  const known = new FollowedTables({ schema_changes: 'follow', ...(tables === undefined ? {} : { tables }) });
   known.load([
     {
       schema: 'public',
