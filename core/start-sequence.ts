@@ -81,8 +81,10 @@ export async function findStartSequence(nats: Nats, stream: string, position: Po
         { context },
       );
     }
-    // What it has taken does not concern it, though it may be gone since.
-    const taken = seq !== undefined && seq <= state.last_seq ? seq : undefined;
+    // What it has taken does not concern it, though it may be gone since. Who stands somewhere and has taken nothing of this
+    // stream took it from another one, and only the position tells.
+    const isKnown = seq !== undefined && seq <= state.last_seq && (seq > 0 || position.kind === 'origin');
+    const taken = isKnown ? seq : undefined;
     if (comparePositions(last.end, position) < 0) {
       if (taken !== undefined && taken > lastSeq) return taken + 1;
       throw new ReplicationError(

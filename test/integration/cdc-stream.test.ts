@@ -19,7 +19,7 @@ import { NO_CAPTURE_REPORT, NO_FLOW_REPORT } from '../../core/metrics.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
 import { gtidPosition, type GtidPosition } from '../../core/gtid-position.ts';
 import { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
-import { asPgPosition, formatPosition, ORIGIN, pgPosition } from '../../core/position.ts';
+import { asPgPosition, formatPosition, ORIGIN, pgPosition, type Position } from '../../core/position.ts';
 import { findStartSequence } from '../../core/start-sequence.ts';
 import { compareDatabases } from '../../sandbox/demo/equality.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
@@ -118,6 +118,28 @@ it('a reader of another history begins at the frame that this one begins with, n
   // It has taken more of both, but elsewhere.
   expect(await findStartSequence(nats, stream, at(73, 9), 0)).toBe(1);
   expect(await findStartSequence(nats, stream, at(73, 0), 1)).toBe(2);
+});
+
+it('a hole that a position lies behind concerns nobody, also where the place in this stream is not known', async () => {
+  const name = 'passed';
+  const { nats: config } = configFor(name);
+  const stream = cdcStreamName('waybill', name);
+  await ensureCdcStream(nats, config, name);
+  const tail = await readTail(nats, stream);
+  const publisher = new FramePublisher(nats, config, { source: name, origin: 'o', epoch: 1, tail });
+  const frame = { payload: Buffer.from('x'), rows: 0, transactions: 0, timeUs: 0 };
+  const at = (n: number): Position => (n === 0 ? ORIGIN : pgPosition(BigInt(n * 10)));
+  for (let n = 0; n < 8; n++) await publisher.publish({ ...frame, start: at(n), end: at(n + 1) });
+  await nats.manager.streams.deleteMessage(stream, 3);
+  // The sequence that a target has noted for another stream is no sequence of this one: 0.
+  for (const seq of [undefined, 0, 7]) expect(await findStartSequence(nats, stream, at(7), seq)).toBe(8);
+  await expect(findStartSequence(nats, stream, at(2), 2)).rejects.toMatchObject({ code: 'stream_gap' });
+  const reading = readFrames(nats, stream, {
+    startSeq: await findStartSequence(nats, stream, at(2), 0),
+    position: at(2),
+    signal: AbortSignal.timeout(10_000),
+  });
+  await expect(reading.next()).rejects.toMatchObject({ code: 'stream_gap' });
 });
 
 it('a position that is too long for a message is refused', async () => {
