@@ -52,6 +52,17 @@ describe('ownership', () => {
       'owner.on_hand: wms and erp both supply it',
     ],
     [
+      'a default whose owner in a scope does not supply a group',
+      {
+        default: [
+          { source: 'east', where: { location: ['E*', 'X'], lot: 'L' } },
+          { source: 'west', where: { location: 'W*' } },
+        ],
+      },
+      { east: ['allocated'], west: ['on_hand', 'allocated'], erp: ['on_hand'] },
+      'owner.on_hand: west and erp both supply it, and east, which owner.default names for location E* or X and lot L, does not; name its owners',
+    ],
+    [
       'an unknown source by default',
       { default: [{ source: 'wms', fallback: [{ source: 'erb', stale_after: 1 }] }] },
       { wms: ['on_hand'], erp: ['on_hand'] },
@@ -140,6 +151,22 @@ describe('ownership', () => {
     const merged = compile({ default: { merge: 'lww' } }, supplied).ownership.rules;
     for (const group of ['on_hand', 'allocated', 'on_order'])
       expect(merged.get(group)).toEqual({ kind: 'merge', merge });
+  });
+
+  it('takes for a scope of its default whoever supplies the group there', () => {
+    const supplied = { east: ['allocated'], west: ['on_hand', 'allocated'], erp: ['on_hand'] };
+    const { ownership, problems: none } = compile(
+      {
+        default: [
+          { source: 'east', where: { location: 'E*' }, fallback: [{ source: 'erp', stale_after: 7 }] },
+          { source: 'west', where: { location: 'W*' } },
+        ],
+      },
+      supplied,
+    );
+    expect(none).toEqual([]);
+    expect(ownership.writable('erp', ['A', 'E1', '', ''])).not.toEqual([]);
+    expect(ownership.writable('erp', ['A', 'W1', '', ''])).toEqual([]);
   });
 
   it('says once what is wrong with its default', () => {

@@ -108,11 +108,14 @@ export function compileOwnership(
     const given = second === undefined ? only : others === undefined ? undefined : among(others, suppliers);
     if (given === undefined)
       problems.push(`owner.${group}: ${listed(suppliers)} supply it; name its owner or how they merge`);
-    else
-      rules.set(
-        group,
-        compileRule(entity, group, given, second === undefined ? `owner.${group}` : 'owner.default', problems),
-      );
+    else if (second === undefined) rules.set(group, compileRule(entity, group, given, `owner.${group}`, problems));
+    else {
+      for (const item of withoutOwner(others!, suppliers))
+        problems.push(
+          `owner.${group}: ${listed(suppliers)} supply it, and ${item.source}, which owner.default names${scopeText(item.where)}, does not; name its owners`,
+        );
+      rules.set(group, compileRule(entity, group, given, 'owner.default', problems));
+    }
   }
   const writable = (name: string, keyValues: readonly string[]): readonly number[] =>
     [...rules].flatMap(([group, rule]) => {
@@ -171,6 +174,17 @@ function among(others: Spec, suppliers: readonly string[]): Spec | undefined {
     return first === undefined ? [] : [{ ...item, source: first.source, fallback: rest }];
   });
   return list.length === 0 ? undefined : list;
+}
+
+/** The scopes of `default` for which it names none of these sources: nobody would own what lies there. */
+function withoutOwner(others: Spec, suppliers: readonly string[]): readonly z.infer<typeof owner>[] {
+  if (typeof others === 'object' && 'merge' in others) return [];
+  return ownersOf(others).filter((item) => !sourcesOf(item).some((name) => suppliers.includes(name)));
+}
+
+function scopeText(where: z.infer<typeof scope> = {}): string {
+  const parts = Object.entries(where).map(([field, values]) => `${field} ${[values].flat().join(' or ')}`);
+  return parts.length === 0 ? '' : ` for ${parts.join(' and ')}`;
 }
 
 function listed(names: readonly string[]): string {
