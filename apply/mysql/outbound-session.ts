@@ -150,7 +150,7 @@ export class MysqlOutboundSession implements OutboundSession {
     await this.#session.run('SAVEPOINT outbound');
   }
 
-  /** No constraint waits for the commit here. */
+  /** No constraint waits for the commit here, and a savepoint takes the place of the one before. */
   async settle(): Promise<void> {}
 
   async rollbackToSavepoint(): Promise<void> {

@@ -67,9 +67,14 @@ export interface OutboundSession {
   claimed(rows: readonly string[]): Promise<ReadonlyMap<string, string>>;
   /** Takes from records the rows that are not among `kept`. */
   release(records: readonly string[], kept: readonly string[]): Promise<void>;
+  /** Each is ended before the next one is set: one inside the other, each would take a lock of its own. */
   savepoint(): Promise<void>;
-  /** Has what was written since the savepoint checked by constraints that would otherwise wait for the commit. */
+  /**
+   * Ends the savepoint, and keeps what was written since: checked, too, by constraints that would otherwise wait for the
+   * commit. Where one of them refuses it, the savepoint is there still.
+   */
   settle(): Promise<void>;
+  /** Ends the savepoint, and undoes what was written since. */
   rollbackToSavepoint(): Promise<void>;
   commit(): Promise<void>;
   rollback(): Promise<void>;

@@ -224,7 +224,10 @@ export class OutboundSink implements BatchSink {
     await session.savepoint();
     try {
       const failures = await this.#together(items);
-      if (!this.#shared.hasHandedOn(keysOf(failures))) return failures;
+      if (!this.#shared.hasHandedOn(keysOf(failures))) {
+        await session.settle();
+        return failures;
+      }
       await session.rollbackToSavepoint();
       return waitingFor('a record keeps the row that another one was to have');
     } catch (thrown) {
@@ -258,7 +261,6 @@ export class OutboundSink implements BatchSink {
       }
     }
     await this.#shared.end(keysOf(failures));
-    await this.#session.settle();
     return failures;
   }
 

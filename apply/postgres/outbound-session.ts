@@ -131,11 +131,11 @@ export class PostgresOutboundSession implements OutboundSession {
 
   async settle(): Promise<void> {
     // A deferred constraint must fail while there is still a savepoint to go back to.
-    await this.#client.query('SET CONSTRAINTS ALL IMMEDIATE');
+    await this.#client.query('SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT outbound');
   }
 
   async rollbackToSavepoint(): Promise<void> {
-    await this.#client.query('ROLLBACK TO SAVEPOINT outbound');
+    await this.#client.query('ROLLBACK TO SAVEPOINT outbound; RELEASE SAVEPOINT outbound');
   }
 
   async commit(): Promise<void> {
