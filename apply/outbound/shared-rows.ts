@@ -8,6 +8,7 @@ import { isFind, type OutboundBlock, type OutboundPlan, type OutboundWrite } fro
 import { meetingsOf } from './meeting-rows.ts';
 import type { Cells, Claim, OutboundSession } from './outbound-session.ts';
 import { inNameOrder, type SystemTables } from './outbound-shape.ts';
+import { RowExchange } from './row-exchange.ts';
 import { idOf, recordId } from './row-ids.ts';
 
 /** A row that a record wants to write, or to end. */
@@ -108,6 +109,8 @@ export class SharedRows {
   #fresh = new Set<string>();
   /** Keys of the records that are being written whose rows others have got, since they want other ones. */
   #handed = new Set<string>();
+  /** By blocks: which records may have what they write, of those that this was asked of in the batch. */
+  #mayHave = new Map<OutboundBlock, Map<string, boolean>>();
 
   /** Blocks none of whose columns was had by who had a row as a whole. */
   readonly #apart = new Set<OutboundBlock>();
@@ -163,6 +166,7 @@ export class SharedRows {
     this.#kept = new Set();
     this.#fresh = new Set();
     this.#handed = new Set();
+    this.#mayHave = new Map();
   }
 
   /**
@@ -202,7 +206,7 @@ export class SharedRows {
     return others;
   }
 
-  /** Who has each row that its record does not get. One that does not get another row keeps its own: that may leave more without. */
+  /** Who has each row that its record does not get. */
   #assign(
     block: OutboundBlock,
     wanted: readonly Wanted[],
@@ -211,33 +215,24 @@ export class SharedRows {
   ): ReadonlyMap<number, string> {
     if (open.length === 0) return new Map();
     const places = new Map(wanted.map(({ key }, index) => [key, index]));
-    const stay = new Set(failed);
-    for (;;) {
-      const now = new Map(owners);
-      const others = new Map<number, string>();
-      const handed = new Set<string>();
-      const counts = (owner: string, row: string): boolean => {
-        if (!this.#mayRival(block, owner)) return false;
-        if (!this.#there.has(owner) || stay.has(owner) || this.#kept.has(row)) return true;
-        const place = places.get(owner);
-        const ids = place === undefined ? undefined : rows[place]!.all;
-        if (ids?.whole.includes(row) === true || ids?.own.includes(row) === true) return true;
-        handed.add(owner);
-        return false;
-      };
-      for (const index of open) {
-        const { key } = wanted[index]!;
-        const other = this.#rivalOf(block, key, rows[index]!.all, now, counts);
-        if (other === undefined) for (const row of rows[index]!.claims) now.set(row, key);
-        else others.set(index, other);
-      }
-      const more = [...others.keys()].map((index) => wanted[index]!.key).filter((key) => !stay.has(key));
-      if (handed.size === 0 || more.length === 0) {
-        for (const owner of handed) this.#handed.add(owner);
-        return others;
-      }
-      for (const key of more) stay.add(key);
-    }
+    const keeps = (owner: string, row: string): boolean => {
+      if (!this.#there.has(owner) || this.#kept.has(row)) return true;
+      const place = places.get(owner);
+      const ids = place === undefined ? undefined : rows[place]!.all;
+      return ids?.whole.includes(row) === true || ids?.own.includes(row) === true;
+    };
+    const exchange = new RowExchange(owners, failed, (place, now, leaves) =>
+      this.#rivalOf(
+        block,
+        wanted[place]!.key,
+        rows[place]!.all,
+        now,
+        (owner, row) => this.#mayRival(block, owner) && (keeps(owner, row) || !leaves(owner)),
+      ),
+    );
+    exchange.decide(new Map(open.map((index) => [index, { key: wanted[index]!.key, rows: rows[index]!.claims }])));
+    for (const owner of exchange.handedOn) this.#handed.add(owner);
+    return exchange.others;
   }
 
   /** Whether a record that is not in after all has lost a row to another one of the batch. */
@@ -309,10 +304,17 @@ export class SharedRows {
 
   /** Whether a record may have what the block writes, as far as its key tells: it may have it by blocks that are no more. */
   #mayRival(block: OutboundBlock, owner: string): boolean {
-    const { key, fields } = this.#plan;
-    const parts = JSON.parse(owner) as string[];
-    const record = fields.map((_, index) => parts[key.indexOf(index)] ?? null);
-    return this.#claiming.get(block)!.rivals.some((rival) => rival.mayTake(record));
+    let known = this.#mayHave.get(block);
+    if (known === undefined) this.#mayHave.set(block, (known = new Map()));
+    let may = known.get(owner);
+    if (may === undefined) {
+      const { key, fields } = this.#plan;
+      const parts = JSON.parse(owner) as string[];
+      const record = fields.map((_, index) => parts[key.indexOf(index)] ?? null);
+      may = this.#claiming.get(block)!.rivals.some((rival) => rival.mayTake(record));
+      known.set(owner, may);
+    }
+    return may;
   }
 
   #idsOf(block: OutboundBlock, wanted: readonly Wanted[]): RowIds[] {
