@@ -11,6 +11,7 @@ import { QuarantineCount } from '../quarantine-count.ts';
 import type { RowFailure } from '../quarantine-entry.ts';
 import type { BatchSink, SinkOptions } from '../target-store.ts';
 import type { Cells, OutboundSession, WaitingRecord } from './outbound-session.ts';
+import { RetryPace } from './retry-pace.ts';
 import { SharedRows, type Wanted } from './shared-rows.ts';
 
 type Values = readonly (string | null)[];
@@ -23,8 +24,6 @@ interface Item {
   readonly gone: boolean;
 }
 
-const RETRY_FIRST_MS = 50;
-const RETRY_LAST_MS = 5000;
 const RETRY_RECORDS = 500;
 const IDLE_MS = 1000;
 
@@ -40,9 +39,10 @@ export class OutboundSink implements BatchSink {
   #items = new Map<string, Item>();
   #position: Position;
   #seq: number;
-  #retryMs = RETRY_FIRST_MS;
-  #retriedMs = performance.now();
+  readonly #pace = new RetryPace();
+  /** Of the round of tries under way: the last id, and how many are to come of those that waited when it began. */
   #retriedId = '0';
+  #roundLeft = 0;
   /** Of those that were written last those whose rows others have, and since the newest retry began the keys of the others. */
   #held: Item[] = [];
   #rivals = new Map<string, string>();
@@ -63,6 +63,7 @@ export class OutboundSink implements BatchSink {
     this.#inbox = new QuarantineCount(() => session.countKeys(), options.report);
     this.#position = session.at.position;
     this.#seq = session.at.seq;
+    if (waiting.size > 0) this.#pace.failed(performance.now());
   }
 
   /** Throws `mapping_invalid` when the plan does not fit the tables. */
@@ -88,7 +89,8 @@ export class OutboundSink implements BatchSink {
 
   /** How soon `idle` wants to be called. */
   get idleMs(): number {
-    return this.#waiting.size === 0 ? IDLE_MS : Math.max(1, this.#retriedMs + this.#retryMs - performance.now());
+    const waitMs = this.#pace.waitMs(performance.now());
+    return waitMs === undefined ? IDLE_MS : Math.max(1, waitMs);
   }
 
   async write(batch: Batch): Promise<void> {
@@ -188,10 +190,8 @@ export class OutboundSink implements BatchSink {
     for (const key of freed) this.#waiting.delete(key);
     if (changed.length > 0) this.#inbox.changed();
     await this.#inbox.tell();
-    if (changed.length > 0) {
-      this.#retryMs = RETRY_FIRST_MS;
-      this.#retriedMs = performance.now();
-    }
+    if (this.#waiting.size === 0) this.#pace.done();
+    else if (changed.length > 0) this.#pace.failed(performance.now());
   }
 
   /** Writes all of them together; where a row fails, each by itself. Gives those that are not in, and why. */
@@ -341,15 +341,27 @@ export class OutboundSink implements BatchSink {
   }
 
   async #retryWhenDue(): Promise<void> {
-    if (this.#waiting.size === 0 || performance.now() < this.#retriedMs + this.#retryMs) return;
-    let records = await this.#session.waitingAfter(this.#retriedId, RETRY_RECORDS);
-    if (records.length === 0 && this.#retriedId !== '0') records = await this.#session.waitingAfter('0', RETRY_RECORDS);
-    this.#retriedId = records.length < RETRY_RECORDS ? '0' : records.at(-1)!.id;
+    const beganMs = performance.now();
+    if (this.#pace.waitMs(beganMs) !== 0) return;
     const before = this.#waiting.size;
+    const records = await this.#nextOfRound();
     if (records.length > 0) await this.#retry(records);
-    const helped = this.#waiting.size < before;
-    this.#retryMs = helped ? RETRY_FIRST_MS : Math.min(RETRY_LAST_MS, this.#retryMs * 2);
-    this.#retriedMs = performance.now();
+    if (this.#waiting.size === 0) this.#pace.done();
+    else this.#pace.tried(beganMs, performance.now(), this.#waiting.size < before);
+  }
+
+  /** Records that wait, round after round. What is refused anew goes to the end, which a round must not run after. */
+  async #nextOfRound(): Promise<WaitingRecord[]> {
+    if (this.#roundLeft > 0) {
+      const records = await this.#session.waitingAfter(this.#retriedId, RETRY_RECORDS);
+      this.#roundLeft -= records.length === 0 ? this.#roundLeft : records.length;
+      this.#retriedId = records.at(-1)?.id ?? '0';
+      if (records.length > 0) return records;
+    }
+    const records = await this.#session.waitingAfter('0', RETRY_RECORDS);
+    this.#roundLeft = this.#waiting.size - records.length;
+    this.#retriedId = records.at(-1)?.id ?? '0';
+    return records;
   }
 
   /** Tries records again, and those that it takes for them: records that exchange rows may wait far from each other. */
