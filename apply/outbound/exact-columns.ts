@@ -20,8 +20,9 @@ export function directBlur(
   if (table === undefined || column === undefined) return undefined;
   if (origin !== undefined && 'field' in origin && origin.asNumber)
     return `${table.name}.${name} gets it as a number, however it is written`;
-  if (columnKind(column.type) !== 'text') {
-    return WHOLE[kind]?.test(column.type) === true ? undefined : `${table.name}.${name} is ${column.type}`;
+  const { base = column.type } = column;
+  if (columnKind(base) !== 'text') {
+    return WHOLE[kind]?.test(base) === true ? undefined : `${table.name}.${name} is ${column.type}`;
   }
   if (column.exact === true) return undefined;
   return `${table.name}.${name} is ${column.type}${column.collation === undefined ? '' : `, compared by ${column.collation}`}`;
@@ -38,8 +39,9 @@ export function foundBlur(
   if (found === undefined || from === undefined || table === undefined || to === undefined) return undefined;
   if (!found.unique.some((index) => index.length === 1 && index[0] === name))
     return `${found.name}.${name} has no unique index of its own`;
-  const [whole, texts] = [INTEGER.test(to.type), columnKind(to.type) === 'text'];
-  const keeps = from.type === to.type ? !texts || to.exact === true : whole && INTEGER.test(from.type);
+  const [given, kept] = [from.base ?? from.type, to.base ?? to.type];
+  const [whole, texts] = [INTEGER.test(kept), columnKind(kept) === 'text'];
+  const keeps = given === kept ? !texts || to.exact === true : whole && INTEGER.test(given);
   return keeps || (texts && to.exact === true) ? undefined : `${table.name}.${key} is not ${found.name}.${name}`;
 }
 
@@ -50,9 +52,10 @@ export function keyNames(
   write: OutboundWrite,
   table: SystemTable,
 ): (texts: readonly (string | null)[]) => readonly string[] | undefined {
-  const numbers = inNameOrder(columnsOf(write, 'key')).map(
-    ({ name }) => columnKind(table.columns.get(name)!.type) === 'decimal',
-  );
+  const numbers = inNameOrder(columnsOf(write, 'key')).map(({ name }) => {
+    const { type, base = type } = table.columns.get(name)!;
+    return columnKind(base) === 'decimal';
+  });
   return (texts) =>
     texts.every((text) => text !== null)
       ? texts.map((text, index) => (numbers[index]! ? sameNumber(text) : text))

@@ -14,6 +14,8 @@ import { localTime } from './local-time.ts';
 export interface SystemColumn {
   /** As the database writes it. */
   readonly type: string;
+  /** What its type is made of, where that is one of the system's own (a domain). */
+  readonly base?: string;
   readonly notNull: boolean;
   /** The database fills it where it is not given. */
   readonly defaulted: boolean;
@@ -23,6 +25,8 @@ export interface SystemColumn {
   readonly exact?: boolean;
   /** The collation, where texts have one that may take some for equal. */
   readonly collation?: string | undefined;
+  /** Upper and lower case are one there, by the type and not by a collation: how it is asked whether two are equal. */
+  readonly folding?: string;
   /** What this user may not do with it (SELECT, INSERT, UPDATE), where it may with other columns. */
   readonly denied?: readonly string[];
   /** The sequence that fills it where it is not given, and that this user may not take from. */
@@ -98,8 +102,8 @@ function writeProblems(
   const table = tables.get(write.table);
   if (table === undefined) return [{ line: write.line, message: noTable(write.table) }];
   const kindProblem = (where: SystemTable, column: string, { kind }: OutboundInput): string | undefined => {
-    const { type } = where.columns.get(column)!;
-    const fault = mismatch(kind, type, plan.zone);
+    const { type, base = type } = where.columns.get(column)!;
+    const fault = mismatch(kind, base, plan.zone);
     return fault === undefined ? undefined : `${where.name}.${column} is ${type}: ${fault}`;
   };
   for (const { name, value, line } of write.columns) {

@@ -19,11 +19,11 @@ export interface OutboundStatements {
   remove(rows: readonly Cells[]): string;
 }
 
-/** Types without an equality, or whose equality is not identity. */
+/** Types without an equality, or whose equality is not identity; beside texts. */
 const AS_TEXT = /^(json|xml|point|polygon|box|path|line|lseg|circle)(\[\])?$/;
 
 /** A type to which an explicit cast cuts nothing off: the assignment to the column then refuses what is too long. */
-function castType(type: string): string {
+function castType({ type: own, base: type = own }: SystemColumn): string {
   if (/^character varying\(\d+\)$/.test(type)) return 'character varying';
   if (/^character\(\d+\)$/.test(type)) return 'bpchar';
   return type;
@@ -39,16 +39,19 @@ export function createOutboundStatements(
   /** By cell: how its text is written. */
   const encoders: ((text: string | null) => string)[] = [];
   const typed = ({ cell, kind }: OutboundInput, where: SystemTable, column: string): string => {
-    const { type } = where.columns.get(column)!;
-    encoders[cell] = (text) => quoteNullable(encodeValue(text, kind, type, zone));
-    return `v.c${cell}::${castType(type)}`;
+    const of = where.columns.get(column)!;
+    const { type, base = type } = of;
+    encoders[cell] = (text) => quoteNullable(encodeValue(text, kind, base, zone));
+    return `v.c${cell}::${castType(of)}`;
   };
   const waits: string[] = [];
   const expressions = write.columns.map((column: OutboundColumn): string => {
     const { value, name } = column;
     if (!isFind(value)) return typed(value, table, name);
     const searched = tables.get(value.table)!;
-    const where = value.where.map((each) => `f.${quoteName(each.column)} = ${typed(each, searched, each.column)}`);
+    const where = value.where.map((each) =>
+      equals(`f.${quoteName(each.column)}`, typed(each, searched, each.column), searched.columns.get(each.column)!),
+    );
     const found = `(SELECT f.${quoteName(value.column)} FROM ${qualifiedName(searched.schema, searched.name)} f WHERE ${where.join(' AND ')})`;
     // What is not even asked for is not waited for; nor is a row that would be left alone if it is not there.
     if (write.missing !== 'ignore' || column.role !== 'key')
@@ -58,9 +61,11 @@ export function createOutboundStatements(
   const x = new Map(write.columns.map((column, index) => [column, `x${index}`]));
   const keys = columnsOf(write, 'key');
   const sets = columnsOf(write, 'set');
-  const match = keys.map((key) => `t.${quoteName(key.name)} = s.${x.get(key)!}`).join(' AND ');
+  const match = keys
+    .map((key) => equals(`t.${quoteName(key.name)}`, `s.${x.get(key)!}`, table.columns.get(key.name)!))
+    .join(' AND ');
   const differs = (column: OutboundColumn, other: string): string => {
-    const cast = AS_TEXT.test(table.columns.get(column.name)!.type) ? '::text' : '';
+    const cast = textCast(table.columns.get(column.name)!);
     return `t.${quoteName(column.name)}${cast} IS DISTINCT FROM ${other}${cast}`;
   };
   const cells = encoders.length;
@@ -111,15 +116,27 @@ export function createOutboundStatements(
   };
 }
 
+/** Whether a column has a value, by what its unique index takes for the same. */
+function equals(column: string, value: string, of: SystemColumn): string {
+  return of.folding === undefined ? `${column} = ${value}` : `${column} ${of.folding} ${value}::${castType(of)}`;
+}
+
+/** What tells values apart that the column takes for the same, or has no equality for: they are to be written, too. */
+function textCast({ type, base = type, collation, folding }: SystemColumn): string {
+  if (collation !== undefined) return '::text COLLATE "C"';
+  return folding !== undefined || AS_TEXT.test(base) ? '::text' : '';
+}
+
 /** A text of a key's value that is the same for all that the column takes for the same. */
-function keyText(value: string, { type, collation }: SystemColumn): string {
-  const own = `${value}::${castType(type)}`;
+function keyText(value: string, of: SystemColumn): string {
+  const { collation, folding } = of;
+  const own = `${value}::${castType(of)}`;
   // There is no text of what such a collation compares, but hashes heed it.
   if (collation !== undefined)
     return [0, 1]
       .map((seed) => `hashtextextended(${own}::text COLLATE ${collation}, ${seed})::text`)
       .join(" || ' ' || ");
-  return type === 'citext' ? `lower(${own}::text)` : `${own}::text`;
+  return folding === undefined ? `${own}::text` : `lower(${own}::text COLLATE "default")`;
 }
 
 /** Whether a unique index is on just the columns of a key. */

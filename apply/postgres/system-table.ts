@@ -37,12 +37,16 @@ async function readSystemTable(client: ClientBase, name: string): Promise<System
   );
   const ofColumns = await client.query<{
     column: string;
+    base: string | null;
+    folding: string | null;
     exact: boolean;
     collation: string | null;
     denied: string[];
     sequence: string | null;
   }>(
-    `SELECT a.attname AS column, y.typtype = 'e' OR y.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) AS exact,
+    `SELECT a.attname AS column, CASE WHEN y.oid <> a.atttypid THEN format_type(y.oid, b.typmod) END AS base,
+            CASE WHEN y.typname = 'citext' THEN 'OPERATOR(' || y.typnamespace::regnamespace || '.=)' END AS folding,
+            y.typtype = 'e' OR y.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) AS exact,
             CASE WHEN NOT (to_jsonb(o) ->> 'collisdeterministic')::boolean
                  THEN o.collnamespace::regnamespace::text || '.' || quote_ident(o.collname) END AS collation,
             ARRAY(SELECT verb FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS verb
@@ -52,7 +56,13 @@ async function readSystemTable(client: ClientBase, name: string): Promise<System
                JOIN pg_class s ON s.oid = p.refobjid
               WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END
               LIMIT 1) AS sequence
-       FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid LEFT JOIN pg_collation o ON o.oid = a.attcollation
+       FROM pg_attribute a
+       JOIN LATERAL (WITH RECURSIVE made (oid, typmod, depth) AS (
+                       SELECT a.atttypid, a.atttypmod, 0
+                        UNION ALL
+                       SELECT d.typbasetype, d.typtypmod, m.depth + 1 FROM made m JOIN pg_type d ON d.oid = m.oid WHERE d.typtype = 'd')
+                     SELECT oid, typmod FROM made ORDER BY depth DESC LIMIT 1) b ON true
+       JOIN pg_type y ON y.oid = b.oid LEFT JOIN pg_collation o ON o.oid = a.attcollation
       WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped`,
     [found.oid],
   );
@@ -77,6 +87,8 @@ async function readSystemTable(client: ClientBase, name: string): Promise<System
           exact: rights.get(column)?.exact === true && rights.get(column)?.collation === null,
           collation: rights.get(column)?.collation ?? undefined,
           denied: rights.get(column)?.denied ?? [],
+          ...(rights.get(column)?.base == null ? {} : { base: rights.get(column)!.base! }),
+          ...(rights.get(column)?.folding == null ? {} : { folding: rights.get(column)!.folding! }),
           ...(rights.get(column)?.sequence == null ? {} : { deniedSequence: rights.get(column)!.sequence! }),
         },
       ]),

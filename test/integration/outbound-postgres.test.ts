@@ -26,3 +26,74 @@ it('records that go in one by one take no more of the server’s locks than one'
   const [[locks]] = (await scene.shop.run('select max(locks) from p')) as [[number]];
   expect(locks).toBeLessThan(5);
 });
+
+it.each([
+  ['citext', 'create extension citext', 'citext'],
+  [
+    'citext of a schema that is not on the search path',
+    'create schema ext; create extension citext schema ext',
+    'ext.citext',
+  ],
+  ['a domain over citext', 'create extension citext; create domain code as citext; create domain own as code', 'own'],
+  [
+    'a domain over citext of another schema',
+    'create schema ext; create extension citext schema ext; create domain code as ext.citext',
+    'code',
+  ],
+])('records whose texts are one as %s have one row', async (_, make, type) => {
+  const scene = await StockToShop.open(
+    servers,
+    'postgres',
+    `${make}; create table names (code varchar(20) primary key, name varchar(20) unique);
+     insert into names values ('x', 'LINE'), ('y', 'line');
+     create table p (sku ${type} primary key, n int); create table q (line ${type} primary key, kind ${type}, m int);`,
+    `    - { to: p, where: { all: [{ eq: [location, { const: WH1 }] }, ${ALONE}] }, key: { sku: sku }, set: { n: on_hand }, gone: delete }
+    - { to: q, where: { all: [{ eq: [location, { const: WH2 }] }, ${ALONE}] }, key: { line: { find: names.name, where: { code: sku } } }, set: { m: on_hand, kind: { if: { gt: [on_hand, 5] }, then: { const: MUCH }, else: { const: much } } }, gone: delete }\n`,
+  );
+  const { wms } = scene;
+  const rows = 'select sku::text, n from p order by sku::text';
+  const found = 'select line::text, kind::text, m from q';
+  scene.start();
+  await wms.run(
+    `insert into stock (id, sku, place, qty) values (1, 'abc', 'WH1', 1), (2, 'abd', 'WH1', 1), (3, 'x', 'WH2', 3)`,
+  );
+  await scene.shows(rows, ['abc|1', 'abd|1']);
+  await scene.shows(found, ['LINE|much|3']);
+  await wms.run(`insert into stock (id, sku, place, qty) values (4, 'ABC', 'WH1', 2), (5, 'y', 'WH2', 9)`);
+  const has = (key: string, table: string, first: string): string =>
+    `${key}|${table}: record ${first} has this row; the key of the row does not tell them apart`;
+  await scene.holds(
+    has('["ABC","WH1","",""]', 'p', '["abc","WH1","",""]'),
+    has('["y","WH2","",""]', 'q', '["x","WH2","",""]'),
+  );
+  await wms.run('delete from stock where id in (4, 5)');
+  await scene.holds();
+  // What differs in its letters' case alone is written, too.
+  await wms.run('update stock set qty = 6 where id in (1, 3)');
+  await scene.shows(rows, ['abc|6', 'abd|1']);
+  await scene.shows(found, ['LINE|MUCH|6']);
+  await wms.run('delete from stock');
+  await scene.shows(rows, []);
+  await scene.shows(found, []);
+});
+
+it('what is a number, a time or a text of a length is one as a domain, too', async () => {
+  const scene = await StockToShop.open(
+    servers,
+    'postgres',
+    `create domain amount as numeric; create domain small_code as varchar(5); create domain wall_clock as timestamp;
+     create table p (sku small_code, n amount, q int, at wall_clock, primary key (sku, n));`,
+    `    - { to: p, where: { all: [${ALONE}] }, key: { sku: sku, n: { decimal: location } }, set: { q: on_hand, at: { timestamp: { of: { const: '2026-07-01T12:00:00Z' } } } }, gone: delete }\nzone: Europe/Berlin\n`,
+  );
+  const { wms } = scene;
+  const rows = 'select sku, n, q, at::text from p order by sku, n';
+  scene.start();
+  await wms.run(`insert into stock (id, sku, place, qty) values (1, 'A', '1', 1), (2, 'TOO-LONG', '1', 1)`);
+  await scene.shows(rows, ['A|1|1|2026-07-01 14:00:00']);
+  await wms.run(`insert into stock (id, sku, place, qty) values (3, 'A', '1.0', 2)`);
+  await scene.shows(`select key, reason from waybill.quarantine order by 1`, [
+    '["A","1.0","",""]|waits',
+    '["TOO-LONG","1","",""]|value',
+  ]);
+  await scene.shows(rows, ['A|1|1|2026-07-01 14:00:00']);
+});
