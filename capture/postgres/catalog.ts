@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import type pg from 'pg';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import { partitionTreeSql } from '../../core/partition-tree.ts';
-import { alignColumns } from './align-columns.ts';
+import { alignColumns, widthOf, type Around } from './align-columns.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { sourceError } from './source-error.ts';
 import type { Written } from './unlogged-values.ts';
@@ -20,6 +20,8 @@ export interface CapturedTable {
   readonly types: readonly (readonly [oid: number, modifier: number])[];
   /** The transactions that changed the definition of each column last. */
   readonly stamps: readonly string[];
+  /** How many columns it had had by then, with those that were dropped; as far as is known. */
+  readonly width?: number;
   readonly partitioned: boolean;
   /** Partitions that hold rows, with their files: rows come and go with them without a change in the log. */
   readonly parts: readonly Partition[];
@@ -31,6 +33,10 @@ export interface CapturedTable {
   readonly former?: { readonly schema: string; readonly name: string };
   /** Stored: changes of it are in the log under a name that is not among the tables, and were passed over. */
   readonly away?: true;
+  /** Stored: why it is to be read again when its next version comes. */
+  readonly owed?: string;
+  /** Stored: the commit (LSN, decimal) that told this version. */
+  readonly since?: string;
 }
 
 /** The mark of the commit at `lsn` (decimal) says that a table is gone, or has left its `former` name. */
@@ -190,6 +196,7 @@ export function tableOfRow(row: CatalogRow): CapturedTable {
       type: [Number(column.typeOid), column.modifier],
       stamp: column.stamp,
     })),
+    ...(row.width === undefined ? {} : { width: row.width }),
     partitioned: row.partitioned,
     parts: (row.parts ?? []).map((part) => ({ ...part, oid: Number(part.oid), file: Number(part.file) })),
     written: writtenOfRow(row),
@@ -258,20 +265,19 @@ export function fits(table: CapturedTable, relation: RelationMessage): boolean {
 }
 
 /**
- * The table as a relation message describes it at its place in the log. `known` is the version before it, `catalog` the
- * table as it is by now, perhaps after further changes; `types` are those of the message. What the message does not tell
- * (NULLs, defaults) is taken from the version before and only ever loosened: a later version, which the catalog was
- * read for at its own place in the log, brings the rest. `sure` is false where columns could have been renamed or
- * replaced without a way to tell.
+ * The table as a relation message describes it at its place in the log; `types` are those of the message. What the message
+ * does not tell (NULLs, defaults) is taken from the version before and only ever loosened: a later version, which the
+ * catalog was read for at its own place in the log, brings the rest. `sure` is false where columns could have been renamed
+ * or replaced without a way to tell.
  */
 export function reconcile(
   relation: RelationMessage,
-  known: CapturedTable | undefined,
-  catalog: CapturedTable | undefined,
+  around: Around,
   types: readonly (ColumnType | undefined)[],
 ): { readonly table: CapturedTable; readonly sure: boolean } {
+  const { known, catalog } = around;
   const identity = IDENTITIES[relation.identity as keyof typeof IDENTITIES] ?? 'default';
-  const { ids, sure } = alignColumns(relation, known, catalog, types);
+  const { ids, sure } = alignColumns(relation, around, types);
   const facts = relation.columns.map(({ name, typeOid, typmod, key }, index): ColumnFacts => {
     const id = ids[index];
     const before = columnById(known, id);
@@ -309,7 +315,8 @@ export function reconcile(
     key = messageKey;
   const { oid, schema, name } = relation;
   const { partitioned = false, parts = [] } = known ?? catalog ?? {};
-  return { table: buildTable({ oid, schema, name, identity, key, columns: facts, partitioned, parts }), sure };
+  const width = Math.max(around.isAhead ? 0 : widthOf(known), ...(sure ? ids : []).map((id) => id ?? 0));
+  return { table: buildTable({ oid, schema, name, identity, key, columns: facts, width, partitioned, parts }), sure };
 }
 
 function columnById(table: CapturedTable | undefined, id: number | undefined): ColumnFacts | undefined {
@@ -331,11 +338,12 @@ function buildTable(facts: {
   readonly identity: TableSchema['identity'];
   readonly key: readonly string[];
   readonly columns: readonly ColumnFacts[];
+  readonly width?: number;
   readonly partitioned: boolean;
   readonly parts: readonly Partition[];
   readonly written?: Written;
 }): CapturedTable {
-  const { oid, schema, name, identity, key, partitioned, parts, written } = facts;
+  const { oid, schema, name, identity, key, width, partitioned, parts, written } = facts;
   const columns = facts.columns.map(({ column }) => column);
   const version = createHash('sha256')
     .update(JSON.stringify([schema, name, oid, identity, key, columns.map(({ existing: _, ...column }) => column)]))
@@ -348,6 +356,7 @@ function buildTable(facts: {
     keyIndexes: key.map((keyName) => columns.findIndex((column) => column.name === keyName)),
     types: facts.columns.map((column) => column.type),
     stamps: facts.columns.map((column) => column.stamp),
+    ...(width === undefined ? {} : { width }),
     partitioned,
     parts,
     ...(written === undefined ? {} : { written }),

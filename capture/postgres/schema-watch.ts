@@ -6,7 +6,6 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type pg from 'pg';
-import { ReplicationError } from '../../core/errors.ts';
 import type { Logger } from '../../core/logger.ts';
 import { PgSnapshot } from '../../core/pg-snapshot.ts';
 import { abortableDelay } from '../../core/run-service.ts';
@@ -14,7 +13,6 @@ import type { TableRegistry } from '../table-registry.ts';
 import { Turns } from '../turns.ts';
 import {
   fits,
-  hasIdentity,
   readCatalog,
   readTable,
   readTypes,
@@ -25,13 +23,12 @@ import {
 } from './catalog.ts';
 import { FINGERPRINT } from './catalog-fingerprint.ts';
 import type { RelationMessage } from './pgoutput.ts';
-import { ensurePublication, isTableGone, qualifiedName } from './publication.ts';
-import { describeLeaves, leafProblems } from './replica-identity.ts';
 import { sourceError } from './source-error.ts';
 import { isStandby } from './connection.ts';
-import { emitMark, type MarkedVersion, type MarkPlace, type SchemaMark } from './log-marks.ts';
-import { markTable } from './table-mark.ts';
-import { addedParts, differs, isRenamed, markId, nameOf, rereadReason } from './table-change.ts';
+import type { MarkedVersion, MarkPlace, SchemaMark } from './log-marks.ts';
+import { MarkWriter } from './mark-writer.ts';
+import { addedParts, differs, hasSameIds, isRenamed, nameOf, rereadReason } from './table-change.ts';
+import { TableNotes, type Owed } from './table-notes.ts';
 import { hasColumnsOf, unloggedReason, writtenOf, type Written } from './unlogged-values.ts';
 
 /** What was captured under the registry's versions. */
@@ -50,6 +47,17 @@ export interface SchemaWatchOptions {
   readonly leftOut: (tables: readonly { schema: string; name: string; reason: string }[]) => void;
 }
 
+/** A version that the log told. */
+interface ToldVersion {
+  readonly table: CapturedTable;
+  /** Where the commit is that told it. */
+  readonly lsn: bigint;
+  /** Its columns may be others. */
+  readonly uncertain?: boolean;
+  readonly ends?: NameEnd;
+}
+
+const UNSURE = 'its columns changed more than once';
 const SHORTEST_POLL_MS = 1000;
 const LONGEST_POLL_MS = 10_000;
 /** The share of time that looking may take is one part in this many. */
@@ -60,20 +68,18 @@ const UNSEEN_PAUSE_MS = 10;
 
 export class SchemaWatch {
   readonly #o: SchemaWatchOptions;
+  readonly #notes: TableNotes;
   readonly #tables: Map<number, CapturedTable>;
   /** The catalog, where it differs from what the stream carries; undefined: not there any more. */
   readonly #newer = new Map<number, CapturedTable | undefined>();
   /** The catalog, where it is as the stream has it, but was changed in between. */
   readonly #restamped = new Map<number, CapturedTable>();
-  /** What the catalog had of the rows of each table at the last look, */
-  readonly #written = new Map<number, Written>();
-  /** and what it has by now where rows are to be read again, but the stream does not have their columns yet. */
+  /** What the catalog has of the rows by now where they are to be read again, but the stream does not have their columns yet. */
   readonly #unlogged = new Map<number, { readonly why: string; readonly written: Written }>();
   /** Counts the readings of the catalog, and which of them each table was compared with. */
   #reading = 0;
   readonly #comparedAt = new Map<number, number>();
-  /** The version of each table that a mark was written for in this session. */
-  readonly #marked = new Map<number, string>();
+  readonly #marks: MarkWriter;
   /** Relations that are no tables of their own (partitions), or no longer there. */
   readonly #ignored = new Set<number>();
   /** The partitions of each table when the catalog was read last. */
@@ -95,8 +101,9 @@ export class SchemaWatch {
 
   constructor(options: SchemaWatchOptions) {
     this.#o = options;
-    this.#tables = new Map(options.tables);
-    for (const [oid, table] of options.tables) this.#written.set(oid, writtenOf(table));
+    this.#marks = new MarkWriter(options);
+    this.#notes = new TableNotes(options.registry, options.tables);
+    this.#tables = this.#notes.tables;
   }
 
   byOid(oid: number): CapturedTable | undefined {
@@ -116,7 +123,9 @@ export class SchemaWatch {
     if (isAway) return undefined;
     const looked = lsn <= this.#lookedUpTo && !this.#isUnseen(xid);
     if (known === undefined && this.#ignored.has(relation.oid) && looked) return undefined;
-    if (known === undefined || !looked || !fits(known, relation)) return 'look';
+    if (known === undefined || !looked || !fits(known, relation) || this.#notes.isAhead(relation.oid, lsn))
+      return 'look';
+    if (this.#givenUp.has(xid) && !this.#notes.owed.has(relation.oid)) return 'look';
     const changed = this.#newer.has(relation.oid) || this.#restamped.has(relation.oid);
     if (changed && this.#comparedAt.get(relation.oid) !== this.#reading) return 'look';
     this.#root = known;
@@ -155,23 +164,33 @@ export class SchemaWatch {
     await this.#awaitSeen(xid, lsn);
     // A catalog that lags behind the log (of a standby) is looked at once all the same.
     if (lsn > this.#lookedUpTo) this.#lookedUpTo = lsn;
-    const known = this.#tables.get(relation.oid);
-    const restamped = this.#restamped.get(relation.oid);
-    if (known !== undefined && !this.#newer.has(relation.oid) && restamped === undefined && fits(known, relation))
-      return;
-    if (known === undefined && this.#newer.get(relation.oid) === undefined) {
-      this.#ignored.add(relation.oid);
-      await this.#lostPartition(relation.oid);
+    const { oid } = relation;
+    const known = this.#tables.get(oid);
+    const hasCome = !this.#givenUp.has(xid);
+    // What the transaction did to the table comes later, and may be more than its message tells.
+    if (!hasCome && known !== undefined)
+      await this.#changes.take(() => this.#owe(known, 'its definition could not be seen'));
+    const restamped = this.#restamped.get(oid);
+    const isAhead = this.#notes.isAhead(oid, lsn);
+    const isKnown = known !== undefined && fits(known, relation);
+    if (isKnown && !isAhead && !this.#newer.has(oid) && restamped === undefined) return;
+    if (known === undefined && this.#newer.get(oid) === undefined) {
+      this.#ignored.add(oid);
+      await this.#lostPartition(oid);
       return;
     }
-    const catalog = this.#newer.has(relation.oid) ? this.#newer.get(relation.oid) : (restamped ?? known);
+    const catalog = this.#newer.has(oid) ? this.#newer.get(oid) : (restamped ?? known);
     const types = await readTypes(
       client,
       relation.columns.map(({ typeOid, typmod }) => [typeOid, typmod] as const),
     );
-    const { table, sure } = reconcile(relation, known, catalog, types);
-    this.#comparedAt.set(relation.oid, this.#reading);
-    await this.#acceptRelation(known, table, !sure);
+    const width = Math.max(this.#unlogged.get(oid)?.written.width ?? 0, this.#notes.written.get(oid)?.width ?? 0);
+    const { table, sure } = reconcile(relation, { known, isAhead, catalog, width, hasCome }, types);
+    this.#comparedAt.set(oid, this.#reading);
+    this.#notes.caughtUp(oid);
+    // Nobody knows what came before, but that it is what is known.
+    if (isKnown && isAhead && sure && hasSameIds(known, table)) return;
+    await this.#acceptRelation(known, { table, lsn, uncertain: !sure });
   }
 
   /** Under a name that is not among the tables its changes are passed over, and are to be made up for if it comes back. */
@@ -180,7 +199,7 @@ export class SchemaWatch {
       const known = this.#tables.get(oid);
       if (known === undefined || known.away === true) return;
       const away: CapturedTable = { ...known, away: true };
-      await this.#store(away, this.#written.get(oid) ?? writtenOf(known));
+      await this.#notes.store(away);
       this.#tables.set(oid, away);
       // It may be back by now, and no row of it follow.
       this.#fingerprint = '';
@@ -194,8 +213,7 @@ export class SchemaWatch {
       if (known?.away !== true) return;
       const { away: _, ...back } = known;
       this.#o.log.info({ table: nameOf(back) }, 'a table was under another name: it is read again');
-      await this.#o.read(back, 'again');
-      await this.#store(back, this.#written.get(oid) ?? writtenOf(back));
+      await this.#owe(back, 'it was under another name', true);
       this.#tables.set(oid, back);
     });
   }
@@ -214,6 +232,7 @@ export class SchemaWatch {
   async #lookAround(): Promise<void> {
     const { client, included } = this.#o;
     try {
+      const owed = [...this.#notes.owed];
       const position = await client.query<{ lsn: string }>(
         `select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end - '0/0')::text as lsn`,
       );
@@ -248,16 +267,38 @@ export class SchemaWatch {
       this.#snapshot = PgSnapshot.parse(snapshot);
       // What has ended by now was given up for the last time.
       for (const xid of this.#givenUp) if (!this.#snapshot.has(xid)) this.#givenUp.delete(xid);
+      for (const [oid, each] of owed) await this.#changes.take(() => this.#settle(oid, each));
     } catch (thrown) {
       throw sourceError(thrown, 'looking for changed tables');
     }
   }
 
   /** As `#accept`, of a table whose new name, if it has one, a relation message told: a mark tells the old one later. */
-  async #acceptRelation(known: CapturedTable | undefined, told: CapturedTable, uncertain: boolean): Promise<void> {
-    const former = known?.former ?? (isRenamed(known, told) ? known?.schema : undefined);
+  async #acceptRelation(known: CapturedTable | undefined, told: ToldVersion): Promise<void> {
+    const former = known?.former ?? (isRenamed(known, told.table) ? known?.schema : undefined);
     const { schema = '', name = '' } = former ?? {};
-    await this.#accept(known, former === undefined ? told : { ...told, former: { schema, name } }, uncertain);
+    const table = former === undefined ? told.table : { ...told.table, former: { schema, name } };
+    await this.#accept(known, { ...told, table });
+  }
+
+  /** Notes that a table is to be read again when its next version comes; with `now` also at once. */
+  async #owe(table: CapturedTable, why: string, now = false): Promise<void> {
+    this.#notes.owed.set(table.oid, { why });
+    if (now) await this.#o.read(table, 'again');
+    await this.#notes.store(table);
+  }
+
+  /** No version comes that has to be read where the stream has the one of the catalog. */
+  async #settle(oid: number, owed: Owed): Promise<void> {
+    const known = this.#tables.get(oid);
+    if (known === undefined || this.#notes.owed.get(oid) !== owed || !this.#isNewest(known)) return;
+    this.#notes.owed.delete(oid);
+    await this.#notes.store(known);
+  }
+
+  #isNewest(table: CapturedTable): boolean {
+    const newest = this.#newer.get(table.oid);
+    return this.#givenUp.size === 0 && (newest === undefined || !differs(table, newest));
   }
 
   /** Of a partition that went before the stream told that it came, no mark tells either. */
@@ -279,7 +320,7 @@ export class SchemaWatch {
     const known = this.#tables.get(oid);
     this.#unlogged.delete(oid);
     if (known === undefined) return;
-    const [before, written] = [this.#written.get(oid) ?? writtenOf(known), writtenOf(now)];
+    const [before, written] = [this.#notes.writtenOf(known), writtenOf(now)];
     if (JSON.stringify(before) === JSON.stringify(written)) return;
     const why = unloggedReason(before, now);
     if (why !== undefined && differs(known, now)) {
@@ -290,65 +331,56 @@ export class SchemaWatch {
       this.#o.log.info({ table: nameOf(known), why }, 'a table is read again');
       await this.#o.read(known, 'again');
     }
-    await this.#store(known, written);
+    await this.#notes.store(known, written);
   }
 
-  async #store(table: CapturedTable, written: Written, ends?: NameEnd): Promise<void> {
-    this.#written.set(table.oid, written);
-    await this.#o.registry.put(table.oid, { ...table, written, ...(ends === undefined ? {} : { ends }) });
+  /** From its place in the log on the table is as told. Everything that must outlive this process is stored when it resolves. */
+  async #accept(known: CapturedTable | undefined, told: ToldVersion): Promise<void> {
+    await this.#changes.take(() => this.#acceptAlone(known, told));
   }
 
-  /** From here in the log on the table is `next`. Everything that must outlive this process is stored when it resolves. */
-  async #accept(
-    known: CapturedTable | undefined,
-    next: CapturedTable,
-    uncertain: boolean,
-    ends?: NameEnd,
-  ): Promise<void> {
-    await this.#changes.take(() => this.#acceptAlone(known, next, uncertain, ends));
-  }
-
-  async #acceptAlone(
-    known: CapturedTable | undefined,
-    next: CapturedTable,
-    uncertain: boolean,
-    ends: NameEnd | undefined,
-  ): Promise<void> {
+  async #acceptAlone(known: CapturedTable | undefined, told: ToldVersion): Promise<void> {
+    const { table: next, uncertain = false, ends } = told;
+    const { oid } = next;
     const { log, read, readPart } = this.#o;
-    let written = this.#written.get(next.oid) ?? writtenOf(next);
-    const { schema, name } = next.schema;
+    let written = this.#notes.writtenOf(next);
     if (known === undefined) {
-      log.info({ table: `${schema}.${name}` }, 'a table is new');
+      log.info({ table: nameOf(next) }, 'a table is new');
       // Before the snapshot that is planned looks for it, and finds it gone.
-      this.#tables.set(next.oid, next);
+      this.#tables.set(oid, next);
       await read(next, 'new');
       // It may have come and gone while the log waited.
       this.#fingerprint = '';
     } else {
       // The log is behind what was known of it: what was known comes again.
-      if (!this.#newer.has(next.oid)) {
-        this.#newer.set(next.oid, this.#restamped.get(next.oid) ?? known);
+      if (!this.#newer.has(oid)) {
+        this.#newer.set(oid, this.#restamped.get(oid) ?? known);
         // The mark of that version came before.
-        this.#marked.delete(next.oid);
+        this.#marks.forget(oid);
       }
-      const unlogged = this.#unlogged.get(next.oid);
+      const unlogged = this.#unlogged.get(oid);
       const isComplete = unlogged !== undefined && hasColumnsOf(next, unlogged.written);
       const why =
-        (uncertain ? 'its columns changed more than once' : rereadReason(known, next)) ??
-        (isComplete ? unlogged.why : undefined);
-      log.info({ table: `${schema}.${name}`, version: next.schema.version, why }, 'a table changed');
+        (uncertain ? UNSURE : rereadReason(known, next)) ??
+        (isComplete ? unlogged.why : undefined) ??
+        this.#notes.owed.get(oid)?.why;
+      log.info({ table: nameOf(next), version: next.schema.version, why }, 'a table changed');
       if (why !== undefined) await read(next, 'again');
       else for (const part of addedParts(known, next)) await readPart(next, part);
       if (isComplete) {
         written = unlogged.written;
-        this.#unlogged.delete(next.oid);
+        this.#unlogged.delete(oid);
       }
     }
-    await this.#store(next, written, ends);
-    this.#tables.set(next.oid, next);
-    this.#restamped.delete(next.oid);
-    const newest = this.#newer.get(next.oid);
-    if (newest !== undefined && !differs(next, newest)) this.#newer.delete(next.oid);
+    if (this.#isNewest(next)) this.#notes.owed.delete(oid);
+    // With columns that are others the rows may be read before the true ones come.
+    else if (uncertain) this.#notes.owed.set(oid, { why: UNSURE });
+    this.#notes.cameAt(oid, told.lsn);
+    await this.#notes.store(next, written, ends);
+    this.#tables.set(oid, next);
+    this.#restamped.delete(oid);
+    const newest = this.#newer.get(oid);
+    if (newest !== undefined && !differs(next, newest)) this.#newer.delete(oid);
     else if (newest !== undefined) this.#wake?.();
   }
 
@@ -367,14 +399,14 @@ export class SchemaWatch {
           'a message said that a table is gone, and it is there: it is read again',
         );
         // Once it really goes, that is still to be said.
-        this.#marked.delete(mark.oid);
-        await this.#o.read(known, 'again');
+        this.#marks.forget(mark.oid);
+        await this.#changes.take(() => this.#owe(known, 'it was said to be gone', true));
         return [];
       }
       await this.#changes.take(async () => {
-        await this.#store(known, this.#written.get(mark.oid) ?? writtenOf(known), { lsn: String(lsn) });
+        await this.#notes.store(known, undefined, { lsn: String(lsn) });
         this.#tables.delete(mark.oid);
-        this.#written.delete(mark.oid);
+        this.#notes.forget(mark.oid);
       });
       // Where another one has come under its name, that goes on in its place, and is read.
       if (this.byName(known.schema.schema, known.schema.name) !== undefined) return [];
@@ -390,7 +422,7 @@ export class SchemaWatch {
     const former = known?.former ?? (isRenamed(known, next) ? known?.schema : undefined);
     const { schema: formerSchema = '', name: formerName = '' } = former ?? {};
     const ends = former && { lsn: String(lsn), former: { schema: formerSchema, name: formerName } };
-    if (differs(known, next)) await this.#accept(known, next, false, ends);
+    if (differs(known, next)) await this.#accept(known, { table: next, lsn, ...(ends && { ends }) });
     // What changed behind the mark is compared with what it says.
     this.#comparedAt.delete(next.oid);
     const gone =
@@ -425,7 +457,9 @@ export class SchemaWatch {
         const startedMs = performance.now();
         await this.#lookAround();
         tookMs = performance.now() - startedMs;
-        if (!standby) isDone = await this.#writeMarks();
+        if (!standby) isDone = await this.#marks.write(this.#newer, this.#tables);
+        // The next look compares anew what could not be marked.
+        if (!isDone) this.#fingerprint = '';
       });
       // One look that took long, the first or while the machine stood still, does not tell what looking costs.
       const costMs = isDone ? Math.min(tookMs, lastMs) : 0;
@@ -435,61 +469,6 @@ export class SchemaWatch {
       this.#wake = () => woken.abort();
       await abortableDelay(pauseMs, AbortSignal.any([signal, woken.signal]));
       this.#wake = undefined;
-    }
-  }
-
-  /** False when a table could not be marked: it changed again, or is in use. */
-  async #writeMarks(): Promise<boolean> {
-    const { included, client, leftOut } = this.#o;
-    let isDone = true;
-    const without: { schema: string; name: string; reason: string }[] = [];
-    // What went first: another table may have its name by now.
-    const newer = [...this.#newer].sort(([, a], [, b]) => Number(a !== undefined) - Number(b !== undefined));
-    for (const [oid, table] of newer) {
-      const known = this.#tables.get(oid);
-      const where = table?.schema;
-      if (where !== undefined && included(where.schema, where.name)) {
-        if (this.#marked.get(oid) === markId(table!)) continue;
-        if (known === undefined && !hasIdentity(where)) {
-          // Publishing it would make its updates fail at the source.
-          without.push({
-            schema: where.schema,
-            name: where.name,
-            reason: `it has no primary key (a deferrable one does not count) and no replica identity; run: ALTER TABLE ${qualifiedName(where)} REPLICA IDENTITY FULL;`,
-          });
-          continue;
-        }
-        const refused = known === undefined ? await this.#publish(table!) : undefined;
-        if (refused !== undefined) without.push({ schema: where.schema, name: where.name, reason: refused });
-        else if (await markTable(client, this.#o.markPrefix, table!)) this.#marked.set(oid, markId(table!));
-        else {
-          // The next look compares it anew.
-          this.#fingerprint = '';
-          isDone = false;
-        }
-      } else if (known !== undefined && this.#marked.get(oid) !== 'gone') {
-        const why =
-          where === undefined ? 'dropped' : `renamed to ${where.schema}.${where.name}, which is not among the tables`;
-        await emitMark(client, this.#o.markPrefix, { k: 'gone', oid, why });
-        this.#marked.set(oid, 'gone');
-      }
-    }
-    leftOut(without);
-    return isDone;
-  }
-
-  /** Why a new table cannot be captured. */
-  async #publish(table: CapturedTable): Promise<string | undefined> {
-    try {
-      const leaves = await leafProblems(this.#o.client, [table]);
-      if (leaves.length > 0) return `${describeLeaves(leaves)}; run: ${leaves.map(({ sql }) => sql).join(' ')}`;
-      await ensurePublication(this.#o.client, this.#o.publication, [table]);
-      return undefined;
-    } catch (thrown) {
-      // The next look sees that it is gone.
-      if (isTableGone(thrown)) return undefined;
-      if (!(thrown instanceof ReplicationError) || thrown.code !== 'source_publication') throw thrown;
-      return thrown.message;
     }
   }
 }

@@ -6,6 +6,11 @@ export function differs(a: CapturedTable | undefined, b: CapturedTable): boolean
   return a === undefined || markId(a) !== markId(b);
 }
 
+/** Whether the columns of two versions are the same, whatever they are called. */
+export function hasSameIds({ schema: a }: CapturedTable, { schema: b }: CapturedTable): boolean {
+  return a.columns.map(({ id }) => id).join() === b.columns.map(({ id }) => id).join();
+}
+
 export function isRenamed(before: CapturedTable | undefined, after: CapturedTable): boolean {
   return before !== undefined && nameOf(before) !== nameOf(after);
 }

@@ -15,8 +15,10 @@ const relationOf = (name: string): RelationMessage => ({
   ],
 });
 
+const NOTHING = { known: undefined, isAhead: false, catalog: undefined, width: 0, hasCome: true };
+
 it('calls a binary column that the catalog no longer has what its values are', () => {
-  const { schema, binary } = reconcile(relationOf('photos'), undefined, undefined, []).table;
+  const { schema, binary } = reconcile(relationOf('photos'), NOTHING, []).table;
   expect(binary).toEqual([false, true]);
   expect(schema.columns.map((column) => column.type)).toEqual(['text', 'bytea']);
 });
@@ -91,7 +93,7 @@ describe('what a look at the catalog tells of rows', () => {
 });
 
 it('knows a table that is gone, and a name that is left, until the stream is told', () => {
-  const stored = { ...reconcile(relationOf('items'), undefined, undefined, []).table };
+  const stored = { ...reconcile(relationOf('items'), NOTHING, []).table };
   const former = { schema: 'public', name: 'goods' };
   expect(untold(stored, 7n)).toEqual(stored);
   expect(untold({ ...stored, ends: { lsn: '7' } }, 7n)).toEqual(stored);

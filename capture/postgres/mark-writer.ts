@@ -1,0 +1,89 @@
+/** Writes marks into the log for tables of which the stream is behind the catalog. */
+import type pg from 'pg';
+import { ReplicationError } from '../../core/errors.ts';
+import { hasIdentity, type CapturedTable } from './catalog.ts';
+import { emitMark } from './log-marks.ts';
+import { ensurePublication, isTableGone, qualifiedName } from './publication.ts';
+import { describeLeaves, leafProblems } from './replica-identity.ts';
+import { markId } from './table-change.ts';
+import { markTable } from './table-mark.ts';
+
+export interface MarkWriterOptions {
+  readonly client: pg.Client;
+  readonly publication: string;
+  readonly markPrefix: string;
+  readonly included: (schema: string, name: string) => boolean;
+  readonly leftOut: (tables: readonly { schema: string; name: string; reason: string }[]) => void;
+}
+
+export class MarkWriter {
+  readonly #o: MarkWriterOptions;
+  /** The version of each table that a mark was written for in this session. */
+  readonly #marked = new Map<number, string>();
+
+  constructor(options: MarkWriterOptions) {
+    this.#o = options;
+  }
+
+  /** Has a mark written for a table again, though there was one for the same version. */
+  forget(oid: number): void {
+    this.#marked.delete(oid);
+  }
+
+  /**
+   * `newer` has tables as they are in the catalog, and undefined for those that are gone; `tables` are as the stream has them.
+   * False when a table could not be marked: it changed again, or is in use.
+   */
+  async write(
+    newer: ReadonlyMap<number, CapturedTable | undefined>,
+    tables: ReadonlyMap<number, CapturedTable>,
+  ): Promise<boolean> {
+    const { included, client, leftOut } = this.#o;
+    let isDone = true;
+    const without: { schema: string; name: string; reason: string }[] = [];
+    // What went first: another table may have its name by now.
+    const inOrder = [...newer].sort(([, a], [, b]) => Number(a !== undefined) - Number(b !== undefined));
+    for (const [oid, table] of inOrder) {
+      const known = tables.get(oid);
+      const where = table?.schema;
+      if (where !== undefined && included(where.schema, where.name)) {
+        if (this.#marked.get(oid) === markId(table!)) continue;
+        if (known === undefined && !hasIdentity(where)) {
+          // Publishing it would make its updates fail at the source.
+          without.push({
+            schema: where.schema,
+            name: where.name,
+            reason: `it has no primary key (a deferrable one does not count) and no replica identity; run: ALTER TABLE ${qualifiedName(where)} REPLICA IDENTITY FULL;`,
+          });
+          continue;
+        }
+        const refused = known === undefined ? await this.#publish(table!) : undefined;
+        if (refused !== undefined) without.push({ schema: where.schema, name: where.name, reason: refused });
+        else if (await markTable(client, this.#o.markPrefix, table!)) this.#marked.set(oid, markId(table!));
+        else isDone = false;
+      } else if (known !== undefined && this.#marked.get(oid) !== 'gone') {
+        const why =
+          where === undefined ? 'dropped' : `renamed to ${where.schema}.${where.name}, which is not among the tables`;
+        await emitMark(client, this.#o.markPrefix, { k: 'gone', oid, why });
+        this.#marked.set(oid, 'gone');
+      }
+    }
+    leftOut(without);
+    return isDone;
+  }
+
+  /** Why a new table cannot be captured. */
+  async #publish(table: CapturedTable): Promise<string | undefined> {
+    try {
+      const leaves = await leafProblems(this.#o.client, [table]);
+      if (leaves.length > 0) return `${describeLeaves(leaves)}; run: ${leaves.map(({ sql }) => sql).join(' ')}`;
+      await ensurePublication(this.#o.client, this.#o.publication, [table]);
+      return undefined;
+    } catch (thrown) {
+      // The next look sees that it is gone.
+      if (isTableGone(thrown)) return undefined;
+      if (!(thrown instanceof ReplicationError) || thrown.code !== 'source_publication') throw thrown;
+      return thrown.message;
+    }
+  }
+}

@@ -1,0 +1,72 @@
+/** What is noted of each captured table besides its version, and stored with it. */
+import type { TableRegistry } from '../table-registry.ts';
+import type { CapturedTable, NameEnd } from './catalog.ts';
+import { writtenOf, type Written } from './unlogged-values.ts';
+
+/** That a table is to be read again with each version that comes, until that is the one of the catalog. */
+export interface Owed {
+  readonly why: string;
+}
+
+export class TableNotes {
+  readonly #registry: TableRegistry<number, CapturedTable>;
+  /** The versions that the stream carries last, without what is noted here. */
+  readonly tables = new Map<number, CapturedTable>();
+  /** What the catalog had of the rows of each table at the last look. */
+  readonly written = new Map<number, Written>();
+  readonly owed = new Map<number, Owed>();
+  /** Where in the log the last version came; */
+  readonly #since = new Map<number, string>();
+  /** and up to where that may be one of a process that had come further. */
+  readonly #ahead = new Map<number, bigint>();
+
+  constructor(registry: TableRegistry<number, CapturedTable>, stored: ReadonlyMap<number, CapturedTable>) {
+    this.#registry = registry;
+    for (const [oid, { owed, since, ...table }] of stored) {
+      this.tables.set(oid, table);
+      this.written.set(oid, writtenOf(table));
+      if (owed !== undefined) this.owed.set(oid, { why: owed });
+      if (since === undefined) continue;
+      this.#since.set(oid, since);
+      this.#ahead.set(oid, BigInt(since));
+    }
+  }
+
+  writtenOf(table: CapturedTable): Written {
+    return this.written.get(table.oid) ?? writtenOf(table);
+  }
+
+  /** Whether what is known of a table may be of a place further on than the commit at `lsn`. */
+  isAhead(oid: number, lsn: bigint): boolean {
+    return lsn <= (this.#ahead.get(oid) ?? -1n);
+  }
+
+  /** What is known of a table is of the place to which the log has come. */
+  caughtUp(oid: number): void {
+    this.#ahead.delete(oid);
+  }
+
+  /** The commit at `lsn` told the version that is stored next. */
+  cameAt(oid: number, lsn: bigint): void {
+    this.#since.set(oid, String(lsn));
+    this.#ahead.delete(oid);
+  }
+
+  /** Resolves when a version is stored with what is noted of the table. */
+  async store(table: CapturedTable, written = this.writtenOf(table), ends?: NameEnd): Promise<void> {
+    const { oid } = table;
+    this.written.set(oid, written);
+    const [owed, since] = [this.owed.get(oid)?.why, this.#since.get(oid)];
+    await this.#registry.put(oid, {
+      ...table,
+      written,
+      ...(owed === undefined ? {} : { owed }),
+      ...(since === undefined ? {} : { since }),
+      ...(ends === undefined ? {} : { ends }),
+    });
+  }
+
+  forget(oid: number): void {
+    for (const notes of [this.written, this.owed, this.#since, this.#ahead]) notes.delete(oid);
+  }
+}

@@ -1,0 +1,79 @@
+/** Several changes of a table of which the log tells parts, before anybody looks at the catalog. docs/schema-changes.md. */
+import { afterAll, afterEach, beforeAll, test } from 'vitest';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { definitions } from '../support/definitions.ts';
+import { NobodyStandby } from '../support/nobody-standby.ts';
+import { Pipeline } from '../support/pipeline.ts';
+import { SchemaCase } from '../support/schema-case.ts';
+import { waitFor } from '../support/wait.ts';
+
+let postgres: PostgresServer;
+let natsServer: NatsServer;
+let it: SchemaCase;
+
+beforeAll(async () => {
+  [postgres, natsServer] = await Promise.all([startPostgres(), startNats()]);
+}, 180_000);
+afterAll(async () => {
+  await Promise.all([postgres?.dispose(), natsServer?.dispose()]);
+});
+afterEach(async () => {
+  await it?.close();
+});
+
+const DROP = { dropped_columns: 'drop' };
+
+/** Of each table the names that its columns come to have, one statement after the other. */
+const HANDED_ON: Readonly<Record<string, readonly string[]>> = {
+  added_under_an_old_name: ['add n int', 'n', 'rename n to m', 'add n int'],
+  replaced_and_renamed: ['drop a', 'add a int', 'a', 'rename a to c'],
+  taken_and_renamed: ['drop a', 'rename b to a', 'a', 'rename a to c'],
+  renamed_twice: ['rename a to c', 'c', 'rename c to d', 'add c int'],
+  taken_for_a_moment: ['drop b', 'rename a to b', 'b', 'rename b to a'],
+};
+
+/** A word alone has values written to the column. */
+async function handOn(): Promise<void> {
+  for (const [table, steps] of Object.entries(HANDED_ON))
+    for (const step of steps)
+      await it.run(step.includes(' ') ? `alter table ${table} ${step}` : `update ${table} set ${step} = id * 10`);
+}
+
+test.each(['live', 'behind'])('columns that hand on their names keep their values, %s', async (how) => {
+  const ddl = Object.keys(HANDED_ON).map(
+    (table) =>
+      `create table ${table} (id int primary key, a int, b int); insert into ${table} values (1, 5, 7), (2, 6, 8)`,
+  );
+  it = await SchemaCase.open(postgres, natsServer, ddl.join(';'), DROP);
+  if (how === 'behind') await it.pipe.stop(['capture']);
+  await handOn();
+  if (how === 'behind') it.pipe.start(['capture']);
+  await it.equal();
+});
+
+test('what a commit that waits for a standby did to columns is told once it is seen', async () => {
+  const other = await startPostgres();
+  const ddl = `create table items (id int primary key, b int); insert into items values (1, 5), (2, 6);
+      create table goods (id int primary key, b int); insert into goods values (1, 5), (2, 6)`;
+  const pipe = await Pipeline.open(other, natsServer, ddl, DROP, postgres);
+  let standby: NobodyStandby | undefined;
+  try {
+    const both = new SchemaCase(pipe);
+    pipe.start();
+    await both.equal();
+    standby = await NobodyStandby.name(pipe.config.sources['wms']!.url);
+    await standby.commit(`begin; alter table items drop if exists b, add if not exists c int; update items set c = 10 where id = 1;
+      alter table goods drop b, add b int; update goods set b = 10 where id = 1; commit`);
+    // The log waits for a while, and goes on.
+    await waitFor('the update', async () =>
+      (await definitions(pipe.target)).some((line) => line.startsWith('items:') && / c integer/.test(line)),
+    );
+    await standby.release();
+    await both.equal();
+  } finally {
+    await standby?.release();
+    await pipe.close();
+    await other.dispose();
+  }
+});
