@@ -370,12 +370,19 @@ export class LiveCatalog {
       const readAt = this.#readAt.get(id);
       if (readAt === undefined || !containsGtid(readAt, gtid)) continue;
       this.#told.delete(id);
-      if (about.changesRows) late.push(table);
+      if (about.changesRows || this.#gaveValues(id, table)) late.push(table);
     }
     if (noted.size > 0) this.#o.hold(this.#o.told.note(noted));
     // The catalog had the new version before the log told of it: what the version before was is not known.
     if (late.length > 0 && !statement.movesRows) this.#o.hold(this.#changedBefore(late));
     if (statement.movesRows) this.#o.hold(this.#rowsMoved(statement));
+  }
+
+  /** Whether rows have by now what the version that the stream was told last does not tell. */
+  #gaveValues(id: string, now: CapturedTable): boolean {
+    const before = this.#o.told.get(id)?.table;
+    if (before === undefined || before.schema.version === now.schema.version) return false;
+    return compareTables(before, now, { isTold: true, statements: this.#statementsOf.get(id) }).reread !== undefined;
   }
 
   async #changedBefore(tables: readonly CapturedTable[]): Promise<void> {

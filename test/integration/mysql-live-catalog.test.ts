@@ -101,9 +101,9 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
   }
 
   /** The log brings a statement, and delivery waits for what that asks for. */
-  async function passed(statement: string): Promise<void> {
+  async function passed(statement: string, gtid = LATER[flavour]): Promise<void> {
     const rest = { truncates: undefined, movesRows: false, inGroup: false };
-    catalog.onStatement({ schema: 'live', sql: statement, verb: statement.split(' ')[0]!, ...rest }, LATER[flavour]);
+    catalog.onStatement({ schema: 'live', sql: statement, verb: statement.split(' ')[0]!, ...rest }, gtid);
     await held;
   }
 
@@ -243,6 +243,36 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
     'DROP INDEX by_b, ADD INDEX by_b (b, id)',
   ])('does not have a table read again whose names stayed: %s', async (statement) => {
     expect(await readingsOf('a int, b int, KEY by_b (b)', statement)).toEqual([]);
+  });
+
+  it('has a table read again of which the catalog showed values before the log told of them, whatever the words', async () => {
+    const [[row]] = (await sql.query(
+      flavour === 'mysql' ? 'SELECT @@server_uuid AS id' : 'SELECT @@gtid_binlog_pos AS id',
+    )) as unknown as [[{ id: string }]];
+    const [domain = 0, from = 0] = row.id.split('-').map(Number);
+    const earlier: Gtid =
+      flavour === 'mysql'
+        ? { kind: 'mysql', source: row.id, gno: 1 }
+        : { kind: 'mariadb', domain, server: from, seq: 1 };
+    await run('CREATE TABLE implied (id int PRIMARY KEY)');
+    await toldAgain();
+    const behind = async (...statements: readonly string[]): Promise<string[]> => {
+      readAgain.length = 0;
+      for (const statement of statements) await sql.query(statement);
+      catalog = await open();
+      for (const statement of statements) await passed(statement, earlier);
+      await toldAgain();
+      return [...new Set(readAgain)];
+    };
+    const why = 'implied: it changed before its version was known';
+    expect(await behind('ALTER TABLE implied ADD COLUMN c serial')).toEqual([why]);
+    expect(await behind('ALTER TABLE implied ADD COLUMN d int')).toEqual([]);
+    await sql.query('SET SESSION explicit_defaults_for_timestamp = 0');
+    expect(await behind('ALTER TABLE implied ADD COLUMN t timestamp', 'ALTER TABLE implied ADD COLUMN e int')).toEqual([
+      why,
+    ]);
+    await run('DROP TABLE implied');
+    await toldAgain();
   });
 
   it('knows a column that came again between two looks, one of which saw the table without it', async () => {
