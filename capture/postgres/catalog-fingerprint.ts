@@ -1,8 +1,8 @@
 /** How it is seen that nothing in the catalog changed, without reading it. */
 
-/** Changes whenever a table, column, default, key, partition, a type of somebody's own or a label of one does. Cheap: it reads row headers only. */
+/** Changes whenever a table, column, default, key, partition, a type of somebody's own (also what a composite one is made of) or a label of one does. Cheap: it reads row headers only. */
 export const FINGERPRINT = `
-with t as materialized (select oid, xmin from pg_class where oid >= 16384 and relkind in ('r', 'p') and relpersistence = 'p')
+with t as materialized (select oid, xmin from pg_class where oid >= 16384 and relkind in ('r', 'p', 'c') and relpersistence = 'p')
 select concat_ws(' ',
   (select sum(hashint8extended(t.xmin::text::int8, t.oid::int8)) from t),
   (select sum(hashint8extended(a.xmin::text::int8, a.attrelid::int8 * 4096 + a.attnum)) from pg_attribute a where a.attnum > 0 and a.attrelid in (select oid from t)),

@@ -97,6 +97,18 @@ const typeSql = (oid: string, modifier: string): string => `
     when t.typcategory = 'A' then 'text[]' else 'text' end,
   'base', coalesce(b.typname, t.typname)`;
 
+/** The types of somebody's own that values of the type `t` are made of, itself among them: of a domain, array, range or composite. */
+const PARTS_SQL = `
+  with recursive part(oid) as (select t.oid union select next.oid from part join pg_type y on y.oid = part.oid
+    cross join lateral (select y.typbasetype union all select y.typelem
+      union all select r.rngsubtype from pg_range r where y.oid in (r.rngtypid, r.rngmultitypid)
+      union all select f.atttypid from pg_attribute f where f.attrelid = y.typrelid and f.attnum > 0) next(oid)
+    where next.oid >= 16384)
+  select oid from part`;
+
+const labelsSql = (ofType: string): string =>
+  `select json_object_agg(e.oid::int8::text, e.enumlabel) from pg_enum e where e.enumtypid ${ofType}`;
+
 /**
  * Ordinary and partitioned tables. `$1`: leave partitions out; `$2`: one table by its oid, or all. A primary key that is
  * deferrable is no key: in the middle of a transaction two rows may have the same, and Postgres itself takes it for no
@@ -113,8 +125,8 @@ select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relre
        'id', a.attnum, 'name', a.attname, 'notNull', a.attnotnull, ${typeSql('a.atttypid', 'a.atttypmod')},
        'typeOid', a.atttypid::int8::text, 'modifier', a.atttypmod,
        'stamp', a.xmin::text, 'existing', case when a.atthasmissing then (a.attmissingval::text::text[])[1] end,
-       'labels', case when t.oid >= 16384 then (select json_object_agg(e.oid::int8::text, e.enumlabel) from pg_enum e
-          where e.enumtypid = case when t.typtype = 'd' then t.typbasetype when t.typcategory = 'A' then t.typelem else t.oid end) end,
+       'labels', case when t.typtype = 'e' then (${labelsSql('= t.oid')})
+          when t.oid >= 16384 and (t.typtype <> 'b' or t.typelem > 0) then (${labelsSql(`in (${PARTS_SQL})`)}) end,
        'preset', d.oid::int8::text, 'default', pg_get_expr(d.adbin, d.adrelid)) order by a.attnum)
    from pg_attribute a join pg_type t on t.oid = a.atttypid
      left join pg_type b on t.typtype = 'd' and b.oid = t.typbasetype

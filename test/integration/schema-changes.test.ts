@@ -280,6 +280,36 @@ test('a label of an enum that is renamed has its tables read again', async () =>
   await sameRows();
 });
 
+test('a label that is renamed is seen through whatever types are made of its enum', async () => {
+  const values = {
+    nature: 'sad',
+    phases: '{sad}',
+    'temper[]': '{sad}',
+    span: '[sad,glad)',
+    span_multirange: '{[sad,glad)}',
+    report: '(7,sad)',
+  };
+  const tables = Object.entries(values).map(([type, value], index) => {
+    const name = `made_${index}`;
+    return {
+      name,
+      ddl: `create table ${name} (id int primary key, m ${type}); insert into ${name} values (1, '${value}')`,
+    };
+  });
+  const types = `create type mood as enum ('sad', 'glad'); create domain temper as mood; create domain nature as temper;
+    create domain phases as mood[]; create type span as range (subtype = mood); create type report as (by int, m mood)`;
+  it = new SchemaCase(await Pipeline.open(postgres, natsServer, [types, ...tables.map(({ ddl }) => ddl)].join(';')));
+  it.pipe.start();
+  const all = tables.map(({ name }) => `select m::text from ${name}`).join(' union all ');
+  const sameRows = async (): Promise<void> =>
+    await expect
+      .poll(async () => (await it.pipe.target.query(all).catch(() => undefined))?.rows, { timeout: 30_000 })
+      .toEqual((await it.pipe.source.query(all)).rows);
+  await sameRows();
+  await it.run("alter type mood rename value 'sad' to 'unhappy'");
+  await sameRows();
+});
+
 test('a renamed label comes to an enum of the target as another one', async () => {
   await open();
   const type = "create type mood as enum ('sad', 'glad')";
