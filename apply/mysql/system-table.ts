@@ -47,6 +47,7 @@ async function readSystemTable(
   return {
     schema,
     name: name.slice(dot + 1),
+    foundByName: schema === database,
     details,
     columns: details,
     unique: found.uniques.map((index) =>

@@ -10,7 +10,7 @@ import {
   type OutboundPlan,
 } from '../../core/outbound.ts';
 import { directBlur, foundBlur } from './exact-columns.ts';
-import type { SystemTables } from './outbound-shape.ts';
+import { namesOfTable, type SystemTables } from './outbound-shape.ts';
 
 /** What is to be known of the rows of a block. */
 export interface Meeting {
@@ -40,12 +40,17 @@ interface Place {
 /** A block, and what it has of the record's key, by places of the row's. */
 interface Part {
   readonly block: OutboundBlock;
+  /** With its schema, however the mapping calls it. */
+  readonly table: string;
   readonly places: ReadonlyMap<string, Place>;
 }
 
 /** What is to be known of the rows of each block of a plan, in a system that has these tables. */
 export function meetingsOf(plan: OutboundPlan, tables: SystemTables): ReadonlyMap<OutboundBlock, Meeting> {
-  const all = plan.blocks.map((block): Part => ({ block, places: placesOf(block, tables) }));
+  const all = plan.blocks.map((block): Part => {
+    const [table] = namesOfTable(tables, block.write.table);
+    return { block, table: table!, places: placesOf(block, tables) };
+  });
   const key = plan.key.map((index) => plan.fields[index]!);
   const parts = new Map<Part, Part[]>();
   for (const one of all) {
@@ -86,7 +91,7 @@ function placesOf({ write }: OutboundBlock, tables: SystemTables): Map<string, P
     const blur = foundBlur(found, value.column, table, name);
     for (const each of value.where)
       add(
-        `${name}: ${value.table}.${value.column} by ${each.column}`,
+        `${name}: ${namesOfTable(tables, value.table)[0]}.${value.column} by ${each.column}`,
         each,
         blur ?? directBlur(found, each.column, each),
       );
@@ -143,7 +148,7 @@ function isSamePart(a: Part, b: Part): boolean {
 
 function isSameRow(a: Part, b: Part): boolean {
   const [keys, others] = [namesOf(a, 'key').toSorted(), namesOf(b, 'key').toSorted()];
-  return a.block.write.table === b.block.write.table && keys.join('\n') === others.join('\n');
+  return a.table === b.table && keys.join('\n') === others.join('\n');
 }
 
 function namesOf({ block: { write } }: Part, role: 'key' | 'set'): string[] {

@@ -36,6 +36,8 @@ export interface SystemColumn {
 export interface SystemTable {
   readonly schema: string;
   readonly name: string;
+  /** Whether the name without the schema is this table, too. */
+  readonly foundByName?: boolean;
   readonly columns: ReadonlyMap<string, SystemColumn>;
   /** Sets of columns that have a unique index. */
   readonly unique: readonly (readonly string[])[];
@@ -51,6 +53,17 @@ export type SystemTables = ReadonlyMap<string, SystemTable | undefined>;
 export interface OutboundProblem {
   readonly line: number;
   readonly message: string;
+}
+
+/**
+ * The names of a table that a mapping may give it: first the one with its schema, by which two are known to be the same. Of
+ * one that is not there only what it is called.
+ */
+export function namesOfTable(tables: SystemTables, written: string): readonly string[] {
+  const table = tables.get(written);
+  if (table === undefined) return [written];
+  const full = `${table.schema}.${table.name}`;
+  return table.foundByName === true ? [full, table.name] : [full];
 }
 
 /** Names of all tables that a plan writes or looks into. */

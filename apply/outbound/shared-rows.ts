@@ -7,7 +7,7 @@
 import { isFind, type OutboundBlock, type OutboundPlan, type OutboundWrite } from '../../core/outbound.ts';
 import { meetingsOf } from './meeting-rows.ts';
 import type { Cells, Claim, OutboundSession } from './outbound-session.ts';
-import { inNameOrder, type SystemTables } from './outbound-shape.ts';
+import { inNameOrder, namesOfTable, type SystemTables } from './outbound-shape.ts';
 import { RowExchange } from './row-exchange.ts';
 import { idOf, recordId } from './row-ids.ts';
 
@@ -28,6 +28,8 @@ interface RowName {
 
 /** How rows of a block are claimed. */
 interface Claiming {
+  /** The table with its schema; behind it the name without, under which rows were claimed where mappings called it so. */
+  readonly tables: readonly string[];
   readonly wholeRow: boolean;
   /** Columns of the key, in the order of their names. */
   readonly columns: readonly string[];
@@ -50,21 +52,20 @@ interface AllIds {
 class RowIds {
   /** What a record claims to have what the block writes there. */
   readonly claims: readonly string[];
-  readonly #table: string;
   readonly #claiming: Claiming;
   readonly #wanted: Wanted;
   #all: AllIds | undefined;
 
-  constructor(table: string, claiming: Claiming, wanted: Wanted) {
-    this.#table = table;
+  constructor(claiming: Claiming, wanted: Wanted) {
     this.#claiming = claiming;
     this.#wanted = wanted;
     const { wholeRow, own } = claiming;
-    this.claims = wholeRow ? [idOf(this.#row())] : columnIds(this.#row(), own);
+    const row = this.#row(claiming.tables[0]!);
+    this.claims = wholeRow ? [idOf(row)] : columnIds(row, own);
   }
 
-  #row(): readonly unknown[] {
-    return [VERSION, this.#table, this.#claiming.columns, this.#wanted.name];
+  #row(table: string): readonly unknown[] {
+    return [VERSION, table, this.#claiming.columns, this.#wanted.name];
   }
 
   /** Made when they are asked for: mostly a record has what it claims already. */
@@ -73,14 +74,17 @@ class RowIds {
   }
 
   #make(): AllIds {
-    const { wholeRow, former, own, others } = this.#claiming;
-    const row = this.#row();
+    const { tables, former, own, others } = this.#claiming;
     const { cells } = this.#wanted;
-    const rows = former.map((each) => [this.#table, each.columns, each.cells.map((cell) => cells[cell]!)]);
+    const named = tables.map((table) => this.#row(table));
+    const rows = tables.map((table) =>
+      former.map((each) => [table, each.columns, each.cells.map((cell) => cells[cell]!)]),
+    );
+    const ofColumns = [...named, ...rows.map(([first]) => first!)];
     return {
-      whole: [...(wholeRow ? this.claims : [idOf(row)]), ...rows.map(idOf)],
-      own: [...(wholeRow ? columnIds(row, own) : this.claims), ...columnIds(rows[0]!, own)],
-      others: [...columnIds(row, others), ...columnIds(rows[0]!, others)],
+      whole: [...named, ...rows.flat()].map(idOf),
+      own: ofColumns.flatMap((row) => columnIds(row, own)),
+      others: ofColumns.flatMap((row) => columnIds(row, others)),
     };
   }
 }
@@ -99,6 +103,7 @@ interface Asked {
 export class SharedRows {
   readonly #session: OutboundSession;
   readonly #plan: OutboundPlan;
+  readonly #tables: SystemTables;
   /** The blocks whose rows must be claimed. */
   readonly #claiming = new Map<OutboundBlock, Claiming>();
   /** Keys of the records that are being written; ids of them and of those that have gone, and of what they have now. */
@@ -125,12 +130,14 @@ export class SharedRows {
   private constructor(session: OutboundSession, plan: OutboundPlan, tables: SystemTables) {
     this.#session = session;
     this.#plan = plan;
+    this.#tables = tables;
     for (const [block, { wholeRow, keyLacks, rowLacks, keyBlurs, rowBlurs }] of meetingsOf(plan, tables)) {
-      const same = plan.blocks.filter((other) => rowsOf(other) === rowsOf(block));
+      const rows = this.#rowsOf(block);
+      const same = plan.blocks.filter((other) => this.#rowsOf(other)[0] === rows[0]);
       // Who deletes a row must know whether others have columns of it.
       const deleted = same.some(({ gone }) => gone !== 'ignore' && gone.remove);
       if (keyLacks.length + keyBlurs.length > 0 || (deleted && rowLacks.length + rowBlurs.length > 0))
-        this.#claiming.set(block, claimingOf(block, same, wholeRow));
+        this.#claiming.set(block, claimingOf(block, same, namesOfTable(tables, block.write.table), wholeRow));
     }
   }
 
@@ -141,10 +148,12 @@ export class SharedRows {
     const before = text === undefined ? {} : (JSON.parse(text) as Record<string, readonly string[]>);
     const now = { ...before };
     for (const [block, { wholeRow, own, others }] of this.#claiming) {
-      const rows = rowsOf(block);
+      const [rows, ...called] = this.#rowsOf(block) as [string, ...string[]];
+      const known = [rows, ...called].flatMap((name) => (before[name] === undefined ? [] : [before[name]]));
+      for (const name of called) delete now[name];
       // What is not known may have been all of them.
-      if (wholeRow || before[rows] === undefined)
-        now[rows] = [...new Set([...(now[rows] ?? []), ...own, ...others])].toSorted();
+      const more = wholeRow || known.length === 0 ? [...own, ...others] : [];
+      now[rows] = [...new Set([...(now[rows] ?? []), ...known.flat(), ...more])].toSorted();
       if (!own.some((column) => now[rows]!.includes(column))) this.#apart.add(block);
     }
     const next = JSON.stringify(now);
@@ -317,9 +326,15 @@ export class SharedRows {
     return may;
   }
 
+  /** Which rows a block goes to, by each name of the table. */
+  #rowsOf({ write }: OutboundBlock): string[] {
+    const [{ columns }] = rowNames(write) as [RowName];
+    return namesOfTable(this.#tables, write.table).map((table) => JSON.stringify([table, columns]));
+  }
+
   #idsOf(block: OutboundBlock, wanted: readonly Wanted[]): RowIds[] {
     const claiming = this.#claiming.get(block)!;
-    return wanted.map((each) => new RowIds(block.write.table, claiming, each));
+    return wanted.map((each) => new RowIds(claiming, each));
   }
 }
 
@@ -329,11 +344,17 @@ const COLUMNS = 'columns';
 /** Begins what ids are made of; there was none in the first version, which went by other texts. */
 const VERSION = 2;
 
-function claimingOf(block: OutboundBlock, same: readonly OutboundBlock[], wholeRow: boolean): Claiming {
+function claimingOf(
+  block: OutboundBlock,
+  same: readonly OutboundBlock[],
+  tables: readonly string[],
+  wholeRow: boolean,
+): Claiming {
   // Who has the row has all columns of it.
   const own = wholeRow ? [...new Set(same.flatMap(setsOf))].toSorted() : setsOf(block);
   const former = rowNames(block.write);
   return {
+    tables,
     wholeRow,
     columns: former[0]!.columns,
     former,
@@ -364,8 +385,4 @@ function rowNames({ columns }: OutboundWrite): RowName[] {
   }));
   const [name, given] = [nameOf(sorted), nameOf(keys)];
   return name.cells.join() === given.cells.join() ? [name] : [name, given];
-}
-
-function rowsOf({ write }: OutboundBlock): string {
-  return JSON.stringify([write.table, rowNames(write)[0]!.columns]);
 }

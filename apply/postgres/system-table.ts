@@ -67,6 +67,9 @@ async function readSystemTable(client: ClientBase, name: string): Promise<System
     [found.oid],
   );
   const rights = new Map(ofColumns.rows.map((row) => [row.column, row]));
+  const visible = await client.query<{ visible: boolean }>('SELECT pg_table_is_visible($1::oid) AS visible', [
+    found.oid,
+  ]);
   const denied = await client.query<{ verb: string }>(
     `SELECT verb FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS verb
       WHERE NOT CASE WHEN verb = 'DELETE' THEN has_table_privilege($1::oid, verb)
@@ -76,6 +79,7 @@ async function readSystemTable(client: ClientBase, name: string): Promise<System
   return {
     schema,
     name: table,
+    foundByName: visible.rows[0]!.visible,
     columns: new Map(
       found.columns.map(({ name: column, type, notNull, defaulted, generated, identityAlways }) => [
         column,
