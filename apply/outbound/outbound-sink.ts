@@ -35,7 +35,10 @@ export class OutboundSink implements BatchSink {
   readonly #waiting: Set<string>;
   readonly #inbox: QuarantineCount;
   readonly #shared: SharedRows;
-  /** Of a transaction that came in part. */
+  /**
+   * Of a batch, and of a transaction whose end has not come. A flow passes on no transaction of records of more than some 16 MB
+   * (transform/flow-run.ts), and each in one frame, so that this is no more than a batch holds. Invariant 6.
+   */
   #items = new Map<string, Item>();
   #position: Position;
   #seq: number;
