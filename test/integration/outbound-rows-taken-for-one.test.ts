@@ -1,4 +1,4 @@
-/** Rows of another system that only it takes for one: by how it compares, by what is looked up, by what a number is. */
+/** Rows of another system that only it takes for one: by how it compares, by what is looked up, by what a number or a table is. */
 import { describe, expect, it } from 'vitest';
 import { outboundFindings } from '../../cli/canonical-flows.ts';
 import { EveryServer } from '../support/every-server.ts';
@@ -144,5 +144,40 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('in %s', (kind) => {
     await scene.shows(rows, ['A|1|5|4|', 'A|2|7||4']);
     await wms.run('delete from stock');
     await scene.shows(rows, []);
+  });
+
+  it('a table with its schema is the one without: an edit leaves rows to who has them, and blocks have rows in common', async () => {
+    const block = (table: string, where = '{ gt: [on_hand, 0] }'): string =>
+      `    - { to: ${table}, where: ${where}, key: { sku: sku }, set: { n: on_hand }, gone: delete }\n`;
+    const at = (place: string): string => `{ eq: [location, { const: ${place} }] }`;
+    const scene = await StockToShop.open(
+      servers,
+      kind,
+      'create table p (sku varchar(20) primary key, n int)',
+      block('p'),
+    );
+    const { wms, shop } = scene;
+    const [[schema]] = (await shop.run(kind === 'postgres' ? 'select current_schema()' : 'select database()')) as [
+      [string],
+    ];
+    const rows = 'select sku, n from p';
+    const held = (place: string, table: string): string =>
+      `["A","${place}","",""]|${table}: record ["A","WH1","",""] has this row; the key of the row does not tell them apart`;
+    scene.start();
+    await wms.run(`insert into stock (id, sku, place, qty) values (1, 'A', 'WH1', 1)`);
+    await scene.shows(rows, ['A|1']);
+    await wms.run(`insert into stock (id, sku, place, qty) values (2, 'A', 'WH2', 2)`);
+    await scene.holds(held('WH2', 'p'));
+    const table = `${schema}.p`;
+    await scene.remap(block(table));
+    await wms.run(`insert into stock (id, sku, place, qty) values (3, 'A', 'WH3', 3)`);
+    await scene.holds(held('WH2', table), held('WH3', table));
+    await scene.shows(rows, ['A|1']);
+    await scene.remap(block('p', at('WH1')) + block(table, at('WH2')));
+    await wms.run('update stock set qty = 4 where id = 2; update stock set qty = 5 where id = 1');
+    await scene.shows(rows, ['A|5']);
+    await scene.holds(held('WH2', table));
+    await wms.run('delete from stock where id = 1');
+    await scene.shows(rows, ['A|4']);
   });
 });
