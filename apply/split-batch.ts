@@ -47,8 +47,12 @@ class Splitter {
   #touched = new Set<string>();
   #rows = 0;
   #transactions = 0;
+  /** The part at hand begins in the middle of a transaction. */
+  #midway: boolean;
 
   constructor(batch: Batch, followed: FollowedTables) {
+    const [run] = batch.runs;
+    this.#midway = run !== undefined && /^(?:middle|last)$/.test(run.frame.partOf(run.firstEntry) ?? '');
     this.#batch = batch;
     this.#followed = followed;
   }
@@ -62,6 +66,7 @@ class Splitter {
     let from = run.from;
     for (const { entry, index, start, from: first, to } of transactionsOf(run)) {
       const ends = entry[5] === 'whole' || entry[5] === 'last';
+      const begins = first === start && (entry[5] === 'whole' || entry[5] === 'first');
       for (let row = first, next: number; row < to; row = next) {
         // Lines are rows of one table, of which the first tells all.
         const block = run.frame.linesAt(row);
@@ -69,12 +74,19 @@ class Splitter {
         const table = run.frame.tables[run.frame.tableIndex(row)];
         if (table === undefined || !this.#followed.includes(table)) continue;
         let step = this.#stepAt(run, row, table);
-        if (this.#mustCut(run, row, table, step)) {
-          const between = row === start && (entry[5] === 'whole' || entry[5] === 'first');
-          this.#take(run, from, row, index, start);
-          from = row;
+        const isLater = begins && (this.#rows > 0 || from < start);
+        // What a later transaction asks for is not done inside of the one that the part goes on with.
+        if (this.#mustCut(run, row, table, step) || (step !== undefined && this.#midway && isLater)) {
+          // Before the transaction, if that helps: not every target can change a table in the middle of one.
+          const at = isLater ? start : row;
+          this.#take(run, from, at, index, start);
+          from = at;
           // Its frame has been taken in part only.
-          yield this.#part(between ? this.#boundary(run, index) : undefined, run.seq - 1);
+          yield this.#part(begins && at === start ? this.#boundary(run, index) : undefined, run.seq - 1);
+          if (at < row) {
+            next = at;
+            continue;
+          }
           step = this.#stepAt(run, row, table);
         }
         if (step !== undefined) this.#do(step);
@@ -173,6 +185,7 @@ class Splitter {
     this.#steps = [];
     this.#touched = new Set();
     this.#changed.clear();
+    this.#midway = next === undefined;
     this.#rows = 0;
     this.#transactions = 0;
     return part;

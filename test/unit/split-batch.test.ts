@@ -145,6 +145,29 @@ describe('a batch in which a table changes', () => {
     expect(next()).toBeUndefined();
   });
 
+  it('is cut between two transactions where that is enough', () => {
+    const other = { ...FIRST, name: 'u', id: 8 };
+    const known = followed();
+    known.set({ ...known.of(FIRST)!, name: 'u', definition: other });
+    // The second one writes the other table first.
+    const writer = new FrameWriter(1000);
+    for (const table of [FIRST, other, SECOND]) {
+      writer.beginRow('i', table);
+      writeOnes(writer, table);
+      writer.endRow();
+    }
+    writer.addLsnTransaction(1, 100n, 110n, 0, 1, 'whole', 0);
+    writer.addLsnTransaction(2, 110n, 120n, 0, 2, 'whole', 0);
+    const batch = batchOf([{ from: 100n, to: 120n }]);
+    const frame = IndexedFrame.open(Buffer.from(writer.finish()), 'here');
+    const run = { ...batch.runs[0]!, frame, to: 3, endEntry: 2 };
+    const parts = [...splitBatch({ ...batch, runs: [run], rows: 3 }, known)];
+    expect(parts.map(({ batch: { rows, next }, steps }) => [rows, next, steps.length])).toEqual([
+      [1, pgPosition(110n), 0],
+      [2, pgPosition(120n), 1],
+    ]);
+  });
+
   it('is cut where a table is gone and comes back, though all that it names is current', () => {
     const batch = batchOf([
       {
