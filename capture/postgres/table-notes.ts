@@ -15,6 +15,8 @@ export class TableNotes {
   /** What the catalog had of the rows of each table at the last look. */
   readonly written = new Map<number, Written>();
   readonly owed = new Map<number, Owed>();
+  /** What the stream is being told of the end of a name. */
+  readonly #ends = new Map<number, NameEnd>();
   /** Where in the log the last version came; */
   readonly #since = new Map<number, string>();
   /** and up to where that may be one of a process that had come further. */
@@ -53,10 +55,11 @@ export class TableNotes {
   }
 
   /** Resolves when a version is stored with what is noted of the table. */
-  async store(table: CapturedTable, written = this.writtenOf(table), ends?: NameEnd): Promise<void> {
+  async store(table: CapturedTable, written = this.writtenOf(table), newEnd?: NameEnd): Promise<void> {
     const { oid } = table;
     this.written.set(oid, written);
-    const [owed, since] = [this.owed.get(oid)?.why, this.#since.get(oid)];
+    if (newEnd !== undefined) this.#ends.set(oid, newEnd);
+    const [owed, since, ends] = [this.owed.get(oid)?.why, this.#since.get(oid), this.#ends.get(oid)];
     await this.#registry.put(oid, {
       ...table,
       written,
@@ -67,6 +70,6 @@ export class TableNotes {
   }
 
   forget(oid: number): void {
-    for (const notes of [this.written, this.owed, this.#since, this.#ahead]) notes.delete(oid);
+    for (const notes of [this.written, this.owed, this.#ends, this.#since, this.#ahead]) notes.delete(oid);
   }
 }

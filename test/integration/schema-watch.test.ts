@@ -4,6 +4,7 @@ import pg from 'pg';
 import { readTable, type CapturedTable } from '../../capture/postgres/catalog.ts';
 import type { RelationMessage } from '../../capture/postgres/pgoutput.ts';
 import { SchemaWatch } from '../../capture/postgres/schema-watch.ts';
+import { untold } from '../../capture/postgres/stored-table.ts';
 import { BY_OID, TableRegistry } from '../../capture/table-registry.ts';
 import { openBucket } from '../../core/lease.ts';
 import { createLogger } from '../../core/logger.ts';
@@ -66,7 +67,7 @@ async function startAgain(): Promise<void> {
     client,
     publication: 'none',
     markPrefix: 'waybill.test',
-    included: (_, name) => name === 'items',
+    included: (_, name) => name !== 'hidden',
     registry,
     tables: await registry.load(),
     log: createLogger('silent'),
@@ -152,4 +153,16 @@ test('one of which the columns are sure is told without a reading', async () => 
   await watch.look(message('id a b'), 20n, XID);
   expect(watch.resolve(message('id a b'), 20n, XID)).toMatchObject({ oid });
   expect(readings).toEqual([]);
+});
+
+test('that a table left its name is kept until the stream is told, whatever else is stored of it', async () => {
+  await client.query('alter table items rename to goods');
+  await watch.look(message('id a', 'goods'), 10n, XID);
+  await mark(11n);
+  // Its rows are in another file.
+  await client.query('vacuum full goods');
+  await watch.look(message('id a', 'goods'), 12n, XID);
+  const stored = (await registry.load()).get(oid)!;
+  expect(untold(stored, 11n)?.former).toEqual({ schema: 'public', name: 'items' });
+  expect(untold(stored, 12n)?.former).toBeUndefined();
 });
