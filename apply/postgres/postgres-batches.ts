@@ -170,7 +170,7 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
       return undefined;
     } catch (thrown) {
       if (!isRowError(thrown)) throw thrown;
-      if (begun) await this.#client.query('ROLLBACK TO SAVEPOINT one_row');
+      if (begun) await this.#client.query('ROLLBACK TO SAVEPOINT one_row; RELEASE SAVEPOINT one_row');
       const sqlState = sqlStateOf(thrown)!;
       return { reason: rowFailureReason(sqlState), sqlState, message: messageOf(thrown) };
     }

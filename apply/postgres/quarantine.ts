@@ -265,7 +265,7 @@ async function tryChange(
     return undefined;
   } catch (thrown) {
     if (!isRowError(thrown)) throw thrown;
-    await client.query('ROLLBACK TO SAVEPOINT one_row');
+    await client.query('ROLLBACK TO SAVEPOINT one_row; RELEASE SAVEPOINT one_row');
     const sqlState = sqlStateOf(thrown)!;
     return { reason: rowFailureReason(sqlState), sqlState, message: messageOf(thrown) };
   }

@@ -153,6 +153,23 @@ describe('quarantine', () => {
     ]);
   });
 
+  test('rows that are refused one by one take no more of the server’s locks than one', async () => {
+    await fixture.client.query(
+      `CREATE FUNCTION transaction_locks() RETURNS bigint LANGUAGE sql AS
+         $$ SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND pid = pg_backend_pid() $$;
+       ALTER TABLE items ADD locks bigint DEFAULT transaction_locks()`,
+    );
+    fixture.feed.start();
+    const row = (id: number): RowChange => ins(String(id), id % 2 === 0 ? 'much too long' : 'ok', null);
+    await fixture.feed.frame([items], [Array.from({ length: 300 }, (_, i) => row(i + 1))]);
+    await fixture.feed.caughtUp();
+    const [[rows, locks]] = (await fixture.rows('SELECT count(*)::int, max(locks)::int FROM items')) as [
+      [number, number],
+    ];
+    expect(rows).toBe(150);
+    expect(locks).toBeLessThan(5);
+  });
+
   test('a row that broke with a quarantined one is found where the constraint is deferred', async () => {
     await fixture.client.query(
       'CREATE TABLE kids (id bigint PRIMARY KEY, item bigint REFERENCES items DEFERRABLE INITIALLY DEFERRED)',
