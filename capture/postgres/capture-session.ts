@@ -332,6 +332,8 @@ export class CaptureSession {
   async #matchingTables(): Promise<readonly { schema: string; name: string }[]> {
     const { client, publication, held } = this.#o;
     const tables = await publishMatching(client, publication, held.settings.tables, held.log);
+    // A table that was made narrower, and is stopped for that, goes on where the reading begins: behind the mark that stops it.
+    await this.#schemas.tell();
     return tables.map(({ schema }) => schema);
   }
 }

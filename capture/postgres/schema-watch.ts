@@ -93,6 +93,7 @@ export class SchemaWatch {
   #snapshot: PgSnapshot | undefined;
   /** and that are waited for no longer. */
   readonly #givenUp = new Set<number>();
+  #standby: boolean | undefined;
   #wake: (() => void) | undefined;
   /** One use of the connection at a time: a mark is written in a transaction. */
   readonly #connection = new Turns();
@@ -445,22 +446,28 @@ export class SchemaWatch {
     return found !== undefined && this.#o.included(found.row.schema, found.row.name);
   }
 
+  /**
+   * Has the log told what the catalog has by now and no relation message tells. `isDone` is false where a table could not be
+   * marked: it changed again, or is in use.
+   */
+  async tell(): Promise<{ readonly isDone: boolean; readonly tookMs: number }> {
+    return await this.#connection.take(async () => {
+      this.#standby ??= await isStandby(this.#o.client);
+      const startedMs = performance.now();
+      await this.#lookAround();
+      const tookMs = performance.now() - startedMs;
+      const isDone = this.#standby || (await this.#marks.write(this.#newer, this.#tables));
+      // The next look compares anew what could not be marked.
+      if (!isDone) this.#fingerprint = '';
+      return { isDone, tookMs };
+    });
+  }
+
   /** Looks for what no relation message tells, until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
-    const { client } = this.#o;
-    const standby = await this.#connection.take(() => isStandby(client));
     let lastMs = 0;
     while (!signal.aborted) {
-      let tookMs = 0;
-      let isDone = true;
-      await this.#connection.take(async () => {
-        const startedMs = performance.now();
-        await this.#lookAround();
-        tookMs = performance.now() - startedMs;
-        if (!standby) isDone = await this.#marks.write(this.#newer, this.#tables);
-        // The next look compares anew what could not be marked.
-        if (!isDone) this.#fingerprint = '';
-      });
+      const { isDone, tookMs } = await this.tell();
       // One look that took long, the first or while the machine stood still, does not tell what looking costs.
       const costMs = isDone ? Math.min(tookMs, lastMs) : 0;
       lastMs = tookMs;

@@ -224,6 +224,14 @@ describe('what cannot be followed', () => {
     expect(it.pipe.notices).toEqual([]);
   });
 
+  test('a table that is asked for right behind a narrower type is not stopped by that afterwards', async () => {
+    await open();
+    await it.run('alter table items alter name type varchar(10)');
+    await requestSnapshot(it.pipe.config.nats, 'wms', { tables: ['public.items'] });
+    await it.equal();
+    expect(it.pipe.notices).toEqual([]);
+  });
+
   test('with schema_changes: stop any change stops its table', async () => {
     await open(ITEMS, { schema_changes: 'stop' });
     await it.run('alter table items add column note text');
