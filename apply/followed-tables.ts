@@ -68,11 +68,12 @@ export class FollowedTables {
     return this.#records.get(name);
   }
 
-  /** The table that had this id in the source under another name. */
+  /** The table that had this id in the source under another name. What is left of names before that, for good, is not it. */
   underOtherName(table: TableSchema): TableRecord | undefined {
     if (table.id === undefined) return undefined;
     for (const record of this.#records.values())
-      if (record.definition?.id === table.id && nameOf(record) !== nameOf(table)) return record;
+      if (record.definition?.id === table.id && record.state !== 'gone' && nameOf(record) !== nameOf(table))
+        return record;
     return undefined;
   }
 

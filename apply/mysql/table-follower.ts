@@ -242,7 +242,7 @@ export class TableFollower {
     const { followed, settings, session, places, flow } = this.#o;
     if (settings.renamed_tables !== 'rename') return undefined;
     const old = followed.underOtherName(table);
-    if (old?.definition === undefined || old.state === 'gone') return undefined;
+    if (old?.definition === undefined) return undefined;
     const place = places.of(old.definition).schema;
     const [there, done] = [await readTable(session, place, old.name), await readTable(session, schema, table.name)];
     if (there !== undefined && done !== undefined)

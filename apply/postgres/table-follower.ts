@@ -175,7 +175,7 @@ export class TableFollower {
   async #takeOverRenamed(table: TableSchema, schema: string): Promise<TableRecord | undefined> {
     if (this.#settings.renamed_tables !== 'rename') return undefined;
     const old = this.#followed.underOtherName(table);
-    if (old === undefined || old.state === 'gone') return undefined;
+    if (old === undefined) return undefined;
     const oldSchema = targetSchema(old, this.#settings);
     if (old.name !== table.name)
       await this.#client.query(`ALTER TABLE ${qualifiedName(oldSchema, old.name)} RENAME TO ${quoteName(table.name)}`);

@@ -123,6 +123,17 @@ describe.each(['postgres', 'mysql'])('%s', (kind) => {
     expect([await target.exists('items'), await target.exists('goods')]).toEqual([false, false]);
   });
 
+  test('one that was away from the tables, came back under another name, and is renamed there', async () => {
+    await open();
+    await send(version('items', 'bigint'), mark('renamed to other.items, which is not among the tables', 'gone'));
+    await send(version('goods', 'bigint'), ins('3', '30'));
+    await send(version('wares', 'bigint'), ins('4', '40'));
+    await send(version('goods', 'bigint'), mark('renamed to public.wares', 'gone'));
+    expect(await target.ids('wares')).toEqual(['3', '4']);
+    expect([await target.exists('items'), await target.exists('goods')]).toEqual([true, false]);
+    expect(notices).toMatchObject([{ name: 'items', state: 'gone' }]);
+  });
+
   test('one that was stopped before it was renamed, and is read under its new name', async () => {
     await open();
     await send(version('items', 'smallint'), ins('3', '30'));
