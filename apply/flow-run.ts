@@ -16,9 +16,9 @@ const MID_TRANSACTION_MS = 10_000;
 const IDLE_TICK_MS = 1000;
 /**
  * Parts in which a transaction is written whose end has not come. A batch is large so that the last image of a key stands
- * for many; within one transaction there is seldom more than one.
+ * for many; within one transaction there is seldom more than one, and memory shall not depend on its size.
  */
-const PART_BYTES = 8 << 20;
+const PART_BYTES = 1 << 20;
 
 /**
  * Where the stream ended when a part of a transaction was rolled back for want of the rest: until there is more, to write

@@ -5,8 +5,10 @@
  * nothing. Hence stages say how much they have used, and give up large buffers when they are done with them.
  */
 
-/** A collection of the young part of the heap takes about a millisecond: often enough to be bounded, too rare to be felt. */
-const COLLECT_BYTES = 4 << 20;
+/** A collection of the young part of a small heap takes less than a millisecond: often enough to be bounded, too rare to be felt. */
+const COLLECT_BYTES = 1 << 20;
+/** Node reads at most so much of a socket at a time: a longer message was put together in memory of its own. */
+const SOCKET_BYTES = 64 * 1024;
 /** Below this, giving a buffer up costs more than it brings. */
 const LARGE_BYTES = 64 * 1024;
 
@@ -42,4 +44,13 @@ export function giveUp(view: NodeJS.ArrayBufferView): void {
   const { buffer, byteLength } = view;
   if (byteLength < LARGE_BYTES || byteLength !== buffer.byteLength || !(buffer instanceof ArrayBuffer)) return;
   structuredClone(buffer, { transfer: [buffer] });
+}
+
+/**
+ * Gives up the memory of a message of the broker, of which nothing is read any more. For one that comes in several packets
+ * the client grows a buffer to up to twice its size; while it waits, others are freed, and then it is no longer young and
+ * stays until the whole heap is collected. A short message shares its memory with others, and is left alone.
+ */
+export function giveUpMessage({ buffer, byteLength }: Uint8Array): void {
+  if (byteLength > SOCKET_BYTES && buffer instanceof ArrayBuffer) structuredClone(buffer, { transfer: [buffer] });
 }

@@ -11,7 +11,7 @@ import {
   type StreamInfo,
 } from '@nats-io/jetstream';
 import type { MsgHdrs } from '@nats-io/transport-node';
-import { buffersUsed, ownCopy } from './buffer-memory.ts';
+import { buffersUsed, giveUpMessage, ownCopy } from './buffer-memory.ts';
 import type { NatsConfig } from './config.ts';
 import { isAbort, ReplicationError } from './errors.ts';
 import { HEADER, LINES_VERSION } from './frame.ts';
@@ -401,7 +401,9 @@ export async function* readFrames(
           );
         position = headers.end;
         // The client's own buffer of a message that came in several packets is up to twice as large.
-        const payload = headers.chunk === undefined ? ownCopy(message.data) : ownCopy(...pieces);
+        const parts = headers.chunk === undefined ? [message.data] : pieces;
+        const payload = ownCopy(...parts);
+        for (const part of parts) giveUpMessage(part);
         pieces = [];
         buffersUsed(payload.byteLength);
         isTaken = true;
