@@ -185,8 +185,8 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
   });
 
   it('reads a chunk again when a row of it changed meanwhile without all its columns', async () => {
-    const chunks = await tests.open(server, `chunks${version}`, { snapshot_chunk_rows: 200 });
-    // Tables are read from the smallest on: the first keeps the reader busy until the second is locked.
+    const chunks = await tests.open(server, `chunks${version}`, { snapshot_chunk_rows: 200, snapshot_connections: 1 });
+    // The one reader takes the smallest table first: that keeps it busy until the second is locked.
     await chunks.query('create table a (id int primary key)');
     await chunks.query('insert into a select generate_series(1, 60000)');
     await chunks.query('create table b (id int primary key, n int, pad text, big text)');
