@@ -6,7 +6,7 @@ import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { checkAuditLog } from '../../cli/audit.ts';
 import { openBrowser, violations } from '../support/browser.ts';
-import { ConsoleScene, TOKEN } from '../support/console-scene.ts';
+import { ConsoleScene, TOKEN, unlock } from '../support/console-scene.ts';
 import { waitFor } from '../support/wait.ts';
 
 /** Where screenshots are kept for people to look at; left out: nowhere. */
@@ -67,14 +67,6 @@ async function open(width: number, theme: 'light' | 'dark', view = 'overview'): 
   });
   await page.goto(`${scene.url}/#/${view}`);
   return page;
-}
-
-async function unlock(page: Page): Promise<void> {
-  await page.click('#unlock');
-  await page.fill('dialog input[type=text]', 'Ada Lovelace');
-  await page.fill('dialog input[type=password]', TOKEN);
-  await page.click('dialog button[type=submit]');
-  await page.waitForSelector('#unlock:has-text("Lock")');
 }
 
 const api = async (path: string): Promise<unknown> => (await fetch(`${scene.url}/api/${path}`)).json();
@@ -172,6 +164,14 @@ describe('the page', () => {
     await page.waitForSelector('.sheet:has-text("SKU-9002")');
     await page.keyboard.press('Escape');
     await page.waitForSelector('.sheet', { state: 'hidden' });
+    // And on from there, where the row lies.
+    await page.waitForSelector('.list:focus');
+    await page.goto(`${scene.url}/#/drift/mirror`);
+    await page.locator('.findings td button').nth(2).focus();
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('.sheet table');
+    await page.keyboard.press('Escape');
+    await page.waitForSelector('.findings tr:nth-child(3) button:focus');
     await page.context().close();
   });
 });

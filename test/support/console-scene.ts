@@ -2,6 +2,7 @@
 import { mkdtemp, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Page } from 'playwright-core';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { Pipeline } from './pipeline.ts';
@@ -20,6 +21,15 @@ insert into orders select i, 'Customer ' || i, (array['placed', 'picked', 'shipp
   case when i % 4 = 0 then 'leave at the door' end, 'do-not-show-' || i, '2026-11-20 08:00+00'::timestamptz + i * interval '7 minutes'
   from generate_series(1, 400) i;
 insert into stock select 'SKU-' || lpad(i::text, 4, '0'), 'A' || i % 12, i * 3, i % 5 from generate_series(1, 200) i;`;
+
+/** Gives the page the right to act, in the name of Ada Lovelace. */
+export async function unlock(page: Page): Promise<void> {
+  await page.click('#unlock');
+  await page.fill('dialog input[type=text]', 'Ada Lovelace');
+  await page.fill('dialog input[type=password]', TOKEN);
+  await page.click('dialog button[type=submit]');
+  await page.waitForSelector('#unlock:has-text("Lock")');
+}
 
 export class ConsoleScene {
   readonly pipeline: Pipeline;
@@ -80,13 +90,14 @@ export class ConsoleScene {
     return Number(rows[0]!.n);
   }
 
-  /** As many quarantined rows as a constraint that was set by mistake makes in a morning. */
-  async flood(number: number): Promise<void> {
+  /** As many quarantined rows as a constraint that was set by mistake makes in a morning: SKU-10001 and so on. */
+  async flood(number: number, from = 1): Promise<void> {
     await this.pipeline.target.query(
       `insert into waybill.quarantine (flow, source, table_schema, table_name, key, position, ordinal, op, reason, sqlstate, message, change)
-         select flow, source, table_schema, table_name, '["SKU-' || 10000 + i || '"]', position, i, op, reason, sqlstate, message, change
-           from (select * from waybill.quarantine order by id limit 1) one, generate_series(1, $1) i`,
-      [number],
+         select flow, source, table_schema, table_name, '["SKU-' || 10000 + i || '"]', position, i, op, reason, sqlstate, message,
+             replace(change::text, key::jsonb ->> 0, 'SKU-' || 10000 + i)::jsonb
+           from (select * from waybill.quarantine order by id limit 1) one, generate_series($2::int, $2 + $1 - 1) i`,
+      [number, from],
     );
   }
 

@@ -6,7 +6,9 @@ import { resolve } from 'node:path';
 import { suspend } from '../../sandbox/process.ts';
 import type { StageFacts } from '../../monitoring/health.ts';
 
-const PROGRAM = resolve(import.meta.dirname, '../../dist/cli/main.js');
+/** Beside this file where that is built itself, as it is for benchmarks. */
+const BUILT = resolve(import.meta.dirname, '../../cli/main.js');
+const PROGRAM = existsSync(BUILT) ? BUILT : resolve(import.meta.dirname, '../../dist/cli/main.js');
 
 export interface StageOptions {
   readonly configFile: string;

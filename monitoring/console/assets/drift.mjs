@@ -144,8 +144,11 @@ export function createDrift({ meta, argument }) {
   }
 
   function close() {
+    const wasIn = sheet.contains(document.activeElement);
     sheet.hidden = true;
     sheet.replaceChildren();
+    // Whoever goes through the rows by keyboard goes on there.
+    if (wasIn) rows.querySelector('.active button')?.focus({ preventScroll: innerWidth >= 1000 });
     for (const row of rows.children) row.classList.remove('active');
   }
 

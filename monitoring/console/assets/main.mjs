@@ -10,6 +10,17 @@ import { createConfiguration, createSnapshots } from './snapshots.mjs';
 
 const main = document.getElementById('main');
 const live = document.getElementById('live');
+// Asked for together: the first look at the installation takes the longest.
+const events = new EventSource('/api/events');
+let latest;
+let view;
+events.addEventListener('overview', (event) => {
+  latest = JSON.parse(event.data);
+  if (view !== undefined) take();
+});
+events.addEventListener('trouble', (event) => connected('trouble', JSON.parse(event.data).message));
+events.addEventListener('error', () => connected('lost', 'reconnecting'));
+
 const meta = await get('meta');
 document.title = `${String(meta.installation)} · Waybill`;
 setText(document.getElementById('installation'), meta.installation);
@@ -25,8 +36,6 @@ const VIEWS = [
   { id: 'configuration', title: 'Configuration', create: createConfiguration },
 ];
 
-let latest;
-let view;
 const tabs = new Map();
 
 for (const { id, title } of VIEWS) {
@@ -48,7 +57,7 @@ function show() {
   view = create({ meta, argument: argument === undefined ? undefined : unescaped(argument) });
   const heading = h('h1', { class: name === 'overview' ? 'hidden' : '' }, title);
   main.replaceChildren(heading, view.element);
-  if (latest !== undefined) view.update?.(latest);
+  if (latest !== undefined) take();
 }
 
 /** An address that is not written as it must be names nothing. */
@@ -72,17 +81,14 @@ function connected(state, text) {
   setText(live, text);
 }
 
-const events = new EventSource('/api/events');
-events.addEventListener('overview', (event) => {
-  latest = JSON.parse(event.data);
+/** Shows the newest overview. */
+function take() {
   connected('live', 'live');
   const sum = (field) => latest.flows.reduce((total, flow) => total + (flow[field] ?? 0), 0);
   badge('drift', sum('drift'), 'bad');
   badge('quarantine', sum('quarantined'), 'warn');
   view.update?.(latest);
-});
-events.addEventListener('trouble', (event) => connected('trouble', JSON.parse(event.data).message));
-events.addEventListener('error', () => connected('lost', 'reconnecting'));
+}
 
 const THEMES = { system: 'light', light: 'dark', dark: 'system' };
 const SIGNS = { system: '◐', light: '☀', dark: '☾' };

@@ -230,6 +230,16 @@ function showTiles(tiles, { sources, flows }, compared) {
     );
 }
 
+function alertLine({ severity }) {
+  const [summary, note] = [h('strong', {}), h('span', {})];
+  const element = h('li', { 'data-tone': severity === 'critical' ? 'bad' : 'warn' }, summary, note);
+  element.show = (alert) => {
+    setText(summary, alert.summary);
+    setText(note, `${alert.alert} · ${alert.severity} · began ${ago(alert.since)} · ${alert.runbook}`);
+  };
+  return element;
+}
+
 export function createOverview({ meta }) {
   // Those that bring records to other systems are not compared.
   const compared = new Set(meta.flows.filter((flow) => flow.compared).map(({ name }) => name));
@@ -276,7 +286,8 @@ export function createOverview({ meta }) {
   );
   let shape;
   let lanes = [];
-  let shownAlerts;
+  let standing;
+  let shownAlerts = [];
   const update = (overview) => {
     const names = JSON.stringify([overview.sources.map(({ name }) => name), overview.flows.map(({ name }) => name)]);
     if (names !== shape) {
@@ -294,23 +305,23 @@ export function createOverview({ meta }) {
     }
     showTiles(tiles, overview, compared);
     for (const each of lanes) each.update(overview);
-    const standing = JSON.stringify(overview.alerts.map(({ alert, labels }) => [alert, labels]));
-    if (standing !== shownAlerts) {
-      shownAlerts = standing;
-      alerts.replaceChildren(
-        ...overview.alerts.map((alert) =>
-          h(
-            'li',
-            { 'data-tone': alert.severity === 'critical' ? 'bad' : 'warn' },
-            h('strong', {}, alert.summary),
-            h('span', {}, `${alert.alert} · ${alert.severity} · since ${ago(alert.since)} · ${alert.runbook}`),
-          ),
-        ),
-      );
+    const now = JSON.stringify(overview.alerts.map(({ alert, labels }) => [alert, labels]));
+    if (now !== standing) {
+      standing = now;
+      shownAlerts = overview.alerts.map(alertLine);
+      alerts.replaceChildren(...shownAlerts);
     }
+    // What they say changes while they stand: how long, and how much.
+    overview.alerts.forEach((alert, index) => shownAlerts[index].show(alert));
     processes.replaceChildren(
       ...overview.processes.map(({ process, startedAt, stages }) =>
-        h('tr', {}, h('td', { class: 'mono' }, process), h('td', {}, ago(startedAt)), h('td', {}, stages.join(', '))),
+        h(
+          'tr',
+          {},
+          h('td', { class: 'mono' }, process),
+          h('td', { class: 'when' }, ago(startedAt)),
+          h('td', {}, stages.join(', ')),
+        ),
       ),
     );
   };

@@ -65,7 +65,8 @@ function editor(column, changed) {
   };
 }
 
-export function createRow({ base, discard, changed }) {
+/** `left()` is told when the open change is closed by whoever was in it. */
+export function createRow({ base, discard, changed, left }) {
   const element = h('aside', { class: 'sheet', 'aria-label': 'The change that is open', hidden: true, tabindex: -1 });
   let editors = new Map();
   let buttons;
@@ -222,10 +223,12 @@ export function createRow({ base, discard, changed }) {
 
   function close() {
     current = undefined;
+    const wasIn = element.contains(document.activeElement);
     element.hidden = true;
     buttons = undefined;
     editors = new Map();
     element.replaceChildren();
+    if (wasIn) left();
   }
 
   element.addEventListener('keydown', (event) => {

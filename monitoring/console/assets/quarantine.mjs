@@ -5,6 +5,9 @@ import { ago, count, keyText } from './format.mjs';
 import { createRow } from './quarantine-row.mjs';
 import { VirtualList } from './virtual-list.mjs';
 
+/** How often the list says anew how long ago its changes were refused. */
+const AGE_MS = 20_000;
+
 function confirmDiscard(number) {
   return ask('Discard for good?', (close) =>
     h(
@@ -33,6 +36,8 @@ export function createQuarantine({ meta, argument }) {
   const base = `flows/${encodeURIComponent(flow)}/quarantine`;
   let reason = '';
   let reasons = '';
+  /** Why the list could not be read when that was tried last: said once. */
+  let trouble;
 
   const list = new VirtualList({
     label: 'Quarantined changes',
@@ -40,13 +45,14 @@ export function createQuarantine({ meta, argument }) {
       const query = new URLSearchParams({ offset, limit, ...(reason === '' ? {} : { reason }) });
       try {
         const page = await get(`${base}?${query}`);
+        trouble = undefined;
         showReasons(page.reasons);
         summary(page.total);
         return page;
       } catch (error) {
-        toast(error.message, 'bad');
-        // What could not be asked is not empty.
-        return { total: list.total, items: [] };
+        if (trouble !== error.message) toast(error.message, 'bad');
+        trouble = error.message;
+        return undefined;
       }
     },
     make: () => ({
@@ -87,6 +93,8 @@ export function createQuarantine({ meta, argument }) {
     changed: async () => {
       await list.reload();
     },
+    // Whoever goes through the list by keyboard goes on there.
+    left: () => list.element.focus({ preventScroll: innerWidth >= 1000 }),
   });
 
   const total = h('p', { class: 'count', role: 'status' });
@@ -94,8 +102,7 @@ export function createQuarantine({ meta, argument }) {
     onchange: () => {
       reason = reasonSelect.value;
       list.selected.clear();
-      list.element.scrollTop = 0;
-      list.active = -1;
+      list.clear();
       showSelection();
       void list.reload();
     },
@@ -195,12 +202,17 @@ export function createQuarantine({ meta, argument }) {
     work,
   );
   let known;
+  let agedMs = performance.now();
   return {
     element,
     update(overview) {
       const now = overview.flows.find((each) => each.name === flow)?.quarantined;
       if (known !== undefined && now !== undefined && now !== known) void list.reload();
+      else list.retry();
       known = now ?? known;
+      if (performance.now() - agedMs < AGE_MS) return;
+      agedMs = performance.now();
+      list.refresh();
     },
     close() {
       list.close();

@@ -8,7 +8,10 @@ const PAGE = 200;
 const OVERSCAN = 10;
 
 export class VirtualList {
-  /** `fill(cells, entry)` writes an entry (undefined: not here yet) into the cells that `make()` gave. */
+  /**
+   * `fill(cells, entry)` writes an entry (undefined: not here yet) into the cells that `make()` gave. `fetchPage` gives
+   * undefined where it failed: what was shown stays, and `retry()` asks again.
+   */
   constructor({ label, fetchPage, make, fill, open, select }) {
     this.fetchPage = fetchPage;
     this.make = make;
@@ -18,7 +21,9 @@ export class VirtualList {
     this.total = 0;
     this.active = -1;
     this.selected = new Set();
+    /** Entries by page, with the round in which they were asked for: those of earlier rounds are shown until new ones come. */
     this.pages = new Map();
+    this.failed = false;
     this.rows = [];
     this.round = 0;
     this.space = h('div', { class: 'space', role: 'rowgroup' });
@@ -48,21 +53,44 @@ export class VirtualList {
     this.schedule();
   }
 
-  /** Forgets all entries and reads those in sight again. */
+  /** Reads the entries in sight again, and others when they come into sight. */
   async reload() {
     this.round += 1;
-    this.pages.clear();
+    this.failed = false;
     await this.load(Math.floor(Math.max(0, this.element.scrollTop) / (this.height || 44) / PAGE));
   }
 
+  /** Forgets all entries: other ones are to be shown from now on. */
+  clear() {
+    this.pages.clear();
+    this.active = -1;
+    this.element.scrollTop = 0;
+  }
+
+  /** Asks again for what could not be read. */
+  retry() {
+    if (this.failed) void this.reload();
+  }
+
+  /** Writes the rows in sight again: what they say of times is of now. */
+  refresh() {
+    for (const row of this.rows) row.fresh = true;
+    this.schedule();
+  }
+
   async load(page) {
-    if (this.pages.has(page)) return;
-    this.pages.set(page, []);
-    const round = this.round;
-    const { total, items } = await this.fetchPage(page * PAGE, PAGE);
+    const { round } = this;
+    const known = this.pages.get(page);
+    if (known?.round === round) return;
+    this.pages.set(page, { round, items: known?.items ?? [] });
+    const found = await this.fetchPage(page * PAGE, PAGE);
     if (round !== this.round) return;
-    this.pages.set(page, items);
-    this.setTotal(total);
+    if (found === undefined) {
+      this.failed = true;
+      return;
+    }
+    this.pages.set(page, { round, items: found.items });
+    this.setTotal(found.total);
     this.schedule();
   }
 
@@ -74,7 +102,7 @@ export class VirtualList {
   }
 
   entry(index) {
-    return this.pages.get(Math.floor(index / PAGE))?.[index % PAGE];
+    return this.pages.get(Math.floor(index / PAGE))?.items[index % PAGE];
   }
 
   schedule() {
