@@ -162,7 +162,7 @@ export function describeConfiguration(config: Config): { readonly hash: string; 
   const shown = (value: unknown, key: string): unknown => {
     if (typeof value === 'string') {
       if (key === 'url') return redactUrl(value);
-      return /^(password|token|secret|salt|encryption_key)$/.test(key) ? '***' : value;
+      return /^(password|token|secret|previous_secret|salt|encryption_key)$/.test(key) ? '***' : value;
     }
     if (Array.isArray(value))
       return value.map((item) => (key === 'servers' ? redactUrl(String(item)) : shown(item, '')));

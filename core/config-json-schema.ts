@@ -1,7 +1,7 @@
 /** What the JSON Schema of the configuration says of secrets: any of them may be given as `…_file` instead. */
 
 /** Texts that may be kept in files of their own. */
-const SECRET = /^(?:url|password|token|secret|salt|encryption_key)$/;
+const SECRET = /^(?:url|password|token|secret|previous_secret|salt|encryption_key)$/;
 
 type JsonNode = Readonly<Record<string, unknown>>;
 

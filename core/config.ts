@@ -144,10 +144,14 @@ const verifySchema = z.strictObject({
   repair: z.boolean().default(false),
 });
 
+/** As the Standard Webhooks write it: whsec_ and 24 to 64 bytes in base64. */
+const webhookSecret = z.string().refine(isWebhookSecret, 'must be whsec_ followed by 24 to 64 bytes in base64');
+
 const webhookSchema = z.strictObject({
-  url: z.string().regex(/^https?:\/\/./, 'must be an http or https url'),
-  /** As the Standard Webhooks write it: whsec_ and 24 to 64 bytes in base64. */
-  secret: z.string().refine(isWebhookSecret, 'must be whsec_ followed by 24 to 64 bytes in base64'),
+  url: z.string().refine(isWebUrl, 'must be an http or https url'),
+  secret: webhookSecret,
+  /** The one before, while the receiver changes over: messages are signed with both. */
+  previous_secret: webhookSecret.optional(),
   /** The least severity that is sent. */
   severity: z.enum(['warning', 'critical']).default('warning'),
 });
@@ -172,6 +176,13 @@ const monitoringSchema = z.strictObject({
   /** Columns whose values the console never shows, beside those that a source hides and those named like secrets. */
   hide: z.array(z.string().regex(/^[^.]+\..+\.[^.]+$/, 'must have the form schema.table.column')).default([]),
 });
+
+/** Its user and password are taken apart when something is sent: that must be possible. */
+function isWebUrl(text: string): boolean {
+  if (!/^https?:\/\//.test(text) || !URL.canParse(text)) return false;
+  const { username, password } = new URL(text);
+  return !/%(?![0-9a-f]{2})/i.test(username + password);
+}
 
 function isWebhookSecret(text: string): boolean {
   if (!/^whsec_[A-Za-z0-9+/]+={0,2}$/.test(text)) return false;

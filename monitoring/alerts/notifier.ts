@@ -2,7 +2,7 @@
  * The stage that tells webhooks of alerts: once when one begins and once when it ends. One process at a time does it.
  * What is to be sent is stored before it is sent, so a restart sends it again (with the same id) rather than never.
  */
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import type { NatsConfig, WebhookConfig } from '../../core/config.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import { acquireLease, openBucket } from '../../core/lease.ts';
@@ -13,7 +13,7 @@ import type { Observatory } from '../observation.ts';
 import { AlertEvaluator, type Transition } from './evaluator.ts';
 import { dueEntries, Outbox, type OutboxEntry } from './outbox.ts';
 import { SampleSet } from './sample-set.ts';
-import { sendWebhook } from './webhook.ts';
+import { sendWebhook, type Delivery } from './webhook.ts';
 
 export interface NotifierOptions {
   readonly nats: NatsConfig;
@@ -66,6 +66,11 @@ class Notifier {
   readonly #outbox: Outbox;
   readonly #evaluator: AlertEvaluator;
   #dirty = false;
+  /** What is being sent or noted: a receiver that takes its time keeps nobody else waiting. */
+  readonly #underWay = new Map<OutboxEntry, Promise<void>>();
+  /** One after another: each write names the one before. */
+  #saving: Promise<void> = Promise.resolve();
+  #failure: unknown;
 
   constructor(options: NotifierOptions, outbox: Outbox) {
     this.#options = options;
@@ -75,15 +80,31 @@ class Notifier {
 
   async run(progressed: () => void): Promise<void> {
     const { observatory, signal, pace = 1 } = this.#options;
-    while (!signal.aborted) {
-      const samples = SampleSet.of(await observatory.current());
-      for (const transition of this.#evaluator.evaluate(Date.now(), samples)) this.#announce(transition);
+    try {
+      while (!signal.aborted && this.#failure === undefined) {
+        const samples = SampleSet.of(await observatory.current());
+        for (const transition of this.#evaluator.evaluate(Date.now(), samples)) this.#announce(transition);
+        await this.#save();
+        for (const entry of dueEntries(this.#outbox.entries, Date.now()))
+          if (!this.#underWay.has(entry)) this.#underWay.set(entry, this.#handle(entry));
+        progressed();
+        await abortableDelay(EVERY_MS * pace, signal);
+      }
+    } finally {
+      await Promise.all(this.#underWay.values());
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Sends an entry, or notes what became of it, and stores that it did. Does not throw. */
+  async #handle(entry: OutboxEntry): Promise<void> {
+    try {
+      await (entry.outcome === undefined ? this.#send(entry) : this.#audit(entry));
       await this.#save();
-      const due = dueEntries(this.#outbox.entries, Date.now());
-      await Promise.all(due.map((entry) => (entry.outcome === undefined ? this.#send(entry) : this.#audit(entry))));
-      await this.#save();
-      progressed();
-      await abortableDelay(EVERY_MS * pace, signal);
+    } catch (thrown) {
+      this.#failure ??= thrown;
+    } finally {
+      this.#underWay.delete(entry);
     }
   }
 
@@ -120,10 +141,7 @@ class Notifier {
   async #send(entry: OutboxEntry): Promise<void> {
     const { webhooks, log, signal, pace = 1 } = this.#options;
     const webhook = webhooks[entry.webhook];
-    const sent =
-      webhook === undefined
-        ? ({ kind: 'failed', why: 'it is not in the configuration any more', gone: true } as const)
-        : await sendWebhook(webhook, entry, signal);
+    const sent = this.#refusal(entry.webhook) ?? (await sendWebhook(webhook!, entry, signal));
     if (signal.aborted && sent.kind === 'failed') return;
     this.#dirty = true;
     entry.attempts += 1;
@@ -133,6 +151,7 @@ class Notifier {
       log.info({ webhook: entry.webhook, id: entry.id, alert: entry.alert, attempts: entry.attempts }, 'alert sent');
       return;
     }
+    if (sent.status === 410) this.#forget(entry.webhook);
     if (sent.gone || entry.attempts >= MAX_ATTEMPTS) {
       entry.outcome = `given up: ${sent.why}`;
       log.error({ webhook: entry.webhook, id: entry.id, alert: entry.alert }, `alert not sent, ${entry.outcome}`);
@@ -141,6 +160,26 @@ class Notifier {
     const waitMs = Math.max(backoffMs(BACKOFF, entry.attempts, Math.random()), sent.afterMs ?? 0) * pace;
     entry.nextMs += Math.min(waitMs, BACKOFF.maxMs);
     log.warn({ webhook: entry.webhook, id: entry.id, attempt: entry.attempts, waitMs }, `alert not sent: ${sent.why}`);
+  }
+
+  /** Why a receiver is not to be asked at all. */
+  #refusal(name: string): (Delivery & { kind: 'failed' }) | undefined {
+    const webhook = this.#options.webhooks[name];
+    if (webhook === undefined) return { kind: 'failed', why: 'it is not in the configuration any more', gone: true };
+    const urlHash = hashOf(webhook.url);
+    const gone = this.#outbox.gone.find((each) => each.webhook === name && each.urlHash === urlHash);
+    return gone && { kind: 'failed', why: `it asked at ${gone.at} to be told nothing any more (410)`, gone: true };
+  }
+
+  /** Nothing more is sent to a receiver, until it has another url. */
+  #forget(webhook: string): void {
+    const others = this.#outbox.gone.filter((each) => each.webhook !== webhook);
+    const urlHash = hashOf(this.#options.webhooks[webhook]!.url);
+    this.#outbox.gone = [...others, { webhook, urlHash, at: new Date().toISOString() }];
+    this.#options.log.error(
+      { webhook },
+      'this receiver answered 410 and is told of no alert any more: give it another url, or take it out',
+    );
   }
 
   async #audit(entry: OutboxEntry): Promise<void> {
@@ -160,14 +199,26 @@ class Notifier {
 
   /** While NATS is away alerts are sent all the same: it may be what they are about. */
   async #save(): Promise<void> {
+    const mine = this.#saving.then(() => this.#saveNow());
+    // Whoever comes next tries by itself.
+    this.#saving = mine.catch(() => undefined);
+    await mine;
+  }
+
+  async #saveNow(): Promise<void> {
     if (!this.#dirty) return;
     try {
-      await this.#outbox.save();
       this.#dirty = false;
+      await this.#outbox.save();
     } catch (thrown) {
       const error = asReplicationError(thrown);
+      this.#dirty = true;
       if (error.code === 'stream_conflict') throw error;
       this.#options.log.warn({ code: error.code }, `alerts to be sent are not stored: ${error.message}`);
     }
   }
+}
+
+function hashOf(url: string): string {
+  return createHash('sha256').update(url).digest('hex');
 }

@@ -21,10 +21,21 @@ export interface OutboxEntry {
   outcome?: string;
 }
 
+/** A receiver that asked to be told nothing any more. */
+export interface GoneReceiver {
+  readonly webhook: string;
+  /** SHA-256 of its url, which may be a secret: another url is another receiver. */
+  readonly urlHash: string;
+  /** RFC 3339. */
+  readonly at: string;
+}
+
 interface Stored {
   readonly v: 1;
   readonly firing: readonly Alert[];
   readonly entries: readonly OutboxEntry[];
+  /** Absent from what versions before wrote. */
+  readonly gone?: readonly GoneReceiver[];
   /** Rises with every process that takes over, so that one which was overtaken cannot write. */
   readonly taken: number;
 }
@@ -73,6 +84,7 @@ export class Outbox {
   #taken: number;
   firing: readonly Alert[];
   entries: OutboxEntry[];
+  gone: readonly GoneReceiver[];
 
   private constructor(bucket: KV, revision: number, stored: Stored) {
     this.#bucket = bucket;
@@ -80,14 +92,15 @@ export class Outbox {
     this.#taken = stored.taken;
     this.firing = stored.firing;
     this.entries = [...stored.entries];
+    this.gone = stored.gone ?? [];
   }
 
   /** Reads what there is and marks it as taken over. */
   static async open(bucket: KV): Promise<Outbox> {
     try {
       const { stored, revision } = await readStored(bucket);
-      const { firing = [], entries = [], taken = 0 } = stored ?? {};
-      const outbox = new Outbox(bucket, revision, { v: 1, firing, entries, taken: taken + 1 });
+      const { firing = [], entries = [], gone = [], taken = 0 } = stored ?? {};
+      const outbox = new Outbox(bucket, revision, { v: 1, firing, entries, gone, taken: taken + 1 });
       await outbox.save();
       return outbox;
     } catch (thrown) {
@@ -113,6 +126,7 @@ export class Outbox {
       v: 1,
       firing: this.firing,
       entries: this.entries,
+      gone: this.gone,
       taken: this.#taken,
     } satisfies Stored);
     try {

@@ -12,8 +12,14 @@ export interface WebhookMessage {
 
 export type Delivery =
   | { readonly kind: 'delivered'; readonly status: number }
-  /** `gone`: the receiver asks never to be told again (410). `afterMs`: the wait that it asks for. */
-  | { readonly kind: 'failed'; readonly why: string; readonly gone: boolean; readonly afterMs?: number };
+  /** `gone`: the receiver asks to be told nothing any more (410). `afterMs`: the wait that it asks for. */
+  | {
+      readonly kind: 'failed';
+      readonly why: string;
+      readonly gone: boolean;
+      readonly status?: number;
+      readonly afterMs?: number;
+    };
 
 const TIMEOUT_MS = 15_000;
 
@@ -23,15 +29,29 @@ export function signature(secret: string, id: string, timestamp: number, body: s
   return `v1,${createHmac('sha256', key).update(`${id}.${timestamp}.${body}`).digest('base64')}`;
 }
 
+/** What a message is sent by. */
+export type Receiver = Pick<WebhookConfig, 'url' | 'secret'> & Partial<Pick<WebhookConfig, 'previous_secret'>>;
+
+/** One for each secret that the receiver may know, with spaces between them. */
+function signatures(
+  { secret, previous_secret: previous }: Receiver,
+  id: string,
+  timestamp: number,
+  body: string,
+): string {
+  const secrets = previous === undefined ? [secret] : [secret, previous];
+  return secrets.map((each) => signature(each, id, timestamp, body)).join(' ');
+}
+
 /** One try. Does not throw: what went wrong is in what it gives. */
 export async function sendWebhook(
-  { url, secret }: Pick<WebhookConfig, 'url' | 'secret'>,
+  receiver: Receiver,
   { id, body }: WebhookMessage,
   signal: AbortSignal,
 ): Promise<Delivery> {
   const timestamp = Math.floor(Date.now() / 1000);
   try {
-    const { href, authorization } = withoutCredentials(url);
+    const { href, authorization } = withoutCredentials(receiver.url);
     const response = await fetch(href, {
       method: 'POST',
       headers: {
@@ -40,7 +60,7 @@ export async function sendWebhook(
         ...(authorization === undefined ? {} : { Authorization: authorization }),
         'webhook-id': id,
         'webhook-timestamp': String(timestamp),
-        'webhook-signature': signature(secret, id, timestamp, body),
+        'webhook-signature': signatures(receiver, id, timestamp, body),
       },
       body,
       // A redirect would send a signed message to somebody who was not configured.
@@ -52,8 +72,9 @@ export async function sendWebhook(
     const afterMs = retryAfterMs(response.headers.get('retry-after'));
     return {
       kind: 'failed',
-      why: `status ${response.status}`,
+      why: `status ${response.status}${response.status >= 300 && response.status < 400 ? ', and redirects are not followed' : ''}`,
       gone: response.status === 410,
+      status: response.status,
       ...(afterMs === undefined ? {} : { afterMs }),
     };
   } catch (thrown) {

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { createServer, type IncomingHttpHeaders } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Webhook } from 'standardwebhooks';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { parseConfig } from '../../core/config.ts';
 import { dueEntries, type OutboxEntry } from '../../monitoring/alerts/outbox.ts';
 import { sendWebhook, signature } from '../../monitoring/alerts/webhook.ts';
@@ -47,6 +47,9 @@ describe('the configuration of webhooks', () => {
   it.each([
     ['a secret without its prefix', { url: 'https://a.example', secret: secret.slice(6) }, /whsec_/],
     ['a short secret', { url: 'https://a.example', secret: 'whsec_AAAA' }, /24 to 64 bytes/],
+    ['no url at all', { url: 'http://', secret }, /http or https/],
+    ['a password that cannot be read', { url: 'https://a:%zz@a.example', secret }, /http or https/],
+    ['a short secret of before', { url: 'https://a.example', secret, previous_secret: 'whsec_AAAA' }, /24 to 64 bytes/],
     ['another scheme', { url: 'ftp://a.example', secret }, /http or https/],
     ['no secret', { url: 'https://a.example' }, /webhooks\.ops\.secret/],
   ])('refuses %s', (_, webhook, message) => {
@@ -73,6 +76,69 @@ describe('a try to send', () => {
     const failed = await sendWebhook({ url, secret }, message, signal);
     expect(failed).toMatchObject({ kind: 'failed', why: expect.stringContaining('ECONNREFUSED') });
     expect(JSON.stringify(failed)).not.toMatch(/p%40ss|p@ss|also-a-secret/);
+  });
+});
+
+describe('a receiver', () => {
+  const secret = `whsec_${Buffer.alloc(24, 7).toString('base64')}`;
+  const previous = `whsec_${Buffer.alloc(32, 8).toString('base64')}`;
+  const { signal } = new AbortController();
+  let answer: { status: number; headers: Record<string, string> };
+  const seen: { path: string; headers: Record<string, string>; body: string }[] = [];
+  const server = createServer((request, response) => {
+    const parts: Buffer[] = [];
+    request.on('data', (part: Buffer) => parts.push(part));
+    request.on('end', () => {
+      const headers = request.headers as Record<string, string>;
+      seen.push({ path: request.url!, headers, body: Buffer.concat(parts).toString() });
+      response.writeHead(answer.status, answer.headers).end();
+    });
+  });
+  const url = (): string => `http://127.0.0.1:${(server.address() as AddressInfo).port}/hook`;
+
+  beforeAll(async () => await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve)));
+  beforeEach(() => {
+    answer = { status: 204, headers: {} };
+    seen.length = 0;
+  });
+  afterAll(() => void server.close());
+
+  it('that changes its secret takes what is signed with the old one and with the new one', async () => {
+    const body = '{"type":"alert.firing"}';
+    await sendWebhook({ url: url(), secret, previous_secret: previous }, { id: 'msg_1', body }, signal);
+    await sendWebhook({ url: url(), secret }, { id: 'msg_2', body }, signal);
+    const [changing, changed] = seen;
+    for (const each of [secret, previous])
+      expect(new Webhook(each).verify(changing!.body, changing!.headers)).toEqual({ type: 'alert.firing' });
+    expect(changing!.headers['webhook-signature']!.split(' ')).toHaveLength(2);
+    expect(() => new Webhook(previous).verify(changed!.body, changed!.headers)).toThrow();
+  });
+
+  it('that sends elsewhere is not followed', async () => {
+    answer = { status: 307, headers: { location: '/elsewhere' } };
+    expect(await sendWebhook({ url: url(), secret }, { id: 'msg_1', body: '{}' }, signal)).toMatchObject({
+      kind: 'failed',
+      gone: false,
+      why: 'status 307, and redirects are not followed',
+    });
+    expect(seen.map(({ path }) => path)).toEqual(['/hook']);
+  });
+
+  it.each([
+    ['120', 120_000],
+    ['0', 0],
+    ['soon', undefined],
+  ])('that asks for a pause (%s) has it', async (after, afterMs) => {
+    answer = { status: 429, headers: { 'retry-after': after } };
+    const failed = await sendWebhook({ url: url(), secret }, { id: 'msg_1', body: '{}' }, signal);
+    expect(failed.kind === 'failed' && failed.afterMs).toBe(afterMs);
+  });
+
+  it('that is gone says so with 410', async () => {
+    answer = { status: 410, headers: {} };
+    expect(await sendWebhook({ url: url(), secret }, { id: 'msg_1', body: '{}' }, signal)).toMatchObject({
+      gone: true,
+    });
   });
 });
 
