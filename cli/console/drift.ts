@@ -3,7 +3,7 @@ import type { Config } from '../../core/config.ts';
 import type { DriftFinding, DriftView, RowPairView, ShownValue } from '../../monitoring/console/views.ts';
 import { placeOf } from '../../monitoring/drift/open-sides.ts';
 import type { RowImages } from '../../monitoring/drift/row-images.ts';
-import { LATEST_RUNS } from '../../monitoring/drift/verification.ts';
+import { LATEST_RUNS, wasInterrupted } from '../../monitoring/drift/verification.ts';
 import type { SqlReader, SqlRow } from '../../monitoring/sql-reader.ts';
 import { hiddenColumns, shown, type HidesColumn } from './hidden-columns.ts';
 
@@ -87,7 +87,7 @@ export async function lastRun(reader: SqlReader, flow: string): Promise<DriftVie
       ? `jsonb_path_query_array(tables, '$.*.leftOut[*]')`
       : `JSON_EXTRACT(tables, '$.*.leftOut[*]')`;
   const [row] = await reader.query(
-    `SELECT state, started_at, finished_at, ${leftOut} AS left_out, CASE WHEN ${unresolvedIn(reader)} THEN 1 END AS unresolved FROM waybill.drift_run WHERE flow = ? ORDER BY id DESC LIMIT 1`,
+    `SELECT state, error, started_at, finished_at, ${leftOut} AS left_out, CASE WHEN ${unresolvedIn(reader)} THEN 1 END AS unresolved FROM waybill.drift_run WHERE flow = ? ORDER BY id DESC LIMIT 1`,
     [flow],
   );
   if (row === undefined) return undefined;
@@ -96,7 +96,7 @@ export async function lastRun(reader: SqlReader, flow: string): Promise<DriftVie
   return {
     ...(parts.length === 0 ? {} : { leftOut: parts.map(({ what, why, records }) => ({ what, why, records })) }),
     ...(row['unresolved'] == null ? {} : { unresolved: true }),
-    state: row['state']!,
+    state: wasInterrupted(row['error'] ?? null) ? 'interrupted' : row['state']!,
     startedAt: moment(row['started_at'])!,
     ...(finishedAt === undefined ? {} : { finishedAt }),
   };

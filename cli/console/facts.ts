@@ -52,6 +52,7 @@ export const transformName = (flow: string): string => `flow:${flow}`;
 
 /** What the place that a flow writes to knows of it. */
 export interface OwnWord {
+  /** As people know it. */
   readonly position?: string;
   readonly commitTime?: string;
   readonly quarantined?: number;
@@ -80,7 +81,7 @@ export function workOf(
     lagSeconds: lagOf(facts),
     rowsPerSecond: facts?.rowsPerSecond ?? 0,
     ...(detail === undefined ? {} : { detail }),
-    ...(own.position === undefined ? {} : { position: positionText(own.position) }),
+    ...(own.position === undefined ? {} : { position: own.position }),
     ...(facts?.pendingFrames === undefined || stream?.state !== 'here' ? {} : { pendingFrames: facts.pendingFrames }),
     ...(kept === undefined ? {} : { keptSeconds: kept }),
   };

@@ -2,6 +2,7 @@
 import { readFanOutPlace } from '../../apply/nats/fan-out-store.ts';
 import { asReplicationError } from '../../core/errors.ts';
 import { formatPosition } from '../../core/position.ts';
+import { placeText } from '../place-text.ts';
 import { fanOutName, recordsStreamName } from '../../core/record-messages.ts';
 import type { SampleSet } from '../../monitoring/alerts/sample-set.ts';
 import type { FlowView, StreamView } from '../../monitoring/console/views.ts';
@@ -41,7 +42,9 @@ async function placeOf(
 ): Promise<Pick<OwnWord, 'position' | 'detail'>> {
   try {
     const place = await connections.nats.use((nats) => readFanOutPlace(nats, prefix, entity));
-    return place === undefined ? {} : { position: formatPosition(place.position) };
+    return place === undefined
+      ? {}
+      : { position: placeText({ position: formatPosition(place.position), streamSeq: place.seq }, true) };
   } catch (thrown) {
     const error = asReplicationError(thrown);
     if (error.code === 'internal') throw thrown;

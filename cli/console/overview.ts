@@ -20,6 +20,7 @@ import { METRIC } from '../../monitoring/metric-names.ts';
 import type { Observation } from '../../monitoring/observation.ts';
 import type { Connections } from './connections.ts';
 import { countFindings, lastProof } from './drift.ts';
+import { placeText } from '../place-text.ts';
 import {
   factsOf,
   find,
@@ -176,7 +177,7 @@ async function flowView(
   const seconds = sourcesOf(config, name).flatMap((from) => find(beats, { source: from, target }) ?? []);
   const heartbeat = seconds.length === 0 ? undefined : Math.max(...seconds);
   const coverage = find(samples.max(METRIC.driftCoverage[0], ['flow']), { flow: name });
-  const own = await ownWord(connections, target, name);
+  const own = await ownWord(connections, target, name, config.flows[name] === undefined);
   return {
     name,
     source,
@@ -203,7 +204,12 @@ function verifiedAt(reported: number | undefined, own: OwnWord): { verifiedAt?: 
 }
 
 /** What the target itself says of a flow. */
-async function ownWord(connections: Connections, target: string, flow: string): Promise<OwnWord> {
+async function ownWord(
+  connections: Connections,
+  target: string,
+  flow: string,
+  readsRecords: boolean,
+): Promise<OwnWord> {
   try {
     const [row, reasons, found, provenAt] = await Promise.all([
       connections
@@ -215,7 +221,7 @@ async function ownWord(connections: Connections, target: string, flow: string): 
     ]);
     const drift = found.reduce((sum, each) => sum + each.rows, 0);
     return {
-      ...(row === undefined ? {} : { position: row.position }),
+      ...(row === undefined ? {} : { position: placeText(row, readsRecords) }),
       ...(row?.commitTime == null ? {} : { commitTime: row.commitTime.toISOString() }),
       quarantined: reasons.reduce((sum, { count }) => sum + count, 0),
       drift,

@@ -12,6 +12,8 @@ export interface FlowPath {
   readonly stream: string;
   /** The sources from which something comes to the target. */
   readonly begins: readonly string[];
+  /** Its stream is one of records, which are made here: no place of it is one in a source's log. */
+  readonly readsRecords?: true;
   /** The entity whose records become messages in NATS, which is the target then. */
   readonly fanOut?: string;
 }
@@ -30,12 +32,14 @@ export function flowPaths(config: Config): FlowPath[] {
       source: canonical,
       target: to,
       stream: canonicalStreamName(prefix, canonical),
+      readsRecords: true as const,
     })),
     ...Object.entries(config.outboundFlows).map(([name, { outbound, to }]) => ({
       name,
       source: outbound,
       target: to,
       stream: canonicalStreamName(prefix, outbound),
+      readsRecords: true as const,
     })),
   ];
   const fanOuts = Object.entries(config.canonicalFlows).flatMap(([name, { canonical, fan_out: isWanted }]) =>
@@ -46,6 +50,7 @@ export function flowPaths(config: Config): FlowPath[] {
           target: 'nats',
           stream: canonicalStreamName(prefix, canonical),
           begins: sourcesOf(config, name),
+          readsRecords: true as const,
           fanOut: canonical,
         }
       : [],

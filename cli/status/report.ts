@@ -7,11 +7,12 @@ import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import type { Config } from '../../core/config.ts';
 import { ERROR_CODES, ReplicationError } from '../../core/errors.ts';
-import { describePosition, formatPosition, parsePosition } from '../../core/position.ts';
+import { describePosition, formatPosition } from '../../core/position.ts';
 import type { Alert } from '../../monitoring/alerts/evaluator.ts';
 import type { Verification } from '../../monitoring/drift/verification.ts';
 import type { LagState, StageFacts } from '../../monitoring/health.ts';
 import type { TableNotice } from '../../core/metrics.ts';
+import { placeText } from '../place-text.ts';
 import { flowPaths, type FlowPath } from './flow-paths.ts';
 import type { NatsReading, StreamReading } from './stream-session.ts';
 import type { TargetReading } from './target-session.ts';
@@ -62,6 +63,7 @@ export interface FlowLine {
   readonly detail?: string;
   readonly lag: Lag;
   readonly rowsPerSecond?: number;
+  /** A place of the source's log; of a flow that reads records, the frame of their stream. */
   readonly position?: string;
   readonly pendingFrames?: number;
   /** When the newest change was committed that the target has. */
@@ -310,7 +312,6 @@ function flowLine(path: FlowPath, known: Known<FlowReading>, nats: NatsReading |
     return row === undefined ? 'new' : 'stopped';
   })();
   const gap = gapError(flow.name, row, stream, state);
-  const position = row === undefined ? undefined : parsePosition(row.position);
   const verification = reading?.verifications.get(flow.name);
   return {
     ...flow,
@@ -318,7 +319,7 @@ function flowLine(path: FlowPath, known: Known<FlowReading>, nats: NatsReading |
     ...optional('detail', facts?.detail),
     lag: flowLag(flow.name, facts, pending, nats),
     ...(facts === undefined ? {} : { rowsPerSecond: facts.rowsPerSecond }),
-    ...optional('position', position === undefined ? undefined : describePosition(position)),
+    ...optional('position', row && placeText(row, path.readsRecords === true)),
     ...optional('pendingFrames', pending),
     ...optional('commitTime', row?.commitTime?.toISOString()),
     ...optional('quarantined', reading?.quarantined && (reading.quarantined.get(flow.name) ?? 0)),

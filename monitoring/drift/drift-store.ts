@@ -43,8 +43,10 @@ export interface DriftStore {
   close(): Promise<void>;
 }
 
+/** Why a run has failed that was interrupted and cannot be resumed. */
+export const INTERRUPTED = 'it was interrupted';
 /** Why a run has failed that was interrupted and not resumed. */
-export const ABANDONED = 'it was interrupted, and another comparison has begun';
+export const ABANDONED = `${INTERRUPTED}, and another comparison has begun`;
 
 /** What a store throws that finds its run taken over. */
 export function takenOver(flow: string): ReplicationError {

@@ -118,8 +118,7 @@ it('lists the fan-out of records beside the flow that writes them', async () => 
     fanOut: true,
     state: expect.stringMatching(/^(?:idle|applying|streaming)$/),
     pendingFrames: 0,
-    // The place of the source is behind all that has been published.
-    position: expect.stringContaining('/'),
+    position: expect.stringMatching(/^frame [1-9]\d*$/),
   });
   // It is no flow that has drift or a quarantine to look at.
   expect((await get<{ flows: { name: string }[] }>('meta')).flows.map((each) => each.name)).toEqual(['stock', 'back']);
@@ -136,7 +135,8 @@ it('lists the fan-out of records beside the flow that writes them', async () => 
         card.locator('.figure', { has: page.locator(`dt:text-is("${label}")`) }).locator('dd');
       expect(await card.locator('.kind').textContent()).toBe('Fan-out');
       expect(await card.locator('.trend', { hasText: 'Lag' }).locator('.now').textContent()).toBe('none');
-      expect(await figure('Position').textContent()).toBe(fanOut['position']);
+      // Frames without records come, too, so that it may have gone on meanwhile.
+      expect(await figure('Position').textContent()).toMatch(/^frame [1-9]\d*$/);
       expect(await figure('Frames waiting').textContent()).toBe('0');
       expect(await card.locator('a').count()).toBe(0);
       // A flow to another system is not compared: it neither claims nor lacks a proof.

@@ -6,8 +6,11 @@ import { describeStatus, type Readings, type StatusReport } from '../../cli/stat
 import { Screen } from '../../cli/status/screen.ts';
 import { plain } from '../../cli/status/table.ts';
 import type { NatsReading } from '../../cli/status/stream-session.ts';
+import type { TargetReading } from '../../cli/status/target-session.ts';
 import { parseConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
+import { ABANDONED, INTERRUPTED } from '../../monitoring/drift/drift-store.ts';
+import { summarize, type RunRow } from '../../monitoring/drift/verification.ts';
 import type { StageFacts } from '../../monitoring/health.ts';
 
 const config = parseConfig(
@@ -96,6 +99,46 @@ describe('the report', () => {
       ['stock', 0.5],
       ['to_shop', 0.75],
     ]);
+  });
+
+  it('names the frame that a flow of records is at: a position of its stream is none of a log', () => {
+    const position = 'pg1/0000000000ABCDEF/000000000000';
+    const place = { stream: 's', streamSeq: 12, position, commitTime: null, quarantineVersion: 0, updatedAt: AT };
+    const positions = [
+      { flow: 'copy', source: 'wms', ...place },
+      { flow: 'stock', source: 'inventory_position', ...place },
+    ];
+    const vis: TargetReading = { positions, quarantined: new Map(), tables: new Map(), verifications: new Map() };
+    const readings: Readings = { nats: {}, sources: new Map(), targets: new Map([['vis', { value: vis }]]) };
+    const { flows } = describeStatus(config, readings, AT);
+    expect(flows.map(({ name, position }) => [name, position])).toEqual([
+      ['copy', '0/ABCDEF'],
+      ['stock', 'frame 12'],
+      ['to_shop', undefined],
+    ]);
+  });
+
+  it('says of a comparison that was interrupted just that', () => {
+    const run = {
+      state: 'done',
+      error: null,
+      startedAt: new Date('2026-11-20T07:00:00Z'),
+      tables: 1,
+      findings: 0,
+      unresolved: 0,
+    };
+    const failed = (error: string): RunRow => ({ ...run, state: 'failed', error, tables: 0, startedAt: AT });
+    const shown = (...runs: RunRow[]): string => {
+      const verifications = new Map([['copy', summarize(runs, 0)!]]);
+      const vis: TargetReading = { positions: [], quarantined: new Map(), tables: new Map(), verifications };
+      const readings: Readings = { nats: {}, sources: new Map(), targets: new Map([['vis', { value: vis }]]) };
+      const lines = renderStatus(describeStatus(config, readings, AT), { width: 160, paint: plain });
+      return lines[at(lines, 'copy ')]!;
+    };
+    expect(shown(failed(INTERRUPTED))).toContain('never (interrupted)');
+    expect(shown(failed(ABANDONED), run)).toContain('1h 00m ago (interrupted)');
+    expect(shown(failed('relation "orders" does not exist'), run)).toContain('1h 00m ago (failed)');
+    expect(shown(run)).toMatch(/1h 00m ago +(?!\()/);
   });
 
   it('says what keeps a transform from its work', () => {

@@ -76,6 +76,8 @@ function sideBySide(pair, close) {
   ];
 }
 
+const RUN_STATES = { running: 'began', interrupted: 'was interrupted' };
+
 export function createDrift({ meta, argument }) {
   const flows = meta.flows.filter(({ compared }) => compared).map(({ name }) => name);
   if (flows.length === 0) return { element: empty('No flows', 'There is nothing to compare.') };
@@ -116,6 +118,7 @@ export function createDrift({ meta, argument }) {
   const work = h('div', { class: 'split', hidden: true }, table, sheet);
   const compare = h('button', { type: 'button', onclick: () => void verify(false) }, 'Compare now');
   const repair = h('button', { type: 'button', onclick: () => void verify(true) }, 'Compare and repair');
+  let lastRun;
   let shown = 0;
   let busy = false;
 
@@ -141,6 +144,16 @@ export function createDrift({ meta, argument }) {
       busy = false;
       refresh();
     }
+  }
+
+  function tellRun() {
+    const { finishedAt, startedAt, unresolved } = lastRun ?? {};
+    setText(
+      state,
+      lastRun === undefined
+        ? 'Never compared'
+        : `Last comparison ${RUN_STATES[lastRun.state] ?? lastRun.state} ${ago(finishedAt ?? startedAt)}${unresolved ? '; some rows are not proven' : ''}`,
+    );
   }
 
   function close() {
@@ -173,13 +186,8 @@ export function createDrift({ meta, argument }) {
       const view = await get(`${base}/drift?${new URLSearchParams(range)}`);
       shown = range.offset + view.findings.length;
       if (afresh) rows.replaceChildren();
-      const { lastRun } = view;
-      setText(
-        state,
-        lastRun === undefined
-          ? 'Never compared'
-          : `Last comparison ${lastRun.state === 'running' ? 'began' : lastRun.state} ${ago(lastRun.finishedAt ?? lastRun.startedAt)}${lastRun.unresolved ? '; some rows are not proven' : ''}`,
-      );
+      ({ lastRun } = view);
+      tellRun();
       tables.replaceChildren(
         ...view.tables.map((each) =>
           h(
@@ -275,6 +283,7 @@ export function createDrift({ meta, argument }) {
       const mark = `${now?.drift} ${now?.verifiedAt}`;
       if (known !== undefined && mark !== known && sheet.hidden) void load(true);
       known = mark;
+      if (lastRun !== undefined) tellRun();
     },
     close: unlisten,
   };

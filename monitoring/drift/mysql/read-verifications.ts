@@ -24,12 +24,12 @@ export async function readVerifications(
   const driftRows = new Map(open.map(([flow, rows]) => [flow!, Number(rows)]));
   for (const flow of flows) {
     const rows = await session.query(
-      `SELECT state, started_at, tables FROM waybill.drift_run WHERE flow = ${quoteText(flow)}
+      `SELECT state, started_at, tables, error FROM waybill.drift_run WHERE flow = ${quoteText(flow)}
         ORDER BY id DESC LIMIT ${LATEST_RUNS}`,
       DOING,
     );
     const verification = summarize(
-      rows.map(([state, startedAt, progress]) => toRun(state!, startedAt!, progress!)),
+      rows.map(([state, startedAt, progress, error]) => toRun(state!, startedAt!, progress!, error ?? null)),
       driftRows.get(flow) ?? 0,
     );
     if (verification !== undefined) found.set(flow, verification);
@@ -37,10 +37,11 @@ export async function readVerifications(
   return found;
 }
 
-function toRun(state: string, startedAt: string, progress: string): RunRow {
+function toRun(state: string, startedAt: string, progress: string, error: string | null): RunRow {
   const tables = Object.values(JSON.parse(progress) as Record<string, TableProgress>);
   return {
     state,
+    error,
     startedAt: new Date(`${startedAt.replace(' ', 'T')}Z`),
     tables: tables.length,
     findings: tables.reduce((sum, table) => sum + table.findings.length, 0),

@@ -19,9 +19,16 @@ export async function readVerifications(
     );
     const driftRows = new Map(open.rows.map(({ flow, rows }) => [flow, Number(rows)]));
     for (const flow of flows) {
-      type Row = { state: string; startedAt: Date; tables: string; findings: string; unresolved: string };
+      type Row = {
+        state: string;
+        error: string | null;
+        startedAt: Date;
+        tables: string;
+        findings: string;
+        unresolved: string;
+      };
       const { rows } = await client.query<Row>(
-        `SELECT r.state, r.started_at AS "startedAt", t.tables::text, t.findings::text, t.unresolved::text
+        `SELECT r.state, r.error, r.started_at AS "startedAt", t.tables::text, t.findings::text, t.unresolved::text
            FROM (SELECT * FROM waybill.drift_run WHERE flow = $1 ORDER BY id DESC LIMIT ${LATEST_RUNS}) r,
              LATERAL (SELECT count(*) AS tables, coalesce(sum(jsonb_array_length(value -> 'findings')), 0) AS findings,
                coalesce(sum((value ->> 'unresolved')::bigint), 0) AS unresolved FROM jsonb_each(r.tables)) t

@@ -10,7 +10,7 @@ import { abortableDelay } from '../../../core/run-service.ts';
 import { passed } from '../alignment.ts';
 import { maskFor } from '../compare-plan.ts';
 import { Buckets, bucketOf, formatDigest } from '../digest.ts';
-import type { DriftStore } from '../drift-store.ts';
+import { INTERRUPTED, type DriftStore } from '../drift-store.ts';
 import { compareRows, rowsById, tooMany, type Finding } from '../findings.ts';
 import type { FlowOutcome, TableOutcome } from '../outcome.ts';
 import { Pace } from '../pace.ts';
@@ -107,7 +107,7 @@ export async function verifyRecords(options: RecordVerificationOptions): Promise
     return { flow, startedAt: run.startedAt, tables: [outcome] };
   } catch (thrown) {
     // What is worked out is gone with this process: there is nothing to be resumed.
-    const error = signal.aborted ? 'it was interrupted' : thrown instanceof Error ? thrown.message : String(thrown);
+    const error = signal.aborted ? INTERRUPTED : thrown instanceof Error ? thrown.message : String(thrown);
     await store.finish(run, { state: 'failed', error }).catch(() => undefined);
     throw thrown;
   }
