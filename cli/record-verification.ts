@@ -1,4 +1,5 @@
 /** Composes the comparison of a flow of records with its sources: scans, mappings, the target, repairs. */
+import type { KV } from '@nats-io/kv';
 import type { CanonicalFlowConfig } from '../core/canonical-config.ts';
 import type { Config } from '../core/config.ts';
 import { ColumnRules } from '../core/column-rules.ts';
@@ -7,6 +8,7 @@ import { openBucket } from '../core/lease.ts';
 import type { Nats } from '../core/nats.ts';
 import { abortableDelay } from '../core/run-service.ts';
 import { installationId } from '../core/stale-sessions.ts';
+import { readFirstReadings } from '../capture/first-readings.ts';
 import { rereadRows } from '../capture/reread.ts';
 import { openTableScan, type TableScan } from '../capture/table-scan.ts';
 import { openLog, openRecordsTarget } from '../monitoring/drift/open-sides.ts';
@@ -30,6 +32,7 @@ const DELIVERY_MS = 90_000;
 /** How long a transform may take to write all records anew. */
 const REWRITE_MS = 600_000;
 const POLL_MS = 200;
+const LOADING_POLL_MS = 1000;
 /** Records of one request: it is one message of NATS. */
 const RECORDS_AT_ONCE = 1000;
 
@@ -50,6 +53,7 @@ export async function verifyRecordsOnce(
   const maxLoad = options.maxLoad ?? verify.max_load;
   const plan = await loadFlowPlan(flow, settings);
   const applicationName = `waybill verify ${flow}`;
+  const bucket = await openBucket(nats, config.nats);
   const reading = await withChosenServers(config, Object.keys(settings.from));
   const pace = new Pace(maxLoad, signal);
   const work = async <T>(piece: () => Promise<T>): Promise<T> => (await pace.work(piece)).result;
@@ -79,12 +83,13 @@ export async function verifyRecordsOnce(
       plan,
       nats,
       prefix,
-      installation: await installationId(await openBucket(nats, config.nats)),
+      installation: await installationId(bucket),
       sources: new Map([...sources].map(([name, source]) => [name, rowsOf(source)])),
       work,
       signal,
     });
     closing.push(() => recomputed.close());
+    await loaded(recomputed, flow, { bucket, signal, atMostMs: options.deliveryMs ?? DELIVERY_MS });
     const expected = new ProvenRecords({
       flow: recomputed,
       nats,
@@ -118,6 +123,32 @@ export async function verifyRecordsOnce(
     });
   } finally {
     for (const close of closing.toReversed()) await close();
+  }
+}
+
+/**
+ * Waits until the tables that records are made of have been read for the first time: what is missing before is on its way.
+ * Throws `verify_stalled` where that takes too long.
+ */
+async function loaded(
+  { tables }: RecomputedFlow,
+  flow: string,
+  { bucket, signal, atMostMs }: { bucket: KV; signal: AbortSignal; atMostMs: number },
+): Promise<void> {
+  const sources = [...new Set(tables.map(({ source }) => source))];
+  const started = performance.now();
+  for (;;) {
+    const reading = new Map<string, ReadonlySet<string>>();
+    for (const source of sources) reading.set(source, await readFirstReadings(bucket, source));
+    const waits = tables.filter(({ source, table }) => reading.get(source)!.has(`${table.schema}.${table.name}`));
+    if (waits.length === 0) return;
+    if (performance.now() - started > atMostMs)
+      throw new ReplicationError(
+        'verify_stalled',
+        `flow ${flow} is not compared before ${waits.map(({ source, table }) => `${source} ${table.schema}.${table.name}`).join(', ')} has been read for the first time (waybill status shows how far it is)`,
+      );
+    await abortableDelay(LOADING_POLL_MS, signal);
+    signal.throwIfAborted();
   }
 }
 

@@ -1,4 +1,5 @@
 /** Composes comparisons: sides, stream, repairs. Shared by `waybill verify` and by the schedule of `waybill run`. */
+import { readFirstReadings } from '../capture/first-readings.ts';
 import { rereadRows } from '../capture/reread.ts';
 import { cdcStreamName } from '../core/cdc-stream.ts';
 import { ColumnRules } from '../core/column-rules.ts';
@@ -117,6 +118,7 @@ async function auditRepairs(
 async function verifyMirror(config: Config, flow: string, options: ComparisonOptions): Promise<FlowOutcome> {
   const settings = config.flows[flow]!;
   const { nats, report, repairs, signal } = options;
+  const bucket = await openBucket(nats, config.nats);
   const sides = await openSides(await withChosenServer(config, flow), flow);
   const repairer: Repairer = {
     reread: (schema, table, keys, stop) =>
@@ -141,11 +143,13 @@ async function verifyMirror(config: Config, flow: string, options: ComparisonOpt
       graceMs: config.monitoring.verify.grace,
       resume: options.resume,
       repairer: options.repair ? repairer : undefined,
+      loading: () => readFirstReadings(bucket, settings.mirror),
       signal,
       onRepair: (schema, table, asked) => repairs.asked(schema, table, asked),
       onTable: (table) => {
         repairs.compared(table);
-        report?.compared(table);
+        // Of a table that was left out stands what was found before.
+        if (table.progress.leftOut === undefined) report?.compared(table);
       },
       ...(report === undefined ? {} : { onShare: (share) => report.coverage(share) }),
     });

@@ -143,7 +143,7 @@ function advice({ flow, tables }: FlowOutcome, extra: 'report' | 'delete'): stri
     );
   if (extra === 'report' && open.some(({ kind }) => kind === 'extra'))
     lines.push(`extra rows stay, until the flow says \`extra_rows: delete\` and is repaired`);
-  if (tables.some(({ progress }) => progress.unresolved > 0))
+  if (tables.some(({ progress: { unresolved, leftOut } }) => unresolved > 0 && leftOut === undefined))
     lines.push(
       'unresolved rows changed at every look, or lack a column: compare again when they change less, or mend the column',
     );
@@ -175,7 +175,7 @@ function print(outcome: FlowOutcome, extra: 'report' | 'delete'): void {
   );
   for (const table of outcome.tables) {
     for (const { what, why, records } of table.progress.leftOut ?? [])
-      console.log(`  ${table.name} left out: ${what === '*' ? 'whole records' : what} of ${records}, since ${why}`);
+      console.log(`  ${table.name} left out: ${what === '*' ? 'all' : what} of ${records}, since ${why}`);
     const findings = openFindings(table);
     for (const { kind, key, sourceDigest, targetDigest, copies } of findings.slice(0, SHOWN))
       console.log(

@@ -58,6 +58,8 @@ export interface FlowVerificationOptions {
   /** Go on with a run that was interrupted. */
   readonly resume: boolean;
   readonly repairer?: Repairer | undefined;
+  /** The tables of the source (`schema.name`) whose rows the stream does not hold yet, since they are still being read. */
+  readonly loading?: () => Promise<ReadonlySet<string>>;
   readonly signal: AbortSignal;
   /** Told before rows of a table are asked for again, of how many. */
   readonly onRepair?: OnRepair;
@@ -67,6 +69,7 @@ export interface FlowVerificationOptions {
 }
 
 const MAX_FINDINGS = 10_000;
+const LOADING = 'the table is still being read for the first time';
 
 /** Throws classified errors; what was compared until then is stored and can be resumed. */
 export async function verifyFlow(options: FlowVerificationOptions): Promise<FlowOutcome> {
@@ -103,8 +106,9 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
       }
       return total === 0 ? 1 : done / total;
     };
-    for (const plan of all) {
-      const { schema, name } = plan.source;
+    const isLoading = async (id: string): Promise<boolean> => (await options.loading?.())?.has(id) === true;
+    for (const planned of all) {
+      const { schema, name } = planned.source;
       const id = `${schema}.${name}`;
       const progress = run.tables.get(id) ?? newTableProgress();
       run.tables.set(id, progress);
@@ -126,8 +130,24 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
         const key = current.source.key.map((index) => current.source.columns[index]!.name);
         await sides.store.settle(run, schema, name, { key, images });
       };
-      await compare(plan);
-      await settle(plan);
+      let plan = planned;
+      let isLeftOut = await isLoading(id);
+      if (!isLeftOut) {
+        // Left out by the run that this one goes on with.
+        if (progress.leftOut !== undefined) restart(progress);
+        if (plan.target === undefined) {
+          // Its reading may have ended a moment ago, and the target makes the table with its first rows.
+          await passed(sides.source, sides.target, await sides.source.watermark(), signal);
+          plan = await withTarget(options, plan);
+        }
+        await compare(plan);
+        // A reading may have begun meanwhile: then what is missing comes with it.
+        isLeftOut = progress.findings.length > 0 && (await isLoading(id));
+      }
+      if (isLeftOut) {
+        leaveOut(progress, plan);
+        await sides.store.save(run, id);
+      } else await settle(plan);
       let outcome: TableOutcome = {
         schema,
         name,
@@ -157,6 +177,26 @@ export async function verifyFlow(options: FlowVerificationOptions): Promise<Flow
     throw thrown;
   }
   return { flow, startedAt: run.startedAt, tables };
+}
+
+function restart(progress: TableProgress): void {
+  delete progress.leftOut;
+  Object.assign(progress, newTableProgress());
+}
+
+/** Of a table that is not compared no row is proven. */
+function leaveOut(progress: TableProgress, { estimatedRows }: ComparePlan): void {
+  const records = Math.max(1, estimatedRows);
+  restart(progress);
+  progress.unresolved = records;
+  progress.leftOut = [{ what: '*', why: LOADING, records, share: 1 }];
+}
+
+/** The plan of a table with that of the target, which may have got it only now. */
+async function withTarget(options: FlowVerificationOptions, plan: ComparePlan): Promise<ComparePlan> {
+  if (plan.target !== undefined) return plan;
+  const { schema, name } = plan.source;
+  return (await plans(options)).find(({ source }) => source.schema === schema && source.name === name) ?? plan;
 }
 
 async function plans(options: FlowVerificationOptions): Promise<ComparePlan[]> {
@@ -193,7 +233,7 @@ async function repair(
   comparison: Comparison,
   { plan, progress, compare }: Compared,
 ): Promise<{ asked: number; left: readonly Finding[] }> {
-  const { deleteExtra, signal, sides, placeOf, zeroDates, rules, marksDeleted } = options;
+  const { deleteExtra, signal, sides } = options;
   const { schema, name } = plan.source;
   const wanted = progress.findings.filter((finding) => finding.kind !== 'extra' || deleteExtra);
   // Without a key only the whole table can be read again, which takes its extra rows away.
@@ -203,17 +243,10 @@ async function repair(
   options.onRepair?.(schema, name, wanted.length);
   await repairer.reread(schema, name, whole ? 'all' : wanted.map((finding) => sourceKey(plan, finding.key!)), signal);
   await passed(sides.source, sides.target, await sides.source.watermark(), signal);
-  // The target may have got the table, or its rows, only now.
-  const target = (await sides.target.tables()).find(
-    (table) => table.name === name && table.schema === (plan.target?.schema ?? placeOf(schema)),
-  );
-  const source = (await sides.source.tables()).find((table) => table.name === name && table.schema === schema);
-  const again =
-    source === undefined || plan.target !== undefined
-      ? plan
-      : comparePlan(source, target, zeroDates, rules, marksDeleted);
+  // Its rows may have come only now, and the table with them.
+  const again = await withTarget(options, plan);
   if (progress.truncated) {
-    Object.assign(progress, newTableProgress());
+    restart(progress);
     await compare(again);
     return { asked: wanted.length, left: progress.findings };
   }
