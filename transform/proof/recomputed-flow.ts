@@ -3,6 +3,7 @@
  * while they were say what changed meanwhile, and the same mappings and owners make the records. What a capture lost, or
  * a transform got wrong over time, is not in it.
  */
+import { askForProgress } from '../../core/asked-progress.ts';
 import { cdcStreamName } from '../../core/cdc-stream.ts';
 import {
   comparePositions,
@@ -154,7 +155,7 @@ export class RecomputedFlow {
     touched?: (outcome: Outcome) => void,
   ): Promise<void> {
     const feed = this.#feeds.get(source)!;
-    const { sources, stallMs = STALL_MS } = this.#options;
+    const { nats, prefix, sources, stallMs = STALL_MS } = this.#options;
     let movedMs = performance.now();
     let nudgedMs = -Infinity;
     while (source.open || !done()) {
@@ -175,6 +176,8 @@ export class RecomputedFlow {
       if (now - nudgedMs > NUDGE_EVERY_MS) {
         nudgedMs = now;
         await sources.get(source.name)!.nudge();
+        // A log may also stand still at the place that is waited for, of which no frame has told yet.
+        askForProgress(nats, prefix, 'capture', source.name);
       }
       await this.#pause();
     }

@@ -1,4 +1,5 @@
 /** Where the stream of records stands, as against its sources: what a target must have applied to be compared with them. */
+import { askForProgress } from '../../core/asked-progress.ts';
 import { canonicalStreamName } from '../../core/canonical-stream.ts';
 import { readTail } from '../../core/cdc-stream.ts';
 import { ReplicationError } from '../../core/errors.ts';
@@ -38,7 +39,9 @@ export interface RecordsPlaceOptions {
 
 const STALL_MS = 120_000;
 const NUDGE_EVERY_MS = 5000;
-/** A transform that has nothing to say tells how far it is no later than so. */
+/** A transform that has no records to write tells how far it is when it is asked. */
+const ASK_EVERY_MS = 1000;
+/** One that is not heard to be asked does so no later than this. */
 const QUIET_MS = 15_000;
 const FIRST_POLL_MS = 20;
 const MOST_POLL_MS = 500;
@@ -50,6 +53,7 @@ export async function recordsPlace(options: RecordsPlaceOptions): Promise<Record
   const started = performance.now();
   let movedMs = started;
   let nudgedMs = started;
+  let askedMs = -Infinity;
   let last = '';
   const due = plan.tiers.delayed.filter((tier) => isDueWithin(tier, tierWaitMs));
   for (let pollMs = FIRST_POLL_MS; ; pollMs = Math.min(MOST_POLL_MS, pollMs * 1.5)) {
@@ -67,6 +71,10 @@ export async function recordsPlace(options: RecordsPlaceOptions): Promise<Record
       if (late || !place.waitingSince(at).some((tier) => due.includes(tier))) return place;
     } else if (now - movedMs > stallMs)
       throw new ReplicationError('verify_stalled', whyStalled(plan, checkpoint, at, stallMs));
+    if (now - askedMs > ASK_EVERY_MS) {
+      askedMs = now;
+      askForProgress(nats, prefix, 'transform', plan.name);
+    }
     if (now - nudgedMs > NUDGE_EVERY_MS) {
       nudgedMs = now;
       await nudge();
