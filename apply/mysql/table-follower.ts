@@ -105,9 +105,9 @@ export class TableFollower {
       const wasStopped = (before ?? followed.underOtherName(table))?.state === 'stopped';
       const restart = step.restart && (wasStopped || followed.isLost(table) || followed.replaces(table));
       const record = await this.#fit({ table, restart }, before, ddl.run, open);
+      if (ddl.done && before?.definition !== undefined) await this.#supersede(table, before.definition.version);
       if (open !== undefined && !ddl.done) this.#remember(record, open);
       else await this.#store(record);
-      if (ddl.done && before?.definition !== undefined) await this.#supersede(table, before.definition.version);
     } catch (thrown) {
       const error = asReplicationError(targetError(thrown, `following the definition of ${nameOf(table)}`));
       await this.#stop(table, followed.of(table) ?? before, error, open === undefined || ddl.done ? undefined : open);
@@ -129,8 +129,9 @@ export class TableFollower {
     } else await this.#store(stopped);
   }
 
+  /** Before the table counts as changed: after a kill its rows of this version come once more. */
   async #supersede(table: TableSchema, version: string): Promise<void> {
-    await this.#intents.supersede(table, { versions: [version], at: await this.#position() });
+    await this.#intents.supersede(table, version, await this.#position());
   }
 
   async #fit(

@@ -232,6 +232,34 @@ describe.each([
       expect(await rows('SELECT COUNT(*), SUM(qty) FROM items')).toEqual([['401', '201']]);
     });
 
+    test('a table that changes several times in one transaction is written in each of its versions', async () => {
+      await open();
+      const versions = [3, 4, 5].map((count) =>
+        tableOf('items', ['id bigint', 'name text', 'doc text', 'a integer', 'b integer'].slice(0, count)),
+      );
+      let tries = 0;
+      feed.start({ state: (state) => void (tries += state === 'waiting' ? 1 : 0) });
+      await feed.frame([items], [[ins('1', 'n', null)]]);
+      await feed.caughtUp();
+      const rowOf = (id: string, version: number): RowChange =>
+        at(version, ins(...[id, 'n', null, '1', '2'].slice(0, 3 + version)));
+      // The version of the middle comes once more.
+      await feed.frame(versions, [[rowOf('2', 0), rowOf('3', 1), rowOf('4', 2), rowOf('5', 1), rowOf('6', 0)]]);
+      await feed.frame([versions[2]!], [[ins('7', 'n', null, '1', '2')]]);
+      await feed.caughtUp();
+      expect(await rows('SELECT * FROM items ORDER BY id')).toEqual([
+        ['1', 'n', null, null, null],
+        ['2', 'n', null, null, null],
+        ['3', 'n', null, '1', null],
+        ['4', 'n', null, '1', '2'],
+        ['5', 'n', null, '1', null],
+        ['6', 'n', null, null, null],
+        ['7', 'n', null, '1', '2'],
+      ]);
+      expect(tries).toBe(2);
+      expect(await rows('SELECT * FROM waybill.schema_changes')).toEqual([]);
+    });
+
     test('a restart applies nothing twice, and what it was in the middle of once', async () => {
       await open({ batch_bytes: 3000 });
       const log = tableOf('log', ['a integer'], { keys: 0 });
