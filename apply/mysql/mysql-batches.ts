@@ -16,7 +16,7 @@ import { seenSql } from './seen-keys.ts';
 import { SegmentWriter } from './segment-writer.ts';
 import type { MysqlSession } from './session.ts';
 import { SnapshotMarks } from './snapshot-marks.ts';
-import { quoteLiteral } from './sql.ts';
+import { quoteLiteral, uncheckedDelete } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 import { TableFollower } from './table-follower.ts';
 import { TablePlaces } from './table-places.ts';
@@ -49,7 +49,7 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     const { followed } = this;
     const places = new TablePlaces(settings, database);
     this.#plans = new TablePlans(session, places, followed, settings.deletes);
-    this.#marks = new SnapshotMarks(session, flow, settings);
+    this.#marks = new SnapshotMarks(session, flow, settings, (plan) => this.#plans.referencedWithin(plan, [plan]));
     this.#follower = new TableFollower({ session, flow, settings, followed, places, marks: this.#marks });
     this.#segments = new SegmentWriter(this.#plans, this.#marks, session.facts.localInfile);
   }
@@ -95,9 +95,10 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
   /** Truncates that follow each other are done children first. */
   async barrier(transaction: TargetTransaction, rows: readonly SourceRow<TablePlan>[]): Promise<void> {
     const ordered = rows.toSorted((a, b) => this.#plans.rank(b.plan) - this.#plans.rank(a.plan));
+    const emptied = ordered.filter(({ row }) => row[0] === 't').map(({ plan }) => plan);
     for (const item of ordered)
       if (item.row[0] === 's') await this.#mark(transaction, item);
-      else this.#truncate(transaction, item);
+      else this.#truncate(transaction, item, this.#plans.referencedWithin(item.plan, emptied));
   }
 
   async #mark(transaction: TargetTransaction, { plan, row, commitTimeUs }: SourceRow<TablePlan>): Promise<void> {
@@ -113,14 +114,13 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
 
   /**
    * TRUNCATE commits implicitly, so it is a DELETE. The source names each table that its own reached, with CASCADE too;
-   * others of the target are nobody's to empty. Where deleted rows stay, all are marked.
+   * others of the target are nobody's to empty. Where deleted rows stay, all are marked. `unchecked`: whatever refers to the
+   * rows goes, too.
    */
-  #truncate(transaction: TargetTransaction, { plan, commitTimeUs }: SourceRow<TablePlan>): void {
-    transaction.add(
-      plan.deletedAt === undefined
-        ? `DELETE FROM ${plan.qualified}`
-        : deleteSql(plan, `${plan.deletedAt} IS NULL`, commitTimeUs),
-    );
+  #truncate(transaction: TargetTransaction, { plan, commitTimeUs }: SourceRow<TablePlan>, unchecked: boolean): void {
+    const all = `DELETE FROM ${plan.qualified}`;
+    if (plan.deletedAt !== undefined) transaction.add(deleteSql(plan, `${plan.deletedAt} IS NULL`, commitTimeUs));
+    else transaction.add(unchecked ? uncheckedDelete(all, this.#session.facts.flavour) : all);
     // What waited for these rows has nothing to wait for any more.
     transaction.add(
       `DELETE FROM waybill.quarantine WHERE flow = ${quoteLiteral(this.#flow)} AND source = ${quoteLiteral(this.#settings.mirror)}` +

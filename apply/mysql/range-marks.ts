@@ -6,7 +6,7 @@ import type { FlowConfig } from '../../core/config.ts';
 import type { ColumnSchema, Value } from '../../core/frame.ts';
 import { beforeSql, behindSql, type KeyBounds } from '../../core/key-order.ts';
 import { markedRange } from '../marked-range.ts';
-import { deleteUnseenSql, makeSeenTable, seenTableName } from './seen-tables.ts';
+import { type UnseenRows, makeSeenTable, seenTableName } from './seen-tables.ts';
 import type { MysqlSession } from './session.ts';
 import { qualifiedName, quoteLiteral } from './sql.ts';
 import { literal, type TablePlan } from './table-plan.ts';
@@ -25,10 +25,12 @@ export class RangeMarks {
   readonly #session: MysqlSession;
   readonly #flow: string;
   readonly #settings: FlowConfig;
+  readonly #unseen: UnseenRows;
   /** The ranges under way, by source table. */
   readonly #ranges = new Map<string, Range>();
 
-  constructor(session: MysqlSession, flow: string, settings: FlowConfig) {
+  constructor(session: MysqlSession, flow: string, settings: FlowConfig, unseen: UnseenRows) {
+    this.#unseen = unseen;
     this.#session = session;
     this.#flow = flow;
     this.#settings = settings;
@@ -105,7 +107,7 @@ export class RangeMarks {
     // The end of another one says nothing of this one.
     if (known?.id !== shortened(id)) return;
     if (range !== undefined && this.#settings.deletes !== 'ignore')
-      transaction.add(deleteUnseenSql(plan, known.seen, withinSql(plan, range), timeUs));
+      transaction.add(this.#unseen.deleteSql(plan, known.seen, withinSql(plan, range), timeUs));
     this.forget(transaction, plan.id);
   }
 

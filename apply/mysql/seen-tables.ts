@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { deletedAtText } from '../../core/soft-deletes.ts';
 import type { MysqlSession } from './session.ts';
-import { qualifiedName, quoteLiteral, quoteName, typeForDdl } from './sql.ts';
+import { qualifiedName, quoteLiteral, quoteName, typeForDdl, uncheckedDelete } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 import type { TargetColumn } from './table-shape.ts';
 import type { RunDdl } from './target-table.ts';
@@ -34,16 +34,34 @@ export function seenColumn({ name, type, charset, collation }: TargetColumn): st
   return `${quoteName(name)} ${typeForDdl(type)}${characters} NOT NULL`;
 }
 
-/**
- * The statement that deletes rows of which the key was not seen, or marks them as gone since `timeUs` (microseconds since
- * 1970). `conditions`, each begun with AND, name them further.
- */
-export function deleteUnseenSql(plan: TablePlan, seen: string, conditions: string, timeUs: number): string {
-  // Without an alias, which would be looked for in a default database.
-  const same = plan.key.map((index) => `s.${plan.names[index]} = ${plan.qualified}.${plan.names[index]}`).join(' AND ');
-  const joined = `${plan.qualified} LEFT JOIN ${seen} s ON ${same}`;
-  const unseen = `s.${plan.names[plan.key[0]!]} IS NULL${conditions}`;
-  if (plan.deletedAt === undefined) return `DELETE ${plan.qualified} FROM ${joined} WHERE ${unseen}`;
-  const own = `${plan.qualified}.${plan.deletedAt}`;
-  return `UPDATE ${joined} SET ${own} = ${quoteLiteral(deletedAtText(timeUs))} WHERE ${own} IS NULL AND ${unseen}`;
+/** Takes away what a snapshot did not see. */
+export class UnseenRows {
+  readonly #flavour: 'mysql' | 'mariadb';
+  readonly #isItsOnlyReferrer: (plan: TablePlan) => boolean;
+
+  /** `isItsOnlyReferrer`: whether rows refer to a table, and all of them are its own. */
+  constructor(flavour: 'mysql' | 'mariadb', isItsOnlyReferrer: (plan: TablePlan) => boolean) {
+    this.#flavour = flavour;
+    this.#isItsOnlyReferrer = isItsOnlyReferrer;
+  }
+
+  /**
+   * The statement that deletes rows of which the key was not seen, or marks them as gone since `timeUs` (microseconds since
+   * 1970). `conditions`, each begun with AND, name them further.
+   */
+  deleteSql(plan: TablePlan, seen: string, conditions: string, timeUs: number): string {
+    // Without an alias, which would be looked for in a default database.
+    const same = plan.key
+      .map((index) => `s.${plan.names[index]} = ${plan.qualified}.${plan.names[index]}`)
+      .join(' AND ');
+    const joined = `${plan.qualified} LEFT JOIN ${seen} s ON ${same}`;
+    const unseen = `s.${plan.names[plan.key[0]!]} IS NULL${conditions}`;
+    if (plan.deletedAt !== undefined) {
+      const own = `${plan.qualified}.${plan.deletedAt}`;
+      return `UPDATE ${joined} SET ${own} = ${quoteLiteral(deletedAtText(timeUs))} WHERE ${own} IS NULL AND ${unseen}`;
+    }
+    const sql = `DELETE ${plan.qualified} FROM ${joined} WHERE ${unseen}`;
+    // The source has nothing that refers to what it does not have.
+    return this.#isItsOnlyReferrer(plan) ? uncheckedDelete(sql, this.#flavour) : sql;
+  }
 }

@@ -10,7 +10,7 @@ import type { MysqlSession } from './session.ts';
 import { appliesDeletes, isQuarantine } from '../target-schema.ts';
 import { RangeMarks } from './range-marks.ts';
 import type { SchemaDiff } from '../schema-diff.ts';
-import { deleteUnseenSql, makeSeenTable, seenColumn, seenTableName } from './seen-tables.ts';
+import { UnseenRows, makeSeenTable, seenColumn, seenTableName } from './seen-tables.ts';
 import { qualifiedName, quoteLiteral, quoteName } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 import { targetError } from './target-error.ts';
@@ -24,12 +24,20 @@ export class SnapshotMarks {
   /** Quoted names of the seen tables, by source table. */
   readonly #seen = new Map<string, string>();
   readonly #ranges: RangeMarks;
+  readonly #unseen: UnseenRows;
 
-  constructor(session: MysqlSession, flow: string, settings: FlowConfig) {
+  /** `isItsOnlyReferrer`: whether rows refer to a table, and all of them are its own. */
+  constructor(
+    session: MysqlSession,
+    flow: string,
+    settings: FlowConfig,
+    isItsOnlyReferrer: (plan: TablePlan) => boolean,
+  ) {
     this.#session = session;
     this.#flow = flow;
     this.#settings = settings;
-    this.#ranges = new RangeMarks(session, flow, settings);
+    this.#unseen = new UnseenRows(session.facts.flavour, isItsOnlyReferrer);
+    this.#ranges = new RangeMarks(session, flow, settings, this.#unseen);
   }
 
   async load(): Promise<void> {
@@ -166,7 +174,7 @@ export class SnapshotMarks {
       const own = isQuarantine(plan.table, this.#settings)
         ? ` AND ${plan.qualified}.flow = ${quoteLiteral(this.#flow)}`
         : '';
-      transaction.add(deleteUnseenSql(plan, seen, own, timeUs));
+      transaction.add(this.#unseen.deleteSql(plan, seen, own, timeUs));
     }
     const { schema, name } = plan.table;
     transaction.add(

@@ -22,3 +22,13 @@ const ESCAPED: Readonly<Record<string, string>> = { n: '\n', r: '\r', '0': '\0',
 export function typeForDdl(columnType: string): string {
   return columnType.replaceAll(/\\(.)/gs, (_, char: string) => ESCAPED[char] ?? char);
 }
+
+/**
+ * A DELETE that foreign keys do not stop, whatever the order in which it comes by the rows. Nothing that stays may refer to
+ * what it takes away. The setting is of this one statement, whether it fails or not.
+ */
+export function uncheckedDelete(sql: string, flavour: 'mysql' | 'mariadb'): string {
+  return flavour === 'mariadb'
+    ? `SET STATEMENT foreign_key_checks = 0 FOR ${sql}`
+    : sql.replace(/^DELETE /, 'DELETE /*+ SET_VAR(foreign_key_checks=OFF) */ ');
+}

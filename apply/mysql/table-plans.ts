@@ -18,7 +18,8 @@ export class TablePlans {
   #ofFrame = new WeakMap<object, (TablePlan | undefined)[]>();
   readonly #deletes: FlowConfig['deletes'];
   #order: Map<string, number> | undefined;
-  #referenced = new Set<string>();
+  /** By table: those of which rows may refer to it. */
+  #referrers = new Map<string, Set<string>>();
 
   constructor(session: MysqlSession, places: TablePlaces, followed: FollowedTables, deletes: FlowConfig['deletes']) {
     this.#deletes = deletes;
@@ -92,7 +93,9 @@ export class TablePlans {
         child: `${schema}\0${child}`,
         parent: `${parentSchema}\0${parent}`,
       }));
-      this.#referenced = new Set(edges.map((edge) => edge.parent));
+      this.#referrers = new Map();
+      for (const { child, parent } of edges)
+        this.#referrers.set(parent, (this.#referrers.get(parent) ?? new Set()).add(child));
       this.#order = parentsFirst(tables, edges);
     } catch (thrown) {
       throw targetError(thrown, 'reading the foreign keys of the target');
@@ -106,7 +109,15 @@ export class TablePlans {
 
   /** Whether rows of other tables, or of its own, may refer to this one. */
   referenced(plan: TablePlan): boolean {
-    return this.#referenced.has(targetId(plan));
+    return this.#referrers.has(targetId(plan));
+  }
+
+  /** Whether rows refer to this table, and all of them are in tables of `plans`. */
+  referencedWithin(plan: TablePlan, plans: readonly TablePlan[]): boolean {
+    const referrers = this.#referrers.get(targetId(plan));
+    if (referrers === undefined) return false;
+    const within = new Set(plans.map(targetId));
+    return [...referrers].every((referrer) => within.has(referrer));
   }
 }
 
