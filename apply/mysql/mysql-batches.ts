@@ -77,7 +77,6 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
   async prepare(segments: readonly Segment<TablePlan>[], open: TargetTransaction | undefined): Promise<void> {
     const ddl = new TransactionDdl(this.#session, open);
     await this.#marks.prepare(segments, ddl.run);
-    ddl.check();
   }
 
   async begin(move: Move): Promise<TargetTransaction> {
@@ -89,7 +88,7 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
   }
 
   async writeSegment(transaction: TargetTransaction, segment: Segment<TablePlan>): Promise<void> {
-    await this.#segments.write(transaction, segment);
+    if (!transaction.givenUp) await this.#segments.write(transaction, segment);
   }
 
   /** Truncates that follow each other are done children first. */
@@ -157,7 +156,7 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
 
   async recordSeen(transaction: TargetTransaction, { plan, row }: SourceRow<TablePlan>): Promise<void> {
     const seen = this.#marks.seenTable(plan);
-    if (seen === undefined) return;
+    if (seen === undefined || transaction.givenUp) return;
     await transaction.flush();
     // A key without a form in the target: no row there can have it, and the failure is of no account.
     await underSavepoint(this.#session, async () => {

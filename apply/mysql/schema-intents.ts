@@ -80,13 +80,14 @@ export class SchemaIntents {
     return `UPDATE waybill.schema_changes SET plan = NULL WHERE ${this.#of(table)}`;
   }
 
-  /** Adds a version to those that the table has left behind in the transaction that begins again at `at`. */
-  async supersede(table: TableName, version: string, at: string): Promise<void> {
+  /** Adds a version to those that the table has left behind in the transaction that begins again at `at`; gives all. */
+  async supersede(table: TableName, version: string, at: string): Promise<readonly string[]> {
     const known = (await this.superseded()).get(`${table.schema}.${table.name}`);
-    // One transaction may change a table several times, and begins again for each.
+    // One transaction may change a table several times.
     const versions = new Set(known?.at === at ? known.versions : []).add(version);
     const superseded: Superseded = { versions: [...versions], at };
     await this.#put(table, 'superseded', JSON.stringify(superseded));
+    return superseded.versions;
   }
 
   /** Forgets what is over. */

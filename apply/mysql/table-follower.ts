@@ -92,8 +92,8 @@ export class TableFollower {
   }
 
   /**
-   * Makes the target table fit, or stops the table. `open` is the transaction under way: it must begin again when a
-   * table has to be changed inside of it. Throws what concerns the flow as a whole.
+   * Makes the target table fit, or stops the table. `open` is the transaction under way: it is given up when a table has
+   * to be changed inside of it. Throws what concerns the flow as a whole.
    */
   async follow(step: SchemaStep, open: TargetTransaction | undefined): Promise<void> {
     const { session, followed } = this.#o;
@@ -112,7 +112,6 @@ export class TableFollower {
       const error = asReplicationError(targetError(thrown, `following the definition of ${nameOf(table)}`));
       await this.#stop(table, followed.of(table) ?? before, error, open === undefined || ddl.done ? undefined : open);
     }
-    ddl.check();
   }
 
   async #stop(
@@ -131,7 +130,8 @@ export class TableFollower {
 
   /** Before the table counts as changed: after a kill its rows of this version come once more. */
   async #supersede(table: TableSchema, version: string): Promise<void> {
-    await this.#intents.supersede(table, version, await this.#position());
+    const versions = await this.#intents.supersede(table, version, await this.#position());
+    this.#o.followed.supersede(nameOf(table), versions);
   }
 
   async #fit(
@@ -142,7 +142,7 @@ export class TableFollower {
   ): Promise<TableRecord> {
     const { session, places, marks } = this.#o;
     const { wanted, schema } = places.of(table);
-    const renamed = known?.definition === undefined ? await this.#takeOverRenamed(table, schema, ddl) : undefined;
+    const renamed = known?.definition === undefined ? await this.#takeOverRenamed(table, schema, ddl, open) : undefined;
     const previous = renamed ?? known;
     let { definition: before, kept = [], pending = [] } = previous ?? {};
     const begun = this.#open.get(nameOf(table));
@@ -159,11 +159,7 @@ export class TableFollower {
         const around = await surroundings(session);
         const plan = planChanges({ settings, schema, before, after: wanted, found, around, kept, pending, restart });
         if (open !== undefined && plan.steps.length > 0 && (!plan.additive || plan.fills))
-          throw shapeError(
-            schema,
-            table.name,
-            'it changed in the middle of a transaction, which this kind of database cannot do',
-          );
+          throw midwayError(schema, table.name, 'changed');
         const intent: Intent = {
           schema,
           definition: wanted,
@@ -239,11 +235,18 @@ export class TableFollower {
   }
 
   /** With renamed_tables: rename, the target table goes along with the name; its record under the old one is gone. */
-  async #takeOverRenamed(table: TableSchema, schema: string, ddl: RunDdl): Promise<TableRecord | undefined> {
+  async #takeOverRenamed(
+    table: TableSchema,
+    schema: string,
+    ddl: RunDdl,
+    open: TargetTransaction | undefined,
+  ): Promise<TableRecord | undefined> {
     const { followed, settings, session, places, flow } = this.#o;
     if (settings.renamed_tables !== 'rename') return undefined;
     const old = followed.underOtherName(table);
     if (old?.definition === undefined) return undefined;
+    // Its rows under the old name would come once more.
+    if (open !== undefined) throw midwayError(schema, table.name, 'was renamed');
     const place = places.of(old.definition).schema;
     const [there, done] = [await readTable(session, place, old.name), await readTable(session, schema, table.name)];
     if (there !== undefined && done !== undefined)
@@ -390,6 +393,10 @@ function loosened(plan: ChangePlan): ChangePlan {
     typeof refused === 'object' && 'pending' in refused ? [refused.pending] : [],
   );
   return { ...plan, steps, pending: [...plan.pending, ...later] };
+}
+
+function midwayError(schema: string, name: string, what: string): ReplicationError {
+  return shapeError(schema, name, `it ${what} in the middle of a transaction, which this kind of database cannot do`);
 }
 
 function refusal(refused: PlanStep['refused'], failure: ReplicationError): string {

@@ -1,4 +1,5 @@
 /** One target transaction: statements are gathered and sent together, so that a small batch costs few round trips. */
+import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
 import type { Move, StoreTransaction } from '../batch-store.ts';
 import { ValueMisfit } from '../value-misfit.ts';
@@ -14,6 +15,7 @@ export class TargetTransaction implements StoreTransaction {
   readonly #session: MysqlSession;
   readonly #flushChars: number;
   #text = '';
+  #givenUp = false;
 
   private constructor(session: MysqlSession) {
     this.#session = session;
@@ -36,12 +38,13 @@ export class TargetTransaction implements StoreTransaction {
 
   /** Moves the position once more, at the end of a transaction that came in several batches. */
   async advance(move: Move): Promise<void> {
+    this.#refuseGivenUp();
     await this.flush();
     await this.#advance('', move);
   }
 
   add(sql: string): void {
-    if (sql !== '') this.#text += this.#text === '' ? sql : `;\n${sql}`;
+    if (sql !== '' && !this.#givenUp) this.#text += this.#text === '' ? sql : `;\n${sql}`;
   }
 
   /** `add`, and sends what has gathered when that is much. */
@@ -62,12 +65,14 @@ export class TargetTransaction implements StoreTransaction {
 
   /** Sends what has gathered, then a statement whose warnings mean nothing. */
   async run(sql: string): Promise<void> {
+    if (this.#givenUp) return;
     await this.flush();
     await this.#session.run(sql);
   }
 
   /** Loads lines. LOCAL turns errors into warnings: gives what became of the rows. */
   async load(sql: string, lines: Iterable<string | Buffer>): Promise<Outcome> {
+    this.#refuseGivenUp();
     await this.flush();
     return await this.#session.load(sql, loadPieces(lines));
   }
@@ -75,10 +80,12 @@ export class TargetTransaction implements StoreTransaction {
   /** Forgets what has not been sent and returns to a savepoint. */
   async rollbackTo(savepoint: string): Promise<void> {
     this.#text = '';
+    this.#refuseGivenUp();
     await this.#session.run(`ROLLBACK TO SAVEPOINT ${savepoint}`);
   }
 
   async commit(): Promise<void> {
+    this.#refuseGivenUp();
     await this.flush();
     failpoint('apply.before-commit');
     await this.#session.run('COMMIT');
@@ -88,6 +95,25 @@ export class TargetTransaction implements StoreTransaction {
   async rollback(): Promise<void> {
     this.#text = '';
     await this.#session.run('ROLLBACK');
+  }
+
+  /**
+   * Rolls back, for a table has to be changed. What is added from here on is dropped, so that the transaction can be read to
+   * its end for what else it changes; there it is refused, and begins again.
+   */
+  async giveUp(): Promise<void> {
+    await this.rollback();
+    this.#givenUp = true;
+  }
+
+  /** Nothing of it is written any more. */
+  get givenUp(): boolean {
+    return this.#givenUp;
+  }
+
+  #refuseGivenUp(): void {
+    if (this.#givenUp)
+      throw new ReplicationError('target_conflict', 'a table had to be changed in the middle of a transaction');
   }
 }
 

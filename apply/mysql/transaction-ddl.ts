@@ -1,16 +1,15 @@
-import { ReplicationError } from '../../core/errors.ts';
 import type { MysqlSession } from './session.ts';
 import type { RunDdl } from './target-table.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
 /**
  * Statements that commit implicitly. In the middle of a transaction they would publish half of it (Invariant 3): it is
- * rolled back first, and begins again once the table is as it must be.
+ * given up first, and begins again once its tables are as they must be.
  */
 export class TransactionDdl {
   readonly #session: MysqlSession;
   readonly #open: TargetTransaction | undefined;
-  #rolledBack = false;
+  #done = false;
 
   /** `open`: the transaction under way, if any. */
   constructor(session: MysqlSession, open: TargetTransaction | undefined) {
@@ -19,21 +18,15 @@ export class TransactionDdl {
   }
 
   readonly run: RunDdl = async (sql) => {
-    if (this.#open !== undefined && !this.#rolledBack) {
-      this.#rolledBack = true;
-      await this.#open.rollback();
+    if (this.#open !== undefined) {
+      this.#done = true;
+      if (!this.#open.givenUp) await this.#open.giveUp();
     }
     await this.#session.run(sql);
   };
 
-  /** Whether the open transaction was given up. */
+  /** Whether the open transaction was given up for one of these, or before it. */
   get done(): boolean {
-    return this.#rolledBack;
-  }
-
-  /** Throws `target_conflict` when the open transaction was given up. */
-  check(): void {
-    if (this.#rolledBack)
-      throw new ReplicationError('target_conflict', 'a table had to be changed in the middle of a transaction');
+    return this.#done;
   }
 }

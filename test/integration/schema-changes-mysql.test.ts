@@ -327,6 +327,17 @@ describe.each([
     expect(await readTable(session, database, 'items')).toBeUndefined();
   });
 
+  test('a table that is renamed in the middle of a transaction is stopped', async () => {
+    await open({ renamed_tables: 'rename' });
+    const goods = { ...FIRST, name: 'goods' };
+    await feed.frame([FIRST, goods], [[ins('3', 'a3', 'b3'), at(1, ins('4', 'a4', 'b4'))]]);
+    await feed.caughtUp();
+    expect(notices).toMatchObject([
+      { name: 'goods', state: 'stopped', reason: expect.stringMatching(/middle of a transaction/) },
+    ]);
+    expect(await items('id')).toEqual([['1'], ['2'], ['3']]);
+  });
+
   test('a change in the middle of a transaction that cannot be done there stops the table', async () => {
     await open({ dropped_columns: 'drop' });
     await feed.frame([FIRST, table([ID, { ...B, id: 3 }])], [[ins('3', 'a3', 'b3'), at(1, ins('4', 'b4'))]]);
