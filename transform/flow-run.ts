@@ -12,8 +12,10 @@ import type { Logger } from '../core/logger.ts';
 import type { TransformReport } from '../core/metrics.ts';
 import type { Nats } from '../core/nats.ts';
 import { describePosition, orderPositions } from '../core/position.ts';
-import { formatCheckpoint, parseCheckpoint, type Checkpoint, type Places } from './checkpoint.ts';
+import { formatCheckpoint, parseCheckpoint, type Checkpoint, type Places, type Release } from './checkpoint.ts';
 import type { Passing } from './delivery.ts';
+import type { Tier } from './delivery-tiers.ts';
+import { compareReleases, DueTiers } from './due-tiers.ts';
 import { beginState } from './begin-state.ts';
 import { BreachTeller } from './breach-teller.ts';
 import type { FlowPlan } from './flow-plan.ts';
@@ -104,6 +106,7 @@ class FlowRun {
   #asked = false;
   /** Up to here everything that expires has been seen to, and the checkpoint says so: what a clock ahead of it left out comes again. */
   #expiredUs = 0;
+  readonly #due = new DueTiers();
   readonly #saver: StateSaver;
   readonly #sales: SalesRate | undefined;
   readonly #breaches: BreachTeller;
@@ -236,8 +239,8 @@ class FlowRun {
     const stops = this.#options.plan.tiers.delayed
       .map((tier) => ({ tier, release: tiers.get(tier.id)! }))
       // The others are in the state that was restored.
-      .filter(({ tier, release }) => released.get(tier.id)?.clockUs !== release.clockUs);
-    for (const { tier, release } of stops.sort((a, b) => a.release.clockUs - b.release.clockUs)) {
+      .filter(({ tier, release }) => !isSame(released.get(tier.id), release));
+    for (const { tier, release } of stops.sort((a, b) => compareReleases(a.release, b.release))) {
       this.#state.clockUs = release.clockUs;
       await this.#rebuild(release.sources);
       if (this.#signal.aborted) return;
@@ -294,7 +297,7 @@ class FlowRun {
     const { resolver } = this.#state;
     const timeUs = this.#reachedUs();
     this.#state.delivery.clear();
-    for (const tier of plan.tiers.delayed) this.#state.noteReleased(tier);
+    for (const tier of plan.tiers.delayed) this.#noteReleased(tier);
     this.#incomplete = true;
     const firstSeq = publisher.lastSeq + 1;
     this.#output.markReset();
@@ -445,16 +448,21 @@ class FlowRun {
   /** Passes on what waits for tiers whose time has come. */
   async #release(): Promise<void> {
     const { plan, report } = this.#options;
-    const { clockUs, released, delivery } = this.#state;
+    const { released, delivery } = this.#state;
     for (const tier of plan.tiers.delayed) {
-      if (clockUs < tier.dueAfter(released.get(tier.id)!.clockUs)) continue;
+      if (!this.#due.isDue(tier, released.get(tier.id)!, nowUs())) continue;
       const passed = this.#state.release(tier);
       await this.#pieces(passed, this.#reachedUs(), (writer, each) => this.#pass(writer, each));
-      this.#state.noteReleased(tier);
+      this.#noteReleased(tier);
     }
     report.delayed({ waiting: delivery.waiting, savedWrites: delivery.savedWrites, savedBytes: delivery.savedBytes });
     delivery.savedWrites = 0;
     delivery.savedBytes = 0;
+  }
+
+  #noteReleased(tier: Tier): void {
+    this.#state.noteReleased(tier);
+    this.#due.noteReleased(tier, nowUs());
   }
 
   /** Passes on once more what is asked for. */
@@ -502,6 +510,10 @@ class FlowRun {
       report.state('applying');
     }
   }
+}
+
+function isSame(known: Release | undefined, release: Release): boolean {
+  return known !== undefined && compareReleases(known, release) === 0;
 }
 
 /** Whole seconds, as rows expire: everything up to them has expired, or nothing of it. */
