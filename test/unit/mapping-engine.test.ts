@@ -273,6 +273,48 @@ entities:
     expect(summary(source.flush(nine))).toEqual([expect.objectContaining({ on_hand: '5' })]);
   });
 
+  it('keeps one time of each row that waits to expire, counts it, and takes the earliest of a saved state', () => {
+    const table = tableOf('hold', { id: 'bigint', until: 'timestamp with time zone' });
+    const mapping = parseMapping(
+      'version: 1\nname: holds\nentities:\n  location:\n    from: hold\n    expires: until\n    fields: { code: id, type: { const: site }, is_stock: true }\n',
+      'holds.yaml',
+    );
+    const engine = new MappingEngine({ source: 'shop', plan: compileMapping(mapping, new Map()) });
+    const source = new SourceFeed(engine, [table]);
+    const block = engine.blocks[0]!;
+    const waits = (): (readonly [string, number])[] =>
+      [...block.expiring()].map(({ key, untilUs }) => [key, untilUs / 1e6 - Date.UTC(2030, 0, 1) / 1000] as const);
+    const until = (second: number): string => `2030-01-01 00:00:0${second}+00`;
+    source.put('hold', { id: '1', until: until(1) }).flush();
+    const bytes = engine.stateBytes;
+    for (const second of [2, 4, 3]) source.update('hold', { id: '1', until: until(second) }).flush();
+    expect(waits()).toEqual([['1', 3]]);
+    expect(engine.stateBytes).toBe(bytes);
+    source.update('hold', { id: '1', until: null }).flush();
+    expect(waits()).toEqual([]);
+    expect(engine.stateBytes).toBeLessThan(bytes - 100);
+    source.put('hold', { id: '2', until: until(5) }, { id: '3', until: until(6) }).flush();
+    source.remove('hold', { id: '1' }).remove('hold', { id: '2' }).flush();
+    expect(waits()).toEqual([['3', 6]]);
+    // A state that was saved by a version which kept all times of a row, of rows that had gone, too.
+    const { cause } = [...block.expiring()][0]!;
+    const second = (seconds: number): number => Date.UTC(2030, 0, 1) * 1000 + seconds * 1e6;
+    for (const [seconds, row] of [
+      [7, '3'],
+      [2, '3'],
+      [4, '3'],
+      [1, '2'],
+    ] as const)
+      block.restoreExpiry(second(seconds), row, cause);
+    expect(waits()).toEqual([['3', 2]]);
+    engine.advance(second(2));
+    expect(source.flush(second(2))).toEqual([]);
+    expect(waits()).toEqual([['3', 6]]);
+    engine.advance(second(6));
+    expect(source.flush(second(6))).toHaveLength(1);
+    expect(waits()).toEqual([]);
+  });
+
   it('forgets what a truncate empties and what a snapshot does not bring again', () => {
     const { feed: source } = feed();
     masters(source)

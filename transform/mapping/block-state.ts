@@ -75,7 +75,8 @@ export class BlockState {
 
   /** Estimated bytes held beside the rows themselves. */
   get bytes(): number {
-    return this.#members * MEMBER_BYTES + this.#records.size * (GIVEN_BYTES + SLOT_BYTES * this.#block.fields.length);
+    const records = this.#records.size * (GIVEN_BYTES + SLOT_BYTES * this.#block.fields.length);
+    return this.#members * MEMBER_BYTES + records + this.#expiry.bytes;
   }
 
   /** Rows that have been told of and let go since the last call. */
@@ -203,8 +204,9 @@ export class BlockState {
     if (held.size > 0) record.held = held;
   }
 
+  /** A state that was saved when all times of a row were kept has several, and those of rows that have gone. */
   restoreExpiry(untilUs: number, key: string, cause: Cause): void {
-    this.#expiry.add(untilUs, key, cause);
+    if (this.#block.inputs[0]!.table.store.rows.has(key)) this.#expiry.setEarliest(untilUs, key, cause);
   }
 
   flush(nowUs: number, lineageOf: (cause: Cause) => Lineage, into: ContributionChange[]): void {
@@ -295,6 +297,7 @@ export class BlockState {
     into: ContributionChange[],
   ): void {
     if (row.gone && this.#waiting.size > 0) this.#waiting.delete(key);
+    if (this.#block.expires !== undefined) this.#expiry.delete(key);
     const member = row.gone ? undefined : this.#member(row, old, cause, nowUs);
     if (this.tellsWaiting) this.#tellOf(key, cause, lineageOf, into);
     if (isBroken(member)) {
@@ -378,7 +381,7 @@ export class BlockState {
           this.#filtered += 1;
           return undefined;
         }
-        if (cause !== undefined) this.#expiry.add(untilUs, row.key, { ...cause, row: undefined, serial: 0 });
+        if (cause !== undefined) this.#expiry.set(untilUs, row.key, waitingCause(cause));
       }
     }
     const keyValues = old?.record.keyValues;
@@ -427,6 +430,7 @@ export class BlockState {
     for (const row of record.rows.keys()) {
       const stored = rows.get(row);
       if (stored !== undefined) stored.parts[this.#part] = undefined;
+      this.#expiry.delete(row);
       this.#members -= 1;
       told.push(row);
     }
@@ -442,6 +446,11 @@ function note(records: RecordState[], record: RecordState, cause: Cause): void {
   const there = record.cause;
   if (there === undefined) records.push(record);
   if (there === undefined || isLater(cause, there)) record.cause = cause;
+}
+
+/** What stands for a change until a row expires: without rows, which may go before. */
+function waitingCause(cause: Cause): Cause {
+  return { ...cause, stored: undefined, row: undefined, serial: 0 };
 }
 
 function isLater(a: Cause, b: Cause): boolean {
