@@ -6,14 +6,15 @@ import { Moment, type Dated } from '../moment.ts';
 import type { Member } from './record-state.ts';
 import { isFault, type Cell } from './cell.ts';
 import { keyPart } from './key-texts.ts';
+import { SharedKeyRows } from './shared-key-rows.ts';
 import type { TableReader } from './table-reader.ts';
 
 /** Rows by the values of some slots. Rows in which one of them is absent, or a constant does not match, are left out. */
 export class RowIndex {
   readonly slots: readonly number[];
   readonly constants: readonly (readonly [slot: number, value: string])[];
-  /** One row alone is held without a set around it: most keys are unique. */
-  readonly #rows = new Map<string, StoredRow | Set<StoredRow>>();
+  /** One row alone is held without anything around it: most keys are unique. */
+  readonly #rows = new Map<string, StoredRow | SharedKeyRows>();
 
   constructor(slots: readonly number[], constants: readonly (readonly [slot: number, value: string])[]) {
     this.slots = slots;
@@ -42,17 +43,17 @@ export class RowIndex {
     if (key === undefined) return;
     const there = this.#rows.get(key);
     if (there === undefined) this.#rows.set(key, row);
-    else if (there instanceof Set) there.add(row);
-    else this.#rows.set(key, new Set([there, row]));
+    else if (there instanceof SharedKeyRows) there.add(row);
+    else this.#rows.set(key, new SharedKeyRows(there, row));
   }
 
   remove(row: StoredRow): void {
     const key = this.keyOf(row.values);
     if (key === undefined) return;
     const there = this.#rows.get(key);
-    if (there instanceof Set) {
+    if (there instanceof SharedKeyRows) {
       there.delete(row);
-      if (there.size === 0) this.#rows.delete(key);
+      if (there.all.size === 0) this.#rows.delete(key);
     } else if (there === row) this.#rows.delete(key);
   }
 
@@ -60,16 +61,13 @@ export class RowIndex {
   rowsOf(key: string): Iterable<StoredRow> {
     const there = this.#rows.get(key);
     if (there === undefined) return [];
-    return there instanceof Set ? there : [there];
+    return there instanceof SharedKeyRows ? there.all : [there];
   }
 
   /** The row of a key; of several the one with the smallest primary key, whatever their order of arrival. */
   rowOf(key: string): StoredRow | undefined {
     const there = this.#rows.get(key);
-    if (!(there instanceof Set)) return there;
-    let least: StoredRow | undefined;
-    for (const row of there) if (least === undefined || row.key < least.key) least = row;
-    return least;
+    return there instanceof SharedKeyRows ? there.least : there;
   }
 
   clear(): void {
