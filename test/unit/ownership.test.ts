@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { inventoryPosition } from '../../transform/canonical/entities-inventory.ts';
 import { salesOrder } from '../../transform/canonical/entities-orders.ts';
 import { shipment } from '../../transform/canonical/entities-transport.ts';
@@ -515,6 +515,38 @@ describe('resolution', () => {
       expect.objectContaining({ carrier: 'UPS' }),
     ]);
     expect(resolver.apply('a', [], 0, NOW + 11 * second)).toEqual([]);
+  });
+
+  it('does not look at times that lie too far ahead until the first of them may count', () => {
+    const { ownership } = compile(
+      { carriage: { merge: 'lww', skew: 1000 }, status: 'a' },
+      { a: ['carriage', 'status'], b: ['carriage'] },
+      SHIPMENT,
+    );
+    const resolver = new Resolver(ownership);
+    const of = (source: string, number: string, carrier: string, us: number) =>
+      contributionOf(SHIPMENT, source, { number, carrier, ...(source === 'a' ? { status: 'shipped' } : {}) }, us);
+    const second = 1_000_000;
+    for (const [index, number] of ['S1', 'S2', 'S3'].entries()) {
+      resolver.apply('a', [of('a', number, 'DHL', NOW)], 0, NOW);
+      resolver.apply('b', [of('b', number, 'UPS', NOW + (index + 1) * 10 * second)], 0, NOW);
+    }
+    const came = (at: number): unknown[] => resolver.apply('a', [], 0, NOW + at * second).map(recordShown);
+    const walks = vi.spyOn(Map.prototype, Symbol.iterator);
+    try {
+      for (const at of [1, 4, 8]) expect(resolver.apply('a', [], 0, NOW + at * second)).toEqual([]);
+      expect(walks).not.toHaveBeenCalled();
+    } finally {
+      walks.mockRestore();
+    }
+    for (const [at, number] of [
+      [9, 'S1'],
+      [19, 'S2'],
+      [29, 'S3'],
+    ] as const) {
+      expect(came(at - 1)).toEqual([]);
+      expect(came(at)).toEqual([expect.objectContaining({ number, carrier: 'UPS' })]);
+    }
   });
 
   it('holds what contradicts itself at its last good state', () => {

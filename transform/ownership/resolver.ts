@@ -15,6 +15,7 @@ import { WHOLE_RECORD, type ContributedValues, type ContributionChange } from '.
 import { Moment } from '../moment.ts';
 import { insertInOrder, isNewer, keptClaimOf, sameAt, suppliesAny, type Contribution } from './contribution.ts';
 import { SharedCounter } from './counter.ts';
+import { EarlyRecords } from './early-records.ts';
 import { copyEntry, type Entry } from './entry.ts';
 import { HeldGroups } from './held-groups.ts';
 import { EVERYWHERE, type GroupRule, type Ownership } from './ownership.ts';
@@ -62,8 +63,7 @@ export class Resolver {
   readonly #claimed: ReadonlySet<number>;
   /** Of groups of which the last writer wins: their numbers, and how far ahead of the clock a time may lie. */
   readonly #skews: readonly (readonly [group: number, skewUs: number])[];
-  /** Records with a commit time that lies too far ahead, and when it counts. */
-  readonly #early = new Map<string, number>();
+  readonly #early = new EarlyRecords();
   readonly #blank: RecordValues;
   readonly #noLineage: readonly undefined[];
   #stale = '';
@@ -185,9 +185,7 @@ export class Resolver {
       const lineage = entry.contributions[0]?.lineage.find((each) => each !== undefined);
       if (entry.touched === undefined && lineage !== undefined) this.#resolve(entry, lineage, nowUs, false, resolved);
     }
-    for (const [key, countsUs] of this.#early) {
-      if (countsUs > nowUs) continue;
-      this.#early.delete(key);
+    for (const key of this.#early.takeDue(nowUs)) {
       const entry = this.#records.get(key);
       const claim = entry?.contributions[0]?.lineage.find((each) => each !== undefined);
       if (claim !== undefined) this.#resolve(entry!, claim, nowUs, false, resolved);
