@@ -4,27 +4,22 @@
  * yet, a constraint refuses it) waits in the quarantine and is tried again by itself; the others go on.
  */
 import type { IndexedFrame } from '../../core/indexed-frame.ts';
-import { OutboundFault, type OutboundBlock, type OutboundPlan, type OutboundWrite } from '../../core/outbound.ts';
+import type { OutboundPlan } from '../../core/outbound.ts';
 import { formatPosition, type Position } from '../../core/position.ts';
+import type { Move } from '../batch-store.ts';
 import type { Batch } from '../batch.ts';
 import { QuarantineCount } from '../quarantine-count.ts';
 import type { RowFailure } from '../quarantine-entry.ts';
 import type { BatchSink, SinkOptions } from '../target-store.ts';
-import type { Cells, OutboundSession, WaitingRecord } from './outbound-session.ts';
+import type { OutboundSession, WaitingRecord } from './outbound-session.ts';
+import { RecordWriter, type Item, type Values } from './record-writer.ts';
 import { RetryPace } from './retry-pace.ts';
-import { SharedRows, type Wanted } from './shared-rows.ts';
-
-type Values = readonly (string | null)[];
-
-/** The newest state of a key. */
-interface Item {
-  readonly key: string;
-  /** Of a record that has gone only the key. */
-  readonly values: Values;
-  readonly gone: boolean;
-}
+import { RowRivals } from './row-rivals.ts';
+import { SharedRows } from './shared-rows.ts';
 
 const RETRY_RECORDS = 500;
+/** How many records that wait may exchange rows at once. */
+const RING_RECORDS = 1000;
 const IDLE_MS = 1000;
 
 export class OutboundSink implements BatchSink {
@@ -34,7 +29,6 @@ export class OutboundSink implements BatchSink {
   /** Keys of records that wait. */
   readonly #waiting: Set<string>;
   readonly #inbox: QuarantineCount;
-  readonly #shared: SharedRows;
   /**
    * Of a batch, and of a transaction whose end has not come. A flow passes on no transaction of records of more than some 16 MB
    * (transform/flow-run.ts), and each in one frame, so that this is no more than a batch holds. Invariant 6.
@@ -46,9 +40,9 @@ export class OutboundSink implements BatchSink {
   /** Of the round of tries under way: the last id, and how many are to come of those that waited when it began. */
   #retriedId = '0';
   #roundLeft = 0;
-  /** Of those that were written last those whose rows others have, and since the newest retry began the keys of the others. */
-  #held: Item[] = [];
-  #rivals = new Map<string, string>();
+  /** Who has the rows of those that wait. */
+  readonly #rivals = new RowRivals();
+  readonly #writer: RecordWriter;
   readonly #columns = new WeakMap<object, readonly number[] | undefined>();
 
   private constructor(
@@ -61,7 +55,7 @@ export class OutboundSink implements BatchSink {
     this.#session = session;
     this.#options = options;
     this.#plan = plan;
-    this.#shared = shared;
+    this.#writer = new RecordWriter(session, plan, shared, this.#rivals);
     this.#waiting = waiting;
     this.#inbox = new QuarantineCount(() => session.countKeys(), options.report);
     this.#position = session.at.position;
@@ -103,7 +97,7 @@ export class OutboundSink implements BatchSink {
       if (batch.next === undefined) return;
       const items = [...this.#items.values()];
       this.#items = new Map();
-      await this.#transact(batch.next, batch.seq, batch.commitTimeUs, items, new Map());
+      await this.#transact({ next: batch.next, seq: batch.seq, commitTimeUs: batch.commitTimeUs }, items);
       const { rows, transactions, commitTimeUs } = batch;
       const { report } = this.#options;
       const seconds = (performance.now() - started) / 1000;
@@ -154,12 +148,12 @@ export class OutboundSink implements BatchSink {
     return this.#columns.get(table);
   }
 
+  /** Writes records. Of those that wait already, `known` by their keys, it gives only what has changed to the quarantine. */
   async #transact(
-    next: Position,
-    seq: number,
-    commitTimeUs: number,
+    { next, seq, commitTimeUs }: Pick<Move, 'next' | 'seq' | 'commitTimeUs'>,
     items: readonly Item[],
-    known: ReadonlyMap<string, WaitingRecord>,
+    known: ReadonlyMap<string, WaitingRecord> = new Map(),
+    apply: () => Promise<Map<Item, RowFailure>> = async () => await this.#writer.write(items),
   ): Promise<void> {
     const { flow, settings, stream } = this.#options;
     const session = this.#session;
@@ -173,7 +167,7 @@ export class OutboundSink implements BatchSink {
       commitTimeUs,
       quarantineVersion: session.at.quarantineVersion,
     });
-    const failures = items.length === 0 ? new Map<Item, RowFailure>() : await this.#apply(items);
+    const failures = await apply();
     const left = [...failures].map(([{ key, values, gone }, failure]) => ({
       key,
       failure,
@@ -191,156 +185,11 @@ export class OutboundSink implements BatchSink {
     this.#seq = seq;
     for (const { key } of left) this.#waiting.add(key);
     for (const key of freed) this.#waiting.delete(key);
+    this.#rivals.forget(items.filter((item) => !failures.has(item)).map(({ key }) => key));
     if (changed.length > 0) this.#inbox.changed();
     await this.#inbox.tell();
     if (this.#waiting.size === 0) this.#pace.done();
     else if (changed.length > 0) this.#pace.failed(performance.now());
-  }
-
-  /** Writes all of them together; where a row fails, each by itself. Gives those that are not in, and why. */
-  async #apply(items: readonly Item[]): Promise<Map<Item, RowFailure>> {
-    const together = await this.#attempt(items);
-    if (together instanceof Map) return together;
-    const failures = new Map<Item, RowFailure>();
-    const held: Item[] = [];
-    for (const item of items) {
-      const alone = await this.#attempt([item]);
-      if (!(alone instanceof Map)) failures.set(item, alone);
-      else for (const [each, failure] of alone) failures.set(each, failure);
-      held.push(...this.#held);
-    }
-    // Those that want each other's rows get them together or not at all.
-    const exchanged = held.length > 1 ? await this.#attempt(held) : undefined;
-    if (exchanged instanceof Map)
-      for (const item of held) {
-        const failure = exchanged.get(item);
-        if (failure === undefined) failures.delete(item);
-        else failures.set(item, failure);
-      }
-    return failures;
-  }
-
-  /** Writes records under a savepoint. Gives those that are not in; where none may be written so, why. */
-  async #attempt(items: readonly Item[]): Promise<Map<Item, RowFailure> | RowFailure> {
-    const session = this.#session;
-    this.#held = [];
-    await session.savepoint();
-    try {
-      const failures = await this.#together(items);
-      if (!this.#shared.hasHandedOn(keysOf(failures))) {
-        await session.settle();
-        return failures;
-      }
-      await session.rollbackToSavepoint();
-      return waitingFor('a record keeps the row that another one was to have');
-    } catch (thrown) {
-      const failure = session.rowFailure(thrown);
-      if (failure === undefined) throw thrown;
-      await session.rollbackToSavepoint();
-      this.#held = [];
-      return failure;
-    }
-  }
-
-  async #together(items: readonly Item[]): Promise<Map<Item, RowFailure>> {
-    const failures = new Map<Item, RowFailure>();
-    const there = items.filter((item) => !item.gone);
-    const gone = items.filter((item) => item.gone);
-    const { blocks } = this.#plan;
-    this.#shared.begin(
-      there.map(({ key }) => key),
-      gone.map(({ key }) => key),
-    );
-    for (const block of blocks) await this.#write(block, block.write, there, failures);
-    // What depends on another row goes before it.
-    for (const block of blocks.toReversed()) {
-      const { gone: ending } = block;
-      if (ending === 'ignore') continue;
-      const own = await this.#ending(block, ending.write, gone, failures);
-      if (!ending.remove) await this.#write(undefined, ending.write, own, failures);
-      else {
-        const { rows } = this.#cells(ending.write, own, failures);
-        if (rows.length > 0) await this.#session.remove(ending.write, rows);
-      }
-    }
-    await this.#shared.end(keysOf(failures));
-    return failures;
-  }
-
-  /** Of records that have gone those whose rows are no other's. */
-  async #ending(
-    block: OutboundBlock,
-    write: OutboundWrite,
-    gone: readonly Item[],
-    failures: Map<Item, RowFailure>,
-  ): Promise<readonly Item[]> {
-    if (!this.#shared.has(block)) return gone;
-    const { rows, of } = this.#cells(write, gone, failures);
-    if (rows.length === 0) return [];
-    const { names } = await this.#session.look(write, rows);
-    // What cannot be found is not there.
-    const places = [...rows.keys()].filter((index) => names[index] !== undefined);
-    const wanted = places.map((index): Wanted => ({ key: of[index]!.key, cells: rows[index]!, name: names[index]! }));
-    return (await this.#shared.own(block, wanted, keysOf(failures))).map((place) => of[places[place]!]!);
-  }
-
-  /** Writes rows; those of a block unless they are another record's. */
-  async #write(
-    block: OutboundBlock | undefined,
-    write: OutboundWrite,
-    items: readonly Item[],
-    failures: Map<Item, RowFailure>,
-  ): Promise<void> {
-    const { rows, of } = this.#cells(write, items, failures);
-    if (rows.length === 0) return;
-    const waits = (item: Item): void =>
-      void failures.set(item, waitingFor(`${write.table}: a row that it needs is not there yet`));
-    if (block === undefined || !this.#shared.has(block)) {
-      for (const index of await this.#session.write(write, rows)) waits(of[index]!);
-      return;
-    }
-    // What waits has no row: another record may be able to write it.
-    const { waiting, names } = await this.#session.look(write, rows);
-    for (const index of waiting) waits(of[index]!);
-    const found = [...rows.keys()].filter((index) => !waiting.has(index) && names[index] !== undefined);
-    const wanted = found.map((index): Wanted => ({ key: of[index]!.key, cells: rows[index]!, name: names[index]! }));
-    const others = await this.#shared.claim(block, wanted, keysOf(failures));
-    for (const [place, key] of others) {
-      const item = of[found[place]!]!;
-      const message = `${write.table}: record ${key} has this row; the key of the row does not tell them apart`;
-      failures.set(item, waitingFor(message));
-      this.#held.push(item);
-      this.#rivals.set(item.key, key);
-    }
-    const claimed = [...wanted.keys()].filter((place) => !others.has(place));
-    if (claimed.length === 0) return;
-    const all = claimed.length === rows.length;
-    const late = await this.#session.write(write, all ? rows : claimed.map((place) => wanted[place]!.cells));
-    if (late.size === 0) return;
-    for (const index of late) waits(of[found[claimed[index]!]!]!);
-    await this.#shared.giveUp(
-      block,
-      [...late].map((index) => wanted[claimed[index]!]!),
-    );
-  }
-
-  #cells(write: OutboundWrite, items: readonly Item[], failures: Map<Item, RowFailure>): { rows: Cells[]; of: Item[] } {
-    const rows: Cells[] = [];
-    const of: Item[] = [];
-    for (const item of items) {
-      if (failures.has(item)) continue;
-      const cells = write.cells(item.values);
-      if (cells === undefined) continue;
-      if (cells instanceof OutboundFault) {
-        // A record without a key for its row never had one: there is nothing to end.
-        if (item.gone && cells.inKey) continue;
-        failures.set(item, { reason: 'mapping', sqlState: null, message: cells.message });
-        continue;
-      }
-      rows.push(cells);
-      of.push(item);
-    }
-    return { rows, of };
   }
 
   async #retryWhenDue(): Promise<void> {
@@ -367,20 +216,43 @@ export class OutboundSink implements BatchSink {
     return records;
   }
 
-  /** Tries records again, and those that it takes for them: records that exchange rows may wait far from each other. */
+  /** Tries records again, and those with which they could exchange rows: they may wait far from each other. */
   async #retry(records: readonly WaitingRecord[]): Promise<void> {
+    const known = new Map(records.map((each) => [each.key, each]));
+    await this.#transact(
+      this.#now,
+      records.map((record) => this.#itemOf(record)),
+      known,
+    );
     const tried = new Set<string>();
-    for (let group = records; group.length > 0;) {
-      this.#rivals = new Map();
-      const known = new Map(group.map((each) => [each.key, each]));
-      for (const key of known.keys()) tried.add(key);
-      const items = group.map((record) => this.#itemOf(record));
-      await this.#transact(this.#position, this.#seq, 0, items, known);
-      const more = [...new Set(this.#rivals.values())].filter((key) => this.#waiting.has(key) && !tried.has(key));
-      const held = group.filter(({ key }) => this.#waiting.has(key) && this.#rivals.has(key));
-      if (more.length === 0 || held.length + more.length > 2 * RETRY_RECORDS) return;
-      group = [...held, ...(await this.#session.waitingOf(more))];
+    for (;;) {
+      const rings = this.#rivals
+        .ringsFrom([...known.keys()], this.#waiting)
+        .filter((ring) => ring.length <= RING_RECORDS && !tried.has(nameOf(ring)));
+      if (rings.length === 0) return;
+      for (const ring of rings) tried.add(nameOf(ring));
+      // What one try shows of a record's rows may make a larger ring.
+      for (const some of lotsOf(rings)) await this.#exchangeAll(some);
     }
+  }
+
+  /** Has the records of each ring exchange their rows, as far as nothing refuses that. */
+  async #exchangeAll(rings: readonly (readonly string[])[]): Promise<void> {
+    const known = new Map((await this.#session.waitingOf(rings.flat())).map((each) => [each.key, each]));
+    const items = new Map([...known].map(([key, record]) => [key, this.#itemOf(record)]));
+    await this.#transact(this.#now, [...items.values()], known, async () => {
+      const failures = new Map([...items].map(([key, item]) => [item, known.get(key)!.failure]));
+      for (const ring of rings) {
+        const group = ring.flatMap((key) => items.get(key) ?? []);
+        if (group.length === ring.length) await this.#writer.exchange(group, failures);
+      }
+      return failures;
+    });
+  }
+
+  /** What a transaction brings that brings no position. */
+  get #now(): Pick<Move, 'next' | 'seq' | 'commitTimeUs'> {
+    return { next: this.#position, seq: this.#seq, commitTimeUs: 0 };
   }
 
   #itemOf({ key, content: { row } }: WaitingRecord): Item {
@@ -393,12 +265,23 @@ export class OutboundSink implements BatchSink {
   }
 }
 
-function keysOf(failures: ReadonlyMap<Item, RowFailure>): Set<string> {
-  return new Set([...failures.keys()].map(({ key }) => key));
+function nameOf(ring: readonly string[]): string {
+  return JSON.stringify(ring.toSorted());
 }
 
-function waitingFor(message: string): RowFailure {
-  return { reason: 'waits', sqlState: null, message };
+/** Rings in lots of no more records than may exchange rows at once. */
+function lotsOf(rings: readonly string[][]): string[][][] {
+  const lots: string[][][] = [];
+  let records = Infinity;
+  for (const ring of rings) {
+    records += ring.length;
+    if (records > RING_RECORDS) {
+      lots.push([]);
+      records = ring.length;
+    }
+    lots.at(-1)!.push(ring);
+  }
+  return lots;
 }
 
 function keyOf(plan: OutboundPlan, values: Values): string {

@@ -244,10 +244,9 @@ export class SharedRows {
     return exchange.others;
   }
 
-  /** Whether a record that is not in after all has lost a row to another one of the batch. */
-  hasHandedOn(failed: Iterable<string>): boolean {
-    for (const key of failed) if (this.#handed.has(key)) return true;
-    return false;
+  /** Whether a record, by its key, has lost a row to another one of the batch. */
+  hasHandedOn(key: string): boolean {
+    return this.#handed.has(key);
   }
 
   /** What was just claimed and could not be written after all: who did not have the row before does not have it now. */
