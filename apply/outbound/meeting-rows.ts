@@ -10,7 +10,7 @@ import {
   type OutboundPlan,
 } from '../../core/outbound.ts';
 import { directBlur, foundBlur } from './exact-columns.ts';
-import { namesOfTable, type SystemTables } from './outbound-shape.ts';
+import { namesOfTable, type OutboundProblem, type SystemTables } from './outbound-shape.ts';
 
 /** What is to be known of the rows of a block. */
 export interface Meeting {
@@ -47,17 +47,9 @@ interface Part {
 
 /** What is to be known of the rows of each block of a plan, in a system that has these tables. */
 export function meetingsOf(plan: OutboundPlan, tables: SystemTables): ReadonlyMap<OutboundBlock, Meeting> {
-  const all = plan.blocks.map((block): Part => {
-    const [table] = namesOfTable(tables, block.write.table);
-    return { block, table: table!, places: placesOf(block, tables) };
-  });
-  const key = plan.key.map((index) => plan.fields[index]!);
-  const parts = new Map<Part, Part[]>();
-  for (const one of all) {
-    const joined = [...new Set(parts.values())].filter((part) => part.some((other) => isSamePart(one, other)));
-    const part = [...joined.flat(), one];
-    for (const each of part) parts.set(each, part);
-  }
+  const all = blocksOf(plan, tables);
+  const key = keyOf(plan);
+  const parts = partsOf(all);
   return new Map(
     all.map((one) => {
       const part = parts.get(one)!;
@@ -73,6 +65,51 @@ export function meetingsOf(plan: OutboundPlan, tables: SystemTables): ReadonlyMa
       return [one.block, meeting];
     }),
   );
+}
+
+/** Where a record that goes would empty columns that a block fills for others: it cannot know whether these are still there. */
+export function endingProblems(plan: OutboundPlan, tables: SystemTables): OutboundProblem[] {
+  const all = blocksOf(plan, tables);
+  const key = keyOf(plan);
+  const parts = partsOf(all);
+  return all.flatMap((one) => {
+    const { gone, write } = one.block;
+    if (gone === 'ignore' || gone.remove) return [];
+    const others = all.filter((other) => {
+      if (!isSameRow(one, other) || parts.get(one)!.includes(other)) return false;
+      const lacks = lacking(one, [other], key);
+      return lacks.length + blurred(one, [other], key, lacks).length > 0;
+    });
+    const filled = new Set(others.flatMap((other) => namesOf(other, 'set')));
+    return gone.write.columns
+      .filter(({ role, name }) => role === 'set' && filled.has(name))
+      .map(({ name, line }) => ({
+        line,
+        message: `${write.table}.${name} is filled by another block, of records that may still be there: let that block empty it`,
+      }));
+  });
+}
+
+function blocksOf(plan: OutboundPlan, tables: SystemTables): Part[] {
+  return plan.blocks.map((block) => {
+    const [table] = namesOfTable(tables, block.write.table);
+    return { block, table: table!, places: placesOf(block, tables) };
+  });
+}
+
+function keyOf({ key, fields }: OutboundPlan): string[] {
+  return key.map((index) => fields[index]!);
+}
+
+/** By blocks: those that share columns of the same rows with it, be it by way of others. */
+function partsOf(all: readonly Part[]): Map<Part, Part[]> {
+  const parts = new Map<Part, Part[]>();
+  for (const one of all) {
+    const joined = [...new Set(parts.values())].filter((part) => part.some((other) => isSamePart(one, other)));
+    const part = [...joined.flat(), one];
+    for (const each of part) parts.set(each, part);
+  }
+  return parts;
 }
 
 function placesOf({ write }: OutboundBlock, tables: SystemTables): Map<string, Place> {

@@ -1,6 +1,5 @@
 /** An outbound mapping against the tables of a system as they really are; they are never made or altered. */
 import { nearest } from '../../core/nearest.ts';
-import { ReplicationError } from '../../core/errors.ts';
 import {
   isFind,
   type OutboundColumn,
@@ -92,16 +91,6 @@ export function outboundProblems(plan: OutboundPlan, tables: SystemTables): Outb
     seen.add(id);
     return true;
   });
-}
-
-/** Throws `mapping_invalid`, with file and line, when a plan does not fit. */
-export function requireFit(plan: OutboundPlan, tables: SystemTables): void {
-  const problems = outboundProblems(plan, tables);
-  if (problems.length > 0)
-    throw new ReplicationError(
-      'mapping_invalid',
-      problems.map(({ line, message }) => `${plan.place}:${line}: ${message}`).join('; '),
-    );
 }
 
 function writeProblems(

@@ -12,7 +12,8 @@ import type {
   WaitingRecord,
 } from '../outbound/outbound-session.ts';
 import { keyNames } from '../outbound/exact-columns.ts';
-import { requireFit, tablesOf, type SystemTables } from '../outbound/outbound-shape.ts';
+import { requireFit } from '../outbound/outbound-fit.ts';
+import { tablesOf, type SystemTables } from '../outbound/outbound-shape.ts';
 import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import type { FlowPosition } from '../target-store.ts';
 import { countKeys } from './quarantine.ts';
