@@ -119,10 +119,14 @@ export class PostgresOutboundSession implements OutboundSession {
   }
 
   async release(records: readonly string[], kept: readonly string[]): Promise<void> {
-    await this.#client.query(
-      'DELETE FROM waybill.outbound_rows WHERE flow = $1 AND record_id = ANY ($2) AND NOT row_id = ANY ($3)',
-      [this.#options.flow, records, kept],
+    const { rows } = await this.#client.query<{ row_id: string }>(
+      'SELECT row_id FROM waybill.outbound_rows WHERE flow = $1 AND record_id = ANY ($2)',
+      [this.#options.flow, records],
     );
+    // Before version 15 Postgres goes through a whole list for each row that is not to be in it.
+    const keeps = new Set(kept);
+    const released = rows.flatMap(({ row_id: row }) => (keeps.has(row) ? [] : [row]));
+    if (released.length > 0) await this.unclaim(released);
   }
 
   async savepoint(): Promise<void> {
