@@ -91,6 +91,36 @@ it('a ring of records that wait far from each other goes round', async () => {
   ]);
 });
 
+it('records with rows in two tables exchange them all, where each wants the row of another one in each table', async () => {
+  const slot = (wanted: string): string =>
+    `{ lookup: { of: on_hand, values: { 1: '1', 2: '2', 3: '3', 4: '4', ${wanted} }, else: { const: none } } }`;
+  const block = (table: string, wanted: string): string =>
+    `    - { to: ${table}, key: { slot: ${slot(wanted)} }, set: { sku: sku } }\n`;
+  const scene = await StockToShop.open(
+    servers,
+    'postgres',
+    `create table p (slot varchar(20) primary key, sku varchar(20), check (slot <> 'none'));
+     create table q (slot varchar(20) primary key, sku varchar(20))`,
+    block('p', `11: '2', 12: '1', 13: '4', 14: '3'`) + block('q', `11: '3', 12: '4', 13: '1', 14: '2'`),
+  );
+  const { wms } = scene;
+  const rows = `select p.slot, p.sku, q.sku from p join q using (slot) order by 1`;
+  const held = `select count(*) from waybill.quarantine where flow = '${scene.flowName}'`;
+  scene.start();
+  await wms.run(
+    `insert into stock (id, sku, place, qty) values (1, 'A', 'WH1', 1), (2, 'B', 'WH1', 2), (3, 'C', 'WH1', 3), (4, 'D', 'WH1', 4)`,
+  );
+  await scene.shows(rows, ['1|A|A', '2|B|B', '3|C|C', '4|D|D']);
+  // One that is refused for good has the others tried by themselves.
+  await wms.run(`insert into stock (id, sku, place, qty) values (5, 'E', 'WH1', 5)`);
+  for (const id of [1, 2, 3, 4]) {
+    await scene.shows(held, [String(id)]);
+    await wms.run(`update stock set qty = qty + 10 where id = ${id}`);
+  }
+  await scene.shows(rows, ['1|B|C', '2|A|D', '3|D|A', '4|C|B']);
+  await scene.shows(held, ['1']);
+});
+
 /** The number of the newest transaction of a server; one that undoes a part takes several. */
 async function transactions(shop: StockToShop['shop']): Promise<number> {
   return Number((await shop.run('select pg_current_xact_id()::text'))[0]![0]);
