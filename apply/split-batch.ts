@@ -135,6 +135,8 @@ class Splitter {
     if (mark === GONE) {
       // What is gone need not be made first; and a flow that is being rebuilt has not come to where the table begins.
       if (record === undefined || gone || (stopped && record.reason === REBUILDING)) return undefined;
+      // Another table has come under its name, and goes on there.
+      if (!stopped && followed.replaces(table)) return undefined;
       // A capture that comes back may name a version from before.
       if (isCurrent && !stopped && !lost) return undefined;
       return { table, restart: false, gone: String(run.frame.row(row)[2]?.[0]) };

@@ -113,7 +113,7 @@ export class SchemaWatch {
 
   /** The newest table of this name: of one before it the stream may not have told yet that it is gone. */
   byName(schema: string, name: string): CapturedTable | undefined {
-    return [...this.#tables.values()].findLast((table) => table.schema.schema === schema && table.schema.name === name);
+    return this.#notes.byName({ schema, name });
   }
 
   /** The table of a relation message in transaction `xid`, which commits at `lsn`; `look` when `look` must run before. */
@@ -345,10 +345,11 @@ export class SchemaWatch {
     const { oid } = next;
     const { log, read, readPart } = this.#o;
     let written = this.#notes.writtenOf(next);
+    // Before the snapshot that is planned looks for its name, or its partition, and finds neither.
+    if (isRenamed(known, next)) await this.#leaveName(known!, () => this.#notes.begin(next));
+    else this.#notes.begin(next);
     if (known === undefined) {
       log.info({ table: nameOf(next) }, 'a table is new');
-      // Before the snapshot that is planned looks for it, and finds it gone.
-      this.#tables.set(oid, next);
       await read(next, 'new');
       // It may have come and gone while the log waited.
       this.#fingerprint = '';
@@ -378,7 +379,6 @@ export class SchemaWatch {
     else if (uncertain) this.#notes.owed.set(oid, { why: UNSURE });
     this.#notes.cameAt(oid, told.lsn);
     await this.#notes.store(next, written, ends);
-    this.#tables.set(oid, next);
     this.#restamped.delete(oid);
     const newest = this.#newer.get(oid);
     if (newest !== undefined && !differs(next, newest)) this.#newer.delete(oid);
@@ -404,14 +404,8 @@ export class SchemaWatch {
         await this.#changes.take(() => this.#owe(known, 'it was said to be gone', true));
         return [];
       }
-      await this.#changes.take(async () => {
-        await this.#notes.store(known, undefined, { lsn: String(lsn) });
-        this.#tables.delete(mark.oid);
-        this.#notes.forget(mark.oid);
-      });
-      // Where another one has come under its name, that goes on in its place, and is read.
-      if (this.byName(known.schema.schema, known.schema.name) !== undefined) return [];
-      return [{ table: known, what: mark.why, mark: 'gone' }];
+      const isOther = await this.#changes.take(() => this.#end(known, lsn));
+      return isOther ? [] : [{ table: known, what: mark.why, mark: 'gone' }];
     }
     const next = tableOfRow(mark.row);
     const { schema, name } = next.schema;
@@ -426,8 +420,9 @@ export class SchemaWatch {
     if (differs(known, next)) await this.#accept(known, { table: next, lsn, ...(ends && { ends }) });
     // What changed behind the mark is compared with what it says.
     this.#comparedAt.delete(next.oid);
+    // Of a name that another table has come to by now nothing is gone: that one goes on under it, and is read.
     const gone =
-      known === undefined || former === undefined
+      known === undefined || former === undefined || this.#notes.byName(former) !== undefined
         ? []
         : [
             {
@@ -437,6 +432,21 @@ export class SchemaWatch {
             },
           ];
     return [...gone, { table: next, what: '', mark: 'schema' }];
+  }
+
+  /** A table is gone. Whether another one has its name, goes on in its place, and is read. */
+  async #end(table: CapturedTable, lsn: bigint): Promise<boolean> {
+    await this.#notes.store(table, undefined, { lsn: String(lsn) });
+    await this.#leaveName(table, () => this.#notes.forget(table.oid));
+    return this.#notes.byName(table.schema) !== undefined;
+  }
+
+  /** One that comes back to its name without having been told to be away has there what the stream tells of the one before. */
+  async #leaveName({ oid, schema }: CapturedTable, leave: () => void): Promise<void> {
+    const hadName = this.#notes.byName(schema)?.oid === oid;
+    leave();
+    const other = hadName ? this.#notes.byName(schema) : undefined;
+    if (other !== undefined) await this.#owe(other, 'another table had its name', true);
   }
 
   /** Whether a table is captured by now, of which transaction `xid` says that it is gone. Everybody may write messages. */

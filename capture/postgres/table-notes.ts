@@ -1,4 +1,5 @@
 /** What is noted of each captured table besides its version, and stored with it. */
+import type { TableName } from '../requested-tables.ts';
 import type { TableRegistry } from '../table-registry.ts';
 import type { CapturedTable, NameEnd } from './catalog.ts';
 import { writtenOf, type Written } from './unlogged-values.ts';
@@ -10,7 +11,7 @@ export interface Owed {
 
 export class TableNotes {
   readonly #registry: TableRegistry<number, CapturedTable>;
-  /** The versions that the stream carries last, without what is noted here. */
+  /** The versions that the stream carries last, without what is noted here; those that came to their names last at the end. */
   readonly tables = new Map<number, CapturedTable>();
   /** What the catalog had of the rows of each table at the last look. */
   readonly written = new Map<number, Written>();
@@ -24,7 +25,8 @@ export class TableNotes {
 
   constructor(registry: TableRegistry<number, CapturedTable>, stored: ReadonlyMap<number, CapturedTable>) {
     this.#registry = registry;
-    for (const [oid, { owed, since, ...table }] of stored) {
+    const inOrder = [...stored].sort(([, a], [, b]) => Number(BigInt(a.since ?? -1) - BigInt(b.since ?? -1)));
+    for (const [oid, { owed, since, ...table }] of inOrder) {
       this.tables.set(oid, table);
       this.written.set(oid, writtenOf(table));
       if (owed !== undefined) this.owed.set(oid, { why: owed });
@@ -32,6 +34,17 @@ export class TableNotes {
       this.#since.set(oid, since);
       this.#ahead.set(oid, BigInt(since));
     }
+  }
+
+  /** The newest table of this name: of one before it the stream may not have told yet that it is gone. */
+  byName({ schema, name }: TableName): CapturedTable | undefined {
+    return [...this.tables.values()].findLast((table) => table.schema.schema === schema && table.schema.name === name);
+  }
+
+  /** A version comes, and has its name from now on. */
+  begin(table: CapturedTable): void {
+    this.tables.delete(table.oid);
+    this.tables.set(table.oid, table);
   }
 
   writtenOf(table: CapturedTable): Written {
@@ -69,7 +82,9 @@ export class TableNotes {
     });
   }
 
+  /** It is gone. */
   forget(oid: number): void {
+    this.tables.delete(oid);
     for (const notes of [this.written, this.owed, this.#ends, this.#since, this.#ahead]) notes.delete(oid);
   }
 }

@@ -22,6 +22,8 @@ let watch: SchemaWatch;
 let oid: number;
 /** The columns of each reading of the table, by their ids. */
 let readings: string[];
+/** What a snapshot that runs finds under the name of a table at the moment that this is asked for. */
+let found: (CapturedTable | undefined)[];
 let databases = 0;
 /** A transaction that everybody sees. */
 const XID = 3;
@@ -45,6 +47,7 @@ beforeEach(async () => {
   registry = new TableRegistry(bucket, 'wms', BY_OID, (table) => table);
   await registry.put(oid, (await readTable(client, oid))!.table);
   readings = [];
+  found = [];
   await startAgain();
 });
 afterEach(async () => {
@@ -61,15 +64,24 @@ function configText(prefix: string): string {
 
 /** As another process, that knows what is stored alone. */
 async function startAgain(): Promise<void> {
-  const read = async ({ schema }: CapturedTable): Promise<void> =>
-    void readings.push(schema.columns.map(({ id }) => id).join());
-  watch = new SchemaWatch({
+  const read = async ({ schema }: CapturedTable): Promise<void> => {
+    readings.push(schema.columns.map(({ id }) => id).join());
+    found.push(watch.byName(schema.schema, schema.name));
+  };
+  watch = watchOver(await registry.load(), read);
+}
+
+function watchOver(
+  tables: ReadonlyMap<number, CapturedTable>,
+  read: (table: CapturedTable) => Promise<void> = async () => undefined,
+): SchemaWatch {
+  return new SchemaWatch({
     client,
     publication: 'none',
     markPrefix: 'waybill.test',
     included: (_, name) => name !== 'hidden',
     registry,
-    tables: await registry.load(),
+    tables,
     log: createLogger('silent'),
     read,
     readPart: read,
@@ -83,10 +95,22 @@ function message(names: string, table = 'items'): RelationMessage {
   return { oid, schema: 'public', name: table, identity: 'd', columns };
 }
 
-/** The mark of what the table is like now, at a place in the log. */
-async function mark(lsn: bigint): Promise<void> {
-  const { row } = (await readTable(client, oid))!;
-  await watch.takeMark({ k: 'table', oid, row, published: true }, { xid: XID, lsn });
+/** Has the mark taken of what a table is like now, at a place in the log; gives what the stream is told. */
+async function mark(lsn: bigint, of = oid): Promise<string[]> {
+  const { row } = (await readTable(client, of))!;
+  const told = await watch.takeMark({ k: 'table', oid: of, row, published: true }, { xid: XID, lsn });
+  return told.map((each) => `${each.mark} ${each.table.schema.name} ${each.table.oid === oid ? 'first' : 'second'}`);
+}
+
+/** Makes a table of which the log has told, and gives its oid. */
+async function make(name: string, definition = '(id int primary key, a int)'): Promise<number> {
+  await client.query(`create table ${name} ${definition}`);
+  const { rows } = await client.query<{ oid: string }>(`select '${name}'::regclass::oid::int8 as oid`);
+  const made = Number(rows[0]!.oid);
+  await mark(1n, made);
+  readings = [];
+  found = [];
+  return made;
 }
 
 test('rows that were read with columns in doubt are read with the true ones, also by another process', async () => {
@@ -166,3 +190,69 @@ test('that a table left its name is kept until the stream is told, whatever else
   expect(untold(stored, 11n)?.former).toEqual({ schema: 'public', name: 'items' });
   expect(untold(stored, 12n)?.former).toBeUndefined();
 });
+
+test('a table that is to be read under another name is there under it for a snapshot that runs', async () => {
+  await client.query('alter table items rename to goods');
+  await mark(11n);
+  expect(found).toMatchObject([{ oid, schema: { name: 'goods' } }]);
+});
+
+test('a table that takes the name of another one is what a snapshot that runs finds under it', async () => {
+  const other = await make('goods');
+  await client.query('alter table goods rename to spare; alter table items rename to goods');
+  // Of the other one nobody has told yet.
+  expect(await mark(11n)).toEqual(['gone items first', 'schema goods first']);
+  expect(found).toMatchObject([{ oid, schema: { name: 'goods' } }]);
+  await mark(12n, other);
+  expect(found[1]).toMatchObject({ oid: other, schema: { name: 'spare' } });
+});
+
+test('a partition that is to be read is one of its table for a snapshot that runs', async () => {
+  const root = await make('parted', '(id int primary key, a int) partition by range (id)');
+  await client.query('create table part partition of parted for values from (1) to (9)');
+  await mark(11n, root);
+  expect(found).toMatchObject([{ oid: root, parts: [{ name: 'part' }] }]);
+});
+
+test('of two tables that are stored under one name the one that came to it last has it', async () => {
+  const { table } = (await readTable(client, oid))!;
+  const [older, newer, none] = [
+    { ...table, oid: 1, since: '9' },
+    { ...table, oid: 2, since: '10' },
+    { ...table, oid: 3 },
+  ];
+  for (const tables of [
+    [none, older, newer],
+    [newer, older, none],
+  ]) {
+    watch = watchOver(new Map(tables.map((each) => [each.oid, each])));
+    expect(watch.byName('public', 'items')?.oid).toBe(2);
+  }
+});
+
+test('a name that another table has by now is not said to be gone', async () => {
+  const other = await make('goods');
+  await client.query(
+    'begin; alter table items rename to spare; alter table goods rename to items; alter table spare rename to goods; commit',
+  );
+  expect(await mark(11n)).toEqual(['gone items first', 'schema goods first']);
+  expect(await mark(12n, other)).toEqual(['schema items second']);
+  // The same with the name of one that went: the other one is read under it.
+  await client.query('drop table goods; alter table items rename to goods');
+  expect(await mark(13n, other)).toEqual(['gone items second', 'schema goods second']);
+  expect(await watch.takeMark({ k: 'gone', oid, why: 'dropped' }, { xid: XID, lsn: 14n })).toEqual([]);
+});
+
+test.each(['is dropped', 'is renamed'])(
+  'a table is read again when one %s that took its name for a while',
+  async (how) => {
+    await client.query('alter table items rename to spare');
+    const other = await make('items');
+    await client.query(`${how === 'is dropped' ? 'drop table items' : 'alter table items rename to goods'};
+    alter table spare rename to items`);
+    if (how === 'is dropped')
+      expect(await watch.takeMark({ k: 'gone', oid: other, why: 'dropped' }, { xid: XID, lsn: 12n })).toEqual([]);
+    else expect(await mark(12n, other)).toEqual(['schema goods second']);
+    expect(found[0]).toMatchObject({ oid, schema: { name: 'items' } });
+  },
+);

@@ -145,6 +145,18 @@ describe('a batch in which a table changes', () => {
     expect(next()).toBeUndefined();
   });
 
+  it('takes no other table for gone than the one that its record is of', () => {
+    const other = { ...SECOND, id: 8, version: 'v3' };
+    const gone = (record: Partial<TableRecord>): (string | undefined)[] => {
+      const batch = batchOf([{ from: 100n, to: 110n, rows: [[SECOND, 110n, 'gone']] }]);
+      return [...splitBatch(batch, followed(record))].flatMap(({ steps }) => steps.map((step) => step.gone));
+    };
+    expect(gone({ definition: other })).toEqual([]);
+    expect(gone({ definition: FIRST })).toEqual(['x']);
+    // Of one that is stopped the version that it was stopped for is not known.
+    expect(gone({ definition: other, state: 'stopped', reason: 'another table has its name' })).toEqual(['x']);
+  });
+
   it('is cut between two transactions where that is enough', () => {
     const other = { ...FIRST, name: 'u', id: 8 };
     const known = followed();
