@@ -279,6 +279,7 @@ export class CaptureSession {
         lookups: this.#o.client,
         flavour: settings.kind,
         readTable: (schema: string, name: string) => this.#catalog.read(schema, name),
+        begins: (table: { schema: string; name: string }) => this.#catalog.begins(table),
         changes: () => this.#catalog.changes,
         rules: this.#rules,
         progress: this.#o.progress,

@@ -88,7 +88,7 @@ export class LiveCatalog {
   readonly #checkedAt = new Map<string, number>();
   /** Statements about a table since it was read from the catalog last. */
   readonly #statementsOf = new Map<string, Statements>();
-  /** Tables that lost values of a type: they are not read again unless somebody asks. */
+  /** Tables that lost values of a type: until somebody has them read, and that begins, no change has them read again. */
   readonly #narrower = new Set<string>();
 
   constructor(options: LiveCatalogOptions) {
@@ -198,13 +198,19 @@ export class LiveCatalog {
       this.#catalog.set(id, table);
       return table;
     }
-    const change = compareTables(before, table, { isTold: this.#told.get(id) === before.schema.version, statements });
+    const isTold = this.#told.get(id) === before.schema.version;
+    const change = compareTables(before, table, { isTold, statements, rules: this.#o.rules });
     this.#catalog.set(id, change.table);
     if (change.isNarrower) this.#narrower.add(id);
     else this.#narrower.delete(id);
     const why = change.reread ?? (isUnknown ? 'it changed more than once' : undefined);
     if (why !== undefined) await this.#changed(table, why);
     return change.table;
+  }
+
+  /** The stream has that the reading of a table begins: where it was stopped in targets it goes on there. */
+  begins(table: TableName): void {
+    this.#narrower.delete(tableName(table));
   }
 
   async #changed({ schema }: CapturedTable, why: string): Promise<void> {
@@ -382,7 +388,8 @@ export class LiveCatalog {
   #gaveValues(id: string, now: CapturedTable): boolean {
     const before = this.#o.told.get(id)?.table;
     if (before === undefined || before.schema.version === now.schema.version) return false;
-    return compareTables(before, now, { isTold: true, statements: this.#statementsOf.get(id) }).reread !== undefined;
+    const how = { isTold: true, statements: this.#statementsOf.get(id), rules: this.#o.rules };
+    return compareTables(before, now, how).reread !== undefined;
   }
 
   async #changedBefore(tables: readonly CapturedTable[]): Promise<void> {

@@ -29,7 +29,7 @@ export async function beginReading(
   id: string,
   isWanted: () => boolean,
 ): Promise<CapturedTable | undefined> {
-  const { atBoundary, changes, flavour, log, lookups, readTable, rules } = ports;
+  const { atBoundary, begins, changes, flavour, log, lookups, readTable, rules } = ports;
   for (let attempt = 1; ; attempt++) {
     const before = changes();
     const captured = await readTable(table.schema, table.name);
@@ -46,6 +46,7 @@ export async function beginReading(
         if (changes() !== before && attempt < MOST_ATTEMPTS) return 'again';
         // One without a key begins with its only chunk.
         if (captured.schema.key.length > 0) markReading(port, rules, captured, id, 'begin', table);
+        if (table.span === undefined) begins(table);
         return 'begun';
       },
     );

@@ -1,5 +1,6 @@
 /** What a new version of a table means for the rows that are there. docs/schema-changes.md. */
 import { isBinaryColumn } from '../../core/column-kind.ts';
+import type { ColumnRules } from '../../core/column-rules.ts';
 import type { ColumnSchema, TableSchema } from '../../core/frame.ts';
 import { classifyMysqlTypeChange } from '../../core/mysql-type-widening.ts';
 import type { CapturedTable } from './catalog.ts';
@@ -18,12 +19,16 @@ const CONSTANT = /^(?:-?\d+(?:\.\d+)?|'(?:[^'\\]|'')*')$/;
 
 /**
  * Compares two versions of a table. `statements` made the one the other, where they are known; `isTold`: the stream knows
- * the one before.
+ * the one before. Columns that `rules` leave out are nobody's, and those that they change have no types that could be narrower.
  */
 export function compareTables(
   before: CapturedTable,
   after: CapturedTable,
-  { isTold, statements }: { readonly isTold: boolean; readonly statements: Statements | undefined },
+  {
+    isTold,
+    statements,
+    rules,
+  }: { readonly isTold: boolean; readonly statements: Statements | undefined; readonly rules: ColumnRules },
 ): TableChange {
   const old = new Map(before.schema.columns.map((column) => [column.name, column]));
   const generated = new Set(before.columns.filter((column) => column.generated).map(({ schema }) => schema.name));
@@ -35,7 +40,8 @@ export function compareTables(
   const filled = new Map<ColumnSchema, ColumnSchema>();
   for (const column of after.columns) {
     const { schema } = column;
-    if (column.generated) continue;
+    const rule = rules.ruleOf(after.schema.schema, after.schema.name, schema.name);
+    if (column.generated || rule === 'exclude') continue;
     const known = old.get(schema.name);
     if (known === undefined) {
       if (generated.has(schema.name)) {
@@ -53,7 +59,7 @@ export function compareTables(
     }
     if (!isTold && known.existing !== undefined) filled.set(schema, { ...schema, existing: known.existing });
     const change = classifyMysqlTypeChange(known.type, schema.type);
-    if (change === 'narrower' && !isAnother) isNarrower = true;
+    if (change === 'narrower' && !isAnother && rule === undefined) isNarrower = true;
     else if (change !== 'same') reasons.push(`column ${schema.name} has another type`);
     else if (known.collation !== schema.collation) reasons.push(`column ${schema.name} has another collation`);
     else if (schema.notNull && !known.notNull) reasons.push(`column ${schema.name} may not be NULL any more`);

@@ -90,6 +90,7 @@ export class CaptureSession {
       publication,
       markPrefix: this.#markPrefix,
       included: compileTablePatterns(held.settings.tables),
+      rules: this.#rules,
       registry,
       tables,
       log: held.log,

@@ -6,6 +6,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type pg from 'pg';
+import type { ColumnRules } from '../../core/column-rules.ts';
 import type { Logger } from '../../core/logger.ts';
 import { PgSnapshot } from '../../core/pg-snapshot.ts';
 import { abortableDelay } from '../../core/run-service.ts';
@@ -37,6 +38,7 @@ export interface SchemaWatchOptions {
   readonly publication: string;
   readonly markPrefix: string;
   readonly included: (schema: string, name: string) => boolean;
+  readonly rules: ColumnRules;
   readonly registry: TableRegistry<number, CapturedTable>;
   /** The versions that the stream carries last. */
   readonly tables: ReadonlyMap<number, CapturedTable>;
@@ -323,7 +325,7 @@ export class SchemaWatch {
     if (known === undefined) return;
     const [before, written] = [this.#notes.writtenOf(known), writtenOf(now)];
     if (JSON.stringify(before) === JSON.stringify(written)) return;
-    const why = unloggedReason(before, now);
+    const why = unloggedReason(before, now, this.#o.rules);
     if (why !== undefined && differs(known, now)) {
       this.#unlogged.set(oid, { why, written });
       return;

@@ -3,6 +3,7 @@
  * a label of an enum got another name. Versions of a table do not tell: a default may be gone by the time that somebody looks, and `USING` leaves a
  * column as it was. So what the catalog had of the rows at one look is compared with what it has at the next.
  */
+import type { ColumnRules } from '../../core/column-rules.ts';
 import { classifyTypeChange, type TypeChange } from '../../core/type-widening.ts';
 import type { CapturedTable } from './catalog.ts';
 
@@ -38,14 +39,20 @@ export function writtenOf({ schema, stamps, written }: CapturedTable): Written {
   return { width: Math.max(0, ...columns.map(([id]) => id ?? 0)), columns: Object.fromEntries(columns) };
 }
 
-/** Why rows have values by now that no change in the log tells; undefined when they have none. */
-export function unloggedReason(before: Written, after: CapturedTable): string | undefined {
+/**
+ * Why rows have values by now that no change in the log tells; undefined when they have none. Columns that `rules` leave out
+ * are nobody's, and those that they change have no types that could be narrower.
+ */
+export function unloggedReason(before: Written, after: CapturedTable, rules: ColumnRules): string | undefined {
   const now = writtenOf(after);
   const isAnew = before.file === undefined || before.file !== now.file;
+  const names = new Map(after.schema.columns.map((column) => [column.id, column.name]));
   let why: string | undefined;
   for (const [id, column] of Object.entries(now.columns)) {
     const known = before.columns[Number(id)];
-    const name = after.schema.columns.find((each) => each.id === Number(id))?.name;
+    const name = names.get(Number(id)) ?? '';
+    const rule = rules.ruleOf(after.schema.schema, after.schema.name, name);
+    if (rule === 'exclude') continue;
     if (known === undefined) {
       // One that the table had before and that nobody was told of was a generated one.
       // What rows have of a default, the catalog tells of the partitions and not of their root.
@@ -56,10 +63,10 @@ export function unloggedReason(before: Written, after: CapturedTable): string | 
     if (hasRenamedLabels(known, column)) why ??= `labels of column ${name} have other names`;
     const change = typeChange(known, column);
     // Targets stop the table, and whether it is read again is for a person to say.
-    if (change === 'narrower') return undefined;
+    if (change === 'narrower' && rule === undefined) return undefined;
     const isDefinedAnew =
       known.stamp !== column.stamp && (known.preset === undefined || known.preset !== column.preset);
-    if (change === 'rewritten' || (isAnew && isDefinedAnew)) why ??= `column ${name} has new values in all rows`;
+    if (change !== 'same' || (isAnew && isDefinedAnew)) why ??= `column ${name} has new values in all rows`;
   }
   return why;
 }

@@ -6,7 +6,7 @@ import { connectSource, type SqlClient } from '../../capture/mysql/connection.ts
 import { readExecuted } from '../../capture/mysql/executed.ts';
 import { LiveCatalog } from '../../capture/mysql/live-catalog.ts';
 import { ToldTables, type ToldTable } from '../../capture/mysql/told-tables.ts';
-import { NO_COLUMN_RULES } from '../../core/column-rules.ts';
+import { ColumnRules } from '../../core/column-rules.ts';
 import { parseConfig, type MysqlSourceConfig } from '../../core/config.ts';
 import type { Gtid } from '../../core/gtid.ts';
 import { createLogger } from '../../core/logger.ts';
@@ -56,7 +56,7 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
   }, TIMEOUT_MS);
 
   /** The catalog of a capture that starts, after the one before it, if any, was killed. */
-  async function open(): Promise<LiveCatalog> {
+  async function open(rules = ColumnRules.compile(undefined)): Promise<LiveCatalog> {
     const tables = await matchingTables(client, flavour, settings.tables);
     const store = {
       put: async (id: string, told: ToldTable) => void stored.set(id, told),
@@ -67,7 +67,7 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
       flavour,
       patterns: settings.tables,
       foldsNames: false,
-      rules: NO_COLUMN_RULES,
+      rules,
       tables,
       told: await ToldTables.open(store, new Map(stored), tables, { afresh: false, included: () => true }),
       executed: await readExecuted(client, flavour),
@@ -111,6 +111,11 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
   async function run(statement: string): Promise<void> {
     await sql.query(statement);
     await passed(statement);
+  }
+
+  async function drop(table: string): Promise<void> {
+    await sql.query(`DROP TABLE ${table}`);
+    expect(await told(`DROP TABLE ${table}`)).toEqual([`${table} gone dropped`]);
   }
 
   async function toldAgain(): Promise<string[]> {
@@ -172,6 +177,50 @@ describe.each(['mysql', 'mariadb'] as const)('the catalog of a living %s', (flav
     await run(`ALTER TABLE altered ${statement}`);
     expect(await toldAgain()).toEqual(['altered schema']);
     expect(readAgain).toEqual([]);
+  });
+
+  it('has a table read again that was narrower, once it was asked for and has begun to be read', async () => {
+    await sql.query('CREATE TABLE narrowed (id int PRIMARY KEY, a bigint, b int)');
+    catalog = await open();
+    await toldAgain();
+    readAgain.length = 0;
+    await run('ALTER TABLE narrowed MODIFY a int');
+    await toldAgain();
+    await run('ALTER TABLE narrowed DROP COLUMN b, ADD COLUMN b int');
+    await toldAgain();
+    expect(readAgain).toEqual([]);
+    catalog.begins({ schema: 'live', name: 'narrowed' });
+    await run('ALTER TABLE narrowed DROP COLUMN b, ADD COLUMN b int');
+    await toldAgain();
+    expect(readAgain).toEqual(['narrowed: a column may have come again']);
+    await drop('narrowed');
+  });
+
+  it('has a table read again whatever becomes of columns that rules leave out or change', async () => {
+    await sql.query('CREATE TABLE ruled (id int PRIMARY KEY, secret bigint, masked bigint, b int)');
+    catalog = await open(
+      ColumnRules.compile({
+        exclude: ['live.ruled.secret'],
+        mask: [{ columns: ['live.ruled.masked'], keep_first: 0, keep_last: 0 }],
+      }),
+    );
+    await toldAgain();
+    readAgain.length = 0;
+    await run('ALTER TABLE ruled MODIFY secret int');
+    await toldAgain();
+    expect(readAgain).toEqual([]);
+    await run('ALTER TABLE ruled DROP COLUMN b, ADD COLUMN b int');
+    await toldAgain();
+    await run('ALTER TABLE ruled MODIFY secret smallint, ADD COLUMN d datetime DEFAULT CURRENT_TIMESTAMP');
+    await toldAgain();
+    await run('ALTER TABLE ruled MODIFY masked int');
+    await toldAgain();
+    expect(readAgain).toEqual([
+      'ruled: a column may have come again',
+      'ruled: column d has values of its own in all rows',
+      'ruled: column masked has another type',
+    ]);
+    await drop('ruled');
   });
 
   it('has a table read again of which a column may have got another name, also where that has a default', async () => {

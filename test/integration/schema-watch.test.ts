@@ -6,6 +6,7 @@ import type { RelationMessage } from '../../capture/postgres/pgoutput.ts';
 import { SchemaWatch } from '../../capture/postgres/schema-watch.ts';
 import { untold } from '../../capture/postgres/stored-table.ts';
 import { BY_OID, TableRegistry } from '../../capture/table-registry.ts';
+import { ColumnRules, NO_COLUMN_RULES } from '../../core/column-rules.ts';
 import { openBucket } from '../../core/lease.ts';
 import { createLogger } from '../../core/logger.ts';
 import { connectNats, type Nats } from '../../core/nats.ts';
@@ -63,23 +64,25 @@ function configText(prefix: string): string {
 }
 
 /** As another process, that knows what is stored alone. */
-async function startAgain(): Promise<void> {
+async function startAgain(rules = NO_COLUMN_RULES): Promise<void> {
   const read = async ({ schema }: CapturedTable): Promise<void> => {
     readings.push(schema.columns.map(({ id }) => id).join());
     found.push(watch.byName(schema.schema, schema.name));
   };
-  watch = watchOver(await registry.load(), read);
+  watch = watchOver(await registry.load(), read, rules);
 }
 
 function watchOver(
   tables: ReadonlyMap<number, CapturedTable>,
   read: (table: CapturedTable) => Promise<void> = async () => undefined,
+  rules = NO_COLUMN_RULES,
 ): SchemaWatch {
   return new SchemaWatch({
     client,
     publication: 'none',
     markPrefix: 'waybill.test',
     included: (_, name) => name !== 'hidden',
+    rules,
     registry,
     tables,
     log: createLogger('silent'),
@@ -256,3 +259,19 @@ test.each(['is dropped', 'is renamed'])(
     expect(found[0]).toMatchObject({ oid, schema: { name: 'items' } });
   },
 );
+
+test.each([
+  ['bigint', 'int', 'exclude'],
+  ['text', 'varchar(9)', 'mask'],
+])('new values are read also where a column of type %s that is kept at home becomes %s', async (wide, narrow, rule) => {
+  await client.query(`alter table items add secret ${wide}; insert into items values (1, 1, 1)`);
+  await mark(11n);
+  const columns = ['public.items.secret'];
+  const rules = rule === 'exclude' ? { exclude: columns } : { mask: [{ columns, keep_first: 0, keep_last: 0 }] };
+  await startAgain(ColumnRules.compile(rules));
+  await watch.tell();
+  await client.query(`alter table items alter secret type ${narrow}, alter a type int using a * 2`);
+  await watch.tell();
+  await mark(12n);
+  expect(readings).toEqual(['1,2,3']);
+});

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { reconcile, tableOfRow, type CapturedTable, type CatalogRow } from '../../capture/postgres/catalog.ts';
+import { NO_COLUMN_RULES } from '../../core/column-rules.ts';
 import type { RelationMessage } from '../../capture/postgres/pgoutput.ts';
 import { untold } from '../../capture/postgres/stored-table.ts';
 import { unloggedReason, writtenOf } from '../../capture/postgres/unlogged-values.ts';
@@ -55,7 +56,7 @@ describe('what a look at the catalog tells of rows', () => {
       ...more,
     });
   const before = row([{}, {}]);
-  const why = (after: CapturedTable): string | undefined => unloggedReason(writtenOf(before), after);
+  const why = (after: CapturedTable): string | undefined => unloggedReason(writtenOf(before), after, NO_COLUMN_RULES);
 
   it('nothing, where definitions change and no row is written', () => {
     expect(why(row([{ stamp: '701' }, {}, { id: 4 }], { width: 4 }))).toBeUndefined();
@@ -64,7 +65,7 @@ describe('what a look at the catalog tells of rows', () => {
     expect(why(row([{}, {}], { file: '101' }))).toBeUndefined();
     const preset = row([{ preset: '9' }, {}]);
     const compacted = row([{ preset: '9', stamp: '701' }, {}], { file: '101' });
-    expect(unloggedReason(writtenOf(preset), compacted)).toBeUndefined();
+    expect(unloggedReason(writtenOf(preset), compacted, NO_COLUMN_RULES)).toBeUndefined();
   });
   it('a new column of a table that was written anew', () => {
     expect(why(row([{}, {}, { id: 4 }], { width: 4, file: '101' }))).toMatch(/column c3 has values of its own/);
@@ -87,8 +88,8 @@ describe('what a look at the catalog tells of rows', () => {
   });
   it('compares with what an earlier version stored', () => {
     const { written: _, ...stored } = before;
-    expect(unloggedReason(writtenOf(stored), row([{}, {}]))).toBeUndefined();
-    expect(unloggedReason(writtenOf(stored), row([{}, { stamp: '701' }]))).toMatch(/c2/);
+    expect(unloggedReason(writtenOf(stored), row([{}, {}]), NO_COLUMN_RULES)).toBeUndefined();
+    expect(unloggedReason(writtenOf(stored), row([{}, { stamp: '701' }]), NO_COLUMN_RULES)).toMatch(/c2/);
   });
 });
 

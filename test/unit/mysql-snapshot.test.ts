@@ -48,6 +48,7 @@ it('begins where the log has come to what the catalog has', async () => {
       lookups: client,
       flavour: 'mysql',
       readTable: async () => narrowed,
+      begins: ({ name }) => void published.push(`${name} begins`),
       changes: () => changes,
       rules: ColumnRules.compile(undefined),
       progress: { write: async () => undefined } as unknown as ProgressStore,
@@ -72,7 +73,7 @@ it('begins where the log has come to what the catalog has', async () => {
     () => true,
   );
   expect(begun?.schema.version).toBe('narrower');
-  expect(published).toEqual(['log v', 'log narrower', 's narrower']);
+  expect(published).toEqual(['log v', 'log narrower', 's narrower', 'items begins']);
 });
 
 it('rows of a table that is dropped while the chunk before is being stored are not published', async () => {
@@ -112,6 +113,7 @@ it('rows of a table that is dropped while the chunk before is being stored are n
       lookups: client,
       flavour: 'mysql',
       readTable: async () => (dropped ? 'absent' : TABLE),
+      begins: () => undefined,
       changes: () => 0,
       rules: ColumnRules.compile(undefined),
       progress: { write: async () => undefined } as unknown as ProgressStore,
