@@ -14,20 +14,17 @@ const FIRST_XID = 3;
  * begun, and have its commit in the log, while whoever committed it waits for a standby.
  */
 export class PgSnapshot implements Transactions {
-  /** Transactions before this one are seen by it, and by every later one. */
-  readonly xmin: number;
   readonly #xmax: number;
   readonly #listed: ReadonlySet<number>;
 
-  private constructor(xmin: number, xmax: number, listed: ReadonlySet<number>) {
-    this.xmin = xmin;
+  private constructor(xmax: number, listed: ReadonlySet<number>) {
     this.#xmax = xmax;
     this.#listed = listed;
   }
 
   static parse(text: string): PgSnapshot {
-    const [xmin = '', xmax = '', list = ''] = text.split(':');
-    return new PgSnapshot(shortXid(xmin), shortXid(xmax), new Set(list === '' ? [] : list.split(',').map(shortXid)));
+    const [, xmax = '', list = ''] = text.split(':');
+    return new PgSnapshot(shortXid(xmax), new Set(list === '' ? [] : list.split(',').map(shortXid)));
   }
 
   has(xid: number): boolean {

@@ -293,7 +293,7 @@ export class CaptureSession {
       signal,
       tableByName: (schema, table) => this.#publish(this.#schemas.byName(schema, table)),
       trackTransactions: (on) => this.#assembler.trackTransactions(on),
-      forgetTransactionsBefore: (xid) => this.#assembler.forgetTransactionsBefore(xid),
+      forgetTransactions: (unseen) => this.#assembler.forgetTransactions(unseen),
       storedBehind: (lsn) => this.#publishing.stored((acked) => acked.lsn > lsn, signal),
       stored: (client) => this.#whenStored(client, signal),
       task,

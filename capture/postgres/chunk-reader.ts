@@ -31,8 +31,6 @@ export interface ReadChunk {
   readonly outcome: NonNullable<ChunkOutcome>;
   /** Rows of all its pieces. */
   readonly rows: number;
-  /** Transactions before this one are seen by every new snapshot. */
-  readonly xmin: number;
 }
 
 export interface ChunkReaderOptions {
@@ -138,7 +136,7 @@ export class ChunkReader {
       return decided.map((outcome, index) => {
         const chunk = chunks[index];
         if (outcome === undefined || chunk === undefined) return undefined;
-        return { chunk, outcome, rows: read.published + chunk.rows.length, xmin: read.xmin };
+        return { chunk, outcome, rows: read.published + chunk.rows.length };
       });
     } finally {
       this.#open.clear();
@@ -154,7 +152,7 @@ export class ChunkReader {
   async #read(
     wanted: readonly WantedChunk[],
     ids: readonly string[],
-  ): Promise<{ chunks: Chunk[]; published: number; xmin: number } | undefined> {
+  ): Promise<{ chunks: Chunk[]; published: number } | undefined> {
     const { client } = this;
     const memory = this.#memory;
     const { markPrefix } = this.#o;
@@ -209,7 +207,7 @@ export class ChunkReader {
           absentKeysSql === undefined ? [] : (await client.query({ text: absentKeysSql, rowMode: 'array' })).rows;
         chunks.push({ table, rows: rows[index]!, absent, unseen });
       }
-      return { chunks, published, xmin: unseen.xmin };
+      return { chunks, published };
     } catch (thrown) {
       const names = wanted.map(({ table: { schema } }) => `${schema.schema}.${schema.name}`).join(', ');
       if (!CHANGED_TABLE.has(sqlStateOf(thrown) ?? '')) throw sourceError(thrown, `reading a chunk of ${names}`);

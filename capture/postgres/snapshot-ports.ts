@@ -2,6 +2,7 @@
 import type pg from 'pg';
 import type { ColumnRules } from '../../core/column-rules.ts';
 import type { Logger } from '../../core/logger.ts';
+import type { Transactions } from '../../core/pg-snapshot.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
 import type { ProgressStore } from '../snapshot-request.ts';
 import type { StreamLead } from '../stream-lead.ts';
@@ -22,7 +23,8 @@ export interface SnapshotPorts {
   readonly rules: ColumnRules;
   readonly tableByName: (schema: string, name: string) => PublishedTable | undefined;
   readonly trackTransactions: (on: boolean) => void;
-  readonly forgetTransactionsBefore: (xid: number) => void;
+  /** A chunk saw all others of the transactions that the log has told of, and its high watermark has passed. */
+  readonly forgetTransactions: (unseen: Transactions) => void;
   /**
    * Resolves when the commit at `lsn` and all before it are stored in the stream. Rejects when the signal aborts: a cursor
    * must never pass rows that are not stored (Invariant 1).

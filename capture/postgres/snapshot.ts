@@ -388,9 +388,9 @@ export class SnapshotReader {
     return 'read';
   }
 
-  async #chunkRead({ table }: TableJob, range: RangeJob['range'], { rows, outcome, xmin }: ReadChunk): Promise<void> {
+  async #chunkRead({ table }: TableJob, range: RangeJob['range'], { chunk, rows, outcome }: ReadChunk): Promise<void> {
     await this.#ports.storedBehind(outcome.commitLsn);
-    this.#ports.forgetTransactionsBefore(xmin);
+    this.#ports.forgetTransactions(chunk.unseen);
     table.rows += rows;
     range.done = true;
     if (table.ranges !== undefined) {

@@ -5,6 +5,7 @@ import { partOf, type FrameWriter } from '../../core/frame-writer.ts';
 import type { Op, Value } from '../../core/frame.ts';
 import { rangeMark } from '../../core/key-order.ts';
 import { isWaybillOrigin, ORIGIN_MESSAGE } from '../../core/origin.ts';
+import type { Transactions } from '../../core/pg-snapshot.ts';
 import { comparePositions, formatHexLsn, pgPosition, type PgPosition } from '../../core/position.ts';
 import { FrameFiller, type PendingFrame } from '../frame-filler.ts';
 import type { FrameSource } from '../publish-loop.ts';
@@ -15,6 +16,7 @@ import { ChunkWindows, type Chunk } from './chunk-windows.ts';
 import { DDL_PREFIX, parseMark, type Mark, type MarkedVersion, type MarkPlace, type SchemaMark } from './log-marks.ts';
 import { LEAST_INSERTS_AS_LINES, type OpenTransaction } from './open-transaction.ts';
 import type { PgOutputHandler, RelationMessage, TupleRange } from './pgoutput.ts';
+import { PassedTransactions } from './passed-transactions.ts';
 import { isPlain, keyImage, type PublishedTable } from './published-table.ts';
 import { hasUnchanged, writeGuardedTuple, writeLine, writeTuple } from './tuple-writer.ts';
 
@@ -62,7 +64,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
   #boundary: PgPosition;
   /** End of the newest commit record seen: commits come in order, so that an earlier one is a repeat. */
   #lastCommitEnd = 0n;
-  #xids: Set<number> | undefined;
+  readonly #passed = new PassedTransactions();
   #progressDue = false;
   #unmovedDue = false;
 
@@ -91,13 +93,13 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
 
   /** Starts or stops to remember the ids of transactions that pass: chunks need them. */
   trackTransactions(on: boolean): void {
-    this.#xids = on ? (this.#xids ?? new Set()) : undefined;
+    this.#passed.track(on);
     if (!on) this.#windows.clear();
   }
 
-  /** Forgets ids that every new snapshot sees. */
-  forgetTransactionsBefore(xid: number): void {
-    for (const seen of this.#xids ?? []) if (((seen - xid) | 0) < 0) this.#xids!.delete(seen);
+  /** Forgets those that a chunk has seen of which the high watermark has passed. */
+  forgetTransactions(unseen: Transactions): void {
+    this.#passed.forgetAllBut(unseen);
   }
 
   /** The log is empty up to `lsn` (a keepalive said so). */
@@ -234,7 +236,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       return;
     }
     this.#closeEntry(open, endLsn);
-    this.#xids?.add(open.xid);
+    this.#passed.add(open.xid);
     this.#open = undefined;
     this.#frame.newestTimeUs = commitTimeUs;
     this.#boundary = pgPosition(endLsn);
@@ -370,7 +372,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
         this.#writeMark(table, rangeMark(mark.id, mark.k, mark));
         return;
       case 'low':
-        if (this.#options.readsChunk(mark.chunk)) this.#windows.open(mark.chunk, mark.oid, this.#xids ?? []);
+        if (this.#options.readsChunk(mark.chunk)) this.#windows.open(mark.chunk, mark.oid, this.#passed.ids);
         return;
       case 'high':
         this.#closeWindow(mark.chunk, mark.end, mark.more === true);

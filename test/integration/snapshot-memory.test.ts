@@ -1,6 +1,7 @@
 /** Snapshots of large rows: no more of them is in memory at once than there is room for. */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { TableProgress } from '../../capture/snapshot-request.ts';
+import { ChunkWindows } from '../../capture/postgres/chunk-windows.ts';
 import { connectSource } from '../../capture/postgres/connection.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -195,6 +196,51 @@ describe('large rows', () => {
       ).toBe('r'.repeat(24));
       expect(new Set(read.slice(-24)).size).toBeGreaterThan(1);
       await s.close();
+    },
+    timeoutMs,
+  );
+});
+
+describe('the ids of transactions that passed', () => {
+  it(
+    'are forgotten once a chunk has seen them, also while a transaction stays open',
+    async () => {
+      const COMMITS = 300;
+      const s = await Source.open('passed', await server.createDatabase('passed'), nats, {
+        snapshot_chunk_rows: 20,
+        snapshot_max_rows_per_second: 400,
+        snapshot_connections: 1,
+      });
+      await s.query('create table t (id int primary key); insert into t select generate_series(1, 100000)');
+      await s.query('create table held (id int primary key); create table busy (n int primary key)');
+      // As many as each window is given.
+      const given: number[] = [];
+      const realOpen = ChunkWindows.prototype.open;
+      const open = vi.spyOn(ChunkWindows.prototype, 'open').mockImplementation(function (
+        this: ChunkWindows,
+        chunk,
+        oid,
+        before,
+      ) {
+        const ids = [...before];
+        given.push(ids.length);
+        realOpen.call(this, chunk, oid, ids);
+      });
+      try {
+        s.start();
+        await s.wait('the first chunks', async () => given.length > 2);
+        const holder = await connectSource(s.settings, 'holder');
+        await holder.query('begin; insert into held values (1)');
+        await s.query(`do $$ begin for i in 1..${COMMITS} loop insert into busy values (i); commit; end loop; end $$`);
+        await s.caughtUp();
+        const from = given.length;
+        await s.wait('two chunks behind them', async () => given.length >= from + 2);
+        expect(given.at(-1)).toBeLessThan(COMMITS / 4);
+        await holder.end();
+      } finally {
+        open.mockRestore();
+        await s.close();
+      }
     },
     timeoutMs,
   );

@@ -74,7 +74,7 @@ export class SnapshotByHand {
         return table === undefined ? undefined : publishTable(table, rules);
       },
       trackTransactions: () => {},
-      forgetTransactionsBefore: () => {},
+      forgetTransactions: () => {},
       storedBehind: () => Promise.resolve(),
       stored: () => Promise.resolve(),
       task: {
