@@ -109,12 +109,13 @@ const PARTS_SQL = `
 const labelsSql = (ofType: string): string =>
   `select json_object_agg(e.oid::int8::text, e.enumlabel) from pg_enum e where e.enumtypid ${ofType}`;
 
-/**
- * Ordinary and partitioned tables. `$1`: leave partitions out; `$2`: one table by its oid, or all. A primary key that is
- * deferrable is no key: in the middle of a transaction two rows may have the same, and Postgres itself takes it for no
- * replica identity.
- */
-export const CATALOG_SQL = `
+/** Ordinary and partitioned tables `c`, in schemas `n`. */
+export const TABLES_SQL = `
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_' and c.relpersistence = 'p'`;
+
+/** `which` chooses among ordinary and partitioned tables; `isHeld`: tables whose defaults are not asked for. */
+export const catalogSql = (which: string, isHeld = 'false'): string => `
 select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relreplident as identity,
   (select json_agg(a.attname order by k.n) from pg_index i
      cross join lateral unnest(i.indkey::int2[]) with ordinality k(attnum, n)
@@ -127,7 +128,7 @@ select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relre
        'stamp', a.xmin::text, 'existing', case when a.atthasmissing then (a.attmissingval::text::text[])[1] end,
        'labels', case when t.typtype = 'e' then (${labelsSql('= t.oid')})
           when t.oid >= 16384 and (t.typtype <> 'b' or t.typelem > 0) then (${labelsSql(`in (${PARTS_SQL})`)}) end,
-       'preset', d.oid::int8::text, 'default', pg_get_expr(d.adbin, d.adrelid)) order by a.attnum)
+       'preset', d.oid::int8::text, 'default', case when not ${isHeld} then pg_get_expr(d.adbin, d.adrelid) end) order by a.attnum)
    from pg_attribute a join pg_type t on t.oid = a.atttypid
      left join pg_type b on t.typtype = 'd' and b.oid = t.typbasetype
      left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
@@ -138,32 +139,32 @@ select c.oid::int8::text as oid, n.nspname as schema, c.relname as name, c.relre
      where p.isleaf) end as parts,
   case when c.relkind = 'p' then (select json_agg(distinct la.attname) from ${partitionTreeSql('c.oid')} p join pg_attribute la
      on la.attrelid = p.relid and la.atthasmissing where p.isleaf) end as filled
-from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'p') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_' and not (c.relispartition and $1)
-  and ($2::oid is null or c.oid = $2) and c.relpersistence = 'p'
+${TABLES_SQL} and ${which}
 order by n.nspname, c.relname`;
+
+/**
+ * Ordinary and partitioned tables. `$1`: leave partitions out; `$2`: one table by its oid, or all. A primary key that is
+ * deferrable is no key: in the middle of a transaction two rows may have the same, and Postgres itself takes it for no
+ * replica identity.
+ */
+export const CATALOG_SQL = catalogSql('not (c.relispartition and $1) and ($2::oid is null or c.oid = $2)');
 
 /** Defaults that mean the same in another database: constants, and the current time. */
 const PORTABLE_DEFAULT =
   /^('(?:[^']|'')*'|-?\d+(?:\.\d+)?|true|false|NULL|now\(\)|CURRENT_TIMESTAMP|CURRENT_DATE|gen_random_uuid\(\))(?:::[a-z0-9_ ()[\],]+)?$/i;
-
-/** Reads all ordinary and partitioned tables (partitions left out: they are published through their root), by name. */
-export async function readCatalog(client: pg.Client): Promise<CapturedTable[]> {
-  return (await query(client, true, null)).map(tableOfRow);
-}
 
 /** Reads one table by its oid; undefined when it is gone, or a partition. */
 export async function readTable(
   client: pg.Client,
   oid: number,
 ): Promise<{ readonly row: CatalogRow; readonly table: CapturedTable } | undefined> {
-  const [row] = await query(client, true, oid);
+  const [row] = await query(client, oid);
   return row === undefined ? undefined : { row, table: tableOfRow(row) };
 }
 
-async function query(client: pg.Client, rootsOnly: boolean, oid: number | null): Promise<CatalogRow[]> {
+async function query(client: pg.Client, oid: number): Promise<CatalogRow[]> {
   try {
-    const result = await client.query<CatalogRow>(CATALOG_SQL, [rootsOnly, oid]);
+    const result = await client.query<CatalogRow>(CATALOG_SQL, [true, oid]);
     return result.rows.filter((row) => row.columns !== null);
   } catch (thrown) {
     throw sourceError(thrown, 'reading the catalog of the source');

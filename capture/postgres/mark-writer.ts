@@ -6,7 +6,8 @@ import { emitMark } from './log-marks.ts';
 import { ensurePublication, isTableGone, qualifiedName } from './publication.ts';
 import { describeLeaves, leafProblems } from './replica-identity.ts';
 import { markId } from './table-change.ts';
-import { markTable } from './table-mark.ts';
+import { isHeld } from './read-tables.ts';
+import { LOCK_TIMEOUT, markTable } from './table-mark.ts';
 
 export interface MarkWriterOptions {
   readonly client: pg.Client;
@@ -15,6 +16,9 @@ export interface MarkWriterOptions {
   readonly included: (schema: string, name: string) => boolean;
   readonly leftOut: (tables: readonly { schema: string; name: string; reason: string }[]) => void;
 }
+
+/** Somebody holds the table, and it is looked at again. */
+const HELD = Symbol('held');
 
 export class MarkWriter {
   readonly #o: MarkWriterOptions;
@@ -58,7 +62,8 @@ export class MarkWriter {
           continue;
         }
         const refused = known === undefined ? await this.#publish(table!) : undefined;
-        if (refused !== undefined) without.push({ schema: where.schema, name: where.name, reason: refused });
+        if (refused === HELD) isDone = false;
+        else if (refused !== undefined) without.push({ schema: where.schema, name: where.name, reason: refused });
         else if (await markTable(client, this.#o.markPrefix, table!)) this.#marked.set(oid, markId(table!));
         else isDone = false;
       } else if (known !== undefined && this.#marked.get(oid) !== 'gone') {
@@ -72,14 +77,19 @@ export class MarkWriter {
     return isDone;
   }
 
-  /** Why a new table cannot be captured. */
-  async #publish(table: CapturedTable): Promise<string | undefined> {
+  /** Why a new table cannot be captured, or `HELD`. */
+  async #publish(table: CapturedTable): Promise<string | typeof HELD | undefined> {
+    const { client, publication } = this.#o;
     try {
-      const leaves = await leafProblems(this.#o.client, [table]);
+      const leaves = await leafProblems(client, [table]);
       if (leaves.length > 0) return `${describeLeaves(leaves)}; run: ${leaves.map(({ sql }) => sql).join(' ')}`;
-      await ensurePublication(this.#o.client, this.#o.publication, [table]);
+      await client.query(`begin; set local lock_timeout = '${LOCK_TIMEOUT}'`);
+      await ensurePublication(client, publication, [table]);
+      await client.query('commit');
       return undefined;
     } catch (thrown) {
+      await client.query('rollback').catch(() => undefined);
+      if (isHeld(thrown)) return HELD;
       // The next look sees that it is gone.
       if (isTableGone(thrown)) return undefined;
       if (!(thrown instanceof ReplicationError) || thrown.code !== 'source_publication') throw thrown;

@@ -2,7 +2,8 @@
 import type pg from 'pg';
 import { ReplicationError } from '../../core/errors.ts';
 import { compileTablePatterns } from '../../core/table-pattern.ts';
-import { readCatalog, type CapturedTable } from './catalog.ts';
+import type { CapturedTable } from './catalog.ts';
+import { readTables } from './read-tables.ts';
 import { sourceError } from './source-error.ts';
 
 export function quoteIdent(name: string): string {
@@ -16,7 +17,7 @@ export function qualifiedName(table: { schema: string; name: string }): string {
 /** The tables that the patterns choose. Throws `source_table_missing` when none does. */
 export async function matchingTables(client: pg.Client, patterns: readonly string[]): Promise<CapturedTable[]> {
   const included = compileTablePatterns(patterns);
-  const tables = (await readCatalog(client)).filter((table) => included(table.schema.schema, table.schema.name));
+  const { tables } = await readTables(client, included);
   if (tables.length === 0)
     throw new ReplicationError('source_table_missing', `no table of the source matches ${patterns.join(', ')}`);
   return tables;

@@ -8,23 +8,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type pg from 'pg';
 import type { ColumnRules } from '../../core/column-rules.ts';
 import type { Logger } from '../../core/logger.ts';
-import { PgSnapshot } from '../../core/pg-snapshot.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import type { TableRegistry } from '../table-registry.ts';
 import { Turns } from '../turns.ts';
-import {
-  fits,
-  readCatalog,
-  readTable,
-  readTypes,
-  reconcile,
-  tableOfRow,
-  type CapturedTable,
-  type NameEnd,
-} from './catalog.ts';
-import { FINGERPRINT } from './catalog-fingerprint.ts';
+import { fits, readTypes, reconcile, tableOfRow, type CapturedTable, type NameEnd } from './catalog.ts';
+import { CatalogLook } from './catalog-look.ts';
 import type { RelationMessage } from './pgoutput.ts';
-import { sourceError } from './source-error.ts';
+import { readTables } from './read-tables.ts';
 import { isStandby } from './connection.ts';
 import type { MarkedVersion, MarkPlace, SchemaMark } from './log-marks.ts';
 import { MarkWriter } from './mark-writer.ts';
@@ -88,13 +78,7 @@ export class SchemaWatch {
   readonly #seenParts = new Map<number, ReadonlySet<number>>();
   /** The table of the last relation message: before each partition its root is described. */
   #root: CapturedTable | undefined;
-  #fingerprint = '';
-  /** Up to here in the log the catalog has been looked at, */
-  #lookedUpTo = -1n;
-  /** but for transactions that could not be seen yet: the log has a commit a moment before others see it. */
-  #snapshot: PgSnapshot | undefined;
-  /** and that are waited for no longer. */
-  readonly #givenUp = new Set<number>();
+  readonly #catalog: CatalogLook;
   #standby: boolean | undefined;
   #wake: (() => void) | undefined;
   /** One use of the connection at a time: a mark is written in a transaction. */
@@ -107,6 +91,9 @@ export class SchemaWatch {
     this.#marks = new MarkWriter(options);
     this.#notes = new TableNotes(options.registry, options.tables);
     this.#tables = this.#notes.tables;
+    const isChosen = (schema: string, name: string, oid: number): boolean =>
+      options.included(schema, name) || this.#tables.has(oid);
+    this.#catalog = new CatalogLook(options.client, isChosen);
   }
 
   byOid(oid: number): CapturedTable | undefined {
@@ -124,11 +111,11 @@ export class SchemaWatch {
     const isAway = !this.#o.included(relation.schema, relation.name);
     if (isAway !== (known?.away === true) && known !== undefined) return 'look';
     if (isAway) return undefined;
-    const looked = lsn <= this.#lookedUpTo && !this.#isUnseen(xid);
+    const looked = this.#catalog.hasSeen(lsn, xid);
     if (known === undefined && this.#ignored.has(relation.oid) && looked) return undefined;
     if (known === undefined || !looked || !fits(known, relation) || this.#notes.isAhead(relation.oid, lsn))
       return 'look';
-    if (this.#givenUp.has(xid) && !this.#notes.owed.has(relation.oid)) return 'look';
+    if (this.#catalog.hasGivenUp(xid) && !this.#notes.owed.has(relation.oid)) return 'look';
     const changed = this.#newer.has(relation.oid) || this.#restamped.has(relation.oid);
     if (changed && this.#comparedAt.get(relation.oid) !== this.#reading) return 'look';
     this.#root = known;
@@ -140,20 +127,16 @@ export class SchemaWatch {
     await this.#connection.take(() => this.#look(relation, lsn, xid));
   }
 
-  #isUnseen(xid: number): boolean {
-    return this.#snapshot?.has(xid) === true && !this.#givenUp.has(xid);
-  }
-
   /** Looks at the catalog until it shows what a transaction of the log did to it. */
   async #awaitSeen(xid: number, lsn?: bigint): Promise<void> {
     const givenUpMs = performance.now() + UNSEEN_MS;
     await this.#lookAround();
-    while (this.#isUnseen(xid) && performance.now() < givenUpMs) {
+    while (this.#catalog.isUnseen(xid) && performance.now() < givenUpMs) {
       await delay(UNSEEN_PAUSE_MS);
       await this.#lookAround();
     }
-    if (!this.#isUnseen(xid)) return;
-    this.#givenUp.add(xid);
+    if (!this.#catalog.isUnseen(xid)) return;
+    this.#catalog.giveUp(xid);
     this.#o.log.warn(
       { xid, ...(lsn === undefined ? {} : { lsn: String(lsn) }) },
       'a transaction that is in the log cannot be seen yet: its table is as before',
@@ -166,10 +149,10 @@ export class SchemaWatch {
     await this.#comeBack(relation.oid);
     await this.#awaitSeen(xid, lsn);
     // A catalog that lags behind the log (of a standby) is looked at once all the same.
-    if (lsn > this.#lookedUpTo) this.#lookedUpTo = lsn;
+    this.#catalog.passTo(lsn);
     const { oid } = relation;
     const known = this.#tables.get(oid);
-    const hasCome = !this.#givenUp.has(xid);
+    const hasCome = !this.#catalog.hasGivenUp(xid);
     // What the transaction did to the table comes later, and may be more than its message tells.
     if (!hasCome && known !== undefined)
       await this.#changes.take(() => this.#owe(known, 'its definition could not be seen'));
@@ -205,7 +188,7 @@ export class SchemaWatch {
       await this.#notes.store(away);
       this.#tables.set(oid, away);
       // It may be back by now, and no row of it follow.
-      this.#fingerprint = '';
+      this.#catalog.forget();
       this.#wake?.();
     });
   }
@@ -231,48 +214,33 @@ export class SchemaWatch {
     await this.#o.read(root, 'again');
   }
 
-  /** Reads the catalog when something in it changed since the last time. */
-  async #lookAround(): Promise<void> {
-    const { client, included } = this.#o;
-    try {
-      const owed = [...this.#notes.owed];
-      const position = await client.query<{ lsn: string }>(
-        `select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end - '0/0')::text as lsn`,
-      );
-      const { rows } = await client.query<{ fingerprint: string; snapshot: string }>(FINGERPRINT);
-      const { fingerprint, snapshot } = rows[0]!;
-      if (fingerprint !== this.#fingerprint) {
-        const found = new Map(
-          (await readCatalog(client))
-            .filter(({ schema, oid }) => included(schema.schema, schema.name) || this.#tables.has(oid))
-            .map((table) => [table.oid, table]),
-        );
-        this.#newer.clear();
-        this.#ignored.clear();
-        this.#restamped.clear();
-        this.#reading += 1;
-        for (const [oid, table] of found) {
-          const known = this.#tables.get(oid);
-          if (differs(known, table)) this.#newer.set(oid, table);
-          else if (known!.stamps.join() !== table.stamps.join()) this.#restamped.set(oid, table);
-        }
-        for (const oid of this.#tables.keys()) if (!found.has(oid)) this.#newer.set(oid, undefined);
-        for (const table of found.values()) {
-          const isBack = this.#tables.get(table.oid)?.away === true;
-          if (isBack && included(table.schema.schema, table.schema.name)) await this.#comeBack(table.oid);
-          if (table.partitioned) await this.#lookAtParts(table);
-          await this.#changes.take(() => this.#lookAtRows(table));
-        }
-        this.#fingerprint = fingerprint;
-      }
-      const lsn = BigInt(position.rows[0]!.lsn);
-      if (lsn > this.#lookedUpTo) this.#lookedUpTo = lsn;
-      this.#snapshot = PgSnapshot.parse(snapshot);
-      // What has ended by now was given up for the last time.
-      for (const xid of this.#givenUp) if (!this.#snapshot.has(xid)) this.#givenUp.delete(xid);
-      for (const [oid, each] of owed) await this.#changes.take(() => this.#settle(oid, each));
-    } catch (thrown) {
-      throw sourceError(thrown, 'looking for changed tables');
+  /** Reads the catalog when something in it changed since the last time; false where somebody is in the way of a part of it. */
+  async #lookAround(): Promise<boolean> {
+    const owed = [...this.#notes.owed];
+    const isWhole = await this.#catalog.look((tables) => this.#compare(tables));
+    for (const [oid, each] of owed) await this.#changes.take(() => this.#settle(oid, each));
+    return isWhole;
+  }
+
+  /** Compares what the catalog has by now with what the stream has. */
+  async #compare(tables: readonly CapturedTable[]): Promise<void> {
+    const { included } = this.#o;
+    const found = new Map(tables.map((table) => [table.oid, table]));
+    this.#newer.clear();
+    this.#ignored.clear();
+    this.#restamped.clear();
+    this.#reading += 1;
+    for (const [oid, table] of found) {
+      const known = this.#tables.get(oid);
+      if (differs(known, table)) this.#newer.set(oid, table);
+      else if (known!.stamps.join() !== table.stamps.join()) this.#restamped.set(oid, table);
+    }
+    for (const oid of this.#tables.keys()) if (!found.has(oid)) this.#newer.set(oid, undefined);
+    for (const table of found.values()) {
+      const isBack = this.#tables.get(table.oid)?.away === true;
+      if (isBack && included(table.schema.schema, table.schema.name)) await this.#comeBack(table.oid);
+      if (table.partitioned) await this.#lookAtParts(table);
+      await this.#changes.take(() => this.#lookAtRows(table));
     }
   }
 
@@ -301,7 +269,7 @@ export class SchemaWatch {
 
   #isNewest(table: CapturedTable): boolean {
     const newest = this.#newer.get(table.oid);
-    return this.#givenUp.size === 0 && (newest === undefined || !differs(table, newest));
+    return this.#catalog.hasSeenAll && (newest === undefined || !differs(table, newest));
   }
 
   /** Of a partition that went before the stream told that it came, no mark tells either. */
@@ -354,7 +322,7 @@ export class SchemaWatch {
       log.info({ table: nameOf(next) }, 'a table is new');
       await read(next, 'new');
       // It may have come and gone while the log waited.
-      this.#fingerprint = '';
+      this.#catalog.forget();
     } else {
       // The log is behind what was known of it: what was known comes again.
       if (!this.#newer.has(oid)) {
@@ -454,8 +422,8 @@ export class SchemaWatch {
   /** Whether a table is captured by now, of which transaction `xid` says that it is gone. Everybody may write messages. */
   async #isThere(oid: number, xid: number): Promise<boolean> {
     await this.#awaitSeen(xid);
-    const found = await readTable(this.#o.client, oid);
-    return found !== undefined && this.#o.included(found.row.schema, found.row.name);
+    const { included, client } = this.#o;
+    return (await readTables(client, (schema, name, each) => each === oid && included(schema, name))).tables.length > 0;
   }
 
   /**
@@ -466,11 +434,12 @@ export class SchemaWatch {
     return await this.#connection.take(async () => {
       this.#standby ??= await isStandby(this.#o.client);
       const startedMs = performance.now();
-      await this.#lookAround();
+      const isWhole = await this.#lookAround();
       const tookMs = performance.now() - startedMs;
-      const isDone = this.#standby || (await this.#marks.write(this.#newer, this.#tables));
+      const isTold = this.#standby || (await this.#marks.write(this.#newer, this.#tables));
+      const isDone = isWhole && isTold;
       // The next look compares anew what could not be marked.
-      if (!isDone) this.#fingerprint = '';
+      if (!isDone) this.#catalog.forget();
       return { isDone, tookMs };
     });
   }

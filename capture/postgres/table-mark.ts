@@ -3,10 +3,12 @@ import type pg from 'pg';
 import { readTable, type CapturedTable } from './catalog.ts';
 import { emitMark } from './log-marks.ts';
 import { qualifiedName } from './publication.ts';
+import { isHeld } from './read-tables.ts';
 import { sourceError } from './source-error.ts';
 import { differs } from './table-change.ts';
 
-const LOCK_TIMEOUT = '2s';
+/** So long a table is waited for that somebody holds. */
+export const LOCK_TIMEOUT = '2s';
 
 /** Writes what a table is like now, locked against changes meanwhile. False when it changed again or is in use. */
 export async function markTable(client: pg.Client, markPrefix: string, expected: CapturedTable): Promise<boolean> {
@@ -21,8 +23,9 @@ export async function markTable(client: pg.Client, markPrefix: string, expected:
   } catch (thrown) {
     await client.query('rollback').catch(() => undefined);
     const { code } = (thrown ?? {}) as { code?: unknown };
-    // In use by whoever changes it, or gone: it is looked at again.
-    if (code !== '55P03' && code !== '42P01') throw sourceError(thrown, 'writing a mark for a table');
+    // In use by whoever changes it, or gone, or its schema has another name: it is looked at again.
+    if (!isHeld(thrown) && code !== '42P01' && code !== '3F000')
+      throw sourceError(thrown, 'writing a mark for a table');
     return false;
   }
 }

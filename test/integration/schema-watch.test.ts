@@ -1,10 +1,12 @@
 /** What the watch over definitions has read again, told of changes one by one. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import pg from 'pg';
+import { FINGERPRINT } from '../../capture/postgres/catalog-fingerprint.ts';
 import { readTable, type CapturedTable } from '../../capture/postgres/catalog.ts';
 import type { RelationMessage } from '../../capture/postgres/pgoutput.ts';
 import { SchemaWatch } from '../../capture/postgres/schema-watch.ts';
 import { untold } from '../../capture/postgres/stored-table.ts';
+import { markTable } from '../../capture/postgres/table-mark.ts';
 import { BY_OID, TableRegistry } from '../../capture/table-registry.ts';
 import { ColumnRules, NO_COLUMN_RULES } from '../../core/column-rules.ts';
 import { openBucket } from '../../core/lease.ts';
@@ -18,6 +20,7 @@ let postgres: PostgresServer;
 let natsServer: NatsServer;
 let nats: Nats;
 let client: pg.Client;
+let url: string;
 let registry: TableRegistry<number, CapturedTable>;
 let watch: SchemaWatch;
 let oid: number;
@@ -40,10 +43,11 @@ afterAll(async () => {
 
 beforeEach(async () => {
   const name = `watched_${(databases += 1)}`;
-  client = new pg.Client({ connectionString: await postgres.createDatabase(name) });
+  url = await postgres.createDatabase(name);
+  client = new pg.Client({ connectionString: url });
   await client.connect();
   await client.query('create table items (id int primary key, a int)');
-  oid = Number((await client.query<{ oid: string }>(`select 'items'::regclass::oid::int8 as oid`)).rows[0]!.oid);
+  oid = await oidOf('items');
   const bucket = await openBucket(nats, parseConfig(configText(name), {}).nats);
   registry = new TableRegistry(bucket, 'wms', BY_OID, (table) => table);
   await registry.put(oid, (await readTable(client, oid))!.table);
@@ -105,11 +109,14 @@ async function mark(lsn: bigint, of = oid): Promise<string[]> {
   return told.map((each) => `${each.mark} ${each.table.schema.name} ${each.table.oid === oid ? 'first' : 'second'}`);
 }
 
+async function oidOf(name: string): Promise<number> {
+  return Number((await client.query<{ oid: string }>(`select '${name}'::regclass::oid::int8 as oid`)).rows[0]!.oid);
+}
+
 /** Makes a table of which the log has told, and gives its oid. */
 async function make(name: string, definition = '(id int primary key, a int)'): Promise<number> {
   await client.query(`create table ${name} ${definition}`);
-  const { rows } = await client.query<{ oid: string }>(`select '${name}'::regclass::oid::int8 as oid`);
-  const made = Number(rows[0]!.oid);
+  const made = await oidOf(name);
   await mark(1n, made);
   readings = [];
   found = [];
@@ -274,4 +281,94 @@ test.each([
   await watch.tell();
   await mark(12n);
   expect(readings).toEqual(['1,2,3']);
+});
+
+/** Does `work` while somebody holds a table, as VACUUM FULL does, or whoever alters it. */
+async function whileHeld(table: string, work: () => Promise<void>): Promise<void> {
+  const holder = new pg.Client({ connectionString: url });
+  await holder.connect();
+  try {
+    await holder.query(`begin; lock table ${table} in access exclusive mode`);
+    await work();
+  } finally {
+    await holder.end();
+  }
+}
+
+test.each(['hidden', 'items', 'goods'])(
+  'what becomes of others is seen while somebody holds table %s',
+  async (held) => {
+    await client.query(
+      'create table hidden (id int primary key, a int default 7); alter table items alter a set default 5',
+    );
+    await mark(10n);
+    const other = await make('goods', '(id int primary key, a int default 6)');
+    await watch.tell();
+    const known = watch.byOid(held === 'goods' ? other : oid);
+    await whileHeld(held, async () => {
+      await client.query(`alter table ${held === 'items' ? 'goods' : 'items'} add b int default 8`);
+      // What is held has the default that was known of it, and is looked at again.
+      expect((await watch.tell()).isDone).toBe(held === 'hidden');
+      if (held === 'items') await mark(11n, other);
+      else await mark(11n);
+    });
+    expect(watch.byOid(held === 'items' ? other : oid)?.schema.columns.map(({ name }) => name)).toEqual([
+      'id',
+      'a',
+      'b',
+    ]);
+    if (held !== 'hidden') expect(watch.byOid(known!.oid)).toBe(known);
+    expect((await watch.tell()).isDone).toBe(true);
+  },
+);
+
+test('the default of a table that is held and was never looked at comes when it is free', async () => {
+  await client.query('alter table items alter a set default 5');
+  await whileHeld('items', async () => {
+    expect((await watch.tell()).isDone).toBe(false);
+  });
+  expect((await watch.tell()).isDone).toBe(true);
+  await mark(11n);
+  expect(watch.byOid(oid)?.schema.columns[1]?.default).toBe('5');
+});
+
+test('a new table that is held is published when it is free', async () => {
+  await client.query('create table fresh (id int primary key)');
+  await whileHeld('fresh', async () => {
+    expect((await watch.tell()).isDone).toBe(false);
+  });
+  expect((await watch.tell()).isDone).toBe(true);
+  const published = await client.query('select tablename from pg_publication_tables');
+  expect(published.rows).toEqual([{ tablename: 'fresh' }]);
+});
+
+test('a table that is marked under a schema which is gone by then is looked at again', async () => {
+  await client.query('create schema before; create table before.still (id int primary key)');
+  const { table } = (await readTable(client, await oidOf('before.still')))!;
+  await client.query('alter schema before rename to behind');
+  expect(await markTable(client, 'waybill.test', table)).toBe(false);
+});
+
+test('defaults of temporary tables have nothing read', async () => {
+  const fingerprint = async (): Promise<string> => (await client.query(FINGERPRINT)).rows[0].fingerprint as string;
+  const before = await fingerprint();
+  await client.query('create temporary table passing (id int default 4)');
+  expect(await fingerprint()).toBe(before);
+  await client.query('create schema elsewhere');
+  expect(await fingerprint()).not.toBe(before);
+});
+
+test('a table is told under the name that its schema got', async () => {
+  await client.query('create schema before; create table before.still (id int primary key)');
+  const still = await oidOf('before.still');
+  await mark(10n, still);
+  await watch.tell();
+  await client.query('alter schema before rename to behind');
+  await client.query(`select pg_create_logical_replication_slot(current_database(), 'pgoutput', true)`);
+  expect((await watch.tell()).isDone).toBe(true);
+  const { rows } = await client.query<{ data: Buffer }>(
+    `select data from pg_logical_slot_get_binary_changes(current_database(), null, null, 'proto_version', '1',
+       'publication_names', 'none', 'messages', 'true') where get_byte(data, 0) = ascii('M')`,
+  );
+  expect(rows.some(({ data }) => data.includes('"schema":"behind"'))).toBe(true);
 });

@@ -1,7 +1,7 @@
 /** Snapshots of large tables: in ranges of their keys, through restarts, beside writes; their progress and their limit. */
 import { KvWatchInclude } from '@nats-io/kv';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { readCatalog } from '../../capture/postgres/catalog.ts';
+import { readTables } from '../../capture/postgres/read-tables.ts';
 import { ChunkWindows } from '../../capture/postgres/chunk-windows.ts';
 import { connectSource } from '../../capture/postgres/connection.ts';
 import { CopyRows } from '../../capture/postgres/copy-lines.ts';
@@ -433,7 +433,7 @@ describe('a transaction that waits for a synchronous standby, newer than all tha
       const { settings } = configFor('standby', url, nats.url);
       const [client, marker] = [await connectSource(settings, 'test'), await connectSource(settings, 'marks')];
       await client.query(`create table t (id int primary key, v text); insert into t values (1, 'old')`);
-      const table = publishTable((await readCatalog(client))[0]!, ColumnRules.compile(undefined));
+      const table = publishTable((await readTables(client, () => true)).tables[0]!, ColumnRules.compile(undefined));
       const windows = new ChunkWindows();
       const chunk = async (): Promise<ReturnType<ChunkWindows['close']>> => {
         const { rows } = await client.query<{ snapshot: string }>(SNAPSHOT_SQL);

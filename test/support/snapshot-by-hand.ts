@@ -1,6 +1,7 @@
 /** A snapshot of a real server, of which the test decides what becomes of chunks: it stands where the log is followed. */
 import type pg from 'pg';
-import { readCatalog } from '../../capture/postgres/catalog.ts';
+import { readTables } from '../../capture/postgres/read-tables.ts';
+import type { CapturedTable } from '../../capture/postgres/catalog.ts';
 import { connectSource } from '../../capture/postgres/connection.ts';
 import type { Mark } from '../../capture/postgres/log-marks.ts';
 import { publishTable } from '../../capture/postgres/published-table.ts';
@@ -56,8 +57,8 @@ export class SnapshotByHand {
     const rules = ColumnRules.compile(settings.columns);
     this.#client = client;
     this.progress = { v: 1, id: 'hand', tables };
-    const catalog = readCatalog(client);
-    let known: Awaited<typeof catalog> = [];
+    const catalog = readTables(client, () => true);
+    let known: readonly CapturedTable[] = [];
     this.#reader = new SnapshotReader({
       connect: () => connectSource(settings, 'by hand'),
       mostConnections: readers,
@@ -84,8 +85,8 @@ export class SnapshotByHand {
         setAside: (table) => void this.#aside.add(table),
       },
     });
-    this.ended = catalog.then((tablesFound) => {
-      known = tablesFound;
+    this.ended = catalog.then(({ tables: found }) => {
+      known = found;
       return this.#reader.run();
     });
     this.ended.catch(() => {});
