@@ -38,6 +38,16 @@ export interface Left<P extends PlanShape> {
   readonly failure: RowFailure;
 }
 
+/** A change in quarantine, as the version of its table has it that the flow follows now. */
+export interface QuarantinedRow<P extends PlanShape> {
+  readonly id: string;
+  readonly failure: RowFailure;
+  readonly item: SourceRow<P>;
+}
+
+/** Tries rows, without those that are known to be `refused`; gives these and what else did not go in. */
+export type Passes<P extends PlanShape> = (refused?: ReadonlyMap<SourceRow<P>, RowFailure>) => Promise<Left<P>[]>;
+
 export interface BatchStore<P extends PlanShape, T extends StoreTransaction> {
   readonly followed: FollowedTables;
   /** Whether tables can be changed in the transaction that brings rows, or only before it. */
@@ -57,13 +67,21 @@ export interface BatchStore<P extends PlanShape, T extends StoreTransaction> {
   begin(move: Move): Promise<T>;
   /** Moves the position once more, at the end of a transaction that came in several batches. */
   advance(transaction: T, move: Move): Promise<void>;
-  /** What is run before a batch's savepoint is released, for constraints that must fail while it is there. */
-  readonly settleSql: string;
+  /** Checks what constraints have put off until now, and lets them do so again; empty where none of the target's can. */
+  readonly checkSql: string;
   writeSegment(transaction: T, segment: Segment<P>): Promise<void>;
   /** Does a snapshot mark, or truncates that follow each other. */
   barrier(transaction: T, rows: readonly SourceRow<P>[]): Promise<void>;
   /** Loads, again, what the target knows of tables and of snapshots under way, and gives the keys in quarantine. */
   load(): Promise<HeldKeys>;
+  /** The keys in quarantine, without what the transaction `except` brought there. */
+  heldKeys(except?: string): Promise<HeldKeys>;
+  /** What the transaction at `position` has in quarantine of tables that the flow follows, in order, so much at a time as memory has room for. */
+  quarantinedAt(position: string): AsyncIterable<readonly QuarantinedRow<P>[]>;
+  /** Removes changes that went in from the quarantine. */
+  releaseSql(ids: readonly string[]): readonly string[];
+  /** Notes why a change in quarantine does not go in by now. */
+  failureSql(id: string, failure: RowFailure): string;
   /** How many keys wait in quarantine, by reason. Asked while no transaction is open. */
   countKeys(): Promise<ReasonCount[]>;
   /** Does what had to wait until no transaction is open; called after each commit. */
@@ -72,8 +90,11 @@ export interface BatchStore<P extends PlanShape, T extends StoreTransaction> {
   quarantineSql(item: SourceRow<P>, failure: RowFailure): readonly string[];
   /** Applies one change by itself; gives the failure when it failed because of its row, and then nothing is left of it. */
   tryRow(item: SourceRow<P>): Promise<RowFailure | undefined>;
-  /** Runs `passes`, which try the rows of one source transaction, so that what they leave is all that is wrong. */
-  settleTransaction(passes: () => Promise<Left<P>[]>): Promise<Left<P>[]>;
+  /**
+   * Runs `passes`, which try `rows` of one source transaction, so that what they leave is all that is wrong. Throws a row
+   * error where a constraint is broken by what was written before.
+   */
+  settleTransaction(rows: readonly SourceRow<P>[], passes: Passes<P>): Promise<Left<P>[]>;
   /** The row exists at the source: the end of a snapshot under way must not delete what the target has of it. */
   recordSeen(transaction: T, item: SourceRow<P>): Promise<void>;
   /** True when the failure belongs to a row, so that replaying row by row finds which. */

@@ -2,15 +2,18 @@
  * Writes batches, each with the position it brings, in one target transaction. Invariant 4. A source transaction that
  * comes in several batches keeps the target transaction open until its end. Invariant 3.
  */
-import type { TableSchema } from '../core/frame.ts';
-import { formatPosition, type Position } from '../core/position.ts';
-import type { Batch } from './batch.ts';
+import { ReplicationError } from '../core/errors.ts';
+import type { TableSchema, TransactionEntry } from '../core/frame.ts';
+import { entryLiesBefore, entryPosition, formatPosition, type Position } from '../core/position.ts';
+import { divideBehindFirst, lastEntry, type Batch } from './batch.ts';
 import type { BatchStore, Move, StoreTransaction } from './batch-store.ts';
 import { compact, type Compacted, type Plans, type SourceRow, type TableCount } from './compact.ts';
 import type { HeldKeys } from './held-keys.ts';
 import { QuarantineCount } from './quarantine-count.ts';
+import { retryRefused } from './late-rows.ts';
 import { HELD } from './quarantine-entry.ts';
-import { quarantine, replayRows, type ReplayContext } from './row-replay.ts';
+import type { ReplayContext } from './row-passes.ts';
+import { quarantine, replayRows } from './row-replay.ts';
 import { splitBatch, type BatchPart } from './split-batch.ts';
 import type { PlanShape } from './table-changes.ts';
 import type { BatchSink, FlowPosition, SinkOptions } from './target-store.ts';
@@ -24,6 +27,10 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
   #position: Position;
   #seq: number;
   #open: T | undefined;
+  /** Of the transaction that is open. */
+  #openEntry: TransactionEntry | undefined;
+  /** The transaction of the change that went to the quarantine last. */
+  #refusedAt: string | undefined;
 
   private constructor(store: BatchStore<P, T>, options: SinkOptions, at: FlowPosition) {
     this.#store = store;
@@ -64,7 +71,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
   async write(batch: Batch): Promise<void> {
     try {
       await this.#store.look(batch);
-      for (const part of splitBatch(batch, this.#store.followed)) {
+      for (const part of this.#parts(batch)) {
         const started = performance.now();
         const counts = await this.#write(part);
         if (part.batch.next !== undefined) {
@@ -90,11 +97,29 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     }
   }
 
+  /** Where rows of the open transaction are to be tried again at its end, that is a part of its own. Invariant 3. */
+  *#parts(batch: Batch): Generator<BatchPart, void, void> {
+    for (const part of splitBatch(batch, this.#store.followed)) {
+      const [first, behind] = this.#refusedOpen === undefined ? [part.batch] : divideBehindFirst(part.batch);
+      yield { batch: first!, steps: part.steps };
+      if (behind !== undefined) yield { batch: behind, steps: [] };
+    }
+  }
+
+  /** The open transaction, where some of its rows were refused. */
+  get #refusedOpen(): string | undefined {
+    if (this.#open === undefined || this.#openEntry === undefined || this.#refusedAt === undefined) return undefined;
+    const position = formatPosition(entryPosition(this.#openEntry, 0));
+    return position === this.#refusedAt ? position : undefined;
+  }
+
   async #write({ batch, steps }: BatchPart): Promise<readonly TableCount[]> {
     const store = this.#store;
     // Where the target can change tables in a transaction, it is the one that brings the rows.
     const begun =
       steps.length > 0 && store.changesInside ? (this.#open ?? (await store.begin(this.#move(batch)))) : undefined;
+    // A table that a check is still to be made of cannot be changed.
+    if (steps.length > 0 && this.#open !== undefined) await this.#check(this.#open);
     if (steps.length > 0) await store.follow(steps, begun ?? this.#open);
     const plansOf = await store.plansFor(batch);
     const leavesOut = (table: TableSchema): boolean => store.followed.leavesOut(table);
@@ -107,12 +132,14 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
       // A failure that needs no server must find the savepoint, too.
       await transaction.flush();
     }
+    const late = batch.next === undefined ? undefined : this.#refusedOpen;
     try {
       await this.#writeSegments(transaction, compacted);
+      await this.#retry(transaction, late);
       await this.#finish(transaction, batch, partial);
     } catch (thrown) {
       if (!store.isRowError(thrown)) throw thrown;
-      await this.#replay(transaction, batch, plansOf, partial);
+      await this.#replay(transaction, batch, plansOf, { partial, late });
     }
     return compacted.counts;
   }
@@ -124,43 +151,101 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     const truncate = async (): Promise<void> => {
       const rows = truncates;
       truncates = [];
-      if (rows.length > 0) await store.barrier(transaction, rows);
+      if (rows.length === 0) return;
+      transaction.add(store.checkSql);
+      await store.barrier(transaction, rows);
       // What waited of the table went with its rows.
       for (const { plan } of rows) this.#held.releaseTable(plan.id);
     };
     for (const segment of segments) {
       const { barrier } = segment;
       if (segment.tables.size > 0 || segment.held.length > 0 || barrier?.row[0] !== 't') await truncate();
+      // A barrier may have stopped a table.
+      for (const [id, { plan }] of segment.tables) if (store.followed.leavesOut(plan.table)) segment.tables.delete(id);
       await store.writeSegment(transaction, segment);
       for (const item of segment.held) await quarantine(this.#context(), transaction, item, HELD);
       if (barrier?.row[0] === 't') truncates.push(barrier);
-      else if (barrier !== undefined) await store.barrier(transaction, [barrier]);
+      else if (barrier !== undefined) {
+        transaction.add(store.checkSql);
+        await store.barrier(transaction, [barrier]);
+      }
     }
     await truncate();
   }
 
   /** The batch once more, row by row. */
-  async #replay(transaction: T, batch: Batch, plansOf: Plans<P>, partial: boolean): Promise<void> {
+  async #replay(
+    transaction: T,
+    batch: Batch,
+    plansOf: Plans<P>,
+    { partial, late }: { readonly partial: boolean; readonly late: string | undefined },
+  ): Promise<void> {
     if (partial) await transaction.rollbackTo('part');
     else await transaction.rollback();
     const again = partial ? transaction : await this.#store.begin(this.#move(batch));
     // The compaction that failed may have held or released keys, and begun or ended snapshots.
     this.#held = await this.#store.load();
-    await replayRows(this.#context(), again, batch.runs, plansOf);
-    await this.#finish(again, batch, partial);
+    try {
+      await replayRows(this.#context(), again, batch.runs, plansOf);
+      await this.#retry(again, late);
+      await this.#finish(again, batch, partial);
+    } catch (thrown) {
+      throw this.#brokenBefore(thrown);
+    }
+  }
+
+  /** At the end of the transaction `late`: what was refused of it once more. */
+  async #retry(transaction: T, late: string | undefined): Promise<void> {
+    if (late === undefined) return;
+    await retryRefused(this.#context(), transaction, late);
+  }
+
+  /** Makes the checks that constraints have put off, of what earlier parts of the open transaction wrote. */
+  async #check(open: T): Promise<void> {
+    try {
+      open.add(this.#store.checkSql);
+      await open.flush();
+    } catch (thrown) {
+      throw this.#brokenBefore(thrown);
+    }
+  }
+
+  /**
+   * What is to be thrown for a row error that no row of the part at hand explains: an earlier part of the open transaction
+   * broke a constraint which is checked later. That part is not at hand any more, so the transaction is written again.
+   */
+  #brokenBefore(thrown: unknown): unknown {
+    const store = this.#store;
+    if (this.#open === undefined || store.checkSql === '' || this.#checksParts || !store.isRowError(thrown))
+      return thrown;
+    this.#options.checks.upTo = this.#openEntry;
+    return new ReplicationError(
+      'target_conflict',
+      'a part of a transaction broke a constraint that is checked at its end; it is written again, each part with its checks',
+      { cause: thrown },
+    );
+  }
+
+  get #checksParts(): boolean {
+    const { upTo } = this.#options.checks;
+    return upTo !== undefined && !entryLiesBefore(upTo, this.#position);
   }
 
   async #finish(transaction: T, batch: Batch, partial: boolean): Promise<void> {
     if (batch.next === undefined) {
       // Each part has its own: one inside the other, they would be as deep as the transaction is long.
-      if (partial) transaction.add('RELEASE SAVEPOINT part');
+      if (partial) {
+        if (this.#checksParts) transaction.add(this.#store.checkSql);
+        transaction.add('RELEASE SAVEPOINT part');
+      }
       await transaction.flush();
       this.#open = transaction;
+      this.#openEntry = lastEntry(batch) ?? this.#openEntry;
       return;
     }
     if (this.#open !== undefined) await this.#store.advance(transaction, this.#move(batch));
     if (partial) {
-      transaction.add(this.#store.settleSql);
+      transaction.add(this.#store.checkSql);
       transaction.add('RELEASE SAVEPOINT part');
     }
     await transaction.commit();
@@ -187,8 +272,14 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     return {
       store: this.#store,
       settings,
-      held: this.#held,
-      quarantined: () => this.#inbox.changed(),
+      held: () => this.#held,
+      reload: async () => {
+        this.#held = await this.#store.heldKeys();
+      },
+      quarantined: ({ position }) => {
+        this.#refusedAt = position;
+        this.#inbox.changed();
+      },
     };
   }
 

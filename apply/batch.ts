@@ -52,7 +52,7 @@ export interface TransactionRun {
 }
 
 /** A run, transaction by transaction. */
-export function* transactionsOf(run: Run): Generator<TransactionRun> {
+export function* transactionsOf(run: Run): Generator<TransactionRun, void, void> {
   let start = run.entryFrom;
   for (let index = run.firstEntry; index < run.endEntry; index++) {
     const entry = run.frame.tx[index]!;
@@ -63,15 +63,73 @@ export function* transactionsOf(run: Run): Generator<TransactionRun> {
 }
 
 /** The place of a row, as the quarantine names it: its transaction, and its ordinal there; and when that was committed. */
-export function rowPlace(run: Run, row: number): { position: string; ordinal: number; commitTimeUs: number } {
-  for (const { entry, start, to } of transactionsOf(run))
-    if (row < to)
-      return {
-        position: formatPosition(entryPosition(entry, 0)),
-        ordinal: entry[6] + row - start,
-        commitTimeUs: entry[3],
-      };
-  throw new RangeError(`row ${row} is not in a run of rows ${run.from} to ${run.to}`);
+export interface RowPlace {
+  readonly position: string;
+  readonly ordinal: number;
+  readonly commitTimeUs: number;
+}
+
+/** The places of rows of a run that are asked for in their order. */
+export class RowPlaces {
+  readonly #run: Run;
+  readonly #transactions: Generator<TransactionRun, void, void>;
+  #at: TransactionRun | undefined;
+  #position: string | undefined;
+
+  constructor(run: Run) {
+    this.#run = run;
+    this.#transactions = transactionsOf(run);
+  }
+
+  of(row: number): RowPlace {
+    while (this.#at === undefined || row >= this.#at.to) {
+      const { done, value } = this.#transactions.next();
+      if (done === true)
+        throw new RangeError(`row ${row} is not in a run of rows ${this.#run.from} to ${this.#run.to}`);
+      this.#at = value;
+      this.#position = undefined;
+    }
+    const { entry, start } = this.#at;
+    this.#position ??= formatPosition(entryPosition(entry, 0));
+    return { position: this.#position, ordinal: entry[6] + row - start, commitTimeUs: entry[3] };
+  }
+}
+
+/**
+ * A batch that begins inside of a transaction: the rest of that by itself, and what follows it, if anything does.
+ */
+export function divideBehindFirst(batch: Batch): readonly Batch[] {
+  for (const [n, run] of batch.runs.entries())
+    for (const { entry, index, start, to } of transactionsOf(run)) {
+      if (!endsIn(entry[5])) continue;
+      const ended = index + 1;
+      const behind =
+        ended === run.endEntry ? [] : [{ ...run, firstEntry: ended, entryFrom: start + entry[4], from: to }];
+      const runs = [...behind, ...batch.runs.slice(n + 1)];
+      if (runs.length === 0) return [batch];
+      const first = { ...run, to, endEntry: ended };
+      const earlier = batch.runs.slice(0, n);
+      const rows = earlier.reduce((sum, one) => sum + one.to - one.from, to - first.from);
+      return [
+        {
+          ...batch,
+          runs: [...earlier, first],
+          rows,
+          transactions: 1,
+          // Its frame may have been taken in part only.
+          seq: ended === run.frame.transactions ? run.seq : run.seq - 1,
+          next: positionAfter(run.start, run.frame.tx, index),
+        },
+        { ...batch, runs, rows: batch.rows - rows, transactions: batch.transactions - 1 },
+      ];
+    }
+  return [batch];
+}
+
+/** The last transaction that a batch has rows of; undefined where it has of none. */
+export function lastEntry({ runs }: Batch): TransactionEntry | undefined {
+  const run = runs.findLast(({ firstEntry, endEntry }) => endEntry > firstEntry);
+  return run?.frame.tx[run.endEntry - 1];
 }
 
 interface Piece {

@@ -6,7 +6,7 @@
 import type { FlowConfig } from '../core/config.ts';
 import { ReplicationError } from '../core/errors.ts';
 import type { Op, RowChange, TableSchema } from '../core/frame.ts';
-import { rowPlace, type Run } from './batch.ts';
+import { RowPlaces, type Run } from './batch.ts';
 import type { HeldKeys } from './held-keys.ts';
 import { touchedKeys } from './row-key.ts';
 import { TableChanges, type PlanShape } from './table-changes.ts';
@@ -91,6 +91,7 @@ export function compact<P extends PlanShape>(
   for (const run of runs) {
     const byIndex = slotsFor(plansOf(run), slots, run.frame.tables, leavesOut);
     const { frame } = run;
+    const places = new RowPlaces(run);
     for (let row = run.from; row < run.to; row++) {
       const slot = byIndex[frame.tableIndex(row)];
       if (slot === LEFT_OUT) continue;
@@ -104,7 +105,7 @@ export function compact<P extends PlanShape>(
       if (isIgnored(op, plan, settings)) continue;
       slot.counts[op] += 1;
       if (op === 't' || op === 's') {
-        cut({ plan, row: frame.row(row), ...rowPlace(run, row) });
+        cut({ plan, row: frame.row(row), ...places.of(row) });
         if (op === 't') heldKeys.releaseTable(plan.id);
         continue;
       }
@@ -113,7 +114,7 @@ export function compact<P extends PlanShape>(
         const keys = touchedKeys(plan, change);
         if (keys.some((key) => heldKeys.has(plan.id, key))) {
           for (const key of keys) heldKeys.add(plan.id, key);
-          segment.held.push({ plan, row: change, ...rowPlace(run, row) });
+          segment.held.push({ plan, row: change, ...places.of(row) });
           continue;
         }
       }
@@ -133,7 +134,7 @@ function unplanned(run: Run, row: number): ReplicationError {
   const table = run.frame.tables[run.frame.tableIndex(row)];
   return new ReplicationError(
     'internal',
-    `a row of ${table?.schema}.${table?.name} at ${rowPlace(run, row).position} would be passed over: its table is followed, and has no plan`,
+    `a row of ${table?.schema}.${table?.name} at ${new RowPlaces(run).of(row).position} would be passed over: its table is followed, and has no plan`,
   );
 }
 

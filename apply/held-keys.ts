@@ -6,6 +6,12 @@ export class HeldKeys {
     return this.#tables.size === 0;
   }
 
+  copy(): HeldKeys {
+    const copy = new HeldKeys();
+    for (const [table, keys] of this.#tables) copy.#tables.set(table, new Set(keys));
+    return copy;
+  }
+
   add(table: string, key: string): void {
     const keys = this.#tables.get(table);
     if (keys === undefined) this.#tables.set(table, new Set([key]));

@@ -13,7 +13,7 @@ import { installationId, sessionName } from '../core/stale-sessions.ts';
 import { runFlow, type StreamTail } from './flow-run.ts';
 import { REBUILDING } from './rebuilding.ts';
 import { unlessSilent } from './silent-target.ts';
-import type { TargetStore } from './target-store.ts';
+import type { PartChecks, TargetStore } from './target-store.ts';
 
 export interface MirrorFlowOptions {
   readonly name: string;
@@ -45,6 +45,7 @@ export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
   /** The place of a gap behind which everything was read again: the flow goes there, once. */
   let passedGap = 0;
   const tail: StreamTail = { seq: undefined };
+  const checks: PartChecks = { upTo: undefined };
   try {
     report.state('starting');
     while (!signal.aborted) {
@@ -53,7 +54,7 @@ export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
           async (run) => {
             nats ??= await connectNats(options.nats, `waybill apply ${name}`);
             knownReset = await readReset(nats, stream);
-            await runOnce(options, nats, report, { ...run, tail });
+            await runOnce(options, nats, report, { ...run, tail, checks });
           },
           {
             name: `apply ${name}`,
@@ -127,6 +128,7 @@ function describe(error: ReplicationError): string {
 /** One of the runs of a flow. */
 interface FlowRun extends Run {
   readonly tail: StreamTail;
+  readonly checks: PartChecks;
 }
 
 async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowReport, run: FlowRun): Promise<void> {
@@ -150,7 +152,9 @@ async function runOnce(options: MirrorFlowOptions, nats: Nats, report: FlowRepor
       const { store } = options;
       const unlessGone = <T>(asked: Promise<T>): Promise<T> =>
         unlessSilent(asked, store, sessionName('probe', name, installation));
-      const sink = await unlessGone(session.openSink({ flow: name, settings, stream, installation, report }));
+      const sink = await unlessGone(
+        session.openSink({ flow: name, settings, stream, installation, report, checks: run.checks }),
+      );
       report.position(formatPosition(sink.position));
       // Also where the frame behind it is gone, so that the run ends at once.
       report.reached(sink.seq);

@@ -139,6 +139,11 @@ export function asFollowed(quarantined: QuarantinedChange, current: TableSchema 
   };
 }
 
+/** Tells the changes apart that need plans of their own: of one version, those that were stored before it lack columns. */
+export function planKey({ table, target }: QuarantinedChange): string {
+  return JSON.stringify([target.schema, target.name, table.version, table.columns.map(({ name }) => name)]);
+}
+
 /** The chosen changes and all that share a key with one of them, also by way of a change of key. */
 export function chooseEntries(rows: readonly KeyedEntry[], which: ReplayChoice): readonly KeyedEntry[] {
   if (which.all === true) return rows;

@@ -1,5 +1,6 @@
 /** What a flow needs of a target: one folder per kind of store implements it. */
 import type { FlowConfig } from '../core/config.ts';
+import type { TransactionEntry } from '../core/frame.ts';
 import type { FlowReport } from '../core/metrics.ts';
 import type { Position } from '../core/position.ts';
 import type { Batch } from './batch.ts';
@@ -31,6 +32,16 @@ export interface SinkOptions {
   /** Id of this installation. */
   readonly installation: string;
   readonly report: FlowReport;
+  readonly checks: PartChecks;
+}
+
+/**
+ * A transaction in several parts of which an earlier one broke a constraint that the target checks at the end: it is rolled
+ * back and written again, and each part is checked by itself. One of a flow, for all its runs.
+ */
+export interface PartChecks {
+  /** Transactions up to this one are written so. */
+  upTo: TransactionEntry | undefined;
 }
 
 /** Writes batches, each together with the position it brings. Invariant 4. */

@@ -2,7 +2,7 @@
 import type { FlowConfig } from '../../core/config.ts';
 import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import type { Batch } from '../batch.ts';
-import type { BatchStore, Left, Move } from '../batch-store.ts';
+import type { BatchStore, Left, Move, Passes, QuarantinedRow } from '../batch-store.ts';
 import type { Plans, Segment, SourceRow } from '../compact.ts';
 import { FollowedTables, type SchemaStep } from '../followed-tables.ts';
 import type { HeldKeys } from '../held-keys.ts';
@@ -10,7 +10,7 @@ import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import { applyRow, runExactly } from './apply-row.ts';
 import { quarantineSql } from './quarantine-insert.ts';
 import { FORGET_PIECES } from './quarantine-pieces.ts';
-import { countKeys, loadHeldKeys } from './quarantine.ts';
+import { countKeys, failureSql, loadHeldKeys, quarantinedAt } from './quarantine.ts';
 import { deleteSql } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import { SegmentWriter } from './segment-writer.ts';
@@ -38,7 +38,7 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
   readonly #marks: SnapshotMarks;
   readonly #segments: SegmentWriter;
   /** No constraint is deferred. */
-  readonly settleSql = '';
+  readonly checkSql = '';
 
   /** `database`: the one that the target's url names. */
   constructor(session: MysqlSession, database: string | undefined, flow: string, settings: FlowConfig) {
@@ -134,6 +134,23 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     return await loadHeldKeys(this.#session, this.#flow, this.#settings.mirror);
   }
 
+  async heldKeys(except?: string): Promise<HeldKeys> {
+    return await loadHeldKeys(this.#session, this.#flow, this.#settings.mirror, except);
+  }
+
+  quarantinedAt(position: string): AsyncIterable<readonly QuarantinedRow<TablePlan>[]> {
+    const flow = { flow: this.#flow, settings: this.#settings, followed: this.followed };
+    return quarantinedAt(this.#session, flow, position);
+  }
+
+  releaseSql(ids: readonly string[]): readonly string[] {
+    return [`DELETE FROM waybill.quarantine WHERE id IN (${ids.join(', ')})`, FORGET_PIECES];
+  }
+
+  failureSql(id: string, failure: RowFailure): string {
+    return failureSql(id, failure);
+  }
+
   async countKeys(): Promise<ReasonCount[]> {
     return await countKeys(this.#session, this.#flow);
   }
@@ -150,7 +167,7 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     });
   }
 
-  async settleTransaction(passes: () => Promise<Left<TablePlan>[]>): Promise<Left<TablePlan>[]> {
+  async settleTransaction(_: readonly SourceRow<TablePlan>[], passes: Passes<TablePlan>): Promise<Left<TablePlan>[]> {
     return await passes();
   }
 

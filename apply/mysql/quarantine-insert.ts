@@ -4,7 +4,7 @@ import { storedInPieces } from './quarantine-pieces.ts';
 import { quoteLiteral, quoteNullable } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
 
-const MOST_MESSAGE_CHARS = 2000;
+export const MOST_MESSAGE_CHARS = 2000;
 
 /** Invariant 7: a change that cannot be applied is stored whole, in the transaction that passes it. */
 export function quarantineSql(

@@ -1,7 +1,8 @@
 /** The exception inbox of a target: listing, showing, replaying and discarding quarantined changes. */
 import type { FlowConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
-import { nameOf } from '../followed-tables.ts';
+import type { QuarantinedRow } from '../batch-store.ts';
+import { nameOf, type FollowedTables } from '../followed-tables.ts';
 import { HeldKeys } from '../held-keys.ts';
 import { GONE_RECORD } from '../outbound/outbound-session.ts';
 import { recordId } from '../outbound/row-ids.ts';
@@ -11,6 +12,7 @@ import {
   chooseEntries,
   keyedEntry,
   pagesOf,
+  planKey,
   replayRounds,
   type KeyedEntry,
   type QuarantinedChange,
@@ -21,13 +23,15 @@ import {
   type ReplayChoice,
   type ReplayFailure,
   type ReplayResult,
+  type RowFailure,
 } from '../quarantine-entry.ts';
 import { keyShape, touchedKeys } from '../row-key.ts';
 import { applyRow } from './apply-row.ts';
 import { utcDate } from './position.ts';
 import type { MysqlSession } from './session.ts';
 import { forgetPieces, readChange } from './quarantine-pieces.ts';
-import { quoteLiteral } from './sql.ts';
+import { MOST_MESSAGE_CHARS } from './quarantine-insert.ts';
+import { quoteLiteral, quoteNullable } from './sql.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { readTableRecords } from './table-records.ts';
 import { targetError } from './target-error.ts';
@@ -72,25 +76,52 @@ async function exists(session: MysqlSession): Promise<boolean> {
   return (await waybillTables(session)).has('quarantine');
 }
 
-/** Changes with their ids, in order, so many at a time as memory has room for. */
+interface StoredRow {
+  readonly id: string;
+  readonly change: QuarantinedChange;
+  readonly failure: RowFailure;
+}
+
+/** Changes in order, so many at a time as memory has room for. */
+async function* pagesWhere(session: MysqlSession, where: string): AsyncGenerator<readonly StoredRow[]> {
+  const sizes = await session.rows(`SELECT id, LENGTH(\`change\`) FROM waybill.quarantine WHERE ${where} ORDER BY id`);
+  for (const ids of pagesOf(sizes.map(([id, bytes]) => [id!, Number(bytes)] as const))) {
+    const rows = await session.rows(
+      `SELECT id, \`change\`, reason, \`sqlstate\`, message FROM waybill.quarantine WHERE id IN (${ids.join(', ')}) ORDER BY id`,
+    );
+    const page: StoredRow[] = [];
+    for (const [id, text, reason, sqlState, message] of rows)
+      page.push({
+        id: id!,
+        change: await readChange(session, id!, text!),
+        failure: { reason: reason!, sqlState: sqlState!, message: message! },
+      });
+    yield page;
+  }
+}
+
+/** The same, one by one, with their ids. */
 async function* changesWhere(
   session: MysqlSession,
   where: string,
 ): AsyncGenerator<readonly [id: string, change: QuarantinedChange]> {
-  const sizes = await session.rows(`SELECT id, LENGTH(\`change\`) FROM waybill.quarantine WHERE ${where} ORDER BY id`);
-  for (const ids of pagesOf(sizes.map(([id, bytes]) => [id!, Number(bytes)] as const))) {
-    const rows = await session.rows(
-      `SELECT id, \`change\` FROM waybill.quarantine WHERE id IN (${ids.join(', ')}) ORDER BY id`,
-    );
-    for (const [id, text] of rows) yield [id!, await readChange(session, id!, text!)];
-  }
+  for await (const page of pagesWhere(session, where)) for (const { id, change } of page) yield [id, change];
 }
 
-/** Loads the held keys of a flow. Both keys of an update that changed one are held. */
-export async function loadHeldKeys(session: MysqlSession, flow: string, source: string): Promise<HeldKeys> {
+/**
+ * Loads the held keys of a flow, without those of the transaction `except`. Both keys of an update that changed one are held.
+ */
+export async function loadHeldKeys(
+  session: MysqlSession,
+  flow: string,
+  source: string,
+  except?: string,
+): Promise<HeldKeys> {
   const held = new HeldKeys();
   try {
-    const where = `flow = ${quoteLiteral(flow)} AND source = ${quoteLiteral(source)} AND \`key\` IS NOT NULL`;
+    const where =
+      `flow = ${quoteLiteral(flow)} AND source = ${quoteLiteral(source)} AND \`key\` IS NOT NULL` +
+      (except === undefined ? '' : ` AND position <> ${quoteLiteral(except)}`);
     for await (const [, { table, change }] of changesWhere(session, where)) {
       const shape = keyShape(table);
       for (const key of touchedKeys(shape, change)) held.add(shape.id, key);
@@ -99,6 +130,38 @@ export async function loadHeldKeys(session: MysqlSession, flow: string, source: 
   } catch (thrown) {
     throw targetError(thrown, 'reading waybill.quarantine');
   }
+}
+
+/**
+ * Changes of the transaction at `position`, as the versions of their tables have them that the flow follows; of tables that
+ * it does not follow any more, none.
+ */
+export async function* quarantinedAt(
+  session: MysqlSession,
+  { flow, settings, followed }: { flow: string; settings: FlowConfig; followed: FollowedTables },
+  position: string,
+): AsyncGenerator<readonly QuarantinedRow<TablePlan>[]> {
+  const plans = new Map<string, TablePlan>();
+  const where = `flow = ${quoteLiteral(flow)} AND source = ${quoteLiteral(settings.mirror)} AND position = ${quoteLiteral(position)}`;
+  for await (const page of pagesWhere(session, where)) {
+    const found: QuarantinedRow<TablePlan>[] = [];
+    for (const { id, change: stored, failure } of page) {
+      const record = followed.of(stored.table);
+      if (record?.state !== 'follows' || followed.isLost(stored.table)) continue;
+      const change = asFollowed(stored, record.definition);
+      const plan = await planOf(session, change, plans, settings.deletes);
+      const item = { plan, row: change.change, position, ordinal: 0, commitTimeUs: change.commitTimeUs ?? 0 };
+      found.push({ id, failure, item });
+    }
+    yield found;
+  }
+}
+
+export function failureSql(id: string, { reason, sqlState, message }: RowFailure): string {
+  return (
+    `UPDATE waybill.quarantine SET reason = ${quoteLiteral(reason)}, \`sqlstate\` = ${quoteNullable(sqlState)},` +
+    ` message = ${quoteNullable(message?.slice(0, MOST_MESSAGE_CHARS) ?? null)} WHERE id = ${id}`
+  );
 }
 
 /** The quarantined changes, oldest first; of one flow or of all. */
@@ -289,11 +352,12 @@ async function followedVersions(session: MysqlSession, flow: string): Promise<Fo
 
 async function planOf(
   session: MysqlSession,
-  { table, target }: QuarantinedChange,
+  change: QuarantinedChange,
   plans: Map<string, TablePlan>,
   deletes: FlowConfig['deletes'],
 ): Promise<TablePlan> {
-  const id = `${target.schema}.${target.name} ${table.version}`;
+  const { table, target } = change;
+  const id = planKey(change);
   let plan = plans.get(id);
   if (plan === undefined) {
     const found = await findTargetTable(session, table, target.schema, deletes);

@@ -5,15 +5,16 @@ import { messageOf } from '../../core/errors.ts';
 import type { TableSchema } from '../../core/frame.ts';
 import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import type { Batch } from '../batch.ts';
-import type { BatchStore, Left, Move } from '../batch-store.ts';
+import type { BatchStore, Left, Move, Passes, QuarantinedRow } from '../batch-store.ts';
 import type { Plans, Segment, SourceRow } from '../compact.ts';
 import { FollowedTables, nameOf, type SchemaStep } from '../followed-tables.ts';
 import type { HeldKeys } from '../held-keys.ts';
 import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
+import { settleDeferred } from './deferred-checks.ts';
 import { followLabels, isMissingLabel } from './enum-labels.ts';
 import { advanceSql } from './position.ts';
 import { quarantineSql } from './quarantine-insert.ts';
-import { countKeys, loadHeldKeys } from './quarantine.ts';
+import { countKeys, failureSql, loadHeldKeys, quarantinedAt } from './quarantine.ts';
 import { deleteSql, rowStatement } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import { SegmentWriter } from './segment-writer.ts';
@@ -38,7 +39,7 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
   readonly #marks: SnapshotMarks;
   readonly #segments: SegmentWriter;
   /** A deferred constraint must fail while there is still a savepoint to go back to. */
-  readonly settleSql = 'SET CONSTRAINTS ALL IMMEDIATE';
+  readonly checkSql = 'SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED';
 
   /** `connect` opens another session of the same user. */
   constructor(client: ClientBase, flow: string, settings: FlowConfig, connect: () => Promise<TargetSession>) {
@@ -131,6 +132,23 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
     return await loadHeldKeys(this.#client, this.#flow, this.#settings.mirror);
   }
 
+  async heldKeys(except?: string): Promise<HeldKeys> {
+    return await loadHeldKeys(this.#client, this.#flow, this.#settings.mirror, except);
+  }
+
+  quarantinedAt(position: string): AsyncIterable<readonly QuarantinedRow<TablePlan>[]> {
+    const flow = { flow: this.#flow, settings: this.#settings, followed: this.followed };
+    return quarantinedAt(this.#client, flow, position);
+  }
+
+  releaseSql(ids: readonly string[]): readonly string[] {
+    return [`DELETE FROM waybill.quarantine WHERE id IN (${ids.join(', ')})`];
+  }
+
+  failureSql(id: string, failure: RowFailure): string {
+    return failureSql(id, failure);
+  }
+
   async countKeys(): Promise<ReasonCount[]> {
     return await countKeys(this.#client, this.#flow);
   }
@@ -176,23 +194,11 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
     }
   }
 
-  async settleTransaction(passes: () => Promise<Left<TablePlan>[]>): Promise<Left<TablePlan>[]> {
-    const client = this.#client;
-    await client.query('SAVEPOINT replayed');
-    let left = await passes();
-    try {
-      await client.query('SET CONSTRAINTS ALL IMMEDIATE');
-      await client.query('SET CONSTRAINTS ALL DEFERRED');
-    } catch (thrown) {
-      if (!isRowError(thrown)) throw thrown;
-      // A deferred constraint is broken, perhaps by what was left out: find the row by checking each one at once.
-      await client.query('ROLLBACK TO SAVEPOINT replayed');
-      await client.query('SET CONSTRAINTS ALL IMMEDIATE');
-      left = await passes();
-      await client.query('SET CONSTRAINTS ALL DEFERRED');
-    }
-    await client.query('RELEASE SAVEPOINT replayed');
-    return left;
+  async settleTransaction(
+    rows: readonly SourceRow<TablePlan>[],
+    passes: Passes<TablePlan>,
+  ): Promise<Left<TablePlan>[]> {
+    return await settleDeferred(this.#client, rows, passes);
   }
 
   async recordSeen(transaction: TargetTransaction, { plan, row }: SourceRow<TablePlan>): Promise<void> {

@@ -1,7 +1,9 @@
 /** The exception inbox of a target: listing, showing, replaying and discarding quarantined changes. */
 import type { ClientBase } from 'pg';
 import { messageOf, ReplicationError } from '../../core/errors.ts';
-import { nameOf } from '../followed-tables.ts';
+import type { FlowConfig } from '../../core/config.ts';
+import type { QuarantinedRow } from '../batch-store.ts';
+import { nameOf, type FollowedTables } from '../followed-tables.ts';
 import { HeldKeys } from '../held-keys.ts';
 import { GONE_RECORD } from '../outbound/outbound-session.ts';
 import { recordId } from '../outbound/row-ids.ts';
@@ -11,6 +13,7 @@ import {
   chooseEntries,
   keyedEntry,
   pagesOf,
+  planKey,
   replayRounds,
   type KeyedEntry,
   type QuarantinedChange,
@@ -21,9 +24,11 @@ import {
   type ReplayChoice,
   type ReplayFailure,
   type ReplayResult,
+  type RowFailure,
 } from '../quarantine-entry.ts';
 import { keyShape, touchedKeys } from '../row-key.ts';
 import { rowStatement } from './row-statement.ts';
+import { quoteLiteral, quoteNullable } from './sql.ts';
 import { restoredChange, storedChange } from './stored-change.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
 import { readTableRecords } from './table-records.ts';
@@ -45,31 +50,55 @@ async function exists(client: ClientBase): Promise<boolean> {
   return rows[0]?.there === true;
 }
 
-/** Changes with their ids, in order, so many at a time as memory has room for. */
-async function* changesWhere(
+interface StoredRow extends RowFailure {
+  readonly id: string;
+  readonly change: QuarantinedChange;
+}
+
+/** Changes in order, so many at a time as memory has room for. */
+async function* pagesWhere(
   client: ClientBase,
   where: string,
   values: readonly string[],
-): AsyncGenerator<readonly [id: string, change: QuarantinedChange]> {
+): AsyncGenerator<readonly StoredRow[]> {
   const sizes = await client.query<{ id: string; bytes: string }>(
     `SELECT id, octet_length(change::text) AS bytes FROM waybill.quarantine WHERE ${where} ORDER BY id`,
     [...values],
   );
   for (const ids of pagesOf(sizes.rows.map(({ id, bytes }) => [id, Number(bytes)] as const))) {
-    const { rows } = await client.query<{ id: string; change: QuarantinedChange }>(
-      'SELECT id, change FROM waybill.quarantine WHERE id = ANY ($1::bigint[]) ORDER BY id',
+    const { rows } = await client.query<StoredRow>(
+      `SELECT id, change, reason, sqlstate AS "sqlState", message FROM waybill.quarantine
+        WHERE id = ANY ($1::bigint[]) ORDER BY id`,
       [ids],
     );
-    for (const { id, change } of rows) yield [id, restoredChange(change)];
+    yield rows.map((row) => ({ ...row, change: restoredChange(row.change) }));
   }
 }
 
-/** Loads the held keys of a flow. Both keys of an update that changed one are held. */
-export async function loadHeldKeys(client: ClientBase, flow: string, source: string): Promise<HeldKeys> {
+/** The same, one by one, with their ids. */
+async function* changesWhere(
+  client: ClientBase,
+  where: string,
+  values: readonly string[],
+): AsyncGenerator<readonly [id: string, change: QuarantinedChange]> {
+  for await (const page of pagesWhere(client, where, values)) for (const { id, change } of page) yield [id, change];
+}
+
+/**
+ * Loads the held keys of a flow, without those of the transaction `except`. Both keys of an update that changed one are held.
+ */
+export async function loadHeldKeys(
+  client: ClientBase,
+  flow: string,
+  source: string,
+  except?: string,
+): Promise<HeldKeys> {
   const held = new HeldKeys();
   try {
-    const where = 'flow = $1 AND source = $2 AND key IS NOT NULL AND hold IS NULL';
-    for await (const [, { table, change }] of changesWhere(client, where, [flow, source])) {
+    const others = except === undefined ? '' : ' AND position <> $3';
+    const where = `flow = $1 AND source = $2 AND key IS NOT NULL AND hold IS NULL${others}`;
+    const values = except === undefined ? [flow, source] : [flow, source, except];
+    for await (const [, { table, change }] of changesWhere(client, where, values)) {
       const shape = keyShape(table);
       for (const key of touchedKeys(shape, change)) held.add(shape.id, key);
     }
@@ -77,6 +106,38 @@ export async function loadHeldKeys(client: ClientBase, flow: string, source: str
   } catch (thrown) {
     throw targetError(thrown, 'reading waybill.quarantine');
   }
+}
+
+/**
+ * Changes of the transaction at `position`, as the versions of their tables have them that the flow follows; of tables that
+ * it does not follow any more, none.
+ */
+export async function* quarantinedAt(
+  client: ClientBase,
+  { flow, settings, followed }: { flow: string; settings: FlowConfig; followed: FollowedTables },
+  position: string,
+): AsyncGenerator<readonly QuarantinedRow<TablePlan>[]> {
+  const plans = new Map<string, TablePlan>();
+  const where = 'flow = $1 AND source = $2 AND position = $3 AND hold IS NULL';
+  for await (const page of pagesWhere(client, where, [flow, settings.mirror, position])) {
+    const found: QuarantinedRow<TablePlan>[] = [];
+    for (const { id, change: stored, ...failure } of page) {
+      const record = followed.of(stored.table);
+      if (record?.state !== 'follows' || followed.isLost(stored.table)) continue;
+      const change = asFollowed(stored, record.definition);
+      const plan = await planOf(client, change, plans, settings);
+      const item = { plan, row: change.change, position, ordinal: 0, commitTimeUs: change.commitTimeUs ?? 0 };
+      found.push({ id, failure, item });
+    }
+    yield found;
+  }
+}
+
+export function failureSql(id: string, { reason, sqlState, message }: RowFailure): string {
+  return (
+    `UPDATE waybill.quarantine SET reason = ${quoteLiteral(reason)}, sqlstate = ${quoteNullable(sqlState)},` +
+    ` message = ${quoteNullable(message)} WHERE id = ${id}`
+  );
 }
 
 /** The quarantined changes, oldest first; of one flow or of all. */
@@ -245,13 +306,14 @@ async function inFlowTransaction<T>(client: ClientBase, flow: string, work: () =
   }
 }
 
-async function tryChange(
+async function planOf(
   client: ClientBase,
-  { change, table, target, commitTimeUs }: QuarantinedChange,
+  change: QuarantinedChange,
   plans: Map<string, TablePlan>,
   settings: ShapeSettings,
-): Promise<ReplayFailure | undefined> {
-  const id = `${target.schema}.${target.name} ${table.version}`;
+): Promise<TablePlan> {
+  const { table, target } = change;
+  const id = planKey(change);
   let plan = plans.get(id);
   if (plan === undefined) {
     const found = await findTargetTable(client, table, target.schema, settings);
@@ -259,6 +321,17 @@ async function tryChange(
     plan = createTablePlan(table, found, settings);
     plans.set(id, plan);
   }
+  return plan;
+}
+
+async function tryChange(
+  client: ClientBase,
+  quarantined: QuarantinedChange,
+  plans: Map<string, TablePlan>,
+  settings: ShapeSettings,
+): Promise<ReplayFailure | undefined> {
+  const { change, commitTimeUs } = quarantined;
+  const plan = await planOf(client, quarantined, plans, settings);
   try {
     await client.query('SAVEPOINT one_row');
     await client.query(`${rowStatement(plan, change, commitTimeUs)}; RELEASE SAVEPOINT one_row`);

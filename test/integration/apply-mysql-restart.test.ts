@@ -385,6 +385,7 @@ describe.each([
         stream: 'stream',
         installation: 'i',
         report: NO_FLOW_REPORT,
+        checks: { upTo: undefined },
       };
       const first = await store.open('first');
       const second = await store.open('second');

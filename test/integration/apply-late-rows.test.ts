@@ -1,0 +1,168 @@
+/** Rows that the target takes only once others of their source transaction are there, which come in a later part of it. */
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import type { Part, RowChange } from '../../core/frame.ts';
+import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { at, del, ins, tableOf, upd, type FrameFeed } from '../support/frame-feed.ts';
+import { openMysqlTarget } from '../support/mysql-target.ts';
+import { PostgresTarget } from '../support/postgres-target.ts';
+
+interface Target {
+  readonly feed: FrameFeed;
+  readonly run: (sql: string) => Promise<unknown>;
+  readonly rows: (sql: string) => Promise<unknown>;
+  readonly close: () => Promise<void>;
+}
+
+let natsServer: NatsServer;
+beforeAll(async () => {
+  natsServer = await startNats();
+}, 60_000);
+afterAll(async () => {
+  await natsServer?.dispose();
+});
+
+/** As large as a batch may be here. */
+const BATCH = { batch_bytes: '16KB' };
+
+async function intoPostgres(server: PostgresServer): Promise<Target> {
+  const target = await PostgresTarget.open(server, natsServer.url, BATCH);
+  return {
+    feed: target.feed,
+    run: (sql) => target.client.query(sql),
+    rows: (sql) => target.rows(sql),
+    close: () => target.close(),
+  };
+}
+
+async function intoMysql(server: MysqlServer): Promise<Target> {
+  const { session, feed } = await openMysqlTarget(server, natsServer.url, BATCH);
+  return {
+    feed,
+    run: (sql) => session.run(sql),
+    rows: (sql) => session.rows(sql),
+    close: async () => {
+      await feed.close();
+      await session.close();
+    },
+  };
+}
+
+const many = (from: number): RowChange[] => Array.from({ length: 40 }, (_, n) => ins(`${from + n}`, 'x'.repeat(1000)));
+
+describe.each(['postgres', 'mysql', 'mariadb'] as const)('%s', (kind) => {
+  const items = tableOf('items', ['id bigint', 'name text']);
+  const kids = tableOf('kids', ['id bigint', 'item bigint']);
+  const tables = [items, kids];
+  const kid = (id: string, item: string): RowChange => at(1, ins(id, item));
+
+  let server: PostgresServer | MysqlServer;
+  let target: Target;
+
+  beforeAll(async () => {
+    server = await (kind === 'postgres'
+      ? startPostgres()
+      : startMysql(kind === 'mysql' ? { flavour: 'mysql', version: '9.7' } : { flavour: 'mariadb', version: '10.11' }));
+  }, 180_000);
+  afterAll(async () => {
+    await server?.dispose();
+  });
+  afterEach(async () => {
+    await target?.close();
+  });
+
+  async function open(...constraints: string[]): Promise<void> {
+    target = await (kind === 'postgres' ? intoPostgres(server as PostgresServer) : intoMysql(server as MysqlServer));
+    await target.run(
+      `CREATE TABLE items (id bigint PRIMARY KEY, name ${kind === 'postgres' ? 'text' : 'longtext'} CHECK (name <> 'bad'))`,
+    );
+    await target.run(
+      `CREATE TABLE kids (id bigint PRIMARY KEY, item bigint, ${['FOREIGN KEY (item) REFERENCES items (id)', ...constraints].join(', ')})`,
+    );
+  }
+
+  /** One transaction, in so many parts; what `behind` has comes with the last of them in one frame. */
+  async function transaction(parts: readonly (readonly RowChange[])[]): Promise<void> {
+    let ordinal = 0;
+    for (const [n, rows] of parts.entries()) {
+      const part: Part = n === 0 ? 'first' : n === parts.length - 1 ? 'last' : 'middle';
+      await target.feed.frame(tables, [rows], part, ordinal);
+      ordinal += rows.length;
+    }
+  }
+
+  const waiting = async (): Promise<string[]> => {
+    const key = kind === 'postgres' ? 'key' : '`key`';
+    const found = (await target.rows(
+      `SELECT table_name, ${key}, reason FROM waybill.quarantine ORDER BY id`,
+    )) as string[][];
+    return found.map((row) => row.join(' '));
+  };
+  const keptItems = async (): Promise<number> =>
+    Number(((await target.rows('SELECT count(*) FROM items')) as [[string]])[0][0]);
+  const keptKids = async (): Promise<string[]> =>
+    ((await target.rows('SELECT id, item FROM kids ORDER BY id')) as string[][]).map((row) => row.join('>'));
+
+  test('a row whose parent comes in a later part of its transaction goes in', async () => {
+    await open();
+    target.feed.start();
+    await transaction([[kid('2', '3000'), kid('4', '3001'), ...many(1000)], many(2000), many(3000)]);
+    await target.feed.caughtUp();
+    expect(await keptKids()).toEqual(['2>3000', '4>3001']);
+    expect(await waiting()).toEqual([]);
+    expect(await keptItems()).toBe(120);
+  });
+
+  test('what follows a row that goes in late keeps its order, also in later transactions', async () => {
+    await open();
+    await transaction([
+      [kid('2', '3000'), kid('4', '3001'), kid('5', '3002'), ...many(1000)],
+      [at(1, upd('2', '3003')), at(1, del('4', null)), ...many(2000)],
+      many(3000),
+    ]);
+    await target.feed.frame(tables, [[at(1, upd('2', '3004'))], [at(1, upd('5', '3005'))], [kid('4', '3006')]]);
+    target.feed.start();
+    await target.feed.caughtUp();
+    expect(await keptKids()).toEqual(['2>3004', '4>3006', '5>3005']);
+    expect(await waiting()).toEqual([]);
+    await target.feed.frame(tables, [[at(1, upd('2', '3007'))]]);
+    await target.feed.caughtUp();
+    expect(await keptKids()).toEqual(['2>3007', '4>3006', '5>3005']);
+  });
+
+  test('what is refused to the end of its transaction waits, in its order and with the reason that it has by then', async () => {
+    await open(kind === 'postgres' ? 'CHECK (id <> 6)' : 'CHECK (id <> 6 OR item < 0)');
+    target.feed.start();
+    await transaction([
+      [ins('7', 'bad'), kid('1', '7'), kid('2', '3000'), kid('6', '1000'), ...many(1000)],
+      [at(1, upd('1', '1000')), ...many(2000)],
+      [...many(3000), ins('8', 'bad')],
+    ]);
+    await target.feed.frame(tables, [[at(1, upd('1', '1001'))], [at(1, upd('2', '1001'))]]);
+    await target.feed.caughtUp();
+    expect(await keptKids()).toEqual(['2>1001']);
+    expect(await keptItems()).toBe(120);
+    const found = await waiting();
+    expect(found).toEqual(
+      expect.arrayContaining(['items ["7"] constraint', 'kids ["6"] constraint', 'items ["8"] constraint']),
+    );
+    expect(found.filter((entry) => entry.startsWith('kids ["1"]'))).toEqual([
+      'kids ["1"] constraint',
+      'kids ["1"] held',
+      'kids ["1"] held',
+    ]);
+    expect(found).toHaveLength(6);
+  });
+
+  test('what waited before the transaction keeps waiting, with what comes of it there', async () => {
+    await open();
+    target.feed.start();
+    await target.feed.frame(tables, [[kid('1', '3000')]]);
+    await target.feed.caughtUp();
+    await transaction([[at(1, upd('1', '3001')), kid('2', '3002'), ...many(1000)], many(2000), many(3000)]);
+    await target.feed.caughtUp();
+    expect(await keptKids()).toEqual(['2>3002']);
+    expect(await waiting()).toEqual(['kids ["1"] constraint', 'kids ["1"] held']);
+  });
+});
