@@ -120,6 +120,11 @@ export class FollowedTables {
     return this.of(table)?.state === 'stopped';
   }
 
+  /** The tables that the target has and the flow does not write any more. */
+  unwritten(): TableRecord[] {
+    return [...this.#records.values()].filter(({ state }) => state !== 'follows');
+  }
+
   /** The target lacks what the flow has written: made again it would be empty, so the next step stops the table. */
   lose(table: TableSchema): void {
     this.#lost.add(nameOf(table));

@@ -53,6 +53,9 @@ export async function replayRows<P extends PlanShape, T extends StoreTransaction
       for (let index = from; index < to; index++) {
         const plan = plans[run.frame.tableIndex(index)];
         if (plan === undefined || isIgnored(run.frame.op(index), plan, context.settings)) continue;
+        // A barrier may have stopped it.
+        if (barriers.length > 0 && run.frame.op(index) !== 't') await passBarriers();
+        if (context.store.followed.leavesOut(plan.table)) continue;
         const row = run.frame.row(index);
         const item = { plan, row, position, ordinal: entry[6] + index - start, commitTimeUs: entry[3] };
         if (row[0] === 't' || row[0] === 's') {

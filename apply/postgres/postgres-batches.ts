@@ -10,6 +10,7 @@ import type { Plans, Segment, SourceRow } from '../compact.ts';
 import { FollowedTables, nameOf, type SchemaStep } from '../followed-tables.ts';
 import type { HeldKeys } from '../held-keys.ts';
 import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
+import { targetSchema } from '../target-schema.ts';
 import { settleDeferred } from './deferred-checks.ts';
 import { followLabels, isMissingLabel } from './enum-labels.ts';
 import { advanceSql } from './position.ts';
@@ -26,6 +27,9 @@ import type { TablePlan } from './table-plan.ts';
 import { TablePlans } from './table-plans.ts';
 import { isRowError, rowFailureReason, sqlStateOf, targetError } from './target-error.ts';
 import { TargetTransaction } from './target-transaction.ts';
+
+/** SQLSTATE of a TRUNCATE of a table to which another one refers. */
+const NOT_SUPPORTED = '0A000';
 
 export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction> {
   readonly #client: ClientBase;
@@ -93,7 +97,7 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
   }
 
   async barrier(transaction: TargetTransaction, rows: readonly SourceRow<TablePlan>[]): Promise<void> {
-    if (rows[0]?.row[0] === 't') this.#truncate(transaction, rows);
+    if (rows[0]?.row[0] === 't') await this.#truncate(transaction, rows);
     for (const { plan, row, commitTimeUs } of rows) {
       if (row[0] === 't') continue;
       const [id, mark] = row[2] ?? [];
@@ -111,11 +115,18 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
    * In one statement, or a foreign key between them is in the way. Without CASCADE: the source names each table that its own
    * reached, and others of the target are nobody's to empty. Where deleted rows stay, all are marked.
    */
-  #truncate(transaction: TargetTransaction, rows: readonly SourceRow<TablePlan>[]): void {
+  async #truncate(transaction: TargetTransaction, rows: readonly SourceRow<TablePlan>[]): Promise<void> {
     const emptied = rows.filter(({ plan }) => plan.deletedAt === undefined);
     const tables = [...new Set(emptied.map(({ plan }) => plan.rows))].join(', ');
     const restarts = emptied.every(({ row }) => row[2]?.includes('restart_identity') === true);
-    if (emptied.length > 0) transaction.add(`TRUNCATE ${tables}${restarts ? ' RESTART IDENTITY' : ''}`);
+    if (emptied.length > 0) {
+      const truncate = `TRUNCATE ${tables}${restarts ? ' RESTART IDENTITY' : ''}`;
+      await this.#empty(
+        transaction,
+        emptied.map(({ plan }) => plan),
+        truncate,
+      );
+    }
     for (const { plan, commitTimeUs } of rows)
       if (plan.deletedAt !== undefined) transaction.add(deleteSql(plan, `${plan.deletedAt} IS NULL`, commitTimeUs));
     // What waited for these rows has nothing to wait for any more.
@@ -124,6 +135,54 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
         `DELETE FROM waybill.quarantine WHERE flow = ${quoteLiteral(this.#flow)} AND source = ${quoteLiteral(this.#settings.mirror)}` +
           ` AND table_schema = ${quoteLiteral(plan.table.schema)} AND table_name = ${quoteLiteral(plan.table.name)}`,
       );
+  }
+
+  /**
+   * A table that is stopped may refer to these, and keep them from being truncated, also where the source emptied it, too. It
+   * stops no other: what it does not refer to is deleted, and a table of which it does is stopped as well.
+   */
+  async #empty(transaction: TargetTransaction, plans: readonly TablePlan[], truncate: string): Promise<void> {
+    const refused = await this.#tryWhole(transaction, truncate);
+    if (refused === undefined) return;
+    if (sqlStateOf(refused) !== NOT_SUPPORTED || !(await this.#onlyUnwrittenRefer(plans))) throw refused;
+    for (const plan of plans.toSorted((a, b) => this.#plans.rank(b) - this.#plans.rank(a))) {
+      const kept = await this.#tryWhole(transaction, `DELETE FROM ${plan.rows}; ${this.checkSql}`);
+      if (kept === undefined) continue;
+      if (!isRowError(kept)) throw kept;
+      this.#follower.stop(plan.table, kept, `emptying ${nameOf(plan.table)}`, transaction);
+      this.#plans.replace([plan.table], new Map());
+      await this.#plans.prepareOrder();
+    }
+  }
+
+  /** Gives what the server refused a statement for; nothing is left of it then. */
+  async #tryWhole(transaction: TargetTransaction, sql: string): Promise<unknown> {
+    transaction.add('SAVEPOINT emptied');
+    await transaction.flush();
+    try {
+      transaction.add(`${sql}; RELEASE SAVEPOINT emptied`);
+      await transaction.flush();
+      return undefined;
+    } catch (thrown) {
+      if (sqlStateOf(thrown) === undefined) throw thrown;
+      await transaction.rollbackTo('emptied');
+      transaction.add('RELEASE SAVEPOINT emptied');
+      return thrown;
+    }
+  }
+
+  /** Whether all tables that refer to these, without being of them, are such as the flow has and does not write. */
+  async #onlyUnwrittenRefer(plans: readonly TablePlan[]): Promise<boolean> {
+    const { rows } = await this.#client.query<{ schema: string; name: string }>(
+      `SELECT DISTINCT nspname AS schema, relname AS name
+         FROM pg_constraint c JOIN pg_class t ON t.oid = conrelid JOIN pg_namespace n ON n.oid = relnamespace
+        WHERE contype = 'f' AND confrelid = ANY ($1::int8[]::oid[]) AND conrelid <> ALL ($1::int8[]::oid[])`,
+      [plans.map(({ target }) => target.oid)],
+    );
+    const unwritten = new Set(
+      this.followed.unwritten().map((table) => nameOf({ ...table, schema: targetSchema(table, this.#settings) })),
+    );
+    return rows.every((table) => unwritten.has(nameOf(table)));
   }
 
   async load(): Promise<HeldKeys> {

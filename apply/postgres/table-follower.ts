@@ -193,6 +193,12 @@ export class TableFollower {
     transaction.add(storeRecordSql(this.#flow, this.#settings.mirror, record));
   }
 
+  /** Stops a table for what the target said when its rows were to be changed. Throws what concerns the flow as a whole. */
+  stop(table: TableSchema, thrown: unknown, doing: string, transaction: TargetTransaction): void {
+    const error = asReplicationError(targetError(thrown, doing));
+    this.#remember(stoppedRecord(table, this.#followed.of(table), error), transaction);
+  }
+
   /** The source no longer has the table under this name. False when nothing is to be done about it. */
   async gone(table: TableSchema, why: string, transaction: TargetTransaction): Promise<boolean> {
     const record = this.#followed.of(table);

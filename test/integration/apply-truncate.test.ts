@@ -1,0 +1,69 @@
+/** A mirror flow into Postgres: TRUNCATE where a table that is stopped refers to one that is emptied. */
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import type { RowChange } from '../../core/frame.ts';
+import type { TableNotice } from '../../core/metrics.ts';
+import { startNats, type NatsServer } from '../../sandbox/nats.ts';
+import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { at, ins, tableOf } from '../support/frame-feed.ts';
+import { PostgresTarget } from '../support/postgres-target.ts';
+
+let pg: PostgresServer;
+let natsServer: NatsServer;
+let fixture: PostgresTarget;
+
+beforeAll(async () => {
+  [pg, natsServer] = await Promise.all([startPostgres(), startNats()]);
+}, 180_000);
+afterEach(async () => {
+  await fixture.close();
+});
+afterAll(async () => {
+  await Promise.all([pg?.dispose(), natsServer?.dispose()]);
+});
+
+const tables = [
+  tableOf('items', ['id bigint']),
+  tableOf('kids', ['id bigint', 'item bigint']),
+  tableOf('other', ['id bigint']),
+];
+const truncated: RowChange = ['t', 0, []];
+
+/** The target's `kids` has a column that the source does not fill. */
+async function open(): Promise<{ notices: () => readonly TableNotice[] }> {
+  fixture = await PostgresTarget.open(pg, natsServer.url);
+  await fixture.client.query(
+    `CREATE TABLE items (id bigint PRIMARY KEY);
+     CREATE TABLE kids (id bigint PRIMARY KEY, item bigint REFERENCES items, more text NOT NULL)`,
+  );
+  let notices: readonly TableNotice[] = [];
+  fixture.feed.start({ tables: (found) => void (notices = found) });
+  await fixture.feed.frame(tables, [[ins('1'), at(1, ins('1', '1')), at(2, ins('1'))]]);
+  await fixture.feed.caughtUp();
+  return { notices: () => notices };
+}
+
+test('a table to which no row of the stopped one refers is emptied', async () => {
+  const { notices } = await open();
+  await fixture.feed.frame(tables, [
+    [at(1, truncated), truncated],
+    [ins('2'), at(2, ins('2'))],
+  ]);
+  await fixture.feed.caughtUp();
+  expect(await fixture.rows('SELECT id FROM items')).toEqual([['2']]);
+  expect(notices().map(({ name, state }) => `${name} ${state}`)).toEqual(['kids stopped']);
+});
+
+test('a table to which rows of the stopped one refer is stopped as well, and the others go on', async () => {
+  const { notices } = await open();
+  await fixture.client.query(`INSERT INTO kids VALUES (1, 1, 'left')`);
+  await fixture.feed.frame(tables, [
+    [at(1, truncated), truncated, at(2, truncated)],
+    [ins('2'), at(2, ins('2'))],
+  ]);
+  await fixture.feed.frame(tables, [[ins('3'), at(2, ins('3'))]]);
+  await fixture.feed.caughtUp();
+  expect(await fixture.rows('SELECT id FROM other ORDER BY id')).toEqual([['2'], ['3']]);
+  expect(await fixture.rows('SELECT id FROM items')).toEqual([['1']]);
+  expect(notices().map(({ name, state }) => `${name} ${state}`)).toEqual(['items stopped', 'kids stopped']);
+  expect(notices()[0]?.reason).toMatch(/emptying public\.items.*kids_item_fkey/);
+});
