@@ -120,7 +120,10 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
       steps.length > 0 && store.changesInside ? (this.#open ?? (await store.begin(this.#move(batch)))) : undefined;
     // A table that a check is still to be made of cannot be changed.
     if (steps.length > 0 && this.#open !== undefined) await this.#check(this.#open);
-    if (steps.length > 0) await store.follow(steps, begun ?? this.#open);
+    if (steps.length > 0) {
+      await store.follow(steps, begun ?? this.#open);
+      await this.#holdAgain(begun ?? this.#open);
+    }
     const plansOf = await store.plansFor(batch);
     const leavesOut = (table: TableSchema): boolean => store.followed.leavesOut(table);
     const compacted = compact(batch.runs, plansOf, this.#options.settings, this.#held, leavesOut);
@@ -142,6 +145,13 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
       await this.#replay(transaction, batch, plansOf, { partial, late });
     }
     return compacted.counts;
+  }
+
+  /** A table may have another key now, by which what follows it must find those that wait. */
+  async #holdAgain(transaction: T | undefined): Promise<void> {
+    if (this.#held.empty) return;
+    await transaction?.flush();
+    this.#held = await this.#store.heldKeys();
   }
 
   async #writeSegments(transaction: T, { segments }: Compacted<P>): Promise<void> {

@@ -1,5 +1,5 @@
 /** The exception inbox of a target, apart from the store that keeps it. */
-import type { RowChange, TableSchema, Value } from '../core/frame.ts';
+import type { ColumnSchema, RowChange, TableSchema, Value } from '../core/frame.ts';
 import { keyShape, touchedKeys, type KeyShape } from './row-key.ts';
 import { diffSchemas } from './schema-diff.ts';
 
@@ -113,7 +113,8 @@ export function* pagesOf(sizes: Iterable<readonly [id: string, bytes: number]>):
 }
 
 /**
- * A change as a version of its table has it by now: columns under the names that they have, without those that are gone.
+ * A change as a version of its table has it by now: columns under the names that they have, without those that are gone, and
+ * the key that the table has, where the change tells it.
  * `current` is what the flow follows; undefined where it follows none.
  */
 export function asFollowed(quarantined: QuarantinedChange, current: TableSchema | undefined): QuarantinedChange {
@@ -122,26 +123,44 @@ export function asFollowed(quarantined: QuarantinedChange, current: TableSchema 
   const { kept } = diffSchemas(table, current);
   const now = new Map(kept.map(({ before, after }) => [before.name, after]));
   const places = table.columns.flatMap(({ name }, index) => (now.has(name) ? [index] : []));
+  const columns = places.map((place) => now.get(table.columns[place]!.name)!);
   const image = (values: readonly Value[] | null | undefined): readonly Value[] | null | undefined =>
     values == null ? values : places.map((place) => values[place]!);
   const [op, index, after, kind, before] = change;
-  const images = before === undefined ? [] : [kind!, image(before)!];
+  const [nowAfter, nowBefore] = [image(after)!, image(before) ?? undefined];
+  const images = before === undefined ? [] : [kind!, nowBefore!];
   return {
     ...quarantined,
-    change: [op, index, image(after)!, ...images] as unknown as RowChange,
+    change: [op, index, nowAfter, ...images] as unknown as RowChange,
     table: {
       ...table,
       version: current.version,
       // A key column that is gone is missed by whoever makes a plan of this.
-      key: table.key.map((name) => now.get(name)?.name ?? name),
-      columns: places.map((place) => now.get(table.columns[place]!.name)!),
+      key: givesKey(
+        current.key,
+        columns,
+        op === 'd' ? [nowBefore] : nowBefore === undefined ? [nowAfter] : [nowAfter, nowBefore],
+      )
+        ? current.key
+        : table.key.map((name) => now.get(name)?.name ?? name),
+      columns,
     },
   };
 }
 
-/** Tells the changes apart that need plans of their own: of one version, those that were stored before it lack columns. */
+/** Whether images have values for a key: those of a change from before the table had this key may not. */
+function givesKey(
+  key: readonly string[],
+  columns: readonly ColumnSchema[],
+  images: readonly (readonly Value[] | null | undefined)[],
+): boolean {
+  const places = key.map((name) => columns.findIndex((column) => column.name === name));
+  return images.every((image) => places.every((place) => typeof image?.[place] === 'string'));
+}
+
+/** Tells the changes apart that need plans of their own: of one version, those that were stored before it lack columns, or have another key. */
 export function planKey({ table, target }: QuarantinedChange): string {
-  return JSON.stringify([target.schema, target.name, table.version, table.columns.map(({ name }) => name)]);
+  return JSON.stringify([target.schema, target.name, table.version, table.key, table.columns.map(({ name }) => name)]);
 }
 
 /** The chosen changes and all that share a key with one of them, also by way of a change of key. */

@@ -10,7 +10,7 @@ import type { ReasonCount, RowFailure } from '../quarantine-entry.ts';
 import { applyRow, runExactly } from './apply-row.ts';
 import { quarantineSql } from './quarantine-insert.ts';
 import { FORGET_PIECES } from './quarantine-pieces.ts';
-import { countKeys, failureSql, loadHeldKeys, quarantinedAt } from './quarantine.ts';
+import { countKeys, failureSql, loadHeldKeys, quarantinedAt, type FlowOfTarget } from './quarantine.ts';
 import { deleteSql } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import { SegmentWriter } from './segment-writer.ts';
@@ -131,16 +131,19 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
   async load(): Promise<HeldKeys> {
     await this.#marks.load();
     await this.#follower.load();
-    return await loadHeldKeys(this.#session, this.#flow, this.#settings.mirror);
+    return await this.heldKeys();
+  }
+
+  get #ofTarget(): FlowOfTarget {
+    return { flow: this.#flow, settings: this.#settings, followed: this.followed };
   }
 
   async heldKeys(except?: string): Promise<HeldKeys> {
-    return await loadHeldKeys(this.#session, this.#flow, this.#settings.mirror, except);
+    return await loadHeldKeys(this.#session, this.#ofTarget, except);
   }
 
   quarantinedAt(position: string): AsyncIterable<readonly QuarantinedRow<TablePlan>[]> {
-    const flow = { flow: this.#flow, settings: this.#settings, followed: this.followed };
-    return quarantinedAt(this.#session, flow, position);
+    return quarantinedAt(this.#session, this.#ofTarget, position);
   }
 
   releaseSql(ids: readonly string[]): readonly string[] {

@@ -76,6 +76,13 @@ async function exists(session: MysqlSession): Promise<boolean> {
   return (await waybillTables(session)).has('quarantine');
 }
 
+/** A flow, and what it knows of its tables. */
+export interface FlowOfTarget {
+  readonly flow: string;
+  readonly settings: FlowConfig;
+  readonly followed: FollowedTables;
+}
+
 interface StoredRow {
   readonly id: string;
   readonly change: QuarantinedChange;
@@ -109,12 +116,12 @@ async function* changesWhere(
 }
 
 /**
- * Loads the held keys of a flow, without those of the transaction `except`. Both keys of an update that changed one are held.
+ * Loads the held keys of a flow, by the keys that its tables have now, without those of the transaction `except`. Both keys of an
+ * update that changed one are held.
  */
 export async function loadHeldKeys(
   session: MysqlSession,
-  flow: string,
-  source: string,
+  { flow, settings: { mirror: source }, followed }: FlowOfTarget,
   except?: string,
 ): Promise<HeldKeys> {
   const held = new HeldKeys();
@@ -122,7 +129,8 @@ export async function loadHeldKeys(
     const where =
       `flow = ${quoteLiteral(flow)} AND source = ${quoteLiteral(source)} AND \`key\` IS NOT NULL` +
       (except === undefined ? '' : ` AND position <> ${quoteLiteral(except)}`);
-    for await (const [, { table, change }] of changesWhere(session, where)) {
+    for await (const [, stored] of changesWhere(session, where)) {
+      const { table, change } = asFollowed(stored, followed.of(stored.table)?.definition);
       const shape = keyShape(table);
       for (const key of touchedKeys(shape, change)) held.add(shape.id, key);
     }
@@ -138,7 +146,7 @@ export async function loadHeldKeys(
  */
 export async function* quarantinedAt(
   session: MysqlSession,
-  { flow, settings, followed }: { flow: string; settings: FlowConfig; followed: FollowedTables },
+  { flow, settings, followed }: FlowOfTarget,
   position: string,
 ): AsyncGenerator<readonly QuarantinedRow<TablePlan>[]> {
   const plans = new Map<string, TablePlan>();
@@ -285,7 +293,7 @@ export async function replayQuarantine(
   }
   return await inFlowTransaction(session, flow, async () => {
     const entries: KeyedEntry[] = [];
-    for await (const [id, change] of changesWhere(session, where)) entries.push(keyedEntry(id, change));
+    for await (const [id, change] of changesWhere(session, where)) entries.push(keyedEntry(id, followed(change)));
     const { applied, failed } = await replayRounds(chooseEntries(entries, which), async (id) => {
       const [row] = await session.rows(`SELECT \`change\` FROM waybill.quarantine WHERE id = ${id}`);
       return await tryChange(session, followed(await readChange(session, id, row![0]!)), plans, deletes);

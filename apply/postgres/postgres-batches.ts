@@ -15,7 +15,7 @@ import { settleDeferred } from './deferred-checks.ts';
 import { followLabels, isMissingLabel } from './enum-labels.ts';
 import { advanceSql } from './position.ts';
 import { quarantineSql } from './quarantine-insert.ts';
-import { countKeys, failureSql, loadHeldKeys, quarantinedAt } from './quarantine.ts';
+import { countKeys, failureSql, loadHeldKeys, quarantinedAt, type FlowOfTarget } from './quarantine.ts';
 import { deleteSql, rowStatement } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import { SegmentWriter } from './segment-writer.ts';
@@ -188,16 +188,19 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
   async load(): Promise<HeldKeys> {
     await this.#marks.load();
     await this.#follower.load();
-    return await loadHeldKeys(this.#client, this.#flow, this.#settings.mirror);
+    return await this.heldKeys();
+  }
+
+  get #ofTarget(): FlowOfTarget {
+    return { flow: this.#flow, settings: this.#settings, followed: this.followed };
   }
 
   async heldKeys(except?: string): Promise<HeldKeys> {
-    return await loadHeldKeys(this.#client, this.#flow, this.#settings.mirror, except);
+    return await loadHeldKeys(this.#client, this.#ofTarget, except);
   }
 
   quarantinedAt(position: string): AsyncIterable<readonly QuarantinedRow<TablePlan>[]> {
-    const flow = { flow: this.#flow, settings: this.#settings, followed: this.followed };
-    return quarantinedAt(this.#client, flow, position);
+    return quarantinedAt(this.#client, this.#ofTarget, position);
   }
 
   releaseSql(ids: readonly string[]): readonly string[] {

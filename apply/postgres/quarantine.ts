@@ -50,6 +50,13 @@ async function exists(client: ClientBase): Promise<boolean> {
   return rows[0]?.there === true;
 }
 
+/** A flow, and what it knows of its tables. */
+export interface FlowOfTarget {
+  readonly flow: string;
+  readonly settings: FlowConfig;
+  readonly followed: FollowedTables;
+}
+
 interface StoredRow extends RowFailure {
   readonly id: string;
   readonly change: QuarantinedChange;
@@ -85,12 +92,12 @@ async function* changesWhere(
 }
 
 /**
- * Loads the held keys of a flow, without those of the transaction `except`. Both keys of an update that changed one are held.
+ * Loads the held keys of a flow, by the keys that its tables have now, without those of the transaction `except`. Both keys of an
+ * update that changed one are held.
  */
 export async function loadHeldKeys(
   client: ClientBase,
-  flow: string,
-  source: string,
+  { flow, settings: { mirror: source }, followed }: FlowOfTarget,
   except?: string,
 ): Promise<HeldKeys> {
   const held = new HeldKeys();
@@ -98,7 +105,8 @@ export async function loadHeldKeys(
     const others = except === undefined ? '' : ' AND position <> $3';
     const where = `flow = $1 AND source = $2 AND key IS NOT NULL AND hold IS NULL${others}`;
     const values = except === undefined ? [flow, source] : [flow, source, except];
-    for await (const [, { table, change }] of changesWhere(client, where, values)) {
+    for await (const [, stored] of changesWhere(client, where, values)) {
+      const { table, change } = asFollowed(stored, followed.of(stored.table)?.definition);
       const shape = keyShape(table);
       for (const key of touchedKeys(shape, change)) held.add(shape.id, key);
     }
@@ -114,7 +122,7 @@ export async function loadHeldKeys(
  */
 export async function* quarantinedAt(
   client: ClientBase,
-  { flow, settings, followed }: { flow: string; settings: FlowConfig; followed: FollowedTables },
+  { flow, settings, followed }: FlowOfTarget,
   position: string,
 ): AsyncGenerator<readonly QuarantinedRow<TablePlan>[]> {
   const plans = new Map<string, TablePlan>();
@@ -247,7 +255,7 @@ export async function replayQuarantine(
     const versions = new Map(records.map((record) => [nameOf(record), record.definition]));
     const entries: KeyedEntry[] = [];
     for await (const [id, change] of changesWhere(client, 'flow = $1 AND hold IS NULL', [flow]))
-      entries.push(keyedEntry(id, change));
+      entries.push(keyedEntry(id, asFollowed(change, versions.get(nameOf(change.table)))));
     const plans = new Map<string, TablePlan>();
     const { applied, failed } = await replayRounds(chooseEntries(entries, which), async (id) => {
       const { rows } = await client.query<{ change: QuarantinedChange }>(

@@ -100,6 +100,61 @@ describe('quarantine', () => {
     ]);
   });
 
+  test.each(['at once', 'after a restart'])(
+    'what comes of a row that waits, waits behind it when the key is another one, %s',
+    async (when) => {
+      const flow = fixture.feed.start();
+      await fixture.feed.frame([items], [[ins('1', 'ok', 'a'), ins('2', 'too long', 'b')]]);
+      await fixture.feed.caughtUp();
+      const { columns, ...table } = tableOf('items', ['id bigint', 'name text', 'doc text']);
+      const keyed = {
+        ...table,
+        version: 'other',
+        key: ['doc'],
+        columns: columns.map((column) => ({ ...column, notNull: column.name !== 'name' })),
+      };
+      await fixture.feed.frame([keyed], [[ins('3', 'ok', 'c')]]);
+      await fixture.feed.caughtUp();
+      if (when === 'after a restart') {
+        flow.stop.abort();
+        await flow.done;
+        fixture.feed.start();
+      }
+      await fixture.feed.frame([keyed], [[upd('2', 'new', 'b')]]);
+      await fixture.feed.caughtUp();
+      expect(await fixture.rows('SELECT id FROM items ORDER BY id')).toEqual([['1'], ['3']]);
+      const list = await listQuarantine(fixture.client);
+      expect(list.map(({ reason }) => reason)).toEqual(['constraint', 'held']);
+      await fixture.client.query('ALTER TABLE items DROP CONSTRAINT short');
+      expect(await replayQuarantine(fixture.client, 'mirror', { ids: [list[0]!.id] })).toEqual({
+        applied: 2,
+        failed: [],
+      });
+      expect(await fixture.rows('SELECT id, name, doc FROM items ORDER BY id')).toEqual([
+        ['1', 'ok', 'a'],
+        ['2', 'new', 'b'],
+        ['3', 'ok', 'c'],
+      ]);
+    },
+  );
+
+  test('changes of two versions of a table are replayed, each with its columns', async () => {
+    fixture.feed.start();
+    const more = tableOf('items', ['id bigint', 'name text', 'doc text', 'more text']);
+    const most = tableOf('items', ['id bigint', 'name text', 'doc text', 'more text', 'most text']);
+    await fixture.feed.frame([items], [[ins('1', 'too long', 'a')]]);
+    await fixture.feed.frame([more], [[ins('2', 'too long', 'b', 'm')]]);
+    await fixture.feed.frame([most], [[ins('3', 'ok', 'c', 'm', 'n')]]);
+    await fixture.feed.caughtUp();
+    await fixture.client.query('ALTER TABLE items DROP CONSTRAINT short');
+    expect(await replayQuarantine(fixture.client, 'mirror', { all: true })).toEqual({ applied: 2, failed: [] });
+    expect(await fixture.rows('SELECT doc, more, most FROM items ORDER BY id')).toEqual([
+      ['a', null, null],
+      ['b', 'm', null],
+      ['c', 'm', 'n'],
+    ]);
+  });
+
   test('held keys survive a restart, and discarding releases them', async () => {
     const first = fixture.feed.start();
     await fixture.feed.frame([items], [[ins('2', 'too long', null)]]);
