@@ -34,3 +34,8 @@ export function compareReleases(a: Release, b: Release): number {
   }
   return 0;
 }
+
+/** Whether `known` is this release. */
+export function isSameRelease(known: Release | undefined, release: Release): boolean {
+  return known !== undefined && compareReleases(known, release) === 0;
+}

@@ -12,10 +12,10 @@ import type { Logger } from '../core/logger.ts';
 import type { TransformReport } from '../core/metrics.ts';
 import type { Nats } from '../core/nats.ts';
 import { describePosition, orderPositions } from '../core/position.ts';
-import { formatCheckpoint, parseCheckpoint, type Checkpoint, type Places, type Release } from './checkpoint.ts';
+import { formatCheckpoint, parseCheckpoint, type Checkpoint, type Places } from './checkpoint.ts';
 import type { Passing } from './delivery.ts';
 import type { Tier } from './delivery-tiers.ts';
-import { compareReleases, DueTiers } from './due-tiers.ts';
+import { compareReleases, DueTiers, isSameRelease } from './due-tiers.ts';
 import { beginState } from './begin-state.ts';
 import { BreachTeller } from './breach-teller.ts';
 import type { FlowPlan } from './flow-plan.ts';
@@ -239,7 +239,7 @@ class FlowRun {
     const stops = this.#options.plan.tiers.delayed
       .map((tier) => ({ tier, release: tiers.get(tier.id)! }))
       // The others are in the state that was restored.
-      .filter(({ tier, release }) => !isSame(released.get(tier.id), release));
+      .filter(({ tier, release }) => !isSameRelease(released.get(tier.id), release));
     for (const { tier, release } of stops.sort((a, b) => compareReleases(a.release, b.release))) {
       this.#state.clockUs = release.clockUs;
       await this.#rebuild(release.sources);
@@ -510,10 +510,6 @@ class FlowRun {
       report.state('applying');
     }
   }
-}
-
-function isSame(known: Release | undefined, release: Release): boolean {
-  return known !== undefined && compareReleases(known, release) === 0;
 }
 
 /** Whole seconds, as rows expire: everything up to them has expired, or nothing of it. */

@@ -326,31 +326,6 @@ describe.each([
       ]);
     });
 
-    test('foreign keys hold in both directions', async () => {
-      await run(`CREATE TABLE parents (id bigint PRIMARY KEY, name text);
-        CREATE TABLE a_children (id bigint PRIMARY KEY, parent bigint, FOREIGN KEY (parent) REFERENCES parents (id))`);
-      const tables = [
-        tableOf('a_children', ['id bigint', 'parent bigint']),
-        tableOf('parents', ['id bigint', 'name text']),
-      ];
-      feed.start();
-      await feed.frame(tables, [[at(1, ins('1', 'p')), at(1, ins('2', 'q')), ins('1', '1'), ins('2', '2')]]);
-      await feed.caughtUp();
-      await feed.frame(tables, [
-        [del('1', null), at(1, del('1', null)), at(1, ins('3', 'r')), upd('2', '3'), at(1, del('2', null))],
-      ]);
-      await feed.caughtUp();
-      expect(await rows('SELECT c.id, p.id FROM a_children c JOIN parents p ON p.id = parent')).toEqual([['2', '3']]);
-      expect(await rows('SELECT id FROM parents')).toEqual([['3']]);
-      // Both are emptied by one statement at the source; here the children go first.
-      await feed.frame(tables, [[['t', 1, []], ['t', 0, []], at(1, ins('9', 'z'))]]);
-      await feed.caughtUp();
-      expect(await rows('SELECT (SELECT COUNT(*) FROM a_children), (SELECT MIN(id) FROM parents)')).toEqual([
-        ['0', '9'],
-      ]);
-      expect(await listQuarantine(session)).toEqual([]);
-    });
-
     test.each(['PRIMARY KEY', 'AUTO_INCREMENT PRIMARY KEY'])(
       'a unique value that moves between rows is never taken for its row (%s)',
       async (key) => {
@@ -415,60 +390,6 @@ describe.each([
       await feed.frame([items], [[ins('1', 'a', null)], [ins('2', 'b', null), ['t', 0, []], ins('3', 'c', null)]]);
       await feed.caughtUp();
       expect(await rows('SELECT id FROM items')).toEqual([['3']]);
-    });
-
-    test('truncate empties tables that refer to themselves and to each other', async () => {
-      await run(`CREATE TABLE nodes (id bigint PRIMARY KEY, parent bigint, FOREIGN KEY (parent) REFERENCES nodes (id));
-        CREATE TABLE hens (id bigint PRIMARY KEY, egg bigint);
-        CREATE TABLE eggs (id bigint PRIMARY KEY, hen bigint, FOREIGN KEY (hen) REFERENCES hens (id));
-        ALTER TABLE hens ADD FOREIGN KEY (egg) REFERENCES eggs (id)`);
-      const tables = [
-        tableOf('nodes', ['id bigint', 'parent bigint']),
-        tableOf('hens', ['id bigint', 'egg bigint']),
-        tableOf('eggs', ['id bigint', 'hen bigint']),
-      ];
-      feed.start();
-      await feed.frame(tables, [
-        [ins('1', null), ins('2', '1'), at(1, ins('1', null)), at(2, ins('1', '1'))],
-        [at(1, upd('1', '1'))],
-      ]);
-      await feed.caughtUp();
-      expect(await rows('SELECT n.parent, h.egg, e.hen FROM nodes n, hens h, eggs e WHERE n.id = 2')).toEqual([
-        ['1', '1', '1'],
-      ]);
-      await feed.frame(tables, [
-        [
-          ['t', 0, []],
-          ['t', 1, []],
-          ['t', 2, []],
-        ],
-        [ins('3', null), at(1, ins('3', null))],
-      ]);
-      await feed.caughtUp();
-      expect(await rows('SELECT id FROM nodes UNION ALL SELECT id FROM hens UNION ALL SELECT id FROM eggs')).toEqual([
-        ['3'],
-        ['3'],
-      ]);
-      // Foreign keys hold for what comes then.
-      await feed.frame(tables, [[ins('4', '77')]]);
-      await feed.caughtUp();
-      expect((await listQuarantine(session)).map((entry) => [entry.key, entry.reason])).toEqual([
-        ['["4"]', 'constraint'],
-      ]);
-    });
-
-    test('a reading takes rows away that refer to each other in their own table', async () => {
-      await run(
-        'CREATE TABLE nodes (id bigint PRIMARY KEY, parent bigint, FOREIGN KEY (parent) REFERENCES nodes (id))',
-      );
-      const nodes = tableOf('nodes', ['id bigint', 'parent bigint']);
-      feed.start();
-      await feed.frame([nodes], [[ins('1', null), ins('2', '1'), ins('3', null)]]);
-      await feed.caughtUp();
-      const mark = (what: string): RowChange => ['s', 0, ['snap-1', what]];
-      await feed.frame([nodes], [[mark('begin'), ['r', 0, ['3', null]], mark('end')]]);
-      await feed.caughtUp();
-      expect(await rows('SELECT id FROM nodes')).toEqual([['3']]);
     });
 
     test('a new source column is added, and a dropped one is left alone', async () => {
