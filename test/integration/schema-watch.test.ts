@@ -372,3 +372,14 @@ test('a table is told under the name that its schema got', async () => {
   );
   expect(rows.some(({ data }) => data.includes('"schema":"behind"'))).toBe(true);
 });
+
+test('a mark from before a rename says nothing of the name that the table has there', async () => {
+  const before = (await readTable(client, oid))!.row;
+  await client.query('alter table items rename to goods');
+  expect(await mark(11n)).toEqual(['gone items first', 'schema goods first']);
+  // The stream has neither: both come again, to another process.
+  watch = watchOver(new Map([...(await registry.load())].map(([id, stored]) => [id, untold(stored, 11n)!])));
+  const told = await watch.takeMark({ k: 'table', oid, row: before, published: true }, { xid: XID, lsn: 10n });
+  expect(told.map(({ mark: what, table }) => `${what} ${table.schema.name}`)).toEqual(['schema items']);
+  expect(await mark(11n)).toEqual(['gone items first', 'schema goods first']);
+});
