@@ -1,7 +1,6 @@
 /** Whose a row of another system is, when records exchange rows, go, are given up, or are no longer let in. */
 import { describe, it } from 'vitest';
 import { targetOf } from '../../apply/target-kind.ts';
-import { requestAnew } from '../../transform/request.ts';
 import { EveryServer } from '../support/every-server.ts';
 import { StockToShop } from '../support/stock-to-shop.ts';
 
@@ -123,32 +122,6 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('in %s', (kind) => {
     await scene.holds();
     await wms.run('delete from stock where id = 1; update stock set qty = 3 where id = 2');
     await scene.shows(rows, ['A|3']);
-  });
-
-  it('one that it lets in no more by what its key does not tell leaves its row when records are written anew', async () => {
-    const block = (least: number): string =>
-      `    - { to: p, where: { ge: [on_hand, ${least}] }, key: { sku: sku }, set: { n: on_hand }, gone: delete }\n`;
-    const scene = await StockToShop.open(
-      servers,
-      kind,
-      'create table p (sku varchar(20) primary key, n int)',
-      block(1),
-    );
-    const { flow, wms } = scene;
-    const rows = 'select sku, n from p order by sku';
-    const held = has('["A","WH2","",""]', '["A","WH1","",""]');
-    scene.start();
-    await wms.run(`insert into stock (id, sku, place, qty) values (1, 'A', 'WH1', 1)`);
-    await scene.shows(rows, ['A|1']);
-    await wms.run(`insert into stock (id, sku, place, qty) values (2, 'A', 'WH2', 2)`);
-    await scene.holds(held);
-    await scene.remap(block(2));
-    await wms.run(`insert into stock (id, sku, place, qty) values (3, 'B', 'WH1', 3)`);
-    await scene.shows(rows, ['A|1', 'B|3']);
-    await scene.holds(held);
-    await requestAnew(flow.config.nats, 'stock');
-    await scene.shows(rows, ['A|2', 'B|3']);
-    await scene.holds();
   });
 
   it('an edit that joins blocks leaves a row to who has the first of its columns, and to no other', async () => {
