@@ -12,6 +12,8 @@ const OTHER_SERVERS = [
   'integration/bad-mysql',
   'integration/drift-mysql',
   'integration/erp-workload',
+  'integration/mysql-catalog',
+  'integration/mysql-grants',
   'integration/oldest-postgres',
   'integration/outbound-mysql',
   'integration/packs-mysql',
@@ -29,6 +31,7 @@ const OTHER_SERVERS = [
 /** Many rows, many rounds, random sequences. */
 const AT_LENGTH = [
   'integration/batches-at-random',
+  'integration/capture-restart',
   'integration/capture-streaming',
   'integration/drift-records',
   'integration/fan-out',
@@ -37,6 +40,7 @@ const AT_LENGTH = [
   'integration/large-values',
   'integration/mysql-oracle',
   'integration/outbound-heartbeats',
+  'integration/postgres-oracle',
   'integration/privacy',
   'integration/rule-bursts',
   'integration/snapshot-memory',
@@ -48,14 +52,19 @@ const AT_LENGTH = [
 
 /** What goes wrong seldom, or in one part alone. */
 const SELDOM = [
+  'integration/alert-causes',
   'integration/alerts',
   'integration/audit',
   'integration/bad-broker',
+  'integration/bad-source',
   'integration/bad-target',
+  'integration/console-quarantine',
   'integration/console-records',
+  'integration/drift-while-loading',
   'integration/exit-status',
   'integration/health-http',
   'integration/mysql-reread',
+  'integration/outbound-exchanges',
   'integration/outbound-retries',
   'integration/outbound-row-owners',
   'integration/outbound-rows-taken-for-one',
@@ -65,6 +74,8 @@ const SELDOM = [
   'integration/webhooks',
   'fault/mysql-capture',
   'fault/mysql-log',
+  'fault/silent-source',
+  'fault/silent-target',
   'fault/zombie',
 ];
 
