@@ -71,6 +71,8 @@ const MAX_FETCHED = 50_000;
 const SETTLE_AT = 2000;
 /** Records that are digested before others have their turn. */
 const TURN_RECORDS = 1000;
+/** So long the first look at what differed waits for deliveries. */
+const SOON_MS = 5000;
 const TRIES = 6;
 const BATCH = 1000;
 /** Of a verification the part that is reading the sources. */
@@ -339,8 +341,8 @@ class RecordComparison {
       signal.throwIfAborted();
       // A scan may have seen what the log told of a moment later: by now it has.
       await expected.follow({ toLogEnd: true });
-      // What has not changed since the first look has been delivered if it ever will be.
-      await this.#align(attempt === 0 ? 0 : deliveryMs);
+      // What has not changed since the first look has been delivered if it ever will be; what has, where that is soon.
+      await this.#align(attempt === 0 ? Math.min(SOON_MS, deliveryMs) : deliveryMs);
       const differing = await this.#lookUp(open);
       const touched = await expected.follow();
       const again: Candidate[] = [];
