@@ -43,8 +43,29 @@ const says = async (page: Page, number: number): Promise<void> =>
   void (await page.waitForSelector(`.count:has-text("${number.toLocaleString('en')} changes wait")`));
 const scrollTo = async (page: Page, top: number): Promise<void> =>
   await page.evaluate(`document.querySelector('.list').scrollTop = ${top}`);
+/** A row that lies in the middle of the list once that is scrolled: others are moved away when they are clicked. */
+const rowInSight = async (page: Page, top: number): Promise<Locator> => {
+  await scrollTo(page, top);
+  const index = await page.evaluate<number>(
+    `(() => { const list = document.querySelector('.list'); return Math.floor((list.scrollTop + list.clientHeight / 2) / parseFloat(getComputedStyle(list).getPropertyValue('--row'))); })()`,
+  );
+  const row = page.locator(`.list #row-${index}:not([hidden])`);
+  await row.waitFor();
+  return row;
+};
 const scrollTop = async (page: Page): Promise<number> =>
   await page.evaluate<number>(`document.querySelector('.list').scrollTop`);
+
+/** Keeps pages of the list back until what it gives is called. */
+async function holdPages(page: Page): Promise<() => void> {
+  let release = (): void => undefined;
+  const released = new Promise<void>((resolve) => (release = resolve));
+  await page.route(LIST_OF_PAGES, async (route) => {
+    await released;
+    await route.continue();
+  });
+  return release;
+}
 
 it.each([
   ['light', 1600],
@@ -55,10 +76,7 @@ it.each([
   'has nothing that axe objects to, in the %s theme at %i px, with one in the middle open',
   async (theme, width) => {
     const page = await open(width, theme);
-    await scrollTo(page, 200_000);
-    const middle = page.locator('.list .row:not([hidden])').nth(14);
-    await middle.locator('.tag:not(:empty)').waitFor();
-    await middle.click();
+    await (await rowInSight(page, 200_000)).click();
     await page.waitForSelector('.sheet textarea');
     expect(await violations(page)).toEqual([]);
     expect(await page.evaluate<number>('document.documentElement.scrollWidth - innerWidth')).toBeLessThanOrEqual(0);
@@ -120,18 +138,13 @@ it('keeps its place when one is edited and replayed, and when another is discard
 
 it('shows what it has while it reads again, and what could not be read once that can be', async () => {
   const page = await open();
-  await scrollTo(page, 100_000);
   const waiting = await scene.waiting();
   const seen = page.locator('.list .row.active');
-  await page.locator('.list .row:not([hidden])').nth(14).locator('.tag:not(:empty)').waitFor();
-  await page.locator('.list .row:not([hidden])').nth(14).click();
+  const middle = await rowInSight(page, 100_000);
+  await middle.locator('.tag:not(:empty)').waitFor();
+  await middle.click();
   const key = await seen.locator('.key').textContent();
-  let release = (): void => undefined;
-  const released = new Promise<void>((resolve) => (release = resolve));
-  await page.route(LIST_OF_PAGES, async (route) => {
-    await released;
-    await route.continue();
-  });
+  const release = await holdPages(page);
   const asks = page.waitForRequest(LIST_OF_PAGES);
   await scene.flood(1, FLOOD + 1);
   await asks;
@@ -139,6 +152,16 @@ it('shows what it has while it reads again, and what could not be read once that
   expect(await seen.locator('.key').textContent()).toBe(key);
   release();
   await says(page, waiting + 1);
+  await page.unroute(LIST_OF_PAGES);
+
+  // One that is chosen before it is here opens once it is.
+  const answer = await holdPages(page);
+  const chosen = await rowInSight(page, 200_000);
+  await chosen.click();
+  await page.waitForSelector('.row.active:has-text("…")');
+  answer();
+  await chosen.locator('.key:not(:empty)').waitFor();
+  await page.waitForSelector(`.sheet:has-text("${await chosen.locator('.key').textContent()}")`);
   await page.unroute(LIST_OF_PAGES);
 
   await page.route(LIST_OF_PAGES, (route) => route.abort());

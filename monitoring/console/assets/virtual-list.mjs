@@ -24,6 +24,8 @@ export class VirtualList {
     /** Entries by page, with the round in which they were asked for: those of earlier rounds are shown until new ones come. */
     this.pages = new Map();
     this.failed = false;
+    /** The row that was clicked before its entry was here: it opens once that is, if nothing else was chosen since. */
+    this.awaited = -1;
     this.rows = [];
     this.round = 0;
     this.space = h('div', { class: 'space', role: 'rowgroup' });
@@ -64,6 +66,7 @@ export class VirtualList {
   clear() {
     this.pages.clear();
     this.active = -1;
+    this.awaited = -1;
     this.element.scrollTop = 0;
   }
 
@@ -92,6 +95,10 @@ export class VirtualList {
     this.pages.set(page, { round, items: found.items });
     this.setTotal(found.total);
     this.schedule();
+    const awaited = this.awaited === this.active ? this.entry(this.awaited) : undefined;
+    if (awaited === undefined) return;
+    this.awaited = -1;
+    this.open(awaited);
   }
 
   setTotal(total) {
@@ -160,14 +167,23 @@ export class VirtualList {
 
   click(event) {
     const row = this.rows.find(({ element }) => element.contains(event.target));
-    if (row?.entry === undefined) return;
+    if (row?.index === undefined) return;
     this.activate(row.index);
-    if (event.target.closest('.check') !== null) this.toggle(row.entry);
-    else this.open(row.entry);
+    const checks = event.target.closest('.check') !== null;
+    if (!checks) this.enter(row.index);
+    else if (row.entry !== undefined) this.toggle(row.entry);
+  }
+
+  /** Opens the active row: at once, or when its entry comes. */
+  enter(index) {
+    const entry = this.entry(index);
+    if (entry === undefined) this.awaited = index;
+    else this.open(entry);
   }
 
   activate(index) {
     this.active = Math.min(Math.max(0, index), this.total - 1);
+    this.awaited = -1;
     const top = this.active * this.height;
     const { scrollTop, clientHeight } = this.element;
     if (top < scrollTop) this.element.scrollTop = top;
@@ -186,7 +202,7 @@ export class VirtualList {
     const moves = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -this.total, End: this.total };
     const entry = this.entry(this.active);
     if (event.key in moves) this.activate(this.active + moves[event.key]);
-    else if (event.key === 'Enter' && entry !== undefined) this.open(entry);
+    else if (event.key === 'Enter' && this.active >= 0) this.enter(this.active);
     else if (event.key === ' ' && entry !== undefined) this.toggle(entry);
     else return;
     event.preventDefault();
