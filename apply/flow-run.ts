@@ -1,6 +1,6 @@
 /** One run of a flow on a session: frames are read and decoded while the batch before is being written. */
 import type { AppliedTeller } from '../core/applied.ts';
-import { parseFrameHeaders, readFrames } from '../core/cdc-stream.ts';
+import { keptSequences, parseFrameHeaders, readFrames } from '../core/cdc-stream.ts';
 import { asReplicationError, ReplicationError } from '../core/errors.ts';
 import { IndexedFrame } from '../core/indexed-frame.ts';
 import type { Logger } from '../core/logger.ts';
@@ -97,7 +97,7 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
       if (failure !== undefined) throw failure.error;
       const patienceMs = sink.open ? MID_TRANSACTION_MS : Math.min(sink.idleMs ?? IDLE_TICK_MS, IDLE_TICK_MS);
       const isQuiet = !(await queue.changedWithin(patienceMs));
-      if (tail.seq !== undefined && (await endOf(nats, stream)) !== tail.seq) tail.seq = undefined;
+      if (tail.seq !== undefined && (await keptSequences(nats, stream)).last !== tail.seq) tail.seq = undefined;
       if (isQuiet) {
         if (sink.idle !== undefined) await options.unlessSilent(sink.idle());
         if (sink.open) {
@@ -118,14 +118,6 @@ export async function runFlow(options: FlowRunOptions): Promise<void> {
   }
 }
 
-/** The last sequence of a stream. */
-async function endOf(nats: Nats, stream: string): Promise<number> {
-  const { state } = await nats.manager.streams.info(stream).catch((thrown: unknown) => {
-    throw natsError(thrown, `asking where stream ${stream} ends`);
-  });
-  return state.last_seq;
-}
-
 /** Where to read from: a position inside a frame (a boundary between its transactions) starts at that frame. */
 async function findStart(
   nats: Nats,
@@ -140,7 +132,7 @@ async function findStart(
   } catch (thrown) {
     gap = asReplicationError(thrown);
     if (gap.code !== 'stream_gap') throw gap;
-    startSeq = (await nats.manager.streams.info(stream)).state.first_seq;
+    startSeq = (await keptSequences(nats, stream)).first;
     // Never back to what the target has taken.
     if (startSeq <= seq) throw gap;
   }
@@ -205,7 +197,10 @@ class IdleReport {
 
   async #ask(): Promise<void> {
     const { nats, stream, report } = this.#options;
-    const pending = Math.max(0, (await endOf(nats, stream)) - Math.max(this.#appliedSeq, this.#queue.startSeq - 1));
+    const pending = Math.max(
+      0,
+      (await keptSequences(nats, stream)).last - Math.max(this.#appliedSeq, this.#queue.startSeq - 1),
+    );
     report.pendingFrames(pending);
     if (pending > 0 || this.#writing || !this.#queue.empty) return;
     report.lagSeconds(0);

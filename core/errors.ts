@@ -307,9 +307,23 @@ export function problemsError(code: ErrorCode, what: string, problems: readonly 
   return new ReplicationError(code, `${what} has ${problems.length} problem(s):\n${lines.join('\n')}`, { problems });
 }
 
-/** Any thrown value as a `ReplicationError`; what is not one already is a defect (`internal`, which halts). */
+/** Gives the error that `thrown` of a client stands for; undefined where it is none of that client. */
+type Classify = (thrown: unknown) => ReplicationError | undefined;
+
+const classifiers: Classify[] = [];
+
+/** For a module that wraps a client: what that throws is known to `asReplicationError`, also where nobody gave it a place. */
+export function classifyErrors(classify: Classify): void {
+  classifiers.push(classify);
+}
+
+/** Any thrown value as a `ReplicationError`; what none of the clients throws is a defect (`internal`, which halts). */
 export function asReplicationError(thrown: unknown): ReplicationError {
   if (thrown instanceof ReplicationError) return thrown;
+  for (const classify of classifiers) {
+    const known = classify(thrown);
+    if (known !== undefined) return known;
+  }
   return new ReplicationError('internal', messageOf(thrown), { cause: thrown });
 }
 

@@ -9,7 +9,7 @@ import {
   type ConnectionOptions,
 } from '@nats-io/transport-node';
 import type { NatsConfig } from './config.ts';
-import { messageOf, ReplicationError, type ErrorCode } from './errors.ts';
+import { classifyErrors, messageOf, ReplicationError, type ErrorCode } from './errors.ts';
 
 export interface Nats {
   readonly connection: NatsConnection;
@@ -60,6 +60,23 @@ const API_CODES: Readonly<Record<number, ErrorCode>> = {
   10164: 'stream_conflict',
 };
 
+/** What the NATS client throws of the server, the connection or the time; not what it says of wrong arguments. */
+const NATS_ERRORS = [
+  jserrors.JetStreamNotEnabled,
+  jserrors.JetStreamError,
+  JetStreamApiError,
+  errors.AuthorizationError,
+  errors.ClosedConnectionError,
+  errors.ConnectionError,
+  errors.DrainingConnectionError,
+  errors.NoRespondersError,
+  errors.PermissionViolationError,
+  errors.ProtocolError,
+  errors.RequestError,
+  errors.TimeoutError,
+  errors.UserAuthenticationExpiredError,
+];
+
 /** Classifies whatever the NATS client threw. */
 export function natsError(thrown: unknown, doing: string): ReplicationError {
   if (thrown instanceof ReplicationError) return thrown;
@@ -72,6 +89,11 @@ export function natsError(thrown: unknown, doing: string): ReplicationError {
   if (thrown instanceof errors.TimeoutError || thrown instanceof errors.NoRespondersError) return make('nats_timeout');
   return make('nats_unreachable');
 }
+
+// A request whose place nobody named is tried again like any other: it is no defect that the server did not answer.
+classifyErrors((thrown) =>
+  NATS_ERRORS.some((kind) => thrown instanceof kind) ? natsError(thrown, 'a request to NATS') : undefined,
+);
 
 /**
  * Connects and makes sure that JetStream answers. Reconnects for ever by itself; what is published during an outage is

@@ -74,6 +74,7 @@ const SELDOM = [
   'integration/webhooks',
   'fault/mysql-capture',
   'fault/mysql-log',
+  'fault/silent-broker',
   'fault/silent-source',
   'fault/silent-target',
   'fault/zombie',

@@ -5,7 +5,7 @@
  * are written anew. Then every transaction of a source becomes a transaction of records.
  */
 import { hearProgressAsked } from '../core/asked-progress.ts';
-import type { StreamTail } from '../core/cdc-stream.ts';
+import { keptSequences, type StreamTail } from '../core/cdc-stream.ts';
 import type { FramePublisher } from '../core/frame-publisher.ts';
 import type { FrameWriter } from '../core/frame-writer.ts';
 import type { Logger } from '../core/logger.ts';
@@ -493,8 +493,8 @@ class FlowRun {
     let pending = 0;
     let oldestUs = Infinity;
     for (const [source, { stream }] of this.#histories) {
-      const { state } = await nats.manager.streams.info(stream);
-      const frames = Math.max(0, state.last_seq - source.place.seq);
+      const { last } = await keptSequences(nats, stream);
+      const frames = Math.max(0, last - source.place.seq);
       report.pendingFrames(source.name, frames);
       report.reached(source.name, source.place.seq);
       pending += frames;

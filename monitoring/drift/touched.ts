@@ -8,7 +8,7 @@ import {
   type TransactionEntry,
   type Value,
 } from '../../core/frame.ts';
-import type { Nats } from '../../core/nats.ts';
+import { natsError, type Nats } from '../../core/nats.ts';
 import type { Transactions } from '../../core/pg-snapshot.ts';
 import { comparePositions, entryLiesBefore, entryPosition, type Position } from '../../core/position.ts';
 import { findStartSequence } from '../../core/start-sequence.ts';
@@ -56,7 +56,9 @@ export async function readTouched(nats: Nats, stream: string, table: ComparedTab
   const touched = new Touched();
   const stop = new AbortController();
   const startSeq = await findStartSequence(nats, stream, span.lookBack);
-  const first = await nats.manager.streams.getMessage(stream, { seq: startSeq });
+  const first = await nats.manager.streams.getMessage(stream, { seq: startSeq }).catch((thrown: unknown) => {
+    throw natsError(thrown, `reading sequence ${startSeq} of stream ${stream}`);
+  });
   if (first === null) return touched;
   const position = parseFrameHeaders(first.header, `${stream} sequence ${startSeq}`).start;
   for await (const frame of readFrames(nats, stream, { startSeq, position, signal: stop.signal })) {

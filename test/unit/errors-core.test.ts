@@ -1,3 +1,5 @@
+import { JetStreamApiError } from '@nats-io/jetstream';
+import { errors } from '@nats-io/transport-node';
 import { describe, expect, it } from 'vitest';
 import {
   asReplicationError,
@@ -9,6 +11,7 @@ import {
   type Action,
   type ErrorCode,
 } from '../../core/errors.ts';
+import { natsError } from '../../core/nats.ts';
 import { backoffMs, runService } from '../../core/run-service.ts';
 import { createLogger } from '../../core/logger.ts';
 
@@ -52,6 +55,17 @@ describe('asReplicationError', () => {
     expect(asReplicationError(error)).toBe(error);
     expect(error.context).toEqual({ a: 1 });
     expect(error.cause).toBeUndefined();
+  });
+
+  it.each<[Error, ErrorCode]>([
+    [new errors.TimeoutError(), 'nats_timeout'],
+    [new errors.NoRespondersError('waybill.x'), 'nats_timeout'],
+    [new errors.ClosedConnectionError(), 'nats_unreachable'],
+    [new JetStreamApiError({ code: 404, err_code: 10059, description: 'stream not found' }), 'stream_missing'],
+  ])('knows %o as one of NATS, though nobody said what was asked', (thrown, code) => {
+    expect(asReplicationError(thrown)).toMatchObject({ code, cause: thrown });
+    expect(natsError(thrown, 'reading x').message).toBe(`reading x: ${thrown.message}`);
+    expect(policyFor(code).action).toBe('retry');
   });
 
   it.each([new TypeError('oops'), 'oops', { toString: () => 'oops' }])('calls %o internal', (thrown) => {

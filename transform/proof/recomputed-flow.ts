@@ -4,7 +4,7 @@
  * a transform got wrong over time, is not in it.
  */
 import { askForProgress } from '../../core/asked-progress.ts';
-import { cdcStreamName } from '../../core/cdc-stream.ts';
+import { cdcStreamName, keptSequences } from '../../core/cdc-stream.ts';
 import {
   comparePositions,
   entryLiesBefore,
@@ -199,8 +199,8 @@ export class RecomputedFlow {
         const goal = await sources.get(source.name)!.watermark();
         await this.#take(source, () => hasReached(source.place.position, goal), true, note);
       }
-      const { state } = await nats.manager.streams.info(cdcStreamName(this.#options.prefix, source.name));
-      await this.#take(source, () => source.place.seq >= state.last_seq, true, note);
+      const { last } = await keptSequences(nats, cdcStreamName(this.#options.prefix, source.name));
+      await this.#take(source, () => source.place.seq >= last, true, note);
     }
     this.#tick();
     for (const source of this.#state.expire()) note(this.#state.settle(source));
