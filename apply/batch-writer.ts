@@ -173,6 +173,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
       // A barrier may have stopped a table.
       for (const [id, { plan }] of segment.tables) if (store.followed.leavesOut(plan.table)) segment.tables.delete(id);
       await store.writeSegment(transaction, segment);
+      for (const table of segment.tables.values()) table.giveUp();
       for (const item of segment.held)
         if (!store.followed.leavesOut(item.plan.table)) await quarantine(this.#context(), transaction, item, HELD);
       if (barrier?.row[0] === 't') truncates.push(barrier);

@@ -2,6 +2,7 @@
  * The newest row of each key, found by the bytes of the key as they stand in frames: no text is made of any. For rows
  * whose key follows each other in the image and needs no escape, so that equal keys are equal bytes.
  */
+import { giveUp } from '../core/buffer-memory.ts';
 import type { IndexedFrame } from '../core/indexed-frame.ts';
 
 /** What is kept of a key, in numbers: place of the row, hash, where the key begins and ends in the row's frame. */
@@ -55,6 +56,12 @@ export class PlainKeys {
     for (let number = 0; number < this.size; number++) yield this.#entries[number * WIDTH + PLACE]!;
   }
 
+  /** Gives up the memory of the keys. None of them may be asked for any more. */
+  giveUp(): void {
+    giveUp(this.#entries);
+    giveUp(this.#slots);
+  }
+
   #isSame(at: number, { bytes, valueStart, valueEnd }: IndexedFrame): boolean {
     const start = this.#entries[at + START]!;
     if (this.#entries[at + END]! - start !== valueEnd - valueStart) return false;
@@ -68,6 +75,7 @@ export class PlainKeys {
     if (at === this.#entries.length) {
       const grown = new Uint32Array(2 * at);
       grown.set(this.#entries);
+      giveUp(this.#entries);
       this.#entries = grown;
     }
     this.#entries[at + PLACE] = place;
@@ -87,6 +95,7 @@ export class PlainKeys {
       while (slots[slot] !== 0) slot = (slot + 1) & mask;
       slots[slot] = number;
     }
+    giveUp(this.#slots);
     this.#slots = slots;
   }
 }

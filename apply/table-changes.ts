@@ -1,4 +1,5 @@
 /** The changes of one table in a segment of a batch: all rows in source order, and the net result per key. */
+import { giveUp } from '../core/buffer-memory.ts';
 import type { RowChange, TableSchema, Value } from '../core/frame.ts';
 import type { IndexedFrame } from '../core/indexed-frame.ts';
 import type { LineBlock } from '../core/packed-rows.ts';
@@ -171,12 +172,18 @@ export class TableChanges<P extends PlanShape> {
     return true;
   }
 
+  /** Gives up the memory of what was noted of rows and keys, once they have been written. */
+  giveUp(): void {
+    giveUp(this.#rows);
+    this.#plain?.giveUp();
+  }
+
   /** Takes up the keys of the new rows that came first, up to `end`. */
   #indexKeys(end = this.size): void {
     if (this.#indexed || this.ordered) return;
     this.#indexed = true;
     const { key } = this.plan;
-    if (this.#keyStandsTogether && !this.#integerKey)
+    if (this.#keyStandsTogether)
       this.#plain = new PlainKeys(key[0]!, key[0]! + key.length, (place) => this.#frameOf(place));
     for (let place = 0; place < end; place++) {
       if (this.#plain?.set(this.#frameOf(place), this.#rowOf(place), place) === true) continue;
@@ -231,6 +238,7 @@ export class TableChanges<P extends PlanShape> {
     if (needed <= this.#rows.length) return;
     const grown = new Uint32Array(Math.max(needed, 2 * this.#rows.length));
     grown.set(this.#rows);
+    giveUp(this.#rows);
     this.#rows = grown;
   }
 

@@ -5,6 +5,8 @@
  * nothing. Hence stages say how much they have used, and give up large buffers when they are done with them.
  */
 
+import { getHeapStatistics } from 'node:v8';
+
 /** A collection of the young part of a small heap takes less than a millisecond: often enough to be bounded, too rare to be felt. */
 const COLLECT_BYTES = 1 << 20;
 /** Node reads at most so much of a socket at a time: a longer message was put together in memory of its own. */
@@ -12,7 +14,16 @@ const SOCKET_BYTES = 64 * 1024;
 /** Below this, giving a buffer up costs more than it brings. */
 const LARGE_BYTES = 64 * 1024;
 
+/**
+ * Of so many collections, one is of the whole heap: buffers that outlived two of the others are no longer young, and V8
+ * itself sees no reason to look for them while little else grows.
+ */
+const COLLECTIONS = 32;
+/** In a heap of this size that takes some 15 ms. In a larger one it would be felt, and a few buffers would not. */
+const SMALL_HEAP_BYTES = 48 << 20;
+
 let used = 0;
+let collections = 0;
 
 /**
  * Counts bytes of buffers that were used and are no longer needed; from time to time, has them freed. Does so only where
@@ -22,7 +33,9 @@ export function buffersUsed(bytes: number): void {
   used += bytes;
   if (used < COLLECT_BYTES) return;
   used = 0;
-  globalThis.gc?.({ type: 'minor' });
+  collections += 1;
+  if (collections % COLLECTIONS === 0 && getHeapStatistics().used_heap_size < SMALL_HEAP_BYTES) globalThis.gc?.();
+  else globalThis.gc?.({ type: 'minor' });
 }
 
 /** A copy of the parts, one after the other, that owns its memory: what `giveUp` wants. */

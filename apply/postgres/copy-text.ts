@@ -2,6 +2,7 @@
  * COPY in text format (PostgreSQL documentation, COPY, "Text Format"). Values pass from a frame into COPY data byte for
  * byte: the escapes of JSON strings and of COPY are nearly the same.
  */
+import { giveUp } from '../../core/buffer-memory.ts';
 import { ReplicationError } from '../../core/errors.ts';
 import type { Value } from '../../core/frame.ts';
 import type { IndexedFrame } from '../../core/indexed-frame.ts';
@@ -48,10 +49,13 @@ export function copyLine(plan: TablePlan, columns: readonly number[], image: rea
   return `${line}\n`;
 }
 
-/** Gathers lines into pieces, in two buffers by turns. */
+/** Room for a piece, and mostly for the row that makes it one. */
+const BUFFER_BYTES = PIECE_BYTES + 1024;
+
+/** Gathers lines into pieces, in two buffers by turns. One serves all the COPYs of a connection, one after the other. */
 export class CopyBuffer {
-  #buffer: Buffer = Buffer.allocUnsafe(PIECE_BYTES + 1024);
-  #other: Buffer | undefined;
+  #buffer: Buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  #other: Buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
   #length = 0;
 
   /** Whether there is enough for a piece. */
@@ -67,10 +71,17 @@ export class CopyBuffer {
   take(): Buffer {
     const taken = this.#buffer;
     const piece = taken.subarray(0, this.#length);
-    this.#buffer = this.#other ?? Buffer.allocUnsafe(PIECE_BYTES + 1024);
+    this.#buffer = this.#other;
     this.#other = taken;
     this.#length = 0;
     return piece;
+  }
+
+  /** After a COPY has ended, however it did: forgets what was not taken, and gives up what large rows have needed. */
+  clear(): void {
+    this.#length = 0;
+    this.#buffer = asBefore(this.#buffer);
+    this.#other = asBefore(this.#other);
   }
 
   /** Adds a line that is complete. */
@@ -148,10 +159,18 @@ export class CopyBuffer {
   #reserve(bytes: number): void {
     const needed = this.#length + bytes;
     if (needed <= this.#buffer.length) return;
-    const grown = Buffer.allocUnsafe(Math.max(needed, this.#buffer.length * 2));
+    const grown = Buffer.allocUnsafeSlow(Math.max(needed, this.#buffer.length * 2));
     this.#buffer.copy(grown, 0, 0, this.#length);
+    giveUp(this.#buffer);
     this.#buffer = grown;
   }
+}
+
+/** A buffer of the size that most rows need: this one, or one in its place. */
+function asBefore(buffer: Buffer): Buffer {
+  if (buffer.length <= 2 * BUFFER_BYTES) return buffer;
+  giveUp(buffer);
+  return Buffer.allocUnsafeSlow(BUFFER_BYTES);
 }
 
 /** Writes what stands in base64 as Postgres reads a `bytea`; gives the offset behind it. */

@@ -25,6 +25,7 @@ const LINES_PIECE_BYTES = 256 * 1024;
 export class SegmentWriter {
   readonly #plans: TablePlans;
   readonly #marks: SnapshotMarks;
+  readonly #buffer = new CopyBuffer();
   /** Tables in which new rows met old ones: COPY straight into them is not tried again. */
   readonly #notDirect = new Set<string>();
   /** Tables that lacked rows which the source had updated: a mere update is not tried again. */
@@ -42,7 +43,7 @@ export class SegmentWriter {
     const staged = new Map<TableChanges<TablePlan>, StagedTable>();
     for (const table of tables)
       if (!table.ordered && !this.#direct(table) && !isSmall(table))
-        staged.set(table, await writeStaged(transaction, table));
+        staged.set(table, await writeStaged(transaction, table, this.#buffer));
     for (const table of tables) {
       const { plan } = table;
       const parts = staged.get(table);
@@ -97,7 +98,7 @@ export class SegmentWriter {
     await transaction.flush();
     try {
       const copy = `SAVEPOINT direct; COPY ${plan.qualified} (${columns}) FROM STDIN`;
-      const taken = await transaction.copy(copy, directPieces(table));
+      const taken = await transaction.copy(copy, directPieces(table, this.#buffer)).finally(() => this.#buffer.clear());
       // A trigger may have kept rows out; nobody has looked into those that came as lines.
       if (taken !== table.size) for (const rows of table.newRows()) if ('lines' in rows) checkLines(rows, plan.table);
       transaction.add('RELEASE SAVEPOINT direct');
@@ -105,7 +106,7 @@ export class SegmentWriter {
       if (sqlStateOf(thrown) !== '23505' || plan.key.length === 0) throw thrown;
       this.#notDirect.add(plan.id);
       await transaction.rollbackTo('direct');
-      const parts = await writeStaged(transaction, table);
+      const parts = await writeStaged(transaction, table, this.#buffer);
       await this.#addStaged(transaction, plan, parts, true, deletesLast);
       transaction.add(`TRUNCATE ${parts.stage}`);
     }
@@ -127,8 +128,7 @@ function isSmall(table: TableChanges<TablePlan>): boolean {
   return true;
 }
 
-function* directPieces(table: TableChanges<TablePlan>): Generator<Buffer> {
-  const buffer = new CopyBuffer();
+function* directPieces(table: TableChanges<TablePlan>, buffer: CopyBuffer): Generator<Buffer> {
   for (const rows of table.newRows()) {
     if ('lines' in rows) {
       if (!buffer.empty) yield buffer.take();

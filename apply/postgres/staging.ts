@@ -1,6 +1,6 @@
 /** The temporary table that many changes of a table are copied into, and the statements that take them from there. */
 import type { NetChange, TableChanges } from '../table-changes.ts';
-import { CopyBuffer, copyLine } from './copy-text.ts';
+import { copyLine, type CopyBuffer } from './copy-text.ts';
 import { momentText, type TablePlan } from './table-plan.ts';
 import type { TargetTransaction } from './target-transaction.ts';
 
@@ -24,6 +24,7 @@ export interface StagedTable {
 export async function writeStaged(
   transaction: TargetTransaction,
   table: TableChanges<TablePlan>,
+  buffer: CopyBuffer,
 ): Promise<StagedTable> {
   const { plan } = table;
   const groups = new Map<string, number>();
@@ -35,7 +36,6 @@ export async function writeStaged(
     return `${op}\t${timeUs === undefined ? '\\N' : momentText(timeUs)}\t`;
   };
   const whole = head(0);
-  const buffer = new CopyBuffer();
   const addChange = (change: NetChange): void => {
     const { kind } = change;
     if (kind === 'upsert') {
@@ -69,7 +69,9 @@ export async function writeStaged(
   const names = plan.written.map((index) => plan.names[index]).join(', ');
   transaction.add(plan.createStage);
   const [stageHead, ownValue] = plan.deletedAt === undefined ? ['wb_op', ''] : ['wb_op, wb_at', ', wb_at'];
-  await transaction.copy(`COPY ${plan.stage} (${stageHead}, ${names}) FROM STDIN`, pieces());
+  await transaction
+    .copy(`COPY ${plan.stage} (${stageHead}, ${names}) FROM STDIN`, pieces())
+    .finally(() => buffer.clear());
   const sameKey = plan.key.map((index) => `t.${plan.names[index]} = s.${plan.names[index]}`).join(' AND ');
   const updateSql = (columns: readonly number[], group: number): string => {
     const sets = columns.map((index) => `${plan.names[index]} = s.${plan.names[index]}`);

@@ -138,6 +138,27 @@ describe('IndexedFrame', () => {
     );
   });
 
+  it('gives one COPY after the other its own lines, whatever became of the one before', () => {
+    const table = plan();
+    const frameOf = (text: string): IndexedFrame =>
+      IndexedFrame.open(payload([['i', 0, ['1', text, null, null]]]), 'here');
+    const buffer = new CopyBuffer();
+    buffer.frameRow(table, frameOf('x'.repeat(1_000_000)), 0, '');
+    expect(buffer.full).toBe(true);
+    expect(buffer.take().length).toBeGreaterThan(1_000_000);
+    buffer.frameRow(table, frameOf('not taken'), 0, '');
+    buffer.clear();
+    expect(buffer.empty).toBe(true);
+    buffer.frameRow(table, frameOf('a'), 0, '');
+    const first = buffer.take();
+    buffer.frameRow(table, frameOf('b'), 0, '');
+    const second = buffer.take();
+    expect([first, second].map((piece) => piece.toString('utf8'))).toEqual(['1\ta\t\\N\n', '1\tb\t\\N\n']);
+    // What the large row needed is not kept.
+    expect(second.buffer.byteLength).toBeLessThan(100_000);
+    expect(first.buffer.byteLength).toBeLessThan(100_000);
+  });
+
   it('reads the escapes of other writers', () => {
     const json = String.raw`{"v":1,"rows":[["i",0,["1","\u00e9\ud83d\ude9a\/\u0009","\u0041",null]]],"tx":[[7,"0","F",1,1,"whole",0]],"tables":[${JSON.stringify(TABLE)}]}`;
     const buffer = new CopyBuffer();
