@@ -48,9 +48,13 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     at: FlowPosition,
   ): Promise<BatchWriter<P, T>> {
     const writer = new BatchWriter(store, options, at);
-    writer.#held = await store.load();
-    writer.#notice();
-    await writer.#inbox.tell();
+    try {
+      writer.#held = await store.load();
+      writer.#notice();
+      await writer.#inbox.tell();
+    } catch (thrown) {
+      throw store.error(thrown, 'reading what the flow has left in the target');
+    }
     return writer;
   }
 

@@ -6,7 +6,7 @@ import { asReplicationError, policyFor, type ReplicationError } from '../core/er
 import { acquireLease, openBucket } from '../core/lease.ts';
 import type { Logger } from '../core/logger.ts';
 import { NO_FLOW_REPORT, type FlowReport } from '../core/metrics.ts';
-import { connectNats, type Nats } from '../core/nats.ts';
+import { KeptNats, type Nats } from '../core/nats.ts';
 import { describePosition, formatPosition } from '../core/position.ts';
 import { abortableDelay, runService, type Run } from '../core/run-service.ts';
 import { installationId, sessionName } from '../core/stale-sessions.ts';
@@ -39,7 +39,7 @@ export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
   const { name, log, signal } = options;
   const report = noted(options.report ?? NO_FLOW_REPORT, options.settings.mirror, log);
   const stream = streamOf(options);
-  let nats: Nats | undefined;
+  const kept = new KeptNats(options.nats, `waybill apply ${name}`);
   /** The newest reset of the stream when the flow last looked for its place. */
   let knownReset = 0;
   /** The place of a gap behind which everything was read again: the flow goes there, once. */
@@ -52,7 +52,7 @@ export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
       try {
         await runService(
           async (run) => {
-            nats ??= await connectNats(options.nats, `waybill apply ${name}`);
+            const nats = await kept.get();
             knownReset = await readReset(nats, stream);
             await runOnce(options, nats, report, { ...run, tail, checks });
           },
@@ -73,25 +73,26 @@ export async function runMirrorFlow(options: MirrorFlowOptions): Promise<void> {
           continue;
         }
         log.error({ code: error.code, remedy: error.remedy, context: error.context }, error.message);
-        await waitForReset(nats!, stream, knownReset, options);
+        await waitForReset(kept, stream, knownReset, options);
       }
     }
     report.state('stopped');
   } finally {
-    await nats?.close();
+    await kept.close();
   }
 }
 
 /** Waits until somebody had every table read again: then there is a frame from which the flow can go on. */
 async function waitForReset(
-  nats: Nats,
+  kept: KeptNats,
   stream: string,
   knownReset: number,
   { name, log, signal }: MirrorFlowOptions,
 ): Promise<void> {
   await runService(
     async () => {
-      while (!signal.aborted && (await readReset(nats, stream)) === knownReset) await abortableDelay(1000, signal);
+      while (!signal.aborted && (await readReset(await kept.get(), stream)) === knownReset)
+        await abortableDelay(1000, signal);
     },
     { name: `apply ${name}: blocked`, signal, log },
   );

@@ -72,6 +72,7 @@ function withWhole(
     if (entry === undefined) continue;
     const isOpen = table.state !== 'done';
     if (isOpen && table.needed === true) entry.needed = true;
+    if (isOpen && table.first === true) entry.first = true;
     if (isOpen && isAsked(table)) asked.add(entry);
     // Who had read what is read once more needs it as it is then.
     if (isOpen || why.needed === true) answer(entry, [...(table.also ?? []), table.request]);

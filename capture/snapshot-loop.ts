@@ -133,7 +133,7 @@ export class SnapshotLoop {
   async plan(schema: string, name: string, state: 'pending' | 'done'): Promise<void> {
     const progress = await this.progress();
     if (progress.tables.some((table) => table.schema === schema && table.name === name)) return;
-    progress.tables.push({ ...unread({ schema, name }), state });
+    progress.tables.push({ ...unread({ schema, name }), state, first: true });
     await this.#o.progress.write(progress);
   }
 

@@ -1,6 +1,6 @@
 /** What a capture has to read when it starts. */
 import { nameOf, unread, type TableName } from './requested-tables.ts';
-import { newSnapshotId, type ProgressStore } from './snapshot-request.ts';
+import { newSnapshotId, type ProgressStore, type TableProgress } from './snapshot-request.ts';
 
 /**
  * Adds to the stored progress what has to be read: everything at first or after a reset, tables that are new later, and
@@ -27,10 +27,11 @@ export async function planSnapshot(
   const state = how.read ? 'pending' : 'done';
   const [request, ...also] = how.resets.toReversed();
   const asked = { ...(request === undefined ? {} : { request }), ...(also.length === 0 ? {} : { also }) };
-  const needed = (table: TableName): { needed?: true } => (anew.has(nameOf(table)) ? { needed: true } : {});
+  const why = (table: TableName): Pick<TableProgress, 'first' | 'needed'> =>
+    anew.has(nameOf(table)) ? { needed: true } : { first: true };
   await store.write({
     v: 1,
     id: stored?.id ?? request ?? newSnapshotId(),
-    tables: [...kept, ...added.map((table) => ({ ...unread(table), state, ...asked, ...needed(table) }) as const)],
+    tables: [...kept, ...added.map((table) => ({ ...unread(table), state, ...asked, ...why(table) }) as const)],
   });
 }

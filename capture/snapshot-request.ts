@@ -58,6 +58,8 @@ export interface TableProgress {
   also?: readonly string[];
   /** It was given up before it was read to its end. */
   cancelled?: true;
+  /** The stream has not had its rows yet, or lacks what was changed in a hole of the log. */
+  first?: true;
   /** The log alone does not bring what it is read for, so nobody's cancelling ends it. */
   needed?: true;
   /** Of one that is needed: somebody asked for it, too. */

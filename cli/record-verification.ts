@@ -89,7 +89,7 @@ export async function verifyRecordsOnce(
       signal,
     });
     closing.push(() => recomputed.close());
-    await loaded(recomputed, flow, { bucket, signal, atMostMs: options.deliveryMs ?? DELIVERY_MS });
+    await loaded(recomputed, flow, { bucket, signal, atMostMs: DELIVERY_MS });
     const expected = new ProvenRecords({
       flow: recomputed,
       nats,

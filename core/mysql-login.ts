@@ -1,9 +1,8 @@
 /** What all connections to MySQL and MariaDB have in common: TLS, limits, and what stands in the way of a login. */
-import { readFileSync } from 'node:fs';
 import { connect, isIP, type Socket } from 'node:net';
 import type { ConnectionOptions } from 'mysql2';
 import type { TlsConfig } from './config.ts';
-import { ReplicationError } from './errors.ts';
+import { readTlsFiles } from './tls-files.ts';
 
 /**
  * A limit for statements that the server has by default is for its applications: a large table takes the time it
@@ -15,26 +14,9 @@ export const NO_STATEMENT_LIMIT = 'SET SESSION /*!80000 max_execution_time *//*M
 /** What mysql2 takes for the TLS settings of a database; nothing without them. Throws `config_invalid`. */
 export function tlsOptions(tls: TlsConfig | undefined): ConnectionOptions {
   if (tls === undefined) return {};
-  const { ca_file: ca, cert_file: cert, key_file: key } = tls;
-  return {
-    ssl: {
-      rejectUnauthorized: tls.reject_unauthorized,
-      // Otherwise a certificate that the authority gave to anybody would do.
-      verifyIdentity: tls.reject_unauthorized,
-      ...(ca === undefined ? {} : { ca: read(ca) }),
-      ...(cert === undefined ? {} : { cert: read(cert) }),
-      ...(key === undefined ? {} : { key: read(key) }),
-    },
-    stream: openSocket,
-  };
-}
-
-function read(file: string): Buffer {
-  try {
-    return readFileSync(file);
-  } catch (cause) {
-    throw new ReplicationError('config_invalid', `${file} of the tls settings cannot be read`, { cause });
-  }
+  // Otherwise a certificate that the authority gave to anybody would do.
+  const verifyIdentity = tls.reject_unauthorized;
+  return { ssl: { ...readTlsFiles(tls), verifyIdentity }, stream: openSocket };
 }
 
 /**

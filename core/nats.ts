@@ -113,7 +113,7 @@ export async function connectNats(config: NatsConfig, clientName: string): Promi
     ...(config.user === undefined ? {} : { user: config.user }),
     ...(config.password === undefined ? {} : { pass: config.password }),
     ...(config.token === undefined ? {} : { token: config.token }),
-    ...(config.creds_file === undefined ? {} : { authenticator: credsAuthenticator(readFileSync(config.creds_file)) }),
+    ...(config.creds_file === undefined ? {} : { authenticator: credsAuthenticator(readCreds(config.creds_file)) }),
     ...(config.tls === undefined
       ? {}
       : {
@@ -141,5 +141,40 @@ export async function connectNats(config: NatsConfig, clientName: string): Promi
         cause: thrown,
       });
     throw natsError(thrown, `JetStream at ${config.servers.join(', ')}`);
+  }
+}
+
+function readCreds(file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (cause) {
+    throw new ReplicationError('config_invalid', `nats.creds_file ${file} cannot be read: ${messageOf(cause)}`, {
+      cause,
+    });
+  }
+}
+
+/**
+ * The connection of a service over all its tries. The client closes one for good where the server refuses the login twice
+ * in a row (credentials that expired, a resolver that was away): the next try makes a new one, with credentials read anew.
+ */
+export class KeptNats {
+  readonly #config: NatsConfig;
+  readonly #clientName: string;
+  #nats: Nats | undefined;
+
+  constructor(config: NatsConfig, clientName: string) {
+    this.#config = config;
+    this.#clientName = clientName;
+  }
+
+  /** Throws as `connectNats` does. */
+  async get(): Promise<Nats> {
+    if (this.#nats?.connection.isClosed() !== false) this.#nats = await connectNats(this.#config, this.#clientName);
+    return this.#nats;
+  }
+
+  async close(): Promise<void> {
+    await this.#nats?.close();
   }
 }

@@ -9,7 +9,7 @@ import { FramePublisher, maxFrameBytes } from '../core/frame-publisher.ts';
 import { acquireLease, openBucket } from '../core/lease.ts';
 import type { Logger } from '../core/logger.ts';
 import { NO_TRANSFORM_REPORT, type TransformReport } from '../core/metrics.ts';
-import { connectNats, type Nats } from '../core/nats.ts';
+import { KeptNats, type Nats } from '../core/nats.ts';
 import { abortableDelay, runService, type Run } from '../core/run-service.ts';
 import { installationId } from '../core/stale-sessions.ts';
 import { loadFlowPlan } from './flow-plan.ts';
@@ -37,7 +37,7 @@ export interface CanonicalFlowOptions {
  */
 export async function runCanonicalFlow(options: CanonicalFlowOptions): Promise<void> {
   const { name, log, signal, report = NO_TRANSFORM_REPORT } = options;
-  let nats: Nats | undefined;
+  const kept = new KeptNats(options.nats, `waybill transform ${name}`);
   /** When the flow last looked for where its sources begin. */
   let knownResets = '';
   try {
@@ -46,7 +46,7 @@ export async function runCanonicalFlow(options: CanonicalFlowOptions): Promise<v
       try {
         await runService(
           async (run) => {
-            nats ??= await connectNats(options.nats, `waybill transform ${name}`);
+            const nats = await kept.get();
             knownResets = await resetsOf(nats, options);
             await runOnce(options, nats, report, run);
           },
@@ -62,12 +62,12 @@ export async function runCanonicalFlow(options: CanonicalFlowOptions): Promise<v
         const error = asReplicationError(thrown);
         if (policyFor(error.code).action !== 'resnapshot') throw error;
         log.error({ code: error.code, remedy: error.remedy, context: error.context }, error.message);
-        await waitForReset(nats!, knownResets, options);
+        await waitForReset(kept, knownResets, options);
       }
     }
     report.state('stopped');
   } finally {
-    await nats?.close();
+    await kept.close();
   }
 }
 
@@ -80,11 +80,12 @@ async function resetsOf(nats: Nats, { settings, nats: config }: CanonicalFlowOpt
 }
 
 /** Waits until all tables of one of the sources are read again. */
-async function waitForReset(nats: Nats, known: string, options: CanonicalFlowOptions): Promise<void> {
+async function waitForReset(kept: KeptNats, known: string, options: CanonicalFlowOptions): Promise<void> {
   const { name, log, signal } = options;
   await runService(
     async () => {
-      while (!signal.aborted && (await resetsOf(nats, options)) === known) await abortableDelay(1000, signal);
+      while (!signal.aborted && (await resetsOf(await kept.get(), options)) === known)
+        await abortableDelay(1000, signal);
     },
     { name: `transform ${name}: blocked`, signal, log },
   );

@@ -1,9 +1,9 @@
 /** The connection to a Postgres target: one client, the session settings that values rely on, and when it was lost. */
-import { readFileSync } from 'node:fs';
 import type { Duplex } from 'node:stream';
 import { Client, type ClientConfig } from 'pg';
 import type { TargetConfig } from '../../core/config.ts';
 import { postgresSession } from '../../core/postgres-session.ts';
+import { readTlsFiles } from '../../core/tls-files.ts';
 import { targetError } from './target-error.ts';
 
 export interface TargetSession {
@@ -53,15 +53,6 @@ function clientConfig(target: TargetConfig, applicationName: string): ClientConf
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
     connectionTimeoutMillis: 10_000,
-    ...(tls === undefined
-      ? {}
-      : {
-          ssl: {
-            rejectUnauthorized: tls.reject_unauthorized,
-            ...(tls.ca_file === undefined ? {} : { ca: readFileSync(tls.ca_file, 'utf8') }),
-            ...(tls.cert_file === undefined ? {} : { cert: readFileSync(tls.cert_file, 'utf8') }),
-            ...(tls.key_file === undefined ? {} : { key: readFileSync(tls.key_file, 'utf8') }),
-          },
-        }),
+    ...(tls === undefined ? {} : { ssl: readTlsFiles(tls) }),
   };
 }

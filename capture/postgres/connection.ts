@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs';
 import type { Duplex } from 'node:stream';
 import pg from 'pg';
 import type { PostgresSourceConfig } from '../../core/config.ts';
 import { postgresSession } from '../../core/postgres-session.ts';
+import { readTlsFiles } from '../../core/tls-files.ts';
 import { sourceError } from './source-error.ts';
 
 /**
@@ -20,16 +20,7 @@ export function clientConfig(settings: PostgresSourceConfig, applicationName: st
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
     connectionTimeoutMillis: 10_000,
-    ...(settings.tls === undefined
-      ? {}
-      : {
-          ssl: {
-            rejectUnauthorized: settings.tls.reject_unauthorized,
-            ...(settings.tls.ca_file === undefined ? {} : { ca: readFileSync(settings.tls.ca_file) }),
-            ...(settings.tls.cert_file === undefined ? {} : { cert: readFileSync(settings.tls.cert_file) }),
-            ...(settings.tls.key_file === undefined ? {} : { key: readFileSync(settings.tls.key_file) }),
-          },
-        }),
+    ...(settings.tls === undefined ? {} : { ssl: readTlsFiles(settings.tls) }),
   };
 }
 

@@ -1,12 +1,12 @@
 /** Writes marks into the log for tables of which the stream is behind the catalog. */
 import type pg from 'pg';
-import { ReplicationError } from '../../core/errors.ts';
 import { hasIdentity, type CapturedTable } from './catalog.ts';
 import { emitMark } from './log-marks.ts';
 import { ensurePublication, isTableGone, qualifiedName } from './publication.ts';
 import { describeLeaves, leafProblems } from './replica-identity.ts';
 import { markId } from './table-change.ts';
 import { isHeld } from './read-tables.ts';
+import { sourceError } from './source-error.ts';
 import { LOCK_TIMEOUT, markTable } from './table-mark.ts';
 
 export interface MarkWriterOptions {
@@ -92,8 +92,9 @@ export class MarkWriter {
       if (isHeld(thrown)) return HELD;
       // The next look sees that it is gone.
       if (isTableGone(thrown)) return undefined;
-      if (!(thrown instanceof ReplicationError) || thrown.code !== 'source_publication') throw thrown;
-      return thrown.message;
+      const error = sourceError(thrown, `publishing ${qualifiedName(table.schema)}`);
+      if (error.code !== 'source_publication') throw error;
+      return error.message;
     }
   }
 }

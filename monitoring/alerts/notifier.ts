@@ -70,6 +70,7 @@ class Notifier {
   readonly #underWay = new Map<OutboxEntry, Promise<void>>();
   /** One after another: each write names the one before. */
   #saving: Promise<void> = Promise.resolve();
+  #nextSave: Promise<void> | undefined;
   #failure: unknown;
 
   constructor(options: NotifierOptions, outbox: Outbox) {
@@ -133,7 +134,9 @@ class Notifier {
       if (dropped !== undefined)
         log.error(
           { webhook: dropped.webhook, id: dropped.id, alert: dropped.alert },
-          'too many alerts wait: one is gone',
+          dropped.outcome === undefined
+            ? 'too many alerts wait: one is gone'
+            : `too many alerts wait: the audit log will lack one that was ${dropped.outcome}`,
         );
     }
   }
@@ -197,15 +200,20 @@ class Notifier {
     }
   }
 
-  /** While NATS is away alerts are sent all the same: it may be what they are about. */
+  /**
+   * While NATS is away alerts are sent all the same: it may be what they are about. One save at a time, and one that waits:
+   * that one is for all who ask meanwhile, since it writes what is there when it begins.
+   */
   async #save(): Promise<void> {
-    const mine = this.#saving.then(() => this.#saveNow());
+    this.#nextSave ??= this.#saving.then(() => this.#saveNow());
+    const mine = this.#nextSave;
     // Whoever comes next tries by itself.
     this.#saving = mine.catch(() => undefined);
     await mine;
   }
 
   async #saveNow(): Promise<void> {
+    this.#nextSave = undefined;
     if (!this.#dirty) return;
     try {
       this.#dirty = false;

@@ -108,11 +108,14 @@ export class Outbox {
     }
   }
 
-  /** Adds an entry; gives the oldest unsent one that had to make room. */
+  /**
+   * Adds an entry; gives the one that had to make room: the oldest of those that were sent and only wait for the audit log,
+   * or else the oldest unsent one.
+   */
   add(entry: OutboxEntry): OutboxEntry | undefined {
     this.entries.push(entry);
     if (this.entries.length <= MAX_ENTRIES) return undefined;
-    const index = this.entries.findIndex(({ outcome }) => outcome === undefined);
+    const index = this.entries.findIndex(({ outcome }) => outcome !== undefined);
     return this.entries.splice(Math.max(0, index), 1)[0];
   }
 

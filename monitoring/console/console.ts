@@ -17,6 +17,8 @@ export interface ConsoleOptions {
 }
 
 const MAX_BODY_BYTES = 1024 * 1024;
+/** Whoever sends more than this is answered at once, whether or not it listens. */
+const MOST_THROWN_AWAY_BYTES = 16 * MAX_BODY_BYTES;
 const MAX_PAGE = 500;
 
 class HttpProblem extends Error {
@@ -211,7 +213,15 @@ function respond(
   response.end(`${JSON.stringify(body)}\n`);
 }
 
-/** Not by iteration: to leave that early would take the connection away, and with it the answer. */
+function tooLarge(): HttpProblem {
+  return new HttpProblem(413, 'the body is too large', { Connection: 'close' });
+}
+
+/**
+ * Not by iteration: to leave that early would take the connection away, and with it the answer. For the same reason the rest
+ * of a body that is too large is thrown away first: who is told while it still sends finds the connection closed, and not
+ * always what was said. Throws 413.
+ */
 async function readText(request: IncomingMessage): Promise<string> {
   const parts: Buffer[] = [];
   let bytes = 0;
@@ -219,10 +229,12 @@ async function readText(request: IncomingMessage): Promise<string> {
     request.on('data', (part: Buffer) => {
       bytes += part.length;
       if (bytes <= MAX_BODY_BYTES) parts.push(part);
-      // What still comes is thrown away, until the connection ends behind the answer.
-      else reject(new HttpProblem(413, 'the body is too large', { Connection: 'close' }));
+      else if (bytes > MOST_THROWN_AWAY_BYTES) reject(tooLarge());
     });
-    request.on('end', () => resolve(Buffer.concat(parts).toString('utf8')));
+    request.on('end', () => {
+      if (bytes > MAX_BODY_BYTES) reject(tooLarge());
+      else resolve(Buffer.concat(parts).toString('utf8'));
+    });
     request.on('error', reject);
   });
 }

@@ -9,7 +9,7 @@ import { runPostgresCapture } from '../../capture/postgres/capture.ts';
 import { parseConfig, type Config, type PostgresSourceConfig } from '../../core/config.ts';
 import { openBucket } from '../../core/lease.ts';
 import { createLogger } from '../../core/logger.ts';
-import { connectNats, type Nats } from '../../core/nats.ts';
+import { connectNats, KeptNats, type Nats } from '../../core/nats.ts';
 import { Metrics } from '../../monitoring/metrics.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -88,6 +88,20 @@ const runCapture = (text: string): Promise<unknown> =>
   cli.waybill(text, ['run', '--listen', '127.0.0.1:0', '--only', 'capture:wms'], (log) => log.includes('table read'));
 
 describe('the broker', () => {
+  it('is connected to anew where the client has closed the connection for good', async () => {
+    const kept = new KeptNats((await path()).config.nats, 'test');
+    try {
+      const first = await kept.get();
+      expect(await kept.get()).toBe(first);
+      await first.connection.close();
+      const second = await kept.get();
+      expect(second).not.toBe(first);
+      await second.connection.flush();
+    } finally {
+      await kept.close();
+    }
+  });
+
   it('refuses the password', async () => {
     const guarded = await startNats({
       config: {

@@ -65,7 +65,12 @@ interface Connected {
 
 async function connect(role: Role, options: PostgresSideOptions): Promise<Connected> {
   const client = await openSession(role, options, options.applicationName);
-  return { client, place: options.digests ?? (await digestPlace(client)) };
+  try {
+    return { client, place: options.digests ?? (await digestPlace(client)) };
+  } catch (thrown) {
+    await client.end().catch(() => undefined);
+    throw sideError(role, thrown, 'connecting for a comparison');
+  }
 }
 
 class PostgresSide {

@@ -1,9 +1,9 @@
 /** Sessions for comparing: values print as in capture and apply, and a statement never takes more than one core. */
-import { readFileSync } from 'node:fs';
 import pg from 'pg';
 import type { TlsConfig } from '../../../core/config.ts';
 import { messageOf, ReplicationError, type ErrorCode } from '../../../core/errors.ts';
 import { postgresSession } from '../../../core/postgres-session.ts';
+import { readTlsFiles } from '../../../core/tls-files.ts';
 
 export type Role = 'source' | 'target';
 
@@ -29,16 +29,7 @@ export async function openSession(
     ...postgresSession(url, applicationName, SETTINGS),
     keepAlive: true,
     connectionTimeoutMillis: 10_000,
-    ...(tls === undefined
-      ? {}
-      : {
-          ssl: {
-            rejectUnauthorized: tls.reject_unauthorized,
-            ...(tls.ca_file === undefined ? {} : { ca: readFileSync(tls.ca_file, 'utf8') }),
-            ...(tls.cert_file === undefined ? {} : { cert: readFileSync(tls.cert_file, 'utf8') }),
-            ...(tls.key_file === undefined ? {} : { key: readFileSync(tls.key_file, 'utf8') }),
-          },
-        }),
+    ...(tls === undefined ? {} : { ssl: readTlsFiles(tls) }),
   });
   // A connection that breaks while idle is noticed by the next query.
   client.on('error', () => {});
