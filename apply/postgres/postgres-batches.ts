@@ -171,18 +171,26 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
     }
   }
 
-  /** Whether all tables that refer to these, without being of them, are such as the flow has and does not write. */
+  /**
+   * Whether all tables that refer to these, without being of them, are such as the flow has and does not write. A partition
+   * is of its table, at either end of a foreign key.
+   */
   async #onlyUnwrittenRefer(plans: readonly TablePlan[]): Promise<boolean> {
-    const { rows } = await this.#client.query<{ schema: string; name: string }>(
-      `SELECT DISTINCT nspname AS schema, relname AS name
-         FROM pg_constraint c JOIN pg_class t ON t.oid = conrelid JOIN pg_namespace n ON n.oid = relnamespace
-        WHERE contype = 'f' AND confrelid = ANY ($1::int8[]::oid[]) AND conrelid <> ALL ($1::int8[]::oid[])`,
+    const { rows } = await this.#client.query<{ referring: string; schema: string; name: string }>(
+      `WITH given AS (SELECT oid FROM unnest($1::int8[]::oid[]) oid),
+            emptied AS (SELECT oid FROM given UNION SELECT relid FROM given, pg_partition_tree(oid))
+       SELECT DISTINCT conrelid AS referring, nspname AS schema, relname AS name
+         FROM pg_constraint c
+         CROSS JOIN LATERAL (SELECT conrelid AS oid UNION SELECT relid FROM pg_partition_ancestors(conrelid)) of_it
+         JOIN pg_class t ON t.oid = of_it.oid JOIN pg_namespace n ON n.oid = relnamespace
+        WHERE contype = 'f' AND confrelid IN (SELECT oid FROM emptied) AND conrelid NOT IN (SELECT oid FROM emptied)`,
       [plans.map(({ target }) => target.oid)],
     );
     const unwritten = new Set(
       this.followed.unwritten().map((table) => nameOf({ ...table, schema: targetSchema(table, this.#settings) })),
     );
-    return rows.every((table) => unwritten.has(nameOf(table)));
+    const known = new Set(rows.filter((table) => unwritten.has(nameOf(table))).map(({ referring }) => referring));
+    return rows.every(({ referring }) => known.has(referring));
   }
 
   async load(): Promise<HeldKeys> {
