@@ -155,7 +155,13 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
   async #holdAgain(transaction: T | undefined): Promise<void> {
     if (this.#held.empty) return;
     await transaction?.flush();
-    this.#held = await this.#store.heldKeys();
+    this.#hold(await this.#store.heldKeys());
+  }
+
+  /** What the target knows of, beside the rows without keys that were refused in the open transaction. */
+  #hold(held: HeldKeys): void {
+    held.keepRowsOf(this.#held);
+    this.#held = held;
   }
 
   async #writeSegments(transaction: T, { segments }: Compacted<P>): Promise<void> {
@@ -200,7 +206,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     else await transaction.rollback();
     const again = partial ? transaction : await this.#store.begin(this.#move(batch));
     // The compaction that failed may have held or released keys, and begun or ended snapshots.
-    this.#held = await this.#store.load();
+    this.#hold(await this.#store.load());
     try {
       await replayRows(this.#context(), again, batch.runs, plansOf);
       await this.#retry(again, late);
@@ -266,6 +272,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     }
     await transaction.commit();
     this.#open = undefined;
+    this.#held.forgetRows();
     await this.#store.committed?.();
   }
 

@@ -8,7 +8,6 @@ import { ReplicationError } from '../core/errors.ts';
 import type { Op, RowChange, TableSchema } from '../core/frame.ts';
 import { RowPlaces, type Run } from './batch.ts';
 import type { HeldKeys } from './held-keys.ts';
-import { touchedKeys } from './row-key.ts';
 import { TableChanges, type PlanShape } from './table-changes.ts';
 import { appliesDeletes } from './target-schema.ts';
 
@@ -109,12 +108,11 @@ export function compact<P extends PlanShape>(
         if (op === 't') heldKeys.releaseTable(plan.id);
         continue;
       }
-      if (!heldKeys.empty) {
-        const change = frame.row(row);
-        const keys = touchedKeys(plan, change);
-        if (keys.some((key) => heldKeys.has(plan.id, key))) {
-          for (const key of keys) heldKeys.add(plan.id, key);
-          segment.held.push({ plan, row: change, ...places.of(row) });
+      if (!heldKeys.empty && heldKeys.concerns(plan.id)) {
+        const change = { plan, row: frame.row(row), ...places.of(row) };
+        if (heldKeys.holds(change)) {
+          heldKeys.hold(change);
+          segment.held.push(change);
           continue;
         }
       }

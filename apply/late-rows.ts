@@ -6,7 +6,6 @@
 import type { BatchStore, QuarantinedRow, StoreTransaction } from './batch-store.ts';
 import type { HeldKeys } from './held-keys.ts';
 import type { RowFailure } from './quarantine-entry.ts';
-import { touchedKeys } from './row-key.ts';
 import { replayPasses, type ReplayContext } from './row-passes.ts';
 import type { PlanShape } from './table-changes.ts';
 
@@ -52,7 +51,7 @@ async function retryPage<P extends PlanShape, T extends StoreTransaction>(
     if (failure === undefined) applied.push(id);
     else {
       if (!isSame(failure, before)) transaction.add(store.failureSql(id, failure));
-      for (const key of touchedKeys(item.plan, item.row)) held.add(item.plan.id, key);
+      held.hold(item);
     }
   }
   if (applied.length > 0) for (const sql of store.releaseSql(applied)) transaction.add(sql);

@@ -2,9 +2,8 @@
 import type { FlowConfig } from '../core/config.ts';
 import type { BatchStore, Left, StoreTransaction } from './batch-store.ts';
 import type { SourceRow } from './compact.ts';
-import type { HeldKeys } from './held-keys.ts';
+import { HeldKeys } from './held-keys.ts';
 import { HELD, type RowFailure } from './quarantine-entry.ts';
-import { touchedKeys } from './row-key.ts';
 import type { PlanShape } from './table-changes.ts';
 
 export interface ReplayContext<P extends PlanShape, T extends StoreTransaction> {
@@ -28,14 +27,12 @@ export async function replayPasses<P extends PlanShape, T extends StoreTransacti
   let pending: readonly SourceRow<P>[] = rows;
   for (;;) {
     const left: Left<P>[] = [];
-    const waiting = new Set<string>();
+    const waiting = new HeldKeys();
     for (const item of pending) {
-      const keys = touchedKeys(item.plan, item.row);
-      const names = keys.map((key) => `${item.plan.id}\0${key}`);
-      const behind = keys.some((key) => held.has(item.plan.id, key)) || names.some((name) => waiting.has(name));
+      const behind = held.holds(item) || waiting.holds(item);
       const failure = behind ? HELD : (refused?.get(item) ?? (await store.tryRow(item)));
       if (failure === undefined) continue;
-      for (const name of names) waiting.add(name);
+      waiting.hold(item);
       left.push({ item, failure });
     }
     if (left.length === 0 || left.length === pending.length) return left;

@@ -9,7 +9,6 @@ import type { StoreTransaction } from './batch-store.ts';
 import { isIgnored, type Plans, type SourceRow } from './compact.ts';
 import { retryRefused } from './late-rows.ts';
 import type { RowFailure } from './quarantine-entry.ts';
-import { touchedKeys } from './row-key.ts';
 import { replayPasses, type ReplayContext } from './row-passes.ts';
 import type { PlanShape } from './table-changes.ts';
 
@@ -103,9 +102,8 @@ export async function quarantine<P extends PlanShape, T extends StoreTransaction
   item: SourceRow<P>,
   failure: RowFailure,
 ): Promise<void> {
-  const { plan, row } = item;
   for (const sql of store.quarantineSql(item, failure)) await transaction.addAndFlushIfLarge(sql);
   await store.recordSeen(transaction, item);
-  for (const key of touchedKeys(plan, row)) held().add(plan.id, key);
+  held().hold(item);
   quarantined(item);
 }

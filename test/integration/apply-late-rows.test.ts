@@ -83,20 +83,20 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('%s', (kind) => {
   }
 
   /** One transaction, in so many parts; what `behind` has comes with the last of them in one frame. */
-  async function transaction(parts: readonly (readonly RowChange[])[]): Promise<void> {
+  async function transaction(parts: readonly (readonly RowChange[])[], of = tables): Promise<void> {
     let ordinal = 0;
     for (const [n, rows] of parts.entries()) {
       const part: Part = n === 0 ? 'first' : n === parts.length - 1 ? 'last' : 'middle';
-      await target.feed.frame(tables, [rows], part, ordinal);
+      await target.feed.frame(of, [rows], part, ordinal);
       ordinal += rows.length;
     }
   }
 
   const waiting = async (): Promise<string[]> => {
     const key = kind === 'postgres' ? 'key' : '`key`';
-    const found = (await target.rows(
-      `SELECT table_name, ${key}, reason FROM waybill.quarantine ORDER BY id`,
-    )) as string[][];
+    const found = (await target.rows(`SELECT table_name, ${key}, reason FROM waybill.quarantine ORDER BY id`)) as (
+      string | null
+    )[][];
     return found.map((row) => row.join(' '));
   };
   const keptItems = async (): Promise<number> =>
@@ -164,5 +164,69 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('%s', (kind) => {
     await target.feed.caughtUp();
     expect(await keptKids()).toEqual(['2>3002']);
     expect(await waiting()).toEqual(['kids ["1"] constraint', 'kids ["1"] held']);
+  });
+
+  describe('a table without a key', () => {
+    const dialect = kind === 'postgres' ? 'postgres' : 'mysql';
+    const log = tableOf('log', ['name text', 'item bigint'], { keys: 0, dialect });
+    const wider = tableOf('log', ['name text', 'item bigint', 'more text'], { keys: 0, dialect });
+    const all = [items, kids, log, wider];
+    const added = (...values: (string | null)[]): RowChange => at(2, ins(...values));
+    const removed = (...values: (string | null)[]): RowChange => ['d', 2, null, 'f', values];
+    const changed = (before: string[], after: string[]): RowChange => ['u', 2, after, 'f', before];
+    const logged = async (): Promise<string[]> =>
+      ((await target.rows('SELECT name, item FROM log ORDER BY name, item')) as string[][]).map((row) => row.join('>'));
+
+    async function openLog(): Promise<void> {
+      await open();
+      await target.run(
+        "CREATE TABLE log (name varchar(9), item bigint, FOREIGN KEY (item) REFERENCES items (id), CHECK (name <> 'bad'))",
+      );
+      target.feed.start();
+    }
+
+    test('rows that were refused and then deleted in their transaction do not come back', async () => {
+      await openLog();
+      await transaction(
+        [
+          [added('x', '3000'), added('y', '3001'), added('z', '3002'), added('z', '3002'), ...many(1000)],
+          // What is refused here makes this part be written row by row, and the keys in quarantine be read again.
+          [removed('x', '3000'), added('bad', '1000'), changed(['y', '3001'], ['y', '3003']), ...many(2000)],
+          [removed('y', '3003'), removed('z', '3002'), added('v', '1001'), ...many(3000)],
+        ],
+        all,
+      );
+      await target.feed.caughtUp();
+      expect(await logged()).toEqual(['v>1001', 'z>3002']);
+      expect(await waiting()).toEqual(['log  constraint']);
+    });
+
+    test('what follows a row that is refused to the end waits with it, and other rows go on', async () => {
+      await openLog();
+      await transaction(
+        [[added('x', '9'), ...many(1000)], [removed('x', '9'), added('y', '1000'), ...many(2000)], [...many(3000)]],
+        all,
+      );
+      await target.feed.frame(all, [[added('x', '9'), removed('x', '9'), added('z', '1000')]]);
+      await target.feed.frame(all, [[removed('y', '1000')], [added('y', '1001')]]);
+      await target.feed.caughtUp();
+      expect(await logged()).toEqual(['y>1001', 'z>1000']);
+      expect(await waiting()).toEqual(['log  constraint', 'log  held', 'log  constraint', 'log  held']);
+    });
+
+    test('a row is refused, its table changes, and the row is deleted', async () => {
+      await openLog();
+      await transaction(
+        [
+          [added('x', '3000'), ...many(1000)],
+          [at(3, ins('y', '1000', 'm')), at(3, removed('x', '3000', null)), ...many(2000)],
+          many(3000),
+        ],
+        all,
+      );
+      await target.feed.caughtUp();
+      expect(await logged()).toEqual(['y>1000']);
+      expect(await waiting()).toEqual([]);
+    });
   });
 });
