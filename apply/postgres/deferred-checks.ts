@@ -5,7 +5,7 @@
  */
 import type { ClientBase } from 'pg';
 import { DatabaseError } from 'pg';
-import { messageOf } from '../../core/errors.ts';
+import { messageOf, type ErrorCode } from '../../core/errors.ts';
 import type { Value } from '../../core/frame.ts';
 import type { Left, Passes } from '../batch-store.ts';
 import type { SourceRow } from '../compact.ts';
@@ -14,12 +14,14 @@ import { filledImage, keyText } from '../row-key.ts';
 import { keyCondition } from './row-statement.ts';
 import { qualifiedName, quoteName } from './sql.ts';
 import type { TablePlan } from './table-plan.ts';
-import { isRowError, rowFailureReason, sqlStateOf } from './target-error.ts';
+import { codeForSqlState, isRowError, rowFailureReason, sqlStateOf } from './target-error.ts';
 
 /** Each round leaves out rows, and may show others that need those. Then rows are checked one by one. */
 const MOST_ROUNDS = 10;
 /** Rows that are asked about at once. */
 const ASKED_AT_ONCE = 200;
+/** What a question is refused with; anything else is no matter of what was asked. */
+const REFUSED: ReadonlySet<ErrorCode> = new Set(['target_privilege', 'target_shape', 'target_query', 'target_row']);
 
 /**
  * Runs `passes`, which try `rows`, until what they leave is all that is wrong. Throws a row error where what was written
@@ -40,11 +42,12 @@ export async function settleDeferred(
       return left;
     }
     const out = new Set(left.map(({ item }) => item));
-    const breaking = await rowsBreaking(
+    const breaking = await askWhichBreak(
       client,
       broken,
       rows.filter((item) => !out.has(item)),
     );
+    // Also from a question that was refused.
     await client.query('ROLLBACK TO SAVEPOINT replayed');
     if (breaking.length === 0) break;
     for (const item of breaking) refused.set(item, failureOf(broken));
@@ -108,6 +111,26 @@ async function foreignKey(client: ClientBase, broken: unknown): Promise<ForeignK
     parent: qualifiedName(first.schema, first.name),
     columns: rows.map(({ column, parent }) => [quoteName(column), quoteName(parent)] as const),
   };
+}
+
+/**
+ * The same as `rowsBreaking`; empty also where the server refuses the question. It checks a foreign key as the owner of the
+ * table, and asked by this user it may not give that table's rows, or not all of them. The savepoint around is returned to.
+ */
+async function askWhichBreak(
+  client: ClientBase,
+  broken: unknown,
+  rows: readonly SourceRow<TablePlan>[],
+): Promise<SourceRow<TablePlan>[]> {
+  try {
+    // Policies that hide rows are an error then: with them, rows that refer to such would seem to refer to none.
+    await client.query('SET LOCAL row_security = off');
+    return await rowsBreaking(client, broken, rows);
+  } catch (thrown) {
+    const sqlState = sqlStateOf(thrown);
+    if (sqlState === undefined || !REFUSED.has(codeForSqlState(sqlState))) throw thrown;
+    return [];
+  }
 }
 
 /** The changes that made rows refer to none. Empty where the constraint is no foreign key, or none of `rows` breaks it. */

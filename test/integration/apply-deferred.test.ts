@@ -277,3 +277,30 @@ test('a table is dropped in one batch with rows of it', async () => {
   expect(await fixture.rows("SELECT to_regclass('kids')")).toEqual([[null]]);
   expect(await itemCount()).toBe(2);
 });
+
+test.each([
+  ['whose rows the user may not read', ''],
+  [
+    'whose rows policies hide from the user',
+    'GRANT USAGE ON SCHEMA erp TO copier; GRANT SELECT ON erp.p TO copier; ALTER TABLE erp.p ENABLE ROW LEVEL SECURITY',
+  ],
+])('a row that breaks a reference waits, and those that keep it go in, to a table %s', async (_, sql) => {
+  fixture = await PostgresTarget.open(pg, natsServer.url, {}, 'copier');
+  await fixture.client.query(
+    `DO $$ BEGIN
+       IF to_regrole('copier') IS NULL THEN CREATE ROLE copier LOGIN; END IF;
+       EXECUTE format('GRANT CREATE ON DATABASE %I TO copier', current_database());
+     END $$;
+     CREATE SCHEMA erp; CREATE TABLE erp.p (id bigint PRIMARY KEY); INSERT INTO erp.p VALUES (7);
+     CREATE TABLE kids (id bigint PRIMARY KEY, item bigint REFERENCES erp.p DEFERRABLE INITIALLY DEFERRED);
+     GRANT ALL ON kids TO copier; ${sql}`,
+  );
+  fixture.feed.start();
+  await fixture.feed.frame([kids], [[ins('1', '7'), ins('2', '99')], [ins('3', '7')]]);
+  await fixture.feed.caughtUp();
+  expect(await kidRows()).toEqual([
+    ['1', '7'],
+    ['3', '7'],
+  ]);
+  expect(await waiting()).toEqual(['kids ["2"] constraint']);
+});

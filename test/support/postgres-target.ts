@@ -15,11 +15,12 @@ export class PostgresTarget {
     this.feed = feed;
   }
 
-  /** A database of its own, and a stream. */
+  /** A database of its own, and a stream. `user`: of the flow, in place of the superuser. */
   static async open(
     server: PostgresServer,
     natsUrl: string,
     flow: Record<string, unknown> = {},
+    user?: string,
   ): Promise<PostgresTarget> {
     const url = await server.createDatabase(`apply_${randomUUID().slice(0, 8)}`);
     const client = new Client({ connectionString: url });
@@ -27,7 +28,10 @@ export class PostgresTarget {
     await client.connect();
     const feed = await FrameFeed.open({
       natsUrl,
-      target: { kind: 'postgres', url },
+      target: {
+        kind: 'postgres',
+        url: user === undefined ? url : Object.assign(new URL(url), { username: user }).href,
+      },
       flow,
       createStore: createPostgresStore,
       readPosition: async () => (await readPositions(client))[0]?.position,
