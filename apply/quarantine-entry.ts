@@ -43,9 +43,7 @@ export interface QuarantineDetail extends QuarantineEntry {
   readonly change: QuarantinedChange;
 }
 
-export interface ReplayFailure {
-  readonly reason: string;
-  readonly sqlState: string;
+export interface ReplayFailure extends RowFailure {
   readonly message: string;
 }
 
@@ -88,7 +86,10 @@ export interface KeyedEntry {
   readonly keys: readonly string[];
 }
 
-export function keyedEntry(id: string, { table, change }: QuarantinedChange): KeyedEntry {
+/** `followed`: the change as the flow follows its table; undefined for one that tells no key by then, and stands by itself. */
+export function keyedEntry(id: string, followed: QuarantinedChange | undefined): KeyedEntry {
+  if (followed === undefined) return { id, keys: [] };
+  const { table, change } = followed;
   const shape = keyShape(table);
   return { id, keys: touchedKeys(shape, change).map((key) => `${shape.id}\0${key}`) };
 }
@@ -114,13 +115,17 @@ export function* pagesOf(sizes: Iterable<readonly [id: string, bytes: number]>):
 
 /**
  * A change as a version of its table has it by now: columns under the names that they have, without those that are gone, and
- * the key that the table has, where the change tells it.
+ * the key that the table has. Undefined where the change does not tell that: another key, also one that it had before, is
+ * gone or need not be of one row.
  * `current` is what the flow follows; undefined where it follows none.
  */
-export function asFollowed(quarantined: QuarantinedChange, current: TableSchema | undefined): QuarantinedChange {
+export function asFollowed(
+  quarantined: QuarantinedChange,
+  current: TableSchema | undefined,
+): QuarantinedChange | undefined {
   const { table, change } = quarantined;
   if (current === undefined || current.version === table.version) return quarantined;
-  const { kept } = diffSchemas(table, current);
+  const { kept, key: isOtherKey } = diffSchemas(table, current);
   const now = new Map(kept.map(({ before, after }) => [before.name, after]));
   const places = table.columns.flatMap(({ name }, index) => (now.has(name) ? [index] : []));
   const columns = places.map((place) => now.get(table.columns[place]!.name)!);
@@ -128,23 +133,24 @@ export function asFollowed(quarantined: QuarantinedChange, current: TableSchema 
     values == null ? values : places.map((place) => values[place]!);
   const [op, index, after, kind, before] = change;
   const [nowAfter, nowBefore] = [image(after)!, image(before) ?? undefined];
-  const images = before === undefined ? [] : [kind!, nowBefore!];
+  const images = op === 'd' ? [nowBefore] : nowBefore === undefined ? [nowAfter] : [nowAfter, nowBefore];
+  if (isOtherKey && !givesKey(current.key, columns, images)) return undefined;
+  const rest = before === undefined ? [] : [kind!, nowBefore!];
   return {
     ...quarantined,
-    change: [op, index, nowAfter, ...images] as unknown as RowChange,
-    table: {
-      ...table,
-      version: current.version,
-      // A key column that is gone is missed by whoever makes a plan of this.
-      key: givesKey(
-        current.key,
-        columns,
-        op === 'd' ? [nowBefore] : nowBefore === undefined ? [nowAfter] : [nowAfter, nowBefore],
-      )
-        ? current.key
-        : table.key.map((name) => now.get(name)?.name ?? name),
-      columns,
-    },
+    change: [op, index, nowAfter, ...rest] as unknown as RowChange,
+    table: { ...table, version: current.version, key: current.key, columns },
+  };
+}
+
+/** Why a change is not replayed of which `asFollowed` gives nothing. */
+export function keyFailure({ table: { schema, name } }: QuarantinedChange): ReplayFailure {
+  return {
+    reason: 'key',
+    sqlState: null,
+    message:
+      `table ${schema}.${name} has another key since, and this change does not tell it: discard the change;` +
+      ' `waybill snapshot` reads the table anew, with what the source has of the row',
   };
 }
 

@@ -15,7 +15,7 @@ export function named(ids: readonly string[] | 'all'): unknown {
 
 /** Of changes that were refused once more. */
 export function refused(
-  failed: readonly { readonly id: string; readonly reason: string; readonly sqlState: string | undefined }[],
+  failed: readonly { readonly id: string; readonly reason: string; readonly sqlState: string | null }[],
 ): unknown {
   return failed.slice(0, NAMED).map(({ id, reason, sqlState }) => ({ id, reason, sqlState }));
 }

@@ -11,6 +11,7 @@ import {
   asFollowed,
   chooseEntries,
   keyedEntry,
+  keyFailure,
   pagesOf,
   planKey,
   replayRounds,
@@ -130,7 +131,10 @@ export async function loadHeldKeys(
       `flow = ${quoteLiteral(flow)} AND source = ${quoteLiteral(source)} AND \`key\` IS NOT NULL` +
       (except === undefined ? '' : ` AND position <> ${quoteLiteral(except)}`);
     for await (const [, stored] of changesWhere(session, where)) {
-      const { table, change } = asFollowed(stored, followed.of(stored.table)?.definition);
+      const now = asFollowed(stored, followed.of(stored.table)?.definition);
+      // What comes by the key that the table has cannot be known to stand behind it.
+      if (now === undefined) continue;
+      const { table, change } = now;
       const shape = keyShape(table);
       for (const key of touchedKeys(shape, change)) held.add(shape.id, key);
     }
@@ -142,7 +146,7 @@ export async function loadHeldKeys(
 
 /**
  * Changes of the transaction at `position`, as the versions of their tables have them that the flow follows; of tables that
- * it does not follow any more, none.
+ * it does not follow any more, or by a key that is gone, none.
  */
 export async function* quarantinedAt(
   session: MysqlSession,
@@ -157,6 +161,7 @@ export async function* quarantinedAt(
       const record = followed.of(stored.table);
       if (record?.state !== 'follows' || followed.isLost(stored.table)) continue;
       const change = asFollowed(stored, record.definition);
+      if (change === undefined) continue;
       const plan = await planOf(session, change, plans, settings.deletes);
       const item = { plan, row: change.change, position, ordinal: 0, commitTimeUs: change.commitTimeUs ?? 0 };
       found.push({ id, failure, item });
@@ -271,7 +276,7 @@ export async function showQuarantine(
 /**
  * Applies quarantined changes in order, in one transaction in which the flow stands still. With `ids`, all changes of
  * the keys of those are taken, because a later change of a key cannot go before an earlier one. What fails again stays,
- * with what follows it.
+ * with what follows it, and what tells no key that its table has by now.
  */
 export async function replayQuarantine(
   session: MysqlSession,
@@ -286,8 +291,10 @@ export async function replayQuarantine(
     followed = await followedVersions(session, flow);
     // Making a table commits implicitly: whatever is missing is made before the transaction.
     if (await exists(session))
-      for await (const [, change] of changesWhere(session, where))
-        await planOf(session, followed(change), plans, deletes);
+      for await (const [, stored] of changesWhere(session, where)) {
+        const change = followed(stored);
+        if (change !== undefined) await planOf(session, change, plans, deletes);
+      }
   } catch (thrown) {
     throw targetError(thrown, `preparing to replay the quarantine of flow ${flow}`);
   }
@@ -296,12 +303,11 @@ export async function replayQuarantine(
     for await (const [id, change] of changesWhere(session, where)) entries.push(keyedEntry(id, followed(change)));
     const { applied, failed } = await replayRounds(chooseEntries(entries, which), async (id) => {
       const [row] = await session.rows(`SELECT \`change\` FROM waybill.quarantine WHERE id = ${id}`);
-      return await tryChange(session, followed(await readChange(session, id, row![0]!)), plans, deletes);
+      const stored = await readChange(session, id, row![0]!);
+      const change = followed(stored);
+      return change === undefined ? keyFailure(stored) : await tryChange(session, change, plans, deletes);
     });
-    for (const { id, sqlState, message, reason } of failed)
-      await session.run(
-        `UPDATE waybill.quarantine SET reason = ${quoteLiteral(reason)}, \`sqlstate\` = ${quoteLiteral(sqlState)}, message = ${quoteLiteral(message)} WHERE id = ${id}`,
-      );
+    for (const { id, ...failure } of failed) await session.run(failureSql(id, failure));
     if (applied.length > 0) await session.run(`DELETE FROM waybill.quarantine WHERE id IN (${applied.join(', ')})`);
     await forgetPieces(session);
     return { applied: applied.length, failed };
@@ -349,8 +355,8 @@ async function inFlowTransaction<T>(session: MysqlSession, flow: string, work: (
   }
 }
 
-/** Gives a change as the version of its table has it that the flow follows now. */
-type FollowedVersions = (change: QuarantinedChange) => QuarantinedChange;
+/** Gives a change as the version of its table has it that the flow follows now; undefined where nothing tells its key. */
+type FollowedVersions = (change: QuarantinedChange) => QuarantinedChange | undefined;
 
 async function followedVersions(session: MysqlSession, flow: string): Promise<FollowedVersions> {
   const records = await readTableRecords(session, flow);

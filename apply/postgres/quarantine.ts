@@ -12,6 +12,7 @@ import {
   asFollowed,
   chooseEntries,
   keyedEntry,
+  keyFailure,
   pagesOf,
   planKey,
   replayRounds,
@@ -106,7 +107,10 @@ export async function loadHeldKeys(
     const where = `flow = $1 AND source = $2 AND key IS NOT NULL AND hold IS NULL${others}`;
     const values = except === undefined ? [flow, source] : [flow, source, except];
     for await (const [, stored] of changesWhere(client, where, values)) {
-      const { table, change } = asFollowed(stored, followed.of(stored.table)?.definition);
+      const now = asFollowed(stored, followed.of(stored.table)?.definition);
+      // What comes by the key that the table has cannot be known to stand behind it.
+      if (now === undefined) continue;
+      const { table, change } = now;
       const shape = keyShape(table);
       for (const key of touchedKeys(shape, change)) held.add(shape.id, key);
     }
@@ -118,7 +122,7 @@ export async function loadHeldKeys(
 
 /**
  * Changes of the transaction at `position`, as the versions of their tables have them that the flow follows; of tables that
- * it does not follow any more, none.
+ * it does not follow any more, or by a key that is gone, none.
  */
 export async function* quarantinedAt(
   client: ClientBase,
@@ -133,6 +137,7 @@ export async function* quarantinedAt(
       const record = followed.of(stored.table);
       if (record?.state !== 'follows' || followed.isLost(stored.table)) continue;
       const change = asFollowed(stored, record.definition);
+      if (change === undefined) continue;
       const plan = await planOf(client, change, plans, settings);
       const item = { plan, row: change.change, position, ordinal: 0, commitTimeUs: change.commitTimeUs ?? 0 };
       found.push({ id, failure, item });
@@ -242,7 +247,7 @@ export async function showQuarantine(client: ClientBase, id: string | number): P
 /**
  * Applies quarantined changes in order, in one transaction in which the flow stands still. With `ids`, all changes of
  * the keys of those are taken, because a later change of a key cannot go before an earlier one. What fails again stays,
- * with what follows it.
+ * with what follows it, and what tells no key that its table has by now.
  */
 export async function replayQuarantine(
   client: ClientBase,
@@ -262,8 +267,9 @@ export async function replayQuarantine(
         'SELECT change FROM waybill.quarantine WHERE id = $1',
         [id],
       );
-      const change = restoredChange(rows[0]!.change);
-      return await tryChange(client, asFollowed(change, versions.get(nameOf(change.table))), plans, settings);
+      const stored = restoredChange(rows[0]!.change);
+      const change = asFollowed(stored, versions.get(nameOf(stored.table)));
+      return change === undefined ? keyFailure(stored) : await tryChange(client, change, plans, settings);
     });
     for (const { id, reason, sqlState, message } of failed)
       await client.query('UPDATE waybill.quarantine SET reason = $2, sqlstate = $3, message = $4 WHERE id = $1', [

@@ -255,8 +255,8 @@ export async function quarantineReplay(
       `the transform of ${flow} is asked to read its mapping again and write all records anew, with those that it held`,
     );
   }
-  for (const failure of result.failed)
-    console.log(printable(`  ${failure.id}: ${failure.message} (SQLSTATE ${failure.sqlState})`));
+  for (const { id, message, sqlState } of result.failed)
+    console.log(printable(`  ${id}: ${message}${sqlState === null ? '' : ` (SQLSTATE ${sqlState})`}`));
   return result.failed.length === 0 ? EXIT.good : EXIT.no;
 }
 

@@ -22,7 +22,7 @@ describe('a change in quarantine whose table has changed since', () => {
       table: before,
       target,
     };
-    const now = asFollowed(change, after);
+    const now = asFollowed(change, after)!;
     expect(now.change).toEqual(['u', 0, ['1', 'a', 0], 'f', ['2', 'b', 'z']]);
     expect(now.table.columns.map(({ name }) => name)).toEqual(['no', 'title', 'last']);
     expect(now.table.key).toEqual(['no']);
@@ -31,7 +31,21 @@ describe('a change in quarantine whose table has changed since', () => {
 
   it('may be a deletion', () => {
     const change: QuarantinedChange = { change: ['d', 0, null, 'k', ['1', null, null, null]], table: before, target };
-    expect(asFollowed(change, after).change).toEqual(['d', 0, null, 'k', ['1', null, null]]);
+    expect(asFollowed(change, after)?.change).toEqual(['d', 0, null, 'k', ['1', null, null]]);
+  });
+
+  it('is nothing where it does not tell the key that the table has', () => {
+    const insert: QuarantinedChange = { change: ['i', 0, ['1', 'a', 'x', 'y']], table: before, target };
+    const deletion: QuarantinedChange = { change: ['d', 0, null, 'k', ['1', null, null, null]], table: before, target };
+    const other = table('2', 'name', [1, 'id'], [2, 'name']);
+    expect(asFollowed(insert, other)?.table.key).toEqual(['name']);
+    expect(asFollowed(deletion, other)).toBeUndefined();
+    const without = table('2', 'name', [2, 'name']);
+    expect(asFollowed(insert, without)?.table.key).toEqual(['name']);
+    expect(asFollowed(deletion, without)).toBeUndefined();
+    // Another column has its name.
+    expect(asFollowed(deletion, table('2', 'id', [2, 'id']))).toBeUndefined();
+    expect(asFollowed(insert, table('2', 'uid', [2, 'name'], [6, 'uid']))).toBeUndefined();
   });
 
   it('stays as it is where the flow follows that version, or none', () => {
