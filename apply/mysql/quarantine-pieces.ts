@@ -28,6 +28,14 @@ export function storedInPieces(json: string, maxPacketBytes: number): { text: st
   return { text: '', pieces };
 }
 
+/** How many bytes the change of an entry of `waybill.quarantine` has, also one in pieces, as SQL. */
+export async function changeBytesSql(session: MysqlSession): Promise<string> {
+  const whole = 'LENGTH(`change`)';
+  if (!(await waybillTables(session)).has('quarantine_piece')) return whole;
+  const pieces = 'SELECT SUM(LENGTH(piece)) FROM waybill.quarantine_piece p WHERE p.id = quarantine.id';
+  return `IF(\`change\` = '', (${pieces}), ${whole})`;
+}
+
 /** The change of an entry whose text in `waybill.quarantine` is given. */
 export async function readChange(session: MysqlSession, id: string, text: string): Promise<QuarantinedChange> {
   if (text !== '') return JSON.parse(text) as QuarantinedChange;

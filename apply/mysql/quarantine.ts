@@ -30,7 +30,7 @@ import { keyShape, touchedKeys } from '../row-key.ts';
 import { applyRow } from './apply-row.ts';
 import { utcDate } from './position.ts';
 import type { MysqlSession } from './session.ts';
-import { forgetPieces, readChange } from './quarantine-pieces.ts';
+import { changeBytesSql, forgetPieces, readChange } from './quarantine-pieces.ts';
 import { MOST_MESSAGE_CHARS } from './quarantine-insert.ts';
 import { quoteLiteral, quoteNullable } from './sql.ts';
 import { createTablePlan, type TablePlan } from './table-plan.ts';
@@ -92,7 +92,8 @@ interface StoredRow {
 
 /** Changes in order, so many at a time as memory has room for. */
 async function* pagesWhere(session: MysqlSession, where: string): AsyncGenerator<readonly StoredRow[]> {
-  const sizes = await session.rows(`SELECT id, LENGTH(\`change\`) FROM waybill.quarantine WHERE ${where} ORDER BY id`);
+  const bytesSql = await changeBytesSql(session);
+  const sizes = await session.rows(`SELECT id, ${bytesSql} FROM waybill.quarantine WHERE ${where} ORDER BY id`);
   for (const ids of pagesOf(sizes.map(([id, bytes]) => [id!, Number(bytes)] as const))) {
     const rows = await session.rows(
       `SELECT id, \`change\`, reason, \`sqlstate\`, message FROM waybill.quarantine WHERE id IN (${ids.join(', ')}) ORDER BY id`,
