@@ -72,8 +72,8 @@ export interface BatchStore<P extends PlanShape, T extends StoreTransaction> {
   writeSegment(transaction: T, segment: Segment<P>): Promise<void>;
   /** Does a snapshot mark, or truncates that follow each other. */
   barrier(transaction: T, rows: readonly SourceRow<P>[]): Promise<void>;
-  /** Loads, again, what the target knows of tables and of snapshots under way, and gives the keys in quarantine. */
-  load(): Promise<HeldKeys>;
+  /** Loads, again, what the target knows of tables and of snapshots under way. */
+  load(): Promise<void>;
   /** The keys in quarantine, without what the transaction `except` brought there. */
   heldKeys(except?: string): Promise<HeldKeys>;
   /** What the transaction at `position` has in quarantine of tables that the flow follows, in order, so much at a time as memory has room for. */

@@ -49,7 +49,8 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
   ): Promise<BatchWriter<P, T>> {
     const writer = new BatchWriter(store, options, at);
     try {
-      writer.#held = await store.load();
+      await store.load();
+      writer.#held = await store.heldKeys();
       writer.#notice();
       await writer.#inbox.tell();
     } catch (thrown) {
@@ -130,7 +131,9 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     }
     const plansOf = await store.plansFor(batch);
     const leavesOut = (table: TableSchema): boolean => store.followed.leavesOut(table);
-    const compacted = compact(batch.runs, plansOf, this.#options.settings, this.#held, leavesOut);
+    const held = this.#held;
+    held.mark();
+    const compacted = compact(batch.runs, plansOf, this.#options.settings, held, leavesOut);
     await store.prepare?.(compacted.segments, this.#open);
     const partial = begun !== undefined || this.#open !== undefined || batch.next === undefined;
     const transaction = begun ?? this.#open ?? (await store.begin(this.#move(batch)));
@@ -146,7 +149,7 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
       await this.#finish(transaction, batch, partial);
     } catch (thrown) {
       if (!store.isRowError(thrown)) throw thrown;
-      await this.#replay(transaction, batch, plansOf, { partial, late });
+      await this.#replay(transaction, batch, plansOf, { partial, late, held });
     }
     return compacted.counts;
   }
@@ -200,13 +203,16 @@ export class BatchWriter<P extends PlanShape, T extends StoreTransaction> implem
     transaction: T,
     batch: Batch,
     plansOf: Plans<P>,
-    { partial, late }: { readonly partial: boolean; readonly late: string | undefined },
+    { partial, late, held }: { readonly partial: boolean; readonly late: string | undefined; readonly held: HeldKeys },
   ): Promise<void> {
     if (partial) await transaction.rollbackTo('part');
     else await transaction.rollback();
     const again = partial ? transaction : await this.#store.begin(this.#move(batch));
-    // The compaction that failed may have held or released keys, and begun or ended snapshots.
-    this.#hold(await this.#store.load());
+    // What failed may have held or released keys, and begun or ended snapshots. Invariant 5: nobody else has changed the
+    // quarantine, so that it need not be read again: it may be large, and each part of a transaction may come to this.
+    held.restore();
+    this.#held = held;
+    await this.#store.load();
     try {
       await replayRows(this.#context(), again, batch.runs, plansOf);
       await this.#retry(again, late);

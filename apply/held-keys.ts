@@ -10,9 +10,14 @@ export interface HeldChange {
   readonly position: string;
 }
 
+/** What takes back one change of what is held. */
+type Undo = () => void;
+
 export class HeldKeys {
   readonly #tables = new Map<string, Set<string>>();
   #rows = new WaitingRows();
+  /** Since `mark`, in order. */
+  #undo: Undo[] | undefined;
 
   /** Whether nothing is held, also no row of a table without a key. */
   get empty(): boolean {
@@ -27,15 +32,19 @@ export class HeldKeys {
   }
 
   add(table: string, key: string): void {
-    const keys = this.#tables.get(table);
-    if (keys === undefined) this.#tables.set(table, new Set([key]));
-    else keys.add(key);
+    const keys = this.#tables.get(table) ?? new Set();
+    if (keys.has(key)) return;
+    this.#tables.set(table, keys.add(key));
+    this.#undo?.push(() => {
+      keys.delete(key);
+      if (keys.size === 0) this.#tables.delete(table);
+    });
   }
 
   /** Holds what a change touches. */
   hold(change: HeldChange): void {
     const { plan, row } = change;
-    if (plan.key.length === 0) this.#rows.add(change);
+    if (plan.key.length === 0) this.#rows.add(change, this.#undo);
     else for (const key of touchedKeys(plan, row)) this.add(plan.id, key);
   }
 
@@ -48,8 +57,11 @@ export class HeldKeys {
   holds(change: HeldChange): boolean {
     const { plan, row } = change;
     if (plan.key.length === 0) return this.#rows.has(change);
-    const held = this.#tables.get(plan.id);
-    return held !== undefined && touchedKeys(plan, row).some((key) => held.has(key));
+    return this.#tables.has(plan.id) && touchedKeys(plan, row).some((key) => this.has(plan.id, key));
+  }
+
+  has(table: string, key: string): boolean {
+    return this.#tables.get(table)?.has(key) === true;
   }
 
   /** Takes over the rows without keys that wait for the end of their transaction: no key in quarantine names them. */
@@ -63,8 +75,21 @@ export class HeldKeys {
   }
 
   releaseTable(table: string): void {
+    this.#rows.releaseTable(table, this.#undo);
+    const keys = this.#tables.get(table);
+    if (keys === undefined) return;
     this.#tables.delete(table);
-    this.#rows.releaseTable(table);
+    this.#undo?.push(() => this.#tables.set(table, keys));
+  }
+
+  /** From here on `restore` leads back to what is held now. Takes as much memory as is changed until then. */
+  mark(): void {
+    this.#undo = [];
+  }
+
+  restore(): void {
+    for (const undo of this.#undo?.toReversed() ?? []) undo();
+    this.#undo = undefined;
   }
 }
 
@@ -75,7 +100,8 @@ export class HeldKeys {
  */
 class WaitingRows {
   #position: string | undefined;
-  readonly #tables = new Map<string, Map<string, Set<string>>>();
+  /** By table and version of it. */
+  #tables = new Map<string, Map<string, Set<string>>>();
 
   get empty(): boolean {
     return this.#tables.size === 0;
@@ -93,15 +119,29 @@ class WaitingRows {
     return this.#tables.has(table);
   }
 
-  add({ plan, row, position }: HeldChange): void {
-    if (position !== this.#position) this.#tables.clear();
-    this.#position = position;
-    let versions = this.#tables.get(plan.id);
-    if (versions === undefined) this.#tables.set(plan.id, (versions = new Map()));
+  add({ plan, row, position }: HeldChange, undo: Undo[] | undefined): void {
+    if (position !== this.#position) {
+      const [earlier, tables] = [this.#position, this.#tables];
+      this.#position = position;
+      this.#tables = new Map();
+      undo?.push(() => {
+        this.#position = earlier;
+        this.#tables = tables;
+      });
+    }
+    const tables = this.#tables;
+    const versions = tables.get(plan.id) ?? new Map<string, Set<string>>();
     const { version } = plan.table;
-    const rows = versions.get(version);
-    if (rows === undefined) versions.set(version, new Set(touchedRows(row)));
-    else for (const digest of touchedRows(row)) rows.add(digest);
+    const rows = versions.get(version) ?? new Set();
+    for (const digest of touchedRows(row)) {
+      if (rows.has(digest)) continue;
+      tables.set(plan.id, versions.set(version, rows.add(digest)));
+      undo?.push(() => {
+        rows.delete(digest);
+        if (rows.size === 0) versions.delete(version);
+        if (versions.size === 0) tables.delete(plan.id);
+      });
+    }
   }
 
   has({ plan, row, position }: HeldChange): boolean {
@@ -112,8 +152,12 @@ class WaitingRows {
     return touchedRows(row).some((digest) => same.has(digest));
   }
 
-  releaseTable(table: string): void {
-    this.#tables.delete(table);
+  releaseTable(table: string, undo: Undo[] | undefined): void {
+    const tables = this.#tables;
+    const versions = tables.get(table);
+    if (versions === undefined) return;
+    tables.delete(table);
+    undo?.push(() => tables.set(table, versions));
   }
 }
 

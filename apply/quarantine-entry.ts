@@ -96,12 +96,14 @@ export function keyedEntry(id: string, followed: QuarantinedChange | undefined):
 
 /** Bytes of changes that are read at a time. */
 const PAGE_BYTES = 4 << 20;
+/** Entries whose sizes are asked for at a time. */
+export const PAGE_SIZES = 10_000;
 
 /** Ids in pages whose changes have together so many bytes as are read at a time, or one that has more. Invariant 6. */
-export function* pagesOf(sizes: Iterable<readonly [id: string, bytes: number]>): Generator<string[]> {
+export async function* pagesOf(sizes: AsyncIterable<readonly [id: string, bytes: number]>): AsyncGenerator<string[]> {
   let page: string[] = [];
   let sum = 0;
-  for (const [id, bytes] of sizes) {
+  for await (const [id, bytes] of sizes) {
     if (page.length > 0 && sum + bytes > PAGE_BYTES) {
       yield page;
       page = [];

@@ -128,10 +128,9 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     transaction.add(FORGET_PIECES);
   }
 
-  async load(): Promise<HeldKeys> {
+  async load(): Promise<void> {
     await this.#marks.load();
     await this.#follower.load();
-    return await this.heldKeys();
   }
 
   get #ofTarget(): FlowOfTarget {

@@ -12,6 +12,7 @@ import {
   chooseEntries,
   keyedEntry,
   keyFailure,
+  PAGE_SIZES,
   pagesOf,
   planKey,
   replayRounds,
@@ -90,11 +91,21 @@ interface StoredRow {
   readonly failure: RowFailure;
 }
 
+async function* sizesWhere(session: MysqlSession, where: string): AsyncGenerator<readonly [id: string, bytes: number]> {
+  const bytesSql = await changeBytesSql(session);
+  for (let last = '0'; ;) {
+    const rows = await session.rows(
+      `SELECT id, ${bytesSql} FROM waybill.quarantine WHERE ${where} AND id > ${last} ORDER BY id LIMIT ${PAGE_SIZES}`,
+    );
+    for (const [id, bytes] of rows) yield [id!, Number(bytes)];
+    if (rows.length < PAGE_SIZES) return;
+    last = rows.at(-1)![0]!;
+  }
+}
+
 /** Changes in order, so many at a time as memory has room for. */
 async function* pagesWhere(session: MysqlSession, where: string): AsyncGenerator<readonly StoredRow[]> {
-  const bytesSql = await changeBytesSql(session);
-  const sizes = await session.rows(`SELECT id, ${bytesSql} FROM waybill.quarantine WHERE ${where} ORDER BY id`);
-  for (const ids of pagesOf(sizes.map(([id, bytes]) => [id!, Number(bytes)] as const))) {
+  for await (const ids of pagesOf(sizesWhere(session, where))) {
     const rows = await session.rows(
       `SELECT id, \`change\`, reason, \`sqlstate\`, message FROM waybill.quarantine WHERE id IN (${ids.join(', ')}) ORDER BY id`,
     );

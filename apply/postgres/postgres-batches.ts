@@ -193,10 +193,9 @@ export class PostgresBatches implements BatchStore<TablePlan, TargetTransaction>
     return rows.every(({ referring }) => known.has(referring));
   }
 
-  async load(): Promise<HeldKeys> {
+  async load(): Promise<void> {
     await this.#marks.load();
     await this.#follower.load();
-    return await this.heldKeys();
   }
 
   get #ofTarget(): FlowOfTarget {

@@ -13,6 +13,7 @@ import {
   chooseEntries,
   keyedEntry,
   keyFailure,
+  PAGE_SIZES,
   pagesOf,
   planKey,
   replayRounds,
@@ -63,17 +64,30 @@ interface StoredRow extends RowFailure {
   readonly change: QuarantinedChange;
 }
 
+async function* sizesWhere(
+  client: ClientBase,
+  where: string,
+  values: readonly string[],
+): AsyncGenerator<readonly [id: string, bytes: number]> {
+  for (let last = '0'; ;) {
+    const { rows } = await client.query<{ id: string; bytes: string }>(
+      `SELECT id, octet_length(change::text) AS bytes FROM waybill.quarantine
+        WHERE ${where} AND id > $${values.length + 1} ORDER BY id LIMIT ${PAGE_SIZES}`,
+      [...values, last],
+    );
+    for (const { id, bytes } of rows) yield [id, Number(bytes)];
+    if (rows.length < PAGE_SIZES) return;
+    last = rows.at(-1)!.id;
+  }
+}
+
 /** Changes in order, so many at a time as memory has room for. */
 async function* pagesWhere(
   client: ClientBase,
   where: string,
   values: readonly string[],
 ): AsyncGenerator<readonly StoredRow[]> {
-  const sizes = await client.query<{ id: string; bytes: string }>(
-    `SELECT id, octet_length(change::text) AS bytes FROM waybill.quarantine WHERE ${where} ORDER BY id`,
-    [...values],
-  );
-  for (const ids of pagesOf(sizes.rows.map(({ id, bytes }) => [id, Number(bytes)] as const))) {
+  for await (const ids of pagesOf(sizesWhere(client, where, values))) {
     const { rows } = await client.query<StoredRow>(
       `SELECT id, change, reason, sqlstate AS "sqlState", message FROM waybill.quarantine
         WHERE id = ANY ($1::bigint[]) ORDER BY id`,

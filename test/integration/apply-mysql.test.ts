@@ -2,9 +2,16 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { FollowedTables } from '../../apply/followed-tables.ts';
-import { listQuarantine, quarantinedAt, replayQuarantine, showQuarantine } from '../../apply/mysql/quarantine.ts';
+import {
+  listQuarantine,
+  loadHeldKeys,
+  quarantinedAt,
+  replayQuarantine,
+  showQuarantine,
+} from '../../apply/mysql/quarantine.ts';
 import { MysqlSession } from '../../apply/mysql/session.ts';
 import { createMysqlStore } from '../../apply/mysql/store.ts';
+import { PAGE_SIZES } from '../../apply/quarantine-entry.ts';
 import { prepareWaybillDatabase } from '../../apply/mysql/waybill-database.ts';
 import type { RowChange, Value } from '../../core/frame.ts';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
@@ -151,16 +158,15 @@ describe.each([
   test('changes that wait in pieces are read so much at a time as others', async () => {
     await open();
     await prepareWaybillDatabase(session);
-    const list = Array.from(
-      { length: 6 },
-      (_, n) => `(${n + 1}, 'mirror', 'wms', 'public', 'items', 'at', 0, 'i', 'value',
-      IF(${n} < 3, '', '{"table": {"schema": "public", "name": "items"}}'), now())`,
+    const table = '"schema": "public", "name": "items", "key": ["id"], "columns": [{"name": "id"}]';
+    const change = (n: number): string => `'{"table": {${table}}, "change": ["i", 0, ["${n}"]]}'`;
+    const list = Array.from({ length: PAGE_SIZES + 6 }, (_, n) =>
+      [n + 1, "'mirror', 'wms', 'public', 'items', 'at', 0, 'i', ''", n < 3 ? "NULL, ''" : `'', ${change(n)}`].join(),
     );
     await run(
-      `INSERT INTO waybill.quarantine (id, flow, source, table_schema, table_name, position, ordinal, op, reason, \`change\`, created_at)
-       VALUES ${list.join()};
-       INSERT INTO waybill.quarantine_piece SELECT id, 0, '{"table": {"schema": "public", "name": "items"}, "change": ["'
-         FROM waybill.quarantine WHERE \`change\` = '';
+      `INSERT INTO waybill.quarantine (id, flow, source, table_schema, table_name, position, ordinal, op, reason, \`key\`, \`change\`, created_at)
+       VALUES (${list.join(', now()), (')}, now());
+       INSERT INTO waybill.quarantine_piece SELECT id, 0, '{"table": {${table}}, "change": ["' FROM waybill.quarantine WHERE \`change\` = '';
        INSERT INTO waybill.quarantine_piece SELECT id, 1, CONCAT(REPEAT('x', 2500000), '"]}') FROM waybill.quarantine_piece`,
     );
     const { settings } = feed;
@@ -171,6 +177,7 @@ describe.each([
       return count;
     };
     expect(await pages()).toBe(3);
+    expect((await loadHeldKeys(session, flow)).has('public.items', String(PAGE_SIZES + 5))).toBe(true);
     // Whoever asks need not be a flow, which makes it.
     await run("DELETE FROM waybill.quarantine WHERE `change` = ''; DROP TABLE waybill.quarantine_piece");
     expect(await pages()).toBe(1);

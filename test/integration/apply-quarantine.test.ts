@@ -1,12 +1,15 @@
 /** A mirror flow into Postgres: rows that the target refuses. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { FollowedTables } from '../../apply/followed-tables.ts';
 import {
   discardQuarantine,
   editQuarantine,
   listQuarantine,
+  loadHeldKeys,
   replayQuarantine,
   showQuarantine,
 } from '../../apply/postgres/quarantine.ts';
+import { PAGE_SIZES } from '../../apply/quarantine-entry.ts';
 import { type RowChange } from '../../core/frame.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -176,6 +179,24 @@ describe('quarantine', () => {
     await fixture.feed.frame([items], [[upd('2', 'c', null)]]);
     await fixture.feed.caughtUp();
     expect(await fixture.rows('SELECT id, name FROM items')).toEqual([['2', 'c']]);
+  });
+
+  test('held keys are known of more changes than are looked at together', async () => {
+    const flow = fixture.feed.start();
+    await fixture.feed.frame([items], [[ins('0', 'too long', null)]]);
+    await fixture.feed.caughtUp();
+    flow.stop.abort();
+    await flow.done;
+    await fixture.client.query(
+      `INSERT INTO waybill.quarantine (flow, source, table_schema, table_name, key, position, ordinal, op, reason, change)
+       SELECT flow, source, table_schema, table_name, key, position, n, op, reason, jsonb_set(change::jsonb, '{change,2,0}', to_jsonb(n::text))
+         FROM waybill.quarantine, generate_series(1, $1) n`,
+      [PAGE_SIZES + 5],
+    );
+    const { settings } = fixture.feed;
+    const followed = new FollowedTables(settings);
+    const held = await loadHeldKeys(fixture.client, { flow: 'mirror', settings, followed });
+    for (let n = 0; n <= PAGE_SIZES + 5; n++) expect(held.has('public.items', String(n))).toBe(true);
   });
 
   test('a bad row among many in COPY is found', async () => {

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
 import { asFollowed, pagesOf, type QuarantinedChange } from '../../apply/quarantine-entry.ts';
 import type { TableSchema } from '../../core/frame.ts';
@@ -55,9 +56,14 @@ describe('a change in quarantine whose table has changed since', () => {
   });
 });
 
-it('changes are read in pages of limited size, one that is larger by itself', () => {
+it('changes are read in pages of limited size, one that is larger by itself', async () => {
   const mb = 1 << 20;
   const sizes = [1, 2, 2, 9, 1, 3, 1].map((size, id) => [String(id), size * mb] as const);
-  expect([...pagesOf(sizes)]).toEqual([['0', '1'], ['2'], ['3'], ['4', '5'], ['6']]);
-  expect([...pagesOf([])]).toEqual([]);
+  const pages = async (of: typeof sizes): Promise<string[][]> => {
+    const found: string[][] = [];
+    for await (const page of pagesOf(Readable.from(of))) found.push(page);
+    return found;
+  };
+  expect(await pages(sizes)).toEqual([['0', '1'], ['2'], ['3'], ['4', '5'], ['6']]);
+  expect(await pages([])).toEqual([]);
 });
