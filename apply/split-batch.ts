@@ -11,6 +11,8 @@ import { nameOf, type FollowedTables, type SchemaStep } from './followed-tables.
 
 /** The mark of a table that the source no longer has. */
 const GONE = 'gone';
+/** The mark of a reading that begins. */
+const BEGIN = 'begin';
 /** Stands in the mark of a reading that begins because of what became of the table. */
 const UNASKED = 'unasked';
 const UNSURE = Symbol('unsure');
@@ -30,11 +32,16 @@ export function* splitBatch(batch: Batch, followed: FollowedTables): Generator<B
   else yield { batch, steps: [] };
 }
 
-function needsLook({ frame, from, to }: Run, followed: FollowedTables): boolean {
-  return (
-    frame.tables.some((table) => followed.includes(table) && !followed.isCurrent(table)) ||
-    frame.marks.some((row) => row >= from && row < to && frame.row(row)[2]?.[1] === GONE)
-  );
+function needsLook(run: Run, followed: FollowedTables): boolean {
+  const { frame, from, to } = run;
+  if (frame.tables.some((table) => followed.includes(table) && !followed.isCurrent(table))) return true;
+  // A table that is read may have been stopped by what came before, where another one is.
+  const mayStop = followed.unwritten().length > 0;
+  return frame.marks.some((row) => {
+    if (row < from || row >= to) return false;
+    const mark = markAt(run, row);
+    return mark === GONE || (mayStop && mark === BEGIN);
+  });
 }
 
 class Splitter {
@@ -45,6 +52,8 @@ class Splitter {
   #runs: Run[] = [];
   #steps: SchemaStep[] = [];
   #touched = new Set<string>();
+  /** Tables that the part at hand empties: where that cannot be done, it stops them. */
+  #emptied = new Set<string>();
   #rows = 0;
   #transactions = 0;
   /** The part at hand begins in the middle of a transaction. */
@@ -92,6 +101,7 @@ class Splitter {
         if (step !== undefined) this.#do(step);
         else if (markAt(run, row) === GONE && this.#followed.isCurrent(table))
           this.#changed.set(nameOf(table), undefined);
+        if (run.frame.op(row) === 't') this.#emptied.add(nameOf(table));
         this.#touch(table);
       }
       if (ends) this.#transactions += 1;
@@ -102,12 +112,13 @@ class Splitter {
   /** Whether a row may ask for something that cannot be done before the rows of the part at hand. */
   #mustCut(run: Run, row: number, table: TableSchema, step: SchemaStep | undefined): boolean {
     const name = nameOf(table);
+    const mark = markAt(run, row);
+    if (mark === BEGIN && this.#emptied.has(name)) return true;
     if (!this.#changed.has(name)) return step !== undefined && this.#isTouched(table);
     const version = this.#changed.get(name);
-    const mark = markAt(run, row);
     if (mark === GONE) return version !== undefined;
     // Whether the step before has stopped the table shows when it is done.
-    return mark === 'begin' || version !== table.version;
+    return mark === BEGIN || version !== table.version;
   }
 
   /** Adds a step before the part's rows. */
@@ -130,7 +141,7 @@ class Splitter {
     const lost = followed.isLost(table);
     const isCurrent = record?.definition?.version === table.version;
     const mark = markAt(run, row);
-    const restart = mark === 'begin' && followed.mayRestart(table, run.frame.row(row)[2]?.[2] === UNASKED);
+    const restart = mark === BEGIN && followed.mayRestart(table, run.frame.row(row)[2]?.[2] === UNASKED);
     if (restart && (stopped || lost)) return { table, restart };
     if (mark === GONE) {
       // What is gone need not be made first; and a flow that is being rebuilt has not come to where the table begins.
@@ -186,6 +197,7 @@ class Splitter {
     this.#runs = [];
     this.#steps = [];
     this.#touched = new Set();
+    this.#emptied = new Set();
     this.#changed.clear();
     this.#midway = next === undefined;
     this.#rows = 0;

@@ -27,6 +27,7 @@ const tables = [
   tableOf('other', ['id bigint']),
 ];
 const truncated: RowChange = ['t', 0, []];
+const mark = (what: string): RowChange => ['s', 0, ['x', what]];
 
 const PLAIN = `CREATE TABLE items (id bigint PRIMARY KEY);
   CREATE TABLE kids (id bigint PRIMARY KEY, item bigint REFERENCES items, more text NOT NULL)`;
@@ -37,14 +38,15 @@ const partitions = (table: string): string =>
    CREATE TABLE ${table}_2 PARTITION OF ${table} FOR VALUES FROM (100) TO (200);`;
 
 /** The target's `kids` has a column that the source does not fill. */
-async function open(ddl = PLAIN): Promise<{ notices: () => readonly TableNotice[] }> {
+async function open(ddl = PLAIN): Promise<{ notices: () => readonly TableNotice[]; start: () => void }> {
   fixture = await PostgresTarget.open(pg, natsServer.url);
   await fixture.client.query(ddl);
   let notices: readonly TableNotice[] = [];
-  fixture.feed.start({ tables: (found) => void (notices = found) });
+  const start = (): void => void fixture.feed.start({ tables: (found) => void (notices = found) });
+  start();
   await fixture.feed.frame(tables, [[ins('1'), at(1, ins('1', '1')), at(2, ins('1'))]]);
   await fixture.feed.caughtUp();
-  return { notices: () => notices };
+  return { notices: () => notices, start };
 }
 
 test('a table to which no row of the stopped one refers is emptied', async () => {
@@ -112,4 +114,21 @@ test('rows of a table that is not of the flow stay, also where they refer to a p
   });
   expect(await refused).toMatch(/truncate/);
   expect(await fixture.rows('SELECT item FROM own')).toEqual([['1']]);
+});
+
+test('a table that a TRUNCATE stopped is followed again where a reading of it begins in the same batch', async () => {
+  const { notices, start } = await open();
+  await fixture.client.query(`INSERT INTO kids VALUES (1, 1, 'left')`);
+  await fixture.feed.stopFlows();
+  await fixture.feed.frame(tables.slice(0, 1), [
+    [truncated],
+    [mark('begin')],
+    [['r', 0, ['1']]],
+    [ins('5')],
+    [mark('end')],
+  ]);
+  start();
+  await fixture.feed.caughtUp();
+  expect(notices().map(({ name, state }) => `${name} ${state}`)).toEqual(['kids stopped']);
+  expect(await fixture.rows('SELECT id FROM items ORDER BY id')).toEqual([['1'], ['5']]);
 });
