@@ -1,7 +1,6 @@
 /** Changes in quarantine, by their keys: later changes of such a key wait behind them, and their neighbours go on. */
-import { createHash } from 'node:crypto';
 import type { RowChange } from '../core/frame.ts';
-import { filledImage, touchedKeys, type KeyShape } from './row-key.ts';
+import { touchedKeys, touchedRows, type KeyShape } from './row-key.ts';
 
 /** A change of a source transaction. */
 export interface HeldChange {
@@ -159,12 +158,4 @@ class WaitingRows {
     tables.delete(table);
     undo?.push(() => tables.set(table, versions));
   }
-}
-
-/** The rows that a change finds and leaves, each as a digest of all its values: rows may be large, and many. */
-function touchedRows(row: RowChange): string[] {
-  const images = [row[4], row[2] === null ? undefined : filledImage(row)];
-  return images.flatMap((image) =>
-    image === undefined ? [] : [createHash('sha256').update(JSON.stringify(image)).digest('base64url')],
-  );
 }

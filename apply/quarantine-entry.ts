@@ -1,6 +1,6 @@
 /** The exception inbox of a target, apart from the store that keeps it. */
 import type { ColumnSchema, RowChange, TableSchema, Value } from '../core/frame.ts';
-import { keyShape, touchedKeys, type KeyShape } from './row-key.ts';
+import { keyShape, touchedKeys, touchedRows, type KeyShape } from './row-key.ts';
 import { diffSchemas } from './schema-diff.ts';
 
 export interface RowFailure {
@@ -86,12 +86,16 @@ export interface KeyedEntry {
   readonly keys: readonly string[];
 }
 
-/** `followed`: the change as the flow follows its table; undefined for one that tells no key by then, and stands by itself. */
+/**
+ * `followed`: the change as the flow follows its table; undefined for one that tells no key by then, and stands by itself. In
+ * a table without a key all values of a row stand for it: a delete must not go before the insert of what it deletes.
+ */
 export function keyedEntry(id: string, followed: QuarantinedChange | undefined): KeyedEntry {
   if (followed === undefined) return { id, keys: [] };
   const { table, change } = followed;
   const shape = keyShape(table);
-  return { id, keys: touchedKeys(shape, change).map((key) => `${shape.id}\0${key}`) };
+  const keys = shape.key.length === 0 ? touchedRows(change) : touchedKeys(shape, change);
+  return { id, keys: keys.map((key) => `${shape.id}\0${key}`) };
 }
 
 /** Bytes of changes that are read at a time. */

@@ -1,4 +1,5 @@
 /** Keys of rows: which columns tell rows apart, and the text that stands for a key. */
+import { createHash } from 'node:crypto';
 import { ReplicationError } from '../core/errors.ts';
 import type { RowChange, TableSchema, Value } from '../core/frame.ts';
 
@@ -77,6 +78,17 @@ export function filledImage(row: RowChange): readonly Value[] {
   const before = row[3] === 'f' ? row[4] : undefined;
   if (before === undefined || !after.includes(0)) return after;
   return after.map((value, index) => (value === 0 ? before[index]! : value));
+}
+
+/**
+ * The rows that a change finds and leaves, each as a digest of all its values: what stands for a key in a table that has
+ * none. Rows may be large, and many.
+ */
+export function touchedRows(row: RowChange): string[] {
+  const images = [row[4], row[2] === null ? undefined : filledImage(row)];
+  return images.flatMap((image) =>
+    image === undefined ? [] : [createHash('sha256').update(JSON.stringify(image)).digest('base64url')],
+  );
 }
 
 /** Whether an image leaves a column unchanged that is written. */

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
-import { asFollowed, pagesOf, type QuarantinedChange } from '../../apply/quarantine-entry.ts';
+import { asFollowed, keyedEntry, pagesOf, replayRounds, type QuarantinedChange } from '../../apply/quarantine-entry.ts';
 import type { TableSchema } from '../../core/frame.ts';
 
 const table = (version: string, key: string, ...columns: (readonly [id: number, name: string])[]): TableSchema => ({
@@ -66,4 +66,19 @@ it('changes are read in pages of limited size, one that is larger by itself', as
   };
   expect(await pages(sizes)).toEqual([['0', '1'], ['2'], ['3'], ['4', '5'], ['6']]);
   expect(await pages([])).toEqual([]);
+});
+
+it('a delete in a table without a key waits behind the insert of its row, and neighbours do not', async () => {
+  const log: TableSchema = { ...table('1', '', [1, 'a'], [2, 'p']), key: [] };
+  const entry = (id: string, change: QuarantinedChange['change']) => keyedEntry(id, { change, table: log, target });
+  const entries = [
+    entry('1', ['i', 0, ['x', '1']]),
+    entry('2', ['d', 0, null, 'f', ['x', '1']]),
+    entry('3', ['d', 0, null, 'f', ['y', '1']]),
+  ];
+  const refusing = { reason: 'constraint', sqlState: '23503', message: 'no parent' };
+  const { applied, failed } = await replayRounds(entries, async (id) => (id === '1' ? refusing : undefined));
+  expect(applied).toEqual(['3']);
+  expect(failed.map(({ id }) => id)).toEqual(['1']);
+  expect((await replayRounds(entries, async () => undefined)).applied).toEqual(['1', '2', '3']);
 });
