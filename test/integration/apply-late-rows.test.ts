@@ -155,29 +155,31 @@ describe.each(['postgres', 'mysql', 'mariadb'] as const)('%s', (kind) => {
     expect(found).toHaveLength(6);
   });
 
-  test.runIf(kind === 'postgres')('what was refused before is not read again in each part', async () => {
-    await open();
-    const flow = target.feed.start();
-    const parts = 30;
-    const refusedIn = (n: number): RowChange[] => Array.from({ length: 20 }, (_, i) => kid(`${n * 20 + i}`, '9999'));
-    await transaction([
-      ...Array.from({ length: parts }, (_, n) => [...refusedIn(n), ...many(100 * n)]),
-      [ins('9999', 'parent')],
-    ]);
-    await target.feed.caughtUp();
-    expect(await keptKids()).toHaveLength(parts * 20);
-    flow.stop.abort();
-    await flow.done;
-    const count = async (what: string): Promise<number> => {
-      const [row] = (await target.rows(
-        `SELECT ${what} FROM pg_stat_user_tables WHERE schemaname = 'waybill' AND relname = 'quarantine'`,
-      )) as string[][];
-      return Number(row![0]);
-    };
-    // The server counts when a session ends, at the latest.
-    await expect.poll(() => count('n_tup_del')).toBe(parts * 20);
-    expect(await count('seq_tup_read + idx_tup_fetch')).toBeLessThan(parts * 20 * 10);
-  });
+  // Only Postgres counts the rows that were read.
+  if (kind === 'postgres')
+    test('what was refused before is not read again in each part', async () => {
+      await open();
+      const flow = target.feed.start();
+      const parts = 30;
+      const refusedIn = (n: number): RowChange[] => Array.from({ length: 20 }, (_, i) => kid(`${n * 20 + i}`, '9999'));
+      await transaction([
+        ...Array.from({ length: parts }, (_, n) => [...refusedIn(n), ...many(100 * n)]),
+        [ins('9999', 'parent')],
+      ]);
+      await target.feed.caughtUp();
+      expect(await keptKids()).toHaveLength(parts * 20);
+      flow.stop.abort();
+      await flow.done;
+      const count = async (what: string): Promise<number> => {
+        const [row] = (await target.rows(
+          `SELECT ${what} FROM pg_stat_user_tables WHERE schemaname = 'waybill' AND relname = 'quarantine'`,
+        )) as string[][];
+        return Number(row![0]);
+      };
+      // The server counts when a session ends, at the latest.
+      await expect.poll(() => count('n_tup_del')).toBe(parts * 20);
+      expect(await count('seq_tup_read + idx_tup_fetch')).toBeLessThan(parts * 20 * 10);
+    });
 
   test('what waited before the transaction keeps waiting, with what comes of it there', async () => {
     await open();
