@@ -21,21 +21,32 @@ export async function readTables(
   defaults: Defaults = new Map(),
 ): Promise<{ readonly tables: CapturedTable[]; readonly isWhole: boolean }> {
   try {
-    const listed = await client.query<{ oid: string; schema: string; name: string }>(
-      `select c.oid::int8::text as oid, n.nspname as schema, c.relname as name ${TABLES_SQL} and not c.relispartition`,
-    );
-    const oids = listed.rows
-      .filter(({ oid, schema, name }) => isChosen(schema, name, Number(oid)))
-      .map(({ oid }) => oid);
-    let held: readonly string[] = [];
-    for (let attempt = 1; ; attempt++) {
-      const rows = await readUnheld(client, oids, held);
-      if (rows !== undefined)
-        return { tables: withDefaults(rows, new Set(held), defaults), isWhole: held.length === 0 };
-      held = attempt === MOST_ATTEMPTS ? oids : await heldTables(client, oids, held);
+    for (let round = 1; ; round++) {
+      const listed = await client.query<{ oid: string; schema: string; name: string }>(
+        `select c.oid::int8::text as oid, n.nspname as schema, c.relname as name ${TABLES_SQL} and not c.relispartition`,
+      );
+      const oids = listed.rows
+        .filter(({ oid, schema, name }) => isChosen(schema, name, Number(oid)))
+        .map(({ oid }) => oid);
+      const read = await readListed(client, oids, defaults);
+      // All that were listed have gone while whoever held them was waited for: others may have come in their place.
+      if (read.tables.length > 0 || oids.length === 0 || round === MOST_ATTEMPTS) return read;
     }
   } catch (thrown) {
     throw sourceError(thrown, 'reading the catalog of the source');
+  }
+}
+
+async function readListed(
+  client: pg.Client,
+  oids: readonly string[],
+  defaults: Defaults,
+): Promise<{ readonly tables: CapturedTable[]; readonly isWhole: boolean }> {
+  let held: readonly string[] = [];
+  for (let attempt = 1; ; attempt++) {
+    const rows = await readUnheld(client, oids, held);
+    if (rows !== undefined) return { tables: withDefaults(rows, new Set(held), defaults), isWhole: held.length === 0 };
+    held = attempt === MOST_ATTEMPTS ? oids : await heldTables(client, oids, held);
   }
 }
 
