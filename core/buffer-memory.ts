@@ -9,6 +9,8 @@ import { getHeapStatistics } from 'node:v8';
 
 /** A collection of the young part of a small heap takes less than a millisecond: often enough to be bounded, too rare to be felt. */
 const COLLECT_BYTES = 1 << 20;
+/** In a large heap it takes longer, and buffers of this part of it are not what its memory is spent on. */
+const COLLECT_PART = 16;
 /** Node reads at most so much of a socket at a time: a longer message was put together in memory of its own. */
 const SOCKET_BYTES = 64 * 1024;
 /** Below this, giving a buffer up costs more than it brings. */
@@ -19,10 +21,11 @@ const LARGE_BYTES = 64 * 1024;
  * itself sees no reason to look for them while little else grows.
  */
 const COLLECTIONS = 32;
-/** In a heap of this size that takes some 15 ms. In a larger one it would be felt, and a few buffers would not. */
+/** In a heap of this size that takes some 20 ms. In a larger one it would be felt, and a few buffers would not. */
 const SMALL_HEAP_BYTES = 48 << 20;
 
 let used = 0;
+let collectAt = COLLECT_BYTES;
 let collections = 0;
 
 /**
@@ -31,10 +34,12 @@ let collections = 0;
  */
 export function buffersUsed(bytes: number): void {
   used += bytes;
-  if (used < COLLECT_BYTES) return;
+  if (used < collectAt) return;
   used = 0;
   collections += 1;
-  if (collections % COLLECTIONS === 0 && getHeapStatistics().used_heap_size < SMALL_HEAP_BYTES) globalThis.gc?.();
+  const heap = getHeapStatistics().used_heap_size;
+  collectAt = heap < SMALL_HEAP_BYTES ? COLLECT_BYTES : heap / COLLECT_PART;
+  if (collections % COLLECTIONS === 0 && heap < SMALL_HEAP_BYTES) globalThis.gc?.();
   else globalThis.gc?.({ type: 'minor' });
 }
 
