@@ -1,7 +1,7 @@
 /**
  * Benchmarks against what the databases themselves offer, side by side in one run: the same log, equal servers, the order of
  * the contenders alternating, medians of paired ratios.
- * `npm run bench -- [capture] [catchup] [drain | small insert update] [snapshot] [manytables] [canonical] [burst] [latency] [memory] [mysql | mysqlcapture mysqldrain
+ * `npm run bench -- [capture] [catchup] [drain | small insert update] [snapshot] [manytables] [spread] [canonical] [burst] [latency] [memory] [mysql | mysqlcapture mysqldrain
  * mysqlsnapshot mysqlmemory] [mariadb | mariadbcapture …] [--scale 0.1] [--rounds 4]`.
  * `large`, a transaction of 10,000,000 rows received either way, takes minutes and some 10 GB of disk, and `rules`, a burst of bad
  * rows for every rule, some minutes: they are run when they are named.
@@ -17,6 +17,7 @@ import { benchMysqlCapture, benchMysqlDrain, benchMysqlMemory } from './mysql.ts
 import { benchMysqlSnapshot } from './mysql-snapshot.ts';
 import { benchRules } from './rules.ts';
 import { benchManyTables, benchSnapshot } from './snapshot.ts';
+import { benchSpread } from './spread.ts';
 import { lines, named, nats, rounds, say, source, target, wanted } from './setting.ts';
 
 try {
@@ -29,6 +30,7 @@ try {
     if (wanted('drain') || wanted(kind)) await benchDrain(kind);
   if (wanted('snapshot')) await benchSnapshot();
   if (wanted('manytables')) await benchManyTables();
+  if (wanted('spread')) await benchSpread();
   if (wanted('canonical')) await benchCanonical();
   if (wanted('burst')) await benchBurst();
   if (wanted('latency')) await benchLatency();

@@ -152,12 +152,12 @@ export async function copyTable(from: string, to: string, schema: string): Promi
 }
 
 /** `COPY … TO STDOUT` of the source's rows, piped into `COPY … FROM STDIN`. */
-export async function copyRows(from: string, to: string, table: string): Promise<void> {
+export async function copyRows(from: string, to: string, table: string, of = 'items'): Promise<void> {
   const { to: copyTo, from: copyFrom } = await import('pg-copy-streams');
   const { pipeline } = await import('node:stream/promises');
   await withClient(from, (reader) =>
     withClient(to, (writer) =>
-      pipeline(reader.query(copyTo('copy items to stdout')), writer.query(copyFrom(`copy ${table} from stdin`))),
+      pipeline(reader.query(copyTo(`copy ${of} to stdout`)), writer.query(copyFrom(`copy ${table} from stdin`))),
     ),
   );
 }
