@@ -17,6 +17,7 @@ import { ReplicationError } from './errors.ts';
 import { writeDecimal, writeHex64 } from './ascii-writer.ts';
 import { FrameLines } from './frame-lines.ts';
 import { MOST_ESCAPE_BYTES, TextCopier } from './json-text.ts';
+import { tableText } from './table-texts.ts';
 
 const QUOTE = 0x22;
 const COMMA = 0x2c;
@@ -44,6 +45,8 @@ const KEPT_TIMES = 4;
 /** Room kept behind the rows so that short writes need no check of their own. */
 const SLACK_BYTES = 64;
 const TX_HEAD = Buffer.from('],"tx":[', 'latin1');
+const TABLES_HEAD = Buffer.from('],"tables":[', 'latin1');
+const TABLES_TAIL = Buffer.from(']}', 'latin1');
 /** What a transaction entry takes at most, of two LSNs and numbers below 2^53. */
 const MOST_ENTRY_BYTES = 128;
 const PARTS: Readonly<Record<Part, Buffer>> = {
@@ -463,12 +466,19 @@ export class FrameWriter {
   /** Ends the frame. The payload is a view on this writer's buffer: valid until `reset`. */
   finish(): Buffer {
     this.#closeLines();
-    const tables = Buffer.from(`],"tables":${JSON.stringify([...this.#tables.keys()])}}`);
-    this.#reserve(TX_HEAD.length + this.#entriesLength + tables.length);
+    const tables = [...this.#tables.keys()].map(tableText);
+    const tablesBytes = tables.reduce((sum, text) => sum + text.length + 1, TABLES_HEAD.length + TABLES_TAIL.length);
+    this.#reserve(TX_HEAD.length + this.#entriesLength + tablesBytes);
+    const buffer = this.#buffer;
     let at = this.#length;
-    at += TX_HEAD.copy(this.#buffer, at);
-    at += this.#entries.copy(this.#buffer, at, 0, this.#entriesLength);
-    this.#length = at + tables.copy(this.#buffer, at);
+    at += TX_HEAD.copy(buffer, at);
+    at += this.#entries.copy(buffer, at, 0, this.#entriesLength);
+    at += TABLES_HEAD.copy(buffer, at);
+    for (const [index, text] of tables.entries()) {
+      if (index > 0) buffer[at++] = COMMA;
+      at += text.copy(buffer, at);
+    }
+    this.#length = at + TABLES_TAIL.copy(buffer, at);
     if (this.lines.length > 0) {
       this.#buffer[VERSION_AT] = ZERO + LINES_VERSION;
       this.#reserve(this.lines.length + 1);

@@ -205,6 +205,18 @@ export function decodeTail(text: string, place: string): Pick<FramePayload, 'tx'
   return tail;
 }
 
+/** Decodes and checks one table. Throws as `decodeFrame`. */
+export function decodeTable(text: string, place: string): TableSchema {
+  let table: TableSchema;
+  try {
+    table = JSON.parse(text) as TableSchema;
+  } catch (cause) {
+    throw new ReplicationError('frame_unreadable', `${place} ${notJson(cause)}`, { cause });
+  }
+  checkTable(table, refuser(place));
+  return table;
+}
+
 type Refuse = (what: string) => never;
 
 function refuser(place: string): Refuse {
@@ -215,13 +227,15 @@ function refuser(place: string): Refuse {
 
 function checkTail(frame: Pick<FramePayload, 'tx' | 'tables'>, refuse: Refuse): void {
   if (!Array.isArray(frame.tx) || !Array.isArray(frame.tables)) refuse('rows, tx or tables is missing');
-  for (const table of frame.tables) {
-    if (typeof table?.schema !== 'string' || typeof table.name !== 'string' || typeof table.version !== 'string')
-      refuse('a table has no schema, name or version');
-    if (!Array.isArray(table.key) || !Array.isArray(table.columns) || table.columns.length === 0)
-      refuse(`table ${table.schema}.${table.name} has no key list or no columns`);
-  }
+  for (const table of frame.tables) checkTable(table, refuse);
   for (const entry of frame.tx) if (!Array.isArray(entry)) refuse('a transaction is not a list');
+}
+
+function checkTable(table: TableSchema, refuse: Refuse): void {
+  if (typeof table?.schema !== 'string' || typeof table.name !== 'string' || typeof table.version !== 'string')
+    refuse('a table has no schema, name or version');
+  if (!Array.isArray(table.key) || !Array.isArray(table.columns) || table.columns.length === 0)
+    refuse(`table ${table.schema}.${table.name} has no key list or no columns`);
 }
 
 function checkRows(frame: FramePayload, refuse: Refuse): void {

@@ -8,6 +8,7 @@ import { ReplicationError } from './errors.ts';
 import {
   decodeFrame,
   decodePacked,
+  decodeTable,
   decodeTail,
   FRAME_VERSION,
   hasLines,
@@ -20,6 +21,7 @@ import {
 } from './frame.ts';
 import type { LineBlock, PackedRows } from './packed-rows.ts';
 import { plainRows } from './plain-rows.ts';
+import { readTables } from './table-texts.ts';
 import { TransactionIndex } from './transaction-index.ts';
 
 const QUOTE = 0x22;
@@ -93,7 +95,9 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
       this.#tx = TransactionIndex.of(tx);
     } else {
       this.#tx = index;
-      this.tables = decodeTail(`{"tx":[],${payload.toString('utf8', index.end + 2)}`, place).tables;
+      this.tables =
+        readTables(payload, index.end + 2, (text) => decodeTable(text, place)) ??
+        decodeTail(`{"tx":[],${payload.toString('utf8', index.end + 2)}`, place).tables;
     }
     this.#blocks = new Map(blocks.map((block) => [block.from, block]));
     this.transactions = this.#tx.length;
