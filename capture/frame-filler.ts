@@ -12,6 +12,9 @@ export interface PendingFrame<P extends Position> extends SealedFrame {
 }
 
 const MOST_SPARE_WRITERS = 2;
+/** A frame holds so many times the bytes of its definitions in rows, unless it would be so many times as large as usual. */
+const TABLES_TIMES = 2;
+const MOST_TIMES = 4;
 
 export class FrameFiller<P extends Position> {
   readonly #frameBytes: number;
@@ -33,12 +36,14 @@ export class FrameFiller<P extends Position> {
   }
 
   get full(): boolean {
-    return this.#writer.size >= this.#frameBytes;
+    return this.room <= 0;
   }
 
-  /** Bytes until it is full. */
+  /** Bytes until it is full. Rows of very many tables make it larger: their definitions would be most of it. */
   get room(): number {
-    return this.#frameBytes - this.#writer.size;
+    const { size, tablesBytes } = this.#writer;
+    const most = Math.min(TABLES_TIMES * tablesBytes, MOST_TIMES * this.#frameBytes);
+    return Math.max(this.#frameBytes, most) - size;
   }
 
   /** End of what has been sealed. */

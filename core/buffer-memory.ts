@@ -38,7 +38,7 @@ export function buffersUsed(bytes: number): void {
   used = 0;
   collections += 1;
   const heap = getHeapStatistics().used_heap_size;
-  collectAt = heap < SMALL_HEAP_BYTES ? COLLECT_BYTES : heap / COLLECT_PART;
+  collectAt = Math.max(COLLECT_BYTES, heap / COLLECT_PART);
   if (collections % COLLECTIONS === 0 && heap < SMALL_HEAP_BYTES) globalThis.gc?.();
   else globalThis.gc?.({ type: 'minor' });
 }

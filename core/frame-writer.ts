@@ -73,6 +73,7 @@ export class FrameWriter {
   #linesOpen = 0;
   #linesFrom = 0;
   readonly #tables = new Map<TableSchema, number>();
+  #tablesBytes = 0;
 
   /** `sizeBytes` is the usual size of a frame; the buffer grows for a row that is larger. */
   constructor(sizeBytes: number) {
@@ -93,6 +94,7 @@ export class FrameWriter {
     this.#linesOpen = 0;
     this.#transactions = 0;
     this.#tables.clear();
+    this.#tablesBytes = 0;
     this.#texts.forget();
   }
 
@@ -104,6 +106,11 @@ export class FrameWriter {
   /** Bytes of rows and transactions written so far. */
   get size(): number {
     return this.#length + this.lines.length + this.#entriesLength;
+  }
+
+  /** Bytes of the definitions of the tables that its rows name. */
+  get tablesBytes(): number {
+    return this.#tablesBytes;
   }
 
   /** Of the format that the frame has so far. */
@@ -152,7 +159,10 @@ export class FrameWriter {
           'internal',
           `${table.schema}.${table.name} has no columns: nobody could read its rows`,
         );
-      if (index === this.#tables.size) this.#tables.set(table, index);
+      if (index === this.#tables.size) {
+        this.#tables.set(table, index);
+        this.#tablesBytes += tableText(table).length + 1;
+      }
     }
     const buffer = this.#buffer;
     let at = this.#length;
@@ -467,8 +477,7 @@ export class FrameWriter {
   finish(): Buffer {
     this.#closeLines();
     const tables = [...this.#tables.keys()].map(tableText);
-    const tablesBytes = tables.reduce((sum, text) => sum + text.length + 1, TABLES_HEAD.length + TABLES_TAIL.length);
-    this.#reserve(TX_HEAD.length + this.#entriesLength + tablesBytes);
+    this.#reserve(TX_HEAD.length + this.#entriesLength + TABLES_HEAD.length + this.#tablesBytes + TABLES_TAIL.length);
     const buffer = this.#buffer;
     let at = this.#length;
     at += TX_HEAD.copy(buffer, at);
