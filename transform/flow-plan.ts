@@ -19,7 +19,7 @@ import { readMapping } from './mapping/yaml-file.ts';
 import { compileOwnership, type Ownership } from './ownership/ownership.ts';
 
 /** Rises when the same mapping gives other records than before, or holds other ones: then all are made anew. */
-const LOGIC_VERSION = 3;
+const LOGIC_VERSION = 4;
 
 export interface SourcePlan {
   readonly name: string;

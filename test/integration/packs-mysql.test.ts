@@ -265,6 +265,22 @@ describe.each(['mysql', 'mariadb'] as const)('OpenBoxes pack on %s', (flavour) =
     expect(site.records('inventory_position')).toEqual(before);
   });
 
+  it('two facilities with one name are not taken for one', async () => {
+    const before = site.records('inventory_position');
+    await site.execute(
+      `insert into location (id, name, active, inventory_id) values ('l9', 'Central', 1, 'i9');
+       insert into product_availability (id, location_id, product_id, product_code, inventory_item_id, quantity_on_hand)
+         values ('pa9', 'l9', 'p1', 'GLOVES', 'ii1', 900)`,
+    );
+    expect(site.records('inventory_position')).toEqual(before);
+    expect(site.held()).toEqual([
+      'location code must be unique, and several rows have it',
+      'inventory_position location_id must be the same in all rows of the record',
+    ]);
+    await site.execute(`delete from product_availability where id = 'pa9'; delete from location where id = 'l9'`);
+    expect(site.held()).toEqual([]);
+  });
+
   it('a unit that is not known does not pass for pieces', async () => {
     await site.execute(
       `insert into product (id, product_code, name, unit_of_measure) values ('p8', 'ROPE', 'Rope', 'coil'), ('p9', 'CAP', 'Cap', null)`,

@@ -64,6 +64,26 @@ describe('Odoo pack', () => {
     expect(replaced).toEqual([]);
   });
 
+  it('quirk: codes of products and names of places need not be unique: what only has the same name is not added up', async () => {
+    const there = chair();
+    await site.execute(
+      `insert into product_product (id, default_code, product_tmpl_id, active) values (7, 'CHAIR', 2, true);
+       ${quant(7, 5)}`,
+    );
+    expect(chair()).toEqual(there);
+    expect(site.held()).toContain('inventory_position product_id must be the same in all rows of the record');
+    await site.execute('delete from stock_quant where product_id = 7; delete from product_product where id = 7');
+    await site.execute(
+      `insert into stock_location (id, name, usage, complete_name, active) values (88, 'Stock', 'internal', 'WH/Stock', true);
+       ${quant(1, 3, 0, 88)}`,
+    );
+    expect(chair()).toEqual(there);
+    expect(site.held()).toContain('inventory_position location_id must be the same in all rows of the record');
+    await site.execute('delete from stock_quant where location_id = 88; delete from stock_location where id = 88');
+    expect(site.held()).toEqual([]);
+    expect(chair()).toEqual(there);
+  });
+
   it('quirk: a zero quant is zero stock until it is deleted', async () => {
     await site.execute('update stock_quant set quantity = 0, reserved_quantity = 0');
     expect(chair()).toMatchObject({ on_hand: '0', allocated: '0' });

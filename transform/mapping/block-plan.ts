@@ -90,6 +90,8 @@ export interface CompiledBlock {
   readonly keys: readonly Evaluator[];
   /** All but the key. */
   readonly fields: readonly CompiledField[];
+  /** What all rows of a record must have in common. */
+  readonly same: readonly { readonly name: string; readonly evaluate: Evaluator }[];
   /** Name, in the file, of the rule that makes a field: for explanations. */
   readonly rule: string;
 }
@@ -218,8 +220,16 @@ function compileBlock(
     expires: block.expires === undefined ? undefined : compile(block.expires),
     keys: block.entity.key.map((name) => compile(valueOf(name))),
     fields,
+    same: block.same.map((value) => ({ name: columnName(value), evaluate: compile(value) })),
     rule: `${mapping.name}:${block.path.join('.')}`,
   };
+}
+
+/** How a column is called in messages. */
+function columnName(value: Expression): string {
+  if (value.op !== 'column') return 'same';
+  const { input, columns } = value.ref;
+  return input === '' ? columns[0]! : `${input}.${columns[0]!}`;
 }
 
 /** Conditions that must all hold. */

@@ -60,7 +60,7 @@ export class BlockState {
   constructor(block: CompiledBlock, index: number, events = false) {
     this.#block = block;
     const { entity } = block.block;
-    this.#noCells = block.fields.map(() => undefined);
+    this.#noCells = [...block.fields, ...block.same].map(() => undefined);
     this.#noKeys = entity.key.map(() => '');
     this.#contributor = new Contributor(block, index);
     this.#part = block.inputs[0]!.table.store.addBlock();
@@ -342,7 +342,7 @@ export class BlockState {
    * state: its key is known to be good, and what expires is given by itself.
    */
   #member(row: Row, old: Member | undefined, cause: Cause | undefined, nowUs: number): Member | Violation | undefined {
-    const { inputs, where, expires, keys, fields, block } = this.#block;
+    const { inputs, where, expires, keys, fields, same, block } = this.#block;
     if (this.#waiting.size > 0) this.#waiting.delete(row.key);
     const rows: (Row | null)[] = [row];
     for (let i = 1; i < inputs.length; i++) {
@@ -410,6 +410,7 @@ export class BlockState {
       const included = counted === undefined ? true : counted(rows);
       cells[position] = included === true ? evaluate(rows) : included === false ? undefined : included;
     }
+    for (let number = 0; number < same.length; number++) cells[fields.length + number] = same[number]!.evaluate(rows);
     return member;
   }
 

@@ -116,6 +116,7 @@ function checkBlock(
     if (value.op === 'const' && value.value === null && !field.nullable && !field.key)
       problems.push({ path: value.path, message: `${block.entity.name}.${name} must not be absent` });
   }
+  for (const value of block.same) visit(value);
   if (block.where !== undefined) visit(block.where);
   if (block.expires !== undefined) {
     visit(block.expires);

@@ -8,7 +8,7 @@ import type { Member } from './record-state.ts';
 
 /** The value of a field over all rows of a record. */
 export function combine(field: CompiledField, members: readonly Member[], position: number): Cell {
-  if (field.aggregate === undefined) return members[0]!.cells[position] ?? null;
+  if (field.aggregate === undefined) return inCommon(members, position);
   const texts: string[] = [];
   for (const member of members) {
     const cell = member.cells[position];
@@ -39,4 +39,17 @@ export function combine(field: CompiledField, members: readonly Member[], positi
         null,
       );
   }
+}
+
+/** What all rows of a record say; a fault where they do not say the same. */
+export function inCommon(members: readonly Member[], position: number): Cell {
+  const first = members[0]!.cells[position] ?? null;
+  for (let number = 1; number < members.length; number++) {
+    if (isFault(first)) return first;
+    const other = members[number]!.cells[position] ?? null;
+    if (isFault(other)) return other;
+    if (other !== first)
+      return new Fault('must be the same in all rows of the record', `${valueClass(first)}, ${valueClass(other)}`);
+  }
+  return first;
 }

@@ -5,7 +5,7 @@ import { valueClass } from '../canonical/field-type.ts';
 import { ABSENT, type Violation } from '../canonical/validate.ts';
 import type { CompiledBlock } from './block-plan.ts';
 import { Fault, isFault } from './cell.ts';
-import { combine } from './combine.ts';
+import { combine, inCommon } from './combine.ts';
 import {
   NOTHING_HELD,
   WHOLE_RECORD,
@@ -57,7 +57,7 @@ export class Contributor {
     lineageOf: (cause: Cause) => Lineage,
     into: ContributionChange[],
   ): Outcome {
-    const { block, fields } = this.#block;
+    const { block, fields, same } = this.#block;
     const { entity } = block;
     const { key, given: old } = record;
     const { only } = record.rows;
@@ -72,6 +72,11 @@ export class Contributor {
       const fault = new Fault('must be unique, and several rows have it', `${members.length} rows`);
       held = this.#hold(held, record, WHOLE_RECORD, entity.key.join(', '), fault);
     }
+    if (members !== undefined && members.length > 1)
+      for (let number = 0; number < same.length; number++) {
+        const common = inCommon(members, fields.length + number);
+        if (isFault(common)) held = this.#hold(held, record, WHOLE_RECORD, same[number]!.name, common);
+      }
     // Made once something differs: what a transaction leaves as it was makes nothing new.
     let values = old === undefined ? this.#valuesOf(record, undefined) : undefined;
     for (let position = 0; position < fields.length; position++) {

@@ -21,6 +21,8 @@ const block = z.strictObject({
   where: z.unknown().optional(),
   /** Rows of one key are added up instead of being refused. */
   group: z.boolean().default(false),
+  /** What rows of one key must have in common to be added up. */
+  same: z.array(z.unknown()).min(1, 'must name at least one column').optional(),
   /** A time after which a row no longer counts, though nothing in it changes. */
   expires: z.unknown().optional(),
   fields: z.record(z.string(), z.unknown()),
@@ -54,6 +56,8 @@ export interface Block {
   readonly joins: readonly Join[];
   readonly where?: Condition;
   readonly group: boolean;
+  /** All rows of a record must give the same for each of these, or the record is held. */
+  readonly same: readonly Expression[];
   readonly expires?: Expression;
   readonly fields: readonly { readonly name: string; readonly value: Expression }[];
   readonly path: FilePath;
@@ -139,6 +143,7 @@ function readBlock(reader: ExpressionReader, entity: Entity, raw: z.infer<typeof
     joins,
     ...(raw.where === undefined ? {} : { where: reader.condition(raw.where, [...path, 'where']) }),
     group: raw.group,
+    same: (raw.same ?? []).map((value, index) => reader.expression(value, [...path, 'same', index])),
     ...(raw.expires === undefined ? {} : { expires: reader.expression(raw.expires, [...path, 'expires']) }),
     fields,
     path,
@@ -164,6 +169,7 @@ function blockProblems(given: Block): MappingProblem[] {
     if (value.op === 'aggregate' && !given.group) report(at, `${value.aggregate} needs "group: true"`);
     if (value.op === 'aggregate' && definition?.key === true) report(at, 'a field of the key cannot be an aggregate');
   }
+  if (given.same.length > 0 && !given.group) report([...path, 'same'], 'same needs "group: true"');
   for (const key of entity.key)
     if (!supplied.has(key)) report([...path, 'fields'], `does not supply ${key}, a field of the key`);
   const earlier = new Set(['']);
@@ -188,6 +194,7 @@ function blockProblems(given: Block): MappingProblem[] {
     for (const child of childrenOf(value)) visit(child, false);
   };
   for (const field of given.fields) visit(field.value, true);
+  for (const value of given.same) visit(value, false);
   if (given.where !== undefined) visit(given.where, false);
   if (given.expires !== undefined) visit(given.expires, false);
   return problems;

@@ -8,7 +8,7 @@ import { Members } from './members.ts';
 /** A row as far as it counts for a record. */
 export interface Member {
   readonly record: RecordState;
-  /** One cell for each compiled field; undefined where an aggregate's condition leaves the row out. Changed in place. */
+  /** One cell for each compiled field, and behind them what `same` asks of the rows; undefined where an aggregate's condition leaves the row out. Changed in place. */
   readonly cells: (Cell | undefined)[];
 }
 
