@@ -12,6 +12,8 @@ const mappingSchema = z
     map: z.string().min(1).optional(),
     /** The zone of times without one, which belongs to an installation and not to a pack: an IANA name. */
     zone: z.string().min(1).optional(),
+    /** What the mapping leaves to the installation (its own `settings`), by name. */
+    settings: z.record(nameSchema, z.string()).optional(),
   })
   .refine((given) => (given.pack === undefined) !== (given.map === undefined), 'must have either a pack or a map');
 

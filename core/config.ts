@@ -238,7 +238,7 @@ export function loadConfig(path: string, environment: Environment): Config {
   const canonicalFlows = Object.entries(config.canonicalFlows).map(([flow, settings]) => {
     const from = Object.entries(settings.from).map(([source, choice]) => [
       source,
-      choice.map === undefined ? choice : { map: resolve(dirname(path), choice.map) },
+      choice.map === undefined ? choice : { ...choice, map: resolve(dirname(path), choice.map) },
     ]);
     return [flow, { ...settings, from: Object.fromEntries(from) as CanonicalFlowConfig['from'] }];
   });

@@ -57,7 +57,7 @@ export async function loadFlowPlan(name: string, settings: CanonicalFlowConfig):
       throw invalid([`${at}.from.${source}.zone: is not a time zone that is known`]);
     // Each text is read before what is made of it: one that changes meanwhile shows at the next start at the latest.
     const text = readMapping(place);
-    const mapping = parseMapping(text, place, { zone: choice.zone });
+    const mapping = parseMapping(text, place, { zone: choice.zone, settings: choice.settings });
     const code = functionsPath(mapping);
     const codeText = code === undefined ? '' : readText(code);
     const functions = await loadFunctions(mapping);

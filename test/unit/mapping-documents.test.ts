@@ -40,6 +40,7 @@ it('shows forms of operators that are right', () => {
 version: 1
 name: shown
 zone: UTC
+settings: { site: MAIN }
 entities:
   party:
     from: t

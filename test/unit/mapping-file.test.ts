@@ -102,6 +102,23 @@ describe('mapping files', () => {
     expect(problems(change(from, to)).join('\n')).toContain(message);
   });
 
+  it('takes constants of its own from the flow, and no others', () => {
+    const text = change('name: demo', 'name: demo\nsettings: { site: MAIN }').replace(
+      'location: place.name',
+      'location: { setting: site }',
+    );
+    const location = (settings?: Record<string, string>): unknown =>
+      parseMapping(text, 'map.yaml', { settings }).blocks[0]!.fields.find(({ name }) => name === 'location')?.value;
+    expect(location()).toMatchObject({ op: 'const', value: 'MAIN' });
+    expect(location({ site: 'NORTH' })).toMatchObject({ op: 'const', value: 'NORTH' });
+    expect(() => location({ sites: 'NORTH' })).toThrow(
+      'map.yaml:3: settings: the flow sets "sites", which is no setting (did you mean "site"?)',
+    );
+    expect(problems(text.replace('setting: site', 'setting: sit')).join()).toContain(
+      'there is no setting "sit" (did you mean "site"?)',
+    );
+  });
+
   it('says where YAML itself is broken', () => {
     expect(() => parseMapping('version: 1\nname: [', 'map.yaml')).toThrow(/map\.yaml:\d+: is not YAML/);
     expect(() => parseMapping('version: 1\nname: [', 'map.yaml')).toThrow(

@@ -113,6 +113,7 @@ export const EXPRESSION_OPERATORS: readonly string[] = [
   ...AGGREGATES,
   ...Object.keys(SHAPES),
   'const',
+  'setting',
   'column',
   'object',
   'if',
@@ -124,10 +125,12 @@ export const CONDITION_OPERATORS: readonly string[] = [...COMPARISONS, 'all', 'a
 export class ExpressionReader {
   readonly problems: MappingProblem[] = [];
   readonly #zone: string | undefined;
+  readonly #settings: ReadonlyMap<string, string>;
 
-  /** `zone` is that of the mapping, for casts that name none. */
-  constructor(zone?: string) {
+  /** `zone` is that of the mapping, for casts that name none; `settings` are its constants that have a name. */
+  constructor(zone?: string, settings: ReadonlyMap<string, string> = new Map()) {
     this.#zone = zone;
+    this.#settings = settings;
   }
 
   expression(value: unknown, path: FilePath): Expression {
@@ -160,6 +163,8 @@ export class ExpressionReader {
     switch (operator) {
       case 'const':
         return { op: 'const', value: constantText(this.#shaped(constant, body, at) ?? null), path };
+      case 'setting':
+        return { op: 'const', value: this.#setting(this.#shaped(z.string(), body, at), at), path };
       case 'column': {
         const names = this.#list(body, at).filter((name): name is string => typeof name === 'string');
         const optional = this.#shaped(z.boolean(), map['optional'] ?? false, [...path, 'optional']) ?? false;
@@ -299,6 +304,15 @@ export class ExpressionReader {
     if (parts.some((part) => part.column === '') || parts.length === 0) this.#report(path, 'must name a column');
     if (inputs.size > 1) this.#report(path, 'alternatives of a column must belong to one table');
     return { input: parts[0]?.input ?? '', columns: parts.map((part) => part.column) };
+  }
+
+  #setting(name: string | undefined, path: FilePath): string | null {
+    if (name === undefined) return null;
+    const value = this.#settings.get(name);
+    if (value !== undefined) return value;
+    const near = nearest(name, [...this.#settings.keys()]);
+    this.#report(path, `there is no setting "${name}"${near === undefined ? '' : ` (did you mean "${near}"?)`}`);
+    return null;
   }
 
   #zoneOf(named: string | undefined, path: FilePath): string {

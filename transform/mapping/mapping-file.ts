@@ -35,6 +35,8 @@ const fileSchema = z.strictObject({
   zone: z.string().refine(isTimeZone, 'is not a time zone that is known').optional(),
   /** What a zero date of MySQL (0000-00-00) means: an error, or no value. */
   zero_dates: z.enum(['refuse', 'null']).default('refuse'),
+  /** Constants that a flow may set otherwise, by name. */
+  settings: z.record(name, z.string()).default({}),
   /** Module whose exported functions `call` may use. */
   functions: z.string().optional(),
   entities: z.record(z.string(), z.union([block, z.array(block).min(1)], 'must be a block, or a list of blocks')),
@@ -78,6 +80,8 @@ export interface Mapping {
 export interface MappingOptions {
   /** The zone of times without one, in place of what the file says: it belongs to an installation, not to a pack. */
   readonly zone?: string | undefined;
+  /** In place of what the file says under `settings`. */
+  readonly settings?: Readonly<Record<string, string>> | undefined;
 }
 
 /** Reads a mapping file. Throws `mapping_invalid` with one line for every problem. */
@@ -89,7 +93,13 @@ export function loadMapping(path: string, options: MappingOptions = {}): Mapping
 export function parseMapping(text: string, place: string, options: MappingOptions = {}): Mapping {
   const { data, lineOf } = parseYamlFile(fileSchema, text, place);
   const zone = options.zone ?? data.zone;
-  const reader = new ExpressionReader(zone);
+  const reader = new ExpressionReader(zone, new Map(Object.entries({ ...data.settings, ...options.settings })));
+  for (const setting of Object.keys(options.settings ?? {}))
+    if (!(setting in data.settings)) {
+      const near = nearest(setting, Object.keys(data.settings));
+      const meant = near === undefined ? '' : ` (did you mean "${near}"?)`;
+      reader.problems.push({ path: ['settings'], message: `the flow sets "${setting}", which is no setting${meant}` });
+    }
   const blocks = Object.entries(data.entities).flatMap(([entityName, given]) => {
     const path = ['entities', entityName];
     const entity = ENTITIES.get(entityName);
