@@ -35,6 +35,8 @@ export interface PackOptions {
   readonly zone?: string;
   /** Entities to map; left out: all of the pack. */
   readonly entity?: string;
+  /** Entities that are only told beside it. */
+  readonly evidence?: readonly string[];
 }
 
 const MARKER = 'waybill_marker';
@@ -75,7 +77,7 @@ export class PackSource {
 
   /** Resolves when the tables have been read whole and mapped. */
   static async open(options: PackOptions): Promise<PackSource> {
-    const { pack, server, nats: natsServer, ddl, zone, entity } = options;
+    const { pack, server, nats: natsServer, ddl, zone, entity, evidence = [] } = options;
     const id = `p${randomUUID().slice(0, 8)}`;
     const url = await server.createDatabase(id);
     const kind = 'flavour' in server ? server.flavour : 'postgres';
@@ -92,9 +94,9 @@ export class PackSource {
     await run(`create table ${MARKER} (id int primary key); ${ddl}`);
     const mapping = loadMapping(resolve(import.meta.dirname, `../../transform/packs/${pack}/mapping.yaml`), { zone });
     const functions = await loadFunctions(mapping);
-    const plan = compileMapping(mapping, functions, entity);
+    const plan = compileMapping(mapping, functions, entity, evidence);
     const tables = await catalog(settings);
-    const problems = checkMapping(compileMapping(mapping, functions, entity), tables, functions).map(
+    const problems = checkMapping(compileMapping(mapping, functions, entity, evidence), tables, functions).map(
       ({ path, message }) => `${path.join('.')}: ${message}`,
     );
     const nats = await connectNats(config.nats, 'test');

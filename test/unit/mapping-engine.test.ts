@@ -613,6 +613,47 @@ describe('evidence', () => {
     expect(engine.takeFiltered()).toBe(0);
   });
 
+  it('tells of what was cancelled, and of what takes it back, though neither is a record', () => {
+    const text = LEDGER.replace('where: { in: [state, [done]] }', 'cancelled: { in: [state, [void]] }');
+    const fed = (entity: string, evidence: string[]): [SourceFeed, () => unknown[]] => {
+      const plan = compileMapping(parseMapping(text, 'stock.yaml'), new Map(), entity, evidence);
+      const source = masters(new SourceFeed(new MappingEngine({ source: 'wms', plan }), [...TABLES, move]));
+      source.change('move', ['s', 0, ['all', 'begin']]).change('move', ['s', 0, ['all', 'end']]);
+      source.flush();
+      return [source, () => source.flush().map(({ values }) => values?.[0] ?? 'gone')];
+    };
+    const cancel = (source: SourceFeed): SourceFeed =>
+      source.update('move', row('1', 'void')).put('move', { ...row('2', 'void'), qty: '-1' });
+    const [ledger, recorded] = fed('inventory_movement', []);
+    ledger.put('move', row('1', 'done'));
+    expect(recorded()).toEqual(['1']);
+    cancel(ledger);
+    expect(recorded()).toEqual(['gone']);
+    const [source, told] = fed('inventory_position', ['inventory_movement']);
+    source.put('move', row('1', 'done'));
+    expect(told()).toEqual(['1']);
+    cancel(source);
+    expect(told()).toEqual(['2']);
+  });
+
+  it('keeps so many of the rows that `where` leaves out, and lets the oldest go', () => {
+    const mapping = parseMapping(LEDGER, 'stock.yaml');
+    const plan = compileMapping(mapping, new Map(), 'inventory_position', ['inventory_movement']);
+    const engine = new MappingEngine({ source: 'wms', plan, leftOutRows: 100 });
+    const source = masters(new SourceFeed(engine, [...TABLES, move]));
+    source.change('move', ['s', 0, ['all', 'begin']]).change('move', ['s', 0, ['all', 'end']]);
+    // It waits for its product, and must not go for that.
+    source.put('move', { ...row('1', 'done'), product_id: '99' }).flush();
+    for (let id = 10; id < 1000; id++) source.put('move', row(String(id), 'draft')).flush();
+    const { rows } = plan.tables.find(({ names }) => names.includes('move'))!.store;
+    expect(rows.size).toBeLessThanOrEqual(101);
+    expect(rows.size).toBeGreaterThan(80);
+    source.update('move', row('999', 'done'));
+    expect(source.flush().map(({ values }) => values?.[0])).toEqual(['999']);
+    source.put('product', { id: '99', code: 'LATE', template_id: '1' });
+    expect(source.flush().map(({ values }) => values?.[0])).toEqual(['1']);
+  });
+
   it('keeps movements that something else reads, too', () => {
     const joined = LEDGER.replace(
       '      product: { table',

@@ -124,7 +124,10 @@ export function compileMapping(
   };
   const blocks = mapping.blocks
     .filter(({ entity: { name } }) => entity === undefined || name === entity || evidence.includes(name))
-    .map((block) => compileBlock(mapping, block, tableOf, functions));
+    .map((block) => {
+      const isRecord = entity === undefined || block.entity.name === entity;
+      return compileBlock(mapping, block, isRecord ? countedOf(block) : block.where, tableOf, functions);
+    });
   return { mapping, tables, blocks, entity, events: eventTables(blocks, evidence) };
 }
 
@@ -138,9 +141,18 @@ function eventTables(blocks: readonly CompiledBlock[], evidence: readonly string
   return tables;
 }
 
+/** Which rows make records: those that meet `where` and were not taken back. */
+function countedOf({ where, cancelled }: Block): Condition | undefined {
+  if (cancelled === undefined) return where;
+  const { path } = cancelled;
+  const standing: Condition = { op: 'not', of: cancelled, path };
+  return where === undefined ? standing : { op: 'all', items: [where, standing], path };
+}
+
 function compileBlock(
   mapping: Mapping,
   block: Block,
+  where: Condition | undefined,
   tableOf: (names: readonly string[], path: FilePath) => TablePlan,
   functions: ReadonlyMap<string, MappingFunction>,
 ): CompiledBlock {
@@ -212,8 +224,8 @@ function compileBlock(
   return {
     block,
     inputs,
-    where: block.where === undefined ? undefined : compileCondition(block.where, scopeAt(block.where.path)),
-    whereParts: partsOf(block.where).map((part) => ({
+    where: where === undefined ? undefined : compileCondition(where, scopeAt(where.path)),
+    whereParts: partsOf(where).map((part) => ({
       inputs: 1 + Math.max(0, ...inputsIn(part).map((name) => names.indexOf(name))),
       test: compileCondition(part, scopeAt(part.path)),
     })),

@@ -87,6 +87,11 @@ export class BlockState {
     return told;
   }
 
+  /** Whether nothing is to be told of a row as it is, now or once others come. */
+  leavesOut({ key, parts }: StoredRow): boolean {
+    return parts[this.#part] === undefined && !this.#waiting.has(key) && !this.#broken.has(key);
+  }
+
   /** Rows that were left out since the last call. */
   takeFiltered(): number {
     const filtered = this.#filtered;

@@ -118,6 +118,7 @@ function checkBlock(
   }
   for (const value of block.same) visit(value);
   if (block.where !== undefined) visit(block.where);
+  if (block.cancelled !== undefined) visit(block.cancelled);
   if (block.expires !== undefined) {
     visit(block.expires);
     const kind = kindOf(block.expires, kindOfRef);

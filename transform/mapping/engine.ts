@@ -44,7 +44,12 @@ export interface EngineOptions {
   readonly plan: MappingPlan;
   /** Bytes of rows that may be kept; more throws `transform_state_full`. */
   readonly stateBytes?: number;
+  /** Rows of a ledger that may be kept though nothing is told of them. */
+  readonly leftOutRows?: number;
 }
+
+/** A move that is planned today is done some day: so many are kept, and the oldest of them let go. */
+const LEFT_OUT_ROWS = 100_000;
 
 /** Most bytes of changes that are kept for the quarantine until their transaction ends. */
 const KEPT_CHANGE_BYTES = 16 << 20;
@@ -69,6 +74,8 @@ export class MappingEngine {
   readonly #formerKeys = new Map<TablePlan, (image: readonly Value[]) => string | undefined>();
   /** Whether what a new version of a table says of rows that are there is true: not of rows that were read since. */
   followsVersions = true;
+  /** Of tables of events: with how many rows it is looked next which can go. */
+  readonly #roomFor = new Map<TablePlan, number>();
   #keptBytes = 0;
   #serial = 0;
   /** Of the change that was taken last. */
@@ -255,6 +262,24 @@ export class MappingEngine {
   #removeTold(): void {
     for (const [index, { inputs }] of this.plan.blocks.entries())
       for (const key of this.#blocks[index]!.takeTold()) inputs[0]!.table.store.remove(key);
+    for (const table of this.plan.events) this.#removeLeftOut(table);
+  }
+
+  /** Rows of which nothing is told would pile up as well: cancelled moves, say. Looks at them seldom, and then makes some room. */
+  #removeLeftOut(table: TablePlan): void {
+    const { leftOutRows: most = LEFT_OUT_ROWS } = this.#options;
+    const { rows } = table.store;
+    if (rows.size <= (this.#roomFor.get(table) ?? most)) return;
+    const blocks = this.#blocks.filter((_, index) => this.plan.blocks[index]!.inputs[0]!.table === table);
+    const room = most >> 4;
+    let surplus = rows.size - most + room;
+    for (const row of rows.values()) {
+      if (surplus <= 0) break;
+      if (!blocks.every((block) => block.leavesOut(row))) continue;
+      table.store.remove(row.key);
+      surplus -= 1;
+    }
+    this.#roomFor.set(table, Math.max(most, rows.size + room));
   }
 
   #reader(table: TableSchema): TableReader | undefined {

@@ -19,6 +19,8 @@ const block = z.strictObject({
   from: tables,
   join: z.record(name, join).default({}),
   where: z.unknown().optional(),
+  /** Rows that were taken back: they make no record, and as evidence they count, since another row takes them back. */
+  cancelled: z.unknown().optional(),
   /** Rows of one key are added up instead of being refused. */
   group: z.boolean().default(false),
   /** What rows of one key must have in common to be added up. */
@@ -57,6 +59,8 @@ export interface Block {
   readonly tables: readonly string[];
   readonly joins: readonly Join[];
   readonly where?: Condition;
+  /** Rows that were taken back. */
+  readonly cancelled?: Condition;
   readonly group: boolean;
   /** All rows of a record must give the same for each of these, or the record is held. */
   readonly same: readonly Expression[];
@@ -152,6 +156,7 @@ function readBlock(reader: ExpressionReader, entity: Entity, raw: z.infer<typeof
     tables: listOf(raw.from),
     joins,
     ...(raw.where === undefined ? {} : { where: reader.condition(raw.where, [...path, 'where']) }),
+    ...(raw.cancelled === undefined ? {} : { cancelled: reader.condition(raw.cancelled, [...path, 'cancelled']) }),
     group: raw.group,
     same: (raw.same ?? []).map((value, index) => reader.expression(value, [...path, 'same', index])),
     ...(raw.expires === undefined ? {} : { expires: reader.expression(raw.expires, [...path, 'expires']) }),
@@ -206,6 +211,7 @@ function blockProblems(given: Block): MappingProblem[] {
   for (const field of given.fields) visit(field.value, true);
   for (const value of given.same) visit(value, false);
   if (given.where !== undefined) visit(given.where, false);
+  if (given.cancelled !== undefined) visit(given.cancelled, false);
   if (given.expires !== undefined) visit(given.expires, false);
   return problems;
 }
