@@ -91,6 +91,43 @@ describe('ERPNext pack on MariaDB', () => {
     expect(count).not.toHaveProperty('lot');
   });
 
+  it('quirk: a voucher is of one type either way: the sign, and the purpose of a stock entry, say what a movement is', async () => {
+    await site.execute(
+      `insert into \`tabStock Entry\` (name, docstatus, stock_entry_type, purpose) values ('SE-1', 1, 'To the shop', 'Material Transfer'),
+         ('SE-2', 1, 'Manufacture', 'Manufacture'), ('SE-3', 1, 'Used up', 'Material Issue'), ('SE-4', 1, 'Opening', 'Material Receipt');
+       insert into \`tabStock Ledger Entry\` (name, item_code, warehouse, posting_date, posting_time, voucher_type, voucher_no, actual_qty, stock_uom) values
+         ('R-1', 'GLUE', 'Yard - C', '2026-03-03', '10:00:00', 'Delivery Note', 'DN-R', 5, 'Kg'),
+         ('R-2', 'GLUE', 'Yard - C', '2026-03-03', '10:00:00', 'Purchase Receipt', 'PR-R', -5, 'Kg'),
+         ('R-3', 'GLUE', 'Yard - C', '2026-03-03', '10:00:00', 'Purchase Receipt', 'PR-1', 5, 'Kg'),
+         ('R-4', 'GLUE', 'Yard - C', '2026-03-03', '10:00:00', 'Stock Entry', 'SE-1', -2, 'Kg'),
+         ('R-5', 'GLUE', 'Shop - C', '2026-03-03', '10:00:00', 'Stock Entry', 'SE-1', 2, 'Kg'),
+         ('R-6', 'GLUE', 'Yard - C', '2026-03-03', '10:00:00', 'Stock Entry', 'SE-2', -1, 'Kg'),
+         ('R-7', 'GLUE', 'Yard - C', '2026-03-03', '10:00:00', 'Stock Entry', 'SE-3', -1, 'Kg'),
+         ('R-8', 'GLUE', 'Yard - C', '2026-03-03', '10:00:00', 'Stock Entry', 'SE-4', 9, 'Kg'),
+         ('R-9', 'GLUE', 'Yard - C', '2026-03-03', '10:00:00', 'Sales Invoice', 'SI-1', -1, 'Kg'),
+         ('S-1', 'GLUE', 'Yard - C', '2026-03-03', '10:00:00', 'Subcontracting Receipt', 'SC-1', -1, 'Kg'),
+         ('S-2', 'GLUE', 'Yard - C', '2026-03-03', '10:00:00', 'Subcontracting Receipt', 'SC-1', 1, 'Kg')`,
+    );
+    const reason = (name: string): unknown => site.record('inventory_movement', { id: `erpnext-${name}` })?.['reason'];
+    const reasons = ['R-1', 'R-2', 'R-3', 'R-4', 'R-5', 'R-6', 'R-7', 'R-8', 'R-9', 'S-1', 'S-2'].map(reason);
+    expect(reasons).toEqual([
+      'return',
+      'return',
+      'receipt',
+      'transfer_out',
+      'transfer_in',
+      'production',
+      'adjustment',
+      'receipt',
+      'despatch',
+      'production',
+      'receipt',
+    ]);
+    await site.execute(
+      `delete from \`tabStock Ledger Entry\` where item_code = 'GLUE' and warehouse in ('Yard - C', 'Shop - C')`,
+    );
+  });
+
   it('quirk: times are local to the site and naive', () => {
     expect(site.record('inventory_movement', { id: 'erpnext-SLE-1' })).toMatchObject({
       occurred_at: '2026-03-01T04:30:00.250000Z',
@@ -129,6 +166,42 @@ describe('ERPNext pack on MariaDB', () => {
          actual_qty, stock_uom, is_cancelled) values ('SLE-3', 'SCREW-M4', 'Stores - C', '2026-03-01', '12:00:00', 'Delivery Note', 'DN-1', 30, 'Nos', 1)`,
     );
     expect(site.records('inventory_movement').map(({ id }) => id)).toEqual(['erpnext-SLE-2']);
+  });
+
+  it('quirk: a cancelled entry and its reversal are no movements, and explain what becomes of a bin', async () => {
+    const stock = await PackSource.open({
+      pack: 'erpnext',
+      server: mariadb,
+      nats,
+      ddl: `${erpnextDdl()};${ERPNEXT_ROWS}insert into tabBin (name, item_code, warehouse, actual_qty, stock_uom)
+        values ('BIN-1', 'SCREW-M4', 'Stores - C', 100, 'Nos')`,
+      zone: 'UTC',
+      entity: 'inventory_position',
+      evidence: ['inventory_movement'],
+    });
+    const entry = (name: string, quantity: number, cancelled: number): string =>
+      `insert into \`tabStock Ledger Entry\` (name, item_code, warehouse, posting_date, posting_time, voucher_type, voucher_no,
+         actual_qty, stock_uom, is_cancelled) values
+         ('${name}', 'SCREW-M4', 'Stores - C', '2026-03-01', '12:00:00', 'Delivery Note', 'DN-1', ${quantity}, 'Nos', ${cancelled})`;
+    const bin = (quantity: number): string => `update tabBin set actual_qty = ${quantity} where name = 'BIN-1'`;
+    try {
+      expect(stock.problems).toEqual([]);
+      const despatched = await stock.execute(`start transaction; ${entry('SLE-1', -30, 0)}; ${bin(70)}; commit`);
+      expect(despatched).toEqual([
+        expect.objectContaining({ on_hand: '70' }),
+        expect.objectContaining({ delta: '-30', reason: 'despatch' }),
+      ]);
+      const cancelled = await stock.execute(
+        `start transaction; update \`tabStock Ledger Entry\` set is_cancelled = 1 where voucher_no = 'DN-1';
+         ${entry('SLE-2', 30, 1)}; ${bin(100)}; commit`,
+      );
+      expect(cancelled).toEqual([
+        expect.objectContaining({ on_hand: '100' }),
+        expect.objectContaining({ id: 'erpnext-SLE-2', delta: '30' }),
+      ]);
+    } finally {
+      await stock.close();
+    }
   });
 
   it('quirk: quantities of an order line are in its own unit, and come in the unit of stock', async () => {
@@ -296,9 +369,12 @@ describe.each(['mysql', 'mariadb'] as const)('OpenBoxes pack on %s', (flavour) =
     await site.execute(
       `insert into transaction (id, transaction_number, transaction_date, transaction_type_id, inventory_id, source_id, destination_id) values
          ('t1', 'T-1', '2026-07-01 08:00:00', '8', 'i1', 'l3', null), ('t2', 'T-2', '2026-07-01 09:00:00', '9', 'i1', null, 'l3'),
-         ('t3', 'T-3', '2026-01-01 09:00:00', '11', 'i1', null, null);
+         ('t3', 'T-3', '2026-01-01 09:00:00', '11', 'i1', null, null), ('t4', 'T-4', '2026-07-01 09:00:00', '9', 'i1', null, 'l4'),
+         ('t5', 'T-5', '2026-07-01 09:00:00', '8', 'i1', 'l4', null), ('t6', 'T-6', '2026-07-01 09:00:00', '9', 'i1', null, null);
+       insert into location (id, name, inventory_id) values ('l4', 'Branch', 'i4');
        insert into transaction_entry (id, transaction_id, inventory_item_id, product_id, bin_location_id, quantity) values
-         ('e1', 't1', 'ii1', 'p1', 'l2', 5), ('e2', 't2', 'ii1', 'p1', null, 2), ('e3', 't3', 'ii2', 'p2', null, 41)`,
+         ('e1', 't1', 'ii1', 'p1', 'l2', 5), ('e2', 't2', 'ii1', 'p1', null, 2), ('e3', 't3', 'ii2', 'p2', null, 41),
+         ('e4', 't4', 'ii1', 'p1', null, 2), ('e5', 't5', 'ii1', 'p1', null, 2), ('e6', 't6', 'ii1', 'p1', null, 1)`,
     );
     expect(site.records('inventory_movement')).toEqual([
       {
@@ -308,12 +384,16 @@ describe.each(['mysql', 'mariadb'] as const)('OpenBoxes pack on %s', (flavour) =
         lot: 'L1',
         uom: 'PR',
         delta: '5',
-        reason: 'transfer_in',
+        reason: 'receipt',
         document: 'T-1',
         occurred_at: '2026-07-01T12:00:00.000000Z',
       },
-      expect.objectContaining({ id: 'openboxes-e2', location: 'Central', delta: '-2', reason: 'transfer_out' }),
+      // Who has no inventory here is a customer or a supplier.
+      expect.objectContaining({ id: 'openboxes-e2', location: 'Central', delta: '-2', reason: 'despatch' }),
       expect.objectContaining({ absolute: '41', reason: 'count', occurred_at: '2026-01-01T14:00:00.000000Z' }),
+      expect.objectContaining({ id: 'openboxes-e4', delta: '-2', reason: 'transfer_out' }),
+      expect.objectContaining({ id: 'openboxes-e5', delta: '2', reason: 'transfer_in' }),
+      expect.objectContaining({ id: 'openboxes-e6', delta: '-1', reason: 'adjustment' }),
     ]);
   });
 

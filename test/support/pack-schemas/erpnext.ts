@@ -77,6 +77,13 @@ export function erpnextDdl(version: 13 | 15 = 15): string {
       batch_no: DATA,
       serial_no: 'longtext default null',
     }),
+    docType('Stock Entry', {
+      stock_entry_type: DATA,
+      purpose: DATA,
+      posting_date: 'date default null',
+      from_warehouse: DATA,
+      to_warehouse: DATA,
+    }),
     docType('Sales Order', {
       customer: DATA,
       status: DATA,
