@@ -5,7 +5,7 @@ import type { Op, TableSchema, Value } from '../core/frame.ts';
 import { CANONICAL_SCHEMA, canonicalTableSchema, lineageValues, type Lineage } from './canonical/envelope.ts';
 import type { Entity, RecordValues } from './canonical/entity.ts';
 import { describeViolation } from './canonical/validate.ts';
-import type { GroupOrigin, HeldGroup } from './ownership/resolved.ts';
+import type { GroupOrigin, GroupSaying, HeldGroup } from './ownership/resolved.ts';
 
 /** The quarantine of a target, as far as what a mapping holds is written there. One row for each group of a key. */
 const HELD_TABLE: TableSchema = {
@@ -143,20 +143,21 @@ export function groupsJson(origins: readonly GroupOrigin[]): string {
     Object.fromEntries(
       origins
         .filter(({ winner, advisory }) => winner !== undefined || advisory.length > 0)
-        .map(({ group, winner, block, rule, advisory }) => [
+        .map(({ group, winner, block, rule, merged, advisory }) => [
           group,
           {
             rule,
             ...(winner === undefined ? {} : { ...winner, block }),
-            ...(advisory.length === 0
-              ? {}
-              : {
-                  advisory: [...advisory]
-                    .sort((a, b) => (a.lineage.source < b.lineage.source ? -1 : 1))
-                    .map(({ lineage, values }) => ({ ...lineage, values })),
-                }),
+            ...(merged.length === 0 ? {} : { merged: sayingsJson(merged) }),
+            ...(advisory.length === 0 ? {} : { advisory: sayingsJson(advisory) }),
           },
         ]),
     ),
   );
+}
+
+function sayingsJson(sayings: readonly GroupSaying[]): unknown[] {
+  return [...sayings]
+    .sort((a, b) => (a.lineage.source < b.lineage.source ? -1 : 1))
+    .map(({ lineage, values }) => ({ ...lineage, values }));
 }

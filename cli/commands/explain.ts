@@ -22,8 +22,11 @@ interface GroupLineage extends Partial<Origin> {
   readonly rule: string;
   /** Number of the block in the source's mapping; absent of records that were written before it was kept. */
   readonly block?: number;
-  readonly advisory?: readonly (Origin & { readonly values: Readonly<Record<string, string | null>> })[];
+  readonly merged?: readonly Saying[];
+  readonly advisory?: readonly Saying[];
 }
+
+type Saying = Origin & { readonly values: Readonly<Record<string, string | null>> };
 
 export interface ExplainedField {
   readonly field: string;
@@ -33,8 +36,12 @@ export interface ExplainedField {
   readonly decided: string;
   /** The place in the mapping that makes the value. */
   readonly rule: string;
-  readonly lost: readonly (Origin & { readonly value: string | null })[];
+  /** What others said that is part of the value as well. */
+  readonly merged: readonly SaidField[];
+  readonly lost: readonly SaidField[];
 }
+
+type SaidField = Origin & { readonly value: string | null };
 
 /**
  * `parts` are the key of the record: `sku=A-1 location=WH/Stock`, or its values in order; parts that are left out are
@@ -120,7 +127,7 @@ export function explainFields(plan: FlowPlan, values: ReadonlyMap<string, string
   const shared = isShared(plan);
   return entity.fields.map((field): ExplainedField => {
     const value = values.get(field.name) ?? null;
-    const base = { field: field.name, value };
+    const base = { field: field.name, value, merged: [] };
     if (field.derived) return { ...base, origin: {}, decided: 'computed', rule: '', lost: [] };
     if (field.key) {
       const rules = plan.sources.flatMap(({ name }) => ruleOf(plan, name, field.name));
@@ -131,13 +138,13 @@ export function explainFields(plan: FlowPlan, values: ReadonlyMap<string, string
     const { source, table, key, position, time, block, ...group }: GroupLineage = said;
     const from: Partial<Origin> = source === undefined ? {} : ({ source, table, key, position, time } as Origin);
     const rules = source === undefined ? [] : ruleOf(plan, source, field.name, block);
-    const lost = (group.advisory ?? []).flatMap(({ values: losing, ...of }) =>
-      field.name in losing ? [{ ...of, value: losing[field.name]! }] : [],
-    );
+    const saidBy = (sayings: readonly Saying[] = []): SaidField[] =>
+      sayings.flatMap(({ values: all, ...by }) => (field.name in all ? [{ ...by, value: all[field.name]! }] : []));
+    const lost = saidBy(group.advisory);
     const isAnswered = groups[field.group] !== undefined && source === undefined;
     if (rules.length === 0 && value === null && !isAnswered)
       return { ...base, origin: {}, decided: 'nothing supplied', rule: '', lost };
-    return { ...base, origin: from, decided: group.rule, rule: told(rules), lost };
+    return { ...base, origin: from, decided: group.rule, rule: told(rules), merged: saidBy(group.merged), lost };
   });
 }
 
@@ -162,8 +169,9 @@ function told(rules: readonly string[]): string {
 function print(fields: readonly ExplainedField[]): void {
   printTable(
     ['FIELD', 'VALUE', 'DECIDED BY', 'SOURCE', 'TABLE', 'KEY', 'POSITION', 'COMMITTED', 'RULE'],
-    fields.flatMap(({ field, value, origin, decided, rule, lost }) => [
+    fields.flatMap(({ field, value, origin, decided, rule, merged, lost }) => [
       [field, value ?? '-', decided, ...originCells(origin), rule],
+      ...merged.map((part) => ['', part.value ?? '-', 'counts as well', ...originCells(part), '']),
       ...lost.map((loser) => ['', `(${loser.value ?? '-'})`, 'not applied', ...originCells(loser), '']),
     ]),
   );

@@ -10,8 +10,16 @@ export interface GroupOrigin {
   /** Number of the block, in the mapping of its source, that supplies the winner's values. */
   readonly block: number | undefined;
   readonly rule: string;
+  /** What others said that is part of the value as well: members of a union, figures whose changes are in a sum. */
+  readonly merged: readonly GroupSaying[];
   /** Values that were not applied. */
-  readonly advisory: readonly { readonly lineage: Lineage; readonly values: Readonly<Record<string, string | null>> }[];
+  readonly advisory: readonly GroupSaying[];
+}
+
+/** What is said of a group, by the names of its fields; those of which nothing is said are left out. */
+export interface GroupSaying {
+  readonly lineage: Lineage;
+  readonly values: Readonly<Record<string, string | null>>;
 }
 
 /** A record that changed. */

@@ -17,6 +17,7 @@ import { insertInOrder, isNewer, keptClaimOf, sameAt, suppliesAny, type Contribu
 import { SharedCounter } from './counter.ts';
 import { EarlyRecords } from './early-records.ts';
 import { copyEntry, type Entry } from './entry.ts';
+import { originOf } from './explanation.ts';
 import { HeldGroups } from './held-groups.ts';
 import { EVERYWHERE, type GroupRule, type Ownership } from './ownership.ts';
 import { contributionOf, Precedence, type GroupFields } from './precedence.ts';
@@ -256,27 +257,14 @@ export class Resolver {
     return entry === undefined || isOfOneChange(entry);
   }
 
-  /** Where each group of a record comes from, and what lost; undefined for a record that is not known. */
+  /** Where each group of a record comes from, and what does not count; undefined for a record that is not known. */
   explain(key: string, nowUs: number): GroupOrigin[] | undefined {
     const entry = this.#records.get(key);
     if (entry === undefined) return undefined;
-    const { fields } = this.#ownership.entity;
-    return this.#rules.map(({ group, rule, indexes }) => {
-      const { winner, rule: why, claim } = this.#precedence.pick(entry, group, rule, nowUs);
-      const advisory = entry.contributions
-        .filter((item) => item !== winner && item.lineage[group] !== undefined)
-        .map((item) => ({
-          lineage: item.lineage[group]!,
-          values: Object.fromEntries(indexes.map((index) => [fields[index]!.name, item.values[index] ?? null])),
-        }));
-      return {
-        group: this.#groups[group]!.group,
-        winner: claim?.lineage ?? winner?.lineage[group],
-        block: winner?.index,
-        rule: why,
-        advisory,
-      };
-    });
+    const { entity } = this.#ownership;
+    return this.#rules.map(({ group, rule }) =>
+      originOf(entity, entry, group, this.#groups[group]!, rule, this.#precedence.pick(entry, group, rule, nowUs)),
+    );
   }
 
   /** What is known of the record of a change: from where it was noted, or by its key. */
