@@ -38,8 +38,13 @@ const ownerSchema = z.union(
 );
 
 const tierSchema = z.union(
-  [z.literal('realtime'), z.strictObject({ every: durationSchema }), z.strictObject({ cron: z.string().min(1) })],
-  'must be realtime, {every: 5m} or {cron: "0 2 * * *"}',
+  [
+    z.literal('realtime'),
+    z.strictObject({ every: durationSchema }),
+    /** Without a zone, an IANA name, in UTC. */
+    z.strictObject({ cron: z.string().min(1), zone: z.string().min(1).optional() }),
+  ],
+  'must be realtime, {every: 5m} or {cron: "0 2 * * *", zone: Europe/Berlin}',
 );
 
 /** Entities of which the same sources may tell, so that the invariants of stock can be held against them. */

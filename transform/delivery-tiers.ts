@@ -4,6 +4,7 @@ import type { CanonicalFlowConfig, DeliveryTier } from '../core/canonical-config
 import { nearest } from '../core/nearest.ts';
 import { messageOf } from '../core/errors.ts';
 import type { Entity } from './canonical/entity.ts';
+import { isTimeZone } from './canonical/timestamp.ts';
 
 /** Groups that are passed on together. */
 export interface Tier {
@@ -48,6 +49,7 @@ export function compileTiers(
       problems.push(`delivery.${name}: ${entity.name} has no field or group "${name}"${hint}`);
     } else ofGroup.set(group, tier);
   }
+  const faults = new Set<string>();
   const delayed = new Map<string, { groups: string[]; tier: Tier }>();
   let realtime = false;
   for (const group of entity.groupIndexes.keys()) {
@@ -64,9 +66,10 @@ export function compileTiers(
     }
     const groups = [group];
     const dueAfter = timetable(spec);
-    if (typeof dueAfter === 'string') problems.push(`delivery: ${dueAfter}`);
+    if (typeof dueAfter === 'string') faults.add(`delivery: ${dueAfter}`);
     else delayed.set(id, { groups, tier: { id, groups, dueAfter } });
   }
+  problems.push(...faults);
   const list = [...delayed.values()].map(({ tier }) => tier);
   const main = otherwise === 'realtime' ? undefined : list.find((tier) => tier.id === tierId(otherwise));
   return { tiers: { delayed: list, existence: realtime ? undefined : (main ?? list[0]) }, problems };
@@ -77,19 +80,25 @@ function isByGroup(delivery: CanonicalFlowConfig['delivery']): delivery is Recor
 }
 
 function tierId(tier: Exclude<DeliveryTier, 'realtime'>): string {
-  return 'every' in tier ? `every ${tier.every}` : `cron ${tier.cron}`;
+  if ('every' in tier) return `every ${tier.every}`;
+  return tier.zone === undefined ? `cron ${tier.cron}` : `cron ${tier.cron} in ${tier.zone}`;
 }
 
-/** Intervals are counted from 1970, and timetables read in UTC, so that a restart keeps the same times. */
+/**
+ * Intervals are counted from 1970, and timetables read in their zone, UTC where none is named, so that a restart keeps the
+ * same times. A time that a change of clocks leaves out comes at the end of the gap, one that comes twice the first time.
+ */
 function timetable(tier: Exclude<DeliveryTier, 'realtime'>): Tier['dueAfter'] | string {
   if ('every' in tier) {
     const periodUs = tier.every * 1000;
     if (periodUs < 1) return 'an interval must be longer than nothing';
     return (us) => (Math.floor(us / periodUs) + 1) * periodUs;
   }
+  const { zone: timezone = 'UTC' } = tier;
+  if (!isTimeZone(timezone)) return `"${timezone}" is not a time zone that is known`;
   let cron: Cron;
   try {
-    cron = new Cron(tier.cron, { timezone: 'UTC', paused: true });
+    cron = new Cron(tier.cron, { timezone, paused: true });
   } catch (thrown) {
     return `"${tier.cron}" is not a timetable: ${messageOf(thrown)}`;
   }
