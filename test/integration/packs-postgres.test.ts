@@ -143,6 +143,20 @@ describe('Odoo pack', () => {
     ]);
   });
 
+  it('quirk: the direction of a picking is that of its type, and follows it', async () => {
+    await site.execute(
+      `insert into stock_picking (name, state, picking_type_id) values ('WH/IN/7', 'assigned', 1), ('WH/OUT/7', 'assigned', 2), ('WH/INT/7', 'assigned', 3)`,
+    );
+    const direction = (name: string) => site.record('shipment', { number: name })?.['direction'];
+    expect(['WH/IN/7', 'WH/OUT/7', 'WH/INT/7'].map(direction)).toEqual(['inbound', 'outbound', 'internal']);
+    await site.execute("update stock_picking_type set code = 'outgoing' where id = 3");
+    expect(direction('WH/INT/7')).toBe('outbound');
+    await site.execute(
+      "update stock_picking_type set code = 'internal' where id = 3; delete from stock_picking where name like '%/7'",
+    );
+    expect(direction('WH/INT/7')).toBeUndefined();
+  });
+
   it('quirk: lines with a display type are notes', async () => {
     await site.execute(
       `insert into sale_order_line (id, order_id, name, product_id, product_uom, product_uom_qty, qty_delivered, price_unit, display_type) values
