@@ -3,6 +3,11 @@ import { describe, expect, it } from 'vitest';
 import { gtin14 } from '../../transform/canonical/gs1.ts';
 import { dcsaMilestone, MILESTONES, X12_MILESTONES } from '../../transform/canonical/milestones.ts';
 import { x12Timestamp } from '../../transform/canonical/x12-time.ts';
+import { compileMapping } from '../../transform/mapping/block-plan.ts';
+import { checkMapping } from '../../transform/mapping/check.ts';
+import { MappingEngine } from '../../transform/mapping/engine.ts';
+import { parseMapping } from '../../transform/mapping/mapping-file.ts';
+import { SourceFeed, summary, tableOf } from '../support/mapped-tables.ts';
 import { highestRank } from '../../transform/ownership/merge.ts';
 
 describe('DCSA', () => {
@@ -70,6 +75,81 @@ describe('X12 214', () => {
   ])('%s %s %s cannot be read', (date, time, code) => {
     expect(x12Timestamp(date, time, code, 'UTC')).toHaveProperty('fault');
   });
+});
+
+describe('a mapping of carriers’ messages', () => {
+  const event = tableOf('event', {
+    id: 'integer',
+    at701: 'text',
+    at705: 'text',
+    at706: 'text',
+    at707: 'text',
+    place_zone: 'text',
+    event_type: 'text',
+    classifier: 'text',
+  });
+  const told = (milestone: string, row: Record<string, string>, more = ''): unknown => {
+    const text = `version: 1
+name: tms
+entities:
+  tracking_event:
+    from: event
+    ${more}
+    fields:
+      id: id
+      occurred_at: { x12_time: { date: at705, time: at706, code: at707, zone: place_zone } }
+      recorded_at: { const: '2026-07-01T00:00:00.000000Z' }
+      classifier: { coalesce: [classifier, { const: ACT }] }
+      milestone: ${milestone}
+`;
+    const plan = compileMapping(parseMapping(text, 'tms.yaml'), new Map());
+    expect(checkMapping(plan, [event])).toEqual([]);
+    const feed = new SourceFeed(new MappingEngine({ source: 'tms', plan }), [event]);
+    feed.put('event', { id: '1', at705: '20260701', at706: '0830', place_zone: 'America/Chicago', ...row });
+    return summary(feed.flush())[0];
+  };
+  const x12 = '{ milestone: { of: at701, standard: x12 } }';
+  const dcsa = '{ milestone: { of: event_type, standard: dcsa, classifier: classifier } }';
+
+  it('takes the status codes of X12, and the time of the place where no time code says another', () => {
+    expect(told(x12, { at701: 'D1' })).toMatchObject({
+      milestone: 'delivered',
+      occurred_at: '2026-07-01T13:30:00.000000Z',
+    });
+    const coded = { at701: 'X2', at707: 'UT', place_zone: 'Nowhere/At All' };
+    expect(told(x12, coded)).toMatchObject({ milestone: 'eta_updated', occurred_at: '2026-07-01T08:30:00.000000Z' });
+    expect(told(x12, { at701: 'D1', place_zone: 'Nowhere/At All' })).toMatchObject({
+      held: [expect.stringContaining('occurred_at must be a time zone that is known')],
+    });
+    expect(told(x12, { at701: 'D1', at706: '8:30' })).toMatchObject({
+      held: [expect.stringContaining('must be a date and a time as X12 writes them: not a timestamp')],
+    });
+  });
+
+  it('takes events of DCSA with their classifier', () => {
+    expect(told(dcsa, { event_type: 'ARRI', classifier: 'EST' })).toMatchObject({ milestone: 'eta_updated' });
+    expect(told(dcsa, { event_type: 'ARRI', classifier: 'ACT' })).toMatchObject({ milestone: 'arrived_terminal' });
+  });
+
+  it('gives no milestone for a word that is none, so that a mapping may leave it out', () => {
+    const gate = { event_type: 'GTIN', classifier: 'ACT' };
+    expect(told(dcsa, gate)).toMatchObject({ held: [expect.stringContaining('milestone')] });
+    expect(told(dcsa, gate, `where: { not: { absent: ${dcsa} } }`)).toBeUndefined();
+    expect(told(x12, { at701: 'ZZ' })).toMatchObject({ held: [expect.stringContaining('milestone')] });
+  });
+
+  it.each([
+    ['{ milestone: { of: event_type, standard: dcsa } }', 'dcsa needs a classifier'],
+    ['{ milestone: { of: at701, standard: x12, classifier: classifier } }', 'x12 has no classifier'],
+    ['{ milestone: { of: at701, standard: edifact } }', 'milestone.milestone.standard'],
+  ])('refuses %s', (milestone, message) => {
+    expect(() => told(milestone, {})).toThrow(message);
+  });
+});
+
+it('trap: an exception that arrives late does not move delivered back', () => {
+  const word = (source: string, timeUs: number, code: string) => ({ source, timeUs, values: [X12_MILESTONES[code]!] });
+  expect(highestRank([word('carrier', 1, 'D1'), word('edi', 2, 'SD')], MILESTONES)?.values).toEqual(['delivered']);
 });
 
 it('trap: an event that arrives late does not move delivered back', () => {

@@ -8,8 +8,8 @@ export const MILESTONES = [
   'eta_updated',
   'arrived_at_delivery',
   'attempted',
-  'delivered',
   'exception',
+  'delivered',
 ] as const;
 
 export type Milestone = (typeof MILESTONES)[number];
@@ -30,6 +30,17 @@ export const X12_MILESTONES: Readonly<Record<string, Milestone>> = {
   A3: 'exception',
   CA: 'exception',
 };
+
+/** Standards whose words a mapping may take as they are. */
+export const MILESTONE_STANDARDS = ['x12', 'dcsa'] as const;
+
+export type MilestoneStandard = (typeof MILESTONE_STANDARDS)[number];
+
+/** What a word of a standard is; undefined where it is no milestone. `classifier` is for DCSA. */
+export function milestoneOf(standard: MilestoneStandard, word: string, classifier: string): Milestone | undefined {
+  if (standard === 'dcsa') return dcsaMilestone(word, classifier);
+  return Object.hasOwn(X12_MILESTONES, word) ? X12_MILESTONES[word] : undefined;
+}
 
 /** The milestone of a DCSA event (Track and Trace) and its classifier; DCSA's `GTIN` is a gate and no identifier. */
 export function dcsaMilestone(event: string, classifier: string): Milestone | undefined {

@@ -139,6 +139,7 @@ export function kindOf(value: Expression, column: (ref: ColumnRef) => Kind): Kin
     case 'lower':
     case 'split':
     case 'gtin':
+    case 'milestone':
       return 'text';
     case 'add':
     case 'multiply':
@@ -149,6 +150,7 @@ export function kindOf(value: Expression, column: (ref: ColumnRef) => Kind): Kin
     case 'convert':
       return 'decimal';
     case 'timestamp':
+    case 'x12_time':
       return 'timestamp';
     case 'list':
     case 'object':

@@ -11,8 +11,10 @@ import {
 } from '../canonical/decimal.ts';
 import { valueClass } from '../canonical/field-type.ts';
 import { gtin14 } from '../canonical/gs1.ts';
-import { canonicalTimestamp } from '../canonical/timestamp.ts';
+import { milestoneOf } from '../canonical/milestones.ts';
+import { canonicalTimestamp, isTimeZone } from '../canonical/timestamp.ts';
 import { convertUnit } from '../canonical/unit-conversion.ts';
+import { x12Timestamp } from '../canonical/x12-time.ts';
 import { Fault, isFault, type Cell } from './cell.ts';
 import type { ColumnRef, Condition, Expression } from './expression.ts';
 
@@ -120,6 +122,15 @@ export function compileExpression(expression: Expression, scope: CompileScope, r
           : new Fault(`must be a timestamp that can be read: ${result.fault}`, valueClass(text));
       });
     }
+    case 'milestone': {
+      const { standard } = expression;
+      return overAll(
+        expression.items.map(compile),
+        ([word, classifier]) => milestoneOf(standard, word!, classifier ?? '') ?? null,
+      );
+    }
+    case 'x12_time':
+      return x12Time(expression.items.map(compile));
     case 'convert':
       return overAll([expression.of, expression.from, expression.to].map(compile), ([quantity, from, to]) => {
         if (!isCanonicalDecimal(quantity!)) return new Fault('must be a decimal number', valueClass(quantity));
@@ -266,6 +277,26 @@ function decimalsOnly(work: (decimals: readonly string[]) => Cell): (texts: read
     for (const text of texts)
       if (!isCanonicalDecimal(text)) return new Fault('must be a decimal number', valueClass(text));
     return work(texts);
+  };
+}
+
+/** A date, a time, a time code and a zone; the last two may be absent. */
+function x12Time(parts: readonly Evaluator[]): Evaluator {
+  return (rows) => {
+    const texts: (string | null)[] = [];
+    for (const part of parts) {
+      const cell = part(rows);
+      if (isFault(cell)) return cell;
+      texts.push(cell);
+    }
+    const [date, time, code, zone] = texts as [string | null, string | null, string | null, string | null];
+    if (date === null || time === null) return null;
+    const isKnown = zone !== null && isTimeZone(zone);
+    const result = x12Timestamp(date, time, code ?? undefined, isKnown ? zone : undefined);
+    if ('text' in result) return result.text;
+    if (zone !== null && !isKnown && result.fault === 'no time zone')
+      return new Fault('must be a time zone that is known', valueClass(zone));
+    return new Fault(`must be a date and a time as X12 writes them: ${result.fault}`, valueClass(`${date} ${time}`));
   };
 }
 

@@ -7,6 +7,7 @@
 import { z } from 'zod';
 import { nearest } from '../../core/nearest.ts';
 import { canonicalDecimal } from '../canonical/decimal.ts';
+import { MILESTONE_STANDARDS, type MilestoneStandard } from '../canonical/milestones.ts';
 import { isTimeZone } from '../canonical/timestamp.ts';
 
 /** Where something stands in the mapping file: keys and list indexes from the root. */
@@ -43,6 +44,9 @@ export type Expression = { readonly path: FilePath } & (
       readonly otherwise?: Expression;
     }
   | { readonly op: 'timestamp'; readonly of: Expression; readonly zone: string }
+  | { readonly op: 'milestone'; readonly standard: MilestoneStandard; readonly items: readonly Expression[] }
+  /** Of date, time, time code and zone. */
+  | { readonly op: 'x12_time'; readonly items: readonly Expression[] }
   | { readonly op: 'convert'; readonly of: Expression; readonly from: Expression; readonly to: Expression }
   | { readonly op: 'split'; readonly of: Expression; readonly by: string; readonly at: number }
   | { readonly op: 'list'; readonly of: Expression; readonly by: string }
@@ -88,6 +92,8 @@ const SHAPES = {
     of: any,
     zone: z.string().refine(isTimeZone, 'is not a time zone that is known').optional(),
   }),
+  milestone: z.strictObject({ of: any, standard: z.enum(MILESTONE_STANDARDS), classifier: any.optional() }),
+  x12_time: z.strictObject({ date: any, time: any, code: any.optional(), zone: any.optional() }),
   convert: z.strictObject({ of: any, from: any, to: any }),
   split: z.strictObject({ of: any, by: delimiter, at: z.number().int().min(0) }),
   list: z.strictObject({ of: any, by: delimiter }),
@@ -241,6 +247,22 @@ export class ExpressionReader {
         };
       case 'timestamp':
         return { op: 'timestamp', of: of(), zone: this.#zoneOf(shape['zone'] as string | undefined, at), path };
+      case 'milestone': {
+        const standard = shape['standard'] as MilestoneStandard;
+        const hasClassifier = 'classifier' in shape;
+        if (standard === 'dcsa' && !hasClassifier) this.#report(at, 'dcsa needs a classifier (PLN, EST, ACT or REQ)');
+        if (standard !== 'dcsa' && hasClassifier) this.#report(at, `${standard} has no classifier`);
+        const classifier = hasClassifier ? [this.expression(shape['classifier'], [...at, 'classifier'])] : [];
+        return { op: 'milestone', standard, items: [of(), ...classifier], path };
+      }
+      case 'x12_time': {
+        const parts = ['date', 'time', 'code', 'zone'];
+        return {
+          op: 'x12_time',
+          items: parts.map((part) => this.expression(shape[part] ?? null, [...at, part])),
+          path,
+        };
+      }
       case 'convert':
         return {
           op: 'convert',
