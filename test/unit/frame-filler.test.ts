@@ -16,7 +16,7 @@ function filled(tables: number): { rows: number; definitions: number } {
   const filler = new FrameFiller(FRAME_BYTES, ORIGIN);
   const all = Array.from({ length: tables }, (_, index) => table(`t${index}`));
   for (let row = 0; !filler.full; row++) {
-    filler.writer.beginRow('i', all[row % tables]!);
+    filler.writer.beginRow('i', all[row % tables]);
     filler.writer.writeImage(ROW);
     filler.writer.endRow();
   }
