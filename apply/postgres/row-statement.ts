@@ -1,5 +1,6 @@
 /** One change as SQL text, complete in itself: for small batches, for tables without a key, and for replay. */
 import type { RowChange, Value } from '../../core/frame.ts';
+import type { IndexedFrame } from '../../core/indexed-frame.ts';
 import { changedKey, filledImage, isPartial, keyValue } from '../row-key.ts';
 import { quoteLiteral } from './sql.ts';
 import { comparedAsText, equalsLoosely, literal, momentText, type TablePlan } from './table-plan.ts';
@@ -13,6 +14,20 @@ export function valuesTuple(plan: TablePlan, image: readonly Value[], deletedAtU
   }
   if (plan.deletedAt === undefined) return `${text})`;
   return `${text}${text === '(' ? '' : ', '}${deletedAtUs === undefined ? 'NULL' : quoteLiteral(momentText(deletedAtUs))})`;
+}
+
+/**
+ * The same for the after-image of a row of a frame, whose JSON becomes SQL as it stands there: a row of a small batch costs no
+ * object for each of its values. Undefined where it must be decoded: a text holds a quote, or anything that JSON escapes.
+ */
+export function tupleInFrame(plan: TablePlan, frame: IndexedFrame, row: number): string | undefined {
+  if (!plan.takesTexts) return undefined;
+  const from = frame.imageStart(row) + 1;
+  let at = frame.endOfValue(from);
+  for (let column = 1; column < plan.written.length; column++) at = frame.endOfValue(at + 1);
+  const text = frame.bytes.toString('utf8', from, at);
+  // Without a backslash each quotation mark begins or ends a text.
+  return text.includes('\\') || text.includes("'") ? undefined : `(${text.replaceAll('"', "'")})`;
 }
 
 /** Deletes rows, or marks them as gone since `timeUs` (microseconds since 1970; left out: since now). */

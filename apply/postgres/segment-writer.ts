@@ -8,7 +8,7 @@ import { countLines, type LineBlock } from '../../core/packed-rows.ts';
 import type { Segment } from '../compact.ts';
 import type { TableChanges } from '../table-changes.ts';
 import { CopyBuffer } from './copy-text.ts';
-import { deleteSql, keyCondition, rowStatement, updateSql, valuesTuple } from './row-statement.ts';
+import { deleteSql, keyCondition, rowStatement, tupleInFrame, updateSql, valuesTuple } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
 import type { SnapshotMarks } from './snapshot-marks.ts';
 import { writeStaged, type StagedTable } from './staging.ts';
@@ -153,7 +153,13 @@ function addLiteral(
   /** The keys of rows to mark, by the moment at which they went. */
   const marks = new Map<number, string[]>();
   for (const change of table.net()) {
-    const { kind, image, deletedAtUs } = change;
+    const { kind } = change;
+    const inFrame = kind === 'upsert' && change.asInFrame ? tupleInFrame(plan, change.frame, change.row) : undefined;
+    if (inFrame !== undefined) {
+      tuples.push(inFrame);
+      continue;
+    }
+    const { image, deletedAtUs } = change;
     if (kind === 'upsert' || kind === 'buried') tuples.push(valuesTuple(plan, image, deletedAtUs));
     else if (kind === 'delete') deletes.push(`(${keyCondition(plan, image)})`);
     else if (kind === 'partial') updates.push(updateSql(plan, image, plan.settable, keyCondition(plan, image)));

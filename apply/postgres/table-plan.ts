@@ -38,6 +38,8 @@ export interface TablePlan extends PlanShape {
   readonly convert: readonly (Convert | undefined)[];
   /** Whether any column is converted. */
   readonly converts: boolean;
+  /** Its images are the values to write, of all columns and none besides, as the texts that SQL reads. */
+  readonly takesTexts: boolean;
   /** Written columns that an update may set. */
   readonly settable: readonly number[];
   /** Equal keys always have equal text, so that text may stand for the key. */
@@ -78,6 +80,7 @@ export function createTablePlan(table: TableSchema, target: TargetTable, setting
     .join(', ');
   const stage = `pg_temp.wb_stage_${++stages}`;
   const takesLines = written.length === indexes.length && mappings.every((mapping) => mapping?.convert === undefined);
+  const bytea = table.columns.map((column) => isBinaryColumn(dialect, column));
   const stageColumns = [
     'wb_op int',
     ...(deletedAt === undefined ? [] : ['wb_at timestamptz']),
@@ -90,13 +93,14 @@ export function createTablePlan(table: TableSchema, target: TargetTable, setting
     qualified,
     rows: target.holdsRows ? `ONLY ${qualified}` : qualified,
     names,
-    bytea: table.columns.map((column) => isBinaryColumn(dialect, column)),
+    bytea,
     convert: mappings.map((mapping) => mapping?.convert),
     converts: mappings.some((mapping) => mapping?.convert !== undefined),
     key,
     written,
     // Lines of COPY are as the source prints them, which has bytea in hexadecimal digits.
     takesLines: dialect === 'postgres' && takesLines,
+    takesTexts: takesLines && deletedAt === undefined && !bytea.includes(true),
     settable,
     marksDeleted: deletedAt !== undefined,
     deletedAt,
