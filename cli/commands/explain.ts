@@ -41,7 +41,7 @@ export interface ExplainedField {
   readonly lost: readonly SaidField[];
 }
 
-type SaidField = Origin & { readonly value: string | null };
+export type SaidField = Origin & { readonly value: string | null };
 
 /**
  * `parts` are the key of the record: `sku=A-1 location=WH/Stock`, or its values in order; parts that are left out are

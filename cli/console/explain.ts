@@ -1,7 +1,7 @@
 /** Where each field of a record came from, as the console shows it. */
 import type { Config } from '../../core/config.ts';
-import type { ExplainView, OriginView } from '../../monitoring/console/views.ts';
-import type { Origin } from '../commands/explain.ts';
+import type { ExplainView, OriginView, SaidView } from '../../monitoring/console/views.ts';
+import type { Origin, SaidField } from '../commands/explain.ts';
 import { hiddenColumns, shown } from './hidden-columns.ts';
 import { positionText } from './facts.ts';
 
@@ -19,15 +19,20 @@ export async function explainRecord(
   return {
     entity,
     flow: found.flow,
-    fields: found.fields.map(({ field, value, decided, rule, origin, lost }) => {
+    fields: found.fields.map(({ field, value, decided, rule, origin, merged, lost }) => {
       const hidden = hides(config.canonicalFlows[found.flow]!.schema, entity, field);
+      const saidView = ({ value: said, ...from }: SaidField): SaidView => ({
+        value: shown(said, hidden),
+        origin: originView(from),
+      });
       return {
         field,
         value: shown(value, hidden),
         decided,
         rule,
         origin: originView(origin),
-        lost: lost.map(({ value: losing, ...from }) => ({ value: shown(losing, hidden), origin: originView(from) })),
+        merged: merged.map(saidView),
+        lost: lost.map(saidView),
       };
     }),
   };

@@ -231,8 +231,15 @@ export interface ExplainView {
     readonly decided: string;
     readonly rule: string;
     readonly origin: OriginView;
-    readonly lost: readonly { readonly value: ShownValue; readonly origin: OriginView }[];
+    /** What others said that is part of the value as well. */
+    readonly merged: readonly SaidView[];
+    readonly lost: readonly SaidView[];
   }[];
+}
+
+export interface SaidView {
+  readonly value: ShownValue;
+  readonly origin: OriginView;
 }
 
 /** A change of a quarantined row by a person: new values by column. */

@@ -1,8 +1,11 @@
 /** What is told of where a record's values are from, and of what did not count. */
 import { describe, expect, it } from 'vitest';
+import { explainFields } from '../../cli/commands/explain.ts';
+import { parseConfig } from '../../core/config.ts';
 import { inventoryPosition } from '../../transform/canonical/entities-inventory.ts';
 import { party } from '../../transform/canonical/entities-master.ts';
 import type { Entity } from '../../transform/canonical/entity.ts';
+import { loadFlowPlan } from '../../transform/flow-plan.ts';
 import { compileOwnership, type OwnershipConfig } from '../../transform/ownership/ownership.ts';
 import { Resolver } from '../../transform/ownership/resolver.ts';
 import { groupsJson } from '../../transform/record-rows.ts';
@@ -32,6 +35,37 @@ function resolved(entity: Entity, config: OwnershipConfig, sources: readonly str
     JSON.parse(groupsJson(resolver.explain(key, NOW)!)) as Record<string, Record<string, unknown>>;
   return { say, told, json };
 }
+
+it('a field is shown with who has a part in it, and apart from them who has none', async () => {
+  const flow = { canonical: 'inventory_position', from: { wms: { pack: 'odoo' } }, to: 'vis' };
+  const config = parseConfig(
+    JSON.stringify({
+      version: 1,
+      sources: { wms: { kind: 'postgres', url: 'postgresql://a/b' } },
+      targets: { vis: { kind: 'postgres', url: 'postgresql://a/d' } },
+      flows: { stock: flow },
+    }),
+    {},
+  );
+  const plan = await loadFlowPlan('stock', config.canonicalFlows['stock']!);
+  const by = (source: string) => ({ source, table: 't', key: '{}', position: 'p', time: 'now' });
+  const groups = {
+    on_hand: {
+      rule: 'sum of changes',
+      ...by('wms'),
+      merged: [{ ...by('b'), values: { on_hand: '3', uom: 'EA' } }],
+      advisory: [{ ...by('c'), values: { uom: 'KGM' } }],
+    },
+  };
+  const values = new Map([
+    ['on_hand', '5'],
+    ['lineage_groups', JSON.stringify(groups)],
+  ]);
+  const fields = explainFields(plan, values);
+  const of = (name: string) => fields.find(({ field }) => field === name);
+  expect(of('on_hand')).toMatchObject({ value: '5', merged: [{ source: 'b', value: '3' }], lost: [] });
+  expect(of('uom')).toMatchObject({ merged: [{ source: 'b', value: 'EA' }], lost: [{ source: 'c', value: 'KGM' }] });
+});
 
 describe('explanations', () => {
   it('name all who have a part in a union, and none of them as one whose word does not count', () => {

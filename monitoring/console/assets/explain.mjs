@@ -16,7 +16,16 @@ function origin({ source, table, key, position, time }) {
   );
 }
 
-function rows({ field, value, decided, rule, origin: from, lost }) {
+function rows({ field, value, decided, rule, origin: from, merged, lost }) {
+  const saidBy = (name, said) =>
+    h(
+      'tr',
+      { class: name === 'not applied' ? 'lost' : 'merged' },
+      h('th', { scope: 'row' }, h('span', { class: 'type' }, name)),
+      h('td', {}, shownValue(said.value)),
+      h('td', {}, ''),
+      h('td', {}, origin(said.origin)),
+    );
   return [
     h(
       'tr',
@@ -26,16 +35,8 @@ function rows({ field, value, decided, rule, origin: from, lost }) {
       h('td', {}, decided, h('span', { class: 'type' }, rule)),
       h('td', {}, origin(from)),
     ),
-    ...lost.map((loser) =>
-      h(
-        'tr',
-        { class: 'lost' },
-        h('th', { scope: 'row' }, h('span', { class: 'type' }, 'not applied')),
-        h('td', {}, shownValue(loser.value)),
-        h('td', {}, ''),
-        h('td', {}, origin(loser.origin)),
-      ),
-    ),
+    ...merged.map((part) => saidBy('counts as well', part)),
+    ...lost.map((loser) => saidBy('not applied', loser)),
   ];
 }
 
