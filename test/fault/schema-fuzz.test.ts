@@ -57,10 +57,12 @@ test(
     const fuzz = await SchemaFuzz.open(it, random, { thorough: THOROUGH });
     try {
       do {
-        await fuzz.sequence();
-        await fuzz.equal().catch((cause: unknown) => {
+        try {
+          await fuzz.sequence();
+          await fuzz.equal();
+        } catch (cause) {
           throw new Error(`seed ${seed}, sequence ${sequences}`, { cause });
-        });
+        }
         sequences += 1;
       } while (performance.now() < untilMs && sequences < MOST_SEQUENCES);
       if (STREAMING) await expectStreamed(it);

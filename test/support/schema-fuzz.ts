@@ -66,6 +66,10 @@ export class SchemaFuzz {
 
   /** A dozen steps, some of them together in a transaction, some while a stage is away. */
   async sequence(): Promise<void> {
+    await this.#told(() => this.#sequence());
+  }
+
+  async #sequence(): Promise<void> {
     const random = this.#random;
     const away = random.pick(['', '', '', 'capture', 'apply']) as '' | 'capture' | 'apply';
     if (away !== '') await this.#restart(away, false);
@@ -91,15 +95,22 @@ export class SchemaFuzz {
 
   /** Waits until both sides are equal. */
   async equal(): Promise<void> {
-    try {
-      await this.#it.equal({
+    await this.#told(() =>
+      this.#it.equal({
         look: () => {
           // One that killed itself where it was told to.
           if (this.#capture?.running === false) this.#capture.start();
         },
         deadlineMs: DEADLINE_MS,
         mayBeLeft: (name) => this.#tables.mayBeLeft(name),
-      });
+      }),
+    );
+  }
+
+  /** What fails tells the last steps, and what the capture said. */
+  async #told(act: () => Promise<void>): Promise<void> {
+    try {
+      await act();
     } catch (thrown) {
       const output = this.#capture?.log() ?? '';
       throw new Error(`${this.log.slice(-60).join('\n')}\n${output}`, { cause: thrown });
