@@ -62,7 +62,7 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     const reset = resets.length > 0;
     let tail = await readTail(nats, cdcStreamName(natsConfig.prefix, name), { anew: reset });
     const matching = await matchingTables(client, settings.tables);
-    if (tail.seq === 0) await requireIdentities(client, matching);
+    if (tail.seq === 0) await requireIdentities(client, publication, matching);
     const tables = await publishFollowable(client, publication, matching, log);
 
     if (tail.origin !== undefined && tail.origin !== '' && tail.origin !== source.origin)
@@ -85,7 +85,12 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     }
     const progress = new ProgressStore(bucket, name);
     const names = tables.map(({ schema }) => schema);
-    const { known, added, anew } = await knownTables(registry, tables, startAfresh, asPgPosition(tail.end).lsn);
+    const { known, added, anew } = await knownTables(
+      registry,
+      { tables, matching },
+      startAfresh,
+      asPgPosition(tail.end).lsn,
+    );
     const read = settings.snapshot === 'initial' || reset;
     await planSnapshot(progress, names, { startAfresh, read, again: read ? anew : [], resets });
     for (const id of resets) await removeRequest(bucket, name, id);
@@ -107,7 +112,7 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
  */
 async function knownTables(
   registry: TableRegistry<number, CapturedTable>,
-  tables: readonly CapturedTable[],
+  { tables, matching }: Readonly<Record<'tables' | 'matching', readonly CapturedTable[]>>,
   startAfresh: boolean,
   upTo: bigint,
 ): Promise<{
@@ -130,7 +135,8 @@ async function knownTables(
     for (const oid of known.keys()) if (!current.has(oid)) await registry.delete(oid);
     known.clear();
   }
-  for (const table of tables) {
+  // Also those that are not published for now.
+  for (const table of matching) {
     const stored = known.get(table.oid);
     if (stored !== undefined) known.set(table.oid, restoredTable(stored, table));
   }

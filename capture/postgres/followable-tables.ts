@@ -3,7 +3,7 @@ import type pg from 'pg';
 import type { Logger } from '../../core/logger.ts';
 import { hasIdentity, type CapturedTable } from './catalog.ts';
 import { ensurePublication, isTableGone, matchingTables, readPublication } from './publication.ts';
-import { describeLeaves, leafProblems } from './replica-identity.ts';
+import { describeProblems, identityProblems } from './replica-identity.ts';
 
 /**
  * Publishes those of the tables that can be followed, and gives them. Another is left out, with a warning, and the others
@@ -44,14 +44,14 @@ async function followableTables(
   log: Logger,
 ): Promise<CapturedTable[]> {
   const tables = matching.filter(({ schema }) => hasIdentity(schema));
-  const problems = await leafProblems(client, tables);
+  const problems = await identityProblems(client, publication, tables);
   if (problems.length === 0) return tables;
   const published = (await readPublication(client, publication))?.tables;
   const isPublished = ({ schema: { schema, name } }: CapturedTable): boolean =>
     published?.has(`${schema}.${name}`) === true;
   for (const root of new Set(problems.map((problem) => problem.root))) {
     const its = problems.filter((problem) => problem.root === root);
-    log.warn({ sql: its.map(({ sql }) => sql) }, describeLeaves(its));
+    log.warn({ sql: its.map(({ sql }) => sql) }, describeProblems(its));
   }
   // What is published already is not worse for being captured.
   return tables.filter((table) => isPublished(table) || !problems.some(({ root }) => root === table));

@@ -3,22 +3,29 @@ import type pg from 'pg';
 import { hasIdentity, type CapturedTable } from './catalog.ts';
 import { emitMark } from './log-marks.ts';
 import { ensurePublication, isTableGone, qualifiedName } from './publication.ts';
-import { describeLeaves, leafProblems } from './replica-identity.ts';
+import { describeMissing, describeProblems, identityProblems } from './replica-identity.ts';
 import { markId } from './table-change.ts';
 import { isHeld } from './read-tables.ts';
 import { sourceError } from './source-error.ts';
 import { LOCK_TIMEOUT, markTable } from './table-mark.ts';
+
+/** A table that is not captured. */
+export interface LeftOut {
+  readonly schema: string;
+  readonly name: string;
+  readonly reason: string;
+}
 
 export interface MarkWriterOptions {
   readonly client: pg.Client;
   readonly publication: string;
   readonly markPrefix: string;
   readonly included: (schema: string, name: string) => boolean;
-  readonly leftOut: (tables: readonly { schema: string; name: string; reason: string }[]) => void;
+  readonly leftOut: (tables: readonly LeftOut[]) => void;
 }
 
 /** Somebody holds the table, and it is looked at again. */
-const HELD = Symbol('held');
+export const HELD = Symbol('held');
 
 export class MarkWriter {
   readonly #o: MarkWriterOptions;
@@ -36,15 +43,16 @@ export class MarkWriter {
 
   /**
    * `newer` has tables as they are in the catalog, and undefined for those that are gone; `tables` are as the stream has them.
-   * False when a table could not be marked: it changed again, or is in use.
+   * `withdrawn` are left out, too. False when a table could not be marked: it changed again, or is in use.
    */
   async write(
     newer: ReadonlyMap<number, CapturedTable | undefined>,
     tables: ReadonlyMap<number, CapturedTable>,
+    withdrawn: readonly LeftOut[] = [],
   ): Promise<boolean> {
     const { included, client, leftOut } = this.#o;
     let isDone = true;
-    const without: { schema: string; name: string; reason: string }[] = [];
+    const without: LeftOut[] = [...withdrawn];
     // What went first: another table may have its name by now.
     const inOrder = [...newer].sort(([, a], [, b]) => Number(a !== undefined) - Number(b !== undefined));
     for (const [oid, table] of inOrder) {
@@ -54,14 +62,10 @@ export class MarkWriter {
         if (this.#marked.get(oid) === markId(table!)) continue;
         if (known === undefined && !hasIdentity(where)) {
           // Publishing it would make its updates fail at the source.
-          without.push({
-            schema: where.schema,
-            name: where.name,
-            reason: `it has no primary key (a deferrable one does not count) and no replica identity; run: ALTER TABLE ${qualifiedName(where)} REPLICA IDENTITY FULL;`,
-          });
+          without.push({ schema: where.schema, name: where.name, reason: describeMissing(table!) });
           continue;
         }
-        const refused = known === undefined ? await this.#publish(table!) : undefined;
+        const refused = known === undefined ? await this.publish(table!) : undefined;
         if (refused === HELD) isDone = false;
         else if (refused !== undefined) without.push({ schema: where.schema, name: where.name, reason: refused });
         else if (await markTable(client, this.#o.markPrefix, table!)) this.#marked.set(oid, markId(table!));
@@ -77,12 +81,12 @@ export class MarkWriter {
     return isDone;
   }
 
-  /** Why a new table cannot be captured, or `HELD`. */
-  async #publish(table: CapturedTable): Promise<string | typeof HELD | undefined> {
+  /** Adds a table to the publication. Why it cannot be captured, or `HELD`. */
+  async publish(table: CapturedTable): Promise<string | typeof HELD | undefined> {
     const { client, publication } = this.#o;
     try {
-      const leaves = await leafProblems(client, [table]);
-      if (leaves.length > 0) return `${describeLeaves(leaves)}; run: ${leaves.map(({ sql }) => sql).join(' ')}`;
+      const problems = await identityProblems(client, publication, [table]);
+      if (problems.length > 0) return `${describeProblems(problems)}; run: ${problems.map(({ sql }) => sql).join(' ')}`;
       await client.query(`begin; set local lock_timeout = '${LOCK_TIMEOUT}'`);
       await ensurePublication(client, publication, [table]);
       await client.query('commit');

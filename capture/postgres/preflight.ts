@@ -9,7 +9,7 @@ import { connectSource } from './connection.ts';
 import { checkColumnRules, type Add } from '../column-findings.ts';
 import { inspectSource } from './inspect.ts';
 import { matchingTables, partialPublication, publicationSql, qualifiedName, readPublication } from './publication.ts';
-import { leafProblems } from './replica-identity.ts';
+import { describeProblems, identityProblems } from './replica-identity.ts';
 import { readSlot } from './slot.ts';
 import { sourceError } from './source-error.ts';
 import { checkSpool } from './spool-check.ts';
@@ -39,14 +39,14 @@ export async function checkPostgresSource(
     await checkCapacity(client, slotName(name, settings, prefix), add);
     const tables = await matchingTables(client, settings.tables);
     add('ok', 'tables', `${tables.length} match`);
-    await checkTables(client, tables, add);
+    const publication = publicationName(name, settings, prefix);
+    await checkTables(client, publication, tables, add);
     checkColumnRules(
       ColumnRules.compile(settings.columns),
       tables.map((table) => table.schema),
       add,
     );
     await checkSpool(settings, add);
-    const publication = publicationName(name, settings, prefix);
     const found = await readPublication(client, publication);
     const partial = partialPublication(publication, found, tables);
     const missing = publicationSql(publication, found, tables);
@@ -129,7 +129,12 @@ async function checkCapacity(client: pg.Client, slot: string, add: Add): Promise
     );
 }
 
-async function checkTables(client: pg.Client, tables: readonly CapturedTable[], add: Add): Promise<void> {
+async function checkTables(
+  client: pg.Client,
+  publication: string,
+  tables: readonly CapturedTable[],
+  add: Add,
+): Promise<void> {
   for (const table of tables) {
     const { schema, name } = table.schema;
     if (!hasIdentity(table.schema))
@@ -147,14 +152,17 @@ async function checkTables(client: pg.Client, tables: readonly CapturedTable[], 
         `ALTER TABLE ${qualifiedName(table.schema)} ADD PRIMARY KEY (...);`,
       );
   }
-  const leaves = await leafProblems(client, tables);
-  for (const { root, leaf, fails, sql } of leaves)
+  for (const problem of await identityProblems(client, publication, tables)) {
+    const { root, leaf, fails, generated, sql } = problem;
     add(
       'error',
       `${leaf.schema}.${leaf.name}`,
-      `its replica identity does not tell of updates and deletes what ${qualifiedName(root.schema)}, of which it is a partition, needs${fails ? ': once published, they fail at the source' : ''}`,
+      generated.length > 0
+        ? describeProblems([problem])
+        : `its replica identity does not tell of updates and deletes what ${qualifiedName(root.schema)}, of which it is a partition, needs${fails ? ': once published, they fail at the source' : ''}`,
       sql,
     );
+  }
   const { rows } = await client.query<{ table: string }>(
     "select c.oid::regclass::text as table from pg_class c where c.oid = any($1::oid[]) and not has_table_privilege(c.oid, 'SELECT')",
     [tables.map((table) => table.oid)],

@@ -81,6 +81,36 @@ describe('capture refuses', () => {
     await client.end();
   });
 
+  // PostgreSQL 18 and later: an identity with a generated column has updates refused once the table is published.
+  it('a table whose identity has a generated column, which once published could not be updated any more', async () => {
+    const url = await database(
+      server,
+      'create table g (id int primary key, v int, twice int generated always as (v * 2) stored)',
+      'alter table g replica identity full',
+      'create table k (v int, twice int generated always as (v * 2) stored primary key)',
+      'create table plain (id int primary key, v int, twice int generated always as (v * 2) stored)',
+      'create table p (id int primary key, v int, twice int generated always as (v * 2)) partition by range (id)',
+      'create table p1 partition of p for values from (0) to (10)',
+      'alter table p1 replica identity full',
+      'insert into g values (1, 1); insert into k values (1); insert into p values (1, 1)',
+    );
+    await refused(
+      url,
+      'source_table_identity',
+      /public\.g .*twice.*ALTER TABLE "public"\."g" REPLICA IDENTITY DEFAULT;.*"k" REPLICA IDENTITY USING INDEX .*"p1" REPLICA IDENTITY DEFAULT;/,
+    );
+    const s = await Source.open(`refused${made}`, url, nats);
+    try {
+      for (const table of ['g', 'k', 'p']) await s.query(`update ${table} set v = 2`);
+      const findings = await checkPostgresSource(s.name, s.settings, 'waybill');
+      expect(findings.filter(({ severity }) => severity === 'error').map(({ subject }) => subject)).toEqual(
+        ['g', 'k', 'p1'].map((name) => `source ${s.name}: public.${name}`),
+      );
+    } finally {
+      await s.close();
+    }
+  });
+
   it('a partition whose own identity tells less than its table needs, with the SQL that mends each', async () => {
     const url = await database(
       server,
