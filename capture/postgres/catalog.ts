@@ -33,6 +33,8 @@ export interface CapturedTable {
   readonly former?: { readonly schema: string; readonly name: string };
   /** Stored: changes of it are in the log under a name that is not among the tables, and were passed over. */
   readonly away?: true;
+  /** Stored: it is not published, for its updates would be refused; it is to be read once it is published again. */
+  readonly withdrawn?: true;
   /** Stored: why it is to be read again when its next version comes. */
   readonly owed?: string;
   /** Stored: the commit (LSN, decimal) that told this version. */

@@ -21,6 +21,7 @@ import { MarkWriter } from './mark-writer.ts';
 import { addedParts, differs, hasSameIds, isRenamed, nameOf, rereadReason } from './table-change.ts';
 import { TableNotes, type Owed } from './table-notes.ts';
 import { hasColumnsOf, unloggedReason, writtenOf, type Written } from './unlogged-values.ts';
+import { Withdrawals } from './withdrawals.ts';
 
 /** What was captured under the registry's versions. */
 export interface SchemaWatchOptions {
@@ -79,6 +80,9 @@ export class SchemaWatch {
   /** The table of the last relation message: before each partition its root is described. */
   #root: CapturedTable | undefined;
   readonly #catalog: CatalogLook;
+  readonly #withdrawals: Withdrawals;
+  /** What the last reading of the catalog found, until it is seen which tables can be published. */
+  #found: readonly CapturedTable[] | undefined;
   #standby: boolean | undefined;
   #wake: (() => void) | undefined;
   /** One use of the connection at a time: a mark is written in a transaction. */
@@ -94,6 +98,8 @@ export class SchemaWatch {
     const isChosen = (schema: string, name: string, oid: number): boolean =>
       options.included(schema, name) || this.#tables.has(oid);
     this.#catalog = new CatalogLook(options.client, isChosen);
+    const readAgain = (table: CapturedTable): Promise<void> => options.read(table, 'again');
+    this.#withdrawals = new Withdrawals({ ...options, notes: this.#notes, marks: this.#marks, readAgain });
   }
 
   byOid(oid: number): CapturedTable | undefined {
@@ -230,6 +236,7 @@ export class SchemaWatch {
     this.#ignored.clear();
     this.#restamped.clear();
     this.#reading += 1;
+    this.#found = tables;
     for (const [oid, table] of found) {
       const known = this.#tables.get(oid);
       if (differs(known, table)) this.#newer.set(oid, table);
@@ -436,12 +443,23 @@ export class SchemaWatch {
       const startedMs = performance.now();
       const isWhole = await this.#lookAround();
       const tookMs = performance.now() - startedMs;
-      const isTold = this.#standby || (await this.#marks.write(this.#newer, this.#tables));
+      const isTold = this.#standby || (await this.#write());
       const isDone = isWhole && isTold;
       // The next look compares anew what could not be marked.
       if (!isDone) this.#catalog.forget();
       return { isDone, tookMs };
     });
+  }
+
+  /** False where a table could not be marked, published or taken out of the publication. */
+  async #write(): Promise<boolean> {
+    const { included } = this.#o;
+    const found = this.#found?.filter(
+      ({ oid, schema }) => this.#tables.has(oid) && included(schema.schema, schema.name),
+    );
+    const isPublished = found === undefined || (await this.#changes.take(() => this.#withdrawals.look(found)));
+    if (isPublished) this.#found = undefined;
+    return (await this.#marks.write(this.#newer, this.#tables, this.#withdrawals.leftOut)) && isPublished;
   }
 
   /** Looks for what no relation message tells, until the signal aborts. */

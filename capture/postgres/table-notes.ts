@@ -16,6 +16,8 @@ export class TableNotes {
   /** What the catalog had of the rows of each table at the last look. */
   readonly written = new Map<number, Written>();
   readonly owed = new Map<number, Owed>();
+  /** Tables that are not published for now, and are to be read once they are again. */
+  readonly withdrawn = new Set<number>();
   /** What the stream is being told of the end of a name. */
   readonly #ends = new Map<number, NameEnd>();
   /** Where in the log the last version came; */
@@ -26,10 +28,11 @@ export class TableNotes {
   constructor(registry: TableRegistry<number, CapturedTable>, stored: ReadonlyMap<number, CapturedTable>) {
     this.#registry = registry;
     const inOrder = [...stored].sort(([, a], [, b]) => Number(BigInt(a.since ?? -1) - BigInt(b.since ?? -1)));
-    for (const [oid, { owed, since, ...table }] of inOrder) {
+    for (const [oid, { owed, since, withdrawn, ...table }] of inOrder) {
       this.tables.set(oid, table);
       this.written.set(oid, writtenOf(table));
       if (owed !== undefined) this.owed.set(oid, { why: owed });
+      if (withdrawn === true) this.withdrawn.add(oid);
       if (since === undefined) continue;
       this.#since.set(oid, since);
       this.#ahead.set(oid, BigInt(since));
@@ -79,12 +82,14 @@ export class TableNotes {
       ...(owed === undefined ? {} : { owed }),
       ...(since === undefined ? {} : { since }),
       ...(ends === undefined ? {} : { ends }),
+      ...(this.withdrawn.has(oid) ? { withdrawn: true } : {}),
     });
   }
 
   /** It is gone. */
   forget(oid: number): void {
     this.tables.delete(oid);
-    for (const notes of [this.written, this.owed, this.#ends, this.#since, this.#ahead]) notes.delete(oid);
+    for (const notes of [this.written, this.owed, this.withdrawn, this.#ends, this.#since, this.#ahead])
+      notes.delete(oid);
   }
 }

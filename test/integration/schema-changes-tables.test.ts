@@ -66,6 +66,46 @@ describe('tables', () => {
     await it.equal();
   });
 
+  test.each([
+    ['loses its primary key', 'drop constraint items_pkey', 'add primary key (id)'],
+    [
+      'gets a generated column in its identity',
+      'replica identity full, add column twice int generated always as (qty * 2) stored',
+      'drop column twice',
+    ],
+    ['is set to have no identity', 'replica identity nothing', 'replica identity default'],
+  ])('one that %s is not published until it has one again, and is read then', async (_, spoil, mend) => {
+    await open();
+    await it.run(`alter table items ${spoil}`);
+    await waitFor('the report', async () => it.pipe.leftOut.length > 0);
+    expect(it.pipe.leftOut).toEqual([
+      { schema: 'public', name: 'items', reason: expect.stringMatching(/REPLICA IDENTITY/) },
+    ]);
+    // Published, it would refuse these.
+    await it.run("update items set name = 'b' where id < 20; delete from items where id > 40");
+    await it.pipe.stop(['capture']);
+    await it.run('delete from items where id < 5');
+    it.pipe.leftOut = [];
+    it.pipe.start(['capture']);
+    await waitFor('the report', async () => it.pipe.leftOut.length > 0);
+    await it.run("update items set name = 'c' where id = 20");
+    await it.run(`alter table items ${mend}`);
+    await it.equal();
+    expect(it.pipe.leftOut).toEqual([]);
+    await it.run("update items set name = 'd' where id = 21; delete from items where id = 22");
+    await it.equal();
+  });
+
+  test('what leaves the publication and is mended while nothing runs is read when something does', async () => {
+    await open();
+    await it.run('alter table items replica identity nothing');
+    await waitFor('the report', async () => it.pipe.leftOut.length > 0);
+    await it.pipe.stop(['capture']);
+    await it.run('delete from items where id < 5; alter table items replica identity default');
+    it.pipe.start(['capture']);
+    await it.equal();
+  });
+
   test('a table that leaves the patterns and comes back before anybody looks is read again', async () => {
     const ddl = `create schema elsewhere; ${ITEMS}`;
     it = await SchemaCase.open(postgres, natsServer, ddl, {}, { tables: ['public.*'] });
