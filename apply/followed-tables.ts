@@ -26,6 +26,8 @@ export interface SchemaStep {
   readonly table: TableSchema;
   /** It is now read from the beginning: where it was stopped, or is lost, what the target has of it may go. */
   readonly restart: boolean;
+  /** Nobody asked for it: what of a narrower type would lose values stays as it is. */
+  readonly unasked?: boolean;
   /**
    * What became of it at the source where that no longer has it, and the target is stopped or has another version than the
    * one named: nothing is made to fit any more.
@@ -111,9 +113,14 @@ export class FollowedTables {
     return id !== undefined && table.id !== undefined && id !== table.id;
   }
 
+  /** Where a reading begins for which nobody asked. One that is rebuilt was asked for. */
+  isUnasked(table: TableSchema, marked: boolean): boolean {
+    return marked && this.of(table)?.reason !== REBUILDING;
+  }
+
   /** Whether the target table may be changed, or emptied, where a reading begins. With schema_changes: stop somebody must ask. */
-  mayRestart(table: TableSchema, unasked: boolean): boolean {
-    return !this.#stops || !unasked || this.of(table)?.reason === REBUILDING;
+  mayRestart(unasked: boolean): boolean {
+    return !this.#stops || !unasked;
   }
 
   isStopped(table: TableSchema): boolean {

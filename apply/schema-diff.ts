@@ -14,6 +14,8 @@ export interface SchemaDiff {
   readonly kept: readonly { readonly before: ColumnSchema; readonly after: ColumnSchema }[];
   /** The key is another one, renamed columns aside. */
   readonly key: boolean;
+  /** The source tells columns apart: each of `kept` is the same column for certain. */
+  readonly certain: boolean;
 }
 
 /** Compares two versions of a table; columns are the same by their id, or by name where either has none. */
@@ -37,7 +39,7 @@ export function diffSchemas(before: TableSchema, after: TableSchema): SchemaDiff
   const newNames = new Map(kept.map((pair) => [pair.before.name, pair.after.name]));
   const oldKey = before.key.map((name) => newNames.get(name));
   const key = oldKey.length !== after.key.length || after.key.some((name, index) => oldKey[index] !== name);
-  return { added, dropped: [...old.values()], renamed, kept, key };
+  return { added, dropped: [...old.values()], renamed, kept, key, certain: byId };
 }
 
 function hasIds(table: TableSchema): boolean {

@@ -141,8 +141,9 @@ class Splitter {
     const lost = followed.isLost(table);
     const isCurrent = record?.definition?.version === table.version;
     const mark = markAt(run, row);
-    const restart = mark === BEGIN && followed.mayRestart(table, run.frame.row(row)[2]?.[2] === UNASKED);
-    if (restart && (stopped || lost)) return { table, restart };
+    const unasked = mark === BEGIN && followed.isUnasked(table, run.frame.row(row)[2]?.[2] === UNASKED);
+    const restart = mark === BEGIN && followed.mayRestart(unasked);
+    if (restart && (stopped || lost)) return { table, restart, unasked };
     if (mark === GONE) {
       // What is gone need not be made first; and a flow that is being rebuilt has not come to where the table begins.
       if (record === undefined || gone || (stopped && record.reason === REBUILDING)) return undefined;
@@ -152,11 +153,11 @@ class Splitter {
       if (isCurrent && !stopped && !lost) return undefined;
       return { table, restart: false, gone: String(run.frame.row(row)[2]?.[0]) };
     }
-    if (lost) return { table, restart };
+    if (lost) return { table, restart, unasked };
     if (stopped || (isCurrent && !gone)) return undefined;
     if (!gone && followed.isSuperseded(table)) return undefined;
     // One that was stopped under another name is read under this one.
-    return { table, restart };
+    return { table, restart, unasked };
   }
 
   /** Under its name and under its id: a renamed table must not be altered before its rows under the old name are written. */

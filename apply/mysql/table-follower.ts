@@ -104,7 +104,7 @@ export class TableFollower {
     try {
       const wasStopped = (before ?? followed.underOtherName(table))?.state === 'stopped';
       const restart = step.restart && (wasStopped || followed.isLost(table) || followed.replaces(table));
-      const record = await this.#fit({ table, restart }, before, ddl.run, open);
+      const record = await this.#fit({ ...step, restart }, before, ddl.run, open);
       if (ddl.done && before?.definition !== undefined) await this.#supersede(table, before.definition.version);
       if (open !== undefined && !ddl.done) this.#remember(record, open);
       else await this.#store(record);
@@ -135,7 +135,7 @@ export class TableFollower {
   }
 
   async #fit(
-    { table, restart }: SchemaStep,
+    { table, restart, unasked = false }: SchemaStep,
     known: TableRecord | undefined,
     ddl: RunDdl,
     open: TargetTransaction | undefined,
@@ -157,7 +157,8 @@ export class TableFollower {
       else {
         const { settings } = this.#o;
         const around = await surroundings(session);
-        const plan = planChanges({ settings, schema, before, after: wanted, found, around, kept, pending, restart });
+        const reading = { restart, unasked };
+        const plan = planChanges({ settings, schema, before, after: wanted, found, around, kept, pending, ...reading });
         if (open !== undefined && plan.steps.length > 0 && (!plan.additive || plan.fills))
           throw midwayError(schema, table.name, 'changed');
         const intent: Intent = {
@@ -374,6 +375,7 @@ export class TableFollower {
       kept: record.kept,
       pending: [],
       restart: false,
+      unasked: false,
     });
     const left = new Set<string>();
     for (const { sql, refused } of plan.steps) {

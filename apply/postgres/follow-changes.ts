@@ -22,6 +22,8 @@ export interface FollowOptions {
   readonly pending: readonly string[];
   /** The table is about to be read from the beginning: types that cannot be followed are changed all the same. */
   readonly restart: boolean;
+  /** With `restart`: nobody asked for it, so that narrower types of what is certainly the same column stop the table. */
+  readonly unasked: boolean;
   /** The target has had the version before, and rows of it: what is missing of that cannot be made up for. */
   readonly written: boolean;
 }
@@ -154,7 +156,7 @@ class TableChange {
   }
 
   async #retype(types: { before: ReadonlyMap<string, string>; after: ReadonlyMap<string, string> }): Promise<void> {
-    const { restart, schema, after } = this.#o;
+    const { restart, unasked, schema, after } = this.#o;
     const changes: { column: ColumnSchema; to: string; force: boolean }[] = [];
     const problems: string[] = [];
     for (const pair of this.#diff.kept) {
@@ -162,7 +164,7 @@ class TableChange {
       const found = this.#columns.get(pair.after.name);
       if (found === undefined || found.type === to) continue;
       const narrower = from !== to && classifyTypeChange(from, to) === 'narrower';
-      if (narrower && !restart)
+      if (narrower && (!restart || (unasked && this.#diff.certain)))
         problems.push(
           `column ${pair.after.name} was ${pair.before.type} and is ${pair.after.type}, which may lose values`,
         );

@@ -134,7 +134,7 @@ export class TableFollower {
   }
 
   async #fit(
-    { table, restart: asked }: SchemaStep,
+    { table, restart: begins, unasked = false }: SchemaStep,
     known: TableRecord | undefined,
   ): Promise<{ record: TableRecord; target: TargetTable }> {
     const { schema: source, name } = table;
@@ -144,7 +144,7 @@ export class TableFollower {
     const previous = renamed ?? known;
     const { definition: before, kept = [], pending = [] } = previous ?? {};
     const wasStopped = known?.state === 'stopped' || previous?.state === 'stopped';
-    const restart = asked && (wasStopped || this.#followed.isLost(table) || this.#followed.replaces(table));
+    const restart = begins && (wasStopped || this.#followed.isLost(table) || this.#followed.replaces(table));
     const followed =
       before === undefined
         ? NOTHING_KEPT
@@ -157,6 +157,7 @@ export class TableFollower {
             kept,
             pending,
             restart,
+            unasked,
             written: previous?.state === 'follows' && !restart,
           });
     const target = await ensureTargetTable(this.#client, table, schema, this.#settings);

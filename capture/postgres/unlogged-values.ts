@@ -41,7 +41,7 @@ export function writtenOf({ schema, stamps, written }: CapturedTable): Written {
 
 /**
  * Why rows have values by now that no change in the log tells; undefined when they have none. Columns that `rules` leave out
- * are nobody's, and those that they change have no types that could be narrower.
+ * are nobody's.
  */
 export function unloggedReason(before: Written, after: CapturedTable, rules: ColumnRules): string | undefined {
   const now = writtenOf(after);
@@ -51,8 +51,7 @@ export function unloggedReason(before: Written, after: CapturedTable, rules: Col
   for (const [id, column] of Object.entries(now.columns)) {
     const known = before.columns[Number(id)];
     const name = names.get(Number(id)) ?? '';
-    const rule = rules.ruleOf(after.schema.schema, after.schema.name, name);
-    if (rule === 'exclude') continue;
+    if (rules.ruleOf(after.schema.schema, after.schema.name, name) === 'exclude') continue;
     if (known === undefined) {
       // One that the table had before and that nobody was told of was a generated one.
       // What rows have of a default, the catalog tells of the partitions and not of their root.
@@ -61,12 +60,11 @@ export function unloggedReason(before: Written, after: CapturedTable, rules: Col
       continue;
     }
     if (hasRenamedLabels(known, column)) why ??= `labels of column ${name} have other names`;
-    const change = typeChange(known, column);
-    // Targets stop the table, and whether it is read again is for a person to say.
-    if (change === 'narrower' && rule === undefined) return undefined;
     const isDefinedAnew =
       known.stamp !== column.stamp && (known.preset === undefined || known.preset !== column.preset);
-    if (change !== 'same' || (isAnew && isDefinedAnew)) why ??= `column ${name} has new values in all rows`;
+    // A narrower type stops the table only in targets to whose own types it makes a difference.
+    if (typeChange(known, column) !== 'same' || (isAnew && isDefinedAnew))
+      why ??= `column ${name} has new values in all rows`;
   }
   return why;
 }

@@ -1,4 +1,5 @@
 /** Several changes of a table of which the log tells parts, before anybody looks at the catalog. docs/schema-changes.md. */
+import pg from 'pg';
 import { afterAll, afterEach, beforeAll, test } from 'vitest';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
@@ -50,6 +51,29 @@ test.each(['live', 'behind'])('columns that hand on their names keep their value
   await handOn();
   if (how === 'behind') it.pipe.start(['capture']);
   await it.equal();
+});
+
+test('a narrower column that is dropped before its table could be marked leaves new values of others to be read', async () => {
+  const ddl = 'create table items (id int primary key, a int, b int); insert into items values (1, 5, 7), (2, 6, 8)';
+  it = await SchemaCase.open(postgres, natsServer, ddl, DROP);
+  const { url } = it.pipe.config.sources['wms']!;
+  const [first, second] = [new pg.Client({ connectionString: url }), new pg.Client({ connectionString: url })];
+  const waiting = async (): Promise<number> =>
+    (await it.pipe.source.query("select from pg_locks where not granted and relation = 'items'::regclass")).rowCount!;
+  try {
+    await Promise.all([first.connect(), second.connect()]);
+    await first.query('begin; alter table items alter a type smallint, alter b type int using b * 10');
+    // It has the table as soon as the first is done, before whoever marks it.
+    const dropped = second.query('begin; alter table items drop column a');
+    await waitFor('the second', async () => (await waiting()) === 1);
+    await first.query('commit');
+    await dropped;
+    await waitFor('a look at the catalog, and the mark behind it', async () => (await waiting()) === 1);
+    await second.query('commit');
+    await it.equal();
+  } finally {
+    await Promise.all([first.end(), second.end()]);
+  }
 });
 
 test('what a commit that waits for a standby did to columns is told once it is seen', async () => {

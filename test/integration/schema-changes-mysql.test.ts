@@ -187,6 +187,7 @@ describe.each([
         kept: [],
         pending: [],
         restart: false,
+        unasked: false,
       });
       expect(plan.steps).toHaveLength(2);
       const intents = new SchemaIntents(session, 'mirror', 'wms');
@@ -227,6 +228,10 @@ describe.each([
       message: expect.stringMatching(/public.items is not followed: .*character varying/),
       remedy: expect.stringMatching(/waybill snapshot wms public.items/),
     });
+    // Nobody asked for it.
+    await send(narrow, ['s', 0, ['x', 'begin', 'unasked']], read('5', 'a5', 'b5'), mark('x', 'end'));
+    expect(notices).toMatchObject([{ name: 'items', state: 'stopped' }]);
+    expect(await items('id')).toEqual([['1'], ['2'], ['3']]);
     await send(narrow, mark('y', 'begin'));
     await send(narrow, read('4', 'a4', 'b4'));
     await send(narrow, mark('y', 'end'));
