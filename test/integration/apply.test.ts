@@ -315,14 +315,30 @@ describe('changes', () => {
     await fixture.client.query('CREATE TABLE items (id bigint PRIMARY KEY, name integer, doc text)');
     const notices: unknown[] = [];
     fixture.feed.start({ tables: (tables) => void notices.splice(0, notices.length, ...tables) });
+    await fixture.client.query("INSERT INTO items VALUES (9, 9, 'somebody''s')");
     const others = tableOf('others', ['id bigint']);
     await fixture.feed.frame([items, others], [[ins('1', 'a', null), ['i', 1, ['7']]]]);
     await fixture.feed.caughtUp();
     expect(await fixture.rows('SELECT id FROM others')).toEqual([['7']]);
-    expect(await fixture.rows('SELECT id FROM items')).toEqual([]);
-    expect(notices).toEqual([
+    const stopped = [
       { schema: 'public', name: 'items', state: 'stopped', reason: expect.stringMatching(/name is integer.*text/) },
-    ]);
+    ];
+    expect(notices).toEqual(stopped);
+    const read: RowChange[] = [
+      ['s', 0, ['x', 'begin']],
+      ['r', 0, ['1', 'a', null]],
+      ['s', 0, ['x', 'end']],
+    ];
+    // It is somebody's: nothing is changed or emptied for a reading.
+    await fixture.feed.frame([items], [read]);
+    await fixture.feed.caughtUp();
+    expect(notices).toEqual(stopped);
+    expect(await fixture.rows('SELECT * FROM items')).toEqual([['9', 9, "somebody's"]]);
+    await fixture.client.query('ALTER TABLE items ALTER name TYPE text');
+    await fixture.feed.frame([items], [read]);
+    await fixture.feed.caughtUp();
+    expect(await fixture.rows('SELECT id, name FROM items')).toEqual([['1', 'a']]);
+    expect(notices).toEqual([]);
   });
 });
 

@@ -1,4 +1,5 @@
 /** docs/schema-changes.md, row by row: tables, partitions and what stops, Postgres to Postgres on real servers. */
+import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { targetOf } from '../../apply/target-kind.ts';
@@ -7,6 +8,7 @@ import { openBucket } from '../../core/lease.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { definitions } from '../support/definitions.ts';
+import { Pipeline } from '../support/pipeline.ts';
 import { ITEMS, SchemaCase } from '../support/schema-case.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -108,7 +110,7 @@ describe('tables', () => {
 
   test('a table that leaves the patterns and comes back before anybody looks is read again', async () => {
     const ddl = `create schema elsewhere; ${ITEMS}`;
-    it = await SchemaCase.open(postgres, natsServer, ddl, {}, { tables: ['public.*'] });
+    it = await SchemaCase.open(postgres, natsServer, ddl, { dropped_columns: 'drop' }, { tables: ['public.*'] });
     const away = (ids: string, then = ''): Promise<void> =>
       it.run(`begin; alter table items set schema elsewhere; delete from elsewhere.items where id in (${ids});
         alter table elsewhere.items set schema public; ${then} commit`);
@@ -119,6 +121,8 @@ describe('tables', () => {
     await it.pipe.stop(['capture']);
     await away('5, 6');
     it.pipe.start(['capture']);
+    await it.equal();
+    await away('7, 8', "alter table items add note text default 'from there', drop name;");
     await it.equal();
   });
 
@@ -146,6 +150,15 @@ describe('tables', () => {
       { schema: 'public', name: 'orders', state: 'gone', reason: expect.stringMatching(/^dropped/) },
     ]);
     expect(await it.target('orders')).toHaveLength(1);
+  });
+
+  test('with dropped_tables: drop one that is stopped is dropped as well', async () => {
+    await open(ITEMS, { dropped_tables: 'drop' });
+    await it.run('alter table items alter qty type smallint');
+    await waitFor('the stop', async () => it.pipe.notices.some(({ state }) => state === 'stopped'));
+    await it.run('drop table items; create table other (id int primary key)');
+    await it.equal();
+    expect(it.pipe.notices).toEqual([]);
   });
 
   test('with dropped_tables: drop it is dropped, and may come again', async () => {
@@ -198,6 +211,32 @@ describe('tables', () => {
     await it.run("insert into goods values (100, 'x', 1)");
     await it.equal();
   });
+});
+
+test('the tables of a schema that is renamed are loaded under its new name, and kept under the old one', async () => {
+  it = new SchemaCase(
+    await Pipeline.open(
+      postgres,
+      natsServer,
+      'create schema before; create table before.still (id int primary key); insert into before.still values (1), (2)',
+      {},
+      postgres,
+      { tables: ['*.*'] },
+    ),
+  );
+  const both = async (schema: string): Promise<string[][]> => [
+    ['{"id":1}', '{"id":2}'],
+    await it.target(`${schema}.still`).catch((thrown: Error) => [thrown.message]),
+  ];
+  it.pipe.start();
+  await it.settle(() => both('before'));
+  await it.run('alter schema before rename to behind');
+  await it.settle(() => both('behind'));
+  await it.notices();
+  expect(it.pipe.notices).toEqual([
+    { schema: 'before', name: 'still', state: 'gone', reason: expect.stringMatching(/^renamed to behind.still/) },
+  ]);
+  expect(await it.target('before.still')).toHaveLength(2);
 });
 
 describe('partitions', () => {
@@ -267,6 +306,20 @@ describe('what cannot be followed', () => {
     expect(it.pipe.notices).toEqual([]);
   });
 
+  test('a type that rows of the target do not fit empties it where somebody asks, and not before', async () => {
+    await open();
+    await it.run('alter table items alter qty type int using 1000000 + qty; insert into items values (100, $$x$$, 7)');
+    await it.equal();
+    await it.run(`alter table items alter qty drop default; alter table items alter qty type smallint using qty % 1000;
+      alter table items alter name type int using id * 2`);
+    await readByItself('items');
+    await waitFor('the stop', async () => it.pipe.notices.some(({ state }) => state === 'stopped'));
+    expect(await it.target('items')).toContain('{"id":5,"name":"item 5","qty":1000005}');
+    await requestSnapshot(it.pipe.config.nats, 'wms', { tables: ['public.items'] });
+    await it.equal();
+    await waitFor('the report', async () => it.pipe.notices.length === 0);
+  });
+
   test('a table that is asked for right behind a narrower type is not stopped by that afterwards', async () => {
     await open();
     await it.run('alter table items alter name type varchar(10)');
@@ -307,6 +360,25 @@ describe('what cannot be followed', () => {
     expect(await it.target('items')).toHaveLength(50);
     await requestSnapshot(it.pipe.config.nats, 'wms', { tables: ['public.items'] });
     await it.settle(async () => [await it.source('items', ['id', 'name']), await it.target('items', ['id', 'name'])]);
+    await waitFor('the report', async () => it.pipe.notices.length === 0);
+  });
+
+  test('a table in the target that belongs to somebody else', async () => {
+    await open();
+    const role = `limited_${randomUUID().slice(0, 8)}`;
+    await it.pipe.stop(['apply']);
+    await it.pipe.target.query(`create role ${role}; grant all on schema public, waybill to ${role};
+      grant all on all tables in schema public, waybill to ${role};
+      do $$ begin execute format('alter database %I set role = ${role}', current_database()); end $$`);
+    it.pipe.start(['apply']);
+    await it.run("alter table items add note text default 'new'");
+    await it.notices();
+    expect(it.pipe.notices).toMatchObject([
+      { name: 'items', state: 'stopped', reason: expect.stringMatching(/must be owner/) },
+    ]);
+    await it.pipe.target.query(`alter table items owner to ${role}`);
+    await requestSnapshot(it.pipe.config.nats, 'wms', { tables: ['public.items'] });
+    await it.equal();
     await waitFor('the report', async () => it.pipe.notices.length === 0);
   });
 

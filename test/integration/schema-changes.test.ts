@@ -59,12 +59,14 @@ describe('columns', () => {
 
   test('a new column whose values no event tells is read again', async () => {
     await open();
-    await it.run('alter table items add column code uuid not null default gen_random_uuid(), add column n serial');
+    await it.run(
+      'alter table items add column code uuid not null default gen_random_uuid(), add column n serial, add column m int generated always as identity',
+    );
     await it.run("insert into items (id, name) values (100, 'new')");
     // The default calls a sequence that the target does not have.
     await it.settle(async () => it.contents());
     await waitFor('columns that may not be NULL', async () =>
-      /code uuid not null.* n integer not null/.test((await definitions(it.pipe.target))[0]!),
+      /code uuid not null.* m integer not null.* n integer not null/.test((await definitions(it.pipe.target))[0]!),
     );
   });
 
@@ -171,6 +173,11 @@ describe('columns', () => {
     );
     await it.run("insert into items values (5000000000, 100000, 'x', 1, '2026-01-01 12:00')");
     await it.equal();
+    // With values that no event tells, also where no row follows.
+    await it.run(
+      'alter table items alter small type bigint using small * 2, alter price type numeric(14,3) using price + 0.125',
+    );
+    await it.equal();
   });
 
   test('defaults and NULLs', async () => {
@@ -182,6 +189,13 @@ describe('columns', () => {
       "update items set name = 'x' where name is null; alter table items alter name set not null, alter qty drop default",
     );
     await it.equal();
+    await it.run('alter table items add at timestamptz; alter table items alter at set default current_timestamp');
+    await it.equal();
+    await it.run('alter table items alter qty set default 3');
+    await it.equal();
+    // A sequence of the source's own.
+    await it.run("create sequence counted; alter table items alter qty set default nextval('counted')");
+    await waitFor('no default', async () => (await definitions(it.pipe.target))[0]!.endsWith(' qty integer key id'));
   });
 
   test('changes of definition and of rows in one transaction', async () => {
@@ -219,6 +233,18 @@ describe('keys', () => {
     await it.equal();
   });
 
+  test('another replica identity', async () => {
+    await open(`${ITEMS} alter table items add code text; update items set code = 'c' || id;
+      alter table items alter code set not null, add unique (code)`);
+    await it.run('alter table items replica identity using index items_code_key');
+    await it.run("update items set id = 200 where code = 'c1'; delete from items where code = 'c2'");
+    await it.settle(async () => it.contents());
+    await waitFor('the key', async () => (await definitions(it.pipe.target))[0]!.endsWith('key code'));
+    await it.run('alter table items replica identity default');
+    await it.run("update items set code = 'other' where id = 200; delete from items where id = 3");
+    await it.equal();
+  });
+
   test('a key that is made of a new column', async () => {
     await open(
       'create table items (name text); alter table items replica identity full; insert into items values ($$a$$), ($$b$$)',
@@ -251,6 +277,9 @@ test('a label that an enum of the source got is added to the one of the target',
     await pipe.source.query("insert into items select n, 'x' from generate_series(100, 400) n");
     await expect.poll(() => rowsOf(pipe.target, 'items')).toEqual(await rowsOf(pipe.source, 'items'));
     expect((await pipe.target.query('select from waybill.quarantine')).rowCount).toBe(0);
+    expect((await pipe.target.query('select enum_range(null::mood)::text as labels')).rows).toEqual([
+      { labels: `{sad,glad,"it's all right",x}` },
+    ]);
     expect(pipe.failure).toBeUndefined();
   } finally {
     await pipe.close();

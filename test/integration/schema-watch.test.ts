@@ -283,6 +283,18 @@ test.each([
   expect(readings).toEqual(['1,2,3']);
 });
 
+test('a table with another key is read again, and one whose key is renamed is not', async () => {
+  await client.query('alter table items rename id to no; alter table items alter a set not null');
+  await mark(11n);
+  expect(readings).toEqual([]);
+  await client.query('alter table items drop constraint items_pkey, add primary key (a)');
+  await mark(12n);
+  expect(readings).toEqual(['1,2']);
+  await client.query('create unique index by_no on items (no); alter table items replica identity using index by_no');
+  await mark(13n);
+  expect(readings).toEqual(['1,2', '1,2']);
+});
+
 /** Does `work` while somebody holds a table, as VACUUM FULL does, or whoever alters it. */
 async function whileHeld(table: string, work: () => Promise<void>): Promise<void> {
   const holder = new pg.Client({ connectionString: url });
