@@ -239,6 +239,24 @@ test('the tables of a schema that is renamed are loaded under its new name, and 
   expect(await it.target('before.still')).toHaveLength(2);
 });
 
+test('a table for which the publication may not be changed is left out, and its SQL is said', async () => {
+  await open();
+  const role = `limited_${randomUUID().slice(0, 8)}`;
+  await it.pipe.stop(['capture']);
+  await it.run(`create role ${role} replication; grant select on all tables in schema public to ${role};
+    alter default privileges in schema public grant select on tables to ${role};
+    do $$ begin execute format('alter database %I set role = ${role}', current_database()); end $$`);
+  it.pipe.start(['capture']);
+  // At its start it would refuse to run.
+  await it.run("insert into items values (100, 'x', 1)");
+  await it.equal();
+  await it.run('create table fresh (id int primary key); insert into fresh values (1)');
+  await waitFor('the report', async () => it.pipe.leftOut.length > 0);
+  expect(it.pipe.leftOut).toEqual([
+    { schema: 'public', name: 'fresh', reason: expect.stringMatching(/ALTER PUBLICATION .* ADD TABLE .*fresh/) },
+  ]);
+});
+
 describe('partitions', () => {
   const PARTS = `create table log (id int, day date, note text, primary key (id, day)) partition by range (day);
     create table log_1 partition of log for values from ('2026-01-01') to ('2026-02-01');
