@@ -280,6 +280,16 @@ test('a label that an enum of the source got is added to the one of the target',
     expect((await pipe.target.query('select enum_range(null::mood)::text as labels')).rows).toEqual([
       { labels: `{sad,glad,"it's all right",x}` },
     ]);
+    // Who does not own the type may not add one: the rows wait.
+    await pipe.stop(['apply']);
+    await pipe.target.query(`create role limited; grant all on schema public, waybill to limited;
+      grant all on all tables in schema public, waybill to limited; grant all on all sequences in schema waybill to limited;
+      do $$ begin execute format('alter database %I set role = limited', current_database()); end $$`);
+    pipe.start(['apply']);
+    await pipe.source.query("alter type mood add value 'y'");
+    await pipe.source.query("insert into items values (500, 'y'); insert into items values (501, 'x')");
+    await expect.poll(() => rowsOf(pipe.target, 'items', ['id'])).toContain('{"id":501}');
+    expect((await pipe.target.query('select from waybill.quarantine')).rowCount).toBe(1);
     expect(pipe.failure).toBeUndefined();
   } finally {
     await pipe.close();
