@@ -11,7 +11,7 @@ import type { Cell } from './mapping/cell.ts';
 import type { CompiledBlock } from './mapping/block-plan.ts';
 import type { ContributionChange } from './mapping/contribution-change.ts';
 import { restoredCell } from './mapping/saved-row.ts';
-import { suppliesAny, type Contribution } from './ownership/contribution.ts';
+import { beforeEarly, suppliesAny, type Contribution } from './ownership/contribution.ts';
 import type { HeldGroup } from './ownership/resolved.ts';
 import { RecordsReader, type RestoredRecord } from './saved-records.ts';
 import type { Line } from './saved-state.ts';
@@ -204,6 +204,7 @@ function supplied({ block, fields }: CompiledBlock, said: Contribution): Contrib
     if (suppliesAny(values, indexes)) continue;
     lineage[group] = undefined;
     claims?.delete(group);
+    claims?.delete(beforeEarly(group));
   }
   return { ...said, values, lineage, claims };
 }

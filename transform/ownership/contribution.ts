@@ -13,7 +13,8 @@ export interface Contribution {
   readonly lineage: (Lineage | undefined)[];
   /**
    * Of groups that are merged and whose values Waybill wrote: what the source itself said last, if it ever
-   * said anything. Groups that are not here are as the source says.
+   * said anything. Groups that are not here are as the source says. At `beforeEarly` of a group: what it said before its
+   * newest values, whose commit time lies too far ahead.
    */
   claims: Map<number, Claim | undefined> | undefined;
 }
@@ -34,6 +35,11 @@ export function claimOf({ claims, lineage, values }: Contribution, group: number
   if (claims?.has(group) === true) return claims.get(group);
   const said = lineage[group];
   return said === undefined ? undefined : { values, lineage: said };
+}
+
+/** Where `claims` has what was said of a group before values that come too early to count. */
+export function beforeEarly(group: number): number {
+  return -1 - group;
 }
 
 /** `claimOf`, to be kept while the values of the contribution change. */

@@ -3,7 +3,7 @@
  * was said. Who is silent is measured by the commit times that the streams have reached, never by the clock.
  */
 import { microsOfTimestamp } from '../canonical/timestamp.ts';
-import { claimOf, type Claim, type Claimed, type Contribution } from './contribution.ts';
+import { beforeEarly, claimOf, type Claim, type Claimed, type Contribution } from './contribution.ts';
 import type { Entry } from './entry.ts';
 import { extreme, highestRank, lastWriter, unionOf, type Candidate } from './merge.ts';
 import type { GroupRule, Ownership } from './ownership.ts';
@@ -79,8 +79,14 @@ export class Precedence {
         : { winner: best.contribution, rule: why, claim: best.claim, ...(value === undefined ? {} : { value }) };
     switch (merge.merge) {
       case 'lww': {
-        // A commit time beyond the allowed skew is a wrong clock: it must not win for ever.
-        const sane = candidates.filter(({ timeUs }) => timeUs <= nowUs + merge.skew * 1000);
+        // A commit time beyond the allowed skew is a wrong clock: it must not win for ever, nor undo what was said before it.
+        const limitUs = nowUs + merge.skew * 1000;
+        const sane = candidates.flatMap((candidate) => {
+          if (candidate.timeUs <= limitUs) return [candidate];
+          const { contribution } = candidate;
+          const before = contribution.claims?.get(beforeEarly(group));
+          return before === undefined ? [] : [this.#candidate(contribution, before, group)];
+        });
         return given(lastWriter(sane), 'last writer');
       }
       case 'max':
@@ -97,15 +103,15 @@ export class Precedence {
 
   /** What the suppliers of a group say themselves. */
   claims(suppliers: readonly Contribution[], group: number): (Candidate & Claimed)[] {
-    const { indexes } = this.#groups[group]!;
     return suppliers.flatMap((contribution) => {
       const claim = claimOf(contribution, group);
-      if (claim === undefined) return [];
-      const values = indexes.map((index) => claim.values[index] ?? null);
-      return [
-        { source: contribution.source, timeUs: microsOfTimestamp(claim.lineage.time), values, contribution, claim },
-      ];
+      return claim === undefined ? [] : [this.#candidate(contribution, claim, group)];
     });
+  }
+
+  #candidate(contribution: Contribution, claim: Claim, group: number): Candidate & Claimed {
+    const values = this.#groups[group]!.indexes.map((index) => claim.values[index] ?? null);
+    return { source: contribution.source, timeUs: microsOfTimestamp(claim.lineage.time), values, contribution, claim };
   }
 
   #keyValues(entry: Entry): string[] {

@@ -13,7 +13,16 @@ import { microsOfTimestamp } from '../canonical/timestamp.ts';
 import { ABSENT, compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
 import { WHOLE_RECORD, type ContributedValues, type ContributionChange } from '../mapping/contribution-change.ts';
 import { Moment } from '../moment.ts';
-import { insertInOrder, isNewer, keptClaimOf, sameAt, suppliesAny, type Contribution } from './contribution.ts';
+import {
+  beforeEarly,
+  claimOf,
+  insertInOrder,
+  isNewer,
+  keptClaimOf,
+  sameAt,
+  suppliesAny,
+  type Contribution,
+} from './contribution.ts';
 import { SharedCounter } from './counter.ts';
 import { EarlyRecords } from './early-records.ts';
 import { copyEntry, type Entry } from './entry.ts';
@@ -65,6 +74,8 @@ export class Resolver {
   /** Of groups of which the last writer wins: their numbers, and how far ahead of the clock a time may lie. */
   readonly #skews: readonly (readonly [group: number, skewUs: number])[];
   readonly #early = new EarlyRecords();
+  /** The wall clock of the call that is being worked out. */
+  #nowUs = 0;
   readonly #blank: RecordValues;
   readonly #noLineage: readonly undefined[];
   #stale = '';
@@ -171,6 +182,7 @@ export class Resolver {
     nowUs: number,
     echo = false,
   ): ResolvedChange[] {
+    this.#nowUs = nowUs;
     this.#reached.set(source, Math.max(reachedUs, this.#reached.get(source) ?? 0));
     const touched: Entry[] = [];
     for (const change of changes) {
@@ -218,8 +230,9 @@ export class Resolver {
   /** What was noted for merges of other owners goes; of a counter that is new, or has other sources, the figures are taken. */
   #refit(entry: Entry): void {
     for (const contribution of entry.contributions)
-      for (const group of contribution.claims?.keys() ?? [])
-        if (!this.#claimed.has(group)) contribution.claims!.delete(group);
+      for (const at of contribution.claims?.keys() ?? [])
+        if (at < 0 ? this.#skewUs(beforeEarly(at)) === undefined : !this.#claimed.has(at))
+          contribution.claims!.delete(at);
     for (const { group, rule } of this.#rules) {
       const counter = entry.counters?.get(group);
       const counts = rule.kind === 'merge' && rule.merge.merge === 'delta';
@@ -245,8 +258,9 @@ export class Resolver {
     if (this.#skews.length === 0) return;
     let firstUs = Infinity;
     for (const [group, skewUs] of this.#skews)
-      for (const { timeUs } of this.#precedence.claims(entry.contributions, group))
+      for (const { timeUs, contribution } of this.#precedence.claims(entry.contributions, group))
         if (timeUs - skewUs > nowUs) firstUs = Math.min(firstUs, timeUs - skewUs);
+        else contribution.claims?.delete(beforeEarly(group));
     if (firstUs === Infinity) this.#early.delete(key);
     else this.#early.set(key, firstUs);
   }
@@ -329,12 +343,16 @@ export class Resolver {
       if (!suppliesAny(values, indexes)) {
         if (lineage[group] !== undefined) lineage[group] = undefined;
         contribution.claims?.delete(group);
+        contribution.claims?.delete(beforeEarly(group));
         continue;
       }
       if (lineage[group] !== undefined && sameAt(before, values, indexes)) continue;
       if (this.#claimed.has(group) && manner !== 'restated') {
         if (manner === 'echo') (contribution.claims ??= new Map()).set(group, keptClaimOf(contribution, group));
-        else contribution.claims?.delete(group);
+        else {
+          if (this.#skews.length > 0) this.#keepBeforeEarly(contribution, group, origin);
+          contribution.claims?.delete(group);
+        }
       }
       lineage[group] = origin;
       if (this.#counts) this.#count(entry, contribution, group, values, manner);
@@ -342,6 +360,27 @@ export class Resolver {
     for (let i = 0; i < values.length; i++) if (before[i] !== values[i]) before[i] = values[i];
     this.#hold(change, source);
     return entry;
+  }
+
+  /** Where the last writer wins: what a source said before the values of a change is kept while those come too early to count. */
+  #keepBeforeEarly(contribution: Contribution, group: number, { time }: Lineage): void {
+    const skewUs = this.#skewUs(group);
+    if (skewUs === undefined) return;
+    const limitUs = this.#nowUs + skewUs;
+    const at = beforeEarly(group);
+    if (microsOfTimestamp(time) <= limitUs) {
+      contribution.claims?.delete(at);
+      return;
+    }
+    const before = claimOf(contribution, group);
+    // One that comes too early itself leaves what was before it.
+    if (before === undefined || microsOfTimestamp(before.lineage.time) > limitUs) return;
+    (contribution.claims ??= new Map()).set(at, keptClaimOf(contribution, group));
+  }
+
+  #skewUs(group: number): number | undefined {
+    for (const [each, skewUs] of this.#skews) if (each === group) return skewUs;
+    return undefined;
   }
 
   /** Takes a new figure into the counter of a group that is merged by its changes. */
@@ -492,7 +531,7 @@ function newestOf(lineages: readonly (Lineage | undefined)[]): Lineage | undefin
 /** Whether one change made all values of a record. */
 function isOfOneChange({ contributions, lineage }: Entry): boolean {
   const only = contributions[0];
-  if (only === undefined || contributions.length > 1 || only.claims !== undefined) return only === undefined;
+  if (only === undefined || contributions.length > 1 || (only.claims?.size ?? 0) > 0) return only === undefined;
   for (const each of only.lineage) if (each !== undefined && each !== lineage) return false;
   return true;
 }
