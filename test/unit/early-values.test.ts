@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { inventoryPosition } from '../../transform/canonical/entities-inventory.ts';
 import { shipment } from '../../transform/canonical/entities-transport.ts';
 import type { Entity } from '../../transform/canonical/entity.ts';
-import { compileOwnership } from '../../transform/ownership/ownership.ts';
+import { compileOwnership, type OwnershipConfig } from '../../transform/ownership/ownership.ts';
 import { Resolver } from '../../transform/ownership/resolver.ts';
 import { RecordsReader, RecordsWriter } from '../../transform/saved-records.ts';
 import { contributionOf, recordShown } from '../support/contributions.ts';
@@ -90,5 +91,44 @@ describe('a commit time that lies too far ahead', () => {
     const gone = resolver.apply('b', [{ ...early, values: undefined }], NOW, NOW);
     expect(gone.map(({ after }) => after)).toEqual([undefined]);
     expect(resolver.entries.size).toBe(0);
+  });
+});
+
+const STOCK = inventoryPosition as unknown as Entity;
+const stock = (config: OwnershipConfig, sources: readonly string[]): Resolver =>
+  new Resolver(
+    compileOwnership(STOCK, config, new Map(sources.map((source) => [source, new Set(['on_hand'])]))).ownership,
+  );
+const say = (resolver: Resolver, source: string, onHand: string, us: number, nowUs: number) => {
+  const record = { sku: 'A', location: 'W', uom: 'EA', on_hand: onHand };
+  const changes = resolver.apply(source, [contributionOf(STOCK, source, record, us)], us, nowUs);
+  return changes.map((change) => recordShown(change)['on_hand']);
+};
+
+describe('a stream with a commit time that lies ahead', () => {
+  const fallback = [{ source: 'erp', stale_after: 60_000 }];
+
+  it('does not make the owner stale, when it is the stream of its fallback', () => {
+    const resolver = stock({ on_hand: { source: 'wms', fallback } }, ['wms', 'erp']);
+    expect(say(resolver, 'wms', '1', NOW, NOW)).toEqual(['1']);
+    expect(say(resolver, 'erp', '9', NOW + 24 * 60 * MINUTE, NOW)).toEqual([]);
+    expect(resolver.apply('wms', [], NOW + MINUTE, NOW + MINUTE)).toEqual([]);
+    // The owner says nothing any more.
+    const silent = resolver.apply('erp', [], NOW + 24 * 60 * MINUTE, NOW + 3 * MINUTE);
+    expect(silent.map((change) => recordShown(change)['on_hand'])).toEqual(['9']);
+  });
+
+  it('does not make the owner stale, when it is one that has no part in the rule', () => {
+    const resolver = stock({ on_hand: { source: 'wms', fallback } }, ['wms', 'erp', 'shop']);
+    say(resolver, 'wms', '1', NOW - 10 * MINUTE, NOW);
+    say(resolver, 'erp', '9', NOW - 10 * MINUTE, NOW);
+    expect(resolver.apply('shop', [], NOW, NOW)).toEqual([]);
+  });
+
+  it('does not swallow what is changed after its count', () => {
+    const resolver = stock({ on_hand: { merge: 'delta', reset: 'wms' } }, ['wms', 'shop']);
+    expect(say(resolver, 'wms', '100', NOW + 60 * MINUTE, NOW)).toEqual(['100']);
+    say(resolver, 'shop', '100', NOW + MINUTE, NOW + MINUTE);
+    expect(say(resolver, 'shop', '97', NOW + 6 * MINUTE, NOW + 6 * MINUTE)).toEqual(['97']);
   });
 });

@@ -35,20 +35,26 @@ export class Precedence {
   }
 
   /** Who is in charge of what at the moment, as a text that is another one when a source became stale or came back. */
-  standing(): string {
+  standing(nowUs: number): string {
     return JSON.stringify(
       [...this.#ownership.rules].map(([, rule]) =>
-        rule.kind === 'owner' ? rule.owners.map((owner) => this.#inCharge(owner.source, owner.fallback)) : '',
+        rule.kind === 'owner' ? rule.owners.map((owner) => this.#inCharge(owner.source, owner.fallback, nowUs)) : '',
       ),
     );
   }
 
-  /** The owner, or the first fallback that stands in for it: who is stale is measured by the newest of all sources. */
-  #inCharge(owner: string, fallback: readonly { source: string; staleAfterUs: number }[]): string {
-    const newestUs = Math.max(...this.#reached.values());
+  /**
+   * The owner, or the first fallback that stands in for it: who is stale is measured by the newest of these sources. What
+   * lies ahead of the clock counts as said now, so that a wrong clock does not make the others stale.
+   */
+  #inCharge(owner: string, fallback: readonly { source: string; staleAfterUs: number }[], nowUs: number): string {
+    const reachedOf = (source: string): number =>
+      Math.min(this.#reached.get(source) ?? Number.NEGATIVE_INFINITY, nowUs);
+    let newestUs = reachedOf(owner);
+    for (const { source } of fallback) newestUs = Math.max(newestUs, reachedOf(source));
     let silent = owner;
     for (const { source, staleAfterUs } of fallback) {
-      if (newestUs - (this.#reached.get(silent) ?? Number.NEGATIVE_INFINITY) <= staleAfterUs) return silent;
+      if (newestUs - reachedOf(silent) <= staleAfterUs) return silent;
       silent = source;
     }
     // The last in line stands in only where something has come from it at all.
@@ -63,7 +69,7 @@ export class Precedence {
       const keyValues = this.#keyValues(entry);
       const owner = rule.owners.find((candidate) => candidate.matches(keyValues));
       if (owner === undefined) return { winner: undefined, rule: 'owned by nobody in this scope' };
-      const charge = this.#inCharge(owner.source, owner.fallback);
+      const charge = this.#inCharge(owner.source, owner.fallback, nowUs);
       const winner = suppliers.find((item) => item.source === charge);
       if (charge === owner.source) return { winner, rule: `owner ${charge}` };
       if (winner !== undefined) return { winner, rule: `fallback ${charge} for ${owner.source}` };

@@ -37,6 +37,8 @@ const RECORD_BYTES = 500;
 const CONTRIBUTION_BYTES = 400;
 const SLOT_BYTES = 8;
 const HELD_BYTES = 1500;
+/** The time of a change of a counter, or of a count, lies no further ahead of the clock than this. */
+const COUNT_SKEW_US = 300_000_000;
 const NONE: readonly Violation[] = [];
 /** So many records are worked out, a few milliseconds, before others have their turn. */
 const RESOLVED_AT_ONCE = 1000;
@@ -75,7 +77,7 @@ export class Resolver {
   readonly #skews: readonly (readonly [group: number, skewUs: number])[];
   readonly #early = new EarlyRecords();
   /** The wall clock of the call that is being worked out. */
-  #nowUs = 0;
+  #nowUs = Infinity;
   readonly #blank: RecordValues;
   readonly #noLineage: readonly undefined[];
   #stale = '';
@@ -403,7 +405,8 @@ export class Resolver {
     }
     const before = counter.bytes;
     const isCount = rule.merge.reset === source;
-    const timeUs = microsOfTimestamp(lineage[group]!.time);
+    // A count of a clock that is ahead must not swallow what is changed after it.
+    const timeUs = Math.min(microsOfTimestamp(lineage[group]!.time), this.#nowUs + COUNT_SKEW_US);
     if (manner === 'echo' || (manner === 'restated' && !isCount)) counter.rebase(source, value);
     else if (!isCount) counter.changed(source, value, timeUs);
     else if (manner === 'said' || !counter.recount(source, value)) counter.reset(source, value, timeUs);
@@ -436,7 +439,7 @@ export class Resolver {
   /** Records to look at again because a source became stale, or is no longer. */
   #restale(): Iterable<string> {
     if (!this.#usesFallback) return [];
-    const stale = this.#precedence.standing();
+    const stale = this.#precedence.standing(this.#nowUs);
     if (stale === this.#stale) return [];
     this.#stale = stale;
     return this.#records.keys();
