@@ -266,6 +266,19 @@ describe('resolution', () => {
     expect(say('b', '7', 9, true)).toEqual([]);
   });
 
+  it('a record that is deleted where it was written last stays as long as another source says it itself', () => {
+    const { ownership } = compile({ on_hand: { merge: 'lww' } }, { a: ['on_hand'], b: ['on_hand'] });
+    const resolver = new Resolver(ownership, { advisory: true });
+    const of = (source: string, on_hand: string, at: number) =>
+      contributionOf(STOCK, source, { ...key, uom: 'EA', on_hand }, at);
+    resolver.apply('b', [of('b', '1', 1)], 1, NOW);
+    resolver.apply('a', [of('a', '2', 2)], 2, NOW);
+    const deleted = resolver.apply('a', [{ ...of('a', '2', 3), values: undefined }], 3, NOW);
+    expect(deleted.map(recordShown)).toEqual([expect.objectContaining({ on_hand: '1' })]);
+    const gone = resolver.apply('b', [{ ...of('b', '1', 4), values: undefined }], 4, NOW);
+    expect(gone.map(({ after }) => after)).toEqual([undefined]);
+  });
+
   it('a counter does not count what Waybill wrote', () => {
     const { ownership } = compile({ on_hand: { merge: 'delta' } }, { a: ['on_hand'], b: ['on_hand'] });
     const resolver = new Resolver(ownership);
