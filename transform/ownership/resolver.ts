@@ -7,7 +7,8 @@
  * asked only for values that claim to come from the future.
  */
 import { deriveStockIn } from '../canonical/inventory.ts';
-import type { RecordValues } from '../canonical/entity.ts';
+import { describeKey, type RecordValues } from '../canonical/entity.ts';
+import { valueClass } from '../canonical/field-type.ts';
 import type { Lineage } from '../canonical/envelope.ts';
 import { microsOfTimestamp } from '../canonical/timestamp.ts';
 import { ABSENT, compileValidator, type Validator, type Violation } from '../canonical/validate.ts';
@@ -30,6 +31,7 @@ import { originOf } from './explanation.ts';
 import { HeldGroups } from './held-groups.ts';
 import { EVERYWHERE, type GroupRule, type Ownership } from './ownership.ts';
 import { contributionOf, Precedence, type GroupFields } from './precedence.ts';
+import { convertQuantities, recordUnitOf, type RecordUnit } from './record-unit.ts';
 import type { CurrentRecord, GroupOrigin, HeldGroup, ResolvedChange } from './resolved.ts';
 
 /** Measured in a heap of 50,000 records of stock. */
@@ -55,6 +57,7 @@ export class Resolver {
   readonly held = new HeldGroups();
   readonly #advisory: boolean;
   readonly #isStock: boolean;
+  readonly #unit: RecordUnit | undefined;
   #contributions = 0;
   #counterBytes = 0;
   /** Commit time that each source's stream has reached. */
@@ -87,13 +90,18 @@ export class Resolver {
     this.#ownership = ownership;
     this.#advisory = options.advisory === true;
     this.#isStock = ownership.entity.name === 'inventory_position';
+    this.#unit = recordUnitOf(ownership.entity);
     this.#validate = compileValidator(ownership.entity);
     const { groupIndexes } = ownership.entity;
     this.#blank = ownership.entity.fields.map(() => null);
     this.#groups = [...groupIndexes].map(([group, indexes]) => ({ group, indexes }));
     this.#precedence = new Precedence(ownership, this.#groups, this.#reached);
     this.#noLineage = this.#groups.map(() => undefined);
-    this.#rules = [...ownership.rules].map(([name, rule]) => {
+    // The unit of a record comes before the quantities that are in it.
+    const unitFirst = [...ownership.rules].toSorted(
+      ([a], [b]) => Number(b === this.#unit?.group) - Number(a === this.#unit?.group),
+    );
+    this.#rules = unitFirst.map(([name, rule]) => {
       const [only, ...others] = rule.kind === 'owner' ? rule.owners : [];
       const plain = only?.matches === EVERYWHERE && only.fallback.length === 0 && others.length === 0;
       const indexes = groupIndexes.get(name)!;
@@ -452,6 +460,7 @@ export class Resolver {
     this.#noteEarly(key, entry, nowUs);
     const { entity } = this.#ownership;
     let held: HeldGroup[] | undefined;
+    let otherUnits: HeldGroup[] | undefined;
     let newest: Lineage | undefined;
     let after: RecordValues | undefined;
     if (contributions.length > 0) {
@@ -459,6 +468,7 @@ export class Resolver {
       const [first] = contributions;
       for (const index of entity.keyIndexes) values[index] = first!.values[index] ?? '';
       let owned = false;
+      const unitAt = this.#unit?.at ?? -1;
       for (const { group, rule, alone, indexes } of this.#rules) {
         let said: ContributedValues;
         let origin: Lineage;
@@ -478,6 +488,17 @@ export class Resolver {
           said = winner.values;
           for (let i = 0; i < indexes.length; i++) values[indexes[i]!] = said[indexes[i]!] ?? null;
         }
+        if (unitAt >= 0) {
+          const unit = said[unitAt];
+          const own = values[unitAt];
+          if (typeof unit === 'string' && typeof own === 'string' && unit !== own) {
+            const other = this.#inUnit(entry, group, values, unit, own, origin);
+            if (other !== undefined) {
+              (otherUnits ??= []).push(other);
+              continue;
+            }
+          }
+        }
         owned = true;
         if (newest === undefined || (origin !== newest && isNewer(origin, newest))) newest = origin;
       }
@@ -489,7 +510,8 @@ export class Resolver {
         held = [{ ...this.#heldRecord(key, derived, violations, newest ?? touching), incomplete }];
       after = !owned || incomplete ? undefined : held !== undefined ? before : derived;
     }
-    if (held !== undefined || this.held.size > 0) this.held.set(`record#${key}`, held ?? []);
+    if (held !== undefined || otherUnits !== undefined || this.held.size > 0)
+      this.held.set(`record#${key}`, [...(held ?? []), ...(otherUnits ?? [])]);
     const same = before === undefined ? after === undefined : after !== undefined && equalValues(before, after);
     // What is told of does not change with the entry: it is short-lived, and the entry's own array grows old.
     const was = same && after !== before ? after : before?.slice();
@@ -501,6 +523,44 @@ export class Resolver {
     const isNow = after === before ? was : after;
     const lineage = after === undefined ? touching : (entry.lineage ?? touching);
     into.push({ entity, key, before: was, after: isNow, lineage, isOfOneChange: isOfOneChange(entry) });
+  }
+
+  /**
+   * Brings the quantities of a group into the unit of the record. Where that cannot be, they are what they were before, in the
+   * record's unit, and what is wrong is given.
+   */
+  #inUnit(
+    { given }: Entry,
+    group: number,
+    values: (string | null)[],
+    unit: string,
+    own: string,
+    lineage: Lineage,
+  ): HeldGroup | undefined {
+    const { at, quantities } = this.#unit!;
+    const { group: name } = this.#groups[group]!;
+    const indexes = quantities.get(name);
+    if (indexes === undefined || convertQuantities(values, indexes, unit, own)) return undefined;
+    const field = this.#ownership.entity.fields[indexes[0]!]!.name;
+    const said = this.#heldRecord(
+      this.#ownership.entity.keyIndexes.map((index) => values[index] ?? '').join('/'),
+      values,
+      [
+        {
+          entity: this.#ownership.entity.name,
+          key: describeKey(this.#ownership.entity, values),
+          field,
+          valueClass: valueClass(values[indexes[0]!]),
+          rule: `must be in the unit of the record: ${own}, not ${unit}`,
+        },
+      ],
+      lineage,
+    );
+    for (const index of indexes) values[index] = given?.[index] ?? null;
+    const before = given?.[at];
+    if (typeof before === 'string' && before !== own && !convertQuantities(values, indexes, before, own))
+      for (const index of indexes) values[index] = null;
+    return { ...said, group: name };
   }
 
   /** Lets a record go that nobody has; what was counted of it stays, since somebody may be late in telling of it. */
