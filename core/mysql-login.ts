@@ -38,3 +38,11 @@ export function isLoginRefusal(thrown: unknown): boolean {
   // A connection that broke meanwhile is none; Node says in such errors which one it was.
   return REFUSALS.some((refusal) => refusal === code) && syscall === undefined && localAddress === undefined;
 }
+
+/**
+ * Whether a server with this value of `read_only` takes writes of everybody: `0` or `OFF`. From MariaDB 12 on there is more
+ * than one way to take none.
+ */
+export function acceptsWrites(readOnly: string | null | undefined): boolean {
+  return readOnly === '0' || readOnly === 'OFF';
+}

@@ -5,7 +5,7 @@ import { abortableDelay } from '../../core/run-service.ts';
 import { dropConnection } from '../../core/drop-connection.ts';
 import type { TargetConfig } from '../../core/config.ts';
 import { ReplicationError } from '../../core/errors.ts';
-import { NO_STATEMENT_LIMIT, tlsOptions } from '../../core/mysql-login.ts';
+import { acceptsWrites, NO_STATEMENT_LIMIT, tlsOptions } from '../../core/mysql-login.ts';
 import { targetError } from './target-error.ts';
 
 /** What a statement did. */
@@ -87,7 +87,7 @@ export class MysqlSession {
       version,
       localInfile: values.get('local_infile') === 'ON',
       maxPacketBytes: Number(values.get('max_allowed_packet') ?? 16 * 1024 * 1024),
-      readOnly: values.get('read_only') === 'ON',
+      readOnly: !acceptsWrites(values.get('read_only')),
     };
     await this.run(NO_STATEMENT_LIMIT);
   }

@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { MysqlSourceConfig } from '../../core/config.ts';
 import { asReplicationError, isAbort, ReplicationError } from '../../core/errors.ts';
 import type { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
+import { acceptsWrites } from '../../core/mysql-login.ts';
 import { serverName, serverUrls } from '../../core/source-url.ts';
 import type { Flavour } from './binlog-handler.ts';
 import { connectSource, takeSession, type SqlClient } from './connection.ts';
@@ -103,7 +104,7 @@ async function lookAt(open: readonly ChosenServer[]): Promise<(Candidate & { rea
       'SELECT @@global.read_only',
       'asking whether the source accepts writes',
     );
-    return { writable: readOnly === '0' || readOnly === 'OFF', history: await readHistory(client, settings.kind) };
+    return { writable: acceptsWrites(readOnly), history: await readHistory(client, settings.kind) };
   };
   const first = await Promise.allSettled(open.map(read));
   const several = first.filter((result) => result.status === 'fulfilled' && result.value.writable).length > 1;

@@ -3,6 +3,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { parseGtidSet } from '../../core/gtid-position.ts';
 import type { GtidSet } from '../../core/gtid-set.ts';
 import type { MariadbGtidSet } from '../../core/mariadb-gtid-set.ts';
+import { acceptsWrites } from '../../core/mysql-login.ts';
 import type { MysqlGtidSet } from '../../core/mysql-gtid-set.ts';
 import type { Flavour } from './binlog-handler.ts';
 import type { SqlClient } from './connection.ts';
@@ -81,7 +82,7 @@ function foreign(name: string, taken: GtidSet): ReplicationError {
 
 async function behind(client: SqlClient, name: string, missing: string): Promise<ReplicationError> {
   const [[readOnly] = []] = await client.query('SELECT @@global.read_only', DOING);
-  return readOnly === '1'
+  return !acceptsWrites(readOnly)
     ? new ReplicationError('source_behind', `source ${name} is a replica that has yet to execute ${missing}`)
     : new ReplicationError(
         'source_diverged',
