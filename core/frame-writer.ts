@@ -3,6 +3,7 @@
  * escaping and no strings in between. Rows come first in the payload and the tables last, because only then is it
  * known which tables the rows used.
  */
+import { encodeBase64 } from './base64.ts';
 import {
   FRAME_VERSION,
   LINES_VERSION,
@@ -24,13 +25,9 @@ const COMMA = 0x2c;
 const ZERO = 0x30;
 const OPEN = 0x5b;
 const CLOSE = 0x5d;
-const EQUALS = 0x3d;
 const BACKSLASH = 0x5c;
 /** From here on a native call, with a string in between, is faster than a loop. */
 const NATIVE_TEXT_CHARS = 96;
-const BASE64 = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/', 'latin1');
-/** From here on a native call, with a string in between, is faster than a loop. */
-const NATIVE_BASE64_BYTES = 192;
 const HEAD = Buffer.from(`{"v":${FRAME_VERSION},"rows":[`, 'latin1');
 /** Where the digit of the version stands. */
 const VERSION_AT = HEAD.indexOf(String(FRAME_VERSION));
@@ -274,13 +271,7 @@ export class FrameWriter {
   writeBase64(source: Buffer, start: number, end: number): void {
     this.#reserve(Math.ceil((end - start) / 3) * 4 + 2);
     this.#buffer[this.#length++] = QUOTE;
-    if (end - start <= NATIVE_BASE64_BYTES)
-      this.#length += encodeBase64(source, start, end, this.#buffer, this.#length);
-    else
-      for (let at = start; at < end; at += PIECE_BYTES) {
-        const text = source.toString('base64', at, Math.min(at + PIECE_BYTES, end));
-        this.#length += this.#buffer.write(text, this.#length, 'latin1');
-      }
+    this.#length = encodeBase64(source, start, end, this.#buffer, this.#length);
     this.#buffer[this.#length++] = QUOTE;
   }
 
@@ -530,28 +521,6 @@ function writeLsn(buffer: Buffer, at: number, lsn: bigint): number {
   const end = writeHex64(buffer, at + 2, lsn);
   buffer[end] = QUOTE;
   return end + 1;
-}
-
-/** Gives the number of characters written. */
-function encodeBase64(source: Buffer, start: number, end: number, out: Buffer, offset: number): number {
-  let at = offset;
-  let i = start;
-  for (; i + 2 < end; i += 3) {
-    const bits = (source[i]! << 16) | (source[i + 1]! << 8) | source[i + 2]!;
-    out[at++] = BASE64[bits >> 18]!;
-    out[at++] = BASE64[(bits >> 12) & 63]!;
-    out[at++] = BASE64[(bits >> 6) & 63]!;
-    out[at++] = BASE64[bits & 63]!;
-  }
-  if (i < end) {
-    const two = i + 1 < end;
-    const bits = (source[i]! << 16) | (two ? source[i + 1]! << 8 : 0);
-    out[at++] = BASE64[bits >> 18]!;
-    out[at++] = BASE64[(bits >> 12) & 63]!;
-    out[at++] = two ? BASE64[(bits >> 6) & 63]! : EQUALS;
-    out[at++] = EQUALS;
-  }
-  return at - offset;
 }
 
 /** Where a run of rows stands, from whether its transaction began and ended in this frame. */

@@ -2,6 +2,7 @@
  * The rows of a chunk as they are read: kept as the lines that frames carry (docs/frame-format.md, "Lines"), and no more of
  * them at once than memory is meant for.
  */
+import { encodeBase64 } from '../../core/base64.ts';
 import { buffersUsed, giveUp } from '../../core/buffer-memory.ts';
 import type { ColumnRules } from '../../core/column-rules.ts';
 import { parseCopyLine } from '../../core/copy-line.ts';
@@ -11,6 +12,8 @@ import type { TableSchema } from '../../core/frame.ts';
 import { MOST_COPY_ESCAPE_BYTES, TextCopier } from '../../core/json-text.ts';
 import type { KeyTexts } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
+import { isReadAsBytes } from './chunk-sql.ts';
+import type { SqlClient, TakeRow } from './connection.ts';
 import { guarded, publishRead } from './published-table.ts';
 
 /** What is kept of a chunk before it is published in part: more than a chunk has whose rows are as long as those before. */
@@ -31,7 +34,8 @@ const KEPT_BYTES = 2 * PIECE_BYTES;
 /** Rows with all columns of their table's schema, as the source has them. */
 export class ReadRows {
   #keyIndexes: readonly number[] = [];
-  #columns = 0;
+  /** By column: whether the source gives its bytes, and not its text. */
+  #bytes: readonly boolean[] = [];
   readonly #texts = new TextCopier('copy');
   #data = Buffer.allocUnsafeSlow(FIRST_BYTES);
   /** Offsets behind the lines. */
@@ -47,7 +51,7 @@ export class ReadRows {
   begin({ schema }: Pick<CapturedTable, 'schema'>): void {
     this.length = 0;
     this.#keyIndexes = schema.key.map((key) => schema.columns.findIndex(({ name }) => name === key));
-    this.#columns = schema.columns.length;
+    this.#bytes = schema.columns.map(({ type }) => isReadAsBytes(type));
   }
 
   get bytes(): number {
@@ -57,11 +61,13 @@ export class ReadRows {
   /** Adds the row in the packet `source[start, end)`. Throws `source_protocol`. */
   add(source: Buffer, start: number, end: number): void {
     const from = this.bytes;
-    // NULL is one byte there and three here.
-    const data = this.#room(from + (end - start) * MOST_COPY_ESCAPE_BYTES + this.#columns);
+    const encoded = this.#bytes;
+    const columns = encoded.length;
+    // NULL is one byte there and three here; a byte, with its length before it, has four characters as base64.
+    const data = this.#room(from + (end - start) * MOST_COPY_ESCAPE_BYTES + columns);
     let to = from;
     let at = start;
-    for (let column = this.#columns; column > 0; column--) {
+    for (let column = 0; column < columns; column++) {
       let bytes = source[at++]!;
       if (bytes === NULL_FIELD) {
         data[to++] = BACKSLASH;
@@ -75,7 +81,9 @@ export class ReadRows {
           at += width;
         }
         if (at + bytes > end) throw unreadable();
-        to = this.#texts.copy(source, at, at + bytes, data, to);
+        to = encoded[column]!
+          ? encodeBase64(source, at, at + bytes, data, to)
+          : this.#texts.copy(source, at, at + bytes, data, to);
         at += bytes;
       }
       data[to++] = TAB;
@@ -143,6 +151,25 @@ export class ReadRows {
     buffersUsed(this.#data.length);
     giveUp(this.#data);
   }
+}
+
+/** The rows of a statement of chunk-sql.ts, as texts. */
+export async function readTexts(
+  client: SqlClient,
+  table: Pick<CapturedTable, 'schema'>,
+  sql: string,
+  doing: string,
+): Promise<(string | null)[][]> {
+  const row = new ReadRows(table);
+  const texts: (string | null)[][] = [];
+  const take: TakeRow = (buffer, start, end) => {
+    row.add(buffer, start, end);
+    texts.push(row.values(0));
+    row.clear();
+    return undefined;
+  };
+  await client.each(sql, doing, take);
+  return texts;
 }
 
 function unreadable(): ReplicationError {

@@ -1,4 +1,4 @@
-/** The statements that read chunks of a table, and single rows of it. */
+/** The statements that read chunks of a table, and single rows of it; `ReadRows` takes what they give. */
 import { beforeSql, behindSql } from '../../core/key-order.ts';
 import type { KeySpan, KeyTexts } from '../snapshot-request.ts';
 import type { CapturedTable } from './catalog.ts';
@@ -59,10 +59,24 @@ export function existSql(table: CapturedTable, keys: readonly KeyTexts[]): strin
   return `SELECT ${keys.map((key) => `EXISTS (SELECT 1 FROM ${qualified(table)} WHERE ${hasKey(table, key)})`).join(', ')}`;
 }
 
+/**
+ * Whether the statements here give the bytes of a column, which whoever reads them encodes: `TO_BASE64` gives NULL where its
+ * text would be longer than `max_allowed_packet`, while the value itself is not. Vectors are never so long.
+ */
+export function isReadAsBytes(type: string): boolean {
+  return READ_AS_BYTES.test(baseType(type));
+}
+
+const READ_AS_BYTES =
+  /^(?:binary|varbinary|(?:tiny|medium|long)?blob|geometry|point|linestring|polygon|multi(?:point|linestring|polygon)|geom(?:etry)?collection)$/;
+
 function selectFrom(table: CapturedTable, excluded?: ReadonlySet<string>): string {
   const columns = table.columns
     .filter((column) => !column.generated)
-    .map((column) => (excluded?.has(column.schema.name) === true ? 'NULL' : column.textSql));
+    .map((column) => {
+      if (excluded?.has(column.schema.name) === true) return 'NULL';
+      return isReadAsBytes(column.schema.type) ? quoteIdent(column.schema.name) : column.textSql;
+    });
   return `SELECT ${columns.join(', ')} FROM ${qualified(table)}`;
 }
 

@@ -4,6 +4,7 @@ import type { MysqlSourceConfig } from '../../core/config.ts';
 import { FIRST_ROWS, nextPieceRows, type ScannedRow, type TableScan, type Work } from '../table-scan.ts';
 import { matchingTables, type CapturedTable } from './catalog.ts';
 import { connectChosen } from './choose-server.ts';
+import { readTexts } from './chunk-rows.ts';
 import { chunkSql } from './chunk-sql.ts';
 import type { SqlClient } from './connection.ts';
 import { guarded, publishRead } from './published-table.ts';
@@ -45,7 +46,7 @@ async function* pieces(
   let limit: number | undefined = keyIndexes.length === 0 ? undefined : FIRST_ROWS;
   for (;;) {
     const sql = chunkSql(table, cursor, limit, excluded);
-    const rows = await work(() => client.query(sql, `reading ${schema.schema}.${schema.name}`));
+    const rows = await work(() => readTexts(client, table, sql, `reading ${schema.schema}.${schema.name}`));
     yield rows.map(published);
     const last = rows.at(-1);
     if (limit === undefined || rows.length < limit || last === undefined) return;

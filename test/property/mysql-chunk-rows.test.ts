@@ -40,6 +40,29 @@ const text = fc.oneof(
 const row = fc.array(fc.option(text, { freq: 5 }), { minLength: COLUMNS.length, maxLength: COLUMNS.length });
 
 describe('rows of a chunk', () => {
+  it('have the bytes of binary columns as base64', () => {
+    const columns = SCHEMA.columns.map((column, i) => (i === 1 ? { ...column, type: 'longblob' } : column));
+    const check = fc.property(
+      fc.array(fc.tuple(fc.uint8Array({ maxLength: 400 }), text), { maxLength: 9 }),
+      (given) => {
+        const rows = new ReadRows({ schema: { ...SCHEMA, columns } });
+        for (const [bytes, value] of given) {
+          const [head, before, after] = [
+            Buffer.from('xx'),
+            packet([value]).subarray(2, -2),
+            packet([null]).subarray(2, -2),
+          ];
+          const length = Buffer.of(0xfc, bytes.length & 255, bytes.length >> 8);
+          add(rows, Buffer.concat([head, before, length, bytes, after, head]));
+        }
+        expect(given.map((_, at) => rows.values(at))).toEqual(
+          given.map(([bytes, value]) => [value, Buffer.from(bytes).toString('base64'), null]),
+        );
+      },
+    );
+    fc.assert(check, { numRuns: 200 });
+  });
+
   it('are in frames as they came, those that are kept', () => {
     const check = fc.property(fc.array(fc.tuple(row, fc.boolean()), { maxLength: 12 }), fc.nat(200), (given, room) => {
       const rows = new ReadRows(TABLE);

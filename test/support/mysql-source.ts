@@ -5,6 +5,7 @@ import { runMysqlCapture } from '../../capture/mysql/capture.ts';
 import { readTable } from '../../capture/mysql/catalog.ts';
 import { connectSource, type SqlClient } from '../../capture/mysql/connection.ts';
 import { contains, readExecuted } from '../../capture/mysql/executed.ts';
+import { readTexts } from '../../capture/mysql/chunk-rows.ts';
 import { chunkSql } from '../../capture/mysql/chunk-sql.ts';
 import { cdcStreamName, readFrames, readTail } from '../../core/cdc-stream.ts';
 import { parseConfig, type MysqlSourceConfig, type NatsConfig } from '../../core/config.ts';
@@ -219,7 +220,7 @@ export class Source {
     const captured = await readTable(this.client, this.settings.kind, this.database, table);
     if (captured === undefined || captured === 'absent') throw new Error(`no table ${table}`);
     const indexes = captured.schema.key.map((name) => captured.schema.columns.findIndex((c) => c.name === name));
-    const rows = await this.client.query(chunkSql(captured, null, undefined), 'test');
+    const rows = await readTexts(this.client, captured, chunkSql(captured, null, undefined), 'test');
     return new Map(rows.map((row) => [JSON.stringify(indexes.map((index) => row[index])), row as Value[]]));
   }
 
