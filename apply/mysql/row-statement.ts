@@ -110,6 +110,8 @@ function sameValue(plan: TablePlan, index: number, value: Value | undefined): st
   const column = plan.columns[index]!;
   const type = parseTypeText(column.type).name;
   if (plan.floats[index] === true) return `${name} = CAST(${text} AS FLOAT)`;
+  // MySQL compares a vector with a vector alone, and has no literal of one.
+  if (type === 'vector' && plan.target.flavour === 'mysql') return `CAST(${name} AS BINARY) = ${text}`;
   if (type === 'json') return `${name} = CAST(${text} AS JSON)`;
   if (column.collation !== undefined)
     return `CONVERT(${name} USING utf8mb4) COLLATE ${exactCollation(plan.target.flavour)} = ${text}`;
