@@ -330,12 +330,14 @@ function portableDefault(flavour: Flavour, dataType: string, text: string | null
 /**
  * Fits a table map to the catalog and tells the map what it does not know itself (`hint`). A column that the catalog no
  * longer has, or has with another type, is as the log says. `exact` when log and catalog agree. Throws
- * `source_binlog_settings` when the log does not name its columns.
+ * `source_binlog_settings` when the log does not name its columns. `earlier`: the table as it was where the log is, if the
+ * catalog has told; what that lacks is as in `known`.
  */
 export function reconcile(
   map: TableMap,
   known: CapturedTable | undefined,
   flavour: Flavour,
+  earlier?: CapturedTable,
 ): { table: LoggedTable; exact: boolean } {
   if (!map.fullMetadata)
     throw new ReplicationError(
@@ -343,9 +345,11 @@ export function reconcile(
       `the log does not name the columns of ${map.schema}.${map.name}: binlog_row_metadata was not FULL when they were written`,
     );
   const byName = new Map(known?.columns.map((column) => [column.schema.name, column]));
+  const were = new Map(earlier?.columns.map((column) => [column.schema.name, column]));
+  const rowEndName = earlier === undefined ? known?.rowEnd : earlier.rowEnd;
   const isImplicit = (name: string): boolean =>
-    !byName.has(name) &&
-    ((known?.rowEnd === 'row_end' && IMPLICIT_PERIOD.has(name)) || (flavour === 'mariadb' && ROW_HASH.test(name)));
+    !(earlier === undefined ? byName : were).has(name) &&
+    ((rowEndName === 'row_end' && IMPLICIT_PERIOD.has(name)) || (flavour === 'mariadb' && ROW_HASH.test(name)));
   const named = map.columns.filter(({ name }) => !isImplicit(name));
   let exact = known !== undefined && known.columns.length === named.length;
   const columns = map.columns.map((column, index): CatalogColumn => {
@@ -353,12 +357,13 @@ export function reconcile(
       map.hint(index, 'omit');
       return generatedColumn(column);
     }
-    const found = byName.get(column.name);
+    const was = were.get(column.name);
+    const found = was !== undefined && typesAgree(column, was.schema.type) ? was : byName.get(column.name);
     if (found !== undefined && typesAgree(column, found.schema.type)) {
       const base = baseType(found.schema.type);
       if (found.generated) map.hint(index, 'omit');
       else if (flavour === 'mariadb' && HINTED.has(base)) map.hint(index, base as ColumnHint);
-      if (known!.columns[named.indexOf(column)] !== found) exact = false;
+      if (known?.columns[named.indexOf(column)] !== found) exact = false;
       if (found.schema.notNull === !column.nullable) return found;
       // At this place of the log it was another way.
       exact = false;
@@ -367,7 +372,7 @@ export function reconcile(
     exact = false;
     return { ...generatedColumn(column), generated: false };
   });
-  const rowEnd = map.columns.findIndex(({ name }) => name === known?.rowEnd);
+  const rowEnd = map.columns.findIndex(({ name }) => name === rowEndName);
   const names = columns.filter((column) => !column.generated).map((column) => column.schema.name);
   const loggedKey = map.primaryKey.filter((index) => index !== rowEnd).map((index) => map.columns[index]!.name);
   let key = known?.schema.key ?? [];

@@ -18,6 +18,7 @@ import {
   type LoggedTable,
 } from './catalog.ts';
 import type { SqlClient } from './connection.ts';
+import { hiddenDifferences, makesDifference, type EarlierTable } from './earlier-table.ts';
 import { publishLogged, publishRead } from './published-table.ts';
 import { contains, readExecuted } from './executed.ts';
 import { aboutStatement, renamesTable } from './statement-words.ts';
@@ -88,6 +89,8 @@ export class LiveCatalog {
   readonly #checkedAt = new Map<string, number>();
   /** Statements about a table since it was read from the catalog last. */
   readonly #statementsOf = new Map<string, Statements>();
+  /** What tables were, as the rows are that come from the log. */
+  readonly #earlier = new Map<string, EarlierTable>();
   /** Tables that lost values of a type: until somebody has them read, and that begins, no change has them read again. */
   readonly #narrower = new Set<string>();
 
@@ -108,6 +111,7 @@ export class LiveCatalog {
     this.#told.set(id, table.schema.version);
     this.#planned.add(id);
     const now = this.#catalog.get(id);
+    if (now !== undefined && since === undefined) this.#noteEarlier(id, table, now, this.#o.executed);
     if (now?.schema.version === table.schema.version && since === undefined) return;
     this.#dirty = true;
     // Without statements that have passed, one that is still to come in the log made the difference.
@@ -117,6 +121,27 @@ export class LiveCatalog {
     if (since !== undefined) this.#statementsOf.set(id, since);
   }
 
+  /** The log may yet bring rows of a table as it was, unless the statement has passed that made it another one. */
+  #noteEarlier(id: string, table: CapturedTable, now: CapturedTable, until: GtidSet): void {
+    if (this.#earlier.has(id)) return;
+    const names = hiddenDifferences(table, now);
+    if (names.length === 0) return;
+    const passed = this.#statements.some((each) => mentions(each, table.schema) && makesDifference(each, names));
+    if (passed) return;
+    this.#earlier.set(id, { table, names, until });
+    this.#dirty = true;
+  }
+
+  /** The log has come to a place. */
+  #forgetEarlier(place: GtidSet): void {
+    for (const [id, { until }] of this.#earlier) if (contains(place, until)) this.#earlier.delete(id);
+    if (this.#earlier.size > 0) this.#dirty = true;
+  }
+
+  #reconcile(map: TableMap, id: string): ReturnType<typeof reconcile> {
+    return reconcile(map, this.#catalog.get(id), this.#o.flavour, this.#earlier.get(id)?.table);
+  }
+
   /** A map that is new or differs from the last one of its table. */
   onTableMap(map: TableMap): void {
     if (!this.#included(map.schema, map.name)) return;
@@ -124,7 +149,7 @@ export class LiveCatalog {
     this.#maps.set(id, map);
     const known = this.#catalog.get(id);
     const current = this.#checkedAt.get(id) === this.#epoch || (this.#epoch === 0 && known !== undefined);
-    if (current && reconcile(map, known, this.#o.flavour).exact) return;
+    if (current && this.#reconcile(map, id).exact) return;
     // Asked once for each map and DDL; when they still differ the log lags behind the catalog, and the map decides.
     this.#o.hold(this.#refresh(map, id));
   }
@@ -176,7 +201,8 @@ export class LiveCatalog {
     const map = this.#maps.get(id);
     if (this.#hidden.delete(id) && map !== undefined) this.#o.onShown(map);
     const table = map === undefined ? this.#o.told.labelled(found) : withLabels(found, map);
-    this.#readAt.set(id, await readExecuted(this.#o.client, this.#o.flavour));
+    const executed = await readExecuted(this.#o.client, this.#o.flavour);
+    this.#readAt.set(id, executed);
     const statements = this.#statementsOf.get(id);
     this.#statementsOf.delete(id);
     // What a column was in between, such as the default that its rows got or a generated one, nobody knows.
@@ -184,6 +210,7 @@ export class LiveCatalog {
       statements?.exchanges === true ||
       (statements?.changesRows === true && (statements.drops || statements.count > 1));
     const before = this.#catalog.get(id);
+    if (before !== undefined) this.#noteEarlier(id, before, table, executed);
     const isSame = before?.schema.version === table.schema.version;
     if (before !== undefined && isSame) {
       if (isUnknown) {
@@ -248,6 +275,7 @@ export class LiveCatalog {
       (taken) => contains(taken, place),
       () => {
         if (again || this.#epoch !== epoch) this.#dirty = true;
+        this.#forgetEarlier(place);
         return this.#epoch === epoch ? this.#marks(found, unsure) : [];
       },
     );
@@ -334,7 +362,7 @@ export class LiveCatalog {
     if (!this.#included(map.schema, map.name)) return undefined;
     const id = tableName(map);
     if (this.#notATable.has(id) || this.#hidden.has(id)) return undefined;
-    return publishLogged(reconcile(map, this.#catalog.get(id), this.#o.flavour).table, map, this.#o.rules);
+    return publishLogged(this.#reconcile(map, id).table, map, this.#o.rules);
   }
 
   /** Tables that the patterns choose, and this user may not read: of those that the log had changes of. */
@@ -372,6 +400,8 @@ export class LiveCatalog {
       // The stream may not know a version of the table that was seen in between.
       const about = aboutStatement(statement, table, this.#o.told.get(id)?.since);
       noted.set(id, about);
+      const earlier = this.#earlier.get(id);
+      if (earlier !== undefined && makesDifference(statement, earlier.names)) this.#earlier.delete(id);
       this.#statementsOf.set(id, sumOf(this.#statementsOf.get(id), about));
       const readAt = this.#readAt.get(id);
       if (readAt === undefined || !containsGtid(readAt, gtid)) continue;

@@ -3,7 +3,9 @@
  * was killed before it told of a change tells of it when it comes back.
  */
 import type { ColumnRules } from '../../core/column-rules.ts';
+
 import { withLabelsOf, tableName, type CapturedTable } from './catalog.ts';
+import { hiddenDifferences } from './earlier-table.ts';
 
 /** Statements about a table that the log has brought, and the stream may not have been told the outcome of. */
 export interface Statements {
@@ -142,7 +144,8 @@ export class ToldTables {
     for (const table of tables) {
       const id = tableName(table.schema);
       const told = this.#told.get(id);
-      if (told?.table.schema.version === table.schema.version && told.since === undefined) continue;
+      const isSame = told?.table.schema.version === table.schema.version && told.since === undefined;
+      if (isSame && hiddenDifferences(told.table, table).length === 0) continue;
       this.#told.set(id, { table });
       changed.push(id);
     }
