@@ -27,6 +27,7 @@ import { NO_SLOT, sourceError } from './source-error.ts';
 import { SpoolSwitch } from './spool-switch.ts';
 import { restoredTable, storedTable, untold } from './stored-table.ts';
 import { readTimelineHistory, requireAncestor } from './timeline.ts';
+import { requireReadable } from './unreadable-tables.ts';
 
 const POSTGRES: Omit<SourceKind<PostgresSourceConfig>, 'capture'> = {
   stateAfter: ({ code }) => {
@@ -64,6 +65,8 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     const matching = await matchingTables(client, settings.tables);
     if (tail.seq === 0) await requireIdentities(client, publication, matching);
     const tables = await publishFollowable(client, publication, matching, log);
+    // Later one that cannot be read waits by itself for the right to.
+    if (tail.seq === 0) await requireReadable(client, tables);
 
     if (tail.origin !== undefined && tail.origin !== '' && tail.origin !== source.origin)
       throw new ReplicationError(

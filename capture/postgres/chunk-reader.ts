@@ -54,6 +54,8 @@ export interface WantedChunk {
    */
   readonly begin?: Mark | undefined;
   readonly absentKeysSql?: string;
+  /** Called when this user may not read it, if it is read by itself. */
+  readonly whenRefused?: (error: ReplicationError) => Promise<void>;
   /** Called when its rows are there. Gives the reading of the table that ends with them; undefined where it goes on. */
   readonly whenRead?: (rows: CopyRows) => string | undefined;
 }
@@ -114,7 +116,9 @@ export class ChunkReader {
     const ids = wanted.map(() => `${this.#o.id}-${(this.#chunks += 1)}`);
     for (const id of ids) this.#open.set(id, { chunk: undefined, decide: () => {} });
     try {
-      const read = await this.#read(wanted, ids);
+      const found = await this.#read(wanted, ids);
+      const refused = found instanceof ReplicationError ? found : undefined;
+      const read = found instanceof ReplicationError ? undefined : found;
       const chunks = wanted.map((_, index) => {
         const chunk = read?.chunks[index];
         return chunk?.table.keyIndexes.length === 0 && chunk.rows.isCut ? undefined : chunk;
@@ -131,6 +135,7 @@ export class ChunkReader {
         `${read === undefined ? 'rollback' : 'commit'}; ${marksSql(this.#o.markPrefix, high)}`,
         'ending a chunk',
       );
+      if (refused !== undefined && wanted.length === 1) await wanted[0]!.whenRefused?.(refused);
       if (read === undefined) return wanted.map(() => undefined);
       const decided = await untilAborted(Promise.all(outcomes), this.#o.signal);
       return decided.map((outcome, index) => {
@@ -148,11 +153,11 @@ export class ChunkReader {
     return new Promise((decide) => this.#open.set(id, { chunk, decide }));
   }
 
-  /** Leaves its transaction open. `published`: rows of pieces that the log has. */
+  /** Leaves its transaction open. `published`: rows of pieces that the log has. An error: this user may not read one of them. */
   async #read(
     wanted: readonly WantedChunk[],
     ids: readonly string[],
-  ): Promise<{ chunks: Chunk[]; published: number } | undefined> {
+  ): Promise<{ chunks: Chunk[]; published: number } | ReplicationError | undefined> {
     const { client } = this;
     const memory = this.#memory;
     const { markPrefix } = this.#o;
@@ -210,8 +215,10 @@ export class ChunkReader {
       return { chunks, published };
     } catch (thrown) {
       const names = wanted.map(({ table: { schema } }) => `${schema.schema}.${schema.name}`).join(', ');
-      if (!CHANGED_TABLE.has(sqlStateOf(thrown) ?? '')) throw sourceError(thrown, `reading a chunk of ${names}`);
-      return undefined;
+      if (CHANGED_TABLE.has(sqlStateOf(thrown) ?? '')) return undefined;
+      const error = sourceError(thrown, `reading a chunk of ${names}`);
+      if (error.code !== 'source_privilege') throw error;
+      return error;
     }
   }
 

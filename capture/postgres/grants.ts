@@ -23,10 +23,12 @@ export function sourceGrantsSql(name: string, settings: PostgresSourceConfig, pr
       `GRANT USAGE ON SCHEMA ${quoteIdent(schema)} TO ${quoted};`,
       `GRANT SELECT ON ALL TABLES IN SCHEMA ${quoteIdent(schema)} TO ${quoted};`,
       `ALTER DEFAULT PRIVILEGES IN SCHEMA ${quoteIdent(schema)} GRANT SELECT ON TABLES TO ${quoted};`,
+      // Without FOR ROLE it holds for whoever runs it alone.
+      `-- For each other role that makes tables there: ALTER DEFAULT PRIVILEGES FOR ROLE ... IN SCHEMA ${quoteIdent(schema)} GRANT SELECT ON TABLES TO ${quoted};`,
     ]),
     ...(literalSchemas.length === schemas.length
       ? []
-      : ['-- Repeat the three lines above for each further schema that the patterns of `tables` match.']),
+      : ['-- Repeat the lines above for each further schema that the patterns of `tables` match.']),
     '-- Where policies of row-level security would hide rows from snapshots (as a superuser):',
     `-- ALTER ROLE ${quoted} BYPASSRLS;`,
     '-- The publication is best made by the owner of the tables, so that Waybill needs no right to change anything:',

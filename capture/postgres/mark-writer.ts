@@ -8,6 +8,7 @@ import { markId } from './table-change.ts';
 import { isHeld } from './read-tables.ts';
 import { sourceError } from './source-error.ts';
 import { LOCK_TIMEOUT, markTable } from './table-mark.ts';
+import { whyUnreadable } from './unreadable-tables.ts';
 
 /** A table that is not captured. */
 export interface LeftOut {
@@ -68,8 +69,16 @@ export class MarkWriter {
         const refused = known === undefined ? await this.publish(table!) : undefined;
         if (refused === HELD) isDone = false;
         else if (refused !== undefined) without.push({ schema: where.schema, name: where.name, reason: refused });
-        else if (await markTable(client, this.#o.markPrefix, table!)) this.#marked.set(oid, markId(table!));
-        else isDone = false;
+        else {
+          const marked = await markTable(client, this.#o.markPrefix, table!);
+          if (marked === true) this.#marked.set(oid, markId(table!));
+          else if (marked === false) isDone = false;
+          else {
+            // Looked at again each time, until the right is there.
+            const why = (await whyUnreadable(client, table!)) ?? 'this user may not read it';
+            without.push({ schema: where.schema, name: where.name, reason: why });
+          }
+        }
       } else if (known !== undefined && this.#marked.get(oid) !== 'gone') {
         const why =
           where === undefined ? 'dropped' : `renamed to ${where.schema}.${where.name}, which is not among the tables`;

@@ -13,6 +13,7 @@ import { describeProblems, identityProblems } from './replica-identity.ts';
 import { readSlot } from './slot.ts';
 import { sourceError } from './source-error.ts';
 import { checkSpool } from './spool-check.ts';
+import { unreadableTables } from './unreadable-tables.ts';
 
 /** Checks a source. An unreachable one is a finding, not an error. */
 export async function checkPostgresSource(
@@ -163,28 +164,11 @@ async function checkTables(
       sql,
     );
   }
-  const { rows } = await client.query<{ table: string }>(
-    "select c.oid::regclass::text as table from pg_class c where c.oid = any($1::oid[]) and not has_table_privilege(c.oid, 'SELECT')",
-    [tables.map((table) => table.oid)],
+  const unreadable = await unreadableTables(
+    client,
+    tables.map((table) => table.oid),
   );
-  for (const row of rows)
-    add(
-      'error',
-      row.table,
-      'this user may not read it',
-      `GRANT SELECT ON ${row.table} TO CURRENT_USER; -- as its owner`,
-    );
-  const hidden = await client.query<{ table: string; role: string }>(
-    'select c.oid::regclass::text as table, quote_ident(current_user) as role from pg_class c where c.oid = any($1::oid[]) and row_security_active(c.oid)',
-    [tables.map((table) => table.oid)],
-  );
-  for (const row of hidden.rows)
-    add(
-      'error',
-      row.table,
-      'policies of row-level security hide rows from this user, which the log has',
-      `ALTER ROLE ${row.role} BYPASSRLS; -- as a superuser`,
-    );
+  for (const { table, message, sql, by } of unreadable) add('error', table, message, `${sql} -- ${by}`);
 }
 
 /** Whether this user may make the publication: CREATE on the database and ownership of every table. */

@@ -7,6 +7,7 @@ import { absentSql, keysSql } from './chunk-sql.ts';
 import type { PublishedTable } from './published-table.ts';
 import type { SnapshotPorts } from './snapshot-ports.ts';
 import { keyOf, MOST_ATTEMPTS, nameOf } from './table-job.ts';
+import { whyUnreadable } from './unreadable-tables.ts';
 
 interface RereadPorts extends Pick<SnapshotPorts, 'log' | 'tableByName' | 'storedBehind' | 'signal'> {
   readonly task: Pick<SnapshotTask, 'setAside'>;
@@ -27,8 +28,16 @@ export async function rereadRows(
     const keys = groups[0]!;
     // Under another key they name nothing any more.
     if (captured.keyIndexes.length === 0 || keyOf(captured) !== keyOf(first)) break;
+    let refused: string | undefined;
     const [read] = await reader.read([
-      { table: captured, sql: keysSql(captured, keys), absentKeysSql: absentSql(captured, keys) },
+      {
+        table: captured,
+        sql: keysSql(captured, keys),
+        absentKeysSql: absentSql(captured, keys),
+        whenRefused: async (error) => {
+          refused = (await whyUnreadable(reader.client, captured)) ?? error.message;
+        },
+      },
     ]);
     if (read !== undefined) {
       await storedBehind(read.outcome.commitLsn);
@@ -41,8 +50,8 @@ export async function rereadRows(
       } else table.rows += read.rows;
       continue;
     }
-    if (attempt === MOST_ATTEMPTS) {
-      task.setAside(table, `${MOST_ATTEMPTS} times running rows changed while they were read again`);
+    if (refused !== undefined || attempt === MOST_ATTEMPTS) {
+      task.setAside(table, refused ?? `${MOST_ATTEMPTS} times running rows changed while they were read again`);
       return;
     }
     attempt += 1;

@@ -11,14 +11,16 @@ interface Plan {
   readonly 'QUERY PLAN': readonly [{ readonly Plan: { readonly 'Plan Rows': number } }];
 }
 
-/** 0 for a table that is gone by now, or another one. Throws classified errors. */
+/** 0 for a table that is gone by now, or another one, or that this user may not read: who reads it says so. Throws classified errors. */
 export async function guessRows(client: pg.Client, table: CapturedTable, span?: KeySpan): Promise<number> {
   try {
     const { rows } = await client.query<Plan>(guessSql(table, span));
     return rows[0]!['QUERY PLAN'][0].Plan['Plan Rows'];
   } catch (thrown) {
     if (CHANGED_TABLE.has((thrown as { code?: string }).code ?? '')) return 0;
-    throw sourceError(thrown, `guessing the rows of ${table.schema.schema}.${table.schema.name}`);
+    const error = sourceError(thrown, `guessing the rows of ${table.schema.schema}.${table.schema.name}`);
+    if (error.code !== 'source_privilege') throw error;
+    return 0;
   }
 }
 

@@ -8,6 +8,7 @@
 import type pg from 'pg';
 import { abortableDelay } from '../../core/run-service.ts';
 import { spanFits } from '../key-span.ts';
+import type { ReplicationError } from '../../core/errors.ts';
 import { RowLimit } from '../row-limit.ts';
 import { cancelMark, nameReading, newSnapshotId, type KeyRange, type TableProgress } from '../snapshot-request.ts';
 import { ChunkReader, type ChunkOutcome, type ReadChunk, type WantedChunk } from './chunk-reader.ts';
@@ -34,6 +35,7 @@ import {
 import { SnapshotPlan, type Step } from './snapshot-plan.ts';
 import type { SnapshotPorts } from './snapshot-ports.ts';
 import { estimateTables } from './table-estimates.ts';
+import { whyUnreadable } from './unreadable-tables.ts';
 
 const LEAST_CHUNK_ROWS = 10;
 /** How often the progress is stored: what a kill loses of it is read again. */
@@ -311,7 +313,12 @@ export class SnapshotReader {
       };
       const sql = chunkSql(captured, { after, upTo, span: table.span }, rows, table.part);
       job.copying += 1;
-      const [read] = await reader.read([{ table: captured, sql, begin, whenRead }]);
+      const whenRefused = async (error: ReplicationError): Promise<void> => {
+        job.verdict = 'aside';
+        const why = (await whyUnreadable(reader.client, captured, table.part)) ?? error.message;
+        this.#plan.news.setAside(table, why);
+      };
+      const [read] = await reader.read([{ table: captured, sql, begin, whenRead, whenRefused }]);
       table.state = 'running';
       copied();
       // Rows that have to be read again have been read all the same.
@@ -323,6 +330,7 @@ export class SnapshotReader {
       }
       lead.done(bytes);
       job.ended = false;
+      if (job.verdict !== 'read') break;
       attempt += 1;
       // A smaller chunk is less likely to meet a change while it is read.
       if (rows !== undefined) job.rows = Math.min(job.rows, Math.max(LEAST_CHUNK_ROWS, Math.floor(rows / 2)));

@@ -247,21 +247,16 @@ describe('capture refuses', () => {
       ),
     );
     url.username = 'hidden';
-    await refused(url.href, 'source_privilege', /row-level security policy for table "t"/);
+    await refused(url.href, 'source_privilege', /policies of row-level security hide rows/);
     const { settings } = configFor('hidden', url.href, nats.url);
     const findings = await checkPostgresSource(`refused${made}`, settings, 'waybill');
     expect(findings.filter(({ severity }) => severity === 'error')).toMatchObject([
       { subject: expect.stringContaining(': t') as string, remedy: 'ALTER ROLE hidden BYPASSRLS; -- as a superuser' },
     ]);
-    // It came as far as its slot, of which the server has few.
     const admin = new pg.Client(server.url);
     await admin.connect();
-    await waitFor('the slot to be dropped', async () => {
-      const { rowCount } = await admin.query(
-        `select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = 'waybill_refused${made}'`,
-      );
-      return rowCount === 1;
-    });
+    // The server keeps no log for what does not begin.
+    expect((await admin.query('select from pg_replication_slots')).rowCount).toBe(0);
     await admin.end();
   });
 

@@ -46,6 +46,8 @@ export class Source {
   readonly states: string[] = [];
   /** Why transactions in progress were no longer kept, each time. */
   readonly givenUp: string[] = [];
+  /** Tables that cannot be captured, as said last. */
+  leftOut: readonly { schema: string; name: string; reason: string }[] = [];
   #stop = new AbortController();
   #running: Promise<void> | undefined;
   failure: unknown;
@@ -92,6 +94,7 @@ export class Source {
         ...NO_CAPTURE_REPORT,
         state: (state, detail) => void this.states.push(detail === undefined ? state : `${state} ${detail}`),
         spoolGivenUp: (reason) => void this.givenUp.push(reason),
+        tables: (leftOut) => void (this.leftOut = leftOut),
       },
     } satisfies CaptureOptions<PostgresSourceConfig>;
     this.#running = runPostgresCapture(options, spooling).catch((thrown: unknown) => void (this.failure = thrown));
