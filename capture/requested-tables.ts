@@ -8,6 +8,8 @@ export interface TableName {
 
 /** Keys that are to be read again, in the progress at once: it is one message. */
 const MOST_KEY_BYTES = 256 * 1024;
+/** Keys of rows that were moved, of all tables: with more their table is read anew. */
+const MOST_MOVED_BYTES = 64 * 1024;
 /** Ranges that were read stay for so long, for those who wait for them. */
 const RANGES_KEPT = 8;
 
@@ -33,6 +35,31 @@ export function withRequest(
 /** The tables with some that are read from the beginning because the log does not bring all of them. */
 export function readAnew(tables: readonly TableProgress[], wanted: readonly TableName[]): TableProgress[] {
   return withWhole(tables, wanted, { needed: true, hurries: false });
+}
+
+/**
+ * The tables with a row that is to be read by its key, since an update moved it there; undefined where the table is not being
+ * read, 'too many' where it is to be read anew instead.
+ */
+export function withMovedRow(
+  tables: readonly TableProgress[],
+  name: TableName,
+  key: readonly string[],
+): TableProgress[] | 'too many' | undefined {
+  const open = tables.filter((table) => nameOf(table) === nameOf(name) && table.state !== 'done');
+  // Of one that nobody has begun everything is read. A row that was moved once may be moved again before it is read.
+  if (!open.some((table) => isMoved(table) || (table.keys === undefined && table.reading !== undefined)))
+    return undefined;
+  const bytes = tables.reduce((sum, table) => sum + (isMoved(table) ? bytesOf(table.keys) : 0), bytesOf(key));
+  if (bytes > MOST_MOVED_BYTES) return 'too many';
+  const waiting = open.find((table) => isMoved(table) && table.state === 'pending');
+  const entry: TableProgress = { ...unread(name), needed: true, keys: [...(waiting?.keys ?? []), key] };
+  return [...tables.filter((table) => table !== waiting && !(isMoved(table) && table.state === 'done')), entry];
+}
+
+/** Whether single rows of a table are read because their keys changed. */
+function isMoved({ keys, needed }: TableProgress): boolean {
+  return keys !== undefined && needed === true;
 }
 
 function withPart(

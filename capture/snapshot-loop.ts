@@ -5,7 +5,7 @@ import type { Logger } from '../core/logger.ts';
 import type { SnapshotFacts } from '../core/metrics.ts';
 import { abortableDelay } from '../core/run-service.ts';
 import { describeSnapshot, SnapshotMeter } from './snapshot-progress.ts';
-import { mustWait, nameOf, readAnew, unread, withRequest, type TableName } from './requested-tables.ts';
+import { mustWait, nameOf, readAnew, unread, withMovedRow, withRequest, type TableName } from './requested-tables.ts';
 import { readRequests, removeRequest } from './request-queue.ts';
 import {
   newSnapshotId,
@@ -153,6 +153,21 @@ export class SnapshotLoop {
     progress.tables.push({ ...unread(table), needed: true, part: { ...part } });
     await this.#o.progress.write(progress);
     this.#wake?.();
+  }
+
+  /**
+   * An update gave a row another key and does not tell all of its columns. While its table is being read a target may lack the
+   * row, so that it has nothing to move: the row is read by its new key, `key` as it may be stored. Undefined where nothing
+   * is to be done; or else that is stored when it resolves.
+   */
+  rowMoved(table: TableName, key: readonly string[]): Promise<void> | undefined {
+    if (this.#own === undefined) return this.progress().then(() => this.rowMoved(table, key));
+    const changed = withMovedRow(this.#own.tables, table, key);
+    if (changed === undefined) return undefined;
+    if (changed === 'too many') return this.readAgain([table]);
+    this.#own.tables = changed;
+    this.#wake?.();
+    return this.#o.progress.write(this.#own);
   }
 
   async #read(progress: SnapshotProgress, signal: AbortSignal): Promise<void> {

@@ -33,6 +33,7 @@ import { emitMark, type MarkedVersion, type MarkPlace, type SchemaMark } from '.
 import { SnapshotReader } from './snapshot.ts';
 import type { SpoolSwitch } from './spool-switch.ts';
 import { TransactionAssembler } from './transaction-assembler.ts';
+import { movedTo } from './tuple-writer.ts';
 
 export interface SessionOptions {
   readonly held: HeldCapture<PostgresSourceConfig>;
@@ -116,6 +117,12 @@ export class CaptureSession {
       readsChunk: (id) => this.#snapshot?.reads(id) === true,
       takeChunk: (id) => this.#snapshot?.takeChunk(id),
       chunkDone: (id, outcome) => this.#snapshot?.chunkDone(id, outcome),
+      moved: (table, buffer, before, after) => {
+        const key = movedTo(buffer, before, after, table.keyIndexes);
+        const sealed = key && this.#rules.sealCursor(table.publication, key);
+        const noted = sealed && this.#snapshots.rowMoved(table.schema, sealed);
+        if (noted !== undefined) this.#log.reader!.holdUntil(noted);
+      },
       onFrame: (frame) => this.#publishing.enqueue(frame),
     });
     this.#publishing = new PublishLoop({

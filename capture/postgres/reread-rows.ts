@@ -9,7 +9,7 @@ import type { SnapshotPorts } from './snapshot-ports.ts';
 import { keyOf, MOST_ATTEMPTS, nameOf } from './table-job.ts';
 import { whyUnreadable } from './unreadable-tables.ts';
 
-interface RereadPorts extends Pick<SnapshotPorts, 'log' | 'tableByName' | 'storedBehind' | 'signal'> {
+interface RereadPorts extends Pick<SnapshotPorts, 'log' | 'rules' | 'tableByName' | 'storedBehind' | 'signal'> {
   readonly task: Pick<SnapshotTask, 'setAside'>;
   readonly stopped: () => boolean;
 }
@@ -19,9 +19,14 @@ export async function rereadRows(
   reader: ChunkReader,
   table: TableProgress,
   first: PublishedTable,
-  { log, task, tableByName, storedBehind, signal, stopped }: RereadPorts,
+  { log, task, rules, tableByName, storedBehind, signal, stopped }: RereadPorts,
 ): Promise<void> {
-  const groups = [table.keys ?? []];
+  const wanted = table.keys ?? [];
+  // Keys of rows that were moved are stored as cursors are.
+  const opened = table.needed === true ? wanted.map((key) => rules.openCursor(first.publication, key)) : wanted;
+  const groups = [opened.filter((key) => key !== null)];
+  // Those that come from now on are another entry's.
+  table.state = 'running';
   table.rows = 0;
   let captured = first;
   for (let attempt = 1; groups.length > 0 && !stopped();) {

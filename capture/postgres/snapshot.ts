@@ -214,7 +214,7 @@ export class SnapshotReader {
   async #openTable(reader: ChunkReader, table: TableProgress, first = false): Promise<void> {
     const captured = this.#ports.tableByName(table.schema, table.name);
     if (captured === undefined) return this.#leaveOut(table);
-    if (table.keys !== undefined && !hasGuardedKey(captured)) {
+    if (table.keys !== undefined && (table.needed === true || !hasGuardedKey(captured))) {
       const stopped = (): boolean => this.#stopped;
       return rereadRows(reader, table, captured, {
         ...this.#ports,

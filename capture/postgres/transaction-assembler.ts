@@ -41,6 +41,7 @@ export interface AssemblerOptions {
   /** The chunk that a high watermark closes; undefined when this process did not read it. */
   readonly takeChunk: (chunk: string) => Chunk | undefined;
   readonly chunkDone: (chunk: string, outcome: ChunkOutcome) => void;
+  readonly moved?: (table: PublishedTable, buffer: Buffer, before: TupleRange, after: TupleRange) => void;
   readonly onFrame: (frame: PendingFrame<PgPosition>) => void;
 }
 
@@ -284,6 +285,7 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       this.#windows.touch(table, buffer, after);
     }
     if (open === undefined) return;
+    if (kind === 'K') this.#options.moved?.(table, buffer, before, after);
     this.#frame.writer.beginRow('u', table.published);
     this.#writeTuple(buffer, after, table);
     if (kind !== undefined) {

@@ -88,6 +88,13 @@ export function hasUnchanged(buffer: Buffer, tuple: TupleRange): boolean {
 
 /** The key of a row in a pgoutput tuple as text that is equal for equal keys; undefined where a key column is not given. */
 export function tupleKey(buffer: Buffer, tuple: TupleRange, keyIndexes: readonly number[]): string | undefined {
+  const values = tupleKeyTexts(buffer, tuple, keyIndexes);
+  if (values.length < keyIndexes.length || values.includes(undefined)) return undefined;
+  return keyText(values as string[]);
+}
+
+/** The same as texts, as many as are given, and perhaps undefined in between. */
+function tupleKeyTexts(buffer: Buffer, tuple: TupleRange, keyIndexes: readonly number[]): (string | undefined)[] {
   const values: (string | undefined)[] = [];
   let at = tuple.offset;
   for (let i = 0; i < tuple.count; i++) {
@@ -99,8 +106,23 @@ export function tupleKey(buffer: Buffer, tuple: TupleRange, keyIndexes: readonly
     if (position >= 0) values[position] = buffer.toString('utf8', at, at + length);
     at += length;
   }
-  if (values.length < keyIndexes.length || values.includes(undefined)) return undefined;
-  return keyText(values as string[]);
+  return values;
+}
+
+/** The new key of a row that an update moves without telling all of its columns; undefined where it is not such a one. */
+export function movedTo(
+  buffer: Buffer,
+  before: TupleRange,
+  after: TupleRange,
+  keyIndexes: readonly number[],
+): string[] | undefined {
+  if (keyIndexes.length === 0 || !hasUnchanged(buffer, after)) return undefined;
+  const old = tupleKeyTexts(buffer, before, keyIndexes);
+  const given = tupleKeyTexts(buffer, after, keyIndexes);
+  // What of the key did not change may be left out, too.
+  const now = keyIndexes.map((_, i) => given[i] ?? old[i]);
+  if (now.includes(undefined) || now.every((text, i) => text === old[i])) return undefined;
+  return now as string[];
 }
 
 export function keyText(values: readonly string[]): string {

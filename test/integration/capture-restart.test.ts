@@ -7,7 +7,8 @@ import { connectSource } from '../../capture/postgres/connection.ts';
 import { readTail } from '../../core/cdc-stream.ts';
 import { FramePublisher } from '../../core/frame-publisher.ts';
 import { FrameWriter } from '../../core/frame-writer.ts';
-import { requestSnapshot } from '../../capture/snapshot-request.ts';
+import { readProgress, requestSnapshot } from '../../capture/snapshot-request.ts';
+import { openBucket } from '../../core/lease.ts';
 import { asPgPosition, parseLsn, pgPosition } from '../../core/position.ts';
 import type { PostgresServer } from '../../sandbox/postgres.ts';
 import { run, suspend } from '../../sandbox/process.ts';
@@ -211,6 +212,38 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     const partial = (await chunks.changes()).filter(({ table, row }) => table?.name === 'b' && row[0] === 'u');
     expect(partial.map(({ row }) => row[2])).toEqual([['3', '1', 'p'.repeat(1800), 0]]);
     expect(await chunks.folded('public', 'b')).toEqual(await chunks.table('public', 'b'));
+  });
+
+  it('reads a row by its new key that moves, without all its columns, to where was read before', async () => {
+    const moves = await tests.open(server, `moves${version}`, {
+      snapshot_chunk_rows: 100,
+      snapshot_connections: 1,
+      snapshot_max_rows_per_second: 400,
+    });
+    await moves.query('create table t (id int primary key, n int, big text)');
+    await moves.query('alter table t alter big set storage external');
+    await moves.query(`insert into t select i, 0, repeat('b', 4000) from generate_series(1, 2000) i`);
+    moves.start();
+    await moves.wait('the first chunk', async () => {
+      const progress = await readProgress(await openBucket(moves.nats, moves.config), moves.name);
+      return (progress?.tables[0]?.cursor ?? null) !== null;
+    });
+    await moves.query('update t set id = -id where id in (1900, 1950)');
+    await moves.query('update t set id = -7 where id = -1950');
+    // Whoever goes on from here knows of them.
+    await moves.caughtUp();
+    await moves.stop();
+    await moves.query('update t set n = 1 where id = -1900');
+    moves.start('again');
+    await moves.loaded(1);
+    await moves.wait('all rows', async () => {
+      await moves.caughtUp();
+      return JSON.stringify(await moves.folded('public', 't')) === JSON.stringify(await moves.table('public', 't'));
+    });
+    const rows = (await moves.changes()).map(({ row }) => row);
+    const moved = rows.findIndex((row) => row[0] === 'u' && row[2]?.[0] === '-1900' && row[2]?.[2] === 0);
+    expect(moved).toBeGreaterThan(0);
+    expect(rows.findIndex((row) => row[0] === 'r' && row[2]?.[0] === '-1900')).toBeGreaterThan(moved);
   });
 
   it('waits for a reset when its slot is gone, and then reads everything again', async () => {
