@@ -27,7 +27,7 @@ export function markId({ schema, parts, former }: CapturedTable): string {
 export function rereadReason(before: CapturedTable, after: CapturedTable): string | undefined {
   if (isRenamed(before, after)) return 'it has another name';
   if (hasOtherKey(before, after)) return 'it has another key';
-  if (after.keyIndexes.length === 0 && addedParts(before, after).length > 0) return 'it has new partitions';
+  if (after.keyIndexes.length === 0 && newParts(before, after).length > 0) return 'it has new partitions';
   const now = new Map(after.parts.map((part) => [part.oid, part.file]));
   if (before.parts.some((part) => now.get(part.oid) !== part.file))
     return 'partitions were detached, emptied or rewritten';
@@ -41,8 +41,12 @@ function hasOtherKey({ schema: before }: CapturedTable, { schema: after }: Captu
   return before.key.length > 0 && after.key.length > 0 && keyOf(before) !== keyOf(after);
 }
 
+/** The partitions to be read by themselves. Without a key none can be: rows of it that are there already would come twice. */
 export function addedParts(before: CapturedTable, after: CapturedTable): readonly { schema: string; name: string }[] {
-  if (after.keyIndexes.length === 0) return [];
+  return after.keyIndexes.length === 0 ? [] : newParts(before, after);
+}
+
+function newParts(before: CapturedTable, after: CapturedTable): CapturedTable['parts'] {
   const known = new Set(before.parts.map((part) => part.oid));
   return after.parts.filter((part) => !known.has(part.oid));
 }

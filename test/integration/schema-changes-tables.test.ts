@@ -271,6 +271,17 @@ describe('partitions', () => {
     await it.equal();
   });
 
+  test('one that is attached to a table without a key', async () => {
+    await open(`create table log (day date, note text) partition by range (day);
+      create table log_1 partition of log for values from ('2026-01-01') to ('2026-02-01');
+      alter table log replica identity full; alter table log_1 replica identity full;
+      insert into log select '2026-01-10', 'x' from generate_series(1, 20) n;`);
+    await it.run(`create table log_2 (like log); alter table log_2 replica identity full;
+      insert into log_2 select '2026-02-10', 'y' || n % 3 from generate_series(1, 30) n;
+      alter table log attach partition log_2 for values from ('2026-02-01') to ('2026-03-01')`);
+    await it.settle(async () => [await it.source('log'), await it.target('log')]);
+  });
+
   test('one that is dropped, detached or emptied takes its rows along', async () => {
     await open(PARTS);
     await it.run(`create table log_2 partition of log for values from ('2026-02-01') to ('2026-03-01');
