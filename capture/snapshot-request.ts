@@ -47,6 +47,8 @@ export interface TableProgress {
   state: 'pending' | 'running' | 'done';
   /** Key of a row, as text: up to it all rows are stored in the stream; null before the first chunk. */
   cursor: string[] | null;
+  /** The key that `cursor` and `ranges` are of. */
+  keyed?: string;
   /** What of a table with a key is not stored yet: read in several places at once, or read and on its way. */
   ranges?: KeyRange[];
   rows: number;

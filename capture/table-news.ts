@@ -1,5 +1,5 @@
 /** Tables that come to be due while others are read, and those that something is being done with. */
-import { nameOf } from './requested-tables.ts';
+import { nameOf, readAnew } from './requested-tables.ts';
 import type { SnapshotTask } from './snapshot-loop.ts';
 import type { TableProgress } from './snapshot-request.ts';
 
@@ -23,6 +23,12 @@ export class TableNews {
   setAside(table: TableProgress, why: string): void {
     this.#known.delete(table);
     this.#task.setAside(table, why);
+  }
+
+  /** Has the table read from its beginning instead. */
+  readAnew(table: TableProgress): void {
+    const { progress } = this.#task;
+    progress.tables = readAnew(progress.tables, [table]);
   }
 
   /** Whether a table is still to be read: another reading of it may have taken its place. */

@@ -37,6 +37,8 @@ export interface CapturedTable {
   readonly withdrawn?: true;
   /** Stored: why it is to be read again when its next version comes. */
   readonly owed?: string;
+  /** Stored, of one without a key: the columns of the key that it had last, by their ids. */
+  readonly lastKey?: string;
   /** Stored: the commit (LSN, decimal) that told this version. */
   readonly since?: string;
 }

@@ -1,7 +1,7 @@
 /** Reads single rows of a table again. What others of it are there stays as it is: no begin, no end. */
 import { abortableDelay } from '../../core/run-service.ts';
-import type { SnapshotTask } from '../snapshot-loop.ts';
 import type { TableProgress } from '../snapshot-request.ts';
+import type { TableNews } from '../table-news.ts';
 import type { ChunkReader } from './chunk-reader.ts';
 import { absentSql, keysSql } from './chunk-sql.ts';
 import type { PublishedTable } from './published-table.ts';
@@ -10,7 +10,7 @@ import { keyOf, MOST_ATTEMPTS, nameOf } from './table-job.ts';
 import { whyUnreadable } from './unreadable-tables.ts';
 
 interface RereadPorts extends Pick<SnapshotPorts, 'log' | 'rules' | 'tableByName' | 'storedBehind' | 'signal'> {
-  readonly task: Pick<SnapshotTask, 'setAside'>;
+  readonly task: Pick<TableNews, 'setAside' | 'readAnew'>;
   readonly stopped: () => boolean;
 }
 
@@ -24,7 +24,10 @@ export async function rereadRows(
   const wanted = table.keys ?? [];
   // Keys of rows that were moved are stored as cursors are.
   const opened = table.needed === true ? wanted.map((key) => rules.openCursor(first.publication, key)) : wanted;
-  const groups = [opened.filter((key) => key !== null)];
+  const keys = opened.filter((key) => key !== null);
+  // They were sealed under another secret.
+  if (keys.length < wanted.length) return task.readAnew(table);
+  const groups = [keys];
   // Those that come from now on are another entry's.
   table.state = 'running';
   table.rows = 0;

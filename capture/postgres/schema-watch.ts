@@ -340,9 +340,10 @@ export class SchemaWatch {
       const unlogged = this.#unlogged.get(oid);
       const isComplete = unlogged !== undefined && hasColumnsOf(next, unlogged.written);
       const why =
-        (uncertain ? UNSURE : rereadReason(known, next)) ??
+        (uncertain ? UNSURE : rereadReason(known, next, this.#notes.lastKey.get(oid))) ??
         (isComplete ? unlogged.why : undefined) ??
         this.#notes.owed.get(oid)?.why;
+      this.#notes.noteKey(known, next);
       log.info({ table: nameOf(next), version: next.schema.version, why }, 'a table changed');
       if (why !== undefined) await read(next, 'again');
       else for (const part of addedParts(known, next)) await readPart(next, part);

@@ -22,6 +22,7 @@ import { waitForOlderTransactions } from './older-transactions.ts';
 import { ROWS_A_CONNECTION, splitByKeys } from './key-ranges.ts';
 import { rereadRows } from './reread-rows.ts';
 import {
+  beginAnew,
   beginMark,
   holds,
   keyOf,
@@ -232,6 +233,11 @@ export class SnapshotReader {
       table.state = 'done';
       return;
     }
+    // Without a key by now, rows of the partition that are there already cannot be told from those that are not.
+    if (table.part !== undefined && captured.keyIndexes.length === 0) return this.#plan.news.readAnew(table);
+    // What was read in the order of another key says nothing of what is left.
+    if (table.span === undefined && (table.keyed ?? keyOf(captured)) !== keyOf(captured)) beginAnew(table);
+    table.keyed = keyOf(captured);
     const id = nameReading(this.#ports.task.progress, table, captured.oid);
     const job = this.#job(table, captured, id);
     if (table.state === 'pending') {
@@ -364,10 +370,7 @@ export class SnapshotReader {
     } else if (job.verdict === 'anew') {
       // A range may have no such bounds any more.
       if (table.span !== undefined) await this.#giveUp(reader, table, job.captured);
-      table.state = 'pending';
-      table.cursor = null;
-      delete table.reading;
-      delete table.ranges;
+      beginAnew(table);
       this.#plan.queue.addAgain(table);
     }
   }
@@ -444,8 +447,10 @@ export class SnapshotReader {
       const captured = this.#ports.tableByName(table.schema, table.name);
       bytes += this.#plan.queue.bytesOf(table) ?? 0;
       if (captured === undefined) this.#leaveOut(table);
-      else if (progress.tables.includes(table))
+      else if (progress.tables.includes(table)) {
+        table.keyed = keyOf(captured);
         jobs.push({ ...this.#job(table, captured, nameReading(progress, table, captured.oid)), open: 1 });
+      }
     }
     if (jobs.length === 0) return;
     const { lead } = this.#ports;

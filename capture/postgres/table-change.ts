@@ -24,9 +24,9 @@ export function markId({ schema, parts, former }: CapturedTable): string {
 }
 
 /** Why targets have other rows than the new version has; undefined when they have not. What `unloggedReason` tells comes to that. */
-export function rereadReason(before: CapturedTable, after: CapturedTable): string | undefined {
+export function rereadReason(before: CapturedTable, after: CapturedTable, lastKey?: string): string | undefined {
   if (isRenamed(before, after)) return 'it has another name';
-  if (hasOtherKey(before, after)) return 'it has another key';
+  if (hasOtherKey(before, after, lastKey)) return 'it has another key';
   if (after.keyIndexes.length === 0 && newParts(before, after).length > 0) return 'it has new partitions';
   const now = new Map(after.parts.map((part) => [part.oid, part.file]));
   if (before.parts.some((part) => now.get(part.oid) !== part.file))
@@ -34,11 +34,16 @@ export function rereadReason(before: CapturedTable, after: CapturedTable): strin
   return undefined;
 }
 
-/** Whoever keeps rows by their keys cannot find them any more. */
-function hasOtherKey({ schema: before }: CapturedTable, { schema: after }: CapturedTable): boolean {
-  const keyOf = ({ key, columns }: CapturedTable['schema']): string =>
-    key.map((name) => columns.find((column) => column.name === name)?.id ?? name).join();
-  return before.key.length > 0 && after.key.length > 0 && keyOf(before) !== keyOf(after);
+/** Whoever keeps rows by their keys cannot find them any more. The key may have gone first, and another come later. */
+function hasOtherKey(before: CapturedTable, after: CapturedTable, lastKey: string | undefined): boolean {
+  const [old, now] = [keyIds(before) ?? lastKey, keyIds(after)];
+  return old !== undefined && now !== undefined && old !== now;
+}
+
+/** The columns of a table's key, whatever they are called; undefined where it has none. */
+export function keyIds({ schema: { key, columns } }: CapturedTable): string | undefined {
+  if (key.length === 0) return undefined;
+  return key.map((name) => columns.find((column) => column.name === name)?.id ?? name).join();
 }
 
 /** The partitions to be read by themselves. Without a key none can be: rows of it that are there already would come twice. */

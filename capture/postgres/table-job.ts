@@ -63,6 +63,14 @@ export function holds(table: CapturedTable, part: TableProgress['part']): boolea
   return part === undefined || table.parts.some(({ schema, name }) => schema === part.schema && name === part.name);
 }
 
+/** Forgets how far a table has been read. */
+export function beginAnew(table: TableProgress): void {
+  table.state = 'pending';
+  table.cursor = null;
+  delete table.reading;
+  delete table.ranges;
+}
+
 export function keyOf({ schema }: CapturedTable): string {
   return JSON.stringify([
     schema.key,

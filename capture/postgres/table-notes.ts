@@ -2,6 +2,7 @@
 import type { TableName } from '../requested-tables.ts';
 import type { TableRegistry } from '../table-registry.ts';
 import type { CapturedTable, NameEnd } from './catalog.ts';
+import { keyIds } from './table-change.ts';
 import { writtenOf, type Written } from './unlogged-values.ts';
 
 /** That a table is to be read again with each version that comes, until that is the one of the catalog. */
@@ -18,6 +19,8 @@ export class TableNotes {
   readonly owed = new Map<number, Owed>();
   /** Tables that are not published for now, and are to be read once they are again. */
   readonly withdrawn = new Set<number>();
+  /** The columns of the key that each table had last, of those that have none. */
+  readonly lastKey = new Map<number, string>();
   /** What the stream is being told of the end of a name. */
   readonly #ends = new Map<number, NameEnd>();
   /** Where in the log the last version came; */
@@ -28,11 +31,12 @@ export class TableNotes {
   constructor(registry: TableRegistry<number, CapturedTable>, stored: ReadonlyMap<number, CapturedTable>) {
     this.#registry = registry;
     const inOrder = [...stored].sort(([, a], [, b]) => Number(BigInt(a.since ?? -1) - BigInt(b.since ?? -1)));
-    for (const [oid, { owed, since, withdrawn, ...table }] of inOrder) {
+    for (const [oid, { owed, since, withdrawn, lastKey, ...table }] of inOrder) {
       this.tables.set(oid, table);
       this.written.set(oid, writtenOf(table));
       if (owed !== undefined) this.owed.set(oid, { why: owed });
       if (withdrawn === true) this.withdrawn.add(oid);
+      if (lastKey !== undefined) this.lastKey.set(oid, lastKey);
       if (since === undefined) continue;
       this.#since.set(oid, since);
       this.#ahead.set(oid, BigInt(since));
@@ -42,6 +46,13 @@ export class TableNotes {
   /** The newest table of this name: of one before it the stream may not have told yet that it is gone. */
   byName({ schema, name }: TableName): CapturedTable | undefined {
     return [...this.tables.values()].findLast((table) => table.schema.schema === schema && table.schema.name === name);
+  }
+
+  /** A version comes behind another one: whether it has a key, and which it had before. */
+  noteKey(before: CapturedTable, after: CapturedTable): void {
+    const last = keyIds(before);
+    if (keyIds(after) !== undefined) this.lastKey.delete(after.oid);
+    else if (last !== undefined) this.lastKey.set(after.oid, last);
   }
 
   /** A version comes, and has its name from now on. */
@@ -75,12 +86,14 @@ export class TableNotes {
     const { oid } = table;
     this.written.set(oid, written);
     if (newEnd !== undefined) this.#ends.set(oid, newEnd);
+    const lastKey = this.lastKey.get(oid);
     const [owed, since, ends] = [this.owed.get(oid)?.why, this.#since.get(oid), this.#ends.get(oid)];
     await this.#registry.put(oid, {
       ...table,
       written,
       ...(owed === undefined ? {} : { owed }),
       ...(since === undefined ? {} : { since }),
+      ...(lastKey === undefined ? {} : { lastKey }),
       ...(ends === undefined ? {} : { ends }),
       ...(this.withdrawn.has(oid) ? { withdrawn: true } : {}),
     });
@@ -89,7 +102,7 @@ export class TableNotes {
   /** It is gone. */
   forget(oid: number): void {
     this.tables.delete(oid);
-    for (const notes of [this.written, this.owed, this.withdrawn, this.#ends, this.#since, this.#ahead])
+    for (const notes of [this.written, this.owed, this.withdrawn, this.lastKey, this.#ends, this.#since, this.#ahead])
       notes.delete(oid);
   }
 }

@@ -205,6 +205,20 @@ describe('tables', () => {
     expect(it.pipe.notices).toEqual([]);
   });
 
+  test('another primary key, in two steps', async () => {
+    await open(`create table items (id int primary key, code int not null, qty int);
+      insert into items select n, 1000 - n, n from generate_series(1, 50) n;`);
+    await it.run('alter table items drop constraint items_pkey');
+    await it.run('insert into items values (100, 5000, 1)');
+    await it.pipe.stop(['capture']);
+    it.pipe.start(['capture']);
+    await it.settle(async () => [await it.source('items'), await it.target('items')]);
+    await it.run('alter table items add primary key (code)');
+    await readByItself('items');
+    await it.run('update items set id = 101 where code = 5000');
+    await it.equal();
+  });
+
   test('with renamed_tables: rename it is renamed', async () => {
     await open(ITEMS, { renamed_tables: 'rename' });
     await it.run('alter table items rename to goods');
@@ -279,6 +293,31 @@ describe('partitions', () => {
     await it.run(`create table log_2 (like log); alter table log_2 replica identity full;
       insert into log_2 select '2026-02-10', 'y' || n % 3 from generate_series(1, 30) n;
       alter table log attach partition log_2 for values from ('2026-02-01') to ('2026-03-01')`);
+    await it.settle(async () => [await it.source('log'), await it.target('log')]);
+  });
+
+  test('one that is attached to a table that loses its key before its rows are read', async () => {
+    await open(PARTS);
+    const older = new pg.Client({ connectionString: it.pipe.config.sources['wms']!.url });
+    await older.connect();
+    try {
+      // Nothing is read before it ends.
+      await older.query('begin; select pg_current_xact_id()');
+      await it.run(`create table log_2 (like log including all); insert into log_2 select n, '2026-02-10', 'y' from generate_series(1, 30) n;
+        alter table log attach partition log_2 for values from ('2026-02-01') to ('2026-03-01')`);
+      const bucket = await openBucket(it.pipe.nats, it.pipe.config.nats);
+      await waitFor('the partition to be asked for', async () =>
+        (await readProgress(bucket, 'wms'))?.tables.some(({ part }) => part?.name === 'log_2'),
+      );
+      await it.run(`alter table log replica identity full; alter table log_1 replica identity full;
+        alter table log_2 replica identity full; alter table log drop constraint log_pkey;
+        insert into log values (40, '2026-01-20', 'last')`);
+      const last = "select from log where note = 'last'";
+      await waitFor('the last row', async () => (await it.pipe.target.query(last)).rowCount === 1);
+    } finally {
+      await older.query('rollback');
+      await older.end();
+    }
     await it.settle(async () => [await it.source('log'), await it.target('log')]);
   });
 
