@@ -82,10 +82,6 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     });
     if (!reset) await requireTimeline(held, source, tail);
     const { startAfresh, lsn } = await prepareSlot(client, { slot, tail, source, reset });
-    if (startAfresh) {
-      await beginStream(nats, publisher, tail, pgPosition(lsn), log);
-      tail = { ...tail, seq: publisher.lastSeq, end: pgPosition(lsn) };
-    }
     const progress = new ProgressStore(bucket, name);
     const names = tables.map(({ schema }) => schema);
     const { known, added, anew } = await knownTables(
@@ -96,6 +92,11 @@ async function capture(held: HeldCapture<PostgresSourceConfig>, spooling: SpoolS
     );
     const read = settings.snapshot === 'initial' || reset;
     await planSnapshot(progress, names, { startAfresh, read, again: read ? anew : [], resets });
+    if (startAfresh) {
+      // Only now: once the stream has a frame, what is stored is taken for its own, though it may be of one before.
+      await beginStream(nats, publisher, tail, pgPosition(lsn), log);
+      tail = { ...tail, seq: publisher.lastSeq, end: pgPosition(lsn) };
+    }
     for (const id of resets) await removeRequest(bucket, name, id);
     // Only now: a table that is known is not asked for any more.
     for (const table of added) await registry.put(table.oid, table);
@@ -134,8 +135,7 @@ async function knownTables(
     }
   }
   if (startAfresh) {
-    const current = new Set(tables.map((table) => table.oid));
-    for (const oid of known.keys()) if (!current.has(oid)) await registry.delete(oid);
+    for (const oid of known.keys()) await registry.delete(oid);
     known.clear();
   }
   // Also those that are not published for now.

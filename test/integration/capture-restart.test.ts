@@ -246,6 +246,30 @@ describe.each([15, 18] as const)('capture of PostgreSQL %i', (version) => {
     expect(rows.findIndex((row) => row[0] === 'r' && row[2]?.[0] === '-1900')).toBeGreaterThan(moved);
   });
 
+  it('knows what it has to read before a stream that was lost begins afresh', async () => {
+    const lost = await tests.open(server, `lost${version}`);
+    await lost.query('create table t (id int primary key)');
+    await lost.query('insert into t select generate_series(1, 10)');
+    lost.start();
+    await lost.loaded(1);
+    await lost.stop();
+    await lost.nats.manager.streams.delete(lost.stream);
+    const bucket = await openBucket(lost.nats, lost.config);
+    // Nothing is read, and so noted, before an older transaction ends.
+    const older = await connectSource(lost.settings, 'older');
+    await older.query('begin; select txid_current()');
+    lost.start('again');
+    await lost.wait('the first frame', async () => (await lost.tail().catch(() => ({ seq: 0 }))).seq > 0);
+    expect((await readProgress(bucket, lost.name))!.tables.map(({ state }) => state)).toEqual(['pending']);
+    const planned = (await bucket.get(`snapshot.${lost.name}`))!.created;
+    const begun = (await lost.nats.manager.streams.getMessage(lost.stream, { seq: 1 }))!.time;
+    expect(planned.getTime()).toBeLessThanOrEqual(begun.getTime());
+    await older.query('rollback');
+    await older.end();
+    await lost.loaded(1);
+    await lost.stop();
+  });
+
   it('waits for a reset when its slot is gone, and then reads everything again', async () => {
     const dropped = await tests.open(server, `dropped${version}`);
     await dropped.query('create table t (id int primary key, v text)');
