@@ -10,7 +10,7 @@ import { checkColumnRules, type Add } from '../column-findings.ts';
 import { inspectSource } from './inspect.ts';
 import { matchingTables, partialPublication, publicationSql, qualifiedName, readPublication } from './publication.ts';
 import { describeProblems, identityProblems } from './replica-identity.ts';
-import { readSlot } from './slot.ts';
+import { readSlot, twoPhaseSlot } from './slot.ts';
 import { sourceError } from './source-error.ts';
 import { checkSpool } from './spool-check.ts';
 import { unreadableTables } from './unreadable-tables.ts';
@@ -108,6 +108,7 @@ async function checkCapacity(client: pg.Client, slot: string, add: Add): Promise
   } else if (info.walStatus === 'lost') add('error', 'slot', `${slot} is lost`, 'waybill snapshot SOURCE --reset');
   else if (info.plugin !== 'pgoutput')
     add('error', 'slot', `${slot} exists with plugin ${info.plugin}`, 'choose another name with sources.*.slot');
+  else if (info.twoPhase) add('error', 'slot', twoPhaseSlot(slot).message, twoPhaseSlot(slot).sql);
   else
     add(
       'ok',

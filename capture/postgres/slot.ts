@@ -19,6 +19,8 @@ export interface SlotInfo {
   readonly logEnd: bigint;
   /** The server follows another one. */
   readonly standby: boolean;
+  /** It sends transactions when they are prepared. */
+  readonly twoPhase: boolean;
 }
 
 /** The facts of a slot, or undefined when there is none of that name. */
@@ -35,13 +37,14 @@ export async function readSlot(client: pg.Client, slot: string): Promise<SlotInf
       safe: string | null;
       log_end: string;
       standby: boolean;
+      two_phase: boolean;
     }>(
       `select active, active_pid, plugin, database, wal_status, confirmed_flush_lsn::text as confirmed,
          pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, restart_lsn)::text as retained,
          safe_wal_size::text as safe,
          (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)::text as log_end,
-         pg_is_in_recovery() as standby
-       from pg_replication_slots where slot_name = $1`,
+         pg_is_in_recovery() as standby, coalesce((to_jsonb(s) ->> 'two_phase')::bool, false) as two_phase
+       from pg_replication_slots s where slot_name = $1`,
       [slot],
     );
     const row = result.rows[0];
@@ -57,6 +60,7 @@ export async function readSlot(client: pg.Client, slot: string): Promise<SlotInf
       safeBytes: row.safe === null ? undefined : Number(row.safe),
       logEnd: parseLsn(row.log_end) ?? 0n,
       standby: row.standby,
+      twoPhase: row.two_phase,
     };
   } catch (thrown) {
     throw sourceError(thrown, `reading replication slot ${slot}`);
@@ -64,7 +68,7 @@ export async function readSlot(client: pg.Client, slot: string): Promise<SlotInf
 }
 
 /** What is to be done about a slot, given how far the stream reaches. Pure. */
-export type SlotState = 'create' | 'missing' | 'lost' | 'foreign' | 'ahead' | 'ready';
+export type SlotState = 'create' | 'missing' | 'lost' | 'foreign' | 'two_phase' | 'ahead' | 'ready';
 
 /**
  * The one state machine of slots. `streamEnd` is undefined while the stream has no frames. Being in use by another
@@ -73,10 +77,19 @@ export type SlotState = 'create' | 'missing' | 'lost' | 'foreign' | 'ahead' | 'r
 export function slotState(slot: SlotInfo | undefined, database: string, streamEnd: Position | undefined): SlotState {
   if (slot === undefined) return streamEnd === undefined ? 'create' : 'missing';
   if (slot.plugin !== 'pgoutput' || slot.database !== database) return 'foreign';
+  if (slot.twoPhase) return 'two_phase';
   if (slot.walStatus === 'lost') return 'lost';
   // Invariant 1: only positions that the stream holds are ever confirmed, so a slot beyond its end has lost changes.
   if (streamEnd !== undefined && comparePositions(pgPosition(slot.confirmedLsn), streamEnd) > 0) return 'ahead';
   return 'ready';
+}
+
+/** What is wrong with a slot that sends prepared transactions, and the SQL for one that has not been read from yet. */
+export function twoPhaseSlot(name: string): { readonly message: string; readonly sql: string } {
+  return {
+    message: `replication slot ${name} was made with two_phase: it sends transactions that may yet be rolled back`,
+    sql: `SELECT pg_drop_replication_slot('${name}'); SELECT pg_create_logical_replication_slot('${name}', 'pgoutput');`,
+  };
 }
 
 /** Throws the error of a slot state that stops a capture. */
@@ -104,6 +117,10 @@ export function requireUsableSlot(
         `replication slot ${name} belongs to plugin ${slot?.plugin} in database ${slot?.database}; choose another name with sources.*.slot`,
         { context },
       );
+    case 'two_phase':
+      throw new ReplicationError('config_invalid', `${twoPhaseSlot(name).message}; run: ${twoPhaseSlot(name).sql}`, {
+        context,
+      });
     case 'ahead':
       throw new ReplicationError(
         'source_slot_ahead',

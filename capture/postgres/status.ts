@@ -12,12 +12,14 @@ const STATES = {
   missing: 'slot_missing',
   lost: 'slot_lost',
   foreign: 'blocked',
+  two_phase: 'blocked',
   ahead: 'blocked',
   ready: 'ready',
 } as const;
 
 const DETAILS: Readonly<Partial<Record<string, string>>> = {
   foreign: 'the slot belongs to another plugin or database',
+  two_phase: 'the slot was made with two_phase',
   ahead: 'the slot is confirmed beyond the end of the stream',
 };
 
@@ -42,7 +44,10 @@ export async function openPostgresProbe(
       const behind = end === undefined ? undefined : Math.max(0, Number(logEnd - asPgPosition(end).lsn));
       return {
         // Without the stream nobody can say whether the slot fits it.
-        state: tail === undefined && state !== 'lost' && state !== 'foreign' ? 'ready' : STATES[state],
+        state:
+          tail === undefined && state !== 'lost' && state !== 'foreign' && state !== 'two_phase'
+            ? 'ready'
+            : STATES[state],
         ...(DETAILS[state] === undefined ? {} : { detail: DETAILS[state] }),
         ...(behind === undefined ? {} : { behindBytes: behind, caughtUp: behind === 0 }),
         ...(slot === undefined ? {} : { slotActive: slot.active, retainedLogBytes: slot.retainedBytes }),

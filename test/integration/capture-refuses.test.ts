@@ -260,6 +260,26 @@ describe('capture refuses', () => {
     await admin.end();
   });
 
+  it('a slot that sends prepared transactions, with the SQL for another one', async ({ skip }) => {
+    if (Number.parseInt(server.version, 10) < 14) skip('it has none');
+    const slot = `waybill_refused${made + 1}`;
+    const url = await database(
+      server,
+      TABLE,
+      `select pg_create_logical_replication_slot('${slot}', 'pgoutput', false, true)`,
+    );
+    await refused(url, 'config_invalid', /was made with two_phase.*run: SELECT pg_drop_replication_slot/);
+    const { settings } = configFor(`refused${made}`, url, nats.url);
+    const findings = await checkPostgresSource(`refused${made}`, settings, 'waybill');
+    expect(findings.filter(({ severity }) => severity === 'error')).toMatchObject([
+      { subject: expect.stringMatching(/: slot$/) as string, message: expect.stringContaining('two_phase') as string },
+    ]);
+    const client = new pg.Client(url);
+    await client.connect();
+    await client.query('select pg_drop_replication_slot($1)', [slot]);
+    await client.end();
+  });
+
   it('a server whose slots are all taken', async () => {
     const url = await database(
       server,

@@ -19,6 +19,7 @@ const slot = (some: Partial<SlotInfo> = {}): SlotInfo => ({
   safeBytes: undefined,
   logEnd: 100n,
   standby: false,
+  twoPhase: false,
   ...some,
 });
 
@@ -46,6 +47,7 @@ const TABLE: readonly [what: string, slot: SlotInfo | undefined, streamEnd: Posi
     ['a lost slot ahead', slot({ walStatus: 'lost', confirmedLsn: 101n }), pgPosition(100n), 'lost'],
     ['a slot of another plugin', slot({ plugin: 'test_decoding' }), pgPosition(100n), 'foreign'],
     ['a physical slot', slot({ plugin: '', database: '' }), undefined, 'foreign'],
+    ['a slot that sends prepared transactions', slot({ twoPhase: true }), pgPosition(100n), 'two_phase'],
     ['a slot of another database', slot({ database: 'App' }), pgPosition(100n), 'foreign'],
     ['a lost slot of another database', slot({ database: 'other', walStatus: 'lost' }), undefined, 'foreign'],
   ];
@@ -54,6 +56,7 @@ const ERRORS = {
   missing: 'source_slot_missing',
   lost: 'source_slot_lost',
   foreign: 'config_invalid',
+  two_phase: 'config_invalid',
   ahead: 'source_slot_ahead',
 } as const;
 
