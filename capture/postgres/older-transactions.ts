@@ -1,7 +1,6 @@
 /** What must have ended before the first chunk of a snapshot is read. */
 import type pg from 'pg';
 import type { Logger } from '../../core/logger.ts';
-import { UNDER_WAY_SQL } from '../../core/pg-snapshot.ts';
 import { abortableDelay } from '../../core/run-service.ts';
 import { askSource } from './connection.ts';
 
@@ -21,7 +20,14 @@ export async function waitForOlderTransactions(client: pg.Client, log: Logger, s
   }
 }
 
+/** As `UNDER_WAY_SQL`, without what is under way in other databases, of which the log of this one tells nothing. */
+const UNDER_WAY_HERE_SQL = `
+select l.transactionid::text as xid from pg_locks l left join pg_stat_activity a on a.pid = l.pid
+  left join pg_prepared_xacts p on p.transaction = l.transactionid
+ where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock' and l.granted
+   and coalesce(a.datname, p.database, current_database()) = current_database()`;
+
 async function underWay(client: pg.Client): Promise<Set<string>> {
-  const rows = await askSource<{ xid: string }>(client, UNDER_WAY_SQL, 'asking for transactions in progress');
+  const rows = await askSource<{ xid: string }>(client, UNDER_WAY_HERE_SQL, 'asking for transactions in progress');
   return new Set(rows.map(({ xid }) => xid));
 }

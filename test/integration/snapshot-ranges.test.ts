@@ -470,6 +470,31 @@ describe('a transaction that waits for a synchronous standby, newer than all tha
     },
     timeoutMs,
   );
+
+  it(
+    'waits for no transaction of another database',
+    async () => {
+      const elsewhere = await connectSource(
+        configFor('e', await server.createDatabase('elsewhere'), nats.url).settings,
+        'e',
+      );
+      const client = await connectSource(configFor('h', await server.createDatabase('here'), nats.url).settings, 'h');
+      try {
+        const signal = AbortSignal.timeout(20_000);
+        await elsewhere.query('begin; select pg_current_xact_id()');
+        expect((await client.query(UNDER_WAY_SQL)).rowCount).toBeGreaterThan(0);
+        await waitForOlderTransactions(client, log, signal);
+        expect(signal.aborted).toBe(false);
+        expect((await elsewhere.query('select txid_current_if_assigned() is not null as open')).rows).toEqual([
+          { open: true },
+        ]);
+      } finally {
+        await client.end();
+        await elsewhere.end();
+      }
+    },
+    timeoutMs,
+  );
 });
 
 /** The readings that a stream begins and ends, by their tables, and how many transactions hold their marks. */
