@@ -68,7 +68,9 @@ export class Contributor {
       return 'gone';
     }
     let held: Held = NOTHING_HELD;
-    if (members !== undefined && members.length > 1 && !block.group) {
+    // Rows of a key that only one may have: nobody knows what the record is, and what they say of it need not agree.
+    const isUnclear = members !== undefined && members.length > 1 && !block.group;
+    if (isUnclear) {
       const fault = new Fault('must be unique, and several rows have it', `${members.length} rows`);
       held = this.#hold(held, record, WHOLE_RECORD, entity.key.join(', '), fault);
     }
@@ -85,7 +87,9 @@ export class Contributor {
       const cell =
         only !== undefined && field.aggregate === undefined
           ? (only.cells[position] ?? null)
-          : combine(field, members ?? [only!], position);
+          : isUnclear
+            ? (members[0]!.cells[position] ?? null)
+            : combine(field, members ?? [only!], position);
       if (old !== undefined && cell === old[position]) continue;
       const definition = entity.fields[index]!;
       const fault = isFault(cell) ? cell : faultOf(definition, cell);
