@@ -377,3 +377,33 @@ describe('pgoutput', () => {
     expect(() => decoder.decode(message(ascii('O'), u64(LSN), str('n')))).toThrow(thrown);
   });
 });
+
+describe('transactions in progress that nobody asked for', () => {
+  const unasked = (): { calls: Call[]; decoder: PgOutputDecoder } => {
+    const calls: Call[] = [];
+    const handler = new Proxy({} as PgOutputHandler, {
+      get:
+        (_, name) =>
+        (...args: unknown[]): void =>
+          void calls.push([name, ...args]),
+    });
+    return { calls, decoder: new PgOutputDecoder(handler) };
+  };
+
+  it('are refused, as they begin, end and are committed', () => {
+    const { calls, decoder } = unasked();
+    for (const message of [
+      Buffer.concat([Buffer.from('S'), u32(7), u8(1)]),
+      Buffer.from('E'),
+      Buffer.concat([Buffer.from('c'), u32(7), u8(0), u64(1n), u64(2n), u64(3n)]),
+    ])
+      expect(() => decoder.decode(message)).toThrow('which this connection did not ask for');
+    expect(calls).toEqual([]);
+  });
+
+  it('may have been rolled back: nothing of them was sent', () => {
+    const { calls, decoder } = unasked();
+    decoder.decode(Buffer.concat([Buffer.from('A'), u32(7), u32(8)]));
+    expect(calls).toEqual([]);
+  });
+});
