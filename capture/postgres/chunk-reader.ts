@@ -8,8 +8,9 @@ import type { Chunk } from './chunk-windows.ts';
 import { askSource } from './connection.ts';
 import { CopyRows, LineMemory } from './copy-lines.ts';
 import { CopyOut } from './copy-out.ts';
-import { emitMark, marksSql, type Mark } from './log-marks.ts';
+import { emitMark, highMarksSql, marksSql, type HighMark, type Mark } from './log-marks.ts';
 import type { PublishedTable } from './published-table.ts';
+import { isReadAsSql } from './read-definition.ts';
 import { sourceError } from './source-error.ts';
 
 /** Undefined column, table or type, and types that do not go together: the table changed. PostgreSQL documentation, appendix A. */
@@ -106,7 +107,7 @@ export class ChunkReader {
 
   /**
    * Reads chunks of different tables, all in one transaction between one pair of watermarks. For each that must be read again
-   * it gives undefined: the table changed meanwhile, or is no longer as the log told so far. Rejects when the signal aborts.
+   * it gives undefined: the table changed meanwhile, or is no longer as the log told so far, or not yet. Rejects when the signal aborts.
    *
    * What there is no room for is left: of a table with a key the rows behind those that were read, of one without, among
    * others, all. One without a key by itself is published in pieces.
@@ -125,14 +126,20 @@ export class ChunkReader {
       });
       const outcomes = ids.map((id, index) => this.#outcome(id, chunks[index]));
       failpoint('capture.mid-snapshot');
-      const high = wanted.map(({ table: { oid }, whenRead }, index): Mark => {
+      const high = wanted.map(({ table, whenRead }, index) => {
         const chunk = chunks[index];
         const end = chunk === undefined ? undefined : whenRead?.(chunk.rows);
-        return { k: 'high', chunk: ids[index]!, oid, ...(end === undefined ? {} : { end }) };
+        const mark: HighMark = {
+          k: 'high',
+          chunk: ids[index]!,
+          oid: table.oid,
+          ...(end === undefined ? {} : { end }),
+        };
+        return [mark, isReadAsSql(table)] as const;
       });
       // Of chunks that could not be read it closes the windows.
       await this.#ask(
-        `${read === undefined ? 'rollback' : 'commit'}; ${marksSql(this.#o.markPrefix, high)}`,
+        `${read === undefined ? 'rollback' : 'commit'}; ${highMarksSql(this.#o.markPrefix, high)}`,
         'ending a chunk',
       );
       if (refused !== undefined && wanted.length === 1) await wanted[0]!.whenRefused?.(refused);
@@ -232,7 +239,8 @@ export class ChunkReader {
     const outcome = this.#outcome(id, piece);
     const decided = new AbortController();
     void outcome.then(() => decided.abort());
-    await emitMark(client, markPrefix, { k: 'high', chunk: id, oid: piece.table.oid, more: true });
+    const high = { k: 'high', chunk: id, oid: piece.table.oid, more: true } as const;
+    await askSource(client, highMarksSql(markPrefix, [[high, isReadAsSql(piece.table)]]), 'ending a piece of a chunk');
     const either = AbortSignal.any([signal, decided.signal]);
     for (;;) {
       await abortableDelay(LOOK_EVERY_MS, either);

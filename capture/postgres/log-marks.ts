@@ -27,14 +27,15 @@ export interface BeginMark {
 
 /**
  * `end`: names the reading of a table that ends with this chunk, unless the chunk has to be read again. `more`: it is but a
- * piece of the chunk, which goes on.
+ * piece of the chunk, which goes on. `changed`: the rows may be of another version than they were read for.
  */
-interface HighMark {
+export interface HighMark {
   readonly k: 'high';
   readonly chunk: string;
   readonly oid: number;
   readonly end?: string;
   readonly more?: boolean;
+  readonly changed?: boolean;
 }
 
 /** What a table is like from this place of the log on, or that it is gone. The event trigger writes the same. */
@@ -96,7 +97,7 @@ export function parseMark(content: string): Mark | undefined {
     Number.isSafeInteger(mark['oid']) &&
     texts.every((name) => typeof mark[name] === 'string') &&
     (mark['end'] === undefined || typeof mark['end'] === 'string') &&
-    ['more', 'unasked'].every((name) => mark[name] === undefined || typeof mark[name] === 'boolean') &&
+    ['more', 'changed', 'unasked'].every((name) => mark[name] === undefined || typeof mark[name] === 'boolean') &&
     (mark['k'] !== 'table' || isCatalogRow(mark['row'], mark['oid'] as number)) &&
     (!RANGE_MARKS.has(mark['k']) || ['from', 'to'].every((name) => isBound(mark[name])));
   return isWhole ? (mark as unknown as Mark) : undefined;
@@ -134,6 +135,19 @@ function isObject(value: unknown): value is Record<string, unknown> {
 export function marksSql(prefix: string, marks: readonly Mark[]): string {
   const messages = marks.map(
     (mark) => `pg_logical_emit_message(true, ${quoteLiteral(prefix)}, ${quoteLiteral(JSON.stringify(mark))}::text)`,
+  );
+  return `select ${messages.join(', ')}`;
+}
+
+/**
+ * The same for the ends of chunks, each with a condition of SQL: `changed` is written where that is not true of the source by
+ * then. A round trip less than to ask, and nothing comes in between.
+ */
+export function highMarksSql(prefix: string, marks: readonly (readonly [mark: HighMark, isReadAs: string])[]): string {
+  const text = (mark: HighMark): string => quoteLiteral(JSON.stringify(mark));
+  const messages = marks.map(
+    ([mark, isReadAs]) =>
+      `pg_logical_emit_message(true, ${quoteLiteral(prefix)}, case when ${isReadAs} then ${text(mark)} else ${text({ ...mark, changed: true })} end)`,
   );
   return `select ${messages.join(', ')}`;
 }

@@ -377,7 +377,8 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
         if (this.#options.readsChunk(mark.chunk)) this.#windows.open(mark.chunk, mark.oid, this.#passed.ids);
         return;
       case 'high':
-        this.#closeWindow(mark.chunk, mark.end, mark.more === true);
+        if (mark.changed === true) this.#forgetChunk(mark.chunk);
+        else this.#closeWindow(mark.chunk, mark.end, mark.more === true);
     }
   }
 
