@@ -299,6 +299,7 @@ export class CaptureSession {
       lead,
       signal,
       tableByName: (schema, table) => this.#publish(this.#schemas.byName(schema, table)),
+      isToCome: (schema, table) => this.#schemas.isToCome(schema, table),
       trackTransactions: (on) => this.#assembler.trackTransactions(on),
       forgetTransactions: (unseen) => this.#assembler.forgetTransactions(unseen),
       storedBehind: (lsn) => this.#publishing.stored((acked) => acked.lsn > lsn, signal),

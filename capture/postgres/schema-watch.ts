@@ -16,6 +16,7 @@ import { CatalogLook } from './catalog-look.ts';
 import type { RelationMessage } from './pgoutput.ts';
 import { readTables } from './read-tables.ts';
 import { isStandby } from './connection.ts';
+import { readPublication } from './publication.ts';
 import type { MarkedVersion, MarkPlace, SchemaMark } from './log-marks.ts';
 import { MarkWriter } from './mark-writer.ts';
 import { addedParts, differs, hasSameIds, isRenamed, nameOf, rereadReason } from './table-change.ts';
@@ -109,6 +110,22 @@ export class SchemaWatch {
   /** The newest table of this name: of one before it the stream may not have told yet that it is gone. */
   byName(schema: string, name: string): CapturedTable | undefined {
     return this.#notes.byName({ schema, name });
+  }
+
+  /** Whether the source has a table of this name by now, captured or published, of which the log is yet to tell. */
+  async isToCome(schema: string, name: string): Promise<boolean> {
+    const { client, publication } = this.#o;
+    return await this.#connection.take(async () => {
+      await this.#lookAround();
+      // The log may have told of it just now.
+      if (this.byName(schema, name) !== undefined) return true;
+      const isMeant = (table: CapturedTable | undefined): boolean =>
+        table?.schema.schema === schema && table.schema.name === name;
+      const found = [...this.#newer.values()].find(isMeant);
+      if (found === undefined || !this.#o.included(schema, name)) return false;
+      if (this.#tables.has(found.oid)) return true;
+      return (await readPublication(client, publication))?.tables.has(`${schema}.${name}`) === true;
+    });
   }
 
   /** The table of a relation message in transaction `xid`, which commits at `lsn`; `look` when `look` must run before. */

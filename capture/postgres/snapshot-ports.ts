@@ -22,6 +22,8 @@ export interface SnapshotPorts {
   readonly signal: AbortSignal;
   readonly rules: ColumnRules;
   readonly tableByName: (schema: string, name: string) => PublishedTable | undefined;
+  /** Whether the source has a table of this name, of which the stream is yet to tell. */
+  readonly isToCome: (schema: string, name: string) => Promise<boolean>;
   readonly trackTransactions: (on: boolean) => void;
   /** A chunk saw all others of the transactions that the log has told of, and its high watermark has passed. */
   readonly forgetTransactions: (unseen: Transactions) => void;

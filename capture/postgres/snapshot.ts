@@ -433,7 +433,10 @@ export class SnapshotReader {
     this.#ports.log.info({ table: nameOf(table), rows: table.rows }, 'table read');
   }
 
-  #leaveOut(table: TableProgress): void {
+  /** One that was renamed or made a moment ago may have been asked for under the name that only the source knows yet. */
+  async #leaveOut(table: TableProgress): Promise<void> {
+    if (await this.#ports.isToCome(table.schema, table.name))
+      return this.#plan.news.setAside(table, 'the log has not told of it yet');
     this.#ports.log.warn({ table: nameOf(table) }, 'a table of the snapshot is gone; left out');
     table.state = 'done';
   }
@@ -446,7 +449,7 @@ export class SnapshotReader {
     for (const table of tables) {
       const captured = this.#ports.tableByName(table.schema, table.name);
       bytes += this.#plan.queue.bytesOf(table) ?? 0;
-      if (captured === undefined) this.#leaveOut(table);
+      if (captured === undefined) await this.#leaveOut(table);
       else if (progress.tables.includes(table)) {
         table.keyed = keyOf(captured);
         jobs.push({ ...this.#job(table, captured, nameReading(progress, table, captured.oid)), open: 1 });

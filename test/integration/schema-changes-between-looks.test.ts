@@ -112,6 +112,22 @@ test('rows that are read behind a change that the stream does not tell yet wait 
   }
 });
 
+test('a table that is asked for under a name that the stream does not tell yet is read once it does', async () => {
+  const ddl = `create table items (id int primary key, n int); insert into items values (1, 5), (2, 6);
+      create table other (id int primary key)`;
+  it = await SchemaCase.open(postgres, natsServer, ddl, { renamed_tables: 'rename' });
+  const { pipe } = it;
+  await it.run('alter table items alter n type smallint');
+  expect(await it.notices()).toMatchObject([{ name: 'items', state: 'stopped' }]);
+  await pipe.stop(['capture']);
+  // It takes the log a while to come to the mark of the new name.
+  await it.run('insert into other select generate_series(1, 100000); delete from other');
+  await it.run('alter table items rename to goods');
+  await requestSnapshot(pipe.config.nats, 'wms', { tables: ['public.goods'] });
+  pipe.start(['capture']);
+  await it.equal();
+});
+
 /** How many rows have come of a reading that is under way. */
 async function readingOf(pipe: Pipeline): Promise<number> {
   const { rows } = await pipe.target.query<{ rows: string }>(

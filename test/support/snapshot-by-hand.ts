@@ -74,6 +74,7 @@ export class SnapshotByHand {
         const table = known.find((each) => each.schema.schema === schema && each.schema.name === name);
         return table === undefined ? undefined : publishTable(table, rules);
       },
+      isToCome: () => Promise.resolve(false),
       trackTransactions: () => {},
       forgetTransactions: () => {},
       storedBehind: () => Promise.resolve(),
