@@ -25,11 +25,17 @@ export interface Checkpoint {
   readonly tiers: ReadonlyMap<string, Release>;
   /** Of what is held, not all has been passed on. */
   readonly heldBehind: boolean;
+  /** Which owners were silent, in the records that the stream holds; absent where that never changes. */
+  readonly standing?: string;
 }
+
+/** Some of the records are of before an owner fell silent or came back, and some of after that. */
+export const BETWEEN = 'between';
 
 export interface Release {
   readonly clockUs: number;
   readonly sources: Places;
+  readonly standing?: string;
 }
 
 interface CheckpointText {
@@ -37,16 +43,17 @@ interface CheckpointText {
   readonly plan: string;
   readonly clock: number;
   readonly sources: Readonly<Record<string, readonly [position: string, seq: number]>>;
-  readonly tiers?: Readonly<Record<string, Pick<CheckpointText, 'clock' | 'sources'>>>;
+  readonly tiers?: Readonly<Record<string, Pick<CheckpointText, 'clock' | 'sources' | 'standing'>>>;
   readonly held?: 'behind';
+  readonly standing?: string;
 }
 
 const VERSION = 1;
 
-export function formatCheckpoint({ plan, clockUs, sources, tiers, heldBehind }: Checkpoint): string {
+export function formatCheckpoint({ plan, clockUs, sources, tiers, heldBehind, standing }: Checkpoint): string {
   const released = [...tiers].map(([id, release]) => [
     id,
-    { clock: release.clockUs, sources: formatPlaces(release.sources) },
+    { clock: release.clockUs, sources: formatPlaces(release.sources), ...standingOf(release) },
   ]);
   const text: CheckpointText = {
     v: VERSION,
@@ -55,6 +62,7 @@ export function formatCheckpoint({ plan, clockUs, sources, tiers, heldBehind }: 
     sources: formatPlaces(sources),
     ...(tiers.size === 0 ? {} : { tiers: Object.fromEntries(released) as CheckpointText['tiers'] & object }),
     ...(heldBehind ? { held: 'behind' } : {}),
+    ...standingOf({ standing }),
   };
   return JSON.stringify(text);
 }
@@ -71,9 +79,9 @@ export function parseCheckpoint(text: string, place: string): Checkpoint {
     throw new ReplicationError('frame_version', `${place} has a checkpoint of version ${parsed.v}`);
   if (typeof parsed.sources !== 'object' || typeof parsed.clock !== 'number')
     throw new ReplicationError('frame_unreadable', `${place} has a checkpoint without sources`);
-  const tiers = Object.entries(parsed.tiers ?? {}).map(([id, { clock, sources }]): [string, Release] => [
+  const tiers = Object.entries(parsed.tiers ?? {}).map(([id, release]): [string, Release] => [
     id,
-    { clockUs: clock, sources: parsePlaces(sources, place) },
+    { clockUs: release.clock, sources: parsePlaces(release.sources, place), ...standingOf(release) },
   ]);
   const sources = parsePlaces(parsed.sources, place);
   return {
@@ -82,6 +90,7 @@ export function parseCheckpoint(text: string, place: string): Checkpoint {
     sources,
     tiers: new Map(tiers),
     heldBehind: parsed.held === 'behind',
+    ...standingOf(parsed),
   };
 }
 
@@ -100,4 +109,8 @@ function parsePlaces(given: CheckpointText['sources'], place: string): Places {
       return [source, { position, seq }];
     }),
   );
+}
+
+function standingOf({ standing }: { readonly standing?: string | undefined }): { standing?: string } {
+  return standing === undefined || standing === '' ? {} : { standing };
 }

@@ -12,7 +12,7 @@ import type { Logger } from '../core/logger.ts';
 import type { TransformReport } from '../core/metrics.ts';
 import type { Nats } from '../core/nats.ts';
 import { describePosition, orderPositions } from '../core/position.ts';
-import { formatCheckpoint, parseCheckpoint, type Checkpoint, type Places } from './checkpoint.ts';
+import { BETWEEN, formatCheckpoint, parseCheckpoint, type Checkpoint, type Places } from './checkpoint.ts';
 import type { Passing } from './delivery.ts';
 import type { Tier } from './delivery-tiers.ts';
 import { compareReleases, DueTiers, isSameRelease } from './due-tiers.ts';
@@ -113,6 +113,8 @@ class FlowRun {
   readonly #held: HeldTeller;
   /** What is held is being written anew: a target has a part of it. */
   #heldIncomplete = false;
+  /** Which owners were silent, in the records that have been passed on. */
+  #standing = '';
 
   constructor(options: FlowRunOptions, signal: AbortSignal) {
     const { plan, publisher, tail, report, installation } = options;
@@ -140,6 +142,7 @@ class FlowRun {
       ...this.#state.checkpoint(this.#partly),
       clockUs: this.#expiredUs,
       heldBehind: this.#heldIncomplete || this.#held.waits,
+      standing: this.#standing,
     };
     return this.#incomplete ? { ...checkpoint, plan: '' } : checkpoint;
   }
@@ -157,11 +160,20 @@ class FlowRun {
     if (resumed === undefined) {
       this.#state.clockUs = nowUs();
       await this.#rebuild(this.#ends());
-    } else await this.#resume(resumed);
+    }
     // From where the stream stands: what has gone since is seen to go afterwards.
-    const anew = resumed === undefined || this.#options.anew;
+    let follows = resumed !== undefined && (await this.#resume(resumed));
+    if (!follows || this.#options.anew) await this.#noteEnds();
     // What a saved state held may have expired since.
-    for (const source of this.#state.expire()) this.#settleInSilence(source);
+    this.#expireInSilence();
+    if (follows && !this.#standsAs(resumed!)) {
+      // Who fell silent since the state was saved is so still; else records hold values of one who is not in charge any more.
+      await this.#noteEnds();
+      this.#expireInSilence();
+      follows = this.#standsAs(resumed!);
+    }
+    const anew = !follows || this.#options.anew;
+    this.#standing = this.#state.resolver.standing;
     this.#expiredUs = this.#state.clockUs;
     if (this.#signal.aborted) return;
     this.#held.restore(this.#state.resolver.held.entries());
@@ -170,13 +182,13 @@ class FlowRun {
     log.info({ ...facts, anew, frames }, 'state rebuilt');
     this.#state.noteWhole();
     if (anew) {
-      const vanished = await this.#vanished(resumed !== undefined);
+      const vanished = await this.#vanished(follows);
       // Not all of them may be known by then.
       if (this.#signal.aborted) return;
       await this.#writeAnew(vanished);
       // So that what was worked out for it is so once.
       if (begun.remade) this.#saver.hurry();
-    } else if (resumed.heldBehind) await this.#writeHeldAnew();
+    } else if (resumed!.heldBehind) await this.#writeHeldAnew();
     report.state('applying');
     await this.#live();
     // What is held and has not been passed on by now the next run passes on: the checkpoint says so.
@@ -233,8 +245,12 @@ class FlowRun {
     return checkpoint;
   }
 
-  /** Comes to where the checkpoint stands, by way of the places at which the tiers were released. */
-  async #resume({ tiers, sources, clockUs }: Checkpoint): Promise<void> {
+  /**
+   * Comes to where the checkpoint stands, by way of the places at which the tiers were released. False where other owners were
+   * silent then, so that other values were passed on.
+   */
+  async #resume({ tiers, sources, clockUs }: Checkpoint): Promise<boolean> {
+    let follows = true;
     const { released } = this.#state;
     const stops = this.#options.plan.tiers.delayed
       .map((tier) => ({ tier, release: tiers.get(tier.id)! }))
@@ -243,12 +259,14 @@ class FlowRun {
     for (const { tier, release } of stops.sort((a, b) => compareReleases(a.release, b.release))) {
       this.#state.clockUs = release.clockUs;
       await this.#rebuild(release.sources);
-      if (this.#signal.aborted) return;
+      if (this.#signal.aborted) return false;
+      follows &&= this.#standsAs(release);
       this.#state.release(tier, true);
       this.#state.noteReleased(tier);
     }
     this.#state.clockUs = clockUs;
     await this.#rebuild(sources);
+    return follows;
   }
 
   #ends(): Places {
@@ -270,6 +288,15 @@ class FlowRun {
       }
       this.#options.log.info({ source: source.name, position: describePosition(source.place.position) }, 'source read');
     }
+  }
+
+  /** Whether the same owners are silent as in the records that the stream holds. */
+  #standsAs({ standing }: Pick<Checkpoint, 'standing'>): boolean {
+    return standing === undefined || standing === this.#state.resolver.standing;
+  }
+
+  #expireInSilence(): void {
+    for (const source of this.#state.expire()) this.#settleInSilence(source);
   }
 
   #settleInSilence(source: SourceState): void {
@@ -394,11 +421,18 @@ class FlowRun {
    */
   async #emit(outcome: Outcome, source: SourceState): Promise<void> {
     const { report } = this.#options;
-    const { changes, held, breaches, timeUs } = outcome;
+    const { breaches } = outcome;
     const filtered = source.engine.takeFiltered();
     if (filtered > 0) report.records('filtered', filtered);
     this.#breaches.tell(breaches);
-    if (changes.length === 0 && held.length === 0) return;
+    const { standing } = this.#state.resolver;
+    if (standing !== this.#standing) this.#standing = BETWEEN;
+    if (outcome.changes.length > 0 || outcome.held.length > 0) await this.#passOn(outcome, source);
+    this.#standing = standing;
+  }
+
+  async #passOn({ changes, held, timeUs }: Outcome, source: SourceState): Promise<void> {
+    const { report } = this.#options;
     if (changes.length > 0) report.records('mapped', changes.length);
     if (this.#sales !== undefined) {
       const nowMs = performance.now();
@@ -486,15 +520,25 @@ class FlowRun {
     return Math.max(0, ...this.#state.sources.map((source) => source.reachedUs));
   }
 
+  /** How many frames of a source's stream are still to be taken; notes where there are none. Nothing may be taken meanwhile. */
+  async #pendingFrames(source: SourceState, stream: string): Promise<number> {
+    const { last } = await keptSequences(this.#options.nats, stream);
+    if (source.place.seq >= last) this.#state.resolver.atEnd(source.name);
+    return Math.max(0, last - source.place.seq);
+  }
+
+  async #noteEnds(): Promise<void> {
+    for (const [source, { stream }] of this.#histories) await this.#pendingFrames(source, stream);
+  }
+
   /** Once a second: what is kept, and how far the sources are ahead. */
   async #measure(): Promise<void> {
-    const { nats, report } = this.#options;
+    const { report } = this.#options;
     report.stateBytes(this.#state.stateBytes);
     let pending = 0;
     let oldestUs = Infinity;
     for (const [source, { stream }] of this.#histories) {
-      const { last } = await keptSequences(nats, stream);
-      const frames = Math.max(0, last - source.place.seq);
+      const frames = await this.#pendingFrames(source, stream);
       report.pendingFrames(source.name, frames);
       report.reached(source.name, source.place.seq);
       pending += frames;

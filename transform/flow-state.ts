@@ -144,7 +144,8 @@ export class FlowState {
   }
 
   noteReleased(tier: Tier): void {
-    this.released.set(tier.id, { clockUs: this.clockUs, sources: this.#places() });
+    const { standing } = this.resolver;
+    this.released.set(tier.id, { clockUs: this.clockUs, sources: this.#places(), standing });
   }
 
   /** What has been passed on; of the last transaction of `partly` only a part, so that it counts as not taken. */

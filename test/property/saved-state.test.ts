@@ -197,6 +197,7 @@ function run(plan: FlowPlan, history: readonly { source: number; step: Step }[],
     const source = state.sources[index]!;
     source.reachedUs = START_US + ticks * 1e6;
     source.echo = echo;
+    if (ticks % 2 === 0) state.resolver.atEnd(source.name);
     const outcome = state.settle(source);
     const changes = outcome.changes.toSorted((a, b) => (a.key < b.key ? -1 : 1));
     const { held, breaches } = outcome;

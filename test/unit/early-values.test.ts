@@ -112,6 +112,7 @@ describe('a stream with a commit time that lies ahead', () => {
     const resolver = stock({ on_hand: { source: 'wms', fallback } }, ['wms', 'erp']);
     expect(say(resolver, 'wms', '1', NOW, NOW)).toEqual(['1']);
     expect(say(resolver, 'erp', '9', NOW + 24 * 60 * MINUTE, NOW)).toEqual([]);
+    resolver.atEnd('wms');
     expect(resolver.apply('wms', [], NOW + MINUTE, NOW + MINUTE)).toEqual([]);
     // The owner says nothing any more.
     const silent = resolver.apply('erp', [], NOW + 24 * 60 * MINUTE, NOW + 3 * MINUTE);
@@ -122,6 +123,8 @@ describe('a stream with a commit time that lies ahead', () => {
     const resolver = stock({ on_hand: { source: 'wms', fallback } }, ['wms', 'erp', 'shop']);
     say(resolver, 'wms', '1', NOW - 10 * MINUTE, NOW);
     say(resolver, 'erp', '9', NOW - 10 * MINUTE, NOW);
+    resolver.apply('shop', [], NOW, NOW);
+    resolver.atEnd('wms');
     expect(resolver.apply('shop', [], NOW, NOW)).toEqual([]);
   });
 

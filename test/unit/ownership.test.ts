@@ -347,6 +347,8 @@ describe('resolution', () => {
       contributionOf(STOCK, source, { ...key, uom: 'EA', on_hand: onHand }, at);
     resolver.apply('wms', [of('wms', '1', 0)], 0, NOW);
     expect(resolver.apply('erp', [of('erp', '2', 30 * second)], 30 * second, NOW)).toEqual([]);
+    expect(resolver.apply('erp', [], 61 * second, NOW)).toEqual([]);
+    resolver.atEnd('wms');
     expect(resolver.apply('erp', [], 61 * second, NOW).map(recordShown)).toEqual([
       expect.objectContaining({ on_hand: '2' }),
     ]);
@@ -500,6 +502,8 @@ describe('resolution', () => {
     const resolver = new Resolver(ownership);
     const second = 1_000_000;
     resolver.apply('wms', [contributionOf(STOCK, 'wms', { ...key, uom: 'EA', on_hand: '1' }, 0)], 0, NOW);
+    resolver.apply('erp', [], 61 * second, NOW);
+    resolver.atEnd('wms');
     expect(resolver.apply('erp', [], 61 * second, NOW)).toEqual([]);
     expect([...resolver.current()]).toHaveLength(1);
     const late = contributionOf(STOCK, 'erp', { ...key, uom: 'EA', on_hand: '2' }, 62 * second);

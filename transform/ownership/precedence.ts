@@ -1,12 +1,13 @@
 /**
  * Whose values of a group count. Owners come first, then what stands in for a silent one, or what a merge makes of all that
- * was said. Who is silent is measured by the commit times that the streams have reached, never by the clock.
+ * was said. Who is silent says `silence.ts`.
  */
 import { microsOfTimestamp } from '../canonical/timestamp.ts';
 import { beforeEarly, claimOf, type Claim, type Claimed, type Contribution } from './contribution.ts';
 import type { Entry } from './entry.ts';
 import { extreme, highestRank, lastWriter, unionOf, type Candidate } from './merge.ts';
 import type { GroupRule, Ownership } from './ownership.ts';
+import type { Silence } from './silence.ts';
 
 /** The contribution whose values of a group count, the rule, and what it said; `value` where the merge makes one. */
 export interface Chosen {
@@ -25,40 +26,24 @@ export interface GroupFields {
 export class Precedence {
   readonly #ownership: Ownership;
   readonly #groups: readonly GroupFields[];
-  readonly #reached: ReadonlyMap<string, number>;
+  readonly #silence: Silence;
 
-  /** `reached`: the commit time that each source's stream has reached, in microseconds; read, and changed by others. */
-  constructor(ownership: Ownership, groups: readonly GroupFields[], reached: ReadonlyMap<string, number>) {
+  /** `silence` is read, and changed by others. */
+  constructor(ownership: Ownership, groups: readonly GroupFields[], silence: Silence) {
     this.#ownership = ownership;
     this.#groups = groups;
-    this.#reached = reached;
+    this.#silence = silence;
   }
 
   /** Who is in charge of what at the moment, as a text that is another one when a source became stale or came back. */
   standing(nowUs: number): string {
     return JSON.stringify(
       [...this.#ownership.rules].map(([, rule]) =>
-        rule.kind === 'owner' ? rule.owners.map((owner) => this.#inCharge(owner.source, owner.fallback, nowUs)) : '',
+        rule.kind === 'owner'
+          ? rule.owners.map((owner) => this.#silence.inCharge(owner.source, owner.fallback, nowUs))
+          : '',
       ),
     );
-  }
-
-  /**
-   * The owner, or the first fallback that stands in for it: who is stale is measured by the newest of these sources. What
-   * lies ahead of the clock counts as said now, so that a wrong clock does not make the others stale.
-   */
-  #inCharge(owner: string, fallback: readonly { source: string; staleAfterUs: number }[], nowUs: number): string {
-    const reachedOf = (source: string): number =>
-      Math.min(this.#reached.get(source) ?? Number.NEGATIVE_INFINITY, nowUs);
-    let newestUs = reachedOf(owner);
-    for (const { source } of fallback) newestUs = Math.max(newestUs, reachedOf(source));
-    let silent = owner;
-    for (const { source, staleAfterUs } of fallback) {
-      if (newestUs - reachedOf(silent) <= staleAfterUs) return silent;
-      silent = source;
-    }
-    // The last in line stands in only where something has come from it at all.
-    return this.#reached.has(silent) ? silent : owner;
   }
 
   /** The contribution whose values of a group count, and by which rule. */
@@ -69,7 +54,7 @@ export class Precedence {
       const keyValues = this.#keyValues(entry);
       const owner = rule.owners.find((candidate) => candidate.matches(keyValues));
       if (owner === undefined) return { winner: undefined, rule: 'owned by nobody in this scope' };
-      const charge = this.#inCharge(owner.source, owner.fallback, nowUs);
+      const charge = this.#silence.inCharge(owner.source, owner.fallback, nowUs);
       const winner = suppliers.find((item) => item.source === charge);
       if (charge === owner.source) return { winner, rule: `owner ${charge}` };
       if (winner !== undefined) return { winner, rule: `fallback ${charge} for ${owner.source}` };

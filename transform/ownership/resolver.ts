@@ -33,6 +33,7 @@ import { EVERYWHERE, type GroupRule, type Ownership } from './ownership.ts';
 import { contributionOf, Precedence, type GroupFields } from './precedence.ts';
 import { convertQuantities, recordUnitOf, type RecordUnit } from './record-unit.ts';
 import type { CurrentRecord, GroupOrigin, HeldGroup, ResolvedChange } from './resolved.ts';
+import { Silence, type SavedSilence } from './silence.ts';
 
 /** Measured in a heap of 50,000 records of stock. */
 const RECORD_BYTES = 500;
@@ -60,8 +61,7 @@ export class Resolver {
   readonly #unit: RecordUnit | undefined;
   #contributions = 0;
   #counterBytes = 0;
-  /** Commit time that each source's stream has reached. */
-  readonly #reached = new Map<string, number>();
+  readonly #silence = new Silence();
   readonly #usesFallback: boolean;
   readonly #groups: readonly GroupFields[];
   readonly #precedence: Precedence;
@@ -95,7 +95,7 @@ export class Resolver {
     const { groupIndexes } = ownership.entity;
     this.#blank = ownership.entity.fields.map(() => null);
     this.#groups = [...groupIndexes].map(([group, indexes]) => ({ group, indexes }));
-    this.#precedence = new Precedence(ownership, this.#groups, this.#reached);
+    this.#precedence = new Precedence(ownership, this.#groups, this.#silence);
     this.#noLineage = this.#groups.map(() => undefined);
     // The unit of a record comes before the quantities that are in it.
     const unitFirst = [...ownership.rules].toSorted(
@@ -142,13 +142,23 @@ export class Resolver {
   }
 
   /** How far the sources have come, and which of them were stale. */
-  get clocks(): { reached: Readonly<Record<string, number>>; stale: string } {
-    return { reached: Object.fromEntries(this.#reached), stale: this.#stale };
+  get clocks(): SavedSilence & { readonly stale: string } {
+    return { ...this.#silence.save(), stale: this.#stale };
   }
 
-  restoreClocks({ reached, stale }: Resolver['clocks']): void {
-    for (const [source, us] of Object.entries(reached)) this.#reached.set(source, us);
-    this.#stale = stale;
+  restoreClocks(saved: Resolver['clocks']): void {
+    this.#silence.restore(saved);
+    this.#stale = saved.stale;
+  }
+
+  /** Who was in charge of what when records were worked out last, as a text; empty where that never changes. */
+  get standing(): string {
+    return this.#stale;
+  }
+
+  /** All there is of a source's stream has been taken: from now on it counts as silent against what the others have reached. */
+  atEnd(source: string): void {
+    if (this.#usesFallback) this.#silence.atEnd(source);
   }
 
   /** All records that are there. */
@@ -181,7 +191,7 @@ export class Resolver {
 
   /**
    * Takes what a source contributes in one flush, and the commit time that its stream has reached; gives the records
-   * that changed. `nowUs` is the wall clock, for last-writer-wins only. An `echo` is what Waybill itself wrote into the
+   * that changed. `nowUs` is the wall clock, for times that lie ahead of it. An `echo` is what Waybill itself wrote into the
    * source: its tables are so now, but it has not said so. It is not merged, nor does it count as a change, and
    * nobody need be told that it differs from the record.
    */
@@ -193,7 +203,7 @@ export class Resolver {
     echo = false,
   ): ResolvedChange[] {
     this.#nowUs = nowUs;
-    this.#reached.set(source, Math.max(reachedUs, this.#reached.get(source) ?? 0));
+    this.#silence.reach(source, reachedUs);
     const touched: Entry[] = [];
     for (const change of changes) {
       const entry = this.#take(source, change, echo ? 'echo' : 'said');
@@ -418,7 +428,7 @@ export class Resolver {
     if (manner === 'echo' || (manner === 'restated' && !isCount)) counter.rebase(source, value);
     else if (!isCount) counter.changed(source, value, timeUs);
     else if (manner === 'said' || !counter.recount(source, value)) counter.reset(source, value, timeUs);
-    counter.fold(rule.merge.reset === undefined ? Infinity : (this.#reached.get(rule.merge.reset) ?? 0));
+    counter.fold(rule.merge.reset === undefined ? Infinity : (this.#silence.reached(rule.merge.reset) ?? 0));
     this.#counterBytes += counter.bytes - before;
   }
 
