@@ -1,12 +1,15 @@
 /** Owners with `stale_after` on real servers: who says nothing is stood in for; who was only not read for a while is not. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { cdcStreamName, keptSequences } from '../../core/cdc-stream.ts';
+import { connectNats, type Nats } from '../../core/nats.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
 import { CanonicalPipeline } from '../support/canonical-pipeline.ts';
+import { CommandLine } from '../support/command-line.ts';
+import { Stage } from '../support/stage.ts';
 import { STOCK_DDL, stockMapping } from '../support/stock-mapping.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -15,16 +18,17 @@ const ON_HAND = 'select on_hand from canonical.inventory_position';
 
 let postgres: PostgresServer;
 let nats: NatsServer;
-let folder: string;
+let cli: CommandLine;
+let admin: Nats;
+let transform: Stage | undefined;
 let flow: CanonicalPipeline;
 const clients: pg.Client[] = [];
 let wms: pg.Client;
 let erp: pg.Client;
 
 beforeAll(async () => {
-  [postgres, nats] = await Promise.all([startPostgres(), startNats()]);
-  folder = await mkdtemp(join(tmpdir(), 'waybill-silent-'));
-  const map = join(folder, 'stock.yaml');
+  [postgres, nats, cli] = await Promise.all([startPostgres(), startNats(), CommandLine.open()]);
+  const map = join(cli.folder, 'stock.yaml');
   await writeFile(map, stockMapping({ fields: { on_hand: 'qty' } }));
   const source = async (name: string, quantity: number): Promise<{ url: string; client: pg.Client }> => {
     const url = await postgres.createDatabase(name);
@@ -53,6 +57,7 @@ beforeAll(async () => {
       },
     },
   });
+  admin = await connectNats(flow.config.nats, 'test');
   // The owner's word is there before its fallback has said anything.
   flow.start('capture:wms', 'transform:stock', 'apply:stock', 'capture:erp');
   await flow.shows(ON_HAND, ['1']);
@@ -64,10 +69,12 @@ beforeAll(async () => {
     alter table canonical.inventory_position enable always trigger note_written`);
 });
 afterAll(async () => {
+  await transform?.end('SIGKILL');
   await flow?.close();
+  await admin?.close();
+  await cli?.close();
   await Promise.all(clients.map((client) => client.end()));
   await Promise.all([postgres?.dispose(), nats?.dispose()]);
-  if (folder !== undefined) await rm(folder, { recursive: true, force: true });
 });
 
 it('a fallback does not stand in while a transform that was down reads what its owner said meanwhile', async () => {
@@ -99,5 +106,26 @@ it('a fallback stands in for an owner that says nothing, also over a restart, un
   expect(await flow.lines('select distinct on_hand from written where on_hand > 0')).toEqual([]);
   flow.start('capture:wms');
   await flow.shows(ON_HAND, [before!]);
+  expect(flow.failure).toBeUndefined();
+});
+
+it('an owner that comes back after a transform was killed while a fallback stood in has its fields again', async () => {
+  const [before] = await flow.lines(ON_HAND);
+  await flow.stop('transform:stock');
+  const configFile = await cli.writeConfig(flow.yaml);
+  const logFile = join(cli.folder, 'transform.log');
+  transform = new Stage({ configFile, only: 'transform:stock', logFile, leaseTtlMs: 1500 });
+  transform.start();
+  await flow.stop('capture:wms');
+  await flow.shows(ON_HAND, ['-3']);
+  await transform.end('SIGKILL');
+  // It says that it is there, and nothing of the record.
+  const stream = cdcStreamName(flow.config.nats.prefix, 'wms');
+  const { last } = await keptSequences(admin, stream);
+  flow.start('capture:wms');
+  await waitFor('heartbeats', async () => ((await keptSequences(admin, stream)).last > last + 1 ? true : undefined));
+  transform.start();
+  await flow.shows(ON_HAND, [before!]);
+  expect(await transform.end('SIGTERM'), transform.log()).toBe(0);
   expect(flow.failure).toBeUndefined();
 });
