@@ -124,6 +124,11 @@ export class TableChanges<P extends PlanShape> {
     else for (const place of this.#plain.places()) yield this.#changeAt(place, UPSERT, undefined);
   }
 
+  /** Whether a row may have more bytes than that, as a line or as JSON. */
+  hasRowBeyond(most: number): boolean {
+    return this.#frames.some((frame) => frame.hasRowBeyond(most));
+  }
+
   /** Every row, in source order. */
   *rowRefs(): Generator<readonly [frame: IndexedFrame, row: number]> {
     for (let i = 0; i < this.size; i++) yield [this.#frames[this.#rows[2 * i]!]!, this.#rows[2 * i + 1]!];

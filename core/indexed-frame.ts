@@ -24,6 +24,7 @@ import { plainRows } from './plain-rows.ts';
 import { readTables } from './table-texts.ts';
 import { TransactionIndex } from './transaction-index.ts';
 
+const LINE_FEED = 0x0a;
 const QUOTE = 0x22;
 const COMMA = 0x2c;
 const MINUS = 0x2d;
@@ -155,6 +156,20 @@ export class IndexedFrame implements Pick<FramePayload, 'tx' | 'tables'> {
 
   #decodeTail(): Pick<FramePayload, 'tx' | 'tables'> {
     return decodeTail(`{${this.#payload.toString('utf8', this.#tailStart)}`, this.#place);
+  }
+
+  /** Whether a row may have more bytes than that, as a line or as JSON. */
+  hasRowBeyond(most: number): boolean {
+    if (this.#payload.length <= most) return false;
+    if (this.#packed === undefined)
+      return this.#starts.some((start, row) => row > 0 && start - this.#starts[row - 1]! > most);
+    const { blocks, others } = this.#packed;
+    for (const { lines } of blocks)
+      for (let at = 0, end = 0; at < lines.length; at = end + 1) {
+        end = lines.indexOf(LINE_FEED, at);
+        if (end - at > most) return true;
+      }
+    return [...others.values()].some((change) => Buffer.byteLength(JSON.stringify(change)) > most);
   }
 
   /** The transactions, decoded. Not for hot paths. */

@@ -2,6 +2,7 @@
 import type { RowChange, Value } from '../../core/frame.ts';
 import { changedKey, filledImage, isPartial } from '../row-key.ts';
 import { ValueMisfit } from '../value-misfit.ts';
+import { runLarge } from './large-statement.ts';
 import { clearKeySql, deleteSql, insertSql, keyCondition, keylessStatement, updateSql } from './row-statement.ts';
 import type { MysqlSession } from './session.ts';
 import type { TablePlan } from './table-plan.ts';
@@ -12,9 +13,7 @@ const HARMLESS = new Set(['1287', '1592', '1681', '3719', '3778', '3135', '4095'
 /** Runs a statement; gives the rows that it found or made. Throws `ValueMisfit` when it bent a value. */
 export async function runExactly(session: MysqlSession, sql: string): Promise<number> {
   if (sql === '') return 0;
-  if (Buffer.byteLength(sql) >= session.facts.maxPacketBytes)
-    throw new ValueMisfit('the row exceeds max_allowed_packet of the target');
-  const [outcome] = await session.run(sql);
+  const [outcome] = await runLarge(session, sql);
   if (outcome!.warnings > 0) {
     const warnings = await session.rows('SHOW WARNINGS');
     const meant = warnings.find(([, code]) => !HARMLESS.has(code!));

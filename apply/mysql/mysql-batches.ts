@@ -51,7 +51,7 @@ export class MysqlBatches implements BatchStore<TablePlan, TargetTransaction> {
     this.#plans = new TablePlans(session, places, followed, settings.deletes);
     this.#marks = new SnapshotMarks(session, flow, settings, (plan) => this.#plans.referencedWithin(plan, [plan]));
     this.#follower = new TableFollower({ session, flow, settings, followed, places, marks: this.#marks });
-    this.#segments = new SegmentWriter(this.#plans, this.#marks, session.facts.localInfile);
+    this.#segments = new SegmentWriter(this.#plans, this.#marks, session.facts);
   }
 
   async look(batch: Batch): Promise<void> {

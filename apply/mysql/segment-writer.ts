@@ -1,7 +1,7 @@
 /**
  * Writes a segment: upserts parents first, then deletes children first. Few rows of a table travel as literals, many by
  * LOAD DATA LOCAL into a temporary table and one statement per kind of change, new rows alone by LOAD DATA into the table
- * itself. Where the server does not allow LOAD DATA LOCAL, all travel as literals.
+ * itself. Where the server does not allow LOAD DATA LOCAL, or a row nearly fills a packet, all travel as literals.
  */
 import { parseCopyLine } from '../../core/copy-line.ts';
 import type { Segment } from '../compact.ts';
@@ -17,6 +17,7 @@ import {
   valuesTuple,
 } from './row-statement.ts';
 import { seenSql } from './seen-keys.ts';
+import type { ServerFacts } from './session.ts';
 import type { SnapshotMarks } from './snapshot-marks.ts';
 import { dropStage, writeStaged, type StagedTable } from './staging.ts';
 import type { TablePlan } from './table-plan.ts';
@@ -32,14 +33,14 @@ const MOST_KEYS = 1000;
 export class SegmentWriter {
   readonly #plans: TablePlans;
   readonly #marks: SnapshotMarks;
-  readonly #loads: boolean;
+  readonly #facts: Pick<ServerFacts, 'localInfile' | 'maxPacketBytes'>;
   /** Tables in which new rows met old ones: loading straight into them is not tried again. */
   readonly #notDirect = new Set<string>();
 
-  constructor(plans: TablePlans, marks: SnapshotMarks, loads: boolean) {
+  constructor(plans: TablePlans, marks: SnapshotMarks, facts: Pick<ServerFacts, 'localInfile' | 'maxPacketBytes'>) {
     this.#plans = plans;
     this.#marks = marks;
-    this.#loads = loads;
+    this.#facts = facts;
   }
 
   async write(transaction: TargetTransaction, segment: Segment<TablePlan>): Promise<void> {
@@ -48,7 +49,7 @@ export class SegmentWriter {
     const deletesLast: string[] = [];
     const staged = new Map<TableChanges<TablePlan>, StagedTable>();
     for (const table of tables)
-      if (this.#loads && !table.ordered && !this.#direct(table) && table.keys > MOST_LITERAL_ROWS)
+      if (!table.ordered && !this.#direct(table) && table.keys > MOST_LITERAL_ROWS && this.#loads(table))
         staged.set(table, await writeStaged(transaction, table));
     for (const table of tables) {
       const { plan } = table;
@@ -57,13 +58,19 @@ export class SegmentWriter {
       if (seen !== undefined)
         for (const sql of seenSql(plan, seen, table.decodedRows())) await transaction.addAndFlushIfLarge(sql);
       if (parts !== undefined) await addStaged(transaction, parts, this.#deletesFirst(table), deletesLast);
-      else if (this.#loads && table.size > MOST_LITERAL_ROWS && this.#direct(table))
+      else if (table.size > MOST_LITERAL_ROWS && this.#direct(table) && this.#loads(table))
         await this.#loadDirect(transaction, table, deletesLast);
       else if (table.ordered) await addRows(transaction, table);
       else await addLiteral(transaction, table, this.#deletesFirst(table), deletesLast);
     }
     for (const sql of deletesLast.toReversed()) await transaction.addAndFlushIfLarge(sql);
     if (staged.size > 0) await transaction.run([...staged.values()].map((parts) => dropStage(parts.stage)).join('; '));
+  }
+
+  /** No field of LOAD DATA may be longer than a packet, and the server breaks it off in the middle. */
+  #loads(table: TableChanges<TablePlan>): boolean {
+    const { localInfile, maxPacketBytes } = this.#facts;
+    return localInfile && !table.hasRowBeyond(maxPacketBytes / 2);
   }
 
   #direct(table: TableChanges<TablePlan>): boolean {

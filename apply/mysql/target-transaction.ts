@@ -3,6 +3,7 @@ import { ReplicationError } from '../../core/errors.ts';
 import { failpoint } from '../../core/failpoint.ts';
 import type { Move, StoreTransaction } from '../batch-store.ts';
 import { ValueMisfit } from '../value-misfit.ts';
+import { runLarge } from './large-statement.ts';
 import { loadPieces } from './load-data.ts';
 import { advanceSql, moveRefused } from './position.ts';
 import type { MysqlSession, Outcome } from './session.ts';
@@ -58,9 +59,7 @@ export class TargetTransaction implements StoreTransaction {
     const text = this.#text;
     this.#text = '';
     if (text === '') return;
-    if (Buffer.byteLength(text) >= this.#session.facts.maxPacketBytes)
-      throw new ValueMisfit('a statement would exceed max_allowed_packet of the target');
-    for (const { warnings } of await this.#session.run(text)) if (warnings > 0) bent();
+    for (const { warnings } of await runLarge(this.#session, text)) if (warnings > 0) bent();
   }
 
   /** Sends what has gathered, then a statement whose warnings mean nothing. */

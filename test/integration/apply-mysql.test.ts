@@ -126,12 +126,12 @@ describe.each([
     }
   });
 
-  test('a row that is larger than a statement may be waits, whole, and its neighbours go on', async () => {
+  test('a value that is larger than a packet may be waits, whole, and its neighbours go on', async () => {
     await open();
     await run('SET GLOBAL max_allowed_packet = 262144');
     try {
       feed.start();
-      const large = "'\u{1F600}\\".repeat(40_000);
+      const large = "'\u{1F600}\\".repeat(50_000);
       await feed.frame([items], [[ins('1', 'a', null), ins('2', large, null), ins('3', 'c', null)]]);
       await feed.caughtUp();
       await feed.frame([items], [[upd('2', 'b', 'd')]]);
