@@ -23,7 +23,7 @@ import { publishLogged, publishRead } from './published-table.ts';
 import { contains, readExecuted } from './executed.ts';
 import { aboutStatement, renamesTable } from './statement-words.ts';
 import { compareTables } from './table-change.ts';
-import type { TableMap } from './table-map.ts';
+import { hasColumnsOfSequence, type TableMap } from './table-map.ts';
 import { sumOf, type Statements, type ToldTable, type ToldTables } from './told-tables.ts';
 
 interface TableName {
@@ -177,6 +177,10 @@ export class LiveCatalog {
     if ((await readMissing(this.#o.client, this.#o.flavour, map)) === 'denied') {
       if (!this.#hidden.has(id)) this.#o.log.warn({ table: id }, 'a table is left out: this user may not read it');
       this.#hidden.add(id);
+      return;
+    }
+    if (this.#o.flavour === 'mariadb' && hasColumnsOfSequence(map)) {
+      this.#notATable.add(id);
       return;
     }
     const { schema, transactional } = reconcile(map, undefined, this.#o.flavour).table;

@@ -74,6 +74,15 @@ const META = {
   vectorDimensions: 13,
 } as const;
 
+/** MariaDB Knowledge Base, "Sequence Overview": what a sequence is as a table. */
+const SEQUENCE_COLUMNS =
+  'next_not_cached_value,minimum_value,maximum_value,start_value,increment,cache_size,cycle_option,cycle_count';
+
+/** Whether a map of MariaDB is one of a sequence, of whose kind the log says nothing. */
+export function hasColumnsOfSequence({ columns, primaryKey }: TableMap): boolean {
+  return primaryKey.length === 0 && columns.map(({ name }) => name).join(',') === SEQUENCE_COLUMNS;
+}
+
 /** The table id that a TABLE_MAP or rows event starts with. */
 export function readTableId(buffer: Buffer, start: number): number {
   return buffer.readUIntLE(start, ID_BYTES);

@@ -100,4 +100,18 @@ describe.each([
     },
     timeoutMs,
   );
+
+  it(
+    'are no numbers of a sequence that was dropped',
+    async () => {
+      const found = await lateChanges(
+        'numbers',
+        `create table other (id int primary key)`,
+        `create sequence numbers; select nextval(numbers); drop sequence numbers; insert into other values (1)`,
+      );
+      expect(found).toEqual([]);
+      expect((await open!.changes()).some(({ table, row }) => table.name === 'other' && row[0] === 'i')).toBe(true);
+    },
+    timeoutMs,
+  );
 });
