@@ -110,7 +110,7 @@ function naming(sql: string, literals: readonly Literal[]): string {
  * Runs statements that write rows, however long they are. Throws `ValueMisfit`, which names the setting, when a value of
  * theirs is larger than a packet may be.
  */
-export async function runLarge(session: MysqlSession, sql: string): Promise<readonly Outcome[]> {
+export async function runLarge(session: Pick<MysqlSession, 'facts' | 'run'>, sql: string): Promise<readonly Outcome[]> {
   const { maxPacketBytes } = session.facts;
   const bytes = Buffer.byteLength(sql);
   if (bytes < maxPacketBytes) return await session.run(sql);
