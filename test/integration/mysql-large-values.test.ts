@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { startMysql, type MysqlServer } from '../../sandbox/mysql.ts';
 import { startNats, type NatsServer } from '../../sandbox/nats.ts';
 import { startPostgres, type PostgresServer } from '../../sandbox/postgres.ts';
+import { openFindings } from '../../monitoring/drift/outcome.ts';
 import { CrossPipeline } from '../support/cross-pipeline.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -107,6 +108,39 @@ describe.each([
       await source.run(`delete from loose; delete from docs where id = 2`);
       await equal('docs');
       await equal('loose');
+    },
+    TIMEOUT_MS,
+  );
+});
+
+describe.each([
+  ['mysql', 'postgres'],
+  ['mariadb', 'mariadb'],
+] as const)('values whose text is longer than a packet of the source, from %s to %s', (from, to) => {
+  it(
+    'arrive, and are compared byte by byte',
+    async () => {
+      const small = await startMysql({ flavour: from, settings: { max_allowed_packet: '1M' } });
+      try {
+        const server = { mariadb, postgres }[to];
+        pipe = await CrossPipeline.open({ from: { dialect: from, server: small }, to: { dialect: to, server }, nats });
+        await pipe.source.run('create table docs (id int primary key, note longtext, scan longblob)');
+        await pipe.source.run("insert into docs values (1, 'a', repeat(x'00ff5c27', 250000)), (2, 'b', 'x')");
+        await pipe.start();
+        await equal('docs');
+        await pipe.source.run("update docs set scan = repeat(x'00ff5c28', 250000) where id = 2");
+        await equal('docs');
+        const findings = async (): Promise<unknown[]> =>
+          (await pipe!.verify()).tables.flatMap((table) => openFindings(table));
+        expect(await findings()).toEqual([]);
+        const other = to === 'postgres' ? "decode(repeat('00ff5c29', 250000), 'hex')" : "repeat(x'00ff5c29', 250000)";
+        await pipe.target.run(`update ${pipe.place}.docs set scan = ${other} where id = 2`);
+        expect(await findings()).toHaveLength(1);
+        await pipe.close();
+        pipe = undefined;
+      } finally {
+        await small.dispose();
+      }
     },
     TIMEOUT_MS,
   );

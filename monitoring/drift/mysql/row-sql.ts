@@ -4,7 +4,7 @@ import { columnTextSql, type Flavour } from '../../../core/mysql-column-text.ts'
 import { isSized } from '../canonical-text.ts';
 import { timeText } from '../canonical-value.ts';
 import type { ComparedColumn, ComparedTable, KeyTexts } from '../side.ts';
-import { quoteName, quoteText } from './session.ts';
+import { ENCODED, quoteName, quoteText } from './session.ts';
 
 export function qualified(table: { readonly schema: string; readonly name: string }): string {
   return `${quoteName(table.schema)}.${quoteName(table.name)}`;
@@ -140,7 +140,18 @@ export function sumsSql(table: ComparedTable, where: string, mask: number, flavo
   );
 }
 
+const BINARY =
+  /^(?:binary|varbinary|(?:tiny|medium|long)?blob|geometry|point|linestring|polygon|multi(?:point|linestring|polygon)|geom(?:etry)?collection)$/;
+
+/** Bytes are encoded here: of a value whose text is larger than `max_allowed_packet` the server's functions make NULL. */
+function readSql(column: ComparedColumn, flavour: Flavour): string {
+  const { kind, name, type } = column;
+  const encoding = kind === 'hex' ? 'hex' : kind === 'plain' || kind === 'sized' ? 'base64' : undefined;
+  if (encoding === undefined || !BINARY.test(parseTypeText(type).name)) return textSql(column, flavour);
+  return `${quoteName(name)} AS ${quoteName(ENCODED[encoding])}`;
+}
+
 /** The columns of rows as texts. */
 export function textsSql(table: ComparedTable, where: string, flavour: Flavour): string {
-  return `SELECT ${table.columns.map((column) => textSql(column, flavour)).join(', ')} FROM ${qualified(table)} WHERE ${counting(table, where)}`;
+  return `SELECT ${table.columns.map((column) => readSql(column, flavour)).join(', ')} FROM ${qualified(table)} WHERE ${counting(table, where)}`;
 }

@@ -1,6 +1,6 @@
 /** Sessions of MySQL and MariaDB for comparing: values print as in capture and apply, and rows come as texts. */
 import type { Readable } from 'node:stream';
-import { createConnection, type Connection } from 'mysql2';
+import { createConnection, type Connection, type TypeCastField } from 'mysql2';
 import type { TlsConfig } from '../../../core/config.ts';
 import { dropConnection } from '../../../core/drop-connection.ts';
 import { messageOf, ReplicationError, type ErrorCode } from '../../../core/errors.ts';
@@ -20,6 +20,15 @@ export interface MysqlEndpoint {
 const SETTINGS =
   "SET SESSION time_zone = '+00:00', sql_mode = '', wait_timeout = 28800, net_write_timeout = 600, lock_wait_timeout = 10," +
   " optimizer_switch = 'derived_merge=off', transaction_isolation = 'REPEATABLE-READ'";
+
+/** Names of columns whose bytes are to be read, encoded so. */
+export const ENCODED = { hex: 'waybill_hex', base64: 'waybill_base64' } as const;
+
+function textOf(field: TypeCastField): string | null {
+  if (field.name === ENCODED.hex) return field.buffer()?.toString('hex') ?? null;
+  if (field.name === ENCODED.base64) return field.buffer()?.toString('base64') ?? null;
+  return field.string('utf8');
+}
 
 export class CompareSession {
   readonly role: Role;
@@ -62,13 +71,10 @@ export class CompareSession {
   /** The rows of one statement, every value as text; `doing` says in errors what for. */
   async query(sql: string, doing: string): Promise<TextRow[]> {
     return await new Promise((resolve, reject) => {
-      this.#connection.query(
-        { sql, rowsAsArray: true, typeCast: (field) => field.string('utf8') },
-        (error: Error | null, rows: unknown) => {
-          if (error !== null) reject(sideError(this.role, error, doing));
-          else resolve(Array.isArray(rows) ? (rows as TextRow[]) : []);
-        },
-      );
+      this.#connection.query({ sql, rowsAsArray: true, typeCast: textOf }, (error: Error | null, rows: unknown) => {
+        if (error !== null) reject(sideError(this.role, error, doing));
+        else resolve(Array.isArray(rows) ? (rows as TextRow[]) : []);
+      });
     });
   }
 
@@ -83,9 +89,7 @@ export class CompareSession {
     // Of a connection that breaks or is closed mysql2 tells statements with a callback, and else the connection alone.
     this.#connection.on('error', onBreak);
     try {
-      rows = this.#connection
-        .query({ sql, rowsAsArray: true, typeCast: (field) => field.string('utf8') })
-        .stream({ highWaterMark: 256 });
+      rows = this.#connection.query({ sql, rowsAsArray: true, typeCast: textOf }).stream({ highWaterMark: 256 });
       if (broken !== undefined) throw broken;
       for await (const row of rows) yield row as TextRow;
     } catch (thrown) {
