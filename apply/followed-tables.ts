@@ -28,6 +28,8 @@ export interface SchemaStep {
   readonly restart: boolean;
   /** Nobody asked for it: what of a narrower type would lose values stays as it is. */
   readonly unasked?: boolean;
+  /** With `unasked`: the source says for certain that columns of one name are the same, whose types may have lost values. */
+  readonly narrower?: boolean;
   /**
    * What became of it at the source where that no longer has it, and the target is stopped or has another version than the
    * one named: nothing is made to fit any more.

@@ -15,6 +15,7 @@ const GONE = 'gone';
 const BEGIN = 'begin';
 /** Stands in the mark of a reading that begins because of what became of the table. */
 const UNASKED = 'unasked';
+const NARROWER = 'narrower';
 const UNSURE = Symbol('unsure');
 
 export interface BatchPart {
@@ -141,9 +142,11 @@ class Splitter {
     const lost = followed.isLost(table);
     const isCurrent = record?.definition?.version === table.version;
     const mark = markAt(run, row);
-    const unasked = mark === BEGIN && followed.isUnasked(table, run.frame.row(row)[2]?.[2] === UNASKED);
+    const content = mark === BEGIN ? (run.frame.row(row)[2] ?? []) : [];
+    const unasked = mark === BEGIN && followed.isUnasked(table, content[2] === UNASKED);
+    const narrower = unasked && content[3] === NARROWER;
     const restart = mark === BEGIN && followed.mayRestart(unasked);
-    if (restart && (stopped || lost)) return { table, restart, unasked };
+    if (restart && (stopped || lost)) return { table, restart, unasked, narrower };
     if (mark === GONE) {
       // What is gone need not be made first; and a flow that is being rebuilt has not come to where the table begins.
       if (record === undefined || gone || (stopped && record.reason === REBUILDING)) return undefined;
@@ -153,11 +156,11 @@ class Splitter {
       if (isCurrent && !stopped && !lost) return undefined;
       return { table, restart: false, gone: String(run.frame.row(row)[2]?.[0]) };
     }
-    if (lost) return { table, restart, unasked };
+    if (lost) return { table, restart, unasked, narrower };
     if (stopped || (isCurrent && !gone)) return undefined;
     if (!gone && followed.isSuperseded(table)) return undefined;
     // One that was stopped under another name is read under this one.
-    return { table, restart, unasked };
+    return { table, restart, unasked, narrower };
   }
 
   /** Under its name and under its id: a renamed table must not be altered before its rows under the old name are written. */

@@ -32,9 +32,16 @@ export function withRequest(
   return withWhole(tables, wanted, { request: request.id, hurries: request.tables !== undefined });
 }
 
-/** The tables with some that are read from the beginning because the log does not bring all of them. */
-export function readAnew(tables: readonly TableProgress[], wanted: readonly TableName[]): TableProgress[] {
-  return withWhole(tables, wanted, { needed: true, hurries: false });
+/**
+ * The tables with some that are read from the beginning because the log does not bring all of them. `narrower`: columns that
+ * are the same for certain may have lost values by their types.
+ */
+export function readAnew(
+  tables: readonly TableProgress[],
+  wanted: readonly TableName[],
+  narrower = false,
+): TableProgress[] {
+  return withWhole(tables, wanted, { needed: true, hurries: false, ...(narrower ? { narrower } : {}) });
 }
 
 /**
@@ -87,7 +94,7 @@ function withPart(
 function withWhole(
   tables: readonly TableProgress[],
   wanted: readonly TableName[],
-  why: { readonly request?: string; readonly needed?: true; readonly hurries: boolean },
+  why: { readonly request?: string; readonly needed?: true; readonly narrower?: true; readonly hurries: boolean },
 ): TableProgress[] {
   const names = new Set(wanted.map(nameOf));
   const renewed = new Map(wanted.map((name): [string, TableProgress] => [nameOf(name), unread(name)]));
@@ -100,6 +107,7 @@ function withWhole(
     const isOpen = table.state !== 'done';
     if (isOpen && table.needed === true) entry.needed = true;
     if (isOpen && table.first === true) entry.first = true;
+    if (isOpen && table.narrower === true) entry.narrower = true;
     if (isOpen && isAsked(table)) asked.add(entry);
     // Who had read what is read once more needs it as it is then.
     if (isOpen || why.needed === true) answer(entry, [...(table.also ?? []), table.request]);
@@ -107,6 +115,7 @@ function withWhole(
   for (const entry of renewed.values()) {
     answer(entry, [why.request]);
     if (why.needed === true) entry.needed = true;
+    if (why.narrower === true) entry.narrower = true;
     if (entry.needed === true && (why.request !== undefined || asked.has(entry))) entry.asked = true;
   }
   const left = tables.filter((table) => !names.has(nameOf(table)) || renewed.get(nameOf(table)) === table);

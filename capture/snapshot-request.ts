@@ -64,6 +64,8 @@ export interface TableProgress {
   first?: true;
   /** The log alone does not bring what it is read for, so nobody's cancelling ends it. */
   needed?: true;
+  /** Of one that is needed: types of columns that are the same for certain may have lost values. */
+  narrower?: true;
   /** Of one that is needed: somebody asked for it, too. */
   asked?: true;
   /** Its name in marks, once it has begun. */
@@ -154,8 +156,9 @@ export async function requestSnapshot(
 }
 
 /** What the mark says where the reading of a whole table begins. */
-export function beginContent(id: string, unasked = false): string[] {
-  return [id, 'begin', ...(unasked ? ['unasked'] : [])];
+export function beginContent(id: string, table: Pick<TableProgress, 'needed' | 'asked' | 'narrower'> = {}): string[] {
+  if (!isUnasked(table)) return [id, 'begin'];
+  return [id, 'begin', 'unasked', ...(table.narrower === true ? ['narrower'] : [])];
 }
 
 /** What the mark of a reading says that is not brought to its end. */
@@ -166,7 +169,7 @@ export function cancelMark({ span }: TableProgress): CancelMark {
 }
 
 /** Whether nobody asked for the reading of a table: it has to be read because of what became of it. */
-export function isUnasked({ needed, asked }: TableProgress): boolean {
+export function isUnasked({ needed, asked }: Pick<TableProgress, 'needed' | 'asked'>): boolean {
   return needed === true && asked !== true;
 }
 

@@ -24,6 +24,8 @@ export interface PlanOptions {
   readonly restart: boolean;
   /** With `restart`: nobody asked for it, so that narrower types of what is certainly the same column stop the table. */
   readonly unasked: boolean;
+  /** With `unasked`: columns of one name are the same for certain, whatever the versions tell. */
+  readonly narrower: boolean;
 }
 
 /** One statement; a server that is killed has done it wholly or not at all. */
@@ -258,7 +260,7 @@ class Planner {
 
   /** `same`: stays as it is. A type that somebody chose in the target, and that takes the values, stays. */
   #nextType(was: ColumnSchema, is: ColumnSchema, found: TargetColumn): 'same' | 'other' | 'narrower' {
-    const { before, after, restart, unasked } = this.#o;
+    const { before, after, restart, unasked, narrower: isSame } = this.#o;
     const [from, to] = [this.#forms.before.get(was.name)!.type, this.#forms.after.get(is.name)!.type];
     const [now, old, next] = [found.type, from, to].map(plainMysqlType);
     const changed = was.type !== is.type || was.portable !== is.portable;
@@ -266,7 +268,7 @@ class Planner {
     const key = before.key.includes(was.name) !== after.key.includes(is.name);
     if (now === next) return 'same';
     const narrower = changed && old !== next && classifyMysqlTypeChange(from, to) === 'narrower';
-    if (narrower && (!restart || (unasked && this.#diff.certain))) return 'narrower';
+    if (narrower && (!restart || (unasked && (isSame || this.#diff.certain)))) return 'narrower';
     if (now === old || sameLabels(now!, old!)) return (changed || key) && old !== next ? 'other' : 'same';
     const mapping = this.#mappings[after.columns.indexOf(is)]!;
     return restart && typeMisfit(is, mapping, found) !== undefined ? 'other' : 'same';

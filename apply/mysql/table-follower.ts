@@ -135,7 +135,7 @@ export class TableFollower {
   }
 
   async #fit(
-    { table, restart, unasked = false }: SchemaStep,
+    { table, restart, unasked = false, narrower = false }: SchemaStep,
     known: TableRecord | undefined,
     ddl: RunDdl,
     open: TargetTransaction | undefined,
@@ -157,7 +157,7 @@ export class TableFollower {
       else {
         const { settings } = this.#o;
         const around = await surroundings(session);
-        const reading = { restart, unasked };
+        const reading = { restart, unasked, narrower };
         const plan = planChanges({ settings, schema, before, after: wanted, found, around, kept, pending, ...reading });
         if (open !== undefined && plan.steps.length > 0 && (!plan.additive || plan.fills))
           throw midwayError(schema, table.name, 'changed');
@@ -376,6 +376,7 @@ export class TableFollower {
       pending: [],
       restart: false,
       unasked: false,
+      narrower: false,
     });
     const left = new Set<string>();
     for (const { sql, refused } of plan.steps) {

@@ -24,6 +24,8 @@ export interface FollowOptions {
   readonly restart: boolean;
   /** With `restart`: nobody asked for it, so that narrower types of what is certainly the same column stop the table. */
   readonly unasked: boolean;
+  /** With `unasked`: columns of one name are the same for certain, whatever the versions tell. */
+  readonly narrower: boolean;
   /** The target has had the version before, and rows of it: what is missing of that cannot be made up for. */
   readonly written: boolean;
 }
@@ -156,7 +158,7 @@ class TableChange {
   }
 
   async #retype(types: { before: ReadonlyMap<string, string>; after: ReadonlyMap<string, string> }): Promise<void> {
-    const { restart, unasked, schema, after } = this.#o;
+    const { restart, unasked, narrower: isSame, schema, after } = this.#o;
     const changes: { column: ColumnSchema; to: string; force: boolean }[] = [];
     const problems: string[] = [];
     for (const pair of this.#diff.kept) {
@@ -164,7 +166,7 @@ class TableChange {
       const found = this.#columns.get(pair.after.name);
       if (found === undefined || found.type === to) continue;
       const narrower = from !== to && classifyTypeChange(from, to) === 'narrower';
-      if (narrower && (!restart || (unasked && this.#diff.certain)))
+      if (narrower && (!restart || (unasked && (isSame || this.#diff.certain))))
         problems.push(
           `column ${pair.after.name} was ${pair.before.type} and is ${pair.after.type}, which may lose values`,
         );

@@ -134,7 +134,7 @@ export class TableFollower {
   }
 
   async #fit(
-    { table, restart: begins, unasked = false }: SchemaStep,
+    { table, restart: begins, unasked = false, narrower = false }: SchemaStep,
     known: TableRecord | undefined,
   ): Promise<{ record: TableRecord; target: TargetTable }> {
     const { schema: source, name } = table;
@@ -158,6 +158,7 @@ export class TableFollower {
             pending,
             restart,
             unasked,
+            narrower,
             written: previous?.state === 'follows' && !restart,
           });
     const target = await ensureTargetTable(this.#client, table, schema, this.#settings);

@@ -83,7 +83,7 @@ export class CaptureSession {
       hold: (work) => this.#assembler.hold(work),
       onNewTable: (schema, name) =>
         this.#snapshots.plan(schema, name, settings.snapshot === 'initial' ? 'pending' : 'done'),
-      onChanged: ({ schema, name }, why) => this.#readAgain([{ schema, name }], why),
+      onChanged: ({ schema, name }, why, narrower) => this.#readAgain([{ schema, name }], why, narrower),
       onShown: (map) => this.#assembler.forget(map),
       onRowsMoved: (moved) => this.#readAgain(moved, 'rows of tables came or went without being logged'),
     });
@@ -195,11 +195,11 @@ export class CaptureSession {
   }
 
   /** The request is stored before the GTID of what asks for it counts as taken. */
-  async #readAgain(tables: readonly { schema: string; name: string }[], why: string): Promise<void> {
+  async #readAgain(tables: readonly { schema: string; name: string }[], why: string, narrower = false): Promise<void> {
     const names = tables.map(({ schema, name }) => `${schema}.${name}`);
     this.#o.held.log.warn({ tables: names }, `${why}; they are read again`);
     failpoint('capture.before-reread');
-    await this.#snapshots.readAgain(tables);
+    await this.#snapshots.readAgain(tables, narrower);
   }
 
   async #readAllAgain(why: string): Promise<void> {

@@ -53,8 +53,11 @@ export interface LiveCatalogOptions {
   readonly onRowsMoved: (tables: readonly TableName[]) => Promise<void>;
   /** A table may be read that was left out before: what its map means is asked for again. */
   readonly onShown: (map: TableMap) => void;
-  /** A table got a version in which rows are not what the log says they are: it must be read again, as above. */
-  readonly onChanged: (table: TableName, why: string) => Promise<void>;
+  /**
+   * A table got a version in which rows are not what the log says they are: it must be read again, as above. `narrower`:
+   * targets that a narrower type has stopped stay so.
+   */
+  readonly onChanged: (table: TableName, why: string, narrower: boolean) => Promise<void>;
 }
 
 /** What the stream is to be told of a table, apart from its rows. */
@@ -91,7 +94,7 @@ export class LiveCatalog {
   readonly #statementsOf = new Map<string, Statements>();
   /** What tables were, as the rows are that come from the log. */
   readonly #earlier = new Map<string, EarlierTable>();
-  /** Tables that lost values of a type: until somebody has them read, and that begins, no change has them read again. */
+  /** Tables of which a type may have lost values, until somebody has them read, and that begins. */
   readonly #narrower = new Set<string>();
 
   constructor(options: LiveCatalogOptions) {
@@ -239,14 +242,14 @@ export class LiveCatalog {
     return change.table;
   }
 
-  /** The stream has that the reading of a table begins: where it was stopped in targets it goes on there. */
+  /** The stream has that the reading of a table begins which somebody asked for: where it was stopped in targets it goes on. */
   begins(table: TableName): void {
     this.#narrower.delete(tableName(table));
   }
 
   async #changed({ schema }: CapturedTable, why: string): Promise<void> {
     const id = tableName(schema);
-    if (this.#planned.has(id) && !this.#narrower.has(id)) await this.#o.onChanged(schema, why);
+    if (this.#planned.has(id)) await this.#o.onChanged(schema, why, this.#narrower.has(id));
   }
 
   /**

@@ -46,7 +46,7 @@ export async function beginReading(
         if (changes() !== before && attempt < MOST_ATTEMPTS) return 'again';
         // One without a key begins with its only chunk.
         if (captured.schema.key.length > 0) markReading(port, rules, captured, id, 'begin', table);
-        if (table.span === undefined) begins(table);
+        if (table.span === undefined && !isUnasked(table)) begins(table);
         return 'begun';
       },
     );
@@ -66,7 +66,7 @@ export function markReading(
   const { span } = progress;
   const published = publishRead(table, rules).table;
   if (span !== undefined && !isOrdered(published.schema, span)) return;
-  const whole = kind === 'begin' ? beginContent(id, isUnasked(progress)) : [id, kind];
+  const whole = kind === 'begin' ? beginContent(id, progress) : [id, kind];
   const content = span === undefined ? whole : rangeMark(id, `${kind}_range`, span);
   port.publish(published, 's', [Buffer.from(JSON.stringify(content))]);
 }

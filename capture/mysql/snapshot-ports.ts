@@ -12,7 +12,7 @@ export interface SnapshotPorts extends ChunkReaderOptions {
   readonly lookups: SqlClient;
   /** A table as the catalog has it now. */
   readonly readTable: (schema: string, name: string) => Promise<CapturedTable | 'absent' | undefined>;
-  /** Told when the stream has that the reading of a whole table begins. */
+  /** Told when the stream has that the reading of a whole table begins which somebody asked for. */
   readonly begins: (table: { readonly schema: string; readonly name: string }) => void;
   /** How many statements that may have changed tables the log has told of so far. */
   readonly changes: () => number;

@@ -10,7 +10,7 @@ import { abortableDelay } from '../../core/run-service.ts';
 import { spanFits } from '../key-span.ts';
 import { RowLimit } from '../row-limit.ts';
 import type { SnapshotTask } from '../snapshot-loop.ts';
-import { beginContent, isUnasked, nameReading, type KeyTexts, type TableProgress } from '../snapshot-request.ts';
+import { beginContent, nameReading, type KeyTexts, type TableProgress } from '../snapshot-request.ts';
 import { TableNews } from '../table-news.ts';
 import type { CapturedTable } from './catalog.ts';
 import { ChunkReader } from './chunk-reader.ts';
@@ -198,9 +198,7 @@ export class SnapshotReader {
     await lead.room(bytes, this.#ports.signal);
     const chunk = await this.#publishChunk(table, reading.captured, async (current) => {
       if (table.span !== undefined && !spanFits(table.span, current.schema)) return undefined;
-      const begin = keyless
-        ? (port: LogPort) => this.#publishAt(port, current, beginContent(id, isUnasked(table)))
-        : undefined;
+      const begin = keyless ? (port: LogPort) => this.#publishAt(port, current, beginContent(id, table)) : undefined;
       return await this.#read(
         table,
         current,

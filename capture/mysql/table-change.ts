@@ -11,7 +11,7 @@ export interface TableChange {
   readonly table: CapturedTable;
   /** Why the table must be read again, for rows may have changed without a change in the log; undefined when not. */
   readonly reread: string | undefined;
-  /** Whether a type lost values: targets stop the table, and whether it is read again is for a person to say. */
+  /** Whether a type may have lost values: in targets to whose own types it makes a difference a person has to say what then. */
   readonly isNarrower: boolean;
 }
 
@@ -60,7 +60,7 @@ export function compareTables(
     if (!isTold && known.existing !== undefined) filled.set(schema, { ...schema, existing: known.existing });
     const change = classifyMysqlTypeChange(known.type, schema.type);
     if (change === 'narrower' && !isAnother && rule === undefined) isNarrower = true;
-    else if (change !== 'same') reasons.push(`column ${schema.name} has another type`);
+    if (change !== 'same') reasons.push(`column ${schema.name} has another type`);
     else if (known.collation !== schema.collation) reasons.push(`column ${schema.name} has another collation`);
     else if (schema.notNull && !known.notNull) reasons.push(`column ${schema.name} may not be NULL any more`);
   }
@@ -75,7 +75,7 @@ export function compareTables(
             schema: { ...after.schema, columns: after.schema.columns.map(fill) },
             columns: after.columns.map((column) => ({ ...column, schema: fill(column.schema) })),
           },
-    reread: isNarrower ? undefined : reasons[0],
+    reread: reasons[0],
     isNarrower,
   };
 }

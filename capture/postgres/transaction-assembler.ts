@@ -366,7 +366,10 @@ export class TransactionAssembler implements PgOutputHandler, FrameSource<PgPosi
       case 'end':
       case 'cancel':
       case 'cancel_range': {
-        this.#writeMark(table, mark.k === 'begin' ? beginContent(mark.id, mark.unasked) : [mark.id, mark.k]);
+        this.#writeMark(
+          table,
+          mark.k === 'begin' ? beginContent(mark.id, mark.unasked === true ? { needed: true } : {}) : [mark.id, mark.k],
+        );
         return;
       }
       case 'begin_range':

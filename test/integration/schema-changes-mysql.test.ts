@@ -188,6 +188,7 @@ describe.each([
         pending: [],
         restart: false,
         unasked: false,
+        narrower: false,
       });
       expect(plan.steps).toHaveLength(2);
       const intents = new SchemaIntents(session, 'mirror', 'wms');
