@@ -98,7 +98,6 @@ describe('who connects', () => {
     const checked = await cli.waybill(source.config, ['check']);
     expect(checked.status).toBe(1);
     expect(checked.output).toContain('GRANT SELECT ON a TO');
-    await dropSlot({ ...source, url });
   });
 });
 
