@@ -16,6 +16,8 @@ const SECONDS = Number(process.env['WAYBILL_FUZZ_SECONDS'] ?? 25);
 const MOST_SEQUENCES = Number(process.env['WAYBILL_FUZZ_SEQUENCES'] ?? 24);
 /** With a capture that is killed, and statements about whole tables. A process takes a second to start: not in every test. */
 const THOROUGH = process.env['WAYBILL_FUZZ_SECONDS'] !== undefined;
+/** An ordinary run does the same each time; a thorough one looks for what nobody has seen yet. */
+const SEED = 20261201;
 const STREAMING = process.env['WAYBILL_FUZZ_STREAMING'] === 'on';
 
 let postgres: PostgresServer;
@@ -35,7 +37,7 @@ afterAll(async () => {
 test(
   'what streaming built equals what a fresh copy builds',
   async () => {
-    const seed = Number(process.env['WAYBILL_FUZZ_SEED'] ?? Math.floor(Math.random() * 1e6));
+    const seed = Number(process.env['WAYBILL_FUZZ_SEED'] ?? (THOROUGH ? Math.floor(Math.random() * 1e6) : SEED));
     process.stdout.write(`schema fuzz: seed ${seed}\n`);
     const untilMs = performance.now() + SECONDS * 1000;
     const random = createRandom(seed);
