@@ -16,6 +16,8 @@ const BEGIN = 'begin';
 /** Stands in the mark of a reading that begins because of what became of the table. */
 const UNASKED = 'unasked';
 const NARROWER = 'narrower';
+/** Which of the columns is which may have been told wrongly before. */
+const GUESSED = 'unsure';
 const UNSURE = Symbol('unsure');
 
 export interface BatchPart {
@@ -143,9 +145,11 @@ class Splitter {
     const isCurrent = record?.definition?.version === table.version;
     const mark = markAt(run, row);
     const content = mark === BEGIN ? (run.frame.row(row)[2] ?? []) : [];
-    const unasked = mark === BEGIN && followed.isUnasked(table, content[2] === UNASKED);
-    const narrower = unasked && content[3] === NARROWER;
-    const restart = mark === BEGIN && followed.mayRestart(unasked);
+    const isUnasked = mark === BEGIN && followed.isUnasked(table, content[2] === UNASKED);
+    const narrower = isUnasked && content[3] === NARROWER;
+    const restart = mark === BEGIN && followed.mayRestart(isUnasked);
+    // A type that only looks narrower, since columns were taken for each other, is changed like any other.
+    const unasked = isUnasked && content[3] !== GUESSED;
     if (restart && (stopped || lost)) return { table, restart, unasked, narrower };
     if (mark === GONE) {
       // What is gone need not be made first; and a flow that is being rebuilt has not come to where the table begins.

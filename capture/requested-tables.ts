@@ -34,14 +34,18 @@ export function withRequest(
 
 /**
  * The tables with some that are read from the beginning because the log does not bring all of them. `narrower`: columns that
- * are the same for certain may have lost values by their types.
+ * are the same for certain may have lost values by their types; `unsure`: which column is which was guessed.
  */
 export function readAnew(
   tables: readonly TableProgress[],
   wanted: readonly TableName[],
-  narrower = false,
+  because?: 'narrower' | 'unsure',
 ): TableProgress[] {
-  return withWhole(tables, wanted, { needed: true, hurries: false, ...(narrower ? { narrower } : {}) });
+  return withWhole(tables, wanted, {
+    needed: true,
+    hurries: false,
+    ...(because === undefined ? {} : { [because]: true }),
+  });
 }
 
 /**
@@ -94,7 +98,13 @@ function withPart(
 function withWhole(
   tables: readonly TableProgress[],
   wanted: readonly TableName[],
-  why: { readonly request?: string; readonly needed?: true; readonly narrower?: true; readonly hurries: boolean },
+  why: {
+    readonly request?: string;
+    readonly needed?: true;
+    readonly narrower?: true;
+    readonly unsure?: true;
+    readonly hurries: boolean;
+  },
 ): TableProgress[] {
   const names = new Set(wanted.map(nameOf));
   const renewed = new Map(wanted.map((name): [string, TableProgress] => [nameOf(name), unread(name)]));
@@ -108,6 +118,7 @@ function withWhole(
     if (isOpen && table.needed === true) entry.needed = true;
     if (isOpen && table.first === true) entry.first = true;
     if (isOpen && table.narrower === true) entry.narrower = true;
+    if (isOpen && table.unsure === true) entry.unsure = true;
     if (isOpen && isAsked(table)) asked.add(entry);
     // Who had read what is read once more needs it as it is then.
     if (isOpen || why.needed === true) answer(entry, [...(table.also ?? []), table.request]);
@@ -116,6 +127,7 @@ function withWhole(
     answer(entry, [why.request]);
     if (why.needed === true) entry.needed = true;
     if (why.narrower === true) entry.narrower = true;
+    if (why.unsure === true) entry.unsure = true;
     if (entry.needed === true && (why.request !== undefined || asked.has(entry))) entry.asked = true;
   }
   const left = tables.filter((table) => !names.has(nameOf(table)) || renewed.get(nameOf(table)) === table);

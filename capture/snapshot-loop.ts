@@ -138,9 +138,9 @@ export class SnapshotLoop {
   }
 
   /** Has tables read from the beginning, also where that is under way; stored when this resolves. */
-  async readAgain(tables: readonly TableName[], narrower = false): Promise<void> {
+  async readAgain(tables: readonly TableName[], because?: 'narrower' | 'unsure'): Promise<void> {
     const progress = await this.progress();
-    progress.tables = readAnew(progress.tables, tables, narrower);
+    progress.tables = readAnew(progress.tables, tables, because);
     await this.#o.progress.write(progress);
     this.#wake?.();
   }

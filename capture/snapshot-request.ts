@@ -66,6 +66,8 @@ export interface TableProgress {
   needed?: true;
   /** Of one that is needed: types of columns that are the same for certain may have lost values. */
   narrower?: true;
+  /** Of one that is needed: which of its columns is which was guessed, and may have been told wrongly. */
+  unsure?: true;
   /** Of one that is needed: somebody asked for it, too. */
   asked?: true;
   /** Its name in marks, once it has begun. */
@@ -156,8 +158,12 @@ export async function requestSnapshot(
 }
 
 /** What the mark says where the reading of a whole table begins. */
-export function beginContent(id: string, table: Pick<TableProgress, 'needed' | 'asked' | 'narrower'> = {}): string[] {
+export function beginContent(
+  id: string,
+  table: Pick<TableProgress, 'needed' | 'asked' | 'narrower' | 'unsure'> = {},
+): string[] {
   if (!isUnasked(table)) return [id, 'begin'];
+  if (table.unsure === true) return [id, 'begin', 'unasked', 'unsure'];
   return [id, 'begin', 'unasked', ...(table.narrower === true ? ['narrower'] : [])];
 }
 

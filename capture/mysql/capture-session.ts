@@ -199,7 +199,7 @@ export class CaptureSession {
     const names = tables.map(({ schema, name }) => `${schema}.${name}`);
     this.#o.held.log.warn({ tables: names }, `${why}; they are read again`);
     failpoint('capture.before-reread');
-    await this.#snapshots.readAgain(tables, narrower);
+    await this.#snapshots.readAgain(tables, narrower ? 'narrower' : undefined);
   }
 
   async #readAllAgain(why: string): Promise<void> {

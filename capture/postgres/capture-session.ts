@@ -96,8 +96,8 @@ export class CaptureSession {
       tables,
       log: held.log,
       read: ({ schema }, how) =>
-        how === 'again' || held.settings.snapshot === 'initial'
-          ? this.#snapshots.readAgain([schema])
+        how !== 'new' || held.settings.snapshot === 'initial'
+          ? this.#snapshots.readAgain([schema], how === 'unsure' ? how : undefined)
           : this.#snapshots.plan(schema.schema, schema.name, 'done'),
       readPart: ({ schema }, part) => this.#snapshots.readPart(schema, part),
       leftOut: (some) => held.report.tables(some),

@@ -36,7 +36,7 @@ export interface SchemaWatchOptions {
   readonly tables: ReadonlyMap<number, CapturedTable>;
   readonly log: Logger;
   /** Has a table read that is new to the capture, or again; stored when it resolves. */
-  readonly read: (table: CapturedTable, how: 'new' | 'again') => Promise<void>;
+  readonly read: (table: CapturedTable, how: 'new' | 'again' | 'unsure') => Promise<void>;
   readonly readPart: (table: CapturedTable, part: { schema: string; name: string }) => Promise<void>;
   readonly leftOut: (tables: readonly { schema: string; name: string; reason: string }[]) => void;
 }
@@ -362,7 +362,8 @@ export class SchemaWatch {
         this.#notes.owed.get(oid)?.why;
       this.#notes.noteKey(known, next);
       log.info({ table: nameOf(next), version: next.schema.version, why }, 'a table changed');
-      if (why !== undefined) await read(next, 'again');
+      // Targets may have been told of other columns than there are: what looks like another type of one may be another one.
+      if (why !== undefined) await read(next, why === UNSURE ? 'unsure' : 'again');
       else for (const part of addedParts(known, next)) await readPart(next, part);
       if (isComplete) {
         written = unlogged.written;

@@ -1,6 +1,12 @@
 import { expect, it } from 'vitest';
 import { mustWait, readAnew, withRequest } from '../../capture/requested-tables.ts';
-import { answers, isUnasked, type SnapshotRequest, type TableProgress } from '../../capture/snapshot-request.ts';
+import {
+  answers,
+  beginContent,
+  isUnasked,
+  type SnapshotRequest,
+  type TableProgress,
+} from '../../capture/snapshot-request.ts';
 
 const name = (of: string): { schema: string; name: string } => ({ schema: 's', name: of });
 const table = (of: string, more: Partial<TableProgress> = {}): TableProgress => ({
@@ -90,4 +96,15 @@ it('a range waits for other readings of its table, and keys for a message that i
   const keys = [['x'.repeat(150_000)]];
   expect(mustWait([table('b', { keys })], request('keys', { keys, tables: ['s.a'] }))).toBe(true);
   expect(mustWait([table('b', { keys, state: 'done' })], request('keys', { keys, tables: ['s.a'] }))).toBe(false);
+});
+
+it('tables whose columns were guessed say so in the mark of their reading, until they are read', () => {
+  const guessed = readAnew([], [name('a')], 'unsure');
+  expect(guessed.map((table) => beginContent('s', table))).toEqual([['s', 'begin', 'unasked', 'unsure']]);
+  // Read once more before that, they are no less unsure.
+  expect(readAnew(guessed, [name('a')]).map((table) => beginContent('s', table))).toEqual([
+    ['s', 'begin', 'unasked', 'unsure'],
+  ]);
+  const done = guessed.map((table) => ({ ...table, state: 'done' as const }));
+  expect(readAnew(done, [name('a')]).map((table) => beginContent('s', table))).toEqual([['s', 'begin', 'unasked']]);
 });
